@@ -1,0 +1,17 @@
+"""Label sets: which columns a classifier predicts, and which device each of them belongs to."""
+
+from types import MappingProxyType
+
+RANZCR_HEADS = MappingProxyType(
+    {
+        "ETT": ("ETT - Abnormal", "ETT - Borderline", "ETT - Normal"),
+        "NGT": ("NGT - Abnormal", "NGT - Borderline", "NGT - Incompletely Imaged", "NGT - Normal"),
+        "CVC": ("CVC - Abnormal", "CVC - Borderline", "CVC - Normal"),
+        "Swan Ganz": ("Swan Ganz Catheter Present",),
+    }
+)
+"""Device -> its label columns, in the order of RANZCR CLiP's `train.csv`: endotracheal tube, nasogastric tube,
+central venous catheter, Swan-Ganz (pulmonary artery) catheter."""
+
+RANZCR_LABELS = tuple(label for labels in RANZCR_HEADS.values() for label in labels)
+"""The 11 label columns of RANZCR CLiP's `train.csv`, in file order."""
