@@ -1,0 +1,66 @@
+"""What the scripts share: the options that give settings, and how a command ends."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from catheters.errors import UserError
+from catheters.settings import Settings, describe_settings, ignored_settings, load_settings
+
+BAD_IMAGES_STATUS = 1
+"""Exit status of a command that finished although some images could not be read."""
+USER_ERROR_STATUS = 2
+"""Exit status of a command that a user's mistake ended."""
+
+
+def settings_parser(description: str, default_config: str) -> argparse.ArgumentParser:
+    """A parser with `--config FILE` and `name=value` overrides; `--help` lists every setting.
+
+    Args:
+        description: what the command does.
+        default_config: config file used without `--config`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"settings, with their defaults:\n{describe_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(default_config),
+        metavar="FILE",
+        help=f"settings file (default: {default_config})",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings that replace the file's")
+    return parser
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings that the command's options ask for; warns of those without effect."""
+    settings = load_settings(arguments.config, arguments.overrides)
+    for warning in ignored_settings(settings):
+        print(f"warning: {warning}", file=sys.stderr)
+    return settings
+
+
+def run_command(command: Callable[[list[str]], int]) -> None:
+    """Run `command` with the process's arguments and end the process with its exit status.
+
+    A `UserError` becomes one line on stderr and status 2; anything else keeps its traceback, since it is a bug.
+    """
+    try:
+        status = command(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = USER_ERROR_STATUS
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; without this the interpreter's own flush would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)

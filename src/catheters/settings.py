@@ -1,0 +1,346 @@
+"""Strict, frozen settings, read once from a Python config module and the command line.
+
+A config module holds `settings = Settings(...)` and no logic. Every script takes `--config FILE` and `name=value`
+overrides. A misspelt name, a wrong type or an impossible value ends with one line that says where it stands, what came
+and what is allowed.
+"""
+
+import ast
+import dataclasses
+import difflib
+import runpy
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
+
+from catheters.errors import UserError
+from catheters.labels import RANZCR_LABELS
+
+T = TypeVar("T")
+
+# Lists are as good as tuples in a config; what stands inside stays strict.
+ListOrTuple = Field(strict=False)
+Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
+
+
+class SettingsError(UserError):
+    """A setting that does not exist, or a value that it does not allow."""
+
+
+@dataclass(
+    frozen=True,
+    kw_only=True,
+    config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False),
+)
+class Settings:
+    """Everything that decides what a run does. The text under each field is shown by `--help`."""
+
+    # Data
+    dataset_folder: str = "dataset"
+    """Folder of the label table; image paths are relative to it."""
+    label_table: str = "train.csv"
+    """CSV with one row an image, relative to `dataset_folder`."""
+    uid_column: str = "StudyInstanceUID"
+    """Column that names each image uniquely."""
+    patient_column: str = "PatientID"
+    """Column of the patient; no patient is ever in two folds."""
+    path_pattern: str = "train/{uid}.jpg"
+    """Image file relative to `dataset_folder`; {uid} or any {column} of the row is filled in."""
+    label_columns: Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)] = RANZCR_LABELS
+    """Labels to learn: 0/1 columns of the table, or names defined in `derived_labels`."""
+    derived_labels: dict[str, Annotated[tuple[str, str], ListOrTuple]] = Field(default_factory=dict)
+    """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
+    cache_folder: str = "cache"
+    """Folder of the image cache."""
+    cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
+    """The cache is <cache_folder>/<cache_name>_<image_size>.npy."""
+    image_size: Annotated[int, Field(ge=16, le=8192)] = 1024
+    """Height and width of the cached images, in pixels; the X-ray is stretched to it."""
+
+    # Folds
+    num_folds: Annotated[int, Field(ge=2)] = 5
+    """Number of patient-grouped, label-balanced folds."""
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
+    """Folds to train, counted from 0; None: all."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of folds, weights, shuffling and augmentation."""
+
+    # Batches
+    train_transforms: Transforms = (
+        ("HorizontalFlip", {"p": 0.5}),
+        ("Affine", {"scale": (0.9, 1.1), "translate_percent": (-0.06, 0.06), "rotate": (-15, 15), "p": 0.8}),
+        ("RandomResizedCrop", {"scale": (0.85, 1.0), "ratio": (0.9, 1.1)}),
+        (
+            "CoarseDropout",
+            {"num_holes_range": (1, 5), "hole_height_range": (0.03, 0.1), "hole_width_range": (0.03, 0.1)},
+        ),
+    )
+    """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
+    batch_size: Annotated[int, Field(ge=1)] = 12
+    """Images in a training batch."""
+    valid_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Images in a validation batch; None: twice `batch_size`. It changes speed and memory, not results."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that load batches; 0: none but the training one; None: one a CPU core, at most 8."""
+
+    # Model
+    backbone_model: str = "resnest50d"
+    """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
+    pretrained: bool | str = True
+    """True: timm's weights (downloaded once); False: random; a path: a file of timm weights (.pth, .safetensors)."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the classifier."""
+
+    # Training
+    loss_func: str = "bce"
+    """Name of the loss."""
+    pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """{label: weight of its positives in the loss}; labels not named weigh 1."""
+    optimizer: str = "Adam"
+    """Name of the optimizer."""
+    init_lr: Annotated[float, Field(gt=0)] = 3e-5
+    """Learning rate at the first iteration; warm-up takes it to `warmup_multiplier` times this."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay: decoupled for AdamW, L2 for Adam."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1
+    """Epochs of linear warm-up; 0: none, the cosine starts at `init_lr`."""
+    warmup_multiplier: Annotated[float, Field(ge=1)] = 10.0
+    """Peak learning rate over `init_lr`; 1: warm-up runs from almost 0 to `init_lr` instead."""
+    cosine_epochs: Annotated[int, Field(ge=0)] = 20
+    """Epochs of cosine decay after warm-up. A run lasts warmup_epochs + cosine_epochs."""
+    min_lr: Annotated[float, Field(ge=0)] = 1e-7
+    """Learning rate at the end of the cosine."""
+    early_stop: Annotated[int, Field(ge=0)] = 5
+    """Epochs without a better macro AUC after which a fold ends; 0: never."""
+    use_amp: bool = True
+    """Mixed precision; on a CPU it is always off."""
+    amp_dtype: Literal["float16", "bfloat16"] = "float16"
+    """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>."""
+
+    # Run
+    saved_models_folder: str = "saved_models"
+    """Folder of the run folders."""
+    run_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    """Name of the run folder; None: the config file's name."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Settings":
+        if len(set(self.label_columns)) < len(self.label_columns):
+            raise ValueError("label_columns names a label twice")
+        for setting in ("pos_weight", "derived_labels"):
+            for label in getattr(self, setting):
+                if label not in self.label_columns:
+                    raise ValueError(f"{setting}: {unknown_name(label, 'one of label_columns', self.label_columns)}")
+        if self.folds is not None:
+            if max(self.folds) >= self.num_folds:
+                raise ValueError(
+                    f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}"
+                )
+            if len(set(self.folds)) < len(self.folds):
+                raise ValueError(f"folds={list(self.folds)} names a fold twice")
+        if self.warmup_epochs + self.cosine_epochs == 0:
+            raise ValueError("warmup_epochs and cosine_epochs are both 0: nothing to train")
+        if self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
+        return self
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of a whole run of one fold."""
+        return self.warmup_epochs + self.cosine_epochs
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of warm-up and the start of the cosine."""
+        return self.init_lr * (self.warmup_multiplier if self.warmup_epochs else 1.0)
+
+    @property
+    def folds_to_train(self) -> tuple[int, ...]:
+        """The chosen folds, or all of them."""
+        return tuple(range(self.num_folds)) if self.folds is None else self.folds
+
+    @property
+    def run_folder(self) -> Path:
+        """Where everything that the run writes goes."""
+        assert self.run_name is not None, "load_settings names the run"
+        return Path(self.saved_models_folder) / self.run_name
+
+    @property
+    def cache_file(self) -> Path:
+        """The image cache's `.npy`; its index is the same name with `.json`."""
+        return Path(self.cache_folder) / f"{self.cache_name}_{self.image_size}.npy"
+
+
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+_adapter = TypeAdapter(Settings)
+
+
+def unknown_name(name: str, kind: str, known: Iterable[str]) -> str:
+    """Say that `name` is not `kind`, with the nearest right name, or all of them where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known[:40])}"
+    return f"'{name}' is not {kind}; {hint}"
+
+
+def look_up(registry: Mapping[str, T], name: str, setting: str) -> T:
+    """`registry[name]`, or a SettingsError that lists the right names.
+
+    Args:
+        registry: what can be chosen, by name.
+        name: the user's choice.
+        setting: the setting that holds the choice, for the message.
+    """
+    if name not in registry:
+        raise SettingsError(f"{setting}: {unknown_name(name, 'known', registry)}")
+    return registry[name]
+
+
+def load_settings(config_file: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read `settings` from a config module and apply `name=value` overrides.
+
+    Args:
+        config_file: Python file that defines `settings = Settings(...)`.
+        overrides: strings such as `image_size=512`, `folds=[0,1]`, `backbone_model=rexnet_100`.
+
+    Raises:
+        SettingsError: the file or an override is wrong.
+    """
+    settings = _run_config(config_file)
+    if settings.run_name is None:
+        settings = dataclasses.replace(settings, run_name=config_file.stem)
+    if not overrides:
+        return settings
+    values = dict(_parse_override(text) for text in overrides)
+    try:
+        return dataclasses.replace(settings, **values)
+    except ValidationError as error:
+        raise SettingsError(f"command line: {_describe(error)}") from None
+
+
+def settings_to_json(settings: Settings) -> str:
+    """The settings as JSON text, one field a line."""
+    return _adapter.dump_json(settings, indent=2).decode() + "\n"
+
+
+def settings_from_json(text: str, source: str) -> Settings:
+    """The inverse of `settings_to_json`.
+
+    Args:
+        text: JSON text.
+        source: where the text comes from, for the message.
+
+    Raises:
+        SettingsError: it is not JSON of settings.
+    """
+    try:
+        return _adapter.validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {_describe(error)}") from None
+
+
+def describe_settings() -> str:
+    """One paragraph a setting: name, default, meaning."""
+    lines = []
+    for field in dataclasses.fields(Settings):
+        info = Settings.__pydantic_fields__[field.name]  # type: ignore[attr-defined]
+        default = str(info.get_default(call_default_factory=True))
+        lines.append(
+            f"  {field.name} = {default if len(default) < 60 else default[:57] + '...'}\n      {info.description}"
+        )
+    return "\n".join(lines)
+
+
+def ignored_settings(settings: Settings) -> list[str]:
+    """Warnings about settings that were changed and have no effect beside the others."""
+    default = Settings()
+    reasons = {
+        "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
+        "min_lr": ("cosine_epochs=0", settings.cosine_epochs == 0),
+        "amp_dtype": ("use_amp=False", not settings.use_amp),
+    }
+    return [
+        f"{name}={getattr(settings, name)!r} has no effect: {reason}"
+        for name, (reason, is_ignored) in reasons.items()
+        if is_ignored and getattr(settings, name) != getattr(default, name)
+    ]
+
+
+def _run_config(config_file: Path) -> Settings:
+    if not config_file.is_file():
+        raise SettingsError(f"{config_file}: no such config file; give one with --config FILE")
+    try:
+        settings = runpy.run_path(str(config_file)).get("settings")
+    except ValidationError as error:
+        details = _first_error(error)
+        line = _line_of_keyword(config_file, str(details["loc"][0])) if details["loc"] else None
+        where = f"{config_file}:{line}" if line else str(config_file)
+        raise SettingsError(f"{where}: {_describe(error)}") from None
+    except SyntaxError as error:
+        raise SettingsError(f"{config_file}:{error.lineno}: {error.msg}") from None
+    except Exception as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(config_file)
+        ]
+        where = f"{config_file}:{lines[-1]}" if lines else str(config_file)
+        raise SettingsError(f"{where}: {type(error).__name__}: {error}") from None
+    if not isinstance(settings, Settings):
+        raise SettingsError(f"{config_file}: no `settings = Settings(...)` in it; config.py shows how it looks")
+    return settings
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"command line: '{text}' is not name=value; for example image_size=512")
+    if name not in SETTING_NAMES:
+        raise SettingsError(f"command line: {unknown_name(name, 'a setting', SETTING_NAMES)}")
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = value
+    # `run_name=7` means the text "7" where a number is not allowed.
+    if isinstance(parsed, int | float) and not isinstance(parsed, bool):
+        as_number: dict[str, Any] = {name: parsed}
+        try:
+            dataclasses.replace(Settings(), **as_number)
+        except ValidationError as error:
+            if _first_error(error)["type"] == "string_type":
+                parsed = value
+    return name, parsed
+
+
+def _first_error(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False)[0]
+
+
+def _describe(error: ValidationError) -> str:
+    """One line for the first wrong setting, from pydantic's list of errors."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "unexpected_keyword_argument":
+        return unknown_name(name, "a setting", SETTING_NAMES)
+    if not first["loc"]:
+        return first["msg"]
+    # A union such as `bool | str` reports each of its members.
+    wanted = dict.fromkeys(
+        other["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+        for other in errors
+        if other["loc"][:1] == first["loc"][:1]
+    )
+    return f"{name}: {first['input']!r} came, {' or '.join(wanted)} is expected"
+
+
+def _line_of_keyword(config_file: Path, name: str) -> int | None:
+    tree = ast.parse(config_file.read_text(encoding="utf-8"))
+    return next((node.lineno for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == name), None)
