@@ -1,0 +1,39 @@
+"""AP or PA: the projection of a chest X-ray, learnt from 52 real radiographs of 36 patients.
+
+A small real data set with labels of its own: it shows how any CSV with named columns is trained. The folder holds
+`index.csv` (patient_id, image_id, file, ..., projection) and the PNG files beside it.
+
+    python preproc_npy.py --config configs/projection.py
+    python train.py --config configs/projection.py
+    python evaluate.py saved_models/projection
+"""
+
+from catheters.settings import Settings
+
+settings = Settings(
+    dataset_folder="../shared/data/xrays",
+    label_table="index.csv",
+    uid_column="image_id",
+    patient_column="patient_id",
+    path_pattern="{file}",
+    label_columns=["AP projection"],
+    derived_labels={"AP projection": ("projection", "ap")},
+    cache_name="projection",
+    image_size=128,
+    num_folds=3,
+    train_transforms=[
+        ("Affine", {"scale": (0.9, 1.1), "translate_percent": (-0.05, 0.05), "rotate": (-8, 8), "p": 1.0}),
+        ("RandomBrightnessContrast", {"brightness_limit": 0.1, "contrast_limit": 0.2, "p": 0.5}),
+    ],
+    batch_size=8,
+    backbone_model="resnet10t",
+    pretrained=False,
+    optimizer="AdamW",
+    init_lr=1e-4,
+    weight_decay=0.01,
+    warmup_epochs=1,
+    warmup_multiplier=10.0,
+    cosine_epochs=19,
+    min_lr=1e-6,
+    early_stop=0,
+)

@@ -1,0 +1,268 @@
+"""The image cache: every X-ray decoded and resized once, in one `.npy` that anyone can open.
+
+`<name>_<size>.npy` is uint8 (N, H, W), rows in the order of the label table. Beside it `<name>_<size>.json`, the index:
+the rows' uids, the source files with size and time of change, how they were decoded and resized, which could not be
+read and why, mean and standard deviation of the grey values, and a fingerprint of all that. The index is written last,
+so a cache without one is not a cache.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.radiograph import RESIZE_RULE, UnreadableImage, read_radiograph, resize
+from catheters.data.table import LabelTable
+from catheters.errors import UserError
+from catheters.host import available_cores
+from catheters.progress import track
+
+FORMAT_VERSION = 1
+"""Goes up when the same sources would give other pixels."""
+
+
+class CacheError(UserError):
+    """A cache that is missing or does not match its sources, the label table or the settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCache:
+    """An open cache.
+
+    Attributes:
+        images: (N, H, W) uint8, mapped from disk.
+        uids: (N,) names of the rows.
+        failed: uid -> why that X-ray could not be read; its row is black.
+        mean: mean of the grey values of all readable images, in 0..1.
+        std: their standard deviation, in 0..1.
+        fingerprint: hash of all that decides the content.
+    """
+
+    images: npt.NDArray[np.uint8]
+    uids: npt.NDArray[np.str_]
+    failed: dict[str, str]
+    mean: float
+    std: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """What became of one X-ray."""
+
+    size: int = -1
+    mtime_ns: int = -1
+    source_shape: tuple[int, int] | None = None
+    reason: str | None = None
+
+
+def index_file(cache_file: Path) -> Path:
+    """The index beside a cache's `.npy`."""
+    return cache_file.with_suffix(".json")
+
+
+def build_cache(table: LabelTable, cache_file: Path, image_size: int) -> dict[str, str]:
+    """Decode and resize every X-ray of the table into `cache_file`, at constant memory.
+
+    Args:
+        table: the images.
+        cache_file: the `.npy` to write.
+        image_size: height and width, in pixels.
+
+    Returns:
+        uid -> reason, for the X-rays that could not be read.
+
+    Raises:
+        UserError: no room on the disk, or not one X-ray could be read.
+    """
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    shape = (len(table), image_size, image_size)
+    _check_free_space(cache_file.parent, int(np.prod(shape, dtype=np.int64)))
+    index_file(cache_file).unlink(missing_ok=True)
+    part_file = cache_file.with_suffix(".npy.part")
+    rows, grey_counts = _write_rows(table, part_file, shape)
+    failed = {str(uid): row.reason for uid, row in zip(table.uids, rows, strict=True) if row.reason is not None}
+    if len(failed) == len(table):
+        part_file.unlink()
+        raise UserError(
+            f"{table.paths[0]}: {rows[0].reason}; nor could any other of the {len(table)} X-rays be read: "
+            "check dataset_folder and path_pattern"
+        )
+    index = _describe(table, rows, failed, grey_counts, shape)
+    part_file.replace(cache_file)
+    _write_whole(index_file(cache_file), json.dumps(index))
+    return failed
+
+
+def open_cache(cache_file: Path, table: LabelTable | None = None) -> ImageCache:
+    """Open a cache and make sure that it is what its index says, and that its sources have not changed since.
+
+    Sources that are gone are no error: a cache may travel without the X-rays.
+
+    Args:
+        cache_file: the `.npy`.
+        table: the images that it has to hold, in this order; None: any.
+
+    Raises:
+        CacheError: says what does not match, and to run preproc_npy.py.
+    """
+    index = _read_index(cache_file)
+    try:
+        images = np.load(cache_file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise CacheError(f"{cache_file}: damaged ({error}); delete it and run preproc_npy.py") from None
+    if list(images.shape) != index["shape"]:
+        raise CacheError(
+            f"{cache_file}: holds {images.shape}, its index says {tuple(index['shape'])}; run preproc_npy.py"
+        )
+    cache = ImageCache(
+        images=images,
+        uids=np.array(index["uids"], dtype=np.str_),
+        failed=index["failed"],
+        mean=index["mean"],
+        std=index["std"],
+        fingerprint=index["fingerprint"],
+    )
+    if table is not None:
+        _check_rows(cache_file, index, table)
+    _check_sources(cache_file, index)
+    return cache
+
+
+def _write_rows(
+    table: LabelTable, part_file: Path, shape: tuple[int, int, int]
+) -> tuple[list[_Row], npt.NDArray[np.int64]]:
+    """Write the `.npy`; returns what became of each row, and how often each of the 256 grey values occurs."""
+    cv2.setNumThreads(1)  # one thread an image; OpenCV's own threads would only get in each other's way
+    rows = []
+    grey_counts = np.zeros(256, dtype=np.int64)
+    with part_file.open("wb") as file, ThreadPoolExecutor(available_cores()) as pool:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        start = file.tell()
+        row_bytes = shape[1] * shape[2]
+        file.truncate(start + len(table) * row_bytes)
+
+        def write_row(row: int) -> tuple[_Row, npt.NDArray[np.int64]]:
+            path = table.paths[row]
+            try:
+                image = read_radiograph(path)
+            except UnreadableImage as error:
+                return _Row(reason=str(error)), np.zeros(256, dtype=np.int64)
+            pixels = resize(image, shape[1])
+            # Positioned writes from all threads: neither the pictures nor the file's pages pile up in memory.
+            os.pwrite(file.fileno(), pixels.tobytes(), start + row * row_bytes)
+            stat = path.stat()
+            height, width = image.shape
+            written = _Row(size=stat.st_size, mtime_ns=stat.st_mtime_ns, source_shape=(height, width))
+            return written, np.bincount(pixels.reshape(-1), minlength=256)
+
+        try:
+            for written, counts in track(pool.map(write_row, range(len(table))), "caching X-rays", total=len(table)):
+                rows.append(written)
+                grey_counts += counts
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        os.fsync(file.fileno())
+    return rows, grey_counts
+
+
+def _describe(
+    table: LabelTable,
+    rows: list[_Row],
+    failed: dict[str, str],
+    grey_counts: npt.NDArray[np.int64],
+    shape: tuple[int, int, int],
+) -> dict[str, Any]:
+    """The index's content."""
+    grey = np.arange(256) / 255
+    mean = float(np.average(grey, weights=grey_counts))
+    std = float(np.sqrt(np.average((grey - mean) ** 2, weights=grey_counts)))
+    content = {
+        "format_version": FORMAT_VERSION,
+        "shape": list(shape),
+        "decoding": "grey, 8 bit, EXIF rotation applied",
+        "resize": f"{RESIZE_RULE}; area averaging when shrinking, bilinear when enlarging",
+        "mean": mean,
+        "std": std,
+        "failed": failed,
+        "uids": table.uids.tolist(),
+        "files": [str(path.absolute()) for path in table.paths],
+        "sizes": [row.size for row in rows],
+        "mtimes_ns": [row.mtime_ns for row in rows],
+        "source_shapes": [row.source_shape for row in rows],
+    }
+    return {"fingerprint": _hash(content), **content}
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_index(cache_file: Path) -> dict[str, Any]:
+    index = index_file(cache_file)
+    if not cache_file.is_file() or not index.is_file():
+        others = sorted(path.name for path in cache_file.parent.glob("*.npy") if index_file(path).is_file())
+        have = f" ({cache_file.parent} holds {', '.join(others)}: set image_size or cache_name)" if others else ""
+        raise CacheError(f"{cache_file}: no such image cache{have}; run preproc_npy.py with the same settings")
+    try:
+        content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
+        fingerprint = content.pop("fingerprint")
+    except (ValueError, KeyError, AttributeError):
+        raise CacheError(f"{index}: damaged; run preproc_npy.py") from None
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CacheError(
+            f"{index}: format {content.get('format_version')}, this version reads {FORMAT_VERSION}; run preproc_npy.py"
+        )
+    if _hash(content) != fingerprint:
+        raise CacheError(f"{index}: changed by hand or damaged; run preproc_npy.py")
+    return {"fingerprint": fingerprint, **content}
+
+
+def _check_rows(cache_file: Path, index: dict[str, Any], table: LabelTable) -> None:
+    cached = index["uids"]
+    if cached == table.uids.tolist():
+        return
+    missing = sorted(set(table.uids.tolist()) - set(cached))
+    if missing:
+        found = f"{len(missing)} images of the label table are not in it, {missing[0]} for one"
+    else:
+        found = "the label table has fewer rows, or another order"
+    raise CacheError(f"{cache_file}: {found}; run preproc_npy.py")
+
+
+def _check_sources(cache_file: Path, index: dict[str, Any]) -> None:
+    for path, size, mtime_ns in zip(index["files"], index["sizes"], index["mtimes_ns"], strict=True):
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - a Path object a file costs more than the call, 30,000 times
+        except OSError:
+            continue
+        if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
+            what = "could not be read then" if size < 0 else "has changed since"
+            raise CacheError(f"{cache_file}: its source {path} {what}; run preproc_npy.py")
+
+
+def _check_free_space(folder: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise UserError(
+            f"{folder}: the cache needs {num_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "set cache_folder to another disk or a smaller image_size"
+        )
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write so that the file is either whole or absent."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,47 @@
+"""From an image file to the grey picture that the classifier sees."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+RESIZE_RULE = "stretch"
+"""How an X-ray becomes a square: both sides are scaled independently, as published for RANZCR CLiP."""
+
+
+class UnreadableImage(Exception):
+    """An image that is missing or broken; the message is the reason. One of them never ends a run."""
+
+
+def read_radiograph(file: Path) -> npt.NDArray[np.uint8]:
+    """Decode a JPEG or PNG as 8-bit grey.
+
+    Returns:
+        (H, W) uint8, EXIF rotation applied.
+
+    Raises:
+        UnreadableImage: the file is missing, empty, truncated or no image.
+    """
+    try:
+        data = np.fromfile(file, dtype=np.uint8)
+    except FileNotFoundError:
+        raise UnreadableImage("no such file") from None
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror}") from None
+    if data.size == 0:
+        raise UnreadableImage("the file is empty")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    except cv2.error as error:
+        raise UnreadableImage(f"cannot be decoded: {error.err}") from None
+    if image is None:
+        raise UnreadableImage("cannot be decoded: not an image, truncated or damaged")
+    return image
+
+
+def resize(image: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
+    """Stretch (H, W) uint8 to (image_size, image_size): area averaging when shrinking, bilinear when enlarging."""
+    shrinks = image_size < min(image.shape)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (image_size, image_size), interpolation=interpolation)
