@@ -22,11 +22,16 @@ import numpy.typing as npt
 from catheters.data.radiograph import RESIZE_RULE, UnreadableImage, read_radiograph, resize
 from catheters.data.table import LabelTable
 from catheters.errors import UserError
+from catheters.files import write_text
 from catheters.host import available_cores
 from catheters.progress import track
 
 FORMAT_VERSION = 1
 """Goes up when the same sources would give other pixels."""
+
+
+ABSENT = (-1, -1)
+"""State of a source file that is not there."""
 
 
 class CacheError(UserError):
@@ -58,8 +63,8 @@ class ImageCache:
 class _Row:
     """What became of one X-ray."""
 
-    size: int = -1
-    mtime_ns: int = -1
+    size: int
+    mtime_ns: int
     source_shape: tuple[int, int] | None = None
     reason: str | None = None
 
@@ -98,7 +103,7 @@ def build_cache(table: LabelTable, cache_file: Path, image_size: int) -> dict[st
         )
     index = _describe(table, rows, failed, grey_counts, shape)
     part_file.replace(cache_file)
-    _write_whole(index_file(cache_file), json.dumps(index))
+    write_text(index_file(cache_file), json.dumps(index))
     return failed
 
 
@@ -154,16 +159,17 @@ def _write_rows(
 
         def write_row(row: int) -> tuple[_Row, npt.NDArray[np.int64]]:
             path = table.paths[row]
+            # Taken before the pixels: a source that changes meanwhile must not look unchanged later.
+            size, mtime_ns = _source_state(path)
             try:
                 image = read_radiograph(path)
             except UnreadableImage as error:
-                return _Row(reason=str(error)), np.zeros(256, dtype=np.int64)
+                return _Row(size=size, mtime_ns=mtime_ns, reason=str(error)), np.zeros(256, dtype=np.int64)
             pixels = resize(image, shape[1])
             # Positioned writes from all threads: neither the pictures nor the file's pages pile up in memory.
             os.pwrite(file.fileno(), pixels.tobytes(), start + row * row_bytes)
-            stat = path.stat()
             height, width = image.shape
-            written = _Row(size=stat.st_size, mtime_ns=stat.st_mtime_ns, source_shape=(height, width))
+            written = _Row(size=size, mtime_ns=mtime_ns, source_shape=(height, width))
             return written, np.bincount(pixels.reshape(-1), minlength=256)
 
         try:
@@ -243,13 +249,19 @@ def _check_rows(cache_file: Path, index: dict[str, Any], table: LabelTable) -> N
 
 def _check_sources(cache_file: Path, index: dict[str, Any]) -> None:
     for path, size, mtime_ns in zip(index["files"], index["sizes"], index["mtimes_ns"], strict=True):
-        try:
-            stat = os.stat(path)  # noqa: PTH116 - a Path object a file costs more than the call, 30,000 times
-        except OSError:
-            continue
-        if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
-            what = "could not be read then" if size < 0 else "has changed since"
+        state = _source_state(path)
+        if state not in (ABSENT, (size, mtime_ns)):
+            what = "was missing when the cache was made" if size < 0 else "has changed since"
             raise CacheError(f"{cache_file}: its source {path} {what}; run preproc_npy.py")
+
+
+def _source_state(path: str | Path) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - for text, making a Path costs more than the call, 30,000 times
+    except OSError:
+        return ABSENT
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _check_free_space(folder: Path, num_bytes: int) -> None:
@@ -259,10 +271,3 @@ def _check_free_space(folder: Path, num_bytes: int) -> None:
             f"{folder}: the cache needs {num_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
             "set cache_folder to another disk or a smaller image_size"
         )
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Write so that the file is either whole or absent."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

@@ -1,6 +1,7 @@
 """From an image file to the grey picture that the classifier sees."""
 
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ def read_radiograph(file: Path) -> npt.NDArray[np.uint8]:
     if data.size == 0:
         raise UnreadableImage("the file is empty")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        image = cast("npt.NDArray[np.uint8] | None", cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
     except cv2.error as error:
         raise UnreadableImage(f"cannot be decoded: {error.err}") from None
     if image is None:
@@ -44,4 +45,4 @@ def resize(image: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint
     """Stretch (H, W) uint8 to (image_size, image_size): area averaging when shrinking, bilinear when enlarging."""
     shrinks = image_size < min(image.shape)
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (image_size, image_size), interpolation=interpolation)
+    return cast("npt.NDArray[np.uint8]", cv2.resize(image, (image_size, image_size), interpolation=interpolation))

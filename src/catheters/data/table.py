@@ -9,12 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.errors import UserError
-from catheters.settings import Settings, unknown_name
-
-
-class TableError(UserError):
-    """A label table that is missing, or whose content cannot be trusted."""
+from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
+from catheters.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +34,16 @@ class LabelTable:
     def __len__(self) -> int:
         return len(self.uids)
 
+    def take(self, rows: npt.NDArray[np.intp]) -> "LabelTable":
+        """The table of some of the rows, in that order."""
+        return LabelTable(
+            uids=self.uids[rows],
+            patient_ids=self.patient_ids[rows],
+            paths=tuple(self.paths[row] for row in rows),
+            labels=self.labels[rows],
+            label_columns=self.label_columns,
+        )
+
 
 def read_label_table(settings: Settings) -> LabelTable:
     """Read the label table that the settings name.
@@ -53,7 +59,7 @@ def read_label_table(settings: Settings) -> LabelTable:
     frame = frame.assign(**_derive_labels(frame, settings, file))
     check_columns(frame, (settings.uid_column, settings.patient_column, *settings.label_columns), file)
     check_ids(frame, settings.uid_column, file)
-    _check_filled(frame, settings.patient_column, file)
+    check_filled(frame, settings.patient_column, file)
     return LabelTable(
         uids=frame[settings.uid_column].to_numpy(dtype=np.str_),
         patient_ids=frame[settings.patient_column].to_numpy(dtype=np.str_),
@@ -63,64 +69,11 @@ def read_label_table(settings: Settings) -> LabelTable:
     )
 
 
-def read_csv(file: Path) -> pd.DataFrame:
-    """A CSV (also gzipped) as text, untouched: no guessed types, so ids keep their leading zeros.
-
-    Raises:
-        TableError: no such file, not a CSV, or no rows.
-    """
-    if not file.is_file():
-        raise TableError(f"{file}: no such file; a CSV with a header line is expected")
-    try:
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise TableError(f"{file}: not a readable CSV ({str(error).strip()})") from None
-    if frame.empty:
-        raise TableError(f"{file}: no rows; a CSV with a header line and one row an image is expected")
-    return frame
-
-
-def check_columns(frame: pd.DataFrame, columns: tuple[str, ...], file: Path) -> None:
-    """Raise a TableError that names the first of `columns` that the table lacks."""
-    for column in columns:
-        if column not in frame:
-            raise TableError(f"{file}: {unknown_name(column, 'a column', frame.columns)}")
-
-
-def check_ids(frame: pd.DataFrame, uid_column: str, file: Path) -> None:
-    """Raise a TableError where an id is empty or stands twice."""
-    _check_filled(frame, uid_column, file)
-    repeated = frame[uid_column].duplicated()
-    if repeated.any():
-        row = int(np.flatnonzero(repeated)[0])
-        raise TableError(
-            f"{file}: {int(repeated.sum())} duplicate ids in column {uid_column}; the first is "
-            f"{frame[uid_column].iloc[row]} in line {_line(row)}"
-        )
-
-
-def binary_labels(frame: pd.DataFrame, label_columns: tuple[str, ...], file: Path) -> npt.NDArray[np.uint8]:
-    """The label columns as (N, K) uint8.
-
-    Raises:
-        TableError: a value is not 0 or 1.
-    """
-    labels = np.empty((len(frame), len(label_columns)), dtype=np.uint8)
-    for k, column in enumerate(label_columns):
-        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-        wrong = ~np.isin(values, (0.0, 1.0))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise TableError(f"{file}: line {_line(row)}, column '{column}': {frame[column].iloc[row]!r} is not 0 or 1")
-        labels[:, k] = values
-    return labels
-
-
 def _derive_labels(frame: pd.DataFrame, settings: Settings, file: Path) -> dict[str, Any]:
     derived = {}
     for label, (column, value) in settings.derived_labels.items():
         check_columns(frame, (column,), file)
-        _check_filled(frame, column, file)
+        check_filled(frame, column, file)
         is_positive = frame[column] == value
         if not is_positive.any():
             raise TableError(
@@ -138,14 +91,3 @@ def _fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: 
     return tuple(
         folder / pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)
     )
-
-
-def _check_filled(frame: pd.DataFrame, column: str, file: Path) -> None:
-    empty = (frame[column].str.strip() == "").to_numpy()
-    if empty.any():
-        raise TableError(f"{file}: column '{column}' is empty in line {_line(int(np.flatnonzero(empty)[0]))}")
-
-
-def _line(row: int) -> int:
-    """Line of the file, counted from 1, of a row counted from 0: the header is line 1."""
-    return row + 2

@@ -1,0 +1,83 @@
+"""Augmentation: albumentations transforms named in the settings, checked before any work starts."""
+
+import inspect
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Importing albumentations would otherwise ask the network for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
+
+from catheters.settings import SettingsError, unknown_name
+
+
+class Augmentation:
+    """A chain of albumentations transforms whose draws depend on nothing but a seed given with each image."""
+
+    def __init__(self, transforms: tuple[tuple[str, dict[str, Any]], ...], image_size: int) -> None:
+        """Build and try the chain.
+
+        Args:
+            transforms: (name, params) pairs, applied in this order.
+            image_size: height and width of the images, in pixels; also a transform's `size` where none is given.
+
+        Raises:
+            SettingsError: an unknown transform, a mistyped or impossible parameter, or a chain that does not give
+                back uint8 images of the same size.
+        """
+        self._compose = A.Compose([_create_transform(name, params, image_size) for name, params in transforms])
+        self._check_result(image_size)
+
+    def __call__(self, image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+        """Transform one image.
+
+        Args:
+            image: (H, W) uint8.
+            seed: seed of all draws for this image.
+
+        Returns:
+            (H, W) uint8.
+        """
+        # Compose draws from generators of its own, which worker processes would inherit alike: each image gets anew
+        # what its seed says, whichever process it comes from.
+        self._compose.set_random_seed(seed)
+        augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
+        return augmented
+
+    def _check_result(self, image_size: int) -> None:
+        image = np.zeros((image_size, image_size), dtype=np.uint8)
+        try:
+            result = self(image, seed=0)
+        except Exception as error:
+            raise SettingsError(f"train_transforms: fail on a grey uint8 image: {error}") from error
+        if result.shape != image.shape or result.dtype != np.uint8:
+            raise SettingsError(
+                f"train_transforms: they turn {image.dtype} {image.shape} into {result.dtype} {result.shape}; uint8 of "
+                "the same shape is expected (normalisation and conversion to tensors happen later)"
+            )
+
+
+def _create_transform(name: str, params: dict[str, Any], image_size: int) -> A.BasicTransform:
+    transform_class = getattr(A, name, None)
+    if not (inspect.isclass(transform_class) and issubclass(transform_class, A.BasicTransform)):
+        known = [
+            other for other, value in vars(A).items() if inspect.isclass(value) and issubclass(value, A.BasicTransform)
+        ]
+        raise SettingsError(f"train_transforms: {unknown_name(name, 'an albumentations transform', known)}")
+    # albumentations only warns of a parameter that it does not know, and then ignores it.
+    known_params = [param for param in inspect.signature(transform_class).parameters if param != "kwargs"]
+    for param in params:
+        if param not in known_params:
+            raise SettingsError(f"train_transforms: {name}: {unknown_name(param, 'a parameter', known_params)}")
+    if "size" in known_params and "size" not in params:
+        params = {**params, "size": (image_size, image_size)}
+    try:
+        return transform_class(**params)
+    except (ValueError, TypeError) as error:
+        # pydantic's report has a line with the parameter, one with the reason, then more that a user need not see.
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = ": ".join(line.partition(" [type=")[0] for line in (lines[1:3] or lines))
+        raise SettingsError(f"train_transforms: {name}: {reason}") from None

@@ -1,0 +1,144 @@
+"""Batches: rows of the cache, shuffled and augmented as (seed, epoch, image) alone decide."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from catheters.data.augment import Augmentation
+from catheters.host import available_cores
+
+MAX_DEFAULT_WORKERS = 8
+"""More workers than this rarely help and cost memory."""
+
+Sample = tuple[Tensor, Tensor]
+
+Loader = DataLoader[Sample]
+"""Gives batches of ((B, 1, H, W) uint8, (B, K) float32)."""
+
+
+class CachedRadiographs(Dataset[Sample]):
+    """Images of the cache with their labels.
+
+    An item is asked for by (epoch, position) and is ((1, H, W) uint8, (K,) float32). Its augmentation is decided by the
+    seed, the epoch and the image's uid: the number of workers, the order and other images change nothing.
+    """
+
+    def __init__(
+        self,
+        cache_file: Path,
+        rows: npt.NDArray[np.intp],
+        uids: npt.NDArray[np.str_],
+        labels: npt.NDArray[np.uint8],
+        augmentation: Augmentation | None,
+        seed: int,
+    ) -> None:
+        """Choose images.
+
+        Args:
+            cache_file: the cache's `.npy`.
+            rows: (n,) rows of the cache to use.
+            uids: (n,) names of these images.
+            labels: (n, K) 0/1.
+            augmentation: None leaves the images as they are.
+            seed: the run's seed.
+        """
+        self._cache_file = cache_file
+        self._images: npt.NDArray[np.uint8] | None = None
+        self._rows = rows
+        self._labels = torch.from_numpy(labels.astype(np.float32))
+        self._augmentation = augmentation
+        self._seed = seed
+        # Numbers, not strings: no Python object a row, whose reference count would copy memory into every worker.
+        self._uid_hashes = np.array([zlib.crc32(uid.encode()) for uid in uids.tolist()], dtype=np.uint32)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, position = key
+        if self._images is None:  # opened in the process that reads, so that no worker is sent the images
+            self._images = np.load(self._cache_file, mmap_mode="r")
+        image = np.array(self._images[self._rows[position]])
+        if self._augmentation is not None:
+            image = self._augmentation(image, sample_seed(self._seed, epoch, int(self._uid_hashes[position])))
+        return torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), self._labels[position]
+
+
+def sample_seed(seed: int, epoch: int, uid_hash: int) -> int:
+    """The seed of one image's augmentation in one epoch, a well mixed 32-bit number."""
+    return int(np.random.SeedSequence((seed, epoch, uid_hash)).generate_state(1)[0])
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, position) keys; each pass over it is the next epoch, shuffled by (seed, epoch) alone."""
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+        """Without a last, smaller batch: its gradient and batch norm statistics would be those of a few images.
+
+        Which images are left out differs from epoch to epoch. A data set smaller than one batch is one batch.
+        """
+        self._num_samples = num_samples
+        self._batch_size = min(batch_size, num_samples)
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._num_samples // self._batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch
+        self.epoch += 1
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._num_samples).tolist()
+        for batch in range(len(self)):
+            positions = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            yield [(epoch, position) for position in positions]
+
+
+class BatchesInOrder(Sampler[list[tuple[int, int]]]):
+    """Batches of keys of all samples in order, the last one as small as it comes."""
+
+    def __init__(self, num_samples: int, batch_size: int) -> None:
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self._num_samples // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for start in range(0, self._num_samples, self._batch_size):
+            yield [(0, position) for position in range(start, min(start + self._batch_size, self._num_samples))]
+
+
+def create_loader(
+    samples: CachedRadiographs, batches: EpochBatches | BatchesInOrder, num_workers: int | None, device: torch.device
+) -> Loader:
+    """Load batches of ((B, 1, H, W) uint8, (B, K) float32), pinned for a GPU.
+
+    Args:
+        samples: where the images come from.
+        batches: which images make a batch.
+        num_workers: loading processes; None: one a core for a GPU, one for a CPU, whose cores the model needs.
+        device: where the batches will go.
+    """
+    is_gpu = device.type == "cuda"
+    if num_workers is None:
+        num_workers = min(available_cores(), MAX_DEFAULT_WORKERS) if is_gpu else 1
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=is_gpu,
+        worker_init_fn=_start_worker if num_workers else None,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the threads

@@ -1,0 +1,85 @@
+"""Metrics over whole sets of predictions, never a mean over batches."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMetrics:
+    """How well one label is predicted.
+
+    Attributes:
+        label: its name.
+        num_positives: images that have it.
+        num_images: images evaluated.
+        roc_auc: area under the ROC curve; NaN where all images are of one class.
+        average_precision: area under the precision-recall curve as its step-wise sum; NaN likewise.
+    """
+
+    label: str
+    num_positives: int
+    num_images: int
+    roc_auc: float
+    average_precision: float
+
+
+def score_labels(
+    targets: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating], labels: Sequence[str]
+) -> list[LabelMetrics]:
+    """Score every label by itself, with scikit-learn.
+
+    Args:
+        targets: (N, K) 0/1.
+        probabilities: (N, K), or anything that ranks alike.
+        labels: (K,) names.
+    """
+    assert targets.shape == probabilities.shape == (len(targets), len(labels)), "one column a label"
+    return [_score_label(label, targets[:, k], probabilities[:, k]) for k, label in enumerate(labels)]
+
+
+def macro_mean(values: Sequence[float]) -> float:
+    """The mean of what is defined; NaN where nothing is. Kaggle's score for RANZCR CLiP is this over the ROC AUCs."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def one_class_warnings(metrics: Sequence[LabelMetrics]) -> list[str]:
+    """A line for each label without a score, because its images are all positive or all negative."""
+    return [
+        f"'{metric.label}' has {metric.num_positives} positives in {metric.num_images} images: its AUC and average "
+        "precision are undefined (NaN) and left out of the mean"
+        for metric in metrics
+        if math.isnan(metric.roc_auc)
+    ]
+
+
+def metrics_table(metrics: Sequence[LabelMetrics]) -> str:
+    """A text table of the labels' scores, the macro means below them."""
+    width = max(len("macro mean"), *(len(metric.label) for metric in metrics))
+    lines = [f"{'label':<{width}}  positives    images       AUC        AP"]
+    lines += [
+        f"{metric.label:<{width}}{metric.num_positives:>11}{metric.num_images:>10}"
+        f"{metric.roc_auc:>10.4f}{metric.average_precision:>10.4f}"
+        for metric in metrics
+    ]
+    auc = macro_mean([metric.roc_auc for metric in metrics])
+    precision = macro_mean([metric.average_precision for metric in metrics])
+    lines.append(f"{'macro mean':<{width}}{'':>21}{auc:>10.4f}{precision:>10.4f}")
+    return "\n".join(lines)
+
+
+def _score_label(label: str, targets: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating]) -> LabelMetrics:
+    num_positives = int(targets.sum())
+    has_both_classes = 0 < num_positives < len(targets)
+    return LabelMetrics(
+        label=label,
+        num_positives=num_positives,
+        num_images=len(targets),
+        roc_auc=float(roc_auc_score(targets, probabilities)) if has_both_classes else math.nan,
+        average_precision=float(average_precision_score(targets, probabilities)) if has_both_classes else math.nan,
+    )

@@ -1,0 +1,54 @@
+"""Pictures of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# From the palette of Okabe and Ito, which the colour-blind can tell apart.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int, title: str, file: Path) -> None:
+    """Draw losses, macro AUC and learning rate over the epochs.
+
+    Args:
+        log: one entry an epoch with `epoch`, `train/loss`, `val/loss`, `val/macro_auc` and `lr`.
+        best_epoch: the epoch, from 1, whose weights were kept.
+        title: printed above.
+        file: the PNG to write.
+    """
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, auc_axes, rate_axes = figure.subplots(1, 3)
+    _draw(loss_axes, log, {"train/loss": ("training", BLUE, "-"), "val/loss": ("validation", ORANGE, "--")})
+    loss_axes.set_title("loss")
+    loss_axes.legend()
+    _draw(auc_axes, log, {"val/macro_auc": ("validation", ORANGE, "--")})
+    best = next(entry for entry in log if entry["epoch"] == best_epoch)
+    auc_axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
+    auc_axes.annotate(
+        f"{best['val/macro_auc']:.3f} in epoch {best_epoch}",
+        (best_epoch, best["val/macro_auc"]),
+        xytext=(0, -14),
+        textcoords="offset points",
+        ha="right" if best_epoch > len(log) / 2 else "left",
+    )
+    auc_axes.set_title("macro ROC AUC of the validation fold")
+    _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")})
+    rate_axes.set_title("learning rate at the epoch's end")
+    rate_axes.set_yscale("log")
+    figure.suptitle(title)
+    figure.savefig(file, dpi=110)
+
+
+def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]]) -> None:
+    epochs = [entry["epoch"] for entry in log]
+    for key, (name, colour, line) in curves.items():
+        axes.plot(epochs, [entry[key] for entry in log], line, label=name, color=colour, marker=".")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)

@@ -1,0 +1,74 @@
+"""`predictions.csv`: the one file by which predictions travel, ours and anybody's.
+
+Columns: the image id, `patient` and `fold` where known, one probability a label, named as the labels are.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.csv_files import TableError, check_columns, check_ids, read_csv
+from catheters.files import write_whole
+
+NOT_LABELS = ("patient", "fold")
+"""Columns beside the id that hold no probabilities."""
+
+
+def write_predictions(
+    file: Path,
+    uid_column: str,
+    uids: npt.NDArray[np.str_],
+    patient_ids: npt.NDArray[np.str_],
+    folds: npt.NDArray[np.int8],
+    probabilities: npt.NDArray[np.float32],
+    label_columns: tuple[str, ...],
+) -> None:
+    """Write out-of-fold predictions; the file is whole or absent.
+
+    Args:
+        file: the CSV.
+        uid_column: name of the id column.
+        uids: (N,) image ids.
+        patient_ids: (N,) patients.
+        folds: (N,) fold whose model, which had not seen the image, predicted it.
+        probabilities: (N, K) in 0..1.
+        label_columns: (K,) names.
+    """
+    frame = pd.DataFrame({uid_column: uids, "patient": patient_ids, "fold": folds})
+    frame[list(label_columns)] = probabilities
+    write_whole(file, lambda part: frame.to_csv(part, index=False))
+
+
+def read_predictions(file: Path, uid_column: str | None = None) -> tuple[str, pd.DataFrame, tuple[str, ...]]:
+    """Read a file of predictions.
+
+    Args:
+        file: a CSV.
+        uid_column: name of the id column; None: the first column.
+
+    Returns:
+        The id column's name; the table, ids as text and probabilities as float64; the label columns.
+
+    Raises:
+        UserError: not a CSV, no label columns, an id that is empty or stands twice, or a value outside 0..1.
+    """
+    frame = read_csv(file)
+    uid_column = uid_column or str(frame.columns[0])
+    check_columns(frame, (uid_column,), file)
+    check_ids(frame, uid_column, file)
+    labels = tuple(column for column in frame.columns if column not in (uid_column, *NOT_LABELS))
+    if not labels:
+        raise TableError(f"{file}: no column of probabilities beside {', '.join(frame.columns)}")
+    for label in labels:
+        values = pd.to_numeric(frame[label], errors="coerce")
+        wrong = ~values.between(0.0, 1.0)  # NaN is not between either
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise TableError(
+                f"{file}: {frame[uid_column].iloc[row]}, column '{label}': {frame[label].iloc[row]!r} is not a "
+                f"probability in 0..1"
+            )
+        frame[label] = values
+    return uid_column, frame, labels

@@ -1,0 +1,21 @@
+"""Files that are whole or absent, whatever happens while they are written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `file`, then rename it.
+
+    Args:
+        file: where the content shall be.
+        write: writes the content to the path it is given.
+    """
+    part = file.with_name(file.name + ".part")
+    write(part)
+    part.replace(file)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write UTF-8 text; the file is whole or absent."""
+    write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,0 +1,50 @@
+"""`best.pt`: all that is needed to predict, in a file that `torch.load(weights_only=True)` reads."""
+
+import importlib.metadata
+from pathlib import Path
+
+import torch
+
+from catheters.data.radiograph import RESIZE_RULE
+from catheters.files import write_whole
+from catheters.models.classifier import Classifier
+from catheters.settings import Settings, settings_to_json
+
+PACKAGES = ("catheters", "torch", "timm", "albumentations", "numpy")
+"""Packages whose versions are kept with a run."""
+
+
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that decide a run's numbers."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def save_checkpoint(
+    file: Path, model: Classifier, settings: Settings, *, fold: int, epoch: int, macro_auc: float
+) -> None:
+    """Write weights, settings, labels, preprocessing, score and versions; the file is whole or absent.
+
+    Args:
+        file: the `.pt` to write.
+        model: the trained classifier.
+        settings: the run's settings.
+        fold: validation fold.
+        epoch: epochs trained, from 1.
+        macro_auc: score on the validation fold.
+    """
+    content = {
+        "model": model.state_dict(),
+        "settings": settings_to_json(settings),
+        "label_columns": list(settings.label_columns),
+        "preprocessing": {
+            "image_size": settings.image_size,
+            "resize": RESIZE_RULE,
+            "mean": float(model.mean),
+            "std": float(model.std),
+        },
+        "fold": fold,
+        "epoch": epoch,
+        "macro_auc": macro_auc,
+        "versions": package_versions(),
+    }
+    write_whole(file, lambda part: torch.save(content, part))
