@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,8 @@ def train_fold(
     )
     for epoch in range(1, settings.num_epochs + 1):
         started = time.perf_counter()
-        model.train()
         what = f"fold {fold} epoch {epoch}/{settings.num_epochs}"
-        for images, targets in track(train_loader, what, len(train_loader), unit="batch", leave=False):
-            with manager.run_iteration():  # runs the validation and the log after the epoch's last batch
-                report({"train/loss": step(images, targets)})
+        train_epoch(train_loader, step, manager, what)  # the manager runs the validation after the last batch
         _print_epoch(what, log.log[-1], validation, time.perf_counter() - started)
         if settings.early_stop and epoch - validation.best_epoch >= settings.early_stop:
             print(f"fold {fold}: no better macro AUC in {settings.early_stop} epochs, stopped early")
@@ -98,6 +95,16 @@ def train_fold(
         macro_auc=validation.best_macro_auc,
         probabilities=validation.best_probabilities,
     )
+
+
+def train_epoch(
+    loader: Loader | Sequence[tuple[Tensor, Tensor]], step: TrainStep, manager: ExtensionsManager, what: str
+) -> None:
+    """One pass over the batches of `loader`; `what` names it beside the progress bar."""
+    step.model.train()
+    for images, targets in track(loader, what, len(loader), unit="batch", leave=False):
+        with manager.run_iteration():
+            report({"train/loss": step(images, targets)})
 
 
 class Validation(Extension):

@@ -1,0 +1,85 @@
+"""`evaluate.py`: predictions and labels to metrics."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from catheters.csv_files import binary_labels, check_columns, check_ids, read_csv
+from catheters.data.table import read_label_table
+from catheters.errors import UserError
+from catheters.evaluation.metrics import metrics_table, one_class_warnings, score_labels
+from catheters.evaluation.predictions import read_predictions
+from catheters.evaluation.summary import Targets, match_targets, write_metrics
+from catheters.settings import settings_from_json
+
+DESCRIPTION = """\
+Score predictions against labels: ROC AUC and average precision of every label, and their means.
+
+  python evaluate.py saved_models/config                             a run, against its own label table
+  python evaluate.py --predictions FILE.csv --labels FILE.csv        any program's predictions
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Print a table of metrics and write `metrics.json`. Returns the exit status."""
+    options = _parse(arguments)
+    predictions_file: Path = options.predictions or options.run / "predictions.csv"
+    if options.labels is None:
+        settings_file = options.run / "settings.json"
+        if not settings_file.is_file():
+            raise UserError(f"{options.run}: no run folder (it has no settings.json); give one that train.py wrote")
+        settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
+        if not predictions_file.is_file():
+            raise UserError(f"{predictions_file}: no such file; no fold of this run is finished: run train.py")
+        uid_column, predictions, labels = read_predictions(predictions_file, settings.uid_column)
+        table = read_label_table(settings)
+        check_columns(predictions, table.label_columns, predictions_file)
+        labels = table.label_columns
+        targets = Targets(
+            source=str(Path(settings.dataset_folder) / settings.label_table), uids=table.uids, labels=table.labels
+        )
+    else:
+        uid_column, predictions, labels = read_predictions(predictions_file, options.id_column)
+        targets = _read_targets(options.labels, uid_column, labels)
+
+    probabilities = predictions[list(labels)].to_numpy(dtype=np.float64)
+    matched = match_targets(targets, predictions[uid_column].tolist(), predictions_file)
+    metrics = score_labels(matched, probabilities, labels)
+    for warning in one_class_warnings(metrics):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{predictions_file}: {len(matched)} of the {len(targets.uids)} images in {targets.source}")
+    print(metrics_table(metrics))
+    metrics_file = options.out or predictions_file.with_name("metrics.json")
+    write_metrics(metrics_file, metrics, predictions_file, targets)
+    print(f"-> {metrics_file}")
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="run folder, for example saved_models/config")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="CSV: id column, one probability column a label"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="CSV: the same id column, 0/1 columns of these names"
+    )
+    parser.add_argument("--id-column", metavar="NAME", help="id column of both files (default: the predictions' first)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: metrics.json beside the predictions")
+    options = parser.parse_args(arguments)
+    if options.run is None and (options.predictions is None or options.labels is None):
+        parser.error("give a run folder, or both --predictions and --labels")
+    if options.run is not None and options.predictions is not None:
+        parser.error("give a run folder or --predictions, not both")
+    return options
+
+
+def _read_targets(file: Path, uid_column: str, labels: tuple[str, ...]) -> Targets:
+    frame = read_csv(file)
+    check_columns(frame, (uid_column, *labels), file)
+    check_ids(frame, uid_column, file)
+    return Targets(
+        source=str(file), uids=frame[uid_column].to_numpy(dtype=np.str_), labels=binary_labels(frame, labels, file)
+    )
