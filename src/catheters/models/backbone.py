@@ -14,12 +14,6 @@ IN_CHANS = 1
 """Grey images from end to end; timm folds a pretrained RGB stem into one channel."""
 
 
-def check_backbone(name: str) -> None:
-    """Raise a SettingsError with the nearest right name unless timm knows the model `name`."""
-    if not timm.is_model(name):
-        raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
-
-
 def create_backbone(name: str, pretrained: bool | str, image_size: int) -> nn.Module:
     """A timm model without its classifier: (B, 1, H, W) -> (B, C), C being its `head_hidden_size`.
 
@@ -31,7 +25,8 @@ def create_backbone(name: str, pretrained: bool | str, image_size: int) -> nn.Mo
     Raises:
         UserError: the name or the file is wrong, or the weights cannot be had. Never a silent random start.
     """
-    check_backbone(name)
+    if not timm.is_model(name):
+        raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
     config = timm.get_pretrained_cfg(name)
     arguments = {"in_chans": IN_CHANS, "num_classes": 0}
     if config is not None and config.fixed_input_size:

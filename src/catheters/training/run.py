@@ -21,7 +21,7 @@ from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.files import write_text
-from catheters.models.backbone import check_backbone
+from catheters.models.backbone import create_backbone
 from catheters.settings import Settings, SettingsError, settings_from_json, settings_to_json
 from catheters.training.checkpoint import package_versions
 from catheters.training.loop import FoldResult, train_fold
@@ -68,7 +68,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be; said before any work starts.
     """
-    _check_names(settings)
+    _check_choices(settings)
     data = load_data(settings)
     _check_positives(settings, data)
     folder = settings.run_folder
@@ -110,13 +110,13 @@ def load_data(settings: Settings) -> RunData:
     return RunData(table=table.take(rows), rows=rows, cache=cache, folds=folds[rows])
 
 
-def _check_names(settings: Settings) -> None:
-    """What the settings name must exist, before data is read."""
-    check_backbone(settings.backbone_model)
+def _check_choices(settings: Settings) -> None:
+    """What the settings name must exist, pretrained weights included, before data is read or a folder made."""
+    choose_device(settings.device)
     check_optimizer(settings)
     create_loss(settings)
     Augmentation(settings.train_transforms, settings.image_size)
-    choose_device(settings.device)
+    create_backbone(settings.backbone_model, settings.pretrained, settings.image_size)
 
 
 def _check_positives(settings: Settings, data: RunData) -> None:

@@ -1,0 +1,50 @@
+# make demo   the whole way on a synthetic data set: X-rays, cache, training, metrics
+# make test   lint, types and every test
+# make quick  the same without the tests marked slow
+# make bench  what the training loop costs
+# make lint   lint and types only
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet
+
+.PHONY: demo test quick lint bench
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/python -m catheters.data.sample dataset/sample
+	$(BIN)/python preproc_npy.py --config configs/sample.py
+	$(BIN)/python train.py --config configs/sample.py
+	$(BIN)/python evaluate.py saved_models/sample
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+quick: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/loop.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { echo 'making $(VENV) failed; Debian and Ubuntu have venv in a package of its own: python3-venv' >&2; \
+	      rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: requirements.txt pyproject.toml | $(BIN)/python
+	@echo 'installing requirements.txt into $(VENV) (minutes the first time, several GB with the CUDA libraries)'
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@echo 'installing requirements-dev.txt into $(VENV)'
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,104 @@
+"""What the tests share: a tiny synthetic data set, its settings, and the real scripts."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side; their processes must not fight over the cores
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights gets its answer at once, with or without a network
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from catheters.data.cache import build_cache
+from catheters.data.sample import generate_sample
+from catheters.data.table import read_label_table
+from catheters.settings import Settings
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set of 40 images at 64 px."""
+    folder = tmp_path_factory.mktemp("sample")
+    generate_sample(folder, num_images=40, num_test_images=4, image_size=64, seed=0, num_workers=1)
+    return folder
+
+
+@pytest.fixture
+def settings(sample_folder: Path, tmp_path: Path) -> Settings:
+    """Settings that train a few seconds on `sample_folder` and write into `tmp_path`."""
+    return Settings(
+        dataset_folder=str(sample_folder),
+        cache_folder=str(tmp_path / "cache"),
+        cache_name="tiny",
+        image_size=32,
+        num_folds=2,
+        train_transforms=(("HorizontalFlip", {"p": 0.5}),),
+        batch_size=8,
+        num_workers=0,
+        backbone_model="test_resnet",
+        pretrained=False,
+        init_lr=1e-3,
+        warmup_epochs=1,
+        warmup_multiplier=2.0,
+        cosine_epochs=1,
+        device="cpu",
+        saved_models_folder=str(tmp_path / "saved_models"),
+        run_name="run",
+    )
+
+
+@pytest.fixture
+def cached(settings: Settings) -> Settings:
+    """The same settings, with the cache built."""
+    build_cache(read_label_table(settings), settings.cache_file, settings.image_size)
+    return settings
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[Settings], Path]:
+    """Writes settings as a config module."""
+
+    def write(settings: Settings) -> Path:
+        values = ", ".join(f"{name}={value!r}" for name, value in dataclasses.asdict(settings).items())
+        file = tmp_path / "tiny_config.py"
+        file.write_text(f"from catheters.settings import Settings\n\nsettings = Settings({values})\n")
+        return file
+
+    return write
+
+
+def run_script(name: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts at the top, as a user does."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def assert_user_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """The command ended as a user's mistake shall: exit status 2, one line that holds `parts`, no traceback."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,95 @@
+"""Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from catheters.data.augment import Augmentation
+from catheters.data.cache import open_cache
+from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader, sample_seed
+from catheters.data.table import read_label_table
+from catheters.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+def samples(settings: Settings, rows: list[int], augment: bool = True) -> CachedRadiographs:
+    table = read_label_table(settings)
+    chosen = np.array(rows)
+    augmentation = Augmentation(Settings().train_transforms, settings.image_size) if augment else None
+    return CachedRadiographs(
+        settings.cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed
+    )
+
+
+def epochs(settings: Settings, num_workers: int, num_epochs: int = 2) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+    data = samples(settings, list(range(40)))
+    loader = create_loader(data, EpochBatches(len(data), 8, settings.seed), num_workers, CPU)
+    return [list(loader) for _ in range(num_epochs)]
+
+
+def test_shapes_and_content(cached: Settings) -> None:
+    data = samples(cached, [3, 1, 2], augment=False)
+    loader = create_loader(data, BatchesInOrder(3, 2), 0, CPU)
+    batches = list(loader)
+    assert [len(images) for images, _ in batches] == [2, 1]
+    images = torch.cat([images for images, _ in batches])
+    targets = torch.cat([targets for _, targets in batches])
+    table = read_label_table(cached)
+    cache = open_cache(cached.cache_file, table)
+    assert images.dtype == torch.uint8
+    assert targets.dtype == torch.float32
+    assert images.shape == (3, 1, 32, 32)
+    assert (images[:, 0].numpy() == cache.images[[3, 1, 2]]).all()
+    assert (targets.numpy() == table.labels[[3, 1, 2]]).all()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_number_of_workers_changes_nothing(cached: Settings, num_workers: int) -> None:
+    for expected, got in zip(epochs(cached, 0), epochs(cached, num_workers), strict=True):
+        for (images, targets), (other_images, other_targets) in zip(expected, got, strict=True):
+            assert torch.equal(images, other_images)
+            assert torch.equal(targets, other_targets)
+
+
+def test_epochs_differ_in_order_and_augmentation(cached: Settings) -> None:
+    first, second = epochs(cached, 0)
+    assert any(not torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
+    data = samples(cached, [0])
+    assert not torch.equal(data[0, 0][0], data[1, 0][0])
+
+
+def test_an_image_is_augmented_alike_whatever_else_is_there(cached: Settings) -> None:
+    """Position, other images and order do not matter: only seed, epoch and uid do."""
+    assert torch.equal(samples(cached, [5, 9])[3, 1][0], samples(cached, [9])[3, 0][0])
+
+
+def test_no_two_images_share_draws() -> None:
+    """The workers of a naive albumentations loader repeat each other; here 4,000 samples have 4,000 seeds."""
+    seeds = {sample_seed(0, epoch, uid) for epoch in range(4) for uid in range(1000)}
+    assert len(seeds) == 4000
+
+
+def test_epoch_batches() -> None:
+    batches = EpochBatches(num_samples=10, batch_size=4, seed=0)
+    assert len(batches) == 2
+    left_out = []
+    for epoch in range(20):
+        keys = [key for batch in batches for key in batch]
+        assert {key[0] for key in keys} == {epoch}
+        positions = [position for _, position in keys]
+        assert len(set(positions)) == len(positions) == 8
+        left_out.append(frozenset(range(10)) - frozenset(positions))
+    assert len(set(left_out)) > 5  # not always the same images
+    assert list(EpochBatches(10, 4, seed=0)) != list(EpochBatches(10, 4, seed=1))
+
+
+def test_fewer_samples_than_a_batch() -> None:
+    assert [len(batch) for batch in EpochBatches(num_samples=3, batch_size=8, seed=0)] == [3]
+
+
+def test_batches_in_order() -> None:
+    batches = BatchesInOrder(num_samples=5, batch_size=2)
+    assert list(batches) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+    assert len(batches) == 3

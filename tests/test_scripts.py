@@ -1,0 +1,177 @@
+"""The real scripts, as a user runs them, on a tiny sample: what they write, print and refuse."""
+
+import dataclasses
+import json
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from catheters.labels import RANZCR_LABELS
+from catheters.settings import Settings, load_settings
+from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script
+
+Write = Callable[[Settings], Path]
+
+
+def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None:
+    config = write_config(settings)
+    cached = run_script("preproc_npy.py", "--config", config)
+    assert cached.returncode == 0, cached.stderr
+    assert "40 images, grey mean" in cached.stdout
+    again = run_script("preproc_npy.py", "--config", config)
+    assert "is up to date" in again.stdout
+
+    trained = run_script("train.py", "--config", config)
+    assert trained.returncode == 0, trained.stderr
+    assert "fold 1 epoch 2/2  loss " in trained.stdout
+    assert "\r" not in trained.stdout + trained.stderr  # readable in a log file
+
+    evaluated = run_script("evaluate.py", settings.run_folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads((settings.run_folder / "metrics.json").read_text())
+    labels = pd.read_csv(Path(settings.dataset_folder) / "train.csv").set_index("StudyInstanceUID")
+    predictions = pd.read_csv(settings.run_folder / "predictions.csv").set_index("StudyInstanceUID")
+    assert list(predictions.columns) == ["patient", "fold", *RANZCR_LABELS]
+    assert metrics["num_images"] == 40
+    scores = []
+    for metric in metrics["per_label"]:
+        target = labels.loc[predictions.index, metric["label"]]
+        assert metric["num_positives"] == target.sum()
+        if 0 < target.sum() < 40:
+            scores.append(roc_auc_score(target, predictions[metric["label"]]))
+            assert metric["roc_auc"] == pytest.approx(scores[-1])
+            expected = average_precision_score(target, predictions[metric["label"]])
+            assert metric["average_precision"] == pytest.approx(expected)
+        else:
+            assert metric["roc_auc"] is None
+            assert f"warning: '{metric['label']}' has" in evaluated.stderr
+    assert metrics["macro_roc_auc"] == pytest.approx(sum(scores) / len(scores))
+    assert f"{metrics['macro_roc_auc']:.4f}" in evaluated.stdout
+
+    checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
+    assert checkpoint["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+    ended = run_script("train.py", "--config", config)
+    assert ended.returncode == 0
+    assert "fold 0: already trained" in ended.stdout
+    other = run_script("train.py", "--config", config, "seed=3")
+    assert_user_error(other, "holds a run of other settings: seed was 0, is 3", "--fresh")
+
+
+def test_any_programs_predictions(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("x,id,y\n1,a,0\n0,b,0\n1,c,0\n0,d,0\n")
+    (tmp_path / "p.csv").write_text("id,y,x\nc,0.1,0.9\nb,0.2,0.8\na,0.3,0.3\n")
+    both = ["--predictions", tmp_path / "p.csv", "--labels", tmp_path / "labels.csv"]
+    done = run_script("evaluate.py", *both)
+    assert done.returncode == 0, done.stderr
+    assert "3 of the 4 images" in done.stdout
+    assert "warning: 'y' has 0 positives in 3 images" in done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["macro_roc_auc"] == pytest.approx(0.5)  # .9 beats .8, .3 does not
+    assert [metric["label"] for metric in metrics["per_label"]] == ["y", "x"]
+
+    (tmp_path / "p.csv").write_text("id,x\nc,0.9\nz,0.8\n")
+    assert_user_error(run_script("evaluate.py", *both), "1 of 2 ids have no row in", "z for one")
+    (tmp_path / "p.csv").write_text("id,xx\nc,0.9\n")
+    assert_user_error(run_script("evaluate.py", *both), "'xx' is not a column; did you mean 'x'?")
+    assert_user_error(run_script("evaluate.py", tmp_path), "no run folder")
+    assert run_script("evaluate.py").returncode == 2
+
+
+def test_one_bad_image_does_not_end_it(settings: Settings, write_config: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(settings.dataset_folder, folder)
+    uids = pd.read_csv(folder / "train.csv")["StudyInstanceUID"]
+    broken, missing = (folder / "train" / f"{uid}.jpg" for uid in uids[:2])
+    broken.write_bytes(broken.read_bytes()[:200])
+    missing.unlink()
+    settings = dataclasses.replace(settings, dataset_folder=str(folder), folds=(0,), cosine_epochs=0)
+    config = write_config(settings)
+    done = run_script("preproc_npy.py", "--config", config)
+    assert done.returncode == 1
+    assert "2 X-rays could not be read" in done.stderr
+    assert f"{missing}: no such file" in done.stderr
+    assert f"{broken}: cannot be decoded" in done.stderr
+    trained = run_script("train.py", "--config", config, "folds=[0,1]")
+    assert trained.returncode == 0, trained.stderr
+    assert "2 images that could not be read are left out" in trained.stderr
+    predicted = pd.read_csv(settings.run_folder / "predictions.csv")["StudyInstanceUID"]
+    assert set(predicted) == set(uids[2:])
+
+
+def test_mistakes_end_with_one_line(settings: Settings, write_config: Write) -> None:
+    config = write_config(settings)
+    for script in ("preproc_npy.py", "train.py"):
+        assert_user_error(run_script(script, "--config", "absent.py"), "absent.py: no such config file")
+        assert_user_error(run_script(script, "--config", config, "imagesize=1"), "did you mean 'image_size'?")
+        assert_user_error(run_script(script, "--config", config, "dataset_folder=absent"), "absent: no such folder")
+    assert_user_error(run_script("train.py", "--config", config), "no such image cache", "run preproc_npy.py")
+    result = run_script("train.py", "--config", config, "warmup_epochs=0")
+    assert "warning: warmup_multiplier=2.0 has no effect: warmup_epochs=0" in result.stderr
+
+
+def test_help_explains_every_setting() -> None:
+    for script in ("preproc_npy.py", "train.py"):
+        done = run_script(script, "--help")
+        assert done.returncode == 0
+        for field in dataclasses.fields(Settings):
+            assert f"  {field.name} = " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "config", ["config.py", *(f"configs/{file.name}" for file in sorted((REPOSITORY / "configs").glob("*.py")))]
+)
+def test_configs_are_valid(config: str) -> None:
+    assert load_settings(REPOSITORY / config).run_name == Path(config).stem
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    code = "from catheters.command_line import run_command\nrun_command(lambda arguments: 1 // 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_scripts_import_without_running() -> None:
+    """Nothing happens at import: arguments are parsed and work is done only when the file is run."""
+    for script in ("preproc_npy", "train", "evaluate"):
+        source = (REPOSITORY / f"{script}.py").read_text()
+        assert 'if __name__ == "__main__":' in source
+    assert (REPOSITORY / ".ci" / "run").stat().st_mode & stat.S_IXUSR
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED_DATA / "xrays").is_dir(), reason="the real radiographs are not at hand")
+def test_real_radiographs(tmp_path: Path) -> None:
+    """The projection recipe on 52 real X-rays, for two epochs of one fold."""
+    options = [
+        "--config",
+        REPOSITORY / "configs" / "projection.py",
+        f"dataset_folder={SHARED_DATA / 'xrays'}",
+        f"cache_folder={tmp_path}",
+        f"saved_models_folder={tmp_path}",
+        "cosine_epochs=1",
+        "folds=[0]",
+    ]
+    cached = run_script("preproc_npy.py", *options)
+    assert cached.returncode == 0, cached.stderr
+    assert "52 images" in cached.stdout
+    trained = run_script("train.py", *options)
+    assert trained.returncode == 0, trained.stderr
+    evaluated = run_script("evaluate.py", tmp_path / "projection")
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads((tmp_path / "projection" / "metrics.json").read_text())
+    assert metrics["num_images_in_label_table"] == 52
+    assert metrics["per_label"][0]["label"] == "AP projection"
+    predictions = pd.read_csv(tmp_path / "projection" / "predictions.csv")
+    index = pd.read_csv(SHARED_DATA / "xrays" / "index.csv").set_index("image_id")
+    target = index.loc[predictions["image_id"], "projection"] == "ap"
+    assert metrics["macro_roc_auc"] == pytest.approx(roc_auc_score(target, predictions["AP projection"]))

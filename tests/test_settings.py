@@ -1,0 +1,140 @@
+"""Settings: strict, frozen, and clear about every mistake."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from catheters.settings import (
+    Settings,
+    SettingsError,
+    describe_settings,
+    ignored_settings,
+    load_settings,
+    settings_from_json,
+    settings_to_json,
+)
+
+
+def config(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "mine.py"
+    file.write_text("from catheters.settings import Settings\n" + text)
+    return file
+
+
+def test_overrides_are_parsed_by_type(tmp_path: Path) -> None:
+    file = config(tmp_path, "settings = Settings(batch_size=3, folds=[1, 0])")
+    settings = load_settings(
+        file, ["image_size=256", "folds=[0,2]", "pretrained=weights.pth", "init_lr=1", "pos_weight={'CVC - Normal': 2}"]
+    )
+    assert settings.batch_size == 3
+    assert settings.image_size == 256
+    assert settings.folds == (0, 2)
+    assert settings.pretrained == "weights.pth"
+    assert settings.init_lr == 1.0
+    assert isinstance(settings.init_lr, float)
+    assert settings.pos_weight == {"CVC - Normal": 2.0}
+    assert settings.run_name == "mine"
+    assert load_settings(file, ["run_name=7"]).run_name == "7"
+    assert load_settings(file, ["pretrained=False"]).pretrained is False
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().batch_size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("bakbone_model=x", ["'bakbone_model' is not a setting", "did you mean 'backbone_model'?"]),
+        ("zzz=1", ["'zzz' is not a setting", "there are: dataset_folder"]),
+        ("image_size", ["'image_size' is not name=value"]),
+        ("image_size=big", ["image_size: 'big' came", "integer is expected"]),
+        ("image_size=2.5", ["image_size: 2.5 came"]),
+        ("batch_size=0", ["batch_size: 0 came", "greater than or equal to 1"]),
+        ("batch_size=True", ["batch_size: True came"]),
+        ("init_lr=-1", ["init_lr: -1 came", "greater than 0"]),
+        ("use_amp=1", ["use_amp: 1 came", "boolean is expected"]),
+        ("amp_dtype=float8", ["'float16' or 'bfloat16' is expected"]),
+        ("pretrained=3", ["pretrained: 3 came", "boolean or a valid string"]),
+        ("folds=3", ["folds: 3 came", "list"]),
+        ("folds=[0,0]", ["names a fold twice"]),
+        ("folds=[5]", ["num_folds=5, so at most 4"]),
+        ("folds=[]", ["folds: [] came"]),
+        (
+            "pos_weight={'CVC - Normall': 2}",
+            ["pos_weight: 'CVC - Normall' is not one of label_columns", "'CVC - Normal'"],
+        ),
+        ("derived_labels={'x': ('a', 'b')}", ["derived_labels: 'x' is not one of label_columns"]),
+        ("label_columns=['a','a']", ["names a label twice"]),
+        ("min_lr=1", ["min_lr=1.0 is above the peak learning rate"]),
+        ("device=gpu", ["device: 'gpu' came"]),
+        ("run_name=../x", ["run_name: '../x' came"]),
+    ],
+)
+def test_wrong_override_is_one_clear_line(tmp_path: Path, override: str, parts: list[str]) -> None:
+    file = config(tmp_path, "settings = Settings()")
+    with pytest.raises(SettingsError) as error:
+        load_settings(file, [override])
+    message = str(error.value)
+    assert message.startswith("command line: ")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "settings = Settings(\n    batch_size=4,\n    bach_size=3,\n)",
+            "mine.py:4: 'bach_size' is not a setting; did you",
+        ),
+        ("settings = Settings(\n    batch_size='4',\n)", "mine.py:3: batch_size: '4' came, valid integer is expected"),
+        ("settings = Settings(folds=[7])", "mine.py: folds=[7]: num_folds=5"),
+        ("settings = Settings(warmup_epochs=0, cosine_epochs=0)", "nothing to train"),
+        ("x = 1", "no `settings = Settings(...)` in it"),
+        ("settings = Settings(batch_size=n)", "mine.py:2: NameError: name 'n' is not defined"),
+        ("settings = Settings(", "mine.py:2: '(' was never closed"),
+    ],
+)
+def test_wrong_config_says_where(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=r"mine\.py") as error:
+        load_settings(config(tmp_path, text))
+    assert message in str(error.value).replace("a valid", "valid")
+
+
+def test_missing_config(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such config file"):
+        load_settings(tmp_path / "absent.py")
+
+
+def test_json_round_trip() -> None:
+    settings = Settings(pos_weight={"CVC - Normal": 2.0}, folds=(1,), derived_labels={"CVC - Normal": ("c", "v")})
+    assert settings_from_json(settings_to_json(settings), "here").folds == (1,)
+    assert settings_to_json(settings_from_json(settings_to_json(settings), "here")) == settings_to_json(settings)
+    with pytest.raises(SettingsError, match=r"^here: "):
+        settings_from_json("{", "here")
+
+
+def test_every_setting_is_explained() -> None:
+    text = describe_settings()
+    for field in dataclasses.fields(Settings):
+        assert f"  {field.name} = " in text
+    assert "None\n      None" not in text
+
+
+def test_settings_without_effect_are_named() -> None:
+    assert ignored_settings(Settings()) == []
+    assert ignored_settings(Settings(warmup_epochs=0)) == []
+    warnings = ignored_settings(Settings(warmup_epochs=0, warmup_multiplier=3.0, use_amp=False, amp_dtype="bfloat16"))
+    assert warnings == [
+        "warmup_multiplier=3.0 has no effect: warmup_epochs=0",
+        "amp_dtype='bfloat16' has no effect: use_amp=False",
+    ]
+
+
+def test_peak_rate() -> None:
+    assert Settings(init_lr=1e-3, warmup_multiplier=10.0).peak_lr == pytest.approx(1e-2)
+    assert Settings(init_lr=1e-3, warmup_multiplier=10.0, warmup_epochs=0).peak_lr == 1e-3

@@ -1,0 +1,225 @@
+"""Whole runs: predictions out of fold, the best checkpoint, going on, and every refusal before work starts."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from catheters.data.table import read_label_table
+from catheters.errors import UserError
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.training.run import load_data, train_run
+
+
+@pytest.fixture
+def trained(cached: Settings) -> Settings:
+    train_run(cached, fresh=False)
+    return cached
+
+
+def test_run_folder(trained: Settings) -> None:
+    folder = trained.run_folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "environment.json",
+        "fold0",
+        "fold1",
+        "predictions.csv",
+        "settings.json",
+    ]
+    for fold in ("fold0", "fold1"):
+        assert sorted(path.name for path in (folder / fold).iterdir()) == [
+            "best.pt",
+            "curves.png",
+            "log.json",
+            "predictions.csv",
+        ]
+
+
+def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Settings) -> None:
+    data = load_data(trained)
+    predictions = pd.read_csv(trained.run_folder / "predictions.csv")
+    assert predictions["StudyInstanceUID"].tolist() == data.table.uids.tolist()
+    assert predictions["fold"].tolist() == data.folds.tolist()
+    assert predictions["patient"].tolist() == data.table.patient_ids.tolist()
+    assert predictions.groupby("patient")["fold"].nunique().max() == 1
+    for fold in (0, 1):
+        checkpoint = torch.load(trained.run_folder / f"fold{fold}" / "best.pt", weights_only=True)
+        model = create_classifier(trained, 0.0, 1.0)
+        model.load_state_dict(checkpoint["model"])
+        model.eval()
+        is_valid = data.folds == fold
+        images = torch.from_numpy(np.array(data.cache.images[data.rows[is_valid]]))[:, None]
+        with torch.inference_mode():
+            expected = torch.sigmoid(model(images)).numpy()
+        got = predictions.loc[is_valid, list(trained.label_columns)].to_numpy()
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+        targets = data.table.labels[is_valid]
+        aucs = [
+            roc_auc_score(targets[:, k], expected[:, k]) for k in range(11) if 0 < targets[:, k].sum() < len(targets)
+        ]
+        assert checkpoint["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
+        log = json.loads((trained.run_folder / f"fold{fold}" / "log.json").read_text())
+        scores = [entry["val/macro_auc"] for entry in log]
+        assert checkpoint["macro_auc"] == pytest.approx(max(scores))
+        assert checkpoint["epoch"] == 1 + int(np.argmax(scores))
+        assert checkpoint["fold"] == fold
+        assert checkpoint["label_columns"] == list(trained.label_columns)
+        assert checkpoint["preprocessing"]["image_size"] == 32
+        assert checkpoint["preprocessing"]["mean"] == pytest.approx(data.cache.mean)
+
+
+def test_log_holds_the_losses_and_rates(trained: Settings) -> None:
+    log = json.loads((trained.run_folder / "fold0" / "log.json").read_text())
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert log[0]["lr"] == pytest.approx(2e-3)  # the peak, which the cosine starts with
+    assert log[1]["lr"] == pytest.approx(trained.min_lr)
+    assert all(0 < entry["train/loss"] < 5 and 0 < entry["val/loss"] < 50 for entry in log)
+
+
+def test_same_seed_same_run_and_workers_change_nothing(cached: Settings) -> None:
+    results = []
+    for name, num_workers in (("a", 0), ("b", 0), ("c", 2)):
+        settings = dataclasses.replace(cached, run_name=name, num_workers=num_workers, folds=(1,))
+        train_run(settings, fresh=False)
+        results.append((settings.run_folder / "predictions.csv").read_bytes())
+    assert results[0] == results[1] == results[2]
+    other = dataclasses.replace(cached, run_name="d", seed=1, folds=(1,))
+    train_run(other, fresh=False)
+    assert (other.run_folder / "predictions.csv").read_bytes() != results[0]
+
+
+def test_every_chosen_fold_is_trained_and_the_run_goes_on(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fold 0 is falsy and the last fold is past `range(n - 1)`: both once went wrong in a program of this kind."""
+    settings = dataclasses.replace(cached, num_folds=3, cosine_epochs=0)
+    train_run(dataclasses.replace(settings, folds=(2,)), fresh=False)
+    assert set(pd.read_csv(settings.run_folder / "predictions.csv")["fold"]) == {2}
+    before = (settings.run_folder / "fold2" / "best.pt").read_bytes()
+    (settings.run_folder / "fold0").mkdir()  # as a killed run leaves it
+    capsys.readouterr()
+    train_run(settings, fresh=False)
+    out = capsys.readouterr().out
+    assert "continuing the run" in out
+    assert "fold 2: already trained" in out
+    assert "fold 0: was not finished" in out
+    assert set(pd.read_csv(settings.run_folder / "predictions.csv")["fold"]) == {0, 1, 2}
+    assert (settings.run_folder / "fold2" / "best.pt").read_bytes() == before
+
+
+def test_other_settings_are_refused(trained: Settings) -> None:
+    changed = dataclasses.replace(trained, init_lr=5e-4, num_workers=1, train_transforms=())
+    with pytest.raises(UserError, match="holds a run of other settings: train_transforms was") as error:
+        train_run(changed, fresh=False)
+    assert "init_lr was 0.001, is 0.0005" in str(error.value)
+    assert "num_workers" not in str(error.value)  # changes nothing but speed
+
+
+def test_fresh_moves_the_earlier_run_aside(trained: Settings) -> None:
+    before = (trained.run_folder / "predictions.csv").read_bytes()
+    settings = dataclasses.replace(trained, init_lr=5e-4, folds=(0,))
+    train_run(settings, fresh=True)
+    aside = trained.run_folder.with_name("run.old1")
+    assert (aside / "predictions.csv").read_bytes() == before
+    assert json.loads((settings.run_folder / "settings.json").read_text())["init_lr"] == 5e-4
+
+
+def test_other_data_is_refused(trained: Settings, tmp_path: Path) -> None:
+    environment = trained.run_folder / "environment.json"
+    content = json.loads(environment.read_text())
+    environment.write_text(json.dumps({**content, "data_fingerprint": "other"}))
+    with pytest.raises(UserError, match="was trained on other images, labels or folds"):
+        train_run(trained, fresh=False)
+
+
+def test_foreign_folder_is_refused(cached: Settings) -> None:
+    cached.run_folder.mkdir(parents=True)
+    (cached.run_folder / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds files but no run"):
+        train_run(cached, fresh=False)
+
+
+def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a learning rate that changes nothing, the first epoch stays the best."""
+    settings = dataclasses.replace(
+        cached,
+        init_lr=1e-30,
+        min_lr=0.0,
+        warmup_epochs=0,
+        cosine_epochs=9,
+        early_stop=2,
+        folds=(0,),
+        train_transforms=(),
+    )
+    # Batch norm's running statistics would still change the predictions from epoch to epoch.
+    settings = dataclasses.replace(settings, backbone_model="test_convnext")
+    train_run(settings, fresh=False)
+    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    assert len(log) == 3
+    assert "stopped early" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone_model": "resnest50"}, "backbone_model: 'resnest50' is not a timm model; did you mean 'resnest50d'"),
+        ({"loss_func": "bcee"}, "loss_func: 'bcee' is not known"),
+        ({"optimizer": "Adamm"}, "optimizer: 'Adamm' is not known; did you mean 'Adam"),
+        ({"train_transforms": (("Flip", {}),)}, "train_transforms: 'Flip' is not an albumentations transform"),
+        ({"image_size": 64}, "tiny_64.npy: no such image cache"),
+        ({"dataset_folder": "absent"}, "absent: no such folder"),
+        ({"num_folds": 40, "folds": None}, "num_folds=40, but the table has"),
+        ({"device": "cuda:7"}, "device=cuda:7"),
+        ({"pretrained": "absent.pth"}, "pretrained=absent.pth: no such file"),
+    ],
+)
+def test_refusals_leave_no_run_folder(cached: Settings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        train_run(dataclasses.replace(cached, **changes), fresh=False)
+    assert message in str(error.value)
+    assert not cached.run_folder.exists()
+
+
+def write_labels(settings: Settings, folder: Path, positives: dict[int, int]) -> Settings:
+    """The same images, each a patient, under one label that is 1 in the given rows."""
+    table = read_label_table(settings)
+    frame = pd.DataFrame(
+        {"id": table.uids, "who": table.uids, "L": [positives.get(row, 0) for row in range(len(table))]}
+    )
+    frame.to_csv(folder / "labels.csv", index=False)
+    return dataclasses.replace(
+        settings, label_table=str(folder / "labels.csv"), uid_column="id", patient_column="who", label_columns=("L",)
+    )
+
+
+def test_fold_without_positives(cached: Settings, tmp_path: Path) -> None:
+    settings = write_labels(cached, tmp_path, {3: 1})
+    with pytest.raises(UserError, match=r"fold [01]: no label has both positives and negatives among its"):
+        train_run(settings, fresh=False)
+
+
+def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the 40 images few have the rarest labels; with many folds, some fold has none of one."""
+    settings = dataclasses.replace(cached, num_folds=8, folds=None)
+    data = load_data(settings)
+    counts = np.array([data.table.labels[data.folds == fold].sum(axis=0) for fold in range(8)])
+    fold = int(np.flatnonzero((counts == 0).any(axis=1) & (counts > 0).any(axis=1))[0])
+    label = settings.label_columns[int(np.flatnonzero(counts[fold] == 0)[0])]
+    train_run(dataclasses.replace(settings, folds=(fold,), cosine_epochs=0), fresh=False)
+    err = capsys.readouterr().err
+    assert f"warning: fold {fold}: '{label}' has 0 positives in" in err
+    log = json.loads((settings.run_folder / f"fold{fold}" / "log.json").read_text())
+    assert np.isnan(log[0][f"val/auc/{label}"])
+    assert np.isfinite(log[0]["val/macro_auc"])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, init_lr=1e30, warmup_epochs=0, cosine_epochs=3)
+    with pytest.raises(UserError, match=r"fold0: the validation loss is (nan|inf) after epoch 1 .*lower init_lr"):
+        train_run(settings, fresh=False)
