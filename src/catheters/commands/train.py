@@ -1,7 +1,6 @@
 """`train.py`: single-head training of every fold."""
 
 from catheters.command_line import read_settings, settings_parser
-from catheters.training.run import train_run
 
 
 def main(arguments: list[str]) -> int:
@@ -11,5 +10,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_args(arguments)
-    train_run(read_settings(options), fresh=options.fresh)
+    settings = read_settings(options)
+    # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
+    from catheters.training.run import train_run
+
+    train_run(settings, fresh=options.fresh)
     return 0
