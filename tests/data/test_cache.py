@@ -60,7 +60,11 @@ def test_same_sources_same_bytes(tmp_path: Path, table: LabelTable) -> None:
     build_cache(table, tmp_path / "a_8.npy", SIZE)
     build_cache(table, tmp_path / "b_8.npy", SIZE)
     assert (tmp_path / "a_8.npy").read_bytes() == (tmp_path / "b_8.npy").read_bytes()
-    assert open_cache(tmp_path / "a_8.npy").fingerprint == open_cache(tmp_path / "b_8.npy").fingerprint
+    first = open_cache(tmp_path / "a_8.npy").pixels_hash
+    assert open_cache(tmp_path / "b_8.npy").pixels_hash == first
+    cv2.imwrite(str(table.paths[4]), np.zeros((16, 16), dtype=np.uint8))
+    build_cache(table, tmp_path / "b_8.npy", SIZE)
+    assert open_cache(tmp_path / "b_8.npy").pixels_hash != first
 
 
 def test_one_bad_image_does_not_end_it(tmp_path: Path, table: LabelTable) -> None:

@@ -48,7 +48,7 @@ class ImageCache:
         failed: uid -> why that X-ray could not be read; its row is black.
         mean: mean of the grey values of all readable images, in 0..1.
         std: their standard deviation, in 0..1.
-        fingerprint: hash of all that decides the content.
+        pixels_hash: hash of all pixels, which a cache made anew of the same X-rays has too.
     """
 
     images: npt.NDArray[np.uint8]
@@ -56,7 +56,7 @@ class ImageCache:
     failed: dict[str, str]
     mean: float
     std: float
-    fingerprint: str
+    pixels_hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class _Row:
 
     size: int
     mtime_ns: int
+    digest: bytes = b""
     source_shape: tuple[int, int] | None = None
     reason: str | None = None
 
@@ -134,7 +135,7 @@ def open_cache(cache_file: Path, table: LabelTable | None = None) -> ImageCache:
         failed=index["failed"],
         mean=index["mean"],
         std=index["std"],
-        fingerprint=index["fingerprint"],
+        pixels_hash=index["pixels_hash"],
     )
     if table is not None:
         _check_rows(cache_file, index, table)
@@ -169,7 +170,12 @@ def _write_rows(
             # Positioned writes from all threads: neither the pictures nor the file's pages pile up in memory.
             os.pwrite(file.fileno(), pixels.tobytes(), start + row * row_bytes)
             height, width = image.shape
-            written = _Row(size=size, mtime_ns=mtime_ns, source_shape=(height, width))
+            written = _Row(
+                size=size,
+                mtime_ns=mtime_ns,
+                digest=hashlib.sha256(pixels).digest(),
+                source_shape=(height, width),
+            )
             return written, np.bincount(pixels.reshape(-1), minlength=256)
 
         try:
@@ -201,6 +207,7 @@ def _describe(
         "resize": f"{RESIZE_RULE}; area averaging when shrinking, bilinear when enlarging",
         "mean": mean,
         "std": std,
+        "pixels_hash": hashlib.sha256(b"".join(row.digest for row in rows)).hexdigest(),
         "failed": failed,
         "uids": table.uids.tolist(),
         "files": [str(path.absolute()) for path in table.paths],
@@ -232,7 +239,7 @@ def _read_index(cache_file: Path) -> dict[str, Any]:
         )
     if _hash(content) != fingerprint:
         raise CacheError(f"{index}: changed by hand or damaged; run preproc_npy.py")
-    return {"fingerprint": fingerprint, **content}
+    return content
 
 
 def _check_rows(cache_file: Path, index: dict[str, Any], table: LabelTable) -> None:

@@ -21,7 +21,7 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int, title: str,
         title: printed above.
         file: the PNG to write.
     """
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     loss_axes, auc_axes, rate_axes = figure.subplots(1, 3)
     _draw(loss_axes, log, {"train/loss": ("training", BLUE, "-"), "val/loss": ("validation", ORANGE, "--")})
@@ -30,14 +30,7 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int, title: str,
     _draw(auc_axes, log, {"val/macro_auc": ("validation", ORANGE, "--")})
     best = next(entry for entry in log if entry["epoch"] == best_epoch)
     auc_axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
-    auc_axes.annotate(
-        f"{best['val/macro_auc']:.3f} in epoch {best_epoch}",
-        (best_epoch, best["val/macro_auc"]),
-        xytext=(0, -14),
-        textcoords="offset points",
-        ha="right" if best_epoch > len(log) / 2 else "left",
-    )
-    auc_axes.set_title("macro ROC AUC of the validation fold")
+    auc_axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
     _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")})
     rate_axes.set_title("learning rate at the epoch's end")
     rate_axes.set_yscale("log")

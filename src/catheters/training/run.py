@@ -52,7 +52,7 @@ class RunData:
     @property
     def fingerprint(self) -> str:
         """Hash of pixels, labels and folds."""
-        digest = hashlib.sha256(self.cache.fingerprint.encode())
+        digest = hashlib.sha256(self.cache.pixels_hash.encode())
         digest.update(self.table.labels.tobytes())
         digest.update(self.folds.tobytes())
         return digest.hexdigest()
