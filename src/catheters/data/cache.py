@@ -168,12 +168,13 @@ def _write_rows(
                 return _Row(size=size, mtime_ns=mtime_ns, reason=str(error)), np.zeros(256, dtype=np.int64)
             pixels = resize(image, shape[1])
             # Positioned writes from all threads: neither the pictures nor the file's pages pile up in memory.
-            os.pwrite(file.fileno(), pixels.tobytes(), start + row * row_bytes)
+            content = pixels.tobytes()
+            os.pwrite(file.fileno(), content, start + row * row_bytes)
             height, width = image.shape
             written = _Row(
                 size=size,
                 mtime_ns=mtime_ns,
-                digest=hashlib.sha256(pixels).digest(),
+                digest=hashlib.sha256(content).digest(),
                 source_shape=(height, width),
             )
             return written, np.bincount(pixels.reshape(-1), minlength=256)
