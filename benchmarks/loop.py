@@ -2,15 +2,16 @@
 
     python benchmarks/loop.py
 
-Both sides train the same kind of model on the same batches, in turns; the table gives the median of the rounds and the
-ratio of the medians. The loop's side is what `train.py` runs: step, schedule, gradient scaler, manager, log, progress.
+Both sides train the same model on the same batches and take turns at every step, so that a busy machine slows both
+alike. The table gives the median time of a step on each side, and of the ratios of neighbouring steps the median and
+the quartiles. The loop's side is what `train.py` runs: step, schedule, gradient scaler, manager, log, progress.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from pytorch_pfn_extras.training import ExtensionsManager
@@ -26,6 +27,7 @@ from catheters.training.schedules import create_schedule
 from catheters.training.step import TrainStep, amp_dtype, autocast, choose_device
 
 MEAN, STD = 0.49, 0.23
+WARM_UP_STEPS = 5
 
 
 def main() -> None:
@@ -34,39 +36,77 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--batches", type=int, default=10, help="batches a round")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=120, help="steps of each side")
     options = parser.parse_args()
-    print(f"{options.batches} batches of {options.batch_size} at {options.image_size} px, {options.rounds} rounds")
-    print(f"{'backbone':<20}{'bare ms/step':>14}{'loop ms/step':>14}{'loop / bare':>13}")
+    device = choose_device("auto")
+    print(f"{options.steps} steps of {options.batch_size} images at {options.image_size} px on {device}")
+    print(f"{'backbone':<20}{'bare ms/step':>14}{'loop ms/step':>14}{'loop / bare':>13}{'quartiles':>18}")
     for backbone in options.backbones:
         settings = Settings(
             backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
         )
-        batches = _random_batches(settings, options.batches)
-        sides = (_bare(settings, batches), _loop(settings, batches, options.rounds + 1))
-        bare, loop = _measure(sides, options.rounds)
-        per_step = 1000 / options.batches
-        print(f"{backbone:<20}{bare * per_step:>14.2f}{loop * per_step:>14.2f}{loop / bare:>13.3f}", flush=True)
+        step = _create_step(settings, options.steps, device)
+        turns = Turns(step, _random_batches(settings, WARM_UP_STEPS + options.steps, device))
+        manager = ExtensionsManager(
+            step.model,
+            step.optimizer,
+            max_epochs=1,
+            iters_per_epoch=len(turns),
+            extensions=[LogReport(filename="log.json")],
+            out_dir=tempfile.mkdtemp(),
+        )
+        train_epoch(turns, step, manager, backbone)
+        bare, loop = (seconds[WARM_UP_STEPS:] for seconds in (turns.bare_seconds, turns.loop_seconds))
+        first, median, third = statistics.quantiles([b / a for a, b in zip(bare, loop, strict=True)], n=4)
+        print(
+            f"{backbone:<20}{1000 * statistics.median(bare):>14.2f}{1000 * statistics.median(loop):>14.2f}"
+            f"{median:>13.3f}{first:>10.3f} {third:>7.3f}",
+            flush=True,
+        )
 
 
-def _measure(sides: Sequence[Callable[[], None]], num_rounds: int) -> list[float]:
-    """Median seconds of each side, after one round of warm-up; the order alternates."""
-    seconds: list[list[float]] = [[] for _ in sides]
-    for number in range(num_rounds + 1):
-        order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
-        for side in order:
+class Turns:
+    """Batches for the loop that do a bare step before or after each one, and time both.
+
+    The loop's time is what passes between its taking a batch and asking for the next.
+    """
+
+    def __init__(self, step: TrainStep, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self._step = step
+        self._batches = batches
+        self.bare_seconds: list[float] = []
+        self.loop_seconds: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, batch in enumerate(self._batches):
+            if number % 2:
+                self._bare(*batch)
             started = time.perf_counter()
-            sides[side]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if number:
-                seconds[side].append(time.perf_counter() - started)
-    return [statistics.median(rounds) for rounds in seconds]
+            yield batch
+            self.loop_seconds.append(_seconds_since(started))
+            if not number % 2:
+                self._bare(*batch)
+
+    def _bare(self, images: Tensor, targets: Tensor) -> None:
+        started = time.perf_counter()
+        with autocast(self._step.device, self._step.dtype):
+            loss = self._step.loss_func(self._step.model(images), targets)
+        self._step.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._step.optimizer.step()
+        self.bare_seconds.append(_seconds_since(started))
 
 
-def _random_batches(settings: Settings, number: int) -> list[tuple[Tensor, Tensor]]:
-    device = choose_device(settings.device)
+def _seconds_since(started: float) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _random_batches(settings: Settings, number: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     shape = (settings.batch_size, 1, settings.image_size, settings.image_size)
     num_labels = len(settings.label_columns)
     return [
@@ -78,39 +118,11 @@ def _random_batches(settings: Settings, number: int) -> list[tuple[Tensor, Tenso
     ]
 
 
-def _bare(settings: Settings, batches: Sequence[tuple[Tensor, Tensor]]) -> Callable[[], None]:
-    device = choose_device(settings.device)
-    dtype = amp_dtype(settings, device)
+def _create_step(settings: Settings, iters_per_epoch: int, device: torch.device) -> TrainStep:
     model = create_classifier(settings, MEAN, STD).to(device).train()
-    loss_func = create_loss(settings).to(device)
     optimizer = create_optimizer(settings, model.parameters())
-
-    def run() -> None:
-        for images, targets in batches:
-            with autocast(device, dtype):
-                loss = loss_func(model(images), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-    return run
-
-
-def _loop(settings: Settings, batches: Sequence[tuple[Tensor, Tensor]], num_epochs: int) -> Callable[[], None]:
-    device = choose_device(settings.device)
-    model = create_classifier(settings, MEAN, STD).to(device)
-    optimizer = create_optimizer(settings, model.parameters())
-    schedule = create_schedule(settings, optimizer, len(batches))
-    step = TrainStep(model, create_loss(settings).to(device), optimizer, schedule, device, amp_dtype(settings, device))
-    manager = ExtensionsManager(
-        model,
-        optimizer,
-        num_epochs,
-        iters_per_epoch=len(batches),
-        extensions=[LogReport(filename="log.json")],
-        out_dir=tempfile.mkdtemp(),
-    )
-    return lambda: train_epoch(batches, step, manager, "loop")
+    schedule = create_schedule(settings, optimizer, iters_per_epoch)
+    return TrainStep(model, create_loss(settings).to(device), optimizer, schedule, device, amp_dtype(settings, device))
 
 
 if __name__ == "__main__":

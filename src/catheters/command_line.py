@@ -1,6 +1,7 @@
 """What the scripts share: the options that give settings, and how a command ends."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -51,6 +52,8 @@ def run_command(command: Callable[[list[str]], int]) -> None:
 
     A `UserError` becomes one line on stderr and status 2; anything else keeps its traceback, since it is a bug.
     """
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # in a log file, lines of stdout and stderr stay in their order
     try:
         status = command(sys.argv[1:])
     except UserError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from catheters.csv_files import binary_labels, check_columns, check_ids, read_csv
 from catheters.data.table import read_label_table
 from catheters.errors import UserError
-from catheters.evaluation.metrics import metrics_table, one_class_warnings, score_labels
+from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.summary import Targets, match_targets, write_metrics
 from catheters.settings import settings_from_json
@@ -33,10 +33,10 @@ def main(arguments: list[str]) -> int:
         settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
         if not predictions_file.is_file():
             raise UserError(f"{predictions_file}: no such file; no fold of this run is finished: run train.py")
-        uid_column, predictions, labels = read_predictions(predictions_file, settings.uid_column)
+        uid_column, predictions, _ = read_predictions(predictions_file, settings.uid_column)
         table = read_label_table(settings)
-        check_columns(predictions, table.label_columns, predictions_file)
         labels = table.label_columns
+        check_columns(predictions, labels, predictions_file)
         targets = Targets(
             source=str(Path(settings.dataset_folder) / settings.label_table), uids=table.uids, labels=table.labels
         )
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     print(metrics_table(metrics))
     metrics_file = options.out or predictions_file.with_name("metrics.json")
     write_metrics(metrics_file, metrics, predictions_file, targets)
-    print(f"-> {metrics_file}")
+    print(f"macro AUC {macro_mean([metric.roc_auc for metric in metrics]):.4f} -> {metrics_file}")
     return 0
 
 

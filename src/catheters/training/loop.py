@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -97,9 +97,15 @@ def train_fold(
     )
 
 
-def train_epoch(
-    loader: Loader | Sequence[tuple[Tensor, Tensor]], step: TrainStep, manager: ExtensionsManager, what: str
-) -> None:
+class Batches(Protocol):
+    """What an epoch goes through: a number of ((B, 1, H, W) uint8, (B, K) float32) batches."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def train_epoch(loader: Batches, step: TrainStep, manager: ExtensionsManager, what: str) -> None:
     """One pass over the batches of `loader`; `what` names it beside the progress bar."""
     step.model.train()
     for images, targets in track(loader, what, len(loader), unit="batch", leave=False):

@@ -3,20 +3,20 @@
 import csv
 import io
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from catheters.data.sample.devices import Device, lengths_along
 from catheters.data.sample.plan import ImagePlan, plan_sample
 from catheters.data.sample.render import render_image
 from catheters.errors import UserError
 from catheters.files import write_text
+from catheters.host import available_cores
 from catheters.labels import RANZCR_LABELS
+from catheters.progress import track
 
 GENERATOR_VERSION = 1
 """Raised whenever the same arguments give other files than before."""
@@ -55,7 +55,7 @@ def generate_sample(
         "image_size": image_size,
         "seed": seed,
     }
-    num_workers = num_workers if num_workers is not None else os.cpu_count() or 1
+    num_workers = num_workers if num_workers is not None else available_cores()
     check_arguments(num_images, num_test_images, image_size, seed, num_workers)
     if is_complete(folder, arguments):
         print(f"{folder}: the synthetic sample is already there, with the same arguments; nothing to do")
@@ -112,7 +112,7 @@ def write_images(files: list[tuple[ImagePlan, Path]], num_workers: int) -> None:
     try:
         with ThreadPoolExecutor(num_workers) as pool:
             written = pool.map(write_image, files)
-            for _ in tqdm(written, total=len(files), desc="synthetic radiographs", unit="image", mininterval=1):
+            for _ in track(written, "drawing synthetic radiographs", total=len(files)):
                 pass
     finally:
         cv2.setNumThreads(threads_before)
