@@ -30,7 +30,8 @@ def imported_modules(file: Path) -> set[str]:
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            modules.add(str(node.module))
+            # `from catheters import training` imports a module as well as `from catheters.training import run` does.
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
             assert all(alias.name != "*" for alias in node.names), f"{file}: star import"
     return modules
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-import stat
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import timm
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from catheters.data.augment import Augmentation
 from catheters.labels import RANZCR_LABELS
-from catheters.settings import Settings, load_settings
+from catheters.settings import Settings, ignored_settings, load_settings
+from catheters.training.losses import create_loss
+from catheters.training.optimizers import check_optimizer
 from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script
 
 Write = Callable[[Settings], Path]
@@ -81,7 +85,13 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("id,x\nc,0.9\nz,0.8\n")
     assert_user_error(run_script("evaluate.py", *both), "1 of 2 ids have no row in", "z for one")
     (tmp_path / "p.csv").write_text("id,xx\nc,0.9\n")
-    assert_user_error(run_script("evaluate.py", *both), "'xx' is not a column; did you mean 'x'?")
+    assert_user_error(run_script("evaluate.py", *both), "the predictions' 'xx' is not a column of it; did you mean")
+    (tmp_path / "p.csv").write_text("id,x,note\nc,0.9,good\n")
+    assert_user_error(run_script("evaluate.py", *both), "id c, column 'note': 'good' is not a probability")
+    (tmp_path / "p.csv").write_text("id,x\nc,0.9\n")
+    absent = tmp_path / "absent" / "m.json"
+    assert_user_error(run_script("evaluate.py", *both, "--out", absent), "a file in a folder that exists is expected")
+    assert_user_error(run_script("evaluate.py", *both, "--out", tmp_path), "a file in a folder that exists is expected")
     assert_user_error(run_script("evaluate.py", tmp_path), "no run folder")
     assert run_script("evaluate.py").returncode == 2
 
@@ -114,6 +124,11 @@ def test_mistakes_end_with_one_line(settings: Settings, write_config: Write) -> 
         assert_user_error(run_script(script, "--config", config, "imagesize=1"), "did you mean 'image_size'?")
         assert_user_error(run_script(script, "--config", config, "dataset_folder=absent"), "absent: no such folder")
     assert_user_error(run_script("train.py", "--config", config), "no such image cache", "run preproc_npy.py")
+    assert_user_error(run_script("train.py", config), f"a settings file is given with --config {config}")
+    in_the_way = config.with_name("file")
+    in_the_way.touch()
+    blocked = f"cache_folder={in_the_way}"
+    assert_user_error(run_script("preproc_npy.py", "--config", config, blocked), f"{in_the_way}: ")
     result = run_script("train.py", "--config", config, "warmup_epochs=0")
     assert "warning: warmup_multiplier=2.0 has no effect: warmup_epochs=0" in result.stderr
 
@@ -130,7 +145,14 @@ def test_help_explains_every_setting() -> None:
     "config", ["config.py", *(f"configs/{file.name}" for file in sorted((REPOSITORY / "configs").glob("*.py")))]
 )
 def test_configs_are_valid(config: str) -> None:
-    assert load_settings(REPOSITORY / config).run_name == Path(config).stem
+    settings = load_settings(REPOSITORY / config)
+    assert settings.run_name == Path(config).stem
+    assert ignored_settings(settings) == []
+    Augmentation(settings.train_transforms, settings.image_size)
+    create_loss(settings)
+    check_optimizer(settings)
+    assert timm.is_model(settings.backbone_model)
+    assert settings.pretrained is False or timm.get_pretrained_cfg(settings.backbone_model).has_weights
 
 
 def test_a_bug_keeps_its_traceback() -> None:
@@ -142,10 +164,36 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 def test_scripts_import_without_running() -> None:
     """Nothing happens at import: arguments are parsed and work is done only when the file is run."""
-    for script in ("preproc_npy", "train", "evaluate"):
-        source = (REPOSITORY / f"{script}.py").read_text()
-        assert 'if __name__ == "__main__":' in source
-    assert (REPOSITORY / ".ci" / "run").stat().st_mode & stat.S_IXUSR
+    code = "import preproc_npy, train, evaluate"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--nonsense"], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_killed_training_goes_on(settings: Settings, write_config: Write) -> None:
+    """SIGKILL while the last fold trains: the finished fold is kept, the other starts again, the result is the same."""
+    config = write_config(dataclasses.replace(settings, cosine_epochs=3))
+    assert run_script("preproc_npy.py", "--config", config).returncode == 0
+    assert run_script("train.py", "--config", config, "run_name=whole").returncode == 0
+    whole = (settings.run_folder.with_name("whole") / "predictions.csv").read_bytes()
+
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("fold 1 epoch 1/4"):
+            process.kill()
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    partial = run_script("evaluate.py", settings.run_folder)  # fold 0 can be looked at already
+    assert partial.returncode == 0, partial.stderr
+    ended = run_script("train.py", "--config", config)
+    assert "fold 0: already trained" in ended.stdout
+    assert "fold 1: was not finished" in ended.stdout
+    assert (settings.run_folder / "predictions.csv").read_bytes() == whole
 
 
 @pytest.mark.slow

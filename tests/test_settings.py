@@ -37,6 +37,8 @@ def test_overrides_are_parsed_by_type(tmp_path: Path) -> None:
     assert settings.run_name == "mine"
     assert load_settings(file, ["run_name=7"]).run_name == "7"
     assert load_settings(file, ["pretrained=False"]).pretrained is False
+    assert load_settings(file, ["pretrained=false"]).pretrained is False
+    assert load_settings(file, ["run_name=None"]).run_name == "mine"
 
 
 def test_settings_are_frozen() -> None:
@@ -69,8 +71,16 @@ def test_settings_are_frozen() -> None:
         ("derived_labels={'x': ('a', 'b')}", ["derived_labels: 'x' is not one of label_columns"]),
         ("label_columns=['a','a']", ["names a label twice"]),
         ("min_lr=1", ["min_lr=1.0 is above the peak learning rate"]),
-        ("device=gpu", ["device: 'gpu' came"]),
-        ("run_name=../x", ["run_name: '../x' came"]),
+        ("device=gpu", ["device: 'gpu' came (auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>.)"]),
+        ("run_name=../x", ["run_name: '../x' came", "Name of the run folder"]),
+        ("path_pattern=train/{uid", ["path_pattern='train/{uid': expected '}'"]),
+        ("path_pattern=train/x.jpg", ["path_pattern='train/x.jpg': {uid} or a {column}"]),
+        ("path_pattern={uid!r}.jpg", ["path_pattern='{uid!r}.jpg': {uid} or"]),
+        ("label_columns=['fold','a']", ["'fold' is a column of its own in predictions.csv"]),
+        ("label_columns=['StudyInstanceUID']", ["'StudyInstanceUID' is a column of its own"]),
+        ("uid_column=patient", ["'patient' is a column of its own"]),
+        ("num_folds=200", ["num_folds: 200 came", "less than or equal to 100"]),
+        ("config.py", ["'config.py' is not name=value; a settings file is given with --config config.py"]),
     ],
 )
 def test_wrong_override_is_one_clear_line(tmp_path: Path, override: str, parts: list[str]) -> None:
@@ -97,6 +107,11 @@ def test_wrong_override_is_one_clear_line(tmp_path: Path, override: str, parts: 
         ("x = 1", "no `settings = Settings(...)` in it"),
         ("settings = Settings(batch_size=n)", "mine.py:2: NameError: name 'n' is not defined"),
         ("settings = Settings(", "mine.py:2: '(' was never closed"),
+        ("import sys\nsys.exit(0)\nsettings = Settings()", "mine.py:3: SystemExit"),
+        (
+            "import numpy as np\nsettings = Settings(train_transforms=[('Affine', {'rotate': np.int64(3)})])",
+            "train_transforms: Unable to serialize unknown type: <class 'numpy.int64'>; plain Python numbers",
+        ),
     ],
 )
 def test_wrong_config_says_where(tmp_path: Path, text: str, message: str) -> None:
@@ -122,7 +137,9 @@ def test_every_setting_is_explained() -> None:
     text = describe_settings()
     for field in dataclasses.fields(Settings):
         assert f"  {field.name} = " in text
-    assert "None\n      None" not in text
+    words = " ".join(text.split())
+    for label in Settings().label_columns:
+        assert label in words
 
 
 def test_settings_without_effect_are_named() -> None:

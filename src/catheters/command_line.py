@@ -1,6 +1,7 @@
 """What the scripts share: the options that give settings, and how a command ends."""
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -50,7 +51,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
 def run_command(command: Callable[[list[str]], int]) -> None:
     """Run `command` with the process's arguments and end the process with its exit status.
 
-    A `UserError` becomes one line on stderr and status 2; anything else keeps its traceback, since it is a bug.
+    A `UserError`, or a file that the system refuses, becomes one line on stderr and status 2; anything else keeps its
+    traceback, since it is a bug.
     """
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # in a log file, lines of stdout and stderr stay in their order
@@ -59,11 +61,16 @@ def run_command(command: Callable[[list[str]], int]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = USER_ERROR_STATUS
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C", file=sys.stderr)
-        status = 130
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; without this the interpreter's own flush would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        status = USER_ERROR_STATUS
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        status = 130
     sys.exit(status)

@@ -1,12 +1,14 @@
 """CSV files from elsewhere, read without guessing and checked before anything is built on them."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 from catheters.settings import unknown_name
 
 
@@ -15,7 +17,7 @@ class TableError(UserError):
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """A CSV (also gzipped) as text, untouched: no guessed types, so ids keep their leading zeros.
+    """A CSV (also gzipped) as text: no guessed types, so ids keep their leading zeros.
 
     Raises:
         TableError: no such file, not a CSV, or no rows.
@@ -23,9 +25,20 @@ def read_csv(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise TableError(f"{file}: no such file; a CSV with a header line is expected")
     try:
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise TableError(f"{file}: not a readable CSV ({str(error).strip()})") from None
+        # The header as a row like the others: pandas would rename repeated columns, and take a first column for row
+        # names where the rows are longer than the header.
+        rows = pd.read_csv(file, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise TableError(f"{file}: is not UTF-8 text; save it as CSV in UTF-8") from None
+    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # pandas' own are ValueErrors
+        raise TableError(f"{file}: not a readable CSV ({one_line(error)})") from None
+    header = rows.iloc[0].tolist()
+    if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
+        raise TableError(f"{file}: its columns are not separated by commas: {header[0]!r}")
+    repeated = sorted({str(name) for name in header if header.count(name) > 1})
+    if repeated:
+        raise TableError(f"{file}: column '{repeated[0]}' stands twice in the header")
+    frame = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
     if frame.empty:
         raise TableError(f"{file}: no rows; a CSV with a header line and one row an image is expected")
     return frame

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-SECONDS_BETWEEN_LOG_LINES = 15.0
+SECONDS_BETWEEN_LOG_LINES = 60.0
 
 
 class _LineWriter:

@@ -9,6 +9,8 @@ import ast
 import dataclasses
 import difflib
 import runpy
+import string
+import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from catheters.errors import UserError
 from catheters.labels import RANZCR_LABELS
@@ -26,6 +28,10 @@ T = TypeVar("T")
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
+
+
+PREDICTION_COLUMNS = ("patient", "fold")
+"""Columns of `predictions.csv` beside the id that hold no probabilities."""
 
 
 class SettingsError(UserError):
@@ -63,7 +69,7 @@ class Settings:
     """Height and width of the cached images, in pixels; the X-ray is stretched to it."""
 
     # Folds
-    num_folds: Annotated[int, Field(ge=2)] = 5
+    num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
     """Folds to train, counted from 0; None: all."""
@@ -71,22 +77,14 @@ class Settings:
     """Seed of folds, weights, shuffling and augmentation."""
 
     # Batches
-    train_transforms: Transforms = (
-        ("HorizontalFlip", {"p": 0.5}),
-        ("Affine", {"scale": (0.9, 1.1), "translate_percent": (-0.06, 0.06), "rotate": (-15, 15), "p": 0.8}),
-        ("RandomResizedCrop", {"scale": (0.85, 1.0), "ratio": (0.9, 1.1)}),
-        (
-            "CoarseDropout",
-            {"num_holes_range": (1, 5), "hole_height_range": (0.03, 0.1), "hole_width_range": (0.03, 0.1)},
-        ),
-    )
+    train_transforms: Transforms = ()
     """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
     batch_size: Annotated[int, Field(ge=1)] = 12
     """Images in a training batch."""
     valid_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Images in a validation batch; None: twice `batch_size`. It changes speed and memory, not results."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that load batches; 0: none but the training one; None: one a CPU core, at most 8."""
+    """Processes that load batches; 0: none but the training one; None: one a core, at most 8, and 1 without a GPU."""
 
     # Model
     backbone_model: str = "resnest50d"
@@ -104,13 +102,13 @@ class Settings:
     optimizer: str = "Adam"
     """Name of the optimizer."""
     init_lr: Annotated[float, Field(gt=0)] = 3e-5
-    """Learning rate at the first iteration; warm-up takes it to `warmup_multiplier` times this."""
+    """Learning rate that warm-up starts from and takes to `warmup_multiplier` times this."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay: decoupled for AdamW, L2 for Adam."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     """Epochs of linear warm-up; 0: none, the cosine starts at `init_lr`."""
     warmup_multiplier: Annotated[float, Field(ge=1)] = 10.0
-    """Peak learning rate over `init_lr`; 1: warm-up runs from almost 0 to `init_lr` instead."""
+    """Peak learning rate over `init_lr`; 1: warm-up starts at almost 0 and ends at `init_lr`."""
     cosine_epochs: Annotated[int, Field(ge=0)] = 20
     """Epochs of cosine decay after warm-up. A run lasts warmup_epochs + cosine_epochs."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
@@ -134,6 +132,18 @@ class Settings:
     def _check_combinations(self) -> "Settings":
         if len(set(self.label_columns)) < len(self.label_columns):
             raise ValueError("label_columns names a label twice")
+        taken = {self.uid_column, *PREDICTION_COLUMNS}.intersection(self.label_columns)
+        if taken or self.uid_column in PREDICTION_COLUMNS:
+            name = taken.pop() if taken else self.uid_column
+            raise ValueError(
+                f"'{name}' is a column of its own in predictions.csv (the id, {' and '.join(PREDICTION_COLUMNS)}); "
+                "name the label or id column otherwise in the table"
+            )
+        _check_path_pattern(self.path_pattern)
+        try:
+            to_json(self.train_transforms)
+        except PydanticSerializationError as error:
+            raise ValueError(f"train_transforms: {error}; plain Python numbers, texts and lists are expected") from None
         for setting in ("pos_weight", "derived_labels"):
             for label in getattr(self, setting):
                 if label not in self.label_columns:
@@ -179,6 +189,8 @@ class Settings:
 
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
+"""What people write on a command line for Python's True, False and None."""
 _adapter = TypeAdapter(Settings)
 
 
@@ -214,15 +226,12 @@ def load_settings(config_file: Path, overrides: Sequence[str] = ()) -> Settings:
         SettingsError: the file or an override is wrong.
     """
     settings = _run_config(config_file)
-    if settings.run_name is None:
-        settings = dataclasses.replace(settings, run_name=config_file.stem)
-    if not overrides:
-        return settings
     values = dict(_parse_override(text) for text in overrides)
     try:
-        return dataclasses.replace(settings, **values)
+        settings = dataclasses.replace(settings, **values)
     except ValidationError as error:
         raise SettingsError(f"command line: {_describe(error)}") from None
+    return dataclasses.replace(settings, run_name=settings.run_name or config_file.stem)
 
 
 def settings_to_json(settings: Settings) -> str:
@@ -251,10 +260,9 @@ def describe_settings() -> str:
     lines = []
     for field in dataclasses.fields(Settings):
         info = Settings.__pydantic_fields__[field.name]  # type: ignore[attr-defined]
-        default = str(info.get_default(call_default_factory=True))
-        lines.append(
-            f"  {field.name} = {default if len(default) < 60 else default[:57] + '...'}\n      {info.description}"
-        )
+        default = repr(info.get_default(call_default_factory=True))
+        for text, indent in ((f"{field.name} = {default}", "  "), (info.description, "      ")):
+            lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent="      ", break_long_words=False)
     return "\n".join(lines)
 
 
@@ -285,7 +293,7 @@ def _run_config(config_file: Path) -> Settings:
         raise SettingsError(f"{where}: {_describe(error)}") from None
     except SyntaxError as error:
         raise SettingsError(f"{config_file}:{error.lineno}: {error.msg}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(config_file)
         ]
@@ -296,16 +304,30 @@ def _run_config(config_file: Path) -> Settings:
     return settings
 
 
+def _check_path_pattern(pattern: str) -> None:
+    try:
+        fields = [field for field in string.Formatter().parse(pattern) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"path_pattern='{pattern}': {error}") from None
+    if not fields or any(name == "" or spec or conversion for _, name, spec, conversion in fields):
+        raise ValueError(
+            f"path_pattern='{pattern}': {{uid}} or a {{column}} of the table is expected in it, as in train/{{uid}}.jpg"
+        )
+
+
 def _parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise SettingsError(f"command line: '{text}' is not name=value; for example image_size=512")
+        hint = (
+            f"a settings file is given with --config {text}" if text.endswith(".py") else "for example image_size=512"
+        )
+        raise SettingsError(f"command line: '{text}' is not name=value; {hint}")
     if name not in SETTING_NAMES:
         raise SettingsError(f"command line: {unknown_name(name, 'a setting', SETTING_NAMES)}")
     try:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        parsed = value
+        parsed = SHELL_WORDS.get(value, value)
     # `run_name=7` means the text "7" where a number is not allowed.
     if isinstance(parsed, int | float) and not isinstance(parsed, bool):
         as_number: dict[str, Any] = {name: parsed}
@@ -338,9 +360,11 @@ def _describe(error: ValidationError) -> str:
         for other in errors
         if other["loc"][:1] == first["loc"][:1]
     )
-    return f"{name}: {first['input']!r} came, {' or '.join(wanted)} is expected"
+    expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
+    meaning = Settings.__pydantic_fields__[name].description  # type: ignore[attr-defined]
+    return f"{name}: {first['input']!r} came{expected} ({meaning})"
 
 
 def _line_of_keyword(config_file: Path, name: str) -> int | None:
-    tree = ast.parse(config_file.read_text(encoding="utf-8"))
+    tree = ast.parse(config_file.read_bytes())
     return next((node.lineno for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == name), None)

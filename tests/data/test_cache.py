@@ -50,7 +50,6 @@ def test_content_and_statistics(tmp_path: Path, table: LabelTable) -> None:
     for row, path in enumerate(table.paths):
         assert np.abs(images[row] - block_means(path)).max() <= 0.5
     cache = open_cache(file, table)
-    assert cache.uids.tolist() == table.uids.tolist()
     assert cache.mean == pytest.approx(np.asarray(images).mean() / 255, abs=1e-12)
     assert cache.std == pytest.approx(np.asarray(images).std() / 255, abs=1e-12)
     assert not file.with_suffix(".npy.part").exists()
@@ -60,11 +59,47 @@ def test_same_sources_same_bytes(tmp_path: Path, table: LabelTable) -> None:
     build_cache(table, tmp_path / "a_8.npy", SIZE)
     build_cache(table, tmp_path / "b_8.npy", SIZE)
     assert (tmp_path / "a_8.npy").read_bytes() == (tmp_path / "b_8.npy").read_bytes()
-    first = open_cache(tmp_path / "a_8.npy").pixels_hash
-    assert open_cache(tmp_path / "b_8.npy").pixels_hash == first
+    first = open_cache(tmp_path / "a_8.npy", table).pixels_hash
+    assert open_cache(tmp_path / "b_8.npy", table).pixels_hash == first
     cv2.imwrite(str(table.paths[4]), np.zeros((16, 16), dtype=np.uint8))
     build_cache(table, tmp_path / "b_8.npy", SIZE)
-    assert open_cache(tmp_path / "b_8.npy").pixels_hash != first
+    assert open_cache(tmp_path / "b_8.npy", table).pixels_hash != first
+
+
+def test_other_images_of_the_same_names_are_refused(tmp_path: Path, table: LabelTable) -> None:
+    build_cache(table, tmp_path / "x_8.npy", SIZE)
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in table.paths:
+        cv2.imwrite(str(other / path.name), np.zeros((16, 16), dtype=np.uint8))
+    moved = dataclasses.replace(table, paths=tuple(other / path.name for path in table.paths))
+    with pytest.raises(CacheError, match=r"other/0\.png is not the file that it was made of; run preproc_npy"):
+        open_cache(tmp_path / "x_8.npy", moved)
+
+
+def test_another_data_sets_cache_is_not_overwritten(tmp_path: Path, table: LabelTable) -> None:
+    build_cache(table.take(np.array([0, 1])), tmp_path / "x_8.npy", SIZE)
+    before = (tmp_path / "x_8.npy").read_bytes()
+    with pytest.raises(
+        UserError, match=r"is the cache of another data set, with images such as 0; set another cache_name"
+    ):
+        build_cache(table.take(np.array([2, 3])), tmp_path / "x_8.npy", SIZE)
+    assert (tmp_path / "x_8.npy").read_bytes() == before
+    build_cache(table, tmp_path / "x_8.npy", SIZE)  # more images of the same data set
+    assert len(open_cache(tmp_path / "x_8.npy", table).images) == 5
+
+
+def test_a_build_that_fails_leaves_no_cache(tmp_path: Path, table: LabelTable) -> None:
+    """Neither the old pixels, which no longer match, nor half of the new ones."""
+    build_cache(table, tmp_path / "x_8.npy", SIZE)
+    (tmp_path / "x_8.npy.part").write_bytes(b"of a build that was killed")
+    for path in table.paths:
+        path.unlink()
+    with pytest.raises(UserError, match="nor could any other"):
+        build_cache(table, tmp_path / "x_8.npy", SIZE)
+    with pytest.raises(CacheError, match="no such image cache"):
+        open_cache(tmp_path / "x_8.npy", table)
+    assert not (tmp_path / "x_8.npy.part").exists()
 
 
 def test_one_bad_image_does_not_end_it(tmp_path: Path, table: LabelTable) -> None:
@@ -102,7 +137,7 @@ def test_changed_source_is_refused_and_a_missing_one_is_not(tmp_path: Path, tabl
     table.paths[0].unlink()
     open_cache(tmp_path / "x_8.npy", table)
     os.utime(table.paths[2], ns=(1, 1))
-    with pytest.raises(CacheError, match=r"2\.png has changed since; run preproc_npy\.py"):
+    with pytest.raises(CacheError, match=r"2\.png is not the file that it was made of; run preproc_npy\.py"):
         open_cache(tmp_path / "x_8.npy", table)
 
 

@@ -1,7 +1,5 @@
 """Folds: whole patients, balanced labels."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -54,9 +52,7 @@ def test_fold_table() -> None:
 def test_real_ranzcr_labels(seed: int) -> None:
     table = read_label_table(Settings(dataset_folder=str(SHARED_DATA / "ranzcr")))
     assert len(table) == 30_083
-    started = time.perf_counter()
     folds = assign_folds(table.patient_ids, table.labels, num_folds=5, seed=seed)
-    assert time.perf_counter() - started < 10  # the requirement itself; it takes about 0.1 s
     fold_of_patient: dict[str, int] = {}
     for patient, fold in zip(table.patient_ids.tolist(), folds.tolist(), strict=True):
         assert fold_of_patient.setdefault(patient, fold) == fold

@@ -8,15 +8,17 @@ from catheters.data.augment import Augmentation
 from catheters.data.cache import open_cache
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader, sample_seed
 from catheters.data.table import read_label_table
-from catheters.settings import Settings
+from catheters.settings import Settings, load_settings
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
+TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
 
 
 def samples(settings: Settings, rows: list[int], augment: bool = True) -> CachedRadiographs:
     table = read_label_table(settings)
     chosen = np.array(rows)
-    augmentation = Augmentation(Settings().train_transforms, settings.image_size) if augment else None
+    augmentation = Augmentation(TRANSFORMS, settings.image_size) if augment else None
     return CachedRadiographs(
         settings.cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed
     )

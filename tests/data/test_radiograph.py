@@ -28,6 +28,16 @@ def test_colour_becomes_luma(tmp_path: Path) -> None:
     assert (read_radiograph(tmp_path / "x.png") == round(0.299 * 255)).all()
 
 
+def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
+    """A 12-bit ramp in a 16-bit file: its values, not the file's, become 0..255."""
+    ramp = np.linspace(100, 4095, 64).round().astype(np.uint16).reshape(8, 8)
+    cv2.imwrite(str(tmp_path / "x.png"), ramp)
+    expected = (ramp.astype(np.float64) - 100) / (4095 - 100) * 255
+    assert np.abs(read_radiograph(tmp_path / "x.png") - expected).max() <= 0.5 + 1e-3
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((4, 4), 9, dtype=np.uint16))
+    assert not read_radiograph(tmp_path / "flat.png").any()
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
 def test_truncated_file_is_refused(tmp_path: Path, rng: np.random.Generator, suffix: str, kept: float) -> None:

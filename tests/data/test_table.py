@@ -1,10 +1,11 @@
 """The label table: RANZCR's format, any named columns, and every way it can be wrong."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 
-from catheters.csv_files import TableError
+from catheters.csv_files import TableError, read_csv
 from catheters.data.table import LabelTable, read_label_table
 from catheters.settings import Settings
 
@@ -67,6 +68,10 @@ def test_ranzcr_format(settings: Settings) -> None:
         ("id,who,view,a,b\n,p,ap,1,0\n", "column 'id' is empty in line 2"),
         ("id,who,a,b\n1,p,1,0\n", "'view' is not a column"),
         ('id,who,view,a,b\n"1,p,ap,1,0\n', "not a readable CSV"),
+        ("id,who,view,a,b\n1,p,ap,1,0,\n", "not a readable CSV"),
+        ("id,who,view,a,b\n1,p,ap,1\n", "line 2, column 'b': '' is not 0 or 1"),
+        ("id,who,view,a,b,a\n1,p,ap,1,0,1\n", "column 'a' stands twice in the header"),
+        ("id;who;view;a;b\n1;p;ap;1;0\n", "its columns are not separated by commas: 'id;who;view;a;b'"),
     ],
 )
 def test_wrong_table_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -75,6 +80,25 @@ def test_wrong_table_is_one_clear_line(tmp_path: Path, text: str, message: str) 
     assert message in str(error.value)
     assert "labels.csv" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_stray_blank_makes_no_second_patient(tmp_path: Path) -> None:
+    assert read(tmp_path, "id,who,view,a,b\n1,p ,ap,1,0\n2, p,pa,0,1\n").patient_ids.tolist() == ["p", "p"]
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes("id\nMüller\n".encode("latin-1"))
+    with pytest.raises(TableError, match=r"x\.csv: is not UTF-8 text"):
+        read_csv(tmp_path / "x.csv")
+    whole = gzip.compress(b"id\n1\n" * 100)
+    (tmp_path / "x.csv.gz").write_bytes(whole)
+    assert len(read_csv(tmp_path / "x.csv.gz")) == 199
+    (tmp_path / "x.csv.gz").write_bytes(whole[:20])
+    with pytest.raises(TableError, match=r"x\.csv\.gz: not a readable CSV"):
+        read_csv(tmp_path / "x.csv.gz")
+    (tmp_path / "x.zip").write_bytes(b"no archive")
+    with pytest.raises(TableError, match=r"x\.zip: not a readable CSV"):
+        read_csv(tmp_path / "x.zip")
 
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:

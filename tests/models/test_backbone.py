@@ -36,7 +36,7 @@ def test_no_network_is_one_line_and_no_random_start() -> None:
 
 def test_model_without_weights() -> None:
     assert not timm.get_pretrained_cfg("seresnet18").has_weights
-    with pytest.raises(UserError, match="timm has no weights for it"):
+    with pytest.raises(UserError, match="No pretrained weights exist for seresnet18"):
         create_backbone("seresnet18", True, 64)
 
 
@@ -67,11 +67,30 @@ def test_wrong_weight_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         create_backbone("test_resnet", str(tmp_path / "absent.pth"), 64)
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match=r"text\.pth: not weights of test_resnet"):
+    with pytest.raises(UserError, match=r"text\.pth: not a file of weights"):
         create_backbone("test_resnet", str(tmp_path / "text.pth"), 64)
-    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth: not weights of test_resnet"):
-        create_backbone("test_resnet", str(tmp_path / "other.pth"), 64)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("test_efficientnet", "test_resnet"), ("resnet18", "resnet34"), ("resnet34", "resnet18")]
+)
+def test_weights_of_another_model_are_refused(tmp_path: Path, source: str, target: str) -> None:
+    """timm by itself takes what fits and leaves the rest random: resnet18's 119 of resnet34's 216 tensors, say."""
+    torch.save(timm.create_model(source).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"other\.pth: not weights of {target}: \d+ of \d+ differ; "):
+        create_backbone(target, str(tmp_path / "other.pth"), 64)
+
+
+def test_weights_under_other_names_are_refused(tmp_path: Path) -> None:
+    weights = timm.create_model("test_resnet").state_dict()
+    torch.save({f"backbone.{name}": value for name, value in weights.items()}, tmp_path / "renamed.pth")
+    with pytest.raises(UserError, match=r"renamed\.pth: not weights of test_resnet"):
+        create_backbone("test_resnet", str(tmp_path / "renamed.pth"), 64)
+
+
+def test_unknown_tag() -> None:
+    with pytest.raises(UserError, match=r"backbone_model=resnet18\.nope: timm cannot make it"):
+        create_backbone("resnet18.nope", False, 64)
 
 
 class Bomb:
@@ -81,5 +100,5 @@ class Bomb:
 
 def test_pickle_bomb_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
-    with pytest.raises(UserError, match=r"bomb\.pth: not weights"):
+    with pytest.raises(UserError, match=r"bomb\.pth: not a file of weights"):
         create_backbone("test_resnet", str(tmp_path / "bomb.pth"), 64)

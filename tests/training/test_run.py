@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from sklearn.metrics import roc_auc_score
 
@@ -15,7 +16,7 @@ from catheters.data.table import read_label_table
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
-from catheters.training.run import load_data, train_run
+from catheters.training.run import load_data, split_samples, train_run
 
 
 @pytest.fixture
@@ -74,6 +75,95 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
         assert checkpoint["label_columns"] == list(trained.label_columns)
         assert checkpoint["preprocessing"]["image_size"] == 32
         assert checkpoint["preprocessing"]["mean"] == pytest.approx(data.cache.mean)
+
+
+def test_no_fold_learns_from_its_validation_images(cached: Settings) -> None:
+    data = load_data(cached)
+    for fold in (0, 1):
+        train, valid = split_samples(cached, data, fold)
+        train_labels = [train[0, position][1] for position in range(len(train))]
+        assert len(train_labels) == (data.folds != fold).sum()
+        images = {bytes(data.cache.images[row]) for row in data.rows[data.folds == fold]}
+        assert {valid[0, position][0].numpy().tobytes() for position in range(len(valid))} == images
+        flipped = 0
+        for position in range(len(train)):
+            image = train[0, position][0].numpy()
+            flipped += image[:, :, ::-1].tobytes() in {bytes(data.cache.images[row]) for row in data.rows}
+            assert image.tobytes() not in images
+            assert image[:, :, ::-1].tobytes() not in images
+        assert 0 < flipped < len(train)  # the augmentation is at work, half the time
+
+
+def test_logged_loss_is_the_weighted_loss_of_the_predictions(cached: Settings) -> None:
+    weights = {label: 1.0 + k for k, label in enumerate(cached.label_columns)}
+    settings = dataclasses.replace(cached, pos_weight=weights, cosine_epochs=0, folds=(0,))
+    train_run(settings, fresh=False)
+    data = load_data(settings)
+    predictions = pd.read_csv(settings.run_folder / "predictions.csv")
+    p = predictions[list(settings.label_columns)].to_numpy(dtype=np.float64)
+    y = data.table.labels[data.folds == 0].astype(np.float64)
+    w = np.array([weights[label] for label in settings.label_columns])
+    expected = -np.mean(w * y * np.log(p) + (1 - y) * np.log(1 - p))
+    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    assert log[0]["val/loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_starts_from_the_weights_of_a_file(cached: Settings, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    source = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    settings = dataclasses.replace(
+        cached, pretrained=str(tmp_path / "weights.pth"), init_lr=1e-30, min_lr=0.0, cosine_epochs=0, folds=(0,)
+    )
+    train_run(settings, fresh=False)
+    model = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)["model"]
+    for name, value in source.named_parameters():
+        if not name.startswith("fc."):
+            assert torch.allclose(model[f"backbone.{name}"], value, rtol=0, atol=1e-20), name
+
+
+def test_every_epoch_trains_in_training_mode(cached: Settings) -> None:
+    """Validation switches to evaluation; batch norm's count of training batches shows that training switches back."""
+    settings = dataclasses.replace(cached, folds=(0,), init_lr=1e-30, min_lr=0.0, cosine_epochs=2, early_stop=0)
+    train_run(settings, fresh=False)
+    checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
+    data = load_data(settings)
+    per_epoch = (data.folds != 0).sum() // settings.batch_size
+    counts = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
+    assert counts == {checkpoint["epoch"] * per_epoch}
+    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    # Weights stand still at such a rate: only running statistics, moved in training mode, change the validation loss.
+    assert len({entry["val/loss"] for entry in log}) == 3
+
+
+def test_damaged_predictions_say_what_to_delete(trained: Settings) -> None:
+    file = trained.run_folder / "fold1" / "predictions.csv"
+    file.write_text(file.read_text().rpartition(",")[0])
+    with pytest.raises(UserError, match=r"fold1.predictions\.csv: .*the file is damaged: delete .*fold1 to train that"):
+        train_run(trained, fresh=False)
+
+
+def test_damaged_environment(trained: Settings) -> None:
+    (trained.run_folder / "environment.json").write_text("{}")
+    with pytest.raises(UserError, match=r"environment\.json: missing or damaged"):
+        train_run(trained, fresh=False)
+
+
+def test_a_folder_begun_and_not_finished_is_entered(cached: Settings) -> None:
+    """Killed between the two files that a new run folder gets."""
+    cached.run_folder.mkdir(parents=True)
+    (cached.run_folder / "environment.json").write_text("{}")
+    train_run(dataclasses.replace(cached, folds=(0,), cosine_epochs=0), fresh=False)
+    assert (cached.run_folder / "settings.json").is_file()
+
+
+def test_other_versions_are_named(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    file = trained.run_folder / "environment.json"
+    content = json.loads(file.read_text())
+    content["versions"]["torch"] = "1.0"
+    file.write_text(json.dumps(content))
+    train_run(trained, fresh=False)
+    assert "warning: the run was begun with torch 1.0, goes on with" in capsys.readouterr().err
 
 
 def test_log_holds_the_losses_and_rates(trained: Settings) -> None:
@@ -177,6 +267,11 @@ def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> Non
         ({"num_folds": 40, "folds": None}, "num_folds=40, but the table has"),
         ({"device": "cuda:7"}, "device=cuda:7"),
         ({"pretrained": "absent.pth"}, "pretrained=absent.pth: no such file"),
+        (
+            {"backbone_model": "resnest14d", "batch_size": 1},
+            "cannot learn from 1 images of 32 px: Expected",
+        ),
+        ({"backbone_model": "inception_v3"}, "backbone_model=inception_v3 cannot learn from 2 images of 32 px"),
     ],
 )
 def test_refusals_leave_no_run_folder(cached: Settings, changes: dict[str, Any], message: str) -> None:
@@ -202,6 +297,8 @@ def test_fold_without_positives(cached: Settings, tmp_path: Path) -> None:
     settings = write_labels(cached, tmp_path, {3: 1})
     with pytest.raises(UserError, match=r"fold [01]: no label has both positives and negatives among its"):
         train_run(settings, fresh=False)
+    with pytest.raises(UserError, match=r"labels\.csv: no label has both positives and negatives; there is nothing"):
+        train_run(write_labels(cached, tmp_path, {}), fresh=False)
 
 
 def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +312,7 @@ def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: py
     err = capsys.readouterr().err
     assert f"warning: fold {fold}: '{label}' has 0 positives in" in err
     log = json.loads((settings.run_folder / f"fold{fold}" / "log.json").read_text())
-    assert np.isnan(log[0][f"val/auc/{label}"])
+    assert log[0][f"val/auc/{label}"] is None
     assert np.isfinite(log[0]["val/macro_auc"])
 
 

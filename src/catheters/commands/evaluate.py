@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from catheters.csv_files import binary_labels, check_columns, check_ids, read_csv
+from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.data.table import read_label_table
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.summary import Targets, match_targets, write_metrics
-from catheters.settings import settings_from_json
+from catheters.settings import settings_from_json, unknown_name
 
 DESCRIPTION = """\
 Score predictions against labels: ROC AUC and average precision of every label, and their means.
@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
     """Print a table of metrics and write `metrics.json`. Returns the exit status."""
     options = _parse(arguments)
     predictions_file: Path = options.predictions or options.run / "predictions.csv"
+    metrics_file: Path = options.out or predictions_file.with_name("metrics.json")
+    if metrics_file.is_dir() or (options.out is not None and not metrics_file.parent.is_dir()):
+        raise UserError(f"{metrics_file}: a file in a folder that exists is expected for the metrics")
     if options.labels is None:
         settings_file = options.run / "settings.json"
         if not settings_file.is_file():
@@ -51,7 +54,6 @@ def main(arguments: list[str]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{predictions_file}: {len(matched)} of the {len(targets.uids)} images in {targets.source}")
     print(metrics_table(metrics))
-    metrics_file = options.out or predictions_file.with_name("metrics.json")
     write_metrics(metrics_file, metrics, predictions_file, targets)
     print(f"macro AUC {macro_mean([metric.roc_auc for metric in metrics]):.4f} -> {metrics_file}")
     return 0
@@ -73,12 +75,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("give a run folder, or both --predictions and --labels")
     if options.run is not None and options.predictions is not None:
         parser.error("give a run folder or --predictions, not both")
+    if options.id_column is not None and options.labels is None:
+        parser.error("--id-column goes with --labels; a run knows its own")
     return options
 
 
 def _read_targets(file: Path, uid_column: str, labels: tuple[str, ...]) -> Targets:
     frame = read_csv(file)
-    check_columns(frame, (uid_column, *labels), file)
+    check_columns(frame, (uid_column,), file)
+    unknown = [label for label in labels if label not in frame]
+    if unknown:
+        raise TableError(f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}")
     check_ids(frame, uid_column, file)
     return Targets(
         source=str(file), uids=frame[uid_column].to_numpy(dtype=np.str_), labels=binary_labels(frame, labels, file)

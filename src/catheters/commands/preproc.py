@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         print(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():
-            print(f"building anew: {error}")
+            print(f"building anew: {error.found}")
         gigabytes = len(table) * settings.image_size**2 / 1e9
         print(f"{len(table)} X-rays at {settings.image_size} px -> {cache_file} ({gigabytes:.2f} GB)")
         failed = build_cache(table, cache_file, settings.image_size)

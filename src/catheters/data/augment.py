@@ -11,6 +11,7 @@ import numpy.typing as npt
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
+from catheters.errors import one_line
 from catheters.settings import SettingsError, unknown_name
 
 
@@ -29,7 +30,7 @@ class Augmentation:
                 back uint8 images of the same size.
         """
         self._compose = A.Compose([_create_transform(name, params, image_size) for name, params in transforms])
-        self._check_result(image_size)
+        _check_result(transforms, image_size)
 
     def __call__(self, image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
         """Transform one image.
@@ -47,16 +48,21 @@ class Augmentation:
         augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
         return augmented
 
-    def _check_result(self, image_size: int) -> None:
-        image = np.zeros((image_size, image_size), dtype=np.uint8)
+
+def _check_result(transforms: tuple[tuple[str, dict[str, Any]], ...], image_size: int) -> None:
+    """Apply each transform for certain, whatever its `p`, and see that a grey uint8 image stays one of that size."""
+    image = np.zeros((image_size, image_size), dtype=np.uint8)
+    for name, params in transforms:
+        transform = _create_transform(name, params, image_size)
+        transform.p = 1.0
         try:
-            result = self(image, seed=0)
+            result = A.Compose([transform])(image=image)["image"]
         except Exception as error:
-            raise SettingsError(f"train_transforms: fail on a grey uint8 image: {error}") from error
+            raise SettingsError(f"train_transforms: {name}: fails on a grey uint8 image: {one_line(error)}") from error
         if result.shape != image.shape or result.dtype != np.uint8:
             raise SettingsError(
-                f"train_transforms: they turn {image.dtype} {image.shape} into {result.dtype} {result.shape}; uint8 of "
-                "the same shape is expected (normalisation and conversion to tensors happen later)"
+                f"train_transforms: {name}: turns {image.dtype} {image.shape} into {result.dtype} {result.shape}; "
+                "uint8 of the same shape is expected (normalisation and conversion to tensors happen later)"
             )
 
 

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.radiograph import RESIZE_RULE, UnreadableImage, read_radiograph, resize
+from catheters.data.radiograph import RESIZE_RULE, UnreadableImage, one_opencv_thread, read_radiograph, resize
 from catheters.data.table import LabelTable
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 from catheters.files import write_text
 from catheters.host import available_cores
 from catheters.progress import track
@@ -35,7 +34,15 @@ ABSENT = (-1, -1)
 
 
 class CacheError(UserError):
-    """A cache that is missing or does not match its sources, the label table or the settings."""
+    """A cache that is missing or does not match its sources, the label table or the settings.
+
+    Attributes:
+        found: what is wrong, without the advice that the message ends with.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; run preproc_npy.py with the same settings")
+        self.found = found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,6 @@ class ImageCache:
 
     Attributes:
         images: (N, H, W) uint8, mapped from disk.
-        uids: (N,) names of the rows.
         failed: uid -> why that X-ray could not be read; its row is black.
         mean: mean of the grey values of all readable images, in 0..1.
         std: their standard deviation, in 0..1.
@@ -52,7 +58,6 @@ class ImageCache:
     """
 
     images: npt.NDArray[np.uint8]
-    uids: npt.NDArray[np.str_]
     failed: dict[str, str]
     mean: float
     std: float
@@ -87,14 +92,20 @@ def build_cache(table: LabelTable, cache_file: Path, image_size: int) -> dict[st
         uid -> reason, for the X-rays that could not be read.
 
     Raises:
-        UserError: no room on the disk, or not one X-ray could be read.
+        UserError: no room on the disk, another data set's cache stands there, or not one X-ray could be read.
     """
     cache_file.parent.mkdir(parents=True, exist_ok=True)
+    _check_same_data_set(cache_file, table)
     shape = (len(table), image_size, image_size)
+    part_file = cache_file.with_suffix(".npy.part")
+    part_file.unlink(missing_ok=True)  # of a build that was killed
     _check_free_space(cache_file.parent, int(np.prod(shape, dtype=np.int64)))
     index_file(cache_file).unlink(missing_ok=True)
-    part_file = cache_file.with_suffix(".npy.part")
-    rows, grey_counts = _write_rows(table, part_file, shape)
+    try:
+        rows, grey_counts = _write_rows(table, part_file, shape)
+    except BaseException:
+        part_file.unlink(missing_ok=True)
+        raise
     failed = {str(uid): row.reason for uid, row in zip(table.uids, rows, strict=True) if row.reason is not None}
     if len(failed) == len(table):
         part_file.unlink()
@@ -108,14 +119,14 @@ def build_cache(table: LabelTable, cache_file: Path, image_size: int) -> dict[st
     return failed
 
 
-def open_cache(cache_file: Path, table: LabelTable | None = None) -> ImageCache:
-    """Open a cache and make sure that it is what its index says, and that its sources have not changed since.
+def open_cache(cache_file: Path, table: LabelTable) -> ImageCache:
+    """Open a cache and make sure that it is what its index says, made of this table's X-rays as they are now.
 
-    Sources that are gone are no error: a cache may travel without the X-rays.
+    X-rays that are gone are no error: a cache may travel without them.
 
     Args:
         cache_file: the `.npy`.
-        table: the images that it has to hold, in this order; None: any.
+        table: the images that it has to hold, in this order.
 
     Raises:
         CacheError: says what does not match, and to run preproc_npy.py.
@@ -124,22 +135,18 @@ def open_cache(cache_file: Path, table: LabelTable | None = None) -> ImageCache:
     try:
         images = np.load(cache_file, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise CacheError(f"{cache_file}: damaged ({error}); delete it and run preproc_npy.py") from None
+        raise CacheError(f"{cache_file}: damaged ({one_line(error)})") from None
     if list(images.shape) != index["shape"]:
-        raise CacheError(
-            f"{cache_file}: holds {images.shape}, its index says {tuple(index['shape'])}; run preproc_npy.py"
-        )
+        raise CacheError(f"{cache_file}: holds {images.shape}, its index says {tuple(index['shape'])}")
     cache = ImageCache(
         images=images,
-        uids=np.array(index["uids"], dtype=np.str_),
         failed=index["failed"],
         mean=index["mean"],
         std=index["std"],
         pixels_hash=index["pixels_hash"],
     )
-    if table is not None:
-        _check_rows(cache_file, index, table)
-    _check_sources(cache_file, index)
+    _check_rows(cache_file, index, table)
+    _check_sources(cache_file, index, table)
     return cache
 
 
@@ -147,10 +154,9 @@ def _write_rows(
     table: LabelTable, part_file: Path, shape: tuple[int, int, int]
 ) -> tuple[list[_Row], npt.NDArray[np.int64]]:
     """Write the `.npy`; returns what became of each row, and how often each of the 256 grey values occurs."""
-    cv2.setNumThreads(1)  # one thread an image; OpenCV's own threads would only get in each other's way
     rows = []
     grey_counts = np.zeros(256, dtype=np.int64)
-    with part_file.open("wb") as file, ThreadPoolExecutor(available_cores()) as pool:
+    with part_file.open("wb") as file, one_opencv_thread(), ThreadPoolExecutor(available_cores()) as pool:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         file.flush()
@@ -169,7 +175,7 @@ def _write_rows(
             pixels = resize(image, shape[1])
             # Positioned writes from all threads: neither the pictures nor the file's pages pile up in memory.
             content = pixels.tobytes()
-            os.pwrite(file.fileno(), content, start + row * row_bytes)
+            _write_at(file.fileno(), content, start + row * row_bytes)
             height, width = image.shape
             written = _Row(
                 size=size,
@@ -188,6 +194,13 @@ def _write_rows(
             raise
         os.fsync(file.fileno())
     return rows, grey_counts
+
+
+def _write_at(file_descriptor: int, content: bytes, offset: int) -> None:
+    """Write all of `content`, which one call need not do when the disk runs full."""
+    written = 0
+    while written < len(content):
+        written += os.pwrite(file_descriptor, content[written:], offset + written)
 
 
 def _describe(
@@ -228,19 +241,30 @@ def _read_index(cache_file: Path) -> dict[str, Any]:
     if not cache_file.is_file() or not index.is_file():
         others = sorted(path.name for path in cache_file.parent.glob("*.npy") if index_file(path).is_file())
         have = f" ({cache_file.parent} holds {', '.join(others)}: set image_size or cache_name)" if others else ""
-        raise CacheError(f"{cache_file}: no such image cache{have}; run preproc_npy.py with the same settings")
+        raise CacheError(f"{cache_file}: no such image cache{have}")
     try:
         content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
         fingerprint = content.pop("fingerprint")
     except (ValueError, KeyError, AttributeError):
-        raise CacheError(f"{index}: damaged; run preproc_npy.py") from None
+        raise CacheError(f"{index}: damaged") from None
     if content.get("format_version") != FORMAT_VERSION:
-        raise CacheError(
-            f"{index}: format {content.get('format_version')}, this version reads {FORMAT_VERSION}; run preproc_npy.py"
-        )
+        raise CacheError(f"{index}: format {content.get('format_version')}, this version reads {FORMAT_VERSION}")
     if _hash(content) != fingerprint:
-        raise CacheError(f"{index}: changed by hand or damaged; run preproc_npy.py")
+        raise CacheError(f"{index}: changed by hand or damaged")
     return content
+
+
+def _check_same_data_set(cache_file: Path, table: LabelTable) -> None:
+    """Refuse to overwrite what took hours and has not one image in common with this table."""
+    try:
+        cached = _read_index(cache_file)["uids"]
+    except CacheError:
+        return
+    if set(cached).isdisjoint(table.uids.tolist()):
+        raise UserError(
+            f"{cache_file}: is the cache of another data set, with images such as {cached[0]}; set another cache_name, "
+            "or delete it"
+        )
 
 
 def _check_rows(cache_file: Path, index: dict[str, Any], table: LabelTable) -> None:
@@ -252,21 +276,21 @@ def _check_rows(cache_file: Path, index: dict[str, Any], table: LabelTable) -> N
         found = f"{len(missing)} images of the label table are not in it, {missing[0]} for one"
     else:
         found = "the label table has fewer rows, or another order"
-    raise CacheError(f"{cache_file}: {found}; run preproc_npy.py")
+    raise CacheError(f"{cache_file}: {found}")
 
 
-def _check_sources(cache_file: Path, index: dict[str, Any]) -> None:
-    for path, size, mtime_ns in zip(index["files"], index["sizes"], index["mtimes_ns"], strict=True):
+def _check_sources(cache_file: Path, index: dict[str, Any], table: LabelTable) -> None:
+    for path, size, mtime_ns in zip(table.paths, index["sizes"], index["mtimes_ns"], strict=True):
         state = _source_state(path)
         if state not in (ABSENT, (size, mtime_ns)):
-            what = "was missing when the cache was made" if size < 0 else "has changed since"
-            raise CacheError(f"{cache_file}: its source {path} {what}; run preproc_npy.py")
+            what = "was missing when the cache was made" if size < 0 else "is not the file that it was made of"
+            raise CacheError(f"{cache_file}: {path} {what}")
 
 
-def _source_state(path: str | Path) -> tuple[int, int]:
+def _source_state(path: Path) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds."""
     try:
-        stat = os.stat(path)  # noqa: PTH116 - for text, making a Path costs more than the call, 30,000 times
+        stat = path.stat()
     except OSError:
         return ABSENT
     return stat.st_size, stat.st_mtime_ns

@@ -1,5 +1,7 @@
 """From an image file to the grey picture that the classifier sees."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +20,9 @@ class UnreadableImage(Exception):
 def read_radiograph(file: Path) -> npt.NDArray[np.uint8]:
     """Decode a JPEG or PNG as 8-bit grey.
 
+    The values that occur in a 16-bit file become 0..255: few such files use all 16 bits. Damage inside a JPEG that the
+    decoder can bridge is not noticed.
+
     Returns:
         (H, W) uint8, EXIF rotation applied.
 
@@ -33,12 +38,28 @@ def read_radiograph(file: Path) -> npt.NDArray[np.uint8]:
     if data.size == 0:
         raise UnreadableImage("the file is empty")
     try:
-        image = cast("npt.NDArray[np.uint8] | None", cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise UnreadableImage(f"cannot be decoded: {error.err}") from None
     if image is None:
         raise UnreadableImage("cannot be decoded: not an image, truncated or damaged")
-    return image
+    if image.dtype == np.uint16:
+        low, high = int(image.min()), int(image.max())
+        image = np.round((image.astype(np.float32) - low) * (255 / max(high - low, 1))).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise UnreadableImage(f"holds {image.dtype} pixels; 8 or 16 bits are expected")
+    return cast("npt.NDArray[np.uint8]", image)
+
+
+@contextlib.contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Keep OpenCV to one thread where images are spread over threads already."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def resize(image: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:

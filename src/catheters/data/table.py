@@ -62,7 +62,8 @@ def read_label_table(settings: Settings) -> LabelTable:
     check_filled(frame, settings.patient_column, file)
     return LabelTable(
         uids=frame[settings.uid_column].to_numpy(dtype=np.str_),
-        patient_ids=frame[settings.patient_column].to_numpy(dtype=np.str_),
+        # A stray blank must not make two patients of one, who would then be in two folds.
+        patient_ids=frame[settings.patient_column].str.strip().to_numpy(dtype=np.str_),
         paths=_fill_in_paths(frame, settings, folder, file),
         labels=binary_labels(frame, settings.label_columns, file),
         label_columns=settings.label_columns,

@@ -30,10 +30,12 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int, title: str,
     _draw(auc_axes, log, {"val/macro_auc": ("validation", ORANGE, "--")})
     best = next(entry for entry in log if entry["epoch"] == best_epoch)
     auc_axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
+    auc_axes.set_ylim(top=min(auc_axes.get_ylim()[1], 1.005))
     auc_axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
     _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")})
     rate_axes.set_title("learning rate at the epoch's end")
-    rate_axes.set_yscale("log")
+    if all(entry["lr"] > 0 for entry in log):
+        rate_axes.set_yscale("log")
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
 

@@ -11,9 +11,7 @@ import pandas as pd
 
 from catheters.csv_files import TableError, check_columns, check_ids, read_csv
 from catheters.files import write_whole
-
-NOT_LABELS = ("patient", "fold")
-"""Columns beside the id that hold no probabilities."""
+from catheters.settings import PREDICTION_COLUMNS
 
 
 def write_predictions(
@@ -58,7 +56,7 @@ def read_predictions(file: Path, uid_column: str | None = None) -> tuple[str, pd
     uid_column = uid_column or str(frame.columns[0])
     check_columns(frame, (uid_column,), file)
     check_ids(frame, uid_column, file)
-    labels = tuple(column for column in frame.columns if column not in (uid_column, *NOT_LABELS))
+    labels = tuple(column for column in frame.columns if column not in (uid_column, *PREDICTION_COLUMNS))
     if not labels:
         raise TableError(f"{file}: no column of probabilities beside {', '.join(frame.columns)}")
     for label in labels:
@@ -67,8 +65,8 @@ def read_predictions(file: Path, uid_column: str | None = None) -> tuple[str, pd
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise TableError(
-                f"{file}: {frame[uid_column].iloc[row]}, column '{label}': {frame[label].iloc[row]!r} is not a "
-                f"probability in 0..1"
+                f"{file}: id {frame[uid_column].iloc[row]}, column '{label}': {frame[label].iloc[row]!r} is not a "
+                f"probability in 0..1; every column but {', '.join((uid_column, *PREDICTION_COLUMNS))} is a label's"
             )
         frame[label] = values
     return uid_column, frame, labels

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import cast
 
 import timm
+from safetensors import SafetensorError
+from timm.models import adapt_input_conv, load_state_dict
 from torch import nn
 
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 from catheters.settings import SettingsError, unknown_name
 
+RGB_CHANS = 3
 IN_CHANS = 1
-"""Grey images from end to end; timm folds a pretrained RGB stem into one channel."""
+"""Grey images from end to end; a pretrained RGB stem is summed into one channel."""
 
 
 def create_backbone(name: str, pretrained: bool | str, image_size: int) -> nn.Module:
@@ -27,38 +30,75 @@ def create_backbone(name: str, pretrained: bool | str, image_size: int) -> nn.Mo
     """
     if not timm.is_model(name):
         raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
-    config = timm.get_pretrained_cfg(name)
-    arguments = {"in_chans": IN_CHANS, "num_classes": 0}
-    if config is not None and config.fixed_input_size:
-        arguments["img_size"] = image_size
-    if pretrained is False:
-        return cast("nn.Module", timm.create_model(name, pretrained=False, **arguments))
     if pretrained is True:
-        return _download(name, arguments)
-    return _load_file(name, pretrained, arguments)
+        return _download(name, image_size)
+    backbone = _create(name, image_size, pretrained=False)
+    if pretrained:
+        _load_file(backbone, name, pretrained)
+    return backbone
 
 
-def _download(name: str, arguments: dict[str, int]) -> nn.Module:
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
-        raise UserError(f"backbone_model={name} with pretrained=True: timm has no weights for it; set pretrained=False")
+def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
+    arguments = {"in_chans": IN_CHANS, "num_classes": 0}
     try:
-        return cast("nn.Module", timm.create_model(name, pretrained=True, **arguments))
+        config = timm.get_pretrained_cfg(name)
+        if config is not None and config.fixed_input_size:
+            arguments["img_size"] = image_size
+        return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
+    except (RuntimeError, ValueError, AssertionError) as error:  # such as an unknown tag in `resnet50.tag`
+        raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
+
+
+def _download(name: str, image_size: int) -> nn.Module:
+    try:
+        return _create(name, image_size, pretrained=True)
     except OSError as error:  # no network, no such host, a broken download: all of huggingface_hub's and urllib's
-        reason = str(error).partition("\n")[0].partition(". ")[0]
+        reason = one_line(error).partition(". ")[0]
         raise UserError(
             f"pretrained=True: the weights of {name} could not be downloaded ({reason}); connect to the network, set "
             "pretrained to a file of timm weights, or set pretrained=False to start from random weights"
         ) from error
 
 
-def _load_file(name: str, file: str, arguments: dict[str, int]) -> nn.Module:
+def _load_file(backbone: nn.Module, name: str, file: str) -> None:
+    """Fill `backbone` from a file of timm weights: every tensor, or an error.
+
+    timm's own loading takes what fits and leaves the rest random where the classifier differs, as it does here.
+    """
     if not Path(file).is_file():
         raise UserError(f"pretrained={file}: no such file; a .pth or .safetensors file of timm weights is expected")
     try:
-        return cast(
-            "nn.Module", timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file}, **arguments)
-        )
-    except (RuntimeError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"pretrained={file}: not weights of {name}: {reason[:300]}") from error
+        weights = load_state_dict(file, weights_only=True)
+    except (
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
+        raise UserError(f"pretrained={file}: not a file of weights ({one_line(error).partition('. ')[0]})") from error
+    config = backbone.pretrained_cfg
+    assert isinstance(config, dict), "timm's models carry their configuration"
+    classifiers = tuple(f"{classifier}." for classifier in _names(config.get("classifier")))
+    weights = {key: value for key, value in weights.items() if not key.startswith(classifiers)}
+    wanted = backbone.state_dict()
+    for stem in (f"{stem}.weight" for stem in _names(config.get("first_conv"))):
+        if stem in weights and stem in wanted and weights[stem].shape[1] == RGB_CHANS > wanted[stem].shape[1]:
+            weights[stem] = adapt_input_conv(IN_CHANS, weights[stem])
+    wrong = [f"{key} is missing" for key in wanted if key not in weights]
+    wrong += [f"{key} is not the model's" for key in weights if key not in wanted]
+    wrong += [
+        f"{key} is {tuple(weights[key].shape)}, the model's {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in weights and weights[key].shape != wanted[key].shape
+    ]
+    if wrong:
+        raise UserError(f"pretrained={file}: not weights of {name}: {len(wrong)} of {len(wanted)} differ; {wrong[0]}")
+    backbone.load_state_dict(weights)
+
+
+def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """timm's configurations name one layer, several, or none."""
+    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -20,7 +20,7 @@ class Classifier(nn.Module):
             backbone: (B, 1, H, W) -> (B, C), with C as its `head_hidden_size`.
             num_labels: K.
             drop_rate: dropout before the linear layer.
-            mean: grey mean of the training images, in 0..1.
+            mean: grey mean of the data set's images, in 0..1.
             std: their standard deviation, in 0..1.
         """
         super().__init__()

@@ -33,7 +33,7 @@ def save_checkpoint(
         macro_auc: score on the validation fold.
     """
     content = {
-        "model": model.state_dict(),
+        "model": {name: value.cpu() for name, value in model.state_dict().items()},  # any machine can load it
         "settings": settings_to_json(settings),
         "label_columns": list(settings.label_columns),
         "preprocessing": {

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from catheters.data.loader import Loader
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, score_labels
-from catheters.evaluation.plots import plot_curves
 from catheters.models.classifier import create_classifier
 from catheters.progress import track
 from catheters.settings import Settings
@@ -38,11 +37,13 @@ class FoldResult:
         epoch: the best epoch, from 1.
         macro_auc: its macro ROC AUC.
         probabilities: (n, K) float32, in the order of the validation images.
+        log: one entry an epoch, as in `log.json`.
     """
 
     epoch: int
     macro_auc: float
     probabilities: npt.NDArray[np.float32]
+    log: Sequence[Mapping[str, Any]]
 
 
 def train_fold(
@@ -57,7 +58,7 @@ def train_fold(
         valid_loader: batches of this fold, in order.
         mean: grey mean of the images, in 0..1.
         std: their standard deviation, in 0..1.
-        folder: gets `best.pt`, `log.json` and `curves.png`.
+        folder: gets `best.pt` and `log.json`.
     """
     device = choose_device(settings.device)
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0]))
@@ -71,7 +72,7 @@ def train_fold(
         save_checkpoint(folder / "best.pt", model, settings, fold=fold, epoch=epoch, macro_auc=macro_auc)
 
     validation = Validation(step, valid_loader, settings.label_columns, save_best)
-    log = LogReport(filename="log.json")
+    log = LogReport(filename="log.json", postprocess=_null_for_nan)
     manager = ExtensionsManager(
         model,
         optimizer,
@@ -89,11 +90,11 @@ def train_fold(
             print(f"fold {fold}: no better macro AUC in {settings.early_stop} epochs, stopped early")
             break
 
-    plot_curves(log.log, validation.best_epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
     return FoldResult(
         epoch=validation.best_epoch,
         macro_auc=validation.best_macro_auc,
         probabilities=validation.best_probabilities,
+        log=log.log,
     )
 
 
@@ -179,12 +180,17 @@ def predict(model: nn.Module, loader: Loader, device: torch.device, dtype: torch
     model.eval()
     logits = []
     targets = []
-    for images, batch_targets in loader:
+    for images, batch_targets in track(loader, "predicting", len(loader), unit="batch", leave=False):
         with autocast(device, dtype):
             batch_logits = model(images.to(device, non_blocking=True))
         logits.append(batch_logits.float())
         targets.append(batch_targets)
     return torch.cat(logits), torch.cat(targets)
+
+
+def _null_for_nan(entry: Any) -> None:
+    """JSON has no NaN; an AUC that is undefined stands in the log as null."""
+    entry.update({key: None for key, value in entry.items() if math.isnan(value)})
 
 
 def _print_epoch(what: str, entry: Any, validation: Validation, seconds: float) -> None:

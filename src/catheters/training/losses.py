@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from catheters.settings import Settings, look_up
 
-
-def _bce(settings: Settings, pos_weight: Tensor) -> nn.Module:
-    return nn.BCEWithLogitsLoss(pos_weight=pos_weight)
-
-
-LOSSES: dict[str, Callable[[Settings, Tensor], nn.Module]] = {"bce": _bce}
+LOSSES: dict[str, Callable[[Tensor], nn.Module]] = {
+    "bce": lambda pos_weight: nn.BCEWithLogitsLoss(pos_weight=pos_weight),
+}
+"""Name -> what makes the loss, given the (K,) weights of the positives."""
 
 
 def create_loss(settings: Settings) -> nn.Module:
@@ -26,4 +24,4 @@ def create_loss(settings: Settings) -> nn.Module:
     """
     create = look_up(LOSSES, settings.loss_func, "loss_func")
     pos_weight = torch.tensor([settings.pos_weight.get(label, 1.0) for label in settings.label_columns])
-    return create(settings, pos_weight)
+    return create(pos_weight)

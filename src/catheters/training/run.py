@@ -1,36 +1,33 @@
 """A whole run: every chosen fold, in one run folder."""
 
-import dataclasses
 import hashlib
-import json
-import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
+from catheters.csv_files import TableError, check_columns
 from catheters.data.augment import Augmentation
 from catheters.data.cache import ImageCache, open_cache
 from catheters.data.folds import assign_folds, fold_table
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader
 from catheters.data.table import LabelTable, read_label_table
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
+from catheters.evaluation.plots import plot_curves
 from catheters.evaluation.predictions import read_predictions, write_predictions
-from catheters.files import write_text
-from catheters.models.backbone import create_backbone
-from catheters.settings import Settings, SettingsError, settings_from_json, settings_to_json
-from catheters.training.checkpoint import package_versions
+from catheters.models.backbone import IN_CHANS
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
 from catheters.training.loop import FoldResult, train_fold
 from catheters.training.losses import create_loss
 from catheters.training.optimizers import check_optimizer
-from catheters.training.step import choose_device
-
-MAY_CHANGE = ("folds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder")
-"""Settings that may differ when a run goes on: they do not change what a fold gives."""
+from catheters.training.run_folder import enter_run_folder, move_aside
+from catheters.training.step import choose_device, device_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +48,9 @@ class RunData:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of pixels, labels and folds."""
+        """Hash of pixels, ids, labels and folds."""
         digest = hashlib.sha256(self.cache.pixels_hash.encode())
+        digest.update("\n".join(self.table.uids.tolist()).encode())
         digest.update(self.table.labels.tobytes())
         digest.update(self.folds.tobytes())
         return digest.hexdigest()
@@ -73,12 +71,12 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
     _check_positives(settings, data)
     folder = settings.run_folder
     if fresh and folder.exists():
-        print(f"moved the earlier run to {_move_aside(folder)}")
-    _enter_run_folder(settings, data, folder)
+        print(f"moved the earlier run to {move_aside(folder)}")
+    enter_run_folder(settings, data.fingerprint)
 
     print(fold_table(data.folds, data.table.patient_ids, data.table.labels, data.table.label_columns))
     device = choose_device(settings.device)
-    print(f"{settings.backbone_model} on {_device_name(device)}, folds {list(settings.folds_to_train)} -> {folder}")
+    print(f"{settings.backbone_model} on {device_name(device)}, folds {list(settings.folds_to_train)} -> {folder}")
     for fold in settings.folds_to_train:
         fold_folder = folder / f"fold{fold}"
         if (fold_folder / "predictions.csv").exists():
@@ -90,8 +88,10 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
         result = _train_one(settings, data, fold, fold_folder, device)
         is_valid = data.folds == fold
         _write(settings, data, is_valid, result.probabilities, fold_folder / "predictions.csv")
+        _join_folds(settings, data)  # so that what is finished can be evaluated while the rest trains
+        plot_curves(result.log, result.epoch, f"{settings.run_name}, fold {fold}", fold_folder / "curves.png")
         print(f"fold {fold}: best macro AUC {result.macro_auc:.4f} in epoch {result.epoch}")
-    _finish(settings, data, folder)
+    _print_scores(settings, data, *_join_folds(settings, data))
 
 
 def load_data(settings: Settings) -> RunData:
@@ -112,16 +112,32 @@ def load_data(settings: Settings) -> RunData:
 
 def _check_choices(settings: Settings) -> None:
     """What the settings name must exist, pretrained weights included, before data is read or a folder made."""
-    choose_device(settings.device)
+    device = choose_device(settings.device)
     check_optimizer(settings)
     create_loss(settings)
     Augmentation(settings.train_transforms, settings.image_size)
-    create_backbone(settings.backbone_model, settings.pretrained, settings.image_size)
+    _try_model(settings, device)
+
+
+def _try_model(settings: Settings, device: torch.device) -> None:
+    """Some models refuse some image sizes, and batch norm a batch of one: better now than after the first epoch."""
+    model = create_classifier(settings, mean=0.5, std=0.25).to(device)
+    num_images = min(settings.batch_size, 2)
+    images = torch.zeros((num_images, IN_CHANS, settings.image_size, settings.image_size), dtype=torch.uint8)
+    try:
+        model(images.to(device)).sum().backward()
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"backbone_model={settings.backbone_model} cannot learn from {num_images} images of {settings.image_size} "
+            f"px: {one_line(error)}; change image_size, batch_size or backbone_model"
+        ) from error
 
 
 def _check_positives(settings: Settings, data: RunData) -> None:
     """Warn of labels that a fold cannot train or score; refuse a fold that can score none."""
     labels = data.table.labels
+    if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
+        raise UserError(f"{settings.label_table}: no label has both positives and negatives; there is nothing to learn")
     for fold in settings.folds_to_train:
         is_valid = data.folds == fold
         if not is_valid.any():
@@ -146,61 +162,8 @@ def _check_positives(settings: Settings, data: RunData) -> None:
             print(f"warning: {line}", file=sys.stderr)
 
 
-def _enter_run_folder(settings: Settings, data: RunData, folder: Path) -> None:
-    """Create the run folder, or make sure that what it holds is the same run."""
-    settings_file = folder / "settings.json"
-    environment_file = folder / "environment.json"
-    if settings_file.exists() and environment_file.exists():
-        _check_same_settings(settings, settings_file)
-        if json.loads(environment_file.read_text(encoding="utf-8"))["data_fingerprint"] != data.fingerprint:
-            raise UserError(
-                f"{folder}: was trained on other images, labels or folds; choose another run_name or --fresh"
-            )
-        print(f"continuing the run in {folder}")
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(settings_file, settings_to_json(settings))
-    environment = {
-        "data_fingerprint": data.fingerprint,
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": _device_name(choose_device(settings.device)),
-        "versions": package_versions(),
-    }
-    write_text(environment_file, json.dumps(environment, indent=2) + "\n")
-
-
-def _check_same_settings(settings: Settings, settings_file: Path) -> None:
-    earlier = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
-    # Through JSON, since a list and a tuple in a transform's parameters are the same there.
-    old, new = json.loads(settings_to_json(earlier)), json.loads(settings_to_json(settings))
-    differences = [
-        f"{field.name} was {old[field.name]!r}, is {new[field.name]!r}"
-        for field in dataclasses.fields(Settings)
-        if field.name not in MAY_CHANGE and old[field.name] != new[field.name]
-    ]
-    if differences:
-        raise SettingsError(
-            f"{settings_file.parent}: holds a run of other settings: {'; '.join(differences)}; "
-            "choose another run_name, or --fresh to start over"
-        )
-
-
-def _move_aside(folder: Path) -> Path:
-    """Rename an earlier run: nothing that took hours to compute is deleted."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-        number += 1
-    return folder.rename(aside)
-
-
 def _train_one(settings: Settings, data: RunData, fold: int, folder: Path, device: torch.device) -> FoldResult:
-    is_valid = data.folds == fold
-    augmentation = Augmentation(settings.train_transforms, settings.image_size)
-    train_samples = _samples(settings, data, ~is_valid, augmentation)
-    valid_samples = _samples(settings, data, is_valid, None)
+    train_samples, valid_samples = split_samples(settings, data, fold)
     train_batches = EpochBatches(len(train_samples), settings.batch_size, settings.seed)
     valid_batches = BatchesInOrder(len(valid_samples), settings.valid_batch_size or 2 * settings.batch_size)
     return train_fold(
@@ -212,6 +175,13 @@ def _train_one(settings: Settings, data: RunData, fold: int, folder: Path, devic
         data.cache.std,
         folder,
     )
+
+
+def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
+    """The images of the other folds, augmented, and the validation images of this fold, as they are."""
+    is_valid = data.folds == fold
+    augmentation = Augmentation(settings.train_transforms, settings.image_size)
+    return _samples(settings, data, ~is_valid, augmentation), _samples(settings, data, is_valid, None)
 
 
 def _samples(
@@ -227,24 +197,39 @@ def _samples(
     )
 
 
-def _finish(settings: Settings, data: RunData, folder: Path) -> None:
-    """Join the folds' predictions, and score them as one set."""
-    files = sorted(folder.glob("fold*/predictions.csv"))
-    probability_of: dict[str, npt.NDArray[np.float32]] = {}
-    for file in files:
-        _, frame, labels = read_predictions(file, settings.uid_column)
-        assert labels == settings.label_columns, "the run folder's settings were checked"
-        probability_of.update(zip(frame[settings.uid_column], frame[list(labels)].to_numpy(np.float32), strict=True))
-    is_predicted = np.array([uid in probability_of for uid in data.table.uids.tolist()])
-    probabilities = np.stack([probability_of[uid] for uid in data.table.uids[is_predicted].tolist()])
-    _write(settings, data, is_predicted, probabilities, folder / "predictions.csv")
+def _join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Write the run's `predictions.csv`, of all folds finished so far.
 
+    Returns:
+        (N,) which images are predicted; (n, K) their probabilities.
+    """
+    frames = []
+    for file in sorted(settings.run_folder.glob("fold*/predictions.csv")):
+        try:
+            _, frame, _ = read_predictions(file, settings.uid_column)
+            check_columns(frame, settings.label_columns, file)
+        except TableError as error:
+            raise UserError(f"{error}; the file is damaged: delete {file.parent} to train that fold again") from None
+        frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
+    predictions = pd.concat(frames)
+    is_predicted = np.isin(data.table.uids, predictions.index)
+    probabilities = predictions.loc[data.table.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
+    _write(settings, data, is_predicted, probabilities, settings.run_folder / "predictions.csv")
+    return is_predicted, probabilities
+
+
+def _print_scores(
+    settings: Settings, data: RunData, is_predicted: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float32]
+) -> None:
+    """Print a table of the out-of-fold predictions of all finished folds, as one set."""
     metrics = score_labels(data.table.labels[is_predicted], probabilities, settings.label_columns)
     for warning in one_class_warnings(metrics):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"\nout-of-fold predictions of {is_predicted.sum()} images, {len(files)} of {settings.num_folds} folds")
+    num_finished = len(np.unique(data.folds[is_predicted]))
+    print(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
     print(metrics_table(metrics))
-    print(f"macro AUC {macro_mean([metric.roc_auc for metric in metrics]):.4f} -> {folder / 'predictions.csv'}")
+    macro_auc = macro_mean([metric.roc_auc for metric in metrics])
+    print(f"macro AUC {macro_auc:.4f} -> {settings.run_folder / 'predictions.csv'}")
 
 
 def _write(
@@ -263,7 +248,3 @@ def _write(
         probabilities,
         settings.label_columns,
     )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"

@@ -42,7 +42,7 @@ class TrainStep:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        """Keep one gradient scaler for the whole run: a new one would search for its scale anew.
+        """Keep one gradient scaler for all of a fold: a new one would search for its scale anew.
 
         Args:
             model: (B, 1, H, W) uint8 -> (B, K) logits, on `device`.
@@ -85,3 +85,8 @@ class TrainStep:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Mixed precision of this type on this device, or nothing for None."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"

@@ -110,13 +110,13 @@ def plan_image(
     uid = synthetic_uid(rng)
     view = draw_view(rng, image_size)
     devices: list[Device] = []
-    for kind, shares in STATES.items():
+    for kind_number, (kind, shares) in enumerate(STATES.items()):
         states = usual[kind]
         if rng.random() < CHANCE_TO_CHANGE:
             states = list(list(shares)[rng.choice(len(shares), p=list(shares.values()))])
         for number, state in enumerate(states):
             entry = entries[-1] if kind == "Swan" else entries[number]
-            habit = np.random.default_rng([patient.texture_seed, number])
+            habit = np.random.default_rng([patient.texture_seed, kind_number, number])
             devices.append(lay_device(kind, state, entry, patient=patient, view=view, habit=habit, rng=rng))
     return ImagePlan(uid, patient_id, patient, view, tuple(devices), (*seed, 1))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from catheters.data.radiograph import one_opencv_thread
 from catheters.data.sample.devices import Device, lengths_along
 from catheters.data.sample.plan import ImagePlan, plan_sample
 from catheters.data.sample.render import render_image
@@ -107,15 +108,9 @@ def is_complete(folder: Path, arguments: dict[str, int]) -> bool:
 
 def write_images(files: list[tuple[ImagePlan, Path]], num_workers: int) -> None:
     """Draw and write each plan's JPEG file, several at once."""
-    threads_before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with ThreadPoolExecutor(num_workers) as pool:
-            written = pool.map(write_image, files)
-            for _ in track(written, "drawing synthetic radiographs", total=len(files)):
-                pass
-    finally:
-        cv2.setNumThreads(threads_before)
+    with one_opencv_thread(), ThreadPoolExecutor(num_workers) as pool:
+        for _ in track(pool.map(write_image, files), "drawing synthetic radiographs", total=len(files)):
+            pass
 
 
 def write_image(file: tuple[ImagePlan, Path]) -> None:
@@ -136,7 +131,7 @@ def annotation_rows(plans: list[ImagePlan]) -> list[list[str]]:
 
 
 def annotated_points(plan: ImagePlan, device: Device) -> list[list[int]]:
-    """The part of a device's course that the picture shows, as whole pixels about 8 px apart, the tip last."""
+    """The part of a device's course that the picture shows, as whole pixels about 8 px apart, towards the tip."""
     along = lengths_along(device.course_px)
     wanted = np.linspace(0, along[-1], max(2, round(float(along[-1]) / POINT_SPACING_PX)))
     points = np.stack([np.interp(wanted, along, device.course_px[:, axis]) for axis in (0, 1)], axis=1)
