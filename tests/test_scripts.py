@@ -171,6 +171,7 @@ def test_scripts_import_without_running() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on(settings: Settings, write_config: Write) -> None:
     """SIGKILL while the last fold trains: the finished fold is kept, the other starts again, the result is the same."""
     config = write_config(dataclasses.replace(settings, cosine_epochs=3))
