@@ -6,6 +6,9 @@ A small real data set with labels of its own: it shows how any CSV with named co
     python preproc_npy.py --config configs/projection.py
     python train.py --config configs/projection.py
     python evaluate.py saved_models/projection
+
+On 2 CPU cores they took 2 min 28 s; the out-of-fold predictions reached an AUC of 0.956. With 17 or 18 images in a
+fold, and its best epoch chosen on them, that shows that the way from files to numbers works, and little more.
 """
 
 from catheters.settings import Settings
