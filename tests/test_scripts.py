@@ -17,7 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from catheters.data.augment import Augmentation
 from catheters.labels import RANZCR_LABELS
-from catheters.settings import Settings, ignored_settings, load_settings
+from catheters.settings import Settings
+from catheters.settings_file import ignored_settings, load_settings
 from catheters.training.losses import create_loss
 from catheters.training.optimizers import check_optimizer
 from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script

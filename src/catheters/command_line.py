@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catheters.errors import UserError
-from catheters.settings import Settings, describe_settings, ignored_settings, load_settings
+from catheters.settings import Settings
+from catheters.settings_file import describe_settings, ignored_settings, load_settings
 
 BAD_IMAGES_STATUS = 1
 """Exit status of a command that finished although some images could not be read."""

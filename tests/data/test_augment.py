@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from catheters.data.augment import Augmentation
-from catheters.settings import SettingsError, load_settings
+from catheters.settings import SettingsError
+from catheters.settings_file import load_settings
 from tests.conftest import REPOSITORY
 
 FLIP = (("HorizontalFlip", {"p": 0.5}),)

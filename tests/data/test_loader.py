@@ -8,7 +8,8 @@ from catheters.data.augment import Augmentation
 from catheters.data.cache import open_cache
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader, sample_seed
 from catheters.data.table import read_label_table
-from catheters.settings import Settings, load_settings
+from catheters.settings import Settings
+from catheters.settings_file import load_settings
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.summary import Targets, match_targets, write_metrics
-from catheters.settings import settings_from_json, unknown_name
+from catheters.settings import unknown_name
+from catheters.settings_file import settings_from_json
 
 DESCRIPTION = """\
 Score predictions against labels: ROC AUC and average precision of every label, and their means.

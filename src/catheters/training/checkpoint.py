@@ -8,7 +8,8 @@ import torch
 from catheters.data.radiograph import RESIZE_RULE
 from catheters.files import write_whole
 from catheters.models.classifier import Classifier
-from catheters.settings import Settings, settings_to_json
+from catheters.settings import Settings
+from catheters.settings_file import settings_to_json
 
 PACKAGES = ("catheters", "torch", "timm", "albumentations", "numpy")
 """Packages whose versions are kept with a run."""

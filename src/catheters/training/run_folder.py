@@ -8,7 +8,8 @@ from pathlib import Path
 
 from catheters.errors import UserError
 from catheters.files import write_text
-from catheters.settings import Settings, SettingsError, settings_from_json, settings_to_json
+from catheters.settings import Settings, SettingsError
+from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import package_versions
 from catheters.training.step import choose_device, device_name
 

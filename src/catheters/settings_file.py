@@ -1,0 +1,164 @@
+"""Settings from a config module, the command line or a run's `settings.json`, with a clear word for every mistake."""
+
+import ast
+import dataclasses
+import runpy
+import textwrap
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from catheters.settings import Settings, SettingsError, unknown_name
+
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
+"""What people write on a command line for Python's True, False and None."""
+_adapter = TypeAdapter(Settings)
+
+
+def load_settings(config_file: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read `settings` from a config module and apply `name=value` overrides.
+
+    Args:
+        config_file: Python file that defines `settings = Settings(...)`.
+        overrides: strings such as `image_size=512`, `folds=[0,1]`, `backbone_model=rexnet_100`.
+
+    Raises:
+        SettingsError: the file or an override is wrong.
+    """
+    settings = _run_config(config_file)
+    values = dict(_parse_override(text) for text in overrides)
+    try:
+        settings = dataclasses.replace(settings, **values)
+    except ValidationError as error:
+        raise SettingsError(f"command line: {_describe(error)}") from None
+    return dataclasses.replace(settings, run_name=settings.run_name or config_file.stem)
+
+
+def settings_to_json(settings: Settings) -> str:
+    """The settings as JSON text, one field a line."""
+    return _adapter.dump_json(settings, indent=2).decode() + "\n"
+
+
+def settings_from_json(text: str, source: str) -> Settings:
+    """The inverse of `settings_to_json`.
+
+    Args:
+        text: JSON text.
+        source: where the text comes from, for the message.
+
+    Raises:
+        SettingsError: it is not JSON of settings.
+    """
+    try:
+        return _adapter.validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {_describe(error)}") from None
+
+
+def describe_settings() -> str:
+    """One paragraph a setting: name, default, meaning."""
+    lines = []
+    for field in dataclasses.fields(Settings):
+        info = Settings.__pydantic_fields__[field.name]  # type: ignore[attr-defined]
+        default = repr(info.get_default(call_default_factory=True))
+        for text, indent in ((f"{field.name} = {default}", "  "), (info.description, "      ")):
+            lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent="      ", break_long_words=False)
+    return "\n".join(lines)
+
+
+def ignored_settings(settings: Settings) -> list[str]:
+    """Warnings about settings that were changed and have no effect beside the others."""
+    default = Settings()
+    reasons = {
+        "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
+        "min_lr": ("cosine_epochs=0", settings.cosine_epochs == 0),
+        "amp_dtype": ("use_amp=False", not settings.use_amp),
+    }
+    return [
+        f"{name}={getattr(settings, name)!r} has no effect: {reason}"
+        for name, (reason, is_ignored) in reasons.items()
+        if is_ignored and getattr(settings, name) != getattr(default, name)
+    ]
+
+
+def _run_config(config_file: Path) -> Settings:
+    if not config_file.is_file():
+        raise SettingsError(f"{config_file}: no such config file; give one with --config FILE")
+    try:
+        settings = runpy.run_path(str(config_file)).get("settings")
+    except ValidationError as error:
+        details = _first_error(error)
+        line = _line_of_keyword(config_file, str(details["loc"][0])) if details["loc"] else None
+        where = f"{config_file}:{line}" if line else str(config_file)
+        raise SettingsError(f"{where}: {_describe(error)}") from None
+    except SyntaxError as error:
+        raise SettingsError(f"{config_file}:{error.lineno}: {error.msg}") from None
+    except (Exception, SystemExit) as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(config_file)
+        ]
+        where = f"{config_file}:{lines[-1]}" if lines else str(config_file)
+        raise SettingsError(f"{where}: {type(error).__name__}: {error}") from None
+    if not isinstance(settings, Settings):
+        raise SettingsError(f"{config_file}: no `settings = Settings(...)` in it; config.py shows how it looks")
+    return settings
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        hint = (
+            f"a settings file is given with --config {text}" if text.endswith(".py") else "for example image_size=512"
+        )
+        raise SettingsError(f"command line: '{text}' is not name=value; {hint}")
+    if name not in SETTING_NAMES:
+        raise SettingsError(f"command line: {unknown_name(name, 'a setting', SETTING_NAMES)}")
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = SHELL_WORDS.get(value, value)
+    # `run_name=7` means the text "7" where a number is not allowed.
+    if isinstance(parsed, int | float) and not isinstance(parsed, bool):
+        as_number: dict[str, Any] = {name: parsed}
+        try:
+            dataclasses.replace(Settings(), **as_number)
+        except ValidationError as error:
+            if _first_error(error)["type"] == "string_type":
+                parsed = value
+    return name, parsed
+
+
+def _first_error(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False)[0]
+
+
+def _describe(error: ValidationError) -> str:
+    """One line for the first wrong setting, from pydantic's list of errors."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "unexpected_keyword_argument":
+        return unknown_name(name, "a setting", SETTING_NAMES)
+    if not first["loc"]:
+        return first["msg"]
+    # A union such as `bool | str` reports each of its members.
+    wanted = dict.fromkeys(
+        other["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+        for other in errors
+        if other["loc"][:1] == first["loc"][:1]
+    )
+    expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
+    meaning = Settings.__pydantic_fields__[name].description  # type: ignore[attr-defined]
+    return f"{name}: {first['input']!r} came{expected} ({meaning})"
+
+
+def _line_of_keyword(config_file: Path, name: str) -> int | None:
+    tree = ast.parse(config_file.read_bytes())
+    return next((node.lineno for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == name), None)
