@@ -78,6 +78,14 @@ def test_settings_are_frozen() -> None:
         ("label_columns=['fold','a']", ["'fold' is a column of its own in predictions.csv"]),
         ("label_columns=['StudyInstanceUID']", ["'StudyInstanceUID' is a column of its own"]),
         ("uid_column=patient", ["'patient' is a column of its own"]),
+        (
+            "heads={'ETT': ['ETT - Abnormal']}",
+            ["heads: 'ETT - Borderline' stands in 0 of them; every label"],
+        ),
+        (
+            "heads={'a': ['ETT - Normall']}",
+            ["heads: 'ETT - Normall' is not one of label_columns; did you"],
+        ),
         ("num_folds=200", ["num_folds: 200 came", "less than or equal to 100"]),
         ("config.py", ["'config.py' is not name=value; a settings file is given with --config config.py"]),
     ],

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
+Labels = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
 
@@ -52,7 +53,7 @@ class Settings:
     """Column of the patient; no patient is ever in two folds."""
     path_pattern: str = "train/{uid}.jpg"
     """Image file relative to `dataset_folder`; {uid} or any {column} of the row is filled in."""
-    label_columns: Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)] = RANZCR_LABELS
+    label_columns: Labels = RANZCR_LABELS
     """Labels to learn: 0/1 columns of the table, or names defined in `derived_labels`."""
     derived_labels: dict[str, Annotated[tuple[str, str], ListOrTuple]] = Field(default_factory=dict)
     """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
@@ -86,8 +87,12 @@ class Settings:
     """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
     pretrained: bool | str = True
     """True: timm's weights (downloaded once); False: random; a path: a file of timm weights (.pth, .safetensors)."""
+    classifier: Literal["linear", "attention"] = "linear"
+    """linear: one linear layer over pooled features; attention: a head a device, each with its own attention map."""
+    heads: dict[str, Labels] = Field(default_factory=dict)
+    """{device: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the classifier."""
+    """Dropout before the linear classifier; attention heads have 0.5 of their own."""
 
     # Training
     loss_func: str = "bce"
@@ -143,6 +148,13 @@ class Settings:
             for label in getattr(self, setting):
                 if label not in self.label_columns:
                     raise ValueError(f"{setting}: {unknown_name(label, 'one of label_columns', self.label_columns)}")
+        in_heads = [label for labels in self.heads.values() for label in labels]
+        for label in in_heads:
+            if label not in self.label_columns:
+                raise ValueError(f"heads: {unknown_name(label, 'one of label_columns', self.label_columns)}")
+        if self.heads and sorted(in_heads) != sorted(self.label_columns):
+            wrong = next(label for label in self.label_columns if in_heads.count(label) != 1)
+            raise ValueError(f"heads: '{wrong}' stands in {in_heads.count(wrong)} of them; every label has one head")
         if self.folds is not None:
             if max(self.folds) >= self.num_folds:
                 raise ValueError(

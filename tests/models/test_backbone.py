@@ -89,7 +89,7 @@ def test_weights_under_other_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_tag() -> None:
-    with pytest.raises(UserError, match=r"backbone_model=resnet18\.nope: timm cannot make it"):
+    with pytest.raises(UserError, match=r"backbone_model=resnet18\.nope: Invalid pretrained tag"):
         create_backbone("resnet18.nope", False, 64)
 
 

@@ -271,6 +271,7 @@ def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> Non
             {"backbone_model": "resnest14d", "batch_size": 1},
             "cannot learn from 1 images of 32 px: Expected",
         ),
+        ({"backbone_model": "vit_tiny_patch16_224", "classifier": "attention"}, "attention heads need a feature map"),
         ({"backbone_model": "inception_v3"}, "backbone_model=inception_v3 cannot learn from 2 images of 32 px"),
     ],
 )

@@ -17,41 +17,55 @@ IN_CHANS = 1
 """Grey images from end to end; a pretrained RGB stem is summed into one channel."""
 
 
-def create_backbone(name: str, pretrained: bool | str, image_size: int) -> nn.Module:
-    """A timm model without its classifier: (B, 1, H, W) -> (B, C), C being its `head_hidden_size`.
+def create_backbone(name: str, pretrained: bool | str, image_size: int, *, is_pooled: bool = True) -> nn.Module:
+    """A timm model without its classifier.
+
+    Pooled it is (B, 1, H, W) -> (B, C), C being its `head_hidden_size`; else (B, 1, H, W) -> (B, C, h, w), C being its
+    `num_features`.
 
     Args:
         name: timm's name of the model.
         pretrained: True: timm's weights, downloaded once; False: random; a path: a file of timm weights.
         image_size: height and width of the images, for the models that need to know.
+        is_pooled: whether the features are averaged over the picture.
 
     Raises:
         UserError: the name or the file is wrong, or the weights cannot be had. Never a silent random start.
     """
     if not timm.is_model(name):
         raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
+    arguments = _arguments(name, image_size, is_pooled)
     if pretrained is True:
-        return _download(name, image_size)
-    backbone = _create(name, image_size, pretrained=False)
+        return _download(name, arguments)
+    backbone = _create(name, arguments, pretrained=False)
     if pretrained:
         _load_file(backbone, name, pretrained)
     return backbone
 
 
-def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
-    arguments = {"in_chans": IN_CHANS, "num_classes": 0}
+def _arguments(name: str, image_size: int, is_pooled: bool) -> dict[str, int | str]:
+    arguments: dict[str, int | str] = {"in_chans": IN_CHANS, "num_classes": 0}
+    if not is_pooled:
+        arguments["global_pool"] = ""
     try:
         config = timm.get_pretrained_cfg(name)
-        if config is not None and config.fixed_input_size:
-            arguments["img_size"] = image_size
+    except RuntimeError as error:  # an unknown tag, as in `resnet50.tag`
+        raise SettingsError(f"backbone_model={name}: {one_line(error)}") from error
+    if config is not None and config.fixed_input_size:
+        arguments["img_size"] = image_size
+    return arguments
+
+
+def _create(name: str, arguments: dict[str, int | str], *, pretrained: bool) -> nn.Module:
+    try:
         return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
-    except (RuntimeError, ValueError, AssertionError) as error:  # such as an unknown tag in `resnet50.tag`
+    except (RuntimeError, ValueError, AssertionError) as error:
         raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
 
 
-def _download(name: str, image_size: int) -> nn.Module:
+def _download(name: str, arguments: dict[str, int | str]) -> nn.Module:
     try:
-        return _create(name, image_size, pretrained=True)
+        return _create(name, arguments, pretrained=True)
     except OSError as error:  # no network, no such host, a broken download: all of huggingface_hub's and urllib's
         reason = one_line(error).partition(". ")[0]
         raise UserError(
