@@ -16,7 +16,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from catheters.data.augment import Augmentation
-from catheters.labels import RANZCR_LABELS
+from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
 from catheters.settings import Settings
 from catheters.settings_file import ignored_settings, load_settings
 from catheters.training.losses import create_loss
@@ -134,6 +134,25 @@ def test_mistakes_end_with_one_line(settings: Settings, write_config: Write) -> 
     assert "warning: warmup_multiplier=2.0 has no effect: warmup_epochs=0" in result.stderr
 
 
+def test_multi_head_training(cached: Settings, write_config: Write) -> None:
+    """A head a device: the same run folder, predictions in label order, and the map's weights in the checkpoint."""
+    settings = dataclasses.replace(
+        cached, classifier="attention", heads=dict(reversed(RANZCR_HEADS.items())), grey_mean=0.4887, grey_std=0.2306
+    )
+    config = write_config(settings)
+    trained = run_script("multi_train.py", "--config", config)
+    assert trained.returncode == 0, trained.stderr
+    predictions = pd.read_csv(settings.run_folder / "predictions.csv")
+    assert list(predictions.columns[3:]) == list(RANZCR_LABELS)
+    checkpoint = torch.load(settings.run_folder / "fold1" / "best.pt", weights_only=True)
+    assert checkpoint["preprocessing"]["mean"] == pytest.approx(0.4887)
+    assert checkpoint["preprocessing"]["std"] == pytest.approx(0.2306)
+    assert checkpoint["model"]["head.hidden_weight"].shape[0] == 4
+    assert run_script("evaluate.py", settings.run_folder).returncode == 0
+    shown = run_script("multi_train.py", "--help")
+    assert "default: multi_config.py" in shown.stdout
+
+
 def test_help_explains_every_setting() -> None:
     for script in ("preproc_npy.py", "train.py"):
         done = run_script(script, "--help")
@@ -143,7 +162,12 @@ def test_help_explains_every_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", ["config.py", *(f"configs/{file.name}" for file in sorted((REPOSITORY / "configs").glob("*.py")))]
+    "config",
+    [
+        "config.py",
+        "multi_config.py",
+        *(f"configs/{file.name}" for file in sorted((REPOSITORY / "configs").glob("*.py"))),
+    ],
 )
 def test_configs_are_valid(config: str) -> None:
     settings = load_settings(REPOSITORY / config)
@@ -165,7 +189,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 def test_scripts_import_without_running() -> None:
     """Nothing happens at import: arguments are parsed and work is done only when the file is run."""
-    code = "import preproc_npy, train, evaluate"
+    code = "import preproc_npy, train, multi_train, evaluate"
     done = subprocess.run(
         [sys.executable, "-c", code, "--nonsense"], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )

@@ -82,6 +82,11 @@ class Settings:
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that load batches; 0: none but the training one; None: one a core, at most 8, and 1 without a GPU."""
 
+    grey_mean: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Grey mean that is subtracted from the pixels, in 0..1; None: the cache's own."""
+    grey_std: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Standard deviation that they are divided by, in 0..1; None: the cache's own."""
+
     # Model
     backbone_model: str = "resnest50d"
     """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
@@ -96,7 +101,11 @@ class Settings:
 
     # Training
     loss_func: str = "bce"
-    """Name of the loss."""
+    """bce: binary cross-entropy; focal; asymmetric."""
+    loss_params: dict[str, float] = Field(default_factory=dict)
+    """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); in brackets the defaults."""
+    label_smoothing: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """{label: weight of its positives in the loss}; labels not named weigh 1."""
     optimizer: str = "Adam"
@@ -111,6 +120,8 @@ class Settings:
     """Peak learning rate over `init_lr`; 1: warm-up starts at almost 0 and ends at `init_lr`."""
     cosine_epochs: Annotated[int, Field(ge=0)] = 20
     """Epochs of cosine decay after warm-up. A run lasts warmup_epochs + cosine_epochs."""
+    restart_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs after which the cosine starts anew at its peak; 0: one cosine over all of cosine_epochs."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
     """Learning rate at the end of the cosine."""
     early_stop: Annotated[int, Field(ge=0)] = 5
@@ -144,7 +155,7 @@ class Settings:
             to_json(self.train_transforms)
         except PydanticSerializationError as error:
             raise ValueError(f"train_transforms: {error}; plain Python numbers, texts and lists are expected") from None
-        for setting in ("pos_weight", "derived_labels"):
+        for setting in ("pos_weight", "label_smoothing", "derived_labels"):
             for label in getattr(self, setting):
                 if label not in self.label_columns:
                     raise ValueError(f"{setting}: {unknown_name(label, 'one of label_columns', self.label_columns)}")

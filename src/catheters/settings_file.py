@@ -77,6 +77,7 @@ def ignored_settings(settings: Settings) -> list[str]:
     reasons = {
         "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
         "min_lr": ("cosine_epochs=0", settings.cosine_epochs == 0),
+        "restart_epochs": ("cosine_epochs=0", settings.cosine_epochs == 0),
         "amp_dtype": ("use_amp=False", not settings.use_amp),
         "heads": ("classifier='linear'", settings.classifier == "linear"),
         "drop_rate": ("classifier='attention'", settings.classifier == "attention"),

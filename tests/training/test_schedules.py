@@ -51,6 +51,22 @@ def test_without_warm_up_it_is_torchs_cosine() -> None:
     assert rates(settings, 5, 20) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("restart_epochs", [2, 16])
+def test_restarts_are_torchs(restart_epochs: int) -> None:
+    """CosineAnnealingWarmRestarts, stepped by the fraction of an epoch; 16 is the published multi-head recipe's."""
+    n = 5
+    settings = Settings(init_lr=0.1, warmup_epochs=0, cosine_epochs=6, restart_epochs=restart_epochs, min_lr=1e-3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=restart_epochs, eta_min=1e-3)
+    expected = []
+    for iteration in range(6 * n):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step((iteration + 1) / n)
+    assert rates(settings, n, 6 * n) == pytest.approx(expected, rel=1e-9)
+    assert expected.count(0.1) == (3 if restart_epochs == 2 else 1)
+
+
 def test_after_the_end_the_rate_stays() -> None:
     settings = Settings(init_lr=0.1, warmup_epochs=0, cosine_epochs=1, min_lr=0.01)
     assert rates(settings, 3, 6)[3:] == pytest.approx([0.01] * 3)

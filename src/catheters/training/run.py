@@ -171,8 +171,8 @@ def _train_one(settings: Settings, data: RunData, fold: int, folder: Path, devic
         fold,
         create_loader(train_samples, train_batches, settings.num_workers, device),
         create_loader(valid_samples, valid_batches, settings.num_workers, device),
-        data.cache.mean,
-        data.cache.std,
+        data.cache.mean if settings.grey_mean is None else settings.grey_mean,
+        data.cache.std if settings.grey_std is None else settings.grey_std,
         folder,
     )
 
