@@ -161,17 +161,13 @@ def test_help_explains_every_setting() -> None:
             assert f"  {field.name} = " in done.stdout
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        "config.py",
-        "multi_config.py",
-        *(f"configs/{file.name}" for file in sorted((REPOSITORY / "configs").glob("*.py"))),
-    ],
-)
-def test_configs_are_valid(config: str) -> None:
-    settings = load_settings(REPOSITORY / config)
-    assert settings.run_name == Path(config).stem
+CONFIGS = [REPOSITORY / "config.py", REPOSITORY / "multi_config.py", *sorted((REPOSITORY / "configs").glob("*.py"))]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_configs_are_valid(config: Path) -> None:
+    settings = load_settings(config)
+    assert settings.run_name == config.stem
     assert ignored_settings(settings) == []
     Augmentation(settings.train_transforms, settings.image_size)
     create_loss(settings)

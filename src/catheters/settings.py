@@ -103,7 +103,7 @@ class Settings:
     loss_func: str = "bce"
     """bce: binary cross-entropy; focal; asymmetric."""
     loss_params: dict[str, float] = Field(default_factory=dict)
-    """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); in brackets the defaults."""
+    """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); defaults in brackets."""
     label_smoothing: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
