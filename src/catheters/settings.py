@@ -25,7 +25,6 @@ ListOrTuple = Field(strict=False)
 Labels = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
-
 PREDICTION_COLUMNS = ("patient", "fold")
 """Columns of `predictions.csv` beside the id that hold no probabilities."""
 
@@ -155,14 +154,17 @@ class Settings:
             to_json(self.train_transforms)
         except PydanticSerializationError as error:
             raise ValueError(f"train_transforms: {error}; plain Python numbers, texts and lists are expected") from None
-        for setting in ("pos_weight", "label_smoothing", "derived_labels"):
-            for label in getattr(self, setting):
+        in_heads = [label for labels in self.heads.values() for label in labels]
+        named: dict[str, Iterable[str]] = {
+            "pos_weight": self.pos_weight,
+            "label_smoothing": self.label_smoothing,
+            "derived_labels": self.derived_labels,
+            "heads": in_heads,
+        }
+        for setting, labels in named.items():
+            for label in labels:
                 if label not in self.label_columns:
                     raise ValueError(f"{setting}: {unknown_name(label, 'one of label_columns', self.label_columns)}")
-        in_heads = [label for labels in self.heads.values() for label in labels]
-        for label in in_heads:
-            if label not in self.label_columns:
-                raise ValueError(f"heads: {unknown_name(label, 'one of label_columns', self.label_columns)}")
         if self.heads and sorted(in_heads) != sorted(self.label_columns):
             wrong = next(label for label in self.label_columns if in_heads.count(label) != 1)
             raise ValueError(f"heads: '{wrong}' stands in {in_heads.count(wrong)} of them; every label has one head")

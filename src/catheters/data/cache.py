@@ -28,7 +28,6 @@ from catheters.progress import track
 FORMAT_VERSION = 1
 """Goes up when the same sources would give other pixels."""
 
-
 ABSENT = (-1, -1)
 """State of a source file that is not there."""
 
