@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from catheters.settings import Settings, SettingsError
+from catheters.errors import SettingsError
+from catheters.settings import Settings
 from catheters.settings_file import (
     describe_settings,
     ignored_settings,

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.errors import UserError, one_line
-from catheters.settings import unknown_name
+from catheters.errors import UserError, one_line, unknown_name
 
 
 class TableError(UserError):

@@ -1,4 +1,10 @@
-"""The one exception that means: the user can mend this."""
+"""The exceptions that mean: the user can mend this; and the words for what most often goes wrong."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -7,6 +13,31 @@ class UserError(Exception):
     Its message is one line that says where, what was found, what is expected and what to do. The scripts print it to
     stderr without a traceback and end with exit status 2.
     """
+
+
+class SettingsError(UserError):
+    """A setting that does not exist, or a value that it does not allow."""
+
+
+def unknown_name(name: str, kind: str, known: Iterable[str]) -> str:
+    """Say that `name` is not `kind`, with the nearest right name, or all of them where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known[:40])}"
+    return f"'{name}' is not {kind}; {hint}"
+
+
+def look_up(registry: Mapping[str, T], name: str, setting: str) -> T:
+    """`registry[name]`, or a SettingsError that lists the right names.
+
+    Args:
+        registry: what can be chosen, by name.
+        name: the user's choice.
+        setting: the setting that holds the choice, for the message.
+    """
+    if name not in registry:
+        raise SettingsError(f"{setting}: {unknown_name(name, 'known', registry)}")
+    return registry[name]
 
 
 def one_line(error: Exception, max_length: int = 300) -> str:

@@ -5,20 +5,17 @@ overrides. A misspelt name, a wrong type or an impossible value ends with one li
 and what is allowed.
 """
 
-import difflib
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticSerializationError, to_json
 
-from catheters.errors import UserError
+from catheters.errors import unknown_name
 from catheters.labels import RANZCR_LABELS
-
-T = TypeVar("T")
 
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
@@ -27,10 +24,6 @@ Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple],
 
 PREDICTION_COLUMNS = ("patient", "fold")
 """Columns of `predictions.csv` beside the id that hold no probabilities."""
-
-
-class SettingsError(UserError):
-    """A setting that does not exist, or a value that it does not allow."""
 
 
 @dataclass(
@@ -206,27 +199,6 @@ class Settings:
     def cache_file(self) -> Path:
         """The image cache's `.npy`; its index is the same name with `.json`."""
         return Path(self.cache_folder) / f"{self.cache_name}_{self.image_size}.npy"
-
-
-def unknown_name(name: str, kind: str, known: Iterable[str]) -> str:
-    """Say that `name` is not `kind`, with the nearest right name, or all of them where none is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known[:40])}"
-    return f"'{name}' is not {kind}; {hint}"
-
-
-def look_up(registry: Mapping[str, T], name: str, setting: str) -> T:
-    """`registry[name]`, or a SettingsError that lists the right names.
-
-    Args:
-        registry: what can be chosen, by name.
-        name: the user's choice.
-        setting: the setting that holds the choice, for the message.
-    """
-    if name not in registry:
-        raise SettingsError(f"{setting}: {unknown_name(name, 'known', registry)}")
-    return registry[name]
 
 
 def _check_path_pattern(pattern: str) -> None:

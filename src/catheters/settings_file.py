@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from catheters.settings import Settings, SettingsError, unknown_name
+from catheters.errors import SettingsError, unknown_name
+from catheters.settings import Settings
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from catheters.data.augment import Augmentation
-from catheters.settings import SettingsError
+from catheters.errors import SettingsError
 from catheters.settings_file import load_settings
 from tests.conftest import REPOSITORY
 

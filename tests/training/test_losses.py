@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from catheters.settings import Settings, SettingsError
+from catheters.errors import SettingsError
+from catheters.settings import Settings
 from catheters.training.losses import create_loss
 
 LABELS = ("a", "b")

@@ -8,11 +8,10 @@ import numpy as np
 
 from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.data.table import read_label_table
-from catheters.errors import UserError
+from catheters.errors import UserError, unknown_name
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.summary import Targets, match_targets, write_metrics
-from catheters.settings import unknown_name
 from catheters.settings_file import settings_from_json
 
 DESCRIPTION = """\

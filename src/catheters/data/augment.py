@@ -11,8 +11,7 @@ import numpy.typing as npt
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
-from catheters.errors import one_line
-from catheters.settings import SettingsError, unknown_name
+from catheters.errors import SettingsError, one_line, unknown_name
 
 
 class Augmentation:

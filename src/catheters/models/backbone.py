@@ -9,8 +9,7 @@ from safetensors import SafetensorError
 from timm.models import adapt_input_conv, load_state_dict
 from torch import nn
 
-from catheters.errors import UserError, one_line
-from catheters.settings import SettingsError, unknown_name
+from catheters.errors import SettingsError, UserError, one_line, unknown_name
 
 RGB_CHANS = 3
 IN_CHANS = 1

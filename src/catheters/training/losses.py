@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catheters.settings import Settings, SettingsError, look_up, unknown_name
+from catheters.errors import SettingsError, look_up, unknown_name
+from catheters.settings import Settings
 
 
 class BinaryCrossEntropy(nn.BCEWithLogitsLoss):

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from catheters.settings import Settings, look_up
+from catheters.errors import look_up
+from catheters.settings import Settings
 
 OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
     "Adam": torch.optim.Adam,

@@ -6,9 +6,9 @@ import platform
 import sys
 from pathlib import Path
 
-from catheters.errors import UserError
+from catheters.errors import SettingsError, UserError
 from catheters.files import write_text
-from catheters.settings import Settings, SettingsError
+from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import package_versions
 from catheters.training.step import choose_device, device_name
