@@ -21,10 +21,7 @@ from torch import Tensor
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.loop import train_epoch
-from catheters.training.losses import create_loss
-from catheters.training.optimizers import create_optimizer
-from catheters.training.schedules import create_schedule
-from catheters.training.step import TrainStep, amp_dtype, autocast, choose_device
+from catheters.training.step import TrainStep, autocast, choose_device
 
 MEAN, STD = 0.49, 0.23
 WARM_UP_STEPS = 5
@@ -45,7 +42,8 @@ def main() -> None:
         settings = Settings(
             backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
         )
-        step = _create_step(settings, options.steps, device)
+        model = create_classifier(settings, MEAN, STD).to(device).train()
+        step = TrainStep(settings, model, options.steps, device)
         turns = Turns(step, _random_batches(settings, WARM_UP_STEPS + options.steps, device))
         manager = ExtensionsManager(
             step.model,
@@ -116,13 +114,6 @@ def _random_batches(settings: Settings, number: int, device: torch.device) -> li
         )
         for _ in range(number)
     ]
-
-
-def _create_step(settings: Settings, iters_per_epoch: int, device: torch.device) -> TrainStep:
-    model = create_classifier(settings, MEAN, STD).to(device).train()
-    optimizer = create_optimizer(settings, model.parameters())
-    schedule = create_schedule(settings, optimizer, iters_per_epoch)
-    return TrainStep(model, create_loss(settings).to(device), optimizer, schedule, device, amp_dtype(settings, device))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from catheters.data.augment import Augmentation
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
 from catheters.settings import Settings
-from catheters.settings_file import ignored_settings, load_settings
+from catheters.settings_file import doubtful_settings, load_settings
 from catheters.training.losses import create_loss
 from catheters.training.optimizers import check_optimizer
 from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script
@@ -168,7 +168,7 @@ CONFIGS = [REPOSITORY / "config.py", REPOSITORY / "multi_config.py", *sorted((RE
 def test_configs_are_valid(config: Path) -> None:
     settings = load_settings(config)
     assert settings.run_name == config.stem
-    assert ignored_settings(settings) == []
+    assert doubtful_settings(settings) == []
     Augmentation(settings.train_transforms, settings.image_size)
     create_loss(settings)
     check_optimizer(settings)

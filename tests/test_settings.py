@@ -9,7 +9,7 @@ from catheters.errors import SettingsError
 from catheters.settings import Settings
 from catheters.settings_file import (
     describe_settings,
-    ignored_settings,
+    doubtful_settings,
     load_settings,
     settings_from_json,
     settings_to_json,
@@ -87,6 +87,13 @@ def test_settings_are_frozen() -> None:
             "heads={'a': ['ETT - Normall']}",
             ["heads: 'ETT - Normall' is not one of label_columns; did you"],
         ),
+        ("resume=best.pt", ["'resume' is not a setting: the same command again goes on where it stopped"]),
+        ("epochs=30", ["epochs=30, but the schedule ends after warmup_epochs + cosine_epochs = 21; raise cosine"]),
+        ("schedule=constant", ["schedule='constant' needs epochs, the length of the run"]),
+        ("seeds=[1,1]", ["seeds=[1, 1] names a seed twice"]),
+        ("ema_decay=1", ["ema_decay: 1 came", "less than 1"]),
+        ("path_pattern=a/{uid}*.png", ["path_pattern='a/{uid}*.png': * may stand in its folders, if they have no"]),
+        ("path_pattern=*/{view}/{uid}.png", ["* may stand in its folders, if they have no {column} in them"]),
         ("num_folds=200", ["num_folds: 200 came", "less than or equal to 100"]),
         ("config.py", ["'config.py' is not name=value; a settings file is given with --config config.py"]),
     ],
@@ -151,12 +158,39 @@ def test_every_setting_is_explained() -> None:
 
 
 def test_settings_without_effect_are_named() -> None:
-    assert ignored_settings(Settings()) == []
-    assert ignored_settings(Settings(warmup_epochs=0)) == []
-    warnings = ignored_settings(Settings(warmup_epochs=0, warmup_multiplier=3.0, use_amp=False, amp_dtype="bfloat16"))
+    assert doubtful_settings(Settings()) == []
+    assert doubtful_settings(Settings(warmup_epochs=0)) == []
+    warnings = doubtful_settings(Settings(warmup_epochs=0, warmup_multiplier=3.0, use_amp=False, amp_dtype="bfloat16"))
     assert warnings == [
         "warmup_multiplier=3.0 has no effect: warmup_epochs=0",
         "amp_dtype='bfloat16' has no effect: use_amp=False",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["schedule=one_cycle", "epochs=2", "warmup_epochs=3"], "goes up in warmup_epochs=3, but epochs=2"),
+        (
+            ["schedule=plateau", "epochs=2", "all_data=True"],
+            "follows the validation's macro AUC, and all_data=True has",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(config(tmp_path, "settings = Settings()"), overrides)
+    assert message in str(error.value)
+
+
+def test_a_schedule_that_ends_early_is_named() -> None:
+    assert doubtful_settings(Settings(epochs=1)) == ["epochs=1 ends a schedule of 21 epochs early"]
+    assert doubtful_settings(Settings(epochs=21)) == []
+    constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0, seeds=(1,))
+    assert doubtful_settings(constant) == [
+        "min_lr=0.0 has no effect: schedule='constant'",
+        "seeds=(1,) has no effect: all_data=False",
+        "epochs=2 ends a schedule of 3 epochs early",
     ]
 
 

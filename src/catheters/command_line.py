@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catheters.errors import UserError
 from catheters.settings import Settings
-from catheters.settings_file import describe_settings, ignored_settings, load_settings
+from catheters.settings_file import describe_settings, doubtful_settings, load_settings
 
 BAD_IMAGES_STATUS = 1
 """Exit status of a command that finished although some images could not be read."""
@@ -42,9 +42,9 @@ def settings_parser(description: str, default_config: str) -> argparse.ArgumentP
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings that the command's options ask for; warns of those without effect."""
+    """The settings that the command's options ask for; warns of doubtful ones."""
     settings = load_settings(arguments.config, arguments.overrides)
-    for warning in ignored_settings(settings):
+    for warning in doubtful_settings(settings):
         print(f"warning: {warning}", file=sys.stderr)
     return settings
 

@@ -15,3 +15,21 @@ central venous catheter, Swan-Ganz (pulmonary artery) catheter."""
 
 RANZCR_LABELS = tuple(label for labels in RANZCR_HEADS.values() for label in labels)
 """The 11 label columns of RANZCR CLiP's `train.csv`, in file order."""
+
+NIH_LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The 14 findings of NIH ChestX-ray14, as its `Finding Labels` column spells them."""

@@ -44,11 +44,16 @@ class Settings:
     patient_column: str = "PatientID"
     """Column of the patient; no patient is ever in two folds."""
     path_pattern: str = "train/{uid}.jpg"
-    """Image file relative to `dataset_folder`; {uid} or any {column} of the row is filled in."""
+    """Image file relative to `dataset_folder`; {uid} or any {column} of the row is filled in; folders may have * in
+    them, and ** for any depth, as in images*/**/{uid}."""
     label_columns: Labels = RANZCR_LABELS
     """Labels to learn: 0/1 columns of the table, or names defined in `derived_labels`."""
     derived_labels: dict[str, Annotated[tuple[str, str], ListOrTuple]] = Field(default_factory=dict)
     """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
+    findings_column: str | None = None
+    """Column that lists an image's findings as A|B|C, as NIH's tables do: a label is 1 where it is among them."""
+    exclude_ids: str | None = None
+    """Text file with an image id a line: these images are left out of everything; relative to where you are."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
@@ -59,8 +64,18 @@ class Settings:
     # Folds
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
+    fold_column: str | None = None
+    """Column of the table that holds each image's fold, from 0; None: the folds are dealt by `seed`."""
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
     """Folds to train, counted from 0; None: all."""
+    all_data: bool = False
+    """Train on every image and validate on none; the last epoch's weights are kept."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
+    """With `all_data`: a model is trained for each of these seeds; None: one, of `seed`."""
+    debug: bool = False
+    """A quick trial on `debug_fraction` of each fold's patients, in a run folder that ends in _debug."""
+    debug_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Part of the patients that a trial keeps."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of folds, weights, shuffling and augmentation."""
 
@@ -73,7 +88,9 @@ class Settings:
     """Images in a validation batch; None: twice `batch_size`. It changes speed and memory, not results."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that load batches; 0: none but the training one; None: one a core, at most 8, and 1 without a GPU."""
-
+    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are gathered into one optimizer step: as one batch of so many times `batch_size`, but for
+    batch norm's statistics."""
     grey_mean: Annotated[float, Field(ge=0, le=1)] | None = None
     """Grey mean that is subtracted from the pixels, in 0..1; None: the cache's own."""
     grey_std: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -83,13 +100,18 @@ class Settings:
     backbone_model: str = "resnest50d"
     """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
     pretrained: bool | str = True
-    """True: timm's weights (downloaded once); False: random; a path: a file of timm weights (.pth, .safetensors)."""
+    """True: timm's weights (downloaded once); False: random; a path: a file of weights, ours (best.pt) or others'
+    (.pth, .safetensors), whose backbone is taken."""
     classifier: Literal["linear", "attention"] = "linear"
     """linear: one linear layer over pooled features; attention: a head a device, each with its own attention map."""
     heads: dict[str, Labels] = Field(default_factory=dict)
     """{device: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the linear classifier; attention heads have 0.5 of their own."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth: the rate at which the last residual branch is dropped; earlier ones less."""
+    grad_checkpointing: bool = False
+    """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients."""
 
     # Training
     loss_func: str = "bce"
@@ -100,22 +122,44 @@ class Settings:
     """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """{label: weight of its positives in the loss}; labels not named weigh 1."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Mixup: each image and its labels are mixed with another's of the batch, by a share from Beta(alpha, alpha); 0:
+    off."""
     optimizer: str = "Adam"
-    """Name of the optimizer."""
+    """Any name that timm knows, in any case: Adam, AdamW, SGD (Nesterov), momentum (plain), LAMB, RMSprop, Lion, ..."""
+    optimizer_params: dict[str, Any] = Field(default_factory=dict)
+    """Further parameters of the optimizer, such as {"momentum": 0.9} or {"betas": (0.9, 0.98)}."""
     init_lr: Annotated[float, Field(gt=0)] = 3e-5
     """Learning rate that warm-up starts from and takes to `warmup_multiplier` times this."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay: decoupled for AdamW, L2 for Adam."""
+    """Weight decay, decoupled for AdamW, L2 for Adam; norms and biases have none."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor by which each layer of the backbone learns slower than the one above it; None: all alike."""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients of a larger total norm are scaled down to it; None: never."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an average of the weights, new = ema_decay old + (1 - ema_decay) weights at each optimizer step, faster at
+    first; it is what is scored, chosen and saved as best.pt, beside best_raw.pt. None: none."""
+    schedule: str = "cosine"
+    """cosine: warm-up, then cosine_epochs down to min_lr; cosine_restarts: anew every restart_epochs; one_cycle: up in
+    warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines; constant: the peak after warm-up;
+    plateau: that, times plateau_factor after plateau_patience epochs without a better macro AUC."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of a fold; None: warmup_epochs + cosine_epochs. Fewer end the schedule early."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
-    """Epochs of linear warm-up; 0: none, the cosine starts at `init_lr`."""
+    """Epochs of linear warm-up; 0: none, the schedule starts at `init_lr`."""
     warmup_multiplier: Annotated[float, Field(ge=1)] = 10.0
     """Peak learning rate over `init_lr`; 1: warm-up starts at almost 0 and ends at `init_lr`."""
     cosine_epochs: Annotated[int, Field(ge=0)] = 20
-    """Epochs of cosine decay after warm-up. A run lasts warmup_epochs + cosine_epochs."""
-    restart_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs after which the cosine starts anew at its peak; 0: one cosine over all of cosine_epochs."""
+    """schedule="cosine": epochs of cosine decay after warm-up."""
+    restart_epochs: Annotated[int, Field(ge=1)] = 10
+    """schedule="cosine_restarts": epochs after which the cosine starts anew at its peak."""
+    plateau_patience: Annotated[int, Field(ge=0)] = 2
+    """schedule="plateau": epochs without a better macro AUC that are let pass before the rate falls."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """schedule="plateau": what the rate is multiplied by."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
-    """Learning rate at the end of the cosine."""
+    """Learning rate that the schedule ends at, or never falls below."""
     early_stop: Annotated[int, Field(ge=0)] = 5
     """Epochs without a better macro AUC after which a fold ends; 0: never."""
     use_amp: bool = True
@@ -133,6 +177,13 @@ class Settings:
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Settings":
+        self._check_columns()
+        self._check_labels()
+        self._check_members()
+        self._check_epochs()
+        return self
+
+    def _check_columns(self) -> None:
         if len(set(self.label_columns)) < len(self.label_columns):
             raise ValueError("label_columns names a label twice")
         taken = {self.uid_column, *PREDICTION_COLUMNS}.intersection(self.label_columns)
@@ -143,10 +194,13 @@ class Settings:
                 "name the label or id column otherwise in the table"
             )
         _check_path_pattern(self.path_pattern)
-        try:
-            to_json(self.train_transforms)
-        except PydanticSerializationError as error:
-            raise ValueError(f"train_transforms: {error}; plain Python numbers, texts and lists are expected") from None
+        for setting in ("train_transforms", "optimizer_params"):
+            try:
+                to_json(getattr(self, setting))
+            except PydanticSerializationError as error:
+                raise ValueError(f"{setting}: {error}; plain Python numbers, texts and lists are expected") from None
+
+    def _check_labels(self) -> None:
         in_heads = [label for labels in self.heads.values() for label in labels]
         named: dict[str, Iterable[str]] = {
             "pos_weight": self.pos_weight,
@@ -161,6 +215,9 @@ class Settings:
         if self.heads and sorted(in_heads) != sorted(self.label_columns):
             wrong = next(label for label in self.label_columns if in_heads.count(label) != 1)
             raise ValueError(f"heads: '{wrong}' stands in {in_heads.count(wrong)} of them; every label has one head")
+
+    def _check_members(self) -> None:
+        """Folds and seeds: which models a run is made of."""
         if self.folds is not None:
             if max(self.folds) >= self.num_folds:
                 raise ValueError(
@@ -168,20 +225,38 @@ class Settings:
                 )
             if len(set(self.folds)) < len(self.folds):
                 raise ValueError(f"folds={list(self.folds)} names a fold twice")
-        if self.warmup_epochs + self.cosine_epochs == 0:
-            raise ValueError("warmup_epochs and cosine_epochs are both 0: nothing to train")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={list(self.seeds)} names a seed twice")
+        if self.all_data and self.schedule == "plateau":
+            raise ValueError("schedule='plateau' follows the validation's macro AUC, and all_data=True has none")
+
+    def _check_epochs(self) -> None:
+        schedule_epochs = self.warmup_epochs + self.cosine_epochs
+        if self.schedule == "cosine":
+            if schedule_epochs == 0:
+                raise ValueError("warmup_epochs and cosine_epochs are both 0: nothing to train")
+            if self.num_epochs > schedule_epochs:
+                raise ValueError(
+                    f"epochs={self.epochs}, but the schedule ends after warmup_epochs + cosine_epochs = "
+                    f"{schedule_epochs}; raise cosine_epochs"
+                )
+        elif self.epochs is None:
+            raise ValueError(f"schedule='{self.schedule}' needs epochs, the length of the run")
+        elif self.schedule == "one_cycle" and self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"one_cycle goes up in warmup_epochs={self.warmup_epochs}, longer than epochs={self.epochs}"
+            )
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
-        return self
 
     @property
     def num_epochs(self) -> int:
         """Epochs of a whole run of one fold."""
-        return self.warmup_epochs + self.cosine_epochs
+        return self.warmup_epochs + self.cosine_epochs if self.epochs is None else self.epochs
 
     @property
     def peak_lr(self) -> float:
-        """Learning rate at the end of warm-up and the start of the cosine."""
+        """Learning rate at the end of warm-up."""
         return self.init_lr * (self.warmup_multiplier if self.warmup_epochs else 1.0)
 
     @property
@@ -190,10 +265,15 @@ class Settings:
         return tuple(range(self.num_folds)) if self.folds is None else self.folds
 
     @property
+    def seeds_to_train(self) -> tuple[int, ...]:
+        """The seeds of the models that are trained on all data."""
+        return (self.seed,) if self.seeds is None else self.seeds
+
+    @property
     def run_folder(self) -> Path:
         """Where everything that the run writes goes."""
         assert self.run_name is not None, "load_settings names the run"
-        return Path(self.saved_models_folder) / self.run_name
+        return Path(self.saved_models_folder) / (self.run_name + ("_debug" if self.debug else ""))
 
     @property
     def cache_file(self) -> Path:
@@ -210,3 +290,6 @@ def _check_path_pattern(pattern: str) -> None:
         raise ValueError(
             f"path_pattern='{pattern}': {{uid}} or a {{column}} of the table is expected in it, as in train/{{uid}}.jpg"
         )
+    folders, _, name = pattern.rpartition("/")
+    if "*" in name or ("*" in folders and "{" in folders):
+        raise ValueError(f"path_pattern='{pattern}': * may stand in its folders, if they have no {{column}} in them")

@@ -72,22 +72,39 @@ def describe_settings() -> str:
     return "\n".join(lines)
 
 
-def ignored_settings(settings: Settings) -> list[str]:
-    """Warnings about settings that were changed and have no effect beside the others."""
+def doubtful_settings(settings: Settings) -> list[str]:
+    """Warnings about settings that were changed and have no effect beside the others, or end a schedule early."""
     default = Settings()
+    schedule = f"schedule='{settings.schedule}'"
+    is_cosine = settings.schedule == "cosine"
     reasons = {
         "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
-        "min_lr": ("cosine_epochs=0", settings.cosine_epochs == 0),
-        "restart_epochs": ("cosine_epochs=0", settings.cosine_epochs == 0),
+        "min_lr": (
+            schedule if settings.schedule == "constant" else "cosine_epochs=0",
+            settings.schedule == "constant" or (is_cosine and settings.cosine_epochs == 0),
+        ),
+        "cosine_epochs": (schedule, not is_cosine),
+        "restart_epochs": (schedule, settings.schedule != "cosine_restarts"),
+        "plateau_patience": (schedule, settings.schedule != "plateau"),
+        "plateau_factor": (schedule, settings.schedule != "plateau"),
         "amp_dtype": ("use_amp=False", not settings.use_amp),
         "heads": ("classifier='linear'", settings.classifier == "linear"),
         "drop_rate": ("classifier='attention'", settings.classifier == "attention"),
+        "folds": ("all_data=True", settings.all_data),
+        "fold_column": ("all_data=True", settings.all_data),
+        "early_stop": ("all_data=True", settings.all_data),
+        "seeds": ("all_data=False", not settings.all_data),
+        "debug_fraction": ("debug=False", not settings.debug),
     }
-    return [
+    warnings = [
         f"{name}={getattr(settings, name)!r} has no effect: {reason}"
         for name, (reason, is_ignored) in reasons.items()
         if is_ignored and getattr(settings, name) != getattr(default, name)
     ]
+    schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
+    if settings.num_epochs < schedule_epochs:
+        warnings.append(f"epochs={settings.num_epochs} ends a schedule of {schedule_epochs} epochs early")
+    return warnings
 
 
 def _run_config(config_file: Path) -> Settings:
@@ -121,7 +138,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         )
         raise SettingsError(f"command line: '{text}' is not name=value; {hint}")
     if name not in SETTING_NAMES:
-        raise SettingsError(f"command line: {unknown_name(name, 'a setting', SETTING_NAMES)}")
+        raise SettingsError(f"command line: {_unknown_setting(name)}")
     try:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -137,6 +154,15 @@ def _parse_override(text: str) -> tuple[str, Any]:
     return name, parsed
 
 
+def _unknown_setting(name: str) -> str:
+    if name == "resume":
+        return (
+            "'resume' is not a setting: the same command again goes on where it stopped; a run that starts anew from "
+            "weights has pretrained=<file> and a run_name of its own"
+        )
+    return unknown_name(name, "a setting", SETTING_NAMES)
+
+
 def _first_error(error: ValidationError) -> ErrorDetails:
     return error.errors(include_url=False)[0]
 
@@ -149,7 +175,7 @@ def _describe(error: ValidationError) -> str:
         return str(first["ctx"]["error"])
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "unexpected_keyword_argument":
-        return unknown_name(name, "a setting", SETTING_NAMES)
+        return _unknown_setting(name)
     if not first["loc"]:
         return first["msg"]
     # A union such as `bool | str` reports each of its members.
@@ -159,7 +185,7 @@ def _describe(error: ValidationError) -> str:
         if other["loc"][:1] == first["loc"][:1]
     )
     expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
-    meaning = Settings.__pydantic_fields__[name].description  # type: ignore[attr-defined]
+    meaning = " ".join(Settings.__pydantic_fields__[name].description.split())  # type: ignore[attr-defined]
     return f"{name}: {first['input']!r} came{expected} ({meaning})"
 
 

@@ -88,6 +88,15 @@ def test_epoch_batches() -> None:
     assert list(EpochBatches(10, 4, seed=0)) != list(EpochBatches(10, 4, seed=1))
 
 
+def test_batches_to_accumulate_are_parts_of_larger_ones() -> None:
+    large = EpochBatches(23, 6, seed=5)
+    small = EpochBatches(23, 2, seed=5, multiple_of=3)
+    for _ in range(2):
+        parts = list(small)
+        assert len(parts) == len(small) == 9
+        assert [sum(parts[i : i + 3], []) for i in (0, 3, 6)] == list(large)
+
+
 def test_fewer_samples_than_a_batch() -> None:
     assert [len(batch) for batch in EpochBatches(num_samples=3, batch_size=8, seed=0)] == [3]
 

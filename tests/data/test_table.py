@@ -1,13 +1,18 @@
 """The label table: RANZCR's format, any named columns, and every way it can be wrong."""
 
+import dataclasses
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catheters.csv_files import TableError, read_csv
 from catheters.data.table import LabelTable, read_label_table
+from catheters.labels import NIH_LABELS
 from catheters.settings import Settings
+from catheters.settings_file import load_settings
+from tests.conftest import REPOSITORY, SHARED_DATA
 
 
 def read(tmp_path: Path, text: str, **changes: object) -> LabelTable:
@@ -106,3 +111,85 @@ def test_missing_folder_and_file(tmp_path: Path) -> None:
         read_label_table(Settings(dataset_folder=str(tmp_path / "absent")))
     with pytest.raises(TableError, match=r"train\.csv: no such file"):
         read_label_table(Settings(dataset_folder=str(tmp_path)))
+
+
+def test_findings_in_one_column(tmp_path: Path) -> None:
+    """NIH's layout: A|B|C or No Finding."""
+    text = "id,who,found\n1.png,p1,Mass|Nodule\n2.png,p1,No Finding\n3.png,p2,Nodule\n4.png,p3,Edema\n"
+    changes = {"findings_column": "found", "label_columns": ("Nodule", "Mass"), "path_pattern": "{uid}"}
+    table = read(tmp_path, text, **changes)
+    assert table.labels.tolist() == [[1, 1], [0, 0], [1, 0], [0, 0]]
+    with pytest.raises(
+        TableError, match=r"column 'found': 'Noduls' is not a finding of any image; did you mean 'Nodule'"
+    ):
+        read(tmp_path, text, **{**changes, "label_columns": ("Noduls", "Mass")})
+    with pytest.raises(TableError, match=r"column 'found' is empty in line 3"):
+        read(tmp_path, text.replace("No Finding", ""), **changes)
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "nih").is_dir(), reason="the real label table of NIH is not at hand")
+def test_real_nih_table(tmp_path: Path) -> None:
+    """112,120 images of 30,805 patients; counts of the findings from the text itself."""
+    settings = dataclasses.replace(load_settings(REPOSITORY / "configs" / "nih_pretraining.py"), exclude_ids=None)
+    file = next((SHARED_DATA / "nih").glob("Data_Entry_2017*.csv.gz"))
+    (tmp_path / "images_001" / "images").mkdir(parents=True)
+    (tmp_path / "images_001" / "images" / "00000001_000.png").touch()
+    table = read_label_table(
+        dataclasses.replace(settings, dataset_folder=str(tmp_path), label_table=str(file.resolve()))
+    )
+    assert len(table) == 112_120
+    assert len(set(table.patient_ids.tolist())) == 30_805
+    assert table.paths[0] == tmp_path / "images_001" / "images" / "00000001_000.png"
+    lines = gzip.decompress(file.read_bytes()).decode().splitlines()[1:]
+    for k, label in enumerate(NIH_LABELS):
+        expected = sum(label in line.split(",")[1].split("|") for line in lines)
+        assert table.labels[:, k].sum() == expected > 0
+
+
+def test_left_out_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("001\n\n 003 \n")
+    table = read(tmp_path, GOOD, exclude_ids=str(ids))
+    assert table.uids.tolist() == ["002"]
+    assert table.labels.tolist() == [[1, 0]]
+    assert f"1 images are left out, of 2 ids in {ids}" in capsys.readouterr().out
+    ids.write_text("1\n")
+    with pytest.raises(
+        TableError, match=r"none of its 1 lines is an id in column id of .*, where an id looks like 001"
+    ):
+        read(tmp_path, GOOD, exclude_ids=str(ids))
+    ids.write_text("001\n002")
+    with pytest.raises(TableError, match=r"ids\.txt: leaves out every image"):
+        read(tmp_path, GOOD, exclude_ids=str(ids))
+    with pytest.raises(TableError, match=r"absent\.txt: no such file"):
+        read(tmp_path, GOOD, exclude_ids=str(tmp_path / "absent.txt"))
+
+
+def test_folds_of_the_table(tmp_path: Path) -> None:
+    text = "id,who,view,a,b,part\n1,p1,ap,1,0,0\n2,p2,ap,1,0,2\n3,p2,ap,1,0,2\n"
+    table = read(tmp_path, text, fold_column="part", num_folds=3)
+    assert table.folds is not None
+    assert table.folds.tolist() == [0, 2, 2]
+    assert table.take(np.array([2, 0])).folds.tolist() == [2, 0]  # type: ignore[union-attr]
+    with pytest.raises(TableError, match=r"column 'part' holds '2'; a fold in 0\.\.1 is expected \(num_folds=2\)"):
+        read(tmp_path, text, fold_column="part", num_folds=2)
+    with pytest.raises(TableError, match=r"column 'part' has 1 patients in more than one fold, p2 for one"):
+        read(tmp_path, text.replace("0,2\n3", "0,1\n3"), fold_column="part", num_folds=3)
+    with pytest.raises(TableError, match=r"'parts' is not a column; did you mean 'part'"):
+        read(tmp_path, text, fold_column="parts", num_folds=3)
+
+
+@pytest.mark.parametrize("layout", ["images", "images_001/images"])
+def test_images_in_several_folders(tmp_path: Path, layout: str) -> None:
+    """NIH's archives unpack into images/ or images_001/images, ..."""
+    (tmp_path / layout).mkdir(parents=True)
+    (tmp_path / layout / "001.png").touch()
+    (tmp_path / "images_002" / "images").mkdir(parents=True)
+    (tmp_path / "images_002" / "images" / "other.png").touch()
+    table = read(tmp_path, GOOD, path_pattern="images*/**/{uid}.png")
+    assert table.paths == (tmp_path / layout / "001.png", tmp_path / "images*/**/002.png")
+    (tmp_path / "images_002" / "images" / "001.png").touch()
+    with pytest.raises(TableError, match=r"001\.png: also stands in .*; which one is meant is unclear"):
+        read(tmp_path, GOOD, path_pattern="images*/**/{uid}.png")
+    with pytest.raises(TableError, match=r"no such folder with files in it"):
+        read(tmp_path, GOOD, path_pattern="pictures*/{uid}.png")

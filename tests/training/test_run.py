@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +262,7 @@ def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> Non
     [
         ({"backbone_model": "resnest50"}, "backbone_model: 'resnest50' is not a timm model; did you mean 'resnest50d'"),
         ({"loss_func": "bcee"}, "loss_func: 'bcee' is not known"),
-        ({"optimizer": "Adamm"}, "optimizer: 'Adamm' is not known; did you mean 'Adam"),
+        ({"optimizer": "Adamm"}, "optimizer: 'Adamm' is not an optimizer of timm; did you mean 'adam"),
         ({"train_transforms": (("Flip", {}),)}, "train_transforms: 'Flip' is not an albumentations transform"),
         ({"image_size": 64}, "tiny_64.npy: no such image cache"),
         ({"dataset_folder": "absent"}, "absent: no such folder"),
@@ -272,7 +274,10 @@ def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> Non
             "cannot learn from 1 images of 32 px: Expected",
         ),
         ({"backbone_model": "vit_tiny_patch16_224", "classifier": "attention"}, "attention heads need a feature map"),
-        ({"backbone_model": "inception_v3"}, "backbone_model=inception_v3 cannot learn from 2 images of 32 px"),
+        ({"backbone_model": "inception_v3"}, "backbone_model=inception_v3, optimizer=Adam cannot learn from 2 images"),
+        ({"optimizer": "adahessian"}, "optimizer=adahessian cannot learn from 2 images"),
+        ({"schedule": "cosines", "epochs": 2}, "schedule: 'cosines' is not known; did you mean 'cosine'"),
+        ({"batch_size": 8, "accumulation_steps": 8}, "batch_size=8 times accumulation_steps=8 is more than the"),
     ],
 )
 def test_refusals_leave_no_run_folder(cached: Settings, changes: dict[str, Any], message: str) -> None:
@@ -319,5 +324,187 @@ def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: py
 
 def test_a_loss_that_is_not_finite_ends_the_run(cached: Settings) -> None:
     settings = dataclasses.replace(cached, init_lr=1e30, warmup_epochs=0, cosine_epochs=3)
-    with pytest.raises(UserError, match=r"fold0: the validation loss is (nan|inf) after epoch 1 .*lower init_lr"):
+    with pytest.raises(UserError, match=r"0 epoch 1/3, iteration 2: the training loss is (nan|inf) \(.*lower init"):
         train_run(settings, fresh=False)
+
+
+def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(cached: Settings) -> None:
+    """One-cycle takes the rate up to 1e30 within the third epoch; the first two are harmless."""
+    settings = dataclasses.replace(
+        cached,
+        schedule="one_cycle",
+        epochs=3,
+        warmup_epochs=3,
+        init_lr=1e-9,
+        warmup_multiplier=1e39,
+        optimizer="momentum",
+    )
+    message = (
+        r"fold 0 epoch (\d)/3, iteration (\d): the training loss is (?:nan|inf) \(learning rate (\S+)\); .* in .*fold0"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        train_run(settings, fresh=False)
+    match = re.search(message, str(error.value))
+    assert match is not None
+    epoch, iteration = int(match[1]), int(match[2])
+    assert epoch > 1
+    per_epoch = int((load_data(settings).folds != 0).sum()) // settings.batch_size
+    progress = ((epoch - 1) * per_epoch + iteration - 1) / (3 * per_epoch - 1)
+    expected = 1e-9 + (1e30 - 1e-9) * (1 - math.cos(math.pi * progress)) / 2
+    assert float(match[3]) == pytest.approx(expected, rel=0.01)
+    checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
+    assert checkpoint["epoch"] < epoch
+    assert all(torch.isfinite(value).all() for value in checkpoint["model"].values())
+
+
+def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, ema_decay=0.9, folds=(0,), cosine_epochs=2, init_lr=1e-2)
+    train_run(settings, fresh=False)
+    folder = settings.run_folder / "fold0"
+    log = json.loads((folder / "log.json").read_text())
+    data = load_data(settings)
+    is_valid = data.folds == 0
+    images = torch.from_numpy(np.array(data.cache.images[data.rows[is_valid]]))[:, None]
+    targets = data.table.labels[is_valid]
+    probabilities = {}
+    for file, key in (("best.pt", "val/macro_auc"), ("best_raw.pt", "val/raw/macro_auc")):
+        checkpoint = torch.load(folder / file, weights_only=True)
+        model = create_classifier(settings, 0.0, 1.0).eval()
+        model.load_state_dict(checkpoint["model"])
+        with torch.inference_mode():
+            probabilities[file] = torch.sigmoid(model(images)).numpy()
+        is_scorable = (targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)
+        expected = roc_auc_score(targets[:, is_scorable], probabilities[file][:, is_scorable], average="macro")
+        assert log[checkpoint["epoch"] - 1][key] == pytest.approx(expected, abs=1e-6)
+    assert max(entry["val/macro_auc"] for entry in log) == checkpoint["macro_auc"]
+    assert not np.allclose(probabilities["best.pt"], probabilities["best_raw.pt"], atol=1e-4)
+    predictions = pd.read_csv(folder / "predictions.csv")[list(settings.label_columns)].to_numpy()
+    np.testing.assert_allclose(predictions, probabilities["best.pt"], atol=1e-6)
+
+
+def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = dataclasses.replace(cached, all_data=True, seeds=(3, 0), ema_decay=0.5)
+    train_run(settings, fresh=False)
+    names = sorted(path.name for path in settings.run_folder.iterdir())
+    assert names == ["environment.json", "seed0", "seed3", "settings.json"]
+    weights = []
+    for seed in (3, 0):
+        folder = settings.run_folder / f"seed{seed}"
+        assert sorted(path.name for path in folder.iterdir()) == ["final.pt", "final_raw.pt", "log.json"]
+        checkpoint = torch.load(folder / "final.pt", weights_only=True)
+        assert (checkpoint["seed"], checkpoint["epoch"]) == (seed, 2)
+        assert json.loads(checkpoint["settings"])["seed"] == seed
+        weights.append(checkpoint["model"]["head.linear.weight"])
+        log = json.loads((folder / "log.json").read_text())
+        assert len(log) == 2
+        assert not any(key.startswith("val/") for key in log[0])
+    assert not torch.equal(*weights)
+    assert (
+        f"seed 3: trained on all 40 images -> {settings.run_folder / 'seed3' / 'final.pt'}" in capsys.readouterr().out
+    )
+    # A seed trains the same model whatever others there are; those that stand are kept.
+    train_run(dataclasses.replace(settings, seeds=(0, 3, 7)), fresh=False)
+    assert "seed 0: already trained" in capsys.readouterr().out
+    single = dataclasses.replace(settings, seeds=None, seed=3, run_name="single")
+    train_run(single, fresh=False)
+    alone = torch.load(single.run_folder / "seed3" / "final.pt", weights_only=True)
+    assert torch.equal(alone["model"]["head.linear.weight"], weights[0])
+
+
+def test_debug_is_a_trial_on_few_patients_in_a_folder_of_its_own(
+    cached: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = dataclasses.replace(cached, debug=True, debug_fraction=0.5, epochs=1)
+    whole = load_data(dataclasses.replace(cached))
+    train_run(settings, fresh=False)
+    assert not cached.run_folder.exists()
+    folder = cached.run_folder.with_name("run_debug")
+    predictions = pd.read_csv(folder / "predictions.csv", dtype={"patient": str})
+    assert f"debug: a trial on {len(predictions)} of 40 images" in capsys.readouterr().out
+    fold_of = dict(zip(whole.table.uids.tolist(), whole.folds.tolist(), strict=True))
+    assert [fold_of[uid] for uid in predictions["StudyInstanceUID"]] == predictions["fold"].tolist()
+    for fold in (0, 1):
+        all_patients = set(whole.table.patient_ids[whole.folds == fold].tolist())
+        chosen = set(predictions.loc[predictions["fold"] == fold, "patient"])
+        assert len(chosen) == math.ceil(0.5 * len(all_patients))
+        # A chosen patient comes with all images.
+        is_chosen = np.isin(whole.table.patient_ids, list(chosen)) & (whole.folds == fold)
+        assert is_chosen.sum() == (predictions["fold"] == fold).sum()
+
+
+def test_folds_of_the_table(cached: Settings, tmp_path: Path) -> None:
+    frame = pd.read_csv(Path(cached.dataset_folder) / cached.label_table, dtype=str)
+    patients = frame["PatientID"].unique().tolist()
+    frame["part"] = frame["PatientID"].map({patient: number % 3 for number, patient in enumerate(patients)})
+    frame.to_csv(tmp_path / "with_folds.csv", index=False)
+    settings = dataclasses.replace(
+        cached, label_table=str(tmp_path / "with_folds.csv"), fold_column="part", num_folds=3, folds=(2, 0), epochs=1
+    )
+    train_run(settings, fresh=False)
+    predictions = pd.read_csv(settings.run_folder / "predictions.csv").set_index("StudyInstanceUID")
+    expected = frame.set_index("StudyInstanceUID").loc[predictions.index, "part"].astype(int)
+    assert predictions["fold"].tolist() == expected.tolist()
+    assert set(predictions["fold"]) == {0, 2}
+
+
+def test_one_epoch_of_a_longer_schedule(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, epochs=1, cosine_epochs=4, folds=(0,))
+    train_run(settings, fresh=False)
+    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    assert len(log) == 1
+    assert log[0]["lr"] == pytest.approx(2e-3)  # the end of warm-up, as in the whole schedule
+
+
+def test_plateau_lowers_the_rate_in_a_run(cached: Settings) -> None:
+    """With weights that stand still no epoch is better than the first."""
+    settings = dataclasses.replace(
+        cached,
+        backbone_model="test_convnext",
+        train_transforms=(),
+        schedule="plateau",
+        plateau_patience=0,
+        plateau_factor=0.5,
+        epochs=4,
+        warmup_epochs=0,
+        init_lr=1e-30,
+        min_lr=0.0,
+        early_stop=0,
+        folds=(0,),
+    )
+    train_run(settings, fresh=False)
+    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    assert [entry["lr"] for entry in log] == pytest.approx([1e-30, 1e-30, 5e-31, 2.5e-31], abs=0)
+
+
+def test_mixup_and_the_rest_together(cached: Settings) -> None:
+    """All of regularisation at once, twice the same numbers."""
+    results = []
+    for name in ("a", "b"):
+        settings = dataclasses.replace(
+            cached,
+            run_name=name,
+            folds=(1,),
+            mixup_alpha=0.4,
+            ema_decay=0.9,
+            clip_grad_norm=1.0,
+            batch_size=4,
+            accumulation_steps=2,
+            drop_path_rate=0.1,
+            grad_checkpointing=True,
+            optimizer="LAMB",
+            layer_decay=0.8,
+            weight_decay=0.05,
+            label_smoothing={"CVC - Borderline": 0.1},
+            loss_func="asymmetric",
+        )
+        train_run(settings, fresh=False)
+        results.append((settings.run_folder / "predictions.csv").read_bytes())
+    assert results[0] == results[1]
+
+
+def test_pretrained_of_the_same_run_is_refused(trained: Settings) -> None:
+    settings = dataclasses.replace(trained, pretrained=str(trained.run_folder / "fold0" / "best.pt"))
+    with pytest.raises(UserError, match=r"is of this very run: the same command without it goes on where the run"):
+        train_run(settings, fresh=False)
+    settings = dataclasses.replace(settings, run_name="other", folds=(0,), epochs=1)
+    train_run(settings, fresh=False)

@@ -4,13 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
-from catheters.training.losses import create_loss
-from catheters.training.optimizers import create_optimizer
-from catheters.training.schedules import create_schedule
 from catheters.training.step import TrainStep, amp_dtype, choose_device
 
 CPU = torch.device("cpu")
@@ -18,10 +16,7 @@ CPU = torch.device("cpu")
 
 def create_step(settings: Settings, device: torch.device = CPU) -> TrainStep:
     torch.manual_seed(0)
-    model = create_classifier(settings, 0.5, 0.25).to(device)
-    optimizer = create_optimizer(settings, model.parameters())
-    schedule = create_schedule(settings, optimizer, 2)
-    return TrainStep(model, create_loss(settings).to(device), optimizer, schedule, device, amp_dtype(settings, device))
+    return TrainStep(settings, create_classifier(settings, 0.5, 0.25).to(device), 2, device)
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
@@ -31,11 +26,17 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
     torch.manual_seed(0)
     model = create_classifier(settings, 0.5, 0.25)
     optimizer_class = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[optimizer]
-    bare = optimizer_class(model.parameters(), lr=settings.init_lr, weight_decay=0.01)
+    norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    bare = optimizer_class(
+        [{"params": norms_and_biases, "weight_decay": 0.0}, {"params": others, "weight_decay": 0.01}],
+        lr=settings.init_lr,
+    )
     for rate in (1e-3, 1.5e-3, 2e-3):  # warm-up over two iterations to twice init_lr, then the top of the cosine
         images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
         targets = torch.randint(0, 2, (4, 11)).float()
-        bare.param_groups[0]["lr"] = rate
+        for group in bare.param_groups:
+            group["lr"] = rate
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), targets)
         bare.zero_grad()
         loss.backward()
@@ -43,6 +44,77 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
         assert torch.equal(step(images, targets), loss.detach())
     for expected, got in zip(model.parameters(), step.model.parameters(), strict=True):
         assert torch.equal(expected, got)
+
+
+def random_batch(num_images: int) -> tuple[Tensor, Tensor]:
+    images = torch.randint(0, 256, (num_images, 1, 32, 32), dtype=torch.uint8)
+    return images, torch.randint(0, 2, (num_images, 11)).float()
+
+
+def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
+    """For a model without batch norm; with the clipping, averaging and schedule that go with whole steps."""
+    settings = dataclasses.replace(
+        settings, backbone_model="test_convnext", optimizer="SGD", init_lr=0.1, clip_grad_norm=0.5, ema_decay=0.9
+    )
+    torch.manual_seed(1)
+    images, targets = random_batch(24)
+    large = create_step(dataclasses.replace(settings, batch_size=12))
+    settings = dataclasses.replace(settings, batch_size=4, accumulation_steps=3)
+    small = TrainStep(settings, create_step(settings).model, 6, CPU)
+    for start in (0, 12):
+        large_loss = large(images[start : start + 12], targets[start : start + 12])
+        losses = [small(images[i : i + 4], targets[i : i + 4]) for i in range(start, start + 12, 4)]
+        assert torch.allclose(torch.stack(losses).mean(), large_loss, rtol=1e-5)
+        assert small.learning_rate == large.learning_rate
+    for (name, expected), got in zip(
+        large.scored_model.state_dict().items(), small.scored_model.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-6), name
+    moved = small.scored_model.state_dict()["head.linear.weight"] - create_step(settings).model.head.linear.weight
+    assert moved.abs().max() > 1e-3
+
+
+def test_clipped_gradients_have_the_asked_norm(settings: Settings) -> None:
+    """Plain gradient descent moves the weights by the rate times the gradient: its norm can be read from them."""
+    changes = {"optimizer": "momentum", "optimizer_params": {"momentum": 0.0}, "warmup_epochs": 0, "init_lr": 0.5}
+    batch = random_batch(4)
+    moved = {}
+    for norm in (None, 0.01, 1e6):
+        step = create_step(dataclasses.replace(settings, clip_grad_norm=norm, **changes))
+        before = torch.cat([value.detach().flatten().clone() for value in step.model.parameters()]).double()
+        step(*batch)
+        after = torch.cat([value.detach().flatten() for value in step.model.parameters()]).double()
+        moved[norm] = float((after - before).norm()) / 0.5
+    assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
+    assert moved[None] > 0.05
+    assert moved[1e6] == pytest.approx(moved[None], rel=1e-4)
+
+
+def test_averaged_weights_by_hand(settings: Settings) -> None:
+    """new = d old + (1 - d) weights, with d = min(ema_decay, 1 - n^(-2/3)) at step n, from 1."""
+    step = create_step(dataclasses.replace(settings, ema_decay=0.5, init_lr=0.05))
+    name = "head.linear.weight"
+    expected = step.model.state_dict()[name].double()
+    for n in range(1, 6):
+        step(*random_batch(4))
+        decay = min(0.5, 1 - n ** (-2 / 3))
+        expected = decay * expected + (1 - decay) * step.model.state_dict()[name].double()
+    got = step.scored_model.state_dict()[name]
+    assert torch.allclose(got.double(), expected, rtol=1e-5)
+    assert not torch.allclose(got, step.model.state_dict()[name], rtol=1e-3)
+    statistics = "backbone.bn1.running_mean"
+    assert not torch.equal(step.scored_model.state_dict()[statistics], step.model.state_dict()[statistics])
+
+
+def test_rates_of_a_layer(settings: Settings) -> None:
+    """With layer decay every group keeps its share of the rate, from warm-up to the end."""
+    step = create_step(dataclasses.replace(settings, layer_decay=0.5))
+    shares = [group["lr"] / settings.init_lr for group in step.optimizer.param_groups]
+    assert {0.0625, 0.125, 0.25, 0.5, 1.0} == {round(share, 9) for share in shares}
+    for _ in range(4):
+        step(*random_batch(2))
+        rates = [group["lr"] for group in step.optimizer.param_groups]
+        assert rates == pytest.approx([step.learning_rate * share for share in shares])
 
 
 def test_mixed_precision_is_off_on_a_cpu() -> None:

@@ -79,18 +79,26 @@ def sample_seed(seed: int, epoch: int, uid_hash: int) -> int:
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, position) keys; each pass over it is the next epoch, shuffled by (seed, epoch) alone."""
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_samples: int, batch_size: int, seed: int, multiple_of: int = 1) -> None:
         """Without a last, smaller batch: its gradient and batch norm statistics would be those of a few images.
 
         Which images are left out differs from epoch to epoch. A data set smaller than one batch is one batch.
+
+        Args:
+            num_samples: how many there are.
+            batch_size: images in a batch.
+            seed: the run's seed.
+            multiple_of: an epoch has a multiple of so many batches, the images being those of as many times larger
+                batches.
         """
         self._num_samples = num_samples
         self._batch_size = min(batch_size, num_samples)
         self._seed = seed
+        self._multiple_of = multiple_of
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._num_samples // self._batch_size
+        return self._num_samples // (self._batch_size * self._multiple_of) * self._multiple_of
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch

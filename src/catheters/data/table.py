@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
+from catheters.errors import unknown_name
 from catheters.settings import Settings
 
 
@@ -23,6 +24,7 @@ class LabelTable:
         paths: (N,) image files.
         labels: (N, K) uint8, 0 or 1, columns in the order of `label_columns`.
         label_columns: (K,) names.
+        folds: (N,) the fold of each image where the table says it, else None.
     """
 
     uids: npt.NDArray[np.str_]
@@ -30,6 +32,7 @@ class LabelTable:
     paths: tuple[Path, ...]
     labels: npt.NDArray[np.uint8]
     label_columns: tuple[str, ...]
+    folds: npt.NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -42,11 +45,12 @@ class LabelTable:
             paths=tuple(self.paths[row] for row in rows),
             labels=self.labels[rows],
             label_columns=self.label_columns,
+            folds=None if self.folds is None else self.folds[rows],
         )
 
 
 def read_label_table(settings: Settings) -> LabelTable:
-    """Read the label table that the settings name.
+    """Read the label table that the settings name, without the images that they leave out.
 
     Raises:
         TableError: the folder, file, a column or a value is missing or wrong.
@@ -56,22 +60,73 @@ def read_label_table(settings: Settings) -> LabelTable:
         raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
     file = folder / settings.label_table
     frame = read_csv(file)
+    if settings.exclude_ids is not None:
+        frame = _leave_out(frame, Path(settings.exclude_ids), settings, file)
     frame = frame.assign(**_derive_labels(frame, settings, file))
     check_columns(frame, (settings.uid_column, settings.patient_column, *settings.label_columns), file)
     check_ids(frame, settings.uid_column, file)
     check_filled(frame, settings.patient_column, file)
+    # A stray blank must not make two patients of one, who would then be in two folds.
+    patient_ids = frame[settings.patient_column].str.strip().to_numpy(dtype=np.str_)
     return LabelTable(
         uids=frame[settings.uid_column].to_numpy(dtype=np.str_),
-        # A stray blank must not make two patients of one, who would then be in two folds.
-        patient_ids=frame[settings.patient_column].str.strip().to_numpy(dtype=np.str_),
+        patient_ids=patient_ids,
         paths=_fill_in_paths(frame, settings, folder, file),
         labels=binary_labels(frame, settings.label_columns, file),
         label_columns=settings.label_columns,
+        folds=None if settings.fold_column is None else _read_folds(frame, patient_ids, settings, file),
     )
+
+
+def _leave_out(frame: pd.DataFrame, ids_file: Path, settings: Settings, file: Path) -> pd.DataFrame:
+    """The rows whose id the file does not list."""
+    if not ids_file.is_file():
+        raise TableError(f"exclude_ids={ids_file}: no such file; a text file with an image id a line is expected")
+    try:
+        listed = set(ids_file.read_text(encoding="utf-8-sig").split("\n"))
+    except UnicodeDecodeError:
+        raise TableError(f"exclude_ids={ids_file}: is not UTF-8 text") from None
+    listed = {line.strip() for line in listed} - {""}
+    check_columns(frame, (settings.uid_column,), file)
+    is_listed = frame[settings.uid_column].isin(listed)
+    if not is_listed.any():
+        raise TableError(
+            f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in column {settings.uid_column} of "
+            f"{file}, where an id looks like {frame[settings.uid_column].iloc[0]}"
+        )
+    if is_listed.all():
+        raise TableError(f"exclude_ids={ids_file}: leaves out every image of {file}")
+    print(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
+    return frame[~is_listed].reset_index(drop=True)
+
+
+def _read_folds(
+    frame: pd.DataFrame, patient_ids: npt.NDArray[np.str_], settings: Settings, file: Path
+) -> npt.NDArray[np.int8]:
+    column = settings.fold_column
+    assert column is not None
+    check_columns(frame, (column,), file)
+    known = {str(fold): fold for fold in range(settings.num_folds)}
+    unknown = set(frame[column]) - set(known)
+    if unknown:
+        raise TableError(
+            f"{file}: column '{column}' holds {min(unknown)!r}; a fold in 0..{settings.num_folds - 1} is expected "
+            f"(num_folds={settings.num_folds})"
+        )
+    folds = np.array([known[fold] for fold in frame[column]], dtype=np.int8)
+    folds_of_patient = pd.Series(folds).groupby(patient_ids).nunique()
+    if (folds_of_patient > 1).any():
+        raise TableError(
+            f"{file}: column '{column}' has {(folds_of_patient > 1).sum()} patients in more than one fold, "
+            f"{folds_of_patient.idxmax()} for one; scores of such folds would be too good"
+        )
+    return folds
 
 
 def _derive_labels(frame: pd.DataFrame, settings: Settings, file: Path) -> dict[str, Any]:
     derived = {}
+    if settings.findings_column is not None:
+        derived = _derive_findings(frame, settings, file)
     for label, (column, value) in settings.derived_labels.items():
         check_columns(frame, (column,), file)
         check_filled(frame, column, file)
@@ -84,11 +139,49 @@ def _derive_labels(frame: pd.DataFrame, settings: Settings, file: Path) -> dict[
     return derived
 
 
+def _derive_findings(frame: pd.DataFrame, settings: Settings, file: Path) -> dict[str, Any]:
+    """A column for each label that is no column yet: whether `A|B|C` has it."""
+    column = settings.findings_column
+    assert column is not None
+    check_columns(frame, (column,), file)
+    check_filled(frame, column, file)
+    findings = frame[column].str.get_dummies(sep="|")
+    derived = {}
+    for label in settings.label_columns:
+        if label in settings.derived_labels or label in frame:
+            continue
+        if label not in findings:
+            raise TableError(
+                f"{file}: column '{column}': {unknown_name(label, 'a finding of any image', findings.columns)}"
+            )
+        derived[label] = findings[label].astype(str)
+    return derived
+
+
 def _fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
     pattern = settings.path_pattern
     columns = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
     check_columns(frame, tuple(sorted(columns - {"uid"})), file)
     values = {name: frame[settings.uid_column if name == "uid" else name] for name in columns}
-    return tuple(
-        folder / pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)
-    )
+    if "*" not in pattern:
+        return tuple(
+            folder / pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)
+        )
+    folders, _, name_pattern = pattern.rpartition("/")
+    file_of_name = _list_files(folder, folders)
+    names = (name_pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True))
+    # An image that is in none of them is reported by whoever reads it, under a path that shows where it was sought.
+    return tuple(file_of_name.get(name, folder / folders / name) for name in names)
+
+
+def _list_files(folder: Path, folders: str) -> dict[str, Path]:
+    """Name -> file of everything in the folders that a pattern with * matches."""
+    found: dict[str, Path] = {}
+    for directory in sorted(path for path in folder.glob(folders) if path.is_dir()):
+        for file in directory.iterdir():
+            if file.name in found and file.is_file():
+                raise TableError(f"{file}: also stands in {found[file.name].parent}; which one is meant is unclear")
+            found[file.name] = file
+    if not found:
+        raise TableError(f"{folder / folders}: no such folder with files in it (path_pattern)")
+    return found

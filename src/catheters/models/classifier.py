@@ -14,7 +14,9 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, head: LinearHead | AttentionHeads, mean: float, std: float) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: LinearHead | AttentionHeads, mean: float, std: float, origin: str
+    ) -> None:
         """Put the parts together.
 
         Args:
@@ -22,10 +24,12 @@ class Classifier(nn.Module):
             head: features -> (B, K).
             mean: grey mean of the data set's images, in 0..1.
             std: their standard deviation, in 0..1.
+            origin: a line on where the weights are from.
         """
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.origin = origin
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -44,7 +48,7 @@ def create_classifier(settings: Settings, mean: float, std: float) -> Classifier
         UserError: see `create_backbone`.
     """
     is_pooled = settings.classifier == "linear"
-    backbone = create_backbone(settings.backbone_model, settings.pretrained, settings.image_size, is_pooled=is_pooled)
+    backbone, origin = create_backbone(settings, is_pooled=is_pooled)
     num_features = backbone.head_hidden_size if is_pooled else backbone.num_features
     assert isinstance(num_features, int), "timm's models say how many features they give"
     if is_pooled:
@@ -53,4 +57,4 @@ def create_classifier(settings: Settings, mean: float, std: float) -> Classifier
         column_of = {label: column for column, label in enumerate(settings.label_columns)}
         groups = settings.heads.values() or (settings.label_columns,)
         head = AttentionHeads(num_features, [[column_of[label] for label in labels] for labels in groups])
-    return Classifier(backbone, head, mean, std)
+    return Classifier(backbone, head, mean, std, origin)

@@ -81,6 +81,10 @@ class AttentionHeads(nn.Module):
         logits = [output(hidden[head]) for head, output in enumerate(self.outputs)]
         return torch.cat(logits, dim=1)[:, self.order]
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are biases although their shape does not show it; timm's name for the question."""
+        return {"hidden_bias"}
+
     def attention_maps(self, features: Tensor) -> Tensor:
         """Where each head looks: (B, C, h, w) -> (B, G, h, w), in 0..1."""
         maps: Tensor = self.attention(features)

@@ -1,6 +1,7 @@
 """`best.pt`: all that is needed to predict, in a file that `torch.load(weights_only=True)` reads."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,18 +21,14 @@ def package_versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
-def save_checkpoint(
-    file: Path, model: Classifier, settings: Settings, *, fold: int, epoch: int, macro_auc: float
-) -> None:
+def save_checkpoint(file: Path, model: Classifier, settings: Settings, scores: Mapping[str, float]) -> None:
     """Write weights, settings, labels, preprocessing, score and versions; the file is whole or absent.
 
     Args:
         file: the `.pt` to write.
         model: the trained classifier.
         settings: the run's settings.
-        fold: validation fold.
-        epoch: epochs trained, from 1.
-        macro_auc: score on the validation fold.
+        scores: `epoch`, how many were trained; `fold` and `macro_auc` of a validated model, `seed` of another.
     """
     content = {
         "model": {name: value.cpu() for name, value in model.state_dict().items()},  # any machine can load it
@@ -43,9 +40,7 @@ def save_checkpoint(
             "mean": float(model.mean),
             "std": float(model.std),
         },
-        "fold": fold,
-        "epoch": epoch,
-        "macro_auc": macro_auc,
+        **scores,
         "versions": package_versions(),
     }
     write_whole(file, lambda part: torch.save(content, part))

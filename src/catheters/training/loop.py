@@ -13,7 +13,7 @@ import torch
 from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.training.extension import PRIORITY_EDITOR, Extension
-from pytorch_pfn_extras.training.extensions import LogReport
+from pytorch_pfn_extras.training.extensions import LogReport, observe_value
 from torch import Tensor, nn
 
 from catheters.data.loader import Loader
@@ -23,10 +23,10 @@ from catheters.models.classifier import create_classifier
 from catheters.progress import track
 from catheters.settings import Settings
 from catheters.training.checkpoint import save_checkpoint
-from catheters.training.losses import create_loss
-from catheters.training.optimizers import create_optimizer
-from catheters.training.schedules import create_schedule
-from catheters.training.step import TrainStep, amp_dtype, autocast, choose_device
+from catheters.training.step import TrainStep, autocast, choose_device
+
+CHECK_EVERY = 50
+"""Batches after which the losses are looked at: reading each one at once would make a GPU wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,33 +59,27 @@ def train_fold(
         mean: grey mean of the images, in 0..1.
         std: their standard deviation, in 0..1.
         folder: gets `best.pt` and `log.json`.
+
+    Raises:
+        UserError: the loss is NaN or infinite; what the folder holds is kept.
     """
-    device = choose_device(settings.device)
-    torch.manual_seed(int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0]))
-    model = create_classifier(settings, mean, std).to(device)
-    loss_func = create_loss(settings).to(device)
-    optimizer = create_optimizer(settings, model.parameters())
-    schedule = create_schedule(settings, optimizer, len(train_loader))
-    step = TrainStep(model, loss_func, optimizer, schedule, device, amp_dtype(settings, device))
+    seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
+    step = _create_step(settings, seed, len(train_loader), mean, std)
 
     def save_best(epoch: int, macro_auc: float) -> None:
-        save_checkpoint(folder / "best.pt", model, settings, fold=fold, epoch=epoch, macro_auc=macro_auc)
+        scores = {"fold": fold, "epoch": epoch, "macro_auc": macro_auc}
+        save_checkpoint(folder / "best.pt", step.scored_model, settings, scores)
+        if step.ema is not None:
+            save_checkpoint(folder / "best_raw.pt", step.model, settings, scores)
 
     validation = Validation(step, valid_loader, settings.label_columns, save_best)
-    log = LogReport(filename="log.json", postprocess=_null_for_nan)
-    manager = ExtensionsManager(
-        model,
-        optimizer,
-        settings.num_epochs,
-        iters_per_epoch=len(train_loader),
-        extensions=[validation, log],
-        out_dir=str(folder),
-    )
+    manager, log = _create_manager(settings, step, len(train_loader), folder, [validation])
     for epoch in range(1, settings.num_epochs + 1):
         started = time.perf_counter()
         what = f"fold {fold} epoch {epoch}/{settings.num_epochs}"
         train_epoch(train_loader, step, manager, what)  # the manager runs the validation after the last batch
-        _print_epoch(what, log.log[-1], validation, time.perf_counter() - started)
+        step.schedule.end_epoch(validation.macro_auc)
+        _print_epoch(what, log.log[-1], time.perf_counter() - started, is_best=validation.best_epoch == epoch)
         if settings.early_stop and epoch - validation.best_epoch >= settings.early_stop:
             print(f"fold {fold}: no better macro AUC in {settings.early_stop} epochs, stopped early")
             break
@@ -98,6 +92,53 @@ def train_fold(
     )
 
 
+def train_on_all(settings: Settings, train_loader: Loader, mean: float, std: float, folder: Path) -> None:
+    """Train every epoch without validation and keep the last weights.
+
+    Args:
+        settings: the run's settings, with the seed of this model.
+        train_loader: batches of all images, shuffled.
+        mean: grey mean of the images, in 0..1.
+        std: their standard deviation, in 0..1.
+        folder: gets `final.pt` and `log.json`.
+
+    Raises:
+        UserError: the loss is NaN or infinite.
+    """
+    step = _create_step(settings, settings.seed, len(train_loader), mean, std)
+    manager, log = _create_manager(settings, step, len(train_loader), folder, [])
+    for epoch in range(1, settings.num_epochs + 1):
+        started = time.perf_counter()
+        what = f"seed {settings.seed} epoch {epoch}/{settings.num_epochs}"
+        train_epoch(train_loader, step, manager, what)
+        _print_epoch(what, log.log[-1], time.perf_counter() - started, is_best=False)
+    scores = {"seed": settings.seed, "epoch": settings.num_epochs}
+    if step.ema is not None:
+        save_checkpoint(folder / "final_raw.pt", step.model, settings, scores)
+    save_checkpoint(folder / "final.pt", step.scored_model, settings, scores)
+
+
+def _create_step(settings: Settings, seed: int, num_batches: int, mean: float, std: float) -> TrainStep:
+    device = choose_device(settings.device)
+    torch.manual_seed(seed)
+    return TrainStep(settings, create_classifier(settings, mean, std).to(device), num_batches, device)
+
+
+def _create_manager(
+    settings: Settings, step: TrainStep, num_batches: int, folder: Path, extensions: Sequence[Extension]
+) -> tuple[ExtensionsManager, LogReport]:
+    log = LogReport(filename="log.json", postprocess=_null_for_nan)
+    manager = ExtensionsManager(
+        step.model,
+        step.optimizer,
+        settings.num_epochs,
+        iters_per_epoch=num_batches,
+        extensions=[*extensions, observe_value("lr", lambda _: step.learning_rate), log],
+        out_dir=str(folder),
+    )
+    return manager, log
+
+
 class Batches(Protocol):
     """What an epoch goes through: a number of ((B, 1, H, W) uint8, (B, K) float32) batches."""
 
@@ -107,11 +148,35 @@ class Batches(Protocol):
 
 
 def train_epoch(loader: Batches, step: TrainStep, manager: ExtensionsManager, what: str) -> None:
-    """One pass over the batches of `loader`; `what` names it beside the progress bar."""
+    """One pass over the batches of `loader`; `what` names it beside the progress bar.
+
+    Raises:
+        UserError: a loss is NaN or infinite.
+    """
     step.model.train()
-    for images, targets in track(loader, what, len(loader), unit="batch", leave=False):
+    unchecked: list[tuple[float, Tensor]] = []  # learning rate and loss of each batch since the last look
+    for number, (images, targets) in enumerate(track(loader, what, len(loader), unit="batch", leave=False), start=1):
         with manager.run_iteration():
-            report({"train/loss": step(images, targets)})
+            learning_rate = step.learning_rate
+            loss = step(images, targets)
+            report({"train/loss": loss})
+            unchecked.append((learning_rate, loss))
+            if len(unchecked) == CHECK_EVERY or number == len(loader):
+                _check_losses(unchecked, number - len(unchecked), what, manager.out)
+                unchecked = []
+
+
+def _check_losses(losses: Sequence[tuple[float, Tensor]], num_before: int, what: str, folder: str) -> None:
+    is_finite = torch.isfinite(torch.stack([loss for _, loss in losses])).tolist()
+    if all(is_finite):
+        return
+    first = is_finite.index(False)
+    learning_rate, loss = losses[first]
+    raise UserError(
+        f"{what}, iteration {num_before + first + 1}: the training loss is {float(loss)} (learning rate "
+        f"{learning_rate:.2e}); lower init_lr or warmup_multiplier, set clip_grad_norm, or set use_amp=False; "
+        f"checkpoints of earlier epochs are kept in {folder}"
+    )
 
 
 class Validation(Extension):
@@ -140,34 +205,41 @@ class Validation(Extension):
         self._loader = loader
         self._label_columns = label_columns
         self._save_best = save_best
+        self.macro_auc = math.nan
         self.best_epoch = 0
         self.best_macro_auc = -math.inf
         self.best_probabilities: npt.NDArray[np.float32]
 
     def __call__(self, manager: Any) -> None:
-        """Report `val/loss`, `val/macro_auc`, `val/auc/<label>` and `lr`.
+        """Report `val/loss`, `val/macro_auc` and `val/auc/<label>`; `val/raw/...` of the weights behind averaged ones.
 
         Raises:
             UserError: the loss is NaN or infinite; the best checkpoint so far is kept.
         """
-        logits, targets = predict(self._step.model, self._loader, self._step.device, self._step.dtype)
+        if self._step.ema is not None:
+            self._score(self._step.model, "val/raw", manager)
+        self.macro_auc, probabilities = self._score(self._step.scored_model, "val", manager)
+        if self.macro_auc > self.best_macro_auc:
+            self.best_epoch = manager.epoch
+            self.best_macro_auc = self.macro_auc
+            self.best_probabilities = probabilities
+            self._save_best(manager.epoch, self.macro_auc)
+
+    def _score(self, model: nn.Module, prefix: str, manager: Any) -> tuple[float, npt.NDArray[np.float32]]:
+        logits, targets = predict(model, self._loader, self._step.device, self._step.dtype)
         loss = float(self._step.loss_func(logits, targets.to(logits.device)))
-        learning_rate = self._step.schedule.get_last_lr()[0]
         if not math.isfinite(loss):
             raise UserError(
                 f"{manager.out}: the validation loss is {loss} after epoch {manager.epoch} (learning rate "
-                f"{learning_rate:.2e}); lower init_lr or warmup_multiplier, or set use_amp=False"
+                f"{self._step.learning_rate:.2e}); lower init_lr or warmup_multiplier, or set use_amp=False; "
+                "checkpoints of earlier epochs are kept"
             )
-        probabilities = torch.sigmoid(logits).cpu().numpy()
+        probabilities: npt.NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
         metrics = score_labels(targets.numpy().astype(np.uint8), probabilities, self._label_columns)
         macro_auc = macro_mean([metric.roc_auc for metric in metrics])
-        report({"val/loss": loss, "val/macro_auc": macro_auc, "lr": learning_rate})
-        report({f"val/auc/{metric.label}": metric.roc_auc for metric in metrics})
-        if macro_auc > self.best_macro_auc:
-            self.best_epoch = manager.epoch
-            self.best_macro_auc = macro_auc
-            self.best_probabilities = probabilities
-            self._save_best(manager.epoch, macro_auc)
+        report({f"{prefix}/loss": loss, f"{prefix}/macro_auc": macro_auc})
+        report({f"{prefix}/auc/{metric.label}": metric.roc_auc for metric in metrics})
+        return macro_auc, probabilities
 
 
 @torch.inference_mode()
@@ -193,10 +265,11 @@ def _null_for_nan(entry: Any) -> None:
     entry.update({key: None for key, value in entry.items() if math.isnan(value)})
 
 
-def _print_epoch(what: str, entry: Any, validation: Validation, seconds: float) -> None:
-    mark = "  best so far" if validation.best_epoch == entry["epoch"] else ""
-    print(
-        f"{what}  loss {entry['train/loss']:.4f}  val loss {entry['val/loss']:.4f}  "
-        f"macro AUC {entry['val/macro_auc']:.4f}  lr {entry['lr']:.2e}  {seconds:.0f} s{mark}",
-        flush=True,
-    )
+def _print_epoch(what: str, entry: Any, seconds: float, *, is_best: bool) -> None:
+    parts = [what, f"loss {entry['train/loss']:.4f}"]
+    if "val/loss" in entry:
+        parts += [f"val loss {entry['val/loss']:.4f}", f"macro AUC {entry['val/macro_auc']:.4f}"]
+    if "val/raw/macro_auc" in entry:
+        parts.append(f"(raw weights {entry['val/raw/macro_auc']:.4f})")
+    parts += [f"lr {entry['lr']:.2e}", f"{seconds:.0f} s"]
+    print("  ".join([*parts, "best so far"] if is_best else parts), flush=True)

@@ -1,29 +1,54 @@
-"""Optimizers."""
+"""Optimizers: those of timm's factory, with parameter groups for weight decay and layer-wise rates."""
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 
-from catheters.errors import look_up
+from catheters.errors import SettingsError, one_line, unknown_name
+from catheters.models.classifier import Classifier
 from catheters.settings import Settings
 
-OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
-    "Adam": torch.optim.Adam,
-    "AdamW": torch.optim.AdamW,
-}
 
+def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, of the model's parameters, at `init_lr`.
 
-def check_optimizer(settings: Settings) -> None:
-    """Raise a SettingsError unless there is an optimizer of the name that the settings give."""
-    look_up(OPTIMIZERS, settings.optimizer, "optimizer")
-
-
-def create_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, at `init_lr`.
+    Norms and biases get no weight decay. With `layer_decay` d, a parameter of the backbone that timm counts n layers
+    below the backbone's last learns at `init_lr` d^n, the head at `init_lr`.
 
     Raises:
-        SettingsError: no such optimizer.
+        SettingsError: no such optimizer, or a parameter that it does not take.
     """
-    optimizer_class = look_up(OPTIMIZERS, settings.optimizer, "optimizer")
-    return optimizer_class(parameters, lr=settings.init_lr, weight_decay=settings.weight_decay)
+    known = list_optimizers()
+    if settings.optimizer.lower() not in known:
+        raise SettingsError(f"optimizer: {unknown_name(settings.optimizer, 'an optimizer of timm', known)}")
+    groups = _group_parameters(model, settings)
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            groups, settings.optimizer, lr=settings.init_lr, **settings.optimizer_params
+        )
+    except (TypeError, ValueError, AssertionError, ImportError) as error:
+        raise SettingsError(
+            f"optimizer={settings.optimizer}, optimizer_params={settings.optimizer_params}: {one_line(error)}"
+        ) from error
+    return optimizer
+
+
+def _group_parameters(model: Classifier, settings: Settings) -> list[dict[str, Any]]:
+    """Groups of parameters with their `weight_decay` and `lr`."""
+    # What the parts themselves ask to leave alone, such as position embeddings.
+    of_backbone: set[str] = getattr(model.backbone, "no_weight_decay", set)()
+    of_head: set[str] = getattr(model.head, "no_weight_decay", set)()
+    groups: list[dict[str, Any]]
+    if settings.layer_decay is None:
+        exempt = {f"backbone.{name}" for name in of_backbone} | {f"head.{name}" for name in of_head}
+        groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=exempt)
+    else:
+        groups = param_groups_layer_decay(
+            model.backbone, settings.weight_decay, of_backbone, layer_decay=settings.layer_decay
+        )
+        groups += param_groups_weight_decay(model.head, settings.weight_decay, no_weight_decay_list=of_head)
+    for group in groups:
+        # timm's own schedulers apply the scale at each step; a rate of its own in each group needs nothing further.
+        group["lr"] = settings.init_lr * group.pop("lr_scale", 1.0)
+    return groups

@@ -13,7 +13,7 @@ from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import package_versions
 from catheters.training.step import choose_device, device_name
 
-MAY_CHANGE = ("folds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder")
+MAY_CHANGE = ("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder")
 """Settings that may differ when a run goes on: where it runs and how fast, not what it computes, although another kind
 of device rounds otherwise."""
 

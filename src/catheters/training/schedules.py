@@ -1,75 +1,157 @@
-"""Learning rate schedules, stepped once an iteration."""
+"""Learning rate schedules.
+
+A schedule is a pure function from the iteration to the rate, and a line in `SCHEDULES`. An iteration is one step of the
+optimizer.
+"""
 
 import math
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from warmup_scheduler import GradualWarmupScheduler
 
+from catheters.errors import look_up
 from catheters.settings import Settings
 
 # The gradient scaler may skip the first optimizer steps while it looks for its scale; the schedule goes on.
 warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
 
 
-class WarmupCosine(GradualWarmupScheduler):  # type: ignore[misc]  # the package has no types
-    """Linear warm-up by warmup-scheduler, then a cosine that starts exactly at the peak.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The lengths of a schedule's parts, in iterations, and its rates.
 
-    warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a rate above the peak, and starts at rate
-    0 where the multiplier is 1. Here the cosine is computed in closed form from the iteration (Loshchilov and Hutter
-    2017, "SGDR", eq. 5), and such a warm-up starts at one step's worth of the peak.
+    Attributes:
+        num_warmup_steps: warm-up, from `init_lr` to `peak_lr`.
+        num_cosine_steps: the one cosine, from `peak_lr` to `min_lr`.
+        num_restart_steps: each of the cosines with restarts.
+        num_steps: the whole run.
+        init_lr: the rate that warm-up starts from.
+        peak_lr: the rate that it ends at.
+        min_lr: the lowest rate after it.
     """
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        *,
-        num_warmup_steps: int,
-        num_cosine_steps: int,
-        restarts: bool,
-        multiplier: float,
-        min_lr: float,
-    ) -> None:
+    num_warmup_steps: int
+    num_cosine_steps: int
+    num_restart_steps: int
+    num_steps: int
+    init_lr: float
+    peak_lr: float
+    min_lr: float
+
+
+def cosine(plan: Plan, iteration: int) -> float:
+    """Down once, then `min_lr`: Loshchilov and Hutter 2017, "SGDR", eq. 5, without restarts."""
+    return _half_cosine(plan.peak_lr, plan.min_lr, min(iteration / max(plan.num_cosine_steps, 1), 1.0))
+
+
+def cosine_restarts(plan: Plan, iteration: int) -> float:
+    """Down again and again: "SGDR", eq. 5, every cosine as long as the first."""
+    return _half_cosine(plan.peak_lr, plan.min_lr, iteration % plan.num_restart_steps / plan.num_restart_steps)
+
+
+def one_cycle(plan: Plan, iteration: int) -> float:
+    """The way down of one_cycle, to `min_lr` in the run's last iteration."""
+    num_steps_down = max(plan.num_steps - plan.num_warmup_steps, 1)
+    return _half_cosine(plan.peak_lr, plan.min_lr, min((iteration + 1) / num_steps_down, 1.0))
+
+
+def constant(plan: Plan, iteration: int) -> float:
+    """The peak."""
+    return plan.peak_lr
+
+
+SCHEDULES: Mapping[str, Callable[[Plan, int], float]] = {
+    "cosine": cosine,
+    "cosine_restarts": cosine_restarts,
+    "one_cycle": one_cycle,
+    "constant": constant,
+    "plateau": constant,  # and lower after epochs without a better score
+}
+"""Name -> the rate at an iteration, which counts from 0 after the end of warm-up."""
+
+
+class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has no types
+    """Linear warm-up by warmup-scheduler, then one of `SCHEDULES`, exactly from the peak on.
+
+    warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a rate above the peak, and starts at rate
+    0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such a warm-up
+    starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin 2018,
+    "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
+
+    Parameter groups whose initial rate is not the plan's get every rate in proportion.
+    """
+
+    def __init__(self, name: str, optimizer: torch.optim.Optimizer, plan: Plan, plateau: Mapping[str, Any]) -> None:
         """Schedule an optimizer whose rates are the initial ones.
 
         Args:
+            name: one of `SCHEDULES`.
             optimizer: what to schedule.
-            num_warmup_steps: iterations of warm-up; 0: the cosine starts at the initial rate.
-            num_cosine_steps: iterations of the cosine, from the peak to the end.
-            restarts: whether the cosine then starts anew, again and again; else the rate stays.
-            multiplier: peak over initial rate; 1: warm-up runs from almost 0 to the initial rate.
-            min_lr: rate that the cosine ends with.
+            plan: lengths and rates.
+            plateau: `patience` and `factor` of torch's ReduceLROnPlateau.
+
+        Raises:
+            SettingsError: no such schedule.
         """
-        self.num_warmup_steps = num_warmup_steps
-        self.num_cosine_steps = num_cosine_steps
-        self.restarts = restarts
-        self.min_lr = min_lr
-        super().__init__(optimizer, multiplier if num_warmup_steps else 1.0, num_warmup_steps)
+        self._rate = look_up(SCHEDULES, name, "schedule")
+        self._is_one_cycle = name == "one_cycle"
+        self._is_plateau = name == "plateau"
+        self._plan = plan
+        self._scales = [group["lr"] / plan.init_lr for group in optimizer.param_groups]
+        super().__init__(optimizer, plan.peak_lr / plan.init_lr, plan.num_warmup_steps)
+        # A score counts as better as early stopping counts it: by any amount.
+        self._plateau = ReduceLROnPlateau(
+            optimizer, mode="max", threshold=0.0, min_lr=self._of_groups(plan.min_lr), eps=0.0, **plateau
+        )
 
     def get_lr(self) -> list[float]:
         """The rates of the coming iteration, one a parameter group."""
         iteration = self.last_epoch  # torch's name for the number of steps taken
-        if iteration < self.num_warmup_steps:
+        num_warmup_steps = self._plan.num_warmup_steps
+        if iteration < num_warmup_steps:
+            if self._is_one_cycle:
+                progress = iteration / max(num_warmup_steps - 1, 1)
+                return self._of_groups(_half_cosine(self._plan.init_lr, self._plan.peak_lr, progress))
             if self.multiplier > 1:
                 rates: list[float] = super().get_lr()
                 return rates
-            fraction = (iteration + 1) / (self.num_warmup_steps + 1)
-            return [base_lr * fraction for base_lr in self.base_lrs]
-        progress = (iteration - self.num_warmup_steps) / max(self.num_cosine_steps, 1)
-        progress = progress % 1.0 if self.restarts else min(progress, 1.0)
-        return [
-            self.min_lr + (base_lr * self.multiplier - self.min_lr) * (1 + math.cos(math.pi * progress)) / 2
-            for base_lr in self.base_lrs
-        ]
+            return self._of_groups(self._plan.peak_lr * (iteration + 1) / (num_warmup_steps + 1))
+        if self._is_plateau and iteration > num_warmup_steps:
+            return [group["lr"] for group in self.optimizer.param_groups]
+        return self._of_groups(self._rate(self._plan, iteration - num_warmup_steps))
+
+    def end_epoch(self, score: float) -> None:
+        """Let "plateau" know the epoch's score, higher being better; the others go by iterations alone."""
+        if self._is_plateau and self.last_epoch >= self._plan.num_warmup_steps:
+            self._plateau.step(score)
+
+    def _of_groups(self, rate: float) -> list[float]:
+        return [rate * scale for scale in self._scales]
 
 
-def create_schedule(settings: Settings, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> WarmupCosine:
-    """Warm-up, then cosine, with restarts or without, over the epochs that the settings give."""
-    return WarmupCosine(
-        optimizer,
+def create_schedule(settings: Settings, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> Schedule:
+    """The schedule that the settings name, for epochs of so many optimizer steps.
+
+    Raises:
+        SettingsError: no such schedule.
+    """
+    plan = Plan(
         num_warmup_steps=settings.warmup_epochs * iters_per_epoch,
-        num_cosine_steps=(settings.restart_epochs or settings.cosine_epochs) * iters_per_epoch,
-        restarts=settings.restart_epochs > 0,
-        multiplier=settings.warmup_multiplier,
+        num_cosine_steps=settings.cosine_epochs * iters_per_epoch,
+        num_restart_steps=settings.restart_epochs * iters_per_epoch,
+        num_steps=settings.num_epochs * iters_per_epoch,
+        init_lr=settings.init_lr,
+        peak_lr=settings.peak_lr,
         min_lr=settings.min_lr,
     )
+    plateau = {"patience": settings.plateau_patience, "factor": settings.plateau_factor}
+    return Schedule(settings.schedule, optimizer, plan, plateau)
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

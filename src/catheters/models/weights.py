@@ -1,0 +1,109 @@
+"""Weights from a file into a backbone: ours, timm's, or another program's."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from timm.models import adapt_input_conv, load_state_dict
+from torch import Tensor, nn
+
+from catheters.errors import UserError, one_line
+
+RGB_CHANS = 3
+NAMES_SHOWN = 4
+"""Tensors of a file that are named when they are not taken; the rest is counted."""
+
+
+def load_weights(backbone: nn.Module, name: str, file: str) -> str:
+    """Fill a backbone from a file that has all its tensors, under whatever prefix, and say what was taken.
+
+    `best.pt` of any run will do, and files of other programs: a state dict by itself or under "state_dict" or "model",
+    names with a prefix such as "model." or "module.", a classifier of another size, an RGB stem.
+
+    Args:
+        backbone: a timm model of one input channel without its classifier.
+        name: timm's name of it, for messages.
+        file: a .pth, .pt or .safetensors file.
+
+    Returns:
+        A line that says how many tensors were taken and which were not.
+
+    Raises:
+        UserError: not a file of weights, or one tensor of the backbone is not in it: it is of another architecture.
+            timm's own loading would take what fits and leave the rest random.
+    """
+    weights = _read(file)
+    wanted = backbone.state_dict()
+    prefix = _find_prefix(weights, wanted)
+    config = backbone.pretrained_cfg
+    assert isinstance(config, dict), "timm's models carry their configuration"
+    stems = {f"{prefix}{stem}.weight" for stem in _names(config.get("first_conv"))}
+    taken = {}
+    wrong = []
+    for key, value in wanted.items():
+        weight = weights.get(prefix + key)
+        if weight is not None and prefix + key in stems and weight.shape[1] == RGB_CHANS > value.shape[1]:
+            weight = adapt_input_conv(value.shape[1], weight)
+        if weight is None:
+            wrong.append(f"{key} is missing")
+        elif weight.shape != value.shape:
+            wrong.append(f"{key} is {tuple(weight.shape)}, the model's {tuple(value.shape)}")
+        else:
+            taken[key] = weight
+    left = [key for key in weights if key.removeprefix(prefix) not in taken or not key.startswith(prefix)]
+    # A larger model of the same kind has all tensors of a smaller one. What else stands in the file is a head's.
+    modules = {key.partition(".")[0] for key in wanted}
+    classifiers = tuple(f"{classifier}." for classifier in _names(config.get("classifier")))
+    inner = [key.removeprefix(prefix) for key in left if key.startswith(prefix)]
+    wrong += [
+        f"{key} is not the model's"
+        for key in inner
+        if key.partition(".")[0] in modules and key not in wanted and not key.startswith(classifiers)
+    ]
+    if wrong:
+        raise UserError(
+            f"pretrained={file}: not weights of {name}: {len(wrong)} tensors differ from its {len(wanted)}; {wrong[0]}"
+        )
+    backbone.load_state_dict(taken)
+    line = f"{name}: {len(taken)} of its {len(wanted)} tensors taken from {file}"
+    if not left:
+        return f"{line}, which has no others"
+    more = f" and {len(left) - NAMES_SHOWN} more" if len(left) > NAMES_SHOWN else ""
+    return f"{line}; not taken: {', '.join(left[:NAMES_SHOWN])}{more}"
+
+
+def _read(file: str) -> dict[str, Tensor]:
+    if not Path(file).is_file():
+        raise UserError(f"pretrained={file}: no such file; best.pt of a run, a .pth or a .safetensors file is expected")
+    try:
+        weights = load_state_dict(file, weights_only=True)
+    except (
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
+        raise UserError(f"pretrained={file}: not a file of weights ({one_line(error).partition('. ')[0]})") from error
+    tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise UserError(
+            f"pretrained={file}: no weights by name in it; a state dict is expected, by itself, under 'state_dict' or "
+            f"under 'model'; it has: {', '.join(map(str, list(weights)[:NAMES_SHOWN]))}"
+        )
+    return tensors
+
+
+def _find_prefix(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """What stands before the names of the backbone's tensors in the file: the prefix that fits most of them."""
+    first = next(iter(wanted))
+    prefixes = [key.removesuffix(first) for key in weights if key.endswith(first)]
+    return max(prefixes, key=lambda prefix: sum(prefix + key in weights for key in wanted), default="")
+
+
+def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """timm's configurations name one layer, several, or none."""
+    return (value,) if isinstance(value, str) else tuple(value or ())

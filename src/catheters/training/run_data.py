@@ -1,0 +1,164 @@
+"""What a run learns from: the images of its folds, checked, and the batches of them."""
+
+import hashlib
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from catheters.data.augment import Augmentation
+from catheters.data.cache import ImageCache, open_cache
+from catheters.data.folds import assign_folds
+from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, Loader, create_loader
+from catheters.data.table import LabelTable, read_label_table
+from catheters.errors import UserError
+from catheters.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The images of a run, readable ones only.
+
+    Attributes:
+        table: N images with their labels.
+        rows: (N,) their rows in the cache.
+        cache: the image cache.
+        folds: (N,) the fold of each image.
+    """
+
+    table: LabelTable
+    rows: npt.NDArray[np.intp]
+    cache: ImageCache
+    folds: npt.NDArray[np.int8]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of pixels, ids, labels and folds."""
+        digest = hashlib.sha256(self.cache.pixels_hash.encode())
+        digest.update("\n".join(self.table.uids.tolist()).encode())
+        digest.update(self.table.labels.tobytes())
+        digest.update(self.folds.tobytes())
+        return digest.hexdigest()
+
+
+def load_data(settings: Settings) -> RunData:
+    """Label table, cache and folds; images that the cache could not read are left out.
+
+    Raises:
+        UserError: see `read_label_table`, `open_cache`, `assign_folds`.
+    """
+    table = read_label_table(settings)
+    cache = open_cache(settings.cache_file, table)
+    # Folds are dealt before unreadable images are left out: mending one of them moves no other image.
+    folds = _choose_folds(settings, table)
+    is_kept = np.array([uid not in cache.failed for uid in table.uids.tolist()])
+    if cache.failed:
+        print(f"warning: {len(cache.failed)} images that could not be read are left out", file=sys.stderr)
+    if settings.debug:
+        is_kept &= _choose_for_trial(settings, table.patient_ids, folds)
+        print(
+            f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients"
+        )
+    rows = np.flatnonzero(is_kept)
+    return RunData(table=table.take(rows), rows=rows, cache=cache, folds=folds[rows])
+
+
+def _choose_folds(settings: Settings, table: LabelTable) -> npt.NDArray[np.int8]:
+    if settings.all_data:
+        return np.zeros(len(table), dtype=np.int8)
+    if table.folds is not None:
+        return table.folds
+    return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed)
+
+
+def _choose_for_trial(
+    settings: Settings, patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int8]
+) -> npt.NDArray[np.bool_]:
+    """(N,) whether each image is one of a trial's: of every fold the same part of the patients, at least one."""
+    rng = np.random.default_rng(settings.seed)
+    chosen: list[str] = []
+    for fold in np.unique(folds):
+        patients = rng.permutation(np.unique(patient_ids[folds == fold]))
+        chosen += patients[: math.ceil(settings.debug_fraction * len(patients))].tolist()
+    return np.isin(patient_ids, chosen)
+
+
+def check_positives(settings: Settings, data: RunData) -> None:
+    """Warn of labels that a fold cannot train or score; refuse a fold that can score none."""
+    labels = data.table.labels
+    if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
+        raise UserError(f"{settings.label_table}: no label has both positives and negatives; there is nothing to learn")
+    if settings.all_data:
+        return
+    for fold in settings.folds_to_train:
+        is_valid = data.folds == fold
+        if not is_valid.any():
+            raise UserError(f"fold {fold} has no readable image; run preproc_npy.py or set a smaller num_folds")
+        positives = labels[is_valid].sum(axis=0)
+        is_scorable = (positives > 0) & (positives < is_valid.sum())
+        if not is_scorable.any():
+            raise UserError(
+                f"fold {fold}: no label has both positives and negatives among its {is_valid.sum()} images, so no "
+                "epoch can be scored; set a smaller num_folds"
+            )
+        lines = [
+            f"fold {fold}: '{settings.label_columns[k]}' has {positives[k]} positives in {is_valid.sum()} validation "
+            "images: its AUC is undefined (NaN) and left out of the mean"
+            for k in np.flatnonzero(~is_scorable)
+        ]
+        lines += [
+            f"fold {fold}: '{settings.label_columns[k]}' has no positive in the training images: it cannot be learnt"
+            for k in np.flatnonzero(labels[~is_valid].sum(axis=0) == 0)
+        ]
+        for line in lines:
+            print(f"warning: {line}", file=sys.stderr)
+
+
+def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
+    """The images of the other folds, augmented, and the validation images of this fold, as they are."""
+    is_valid = data.folds == fold
+    augmentation = Augmentation(settings.train_transforms, settings.image_size)
+    return _samples(settings, data, ~is_valid, augmentation), _samples(settings, data, is_valid, None)
+
+
+def _samples(
+    settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_], augmentation: Augmentation | None
+) -> CachedRadiographs:
+    return CachedRadiographs(
+        settings.cache_file,
+        data.rows[is_chosen],
+        data.table.uids[is_chosen],
+        data.table.labels[is_chosen],
+        augmentation,
+        settings.seed,
+    )
+
+
+def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
+    """Every image, augmented."""
+    augmentation = Augmentation(settings.train_transforms, settings.image_size)
+    return _samples(settings, data, np.full(len(data.rows), True), augmentation)
+
+
+def create_train_loader(settings: Settings, samples: CachedRadiographs, device: torch.device) -> Loader:
+    """Shuffled batches, as many an epoch as make whole optimizer steps.
+
+    Raises:
+        UserError: there are fewer images than one step takes.
+    """
+    if settings.accumulation_steps > 1 and len(samples) < settings.batch_size * settings.accumulation_steps:
+        raise UserError(
+            f"batch_size={settings.batch_size} times accumulation_steps={settings.accumulation_steps} is more than the "
+            f"{len(samples)} training images; lower one of them"
+        )
+    batches = EpochBatches(len(samples), settings.batch_size, settings.seed, settings.accumulation_steps)
+    return create_loader(samples, batches, settings.num_workers, device)
+
+
+def create_valid_loader(settings: Settings, samples: CachedRadiographs, device: torch.device) -> Loader:
+    """Batches in order, of every image once."""
+    batches = BatchesInOrder(len(samples), settings.valid_batch_size or 2 * settings.batch_size)
+    return create_loader(samples, batches, settings.num_workers, device)

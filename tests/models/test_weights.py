@@ -1,0 +1,119 @@
+"""Weights from a file: timm's, ours and other programs'; what is taken is said, what does not fit is refused."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from catheters.errors import UserError
+from catheters.labels import RANZCR_HEADS
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.training.checkpoint import save_checkpoint
+from tests.models.test_backbone import FAMILIES, create
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file(tmp_path: Path, suffix: str) -> None:
+    """RGB ImageNet-like weights: the stem is summed over colours, the classifier dropped, the rest taken as it is."""
+    source = timm.create_model("test_resnet", num_classes=7)
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(source.state_dict(), file)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(source.state_dict(), file)
+    backbone = create("test_resnet", str(file), 64)
+    expected = source.state_dict()
+    taken = backbone.state_dict()
+    stem = next(name for name, value in expected.items() if value.ndim == 4)
+    assert expected[stem].shape[1] == 3
+    for name, value in taken.items():
+        if name == stem:
+            assert torch.allclose(value, expected[name].sum(dim=1, keepdim=True), atol=1e-6)
+        else:
+            assert torch.equal(value, expected[name]), name
+
+
+def test_wrong_weight_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        create("test_resnet", str(tmp_path / "absent.pth"), 64)
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match=r"text\.pth: not a file of weights"):
+        create("test_resnet", str(tmp_path / "text.pth"), 64)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_best_pt_into_single_and_multi_head(settings: Settings, tmp_path: Path, name: str) -> None:
+    """Pretraining on other labels, then both kinds of classifier: the whole backbone, and nothing of the head."""
+    other = dataclasses.replace(settings, backbone_model=name, label_columns=("Mass", "Nodule"), image_size=64)
+    torch.manual_seed(1)
+    source = create_classifier(other, 0.4, 0.2)
+    save_checkpoint(tmp_path / "best.pt", source, other, {"fold": 0, "epoch": 1, "macro_auc": 0.5})
+    expected = source.backbone.state_dict()
+    settings = dataclasses.replace(
+        settings, backbone_model=name, pretrained=str(tmp_path / "best.pt"), heads=dict(RANZCR_HEADS)
+    )
+    torch.manual_seed(2)
+    for classifier in ("linear", "attention"):
+        model = create_classifier(dataclasses.replace(settings, classifier=classifier), 0.5, 0.25)
+        for key, value in model.backbone.state_dict().items():
+            assert torch.equal(value, expected[key]), key
+        assert float(model.mean) == 0.5
+        assert model.origin == (
+            f"{name}: {len(expected)} of its {len(expected)} tensors taken from {tmp_path / 'best.pt'}; "
+            "not taken: mean, std, head.linear.weight, head.linear.bias"
+        )
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "net.encoder."])
+@pytest.mark.parametrize("key", [None, "model", "state_dict"])
+def test_foreign_state_dicts(tmp_path: Path, prefix: str, key: str | None) -> None:
+    """Another program's file of an RGB model with 5 classes, some head of its own and an entry that is no tensor."""
+    source = timm.create_model("test_resnet", num_classes=5)
+    weights = {prefix + name: value for name, value in source.state_dict().items()}
+    weights["criterion.weight"] = torch.ones(5)
+    torch.save({key: weights, "epoch": 7} if key else weights, tmp_path / "theirs.pth")
+    settings = Settings(backbone_model="test_resnet", pretrained=str(tmp_path / "theirs.pth"), image_size=64)
+    model = create_classifier(settings, 0.5, 0.25)
+    expected = source.state_dict()
+    for name, value in model.backbone.state_dict().items():
+        if name == "conv1.0.weight":
+            assert torch.allclose(value, expected[name].sum(dim=1, keepdim=True), atol=1e-6)
+        else:
+            assert torch.equal(value, expected[name]), name
+    num_wanted = len(model.backbone.state_dict())
+    assert f"{num_wanted} of its {num_wanted} tensors taken" in model.origin
+    for name in ("fc.weight", "fc.bias", "criterion.weight"):
+        assert name in model.origin
+
+
+def test_a_file_without_weights_by_name(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "state.pth")
+    with pytest.raises(UserError, match=r"state\.pth: no weights by name in it; .* it has: epoch, optimizer"):
+        create("test_resnet", str(tmp_path / "state.pth"), 64)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("test_efficientnet", "test_resnet"), ("resnet18", "resnet34"), ("resnet34", "resnet18")]
+)
+def test_weights_of_another_model_are_refused(tmp_path: Path, source: str, target: str) -> None:
+    """timm by itself takes what fits and leaves the rest random: resnet18's 119 of resnet34's 216 tensors, say."""
+    torch.save(timm.create_model(source).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"other\.pth: not weights of {target}: \d+ tensors differ from its \d+; "):
+        create(target, str(tmp_path / "other.pth"), 64)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('the pickle ran')",)
+
+
+def test_pickle_bomb_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
+    with pytest.raises(UserError, match=r"bomb\.pth: not a file of weights"):
+        create("test_resnet", str(tmp_path / "bomb.pth"), 64)
