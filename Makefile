@@ -1,4 +1,4 @@
-# make demo   the whole way on a synthetic data set: X-rays, cache, training, metrics
+# make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
 # make bench  what the training loop costs
@@ -16,7 +16,8 @@ demo: $(VENV)/installed
 	$(BIN)/python -m catheters.data.sample dataset/sample
 	$(BIN)/python preproc_npy.py --config configs/sample.py
 	$(BIN)/python train.py --config configs/sample.py
-	$(BIN)/python evaluate.py saved_models/sample
+	$(BIN)/python multi_train.py --config configs/sample_multi.py
+	$(BIN)/python evaluate.py saved_models/sample saved_models/sample_multi
 
 test: lint
 	$(BIN)/python -m pytest -n 2

@@ -170,10 +170,10 @@ def test_settings_without_effect_are_named() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["schedule=one_cycle", "epochs=2", "warmup_epochs=3"], "goes up in warmup_epochs=3, but epochs=2"),
+        (["schedule=one_cycle", "epochs=2", "warmup_epochs=3"], "goes up in warmup_epochs=3, longer than epochs=2"),
         (
             ["schedule=plateau", "epochs=2", "all_data=True"],
-            "follows the validation's macro AUC, and all_data=True has",
+            "follows the validation's macro AUC, and all_data=True",
         ),
     ],
 )

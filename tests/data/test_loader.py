@@ -94,7 +94,7 @@ def test_batches_to_accumulate_are_parts_of_larger_ones() -> None:
     for _ in range(2):
         parts = list(small)
         assert len(parts) == len(small) == 9
-        assert [sum(parts[i : i + 3], []) for i in (0, 3, 6)] == list(large)
+        assert [parts[i] + parts[i + 1] + parts[i + 2] for i in (0, 3, 6)] == list(large)
 
 
 def test_fewer_samples_than_a_batch() -> None:

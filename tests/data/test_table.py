@@ -130,7 +130,7 @@ def test_findings_in_one_column(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (SHARED_DATA / "nih").is_dir(), reason="the real label table of NIH is not at hand")
 def test_real_nih_table(tmp_path: Path) -> None:
     """112,120 images of 30,805 patients; counts of the findings from the text itself."""
-    settings = dataclasses.replace(load_settings(REPOSITORY / "configs" / "nih_pretraining.py"), exclude_ids=None)
+    settings = load_settings(REPOSITORY / "configs" / "nih_pretraining.py", [f"dataset_folder={tmp_path}"])
     file = next((SHARED_DATA / "nih").glob("Data_Entry_2017*.csv.gz"))
     (tmp_path / "images_001" / "images").mkdir(parents=True)
     (tmp_path / "images_001" / "images" / "00000001_000.png").touch()
@@ -154,9 +154,7 @@ def test_left_out_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert table.labels.tolist() == [[1, 0]]
     assert f"1 images are left out, of 2 ids in {ids}" in capsys.readouterr().out
     ids.write_text("1\n")
-    with pytest.raises(
-        TableError, match=r"none of its 1 lines is an id in column id of .*, where an id looks like 001"
-    ):
+    with pytest.raises(TableError, match=r"none of its 1 lines is an id in column id of .*an id looks like 001"):
         read(tmp_path, GOOD, exclude_ids=str(ids))
     ids.write_text("001\n002")
     with pytest.raises(TableError, match=r"ids\.txt: leaves out every image"):

@@ -23,6 +23,7 @@ from catheters.training.loop import train_fold, train_on_all
 from catheters.training.run_data import (
     RunData,
     all_samples,
+    check_batches,
     check_positives,
     create_train_loader,
     create_valid_loader,
@@ -46,6 +47,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
     _check_choices(settings)
     data = load_data(settings)
     check_positives(settings, data)
+    check_batches(settings, data)
     folder = settings.run_folder
     if fresh and folder.exists():
         print(f"moved the earlier run to {move_aside(folder)}")

@@ -143,17 +143,23 @@ def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     return _samples(settings, data, np.full(len(data.rows), True), augmentation)
 
 
-def create_train_loader(settings: Settings, samples: CachedRadiographs, device: torch.device) -> Loader:
-    """Shuffled batches, as many an epoch as make whole optimizer steps.
+def check_batches(settings: Settings, data: RunData) -> None:
+    """Raise a UserError where a model has fewer training images than one optimizer step takes.
 
-    Raises:
-        UserError: there are fewer images than one step takes.
+    Without accumulation, one smaller batch is an epoch.
     """
-    if settings.accumulation_steps > 1 and len(samples) < settings.batch_size * settings.accumulation_steps:
+    if settings.accumulation_steps == 1:
+        return
+    counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
+    if min(counts) < settings.batch_size * settings.accumulation_steps:
         raise UserError(
             f"batch_size={settings.batch_size} times accumulation_steps={settings.accumulation_steps} is more than the "
-            f"{len(samples)} training images; lower one of them"
+            f"{min(counts)} training images; lower one of them"
         )
+
+
+def create_train_loader(settings: Settings, samples: CachedRadiographs, device: torch.device) -> Loader:
+    """Shuffled batches, as many an epoch as make whole optimizer steps."""
     batches = EpochBatches(len(samples), settings.batch_size, settings.seed, settings.accumulation_steps)
     return create_loader(samples, batches, settings.num_workers, device)
 

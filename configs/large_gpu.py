@@ -1,0 +1,37 @@
+"""RANZCR CLiP on a GPU of 80 GB: an attention head a device, 768 px, batches of 48, bfloat16, averaged weights.
+
+    python preproc_npy.py --config configs/large_gpu.py
+    python multi_train.py --config configs/large_gpu.py
+
+The activations of a batch, counted without a GPU and in 16 bits, are about 53 GB. The rate is the published one for
+batches of 16, times the square root of 3 (the rule for Adam of Malladi et al. 2022, "On the SDEs and Scaling Rules for
+Adaptive Gradient Algorithms"). Not run on RANZCR's images yet, so it states no time and no score.
+"""
+
+from catheters.labels import RANZCR_HEADS
+from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.settings import Settings
+
+settings = Settings(
+    image_size=768,
+    train_transforms=PUBLISHED_TRANSFORMS,
+    batch_size=48,
+    grey_mean=PUBLISHED_GREY_MEAN,
+    grey_std=PUBLISHED_GREY_STD,
+    backbone_model="resnest101e",
+    drop_path_rate=0.1,
+    classifier="attention",
+    heads=dict(RANZCR_HEADS),
+    pos_weight=dict(PUBLISHED_POS_WEIGHT),
+    optimizer="AdamW",
+    init_lr=1.13e-4,
+    weight_decay=0.01,
+    clip_grad_norm=1.0,
+    ema_decay=0.999,
+    warmup_epochs=1,
+    warmup_multiplier=1.0,
+    cosine_epochs=19,
+    min_lr=1e-7,
+    early_stop=5,
+    amp_dtype="bfloat16",
+)

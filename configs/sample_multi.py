@@ -1,0 +1,45 @@
+"""The synthetic sample with an attention head a device: the second half of what `make demo` trains.
+
+    python -m catheters.data.sample dataset/sample
+    python preproc_npy.py --config configs/sample_multi.py
+    python multi_train.py --config configs/sample_multi.py
+    python evaluate.py saved_models/sample_multi
+
+The pictures are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
+"""
+
+from catheters.labels import RANZCR_HEADS
+from catheters.settings import Settings
+
+settings = Settings(
+    dataset_folder="dataset/sample",
+    cache_name="sample",
+    image_size=128,
+    num_folds=3,
+    train_transforms=(
+        # No flip: which side a catheter comes from matters. Border mode 4 mirrors the picture beyond its edge.
+        (
+            "Affine",
+            {
+                "scale": (0.95, 1.05),
+                "translate_percent": (-0.04, 0.04),
+                "rotate": (-3, 3),
+                "border_mode": 4,
+                "p": 1.0,
+            },
+        ),
+    ),
+    batch_size=16,
+    backbone_model="test_efficientnet",
+    pretrained=False,
+    classifier="attention",
+    heads=dict(RANZCR_HEADS),
+    optimizer="AdamW",
+    init_lr=3e-4,
+    weight_decay=0.02,
+    warmup_epochs=3,
+    warmup_multiplier=10.0,
+    cosine_epochs=27,
+    min_lr=1e-6,
+    early_stop=0,
+)

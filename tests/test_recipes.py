@@ -1,0 +1,100 @@
+"""Every recipe trains one step on the tiny sample, with its own model, loss, optimizer and schedule."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from catheters.data.cache import build_cache
+from catheters.data.table import read_label_table
+from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
+from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.settings import Settings
+from catheters.settings_file import load_settings
+from catheters.training.run import train_run
+from tests.conftest import REPOSITORY
+from tests.test_scripts import CONFIGS
+
+
+def as_nih(sample: Path, folder: Path) -> None:
+    """The sample's images under NIH's names, table and folders, with two findings an image in turn."""
+    images = folder / "images_001" / "images"
+    images.mkdir(parents=True)
+    frame = pd.read_csv(sample / "train.csv", dtype=str)
+    names = [f"{row:08}_000.png" for row in range(len(frame))]
+    for uid, name in zip(frame["StudyInstanceUID"], names, strict=True):
+        shutil.copy(sample / "train" / f"{uid}.jpg", images / name)
+    findings = [f"{NIH_LABELS[row % 14]}|{NIH_LABELS[(row + 5) % 14]}" for row in range(len(frame))]
+    table = pd.DataFrame({"Image Index": names, "Finding Labels": findings, "Patient ID": frame["PatientID"]})
+    table.to_csv(folder / "Data_Entry_2017_v2020.csv", index=False)
+
+
+def as_projection(sample: Path, folder: Path) -> None:
+    folder.mkdir()
+    frame = pd.read_csv(sample / "train.csv", dtype=str)
+    files = [str(sample / "train" / f"{uid}.jpg") for uid in frame["StudyInstanceUID"]]
+    projection = ["ap" if row % 2 else "pa" for row in range(len(frame))]
+    table = pd.DataFrame({"patient_id": frame["PatientID"], "image_id": range(len(frame)), "file": files})
+    table.assign(projection=projection).to_csv(folder / "index.csv", index=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
+    """Only what the tiny images and the missing network ask for is replaced."""
+    recipe = load_settings(config)
+    folder = sample_folder
+    if config.stem in ("nih_pretraining", "projection"):
+        folder = tmp_path / "dataset"
+        (as_nih if config.stem == "nih_pretraining" else as_projection)(sample_folder, folder)
+    settings = dataclasses.replace(
+        recipe,
+        dataset_folder=str(folder),
+        cache_folder=str(tmp_path),
+        saved_models_folder=str(tmp_path / "saved_models"),
+        image_size=64,
+        pretrained=False,
+        num_folds=3,
+        folds=(0,),
+        num_workers=0,
+        batch_size=16 // recipe.accumulation_steps,
+        epochs=1,
+    )
+    build_cache(read_label_table(settings), settings.cache_file, settings.image_size)
+    train_run(settings, fresh=False)
+    checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
+    num_batches = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
+    assert num_batches == {recipe.accumulation_steps}
+    predictions = pd.read_csv(settings.run_folder / "predictions.csv")
+    assert set(recipe.label_columns) < set(predictions.columns)
+
+
+def test_the_two_scripts_have_the_published_recipes() -> None:
+    """Rates, lengths, weights and grey values as published, and the same in the ready-made recipes."""
+    single, multi = (load_settings(REPOSITORY / name) for name in ("config.py", "multi_config.py"))
+    assert (single.init_lr, single.warmup_epochs, single.warmup_multiplier) == (3e-5, 1, 10.0)
+    assert (single.cosine_epochs, single.min_lr, single.early_stop) == (20, 1e-7, 5)
+    assert (single.image_size, single.batch_size, single.folds_to_train) == (1024, 12, (0, 1, 2, 3, 4))
+    assert (multi.image_size, multi.optimizer, multi.init_lr) == (512, "Adam", 6.5e-5)
+    assert (multi.schedule, multi.restart_epochs, multi.num_epochs, multi.early_stop) == ("cosine_restarts", 16, 15, 3)
+    assert (multi.grey_mean, multi.grey_std) == (PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD) == (0.4887, 0.2306)
+    assert multi.heads == RANZCR_HEADS
+    assert [len(labels) for labels in multi.heads.values()] == [3, 4, 3, 1]
+    for settings in (single, multi):
+        assert settings.train_transforms == PUBLISHED_TRANSFORMS
+        assert settings.pos_weight == PUBLISHED_POS_WEIGHT
+        assert settings.label_columns == RANZCR_LABELS
+    own = {"backbone_model", "run_name", "folds"}
+    for family in ("rexnet", "seresnet", "efficientnet", "resnest"):
+        for script, settings in (("single", single), ("multi", multi)):
+            recipe = load_settings(REPOSITORY / "configs" / f"{family}_{script}.py")
+            assert recipe.backbone_model.startswith(family)
+            differing = {
+                field.name
+                for field in dataclasses.fields(Settings)
+                if getattr(recipe, field.name) != getattr(settings, field.name)
+            }
+            assert differing <= own
