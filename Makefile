@@ -1,7 +1,7 @@
 # make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
-# make bench  what the training loop costs
+# make bench  what the training loop and the attention heads cost, what each family reaches on the sample
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -32,6 +32,8 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/combinations.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -8,14 +8,13 @@ the quartiles. The loop's side is what `train.py` runs: step, schedule, gradient
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
-import torch
 from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.training.extensions import LogReport
+from timing import print_header, print_turns, random_batches, seconds_since
 from torch import Tensor
 
 from catheters.models.classifier import create_classifier
@@ -37,14 +36,14 @@ def main() -> None:
     options = parser.parse_args()
     device = choose_device("auto")
     print(f"{options.steps} steps of {options.batch_size} images at {options.image_size} px on {device}")
-    print(f"{'backbone':<20}{'bare ms/step':>14}{'loop ms/step':>14}{'loop / bare':>13}{'quartiles':>18}")
+    print_header("bare", "loop")
     for backbone in options.backbones:
         settings = Settings(
             backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
         )
         model = create_classifier(settings, MEAN, STD).to(device).train()
         step = TrainStep(settings, model, options.steps, device)
-        turns = Turns(step, _random_batches(settings, WARM_UP_STEPS + options.steps, device))
+        turns = Turns(step, random_batches(settings, WARM_UP_STEPS + options.steps, device))
         manager = ExtensionsManager(
             step.model,
             step.optimizer,
@@ -55,12 +54,7 @@ def main() -> None:
         )
         train_epoch(turns, step, manager, backbone)
         bare, loop = (seconds[WARM_UP_STEPS:] for seconds in (turns.bare_seconds, turns.loop_seconds))
-        first, median, third = statistics.quantiles([b / a for a, b in zip(bare, loop, strict=True)], n=4)
-        print(
-            f"{backbone:<20}{1000 * statistics.median(bare):>14.2f}{1000 * statistics.median(loop):>14.2f}"
-            f"{median:>13.3f}{first:>10.3f} {third:>7.3f}",
-            flush=True,
-        )
+        print_turns(backbone, bare, loop)
 
 
 class Turns:
@@ -84,7 +78,7 @@ class Turns:
                 self._bare(*batch)
             started = time.perf_counter()
             yield batch
-            self.loop_seconds.append(_seconds_since(started))
+            self.loop_seconds.append(seconds_since(started))
             if not number % 2:
                 self._bare(*batch)
 
@@ -95,25 +89,7 @@ class Turns:
         self._step.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._step.optimizer.step()
-        self.bare_seconds.append(_seconds_since(started))
-
-
-def _seconds_since(started: float) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def _random_batches(settings: Settings, number: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    shape = (settings.batch_size, 1, settings.image_size, settings.image_size)
-    num_labels = len(settings.label_columns)
-    return [
-        (
-            torch.randint(0, 256, shape, dtype=torch.uint8, device=device),
-            torch.randint(0, 2, (settings.batch_size, num_labels), device=device).float(),
-        )
-        for _ in range(number)
-    ]
+        self.bare_seconds.append(seconds_since(started))
 
 
 if __name__ == "__main__":

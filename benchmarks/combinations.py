@@ -1,0 +1,92 @@
+"""The four families with each kind of head on the synthetic sample: parameters, time a step, score.
+
+    python benchmarks/combinations.py
+
+Every combination trains fold 0 of three for the same number of epochs, from random weights, by the sample's recipe. The
+sample is drawn by a program: the scores say that each combination learns, and nothing about real X-rays.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from timing import random_batches, seconds_since
+
+from catheters.data.cache import build_cache
+from catheters.data.sample import generate_sample
+from catheters.data.table import read_label_table
+from catheters.labels import RANZCR_HEADS
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.settings_file import load_settings
+from catheters.training.run import train_run
+from catheters.training.step import TrainStep, choose_device
+
+REPOSITORY = Path(__file__).parents[1]
+BACKBONES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d")
+NUM_TIMED_STEPS = 10
+
+
+def main() -> None:
+    """Train, measure and print a line a combination."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--image-size", type=int, default=128)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_sample(folder / "sample")
+        recipe = replace(
+            load_settings(REPOSITORY / "configs" / "sample.py"),
+            dataset_folder=str(folder / "sample"),
+            cache_folder=str(folder),
+            saved_models_folder=str(folder),
+            image_size=options.image_size,
+            folds=(0,),
+            init_lr=1e-4,
+            warmup_epochs=1,
+            cosine_epochs=options.epochs - 1,
+        )
+        build_cache(read_label_table(recipe), recipe.cache_file, recipe.image_size)
+        print(
+            f"{options.epochs} epochs of fold 0 at {options.image_size} px on {choose_device('auto')}, synthetic sample"
+        )
+        print(f"{'backbone':<18}{'classifier':<12}{'million parameters':>20}{'ms/step':>10}{'best macro AUC':>16}")
+        for backbone in BACKBONES:
+            for classifier in ("linear", "attention"):
+                settings = replace(
+                    recipe,
+                    backbone_model=backbone,
+                    classifier=classifier,
+                    heads=dict(RANZCR_HEADS) if classifier == "attention" else {},
+                    run_name=f"{backbone}_{classifier}",
+                )
+                millions, milliseconds = _measure_step(settings)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    train_run(settings, fresh=False)
+                log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+                score = max(entry["val/macro_auc"] for entry in log)
+                print(f"{backbone:<18}{classifier:<12}{millions:>20.1f}{milliseconds:>10.0f}{score:>16.3f}", flush=True)
+
+
+def _measure_step(settings: Settings) -> tuple[float, float]:
+    """Million parameters, and the median milliseconds of a step."""
+    device = choose_device("auto")
+    model = create_classifier(settings, 0.49, 0.23).to(device).train()
+    step = TrainStep(settings, model, NUM_TIMED_STEPS, device)
+    seconds = []
+    for batch in random_batches(settings, NUM_TIMED_STEPS, device):
+        started = time.perf_counter()
+        step(*batch)
+        seconds.append(seconds_since(started))
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1000 * statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()
