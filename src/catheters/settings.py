@@ -111,7 +111,8 @@ class Settings:
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Stochastic depth: the rate at which the last residual branch is dropped; earlier ones less."""
     grad_checkpointing: bool = False
-    """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients."""
+    """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients; batch
+    norm's running averages then follow each batch twice."""
 
     # Training
     loss_func: str = "bce"

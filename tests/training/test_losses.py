@@ -95,3 +95,18 @@ def test_unknown_loss_and_parameter() -> None:
         create_loss(Settings(loss_func="focal", loss_params={"gama": 1.0}))
     with pytest.raises(SettingsError, match="loss_params: 'gamma' is not a parameter of bce; there are: none"):
         create_loss(Settings(loss_params={"gamma": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("loss_func", "params", "message"),
+    [
+        ("focal", {"gamma": -1.0}, "loss_params: gamma=-1.0, alpha=None: gamma of at least 0"),
+        ("focal", {"alpha": 1.5}, "alpha=1.5: gamma of at least 0 and alpha in 0..1 are expected"),
+        ("asymmetric", {"clip": 1.0}, "loss_params: gamma_neg=4.0, gamma_pos=1.0, clip=1.0: "),
+        ("asymmetric", {"gamma_neg": -0.5}, "gamma_neg=-0.5"),
+    ],
+)
+def test_impossible_parameters(loss_func: str, params: dict[str, float], message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        create_loss(Settings(loss_func=loss_func, loss_params=params))
+    assert message in str(error.value)

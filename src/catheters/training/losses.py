@@ -38,7 +38,12 @@ class FocalLoss(nn.Module):
             pos_weight: (K,) weights of the positives.
             gamma: 0 makes it binary cross-entropy.
             alpha: weight of the positives against 1 - alpha of the negatives; None: both count alike.
+
+        Raises:
+            ValueError: a value that the formula has no meaning for.
         """
+        if gamma < 0 or not (alpha is None or 0 <= alpha <= 1):
+            raise ValueError(f"gamma={gamma}, alpha={alpha}: gamma of at least 0 and alpha in 0..1 are expected")
         super().__init__()
         self.register_buffer("pos_weight", pos_weight)
         self.gamma = gamma
@@ -76,7 +81,15 @@ class AsymmetricLoss(nn.Module):
             gamma_neg: focusing of the negatives.
             gamma_pos: focusing of the positives.
             clip: taken off a negative's probability, so that those below it count nothing.
+
+        Raises:
+            ValueError: a value that the formula has no meaning for.
         """
+        if min(gamma_neg, gamma_pos) < 0 or not 0 <= clip < 1:
+            raise ValueError(
+                f"gamma_neg={gamma_neg}, gamma_pos={gamma_pos}, clip={clip}: gammas of at least 0 and clip in 0..1 are "
+                "expected"
+            )
         super().__init__()
         self.register_buffer("pos_weight", pos_weight)
         self.gamma_neg = gamma_neg
@@ -126,7 +139,7 @@ def create_loss(settings: Settings) -> nn.Module:
     """The loss that the settings name: (B, K) logits, (B, K) targets -> scalar.
 
     Raises:
-        SettingsError: no such loss, or a parameter that it does not have.
+        SettingsError: no such loss, or a parameter that it does not have or allow.
     """
     loss_class = look_up(LOSSES, settings.loss_func, "loss_func")
     known = [name for name in inspect.signature(loss_class).parameters if name != "pos_weight"]
@@ -134,7 +147,10 @@ def create_loss(settings: Settings) -> nn.Module:
         if name not in known:
             kind = f"a parameter of {settings.loss_func}"
             raise SettingsError(f"loss_params: {unknown_name(name, kind, known or ['none'])}")
-    loss = loss_class(_of_labels(settings, settings.pos_weight, 1.0), **settings.loss_params)
+    try:
+        loss = loss_class(_of_labels(settings, settings.pos_weight, 1.0), **settings.loss_params)
+    except ValueError as error:
+        raise SettingsError(f"loss_params: {error}") from None
     if settings.label_smoothing:
         return LabelSmoothing(loss, _of_labels(settings, settings.label_smoothing, 0.0))
     return loss
