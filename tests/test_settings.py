@@ -89,6 +89,10 @@ def test_settings_are_frozen() -> None:
         ),
         ("resume=best.pt", ["'resume' is not a setting: the same command again goes on where it stopped"]),
         ("epochs=30", ["epochs=30, but the schedule ends after warmup_epochs + cosine_epochs = 21; raise cosine"]),
+        (
+            "schedule=cosin",
+            ["schedule: 'cosin' came, 'cosine', 'cosine_restarts', 'one_cycle', 'constant' or"],
+        ),
         ("schedule=constant", ["schedule='constant' needs epochs, the length of the run"]),
         ("seeds=[1,1]", ["seeds=[1, 1] names a seed twice"]),
         ("ema_decay=1", ["ema_decay: 1 came", "less than 1"]),

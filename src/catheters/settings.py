@@ -141,7 +141,7 @@ class Settings:
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an average of the weights, new = ema_decay old + (1 - ema_decay) weights at each optimizer step, faster at
     first; it is what is scored, chosen and saved as best.pt, beside best_raw.pt. None: none."""
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "cosine_restarts", "one_cycle", "constant", "plateau"] = "cosine"
     """cosine: warm-up, then cosine_epochs down to min_lr; cosine_restarts: anew every restart_epochs; one_cycle: up in
     warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines; constant: the peak after warm-up;
     plateau: that, times plateau_factor after plateau_patience epochs without a better macro AUC."""

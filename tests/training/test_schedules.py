@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from catheters.errors import SettingsError
 from catheters.settings import Settings
 from catheters.training.schedules import SCHEDULES, create_schedule
 
@@ -171,12 +170,6 @@ def test_groups_keep_their_proportion() -> None:
             plan.step()
             high, low = (group["lr"] for group in optimizer.param_groups)
             assert low == pytest.approx(0.1 * high, rel=1e-9)
-
-
-def test_unknown_schedule() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    with pytest.raises(SettingsError, match=r"schedule: 'cosin' is not known; did you mean 'cosine'"):
-        create_schedule(Settings(schedule="cosin", epochs=3), optimizer, 3)
 
 
 def test_after_the_end_the_rate_stays() -> None:

@@ -14,7 +14,6 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from warmup_scheduler import GradualWarmupScheduler
 
-from catheters.errors import look_up
 from catheters.settings import Settings
 
 # The gradient scaler may skip the first optimizer steps while it looks for its scale; the schedule goes on.
@@ -94,11 +93,8 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
             optimizer: what to schedule.
             plan: lengths and rates.
             plateau: `patience` and `factor` of torch's ReduceLROnPlateau.
-
-        Raises:
-            SettingsError: no such schedule.
         """
-        self._rate = look_up(SCHEDULES, name, "schedule")
+        self._rate = SCHEDULES[name]
         self._is_one_cycle = name == "one_cycle"
         self._is_plateau = name == "plateau"
         self._plan = plan
@@ -135,11 +131,7 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
 
 
 def create_schedule(settings: Settings, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> Schedule:
-    """The schedule that the settings name, for epochs of so many optimizer steps.
-
-    Raises:
-        SettingsError: no such schedule.
-    """
+    """The schedule that the settings name, for epochs of so many optimizer steps."""
     plan = Plan(
         num_warmup_steps=settings.warmup_epochs * iters_per_epoch,
         num_cosine_steps=settings.cosine_epochs * iters_per_epoch,
