@@ -11,6 +11,7 @@ import torch
 from catheters.data.cache import build_cache
 from catheters.data.table import read_label_table
 from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
+from catheters.models.classifier import create_classifier
 from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
@@ -98,3 +99,37 @@ def test_the_two_scripts_have_the_published_recipes() -> None:
                 if getattr(recipe, field.name) != getattr(settings, field.name)
             }
             assert differing <= own
+
+
+def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path, settings: Settings) -> None:
+    """From the NIH recipe to a multi-head run: left-out images are nowhere, and the backbone arrives whole."""
+    as_nih(sample_folder, tmp_path / "nih")
+    ids = tmp_path / "ids.txt"
+    ids.write_text("00000003_000.png\n00000010_000.png\n")
+    recipe = dataclasses.replace(
+        load_settings(REPOSITORY / "configs" / "nih_pretraining.py"),
+        dataset_folder=str(tmp_path / "nih"),
+        exclude_ids=str(ids),
+        cache_folder=str(tmp_path),
+        saved_models_folder=str(tmp_path),
+        image_size=32,
+        num_folds=2,
+        folds=(0, 1),
+        batch_size=8,
+        num_workers=0,
+        backbone_model="test_resnet",
+        pretrained=False,
+        epochs=1,
+    )
+    build_cache(read_label_table(recipe), recipe.cache_file, recipe.image_size)
+    train_run(recipe, fresh=False)
+    predicted = set(pd.read_csv(recipe.run_folder / "predictions.csv")["Image Index"])
+    assert len(predicted) == 38
+    assert not predicted & set(ids.read_text().split())
+    weights = recipe.run_folder / "fold0" / "best.pt"
+    multi = dataclasses.replace(settings, pretrained=str(weights), classifier="attention", heads=dict(RANZCR_HEADS))
+    model = create_classifier(multi, 0.5, 0.25)
+    expected = torch.load(weights, weights_only=True)["model"]
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, expected[f"backbone.{name}"]), name
+    assert model.origin.endswith("not taken: mean (1), std (1), head.linear (2)")

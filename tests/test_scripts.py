@@ -155,6 +155,10 @@ def test_multi_head_training(cached: Settings, write_config: Write) -> None:
     for run, column in (("run", 2), ("single", 3)):
         metrics = json.loads((settings.run_folder.with_name(run) / "metrics.json").read_text())
         assert both.stdout.splitlines()[-1].split()[column] == f"{metrics['macro_roc_auc']:.4f}"
+    of_all = run_script("train.py", "--config", config, "all_data=True", "run_name=all", "epochs=1")
+    assert of_all.returncode == 0, of_all.stderr
+    refused = run_script("evaluate.py", settings.run_folder.with_name("all"))
+    assert_user_error(refused, "was trained on all data, so it has no predictions of images that it had not seen")
     out = run_script("evaluate.py", settings.run_folder, settings.run_folder, "--out", "x.json")
     assert "--out is one file" in out.stderr
     shown = run_script("multi_train.py", "--help")

@@ -174,7 +174,13 @@ def test_settings_without_effect_are_named() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["schedule=one_cycle", "epochs=2", "warmup_epochs=3"], "goes up in warmup_epochs=3, longer than epochs=2"),
+        (["schedule=one_cycle", "epochs=3", "warmup_epochs=3"], "goes up in warmup_epochs=3 and down until epochs=3"),
+        (
+            ["schedule=one_cycle", "epochs=3", "warmup_epochs=0"],
+            "one_cycle goes up in warmup_epochs=0 and down until",
+        ),
+        (["path_pattern=/abs/t*/{uid}.jpg"], "with * it is relative to dataset_folder, and ** is the whole name"),
+        (["path_pattern=t**x/{uid}.jpg"], "with * it is relative to dataset_folder, and ** is the whole name"),
         (
             ["schedule=plateau", "epochs=2", "all_data=True"],
             "follows the validation's macro AUC, and all_data=True",
@@ -195,6 +201,18 @@ def test_a_schedule_that_ends_early_is_named() -> None:
         "min_lr=0.0 has no effect: schedule='constant'",
         "seeds=(1,) has no effect: all_data=False",
         "epochs=2 ends a schedule of 3 epochs early",
+    ]
+    restarts = {"schedule": "cosine_restarts", "warmup_epochs": 0, "warmup_multiplier": 10.0}
+    assert doubtful_settings(Settings(**restarts, epochs=15, restart_epochs=16)) == []
+    assert doubtful_settings(Settings(**restarts, epochs=11, restart_epochs=10)) == [
+        "epochs=11 ends in the first half of a cosine of restart_epochs=10, at a high rate"
+    ]
+    plateau = Settings(schedule="plateau", epochs=30, early_stop=3, plateau_patience=3)
+    assert doubtful_settings(plateau) == ["early_stop=3 ends a fold before plateau_patience=3 lowers the rate"]
+    everything = Settings(all_data=True, fold_column="f", mixup_alpha=0.2, batch_size=1)
+    assert doubtful_settings(everything) == [
+        "fold_column='f' has no effect: all_data=True",
+        "mixup_alpha=0.2 has no effect: batch_size=1, so no image has another to be mixed with",
     ]
 
 

@@ -5,7 +5,6 @@ overrides. A misspelt name, a wrong type or an impossible value ends with one li
 and what is allowed.
 """
 
-import string
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from catheters.errors import unknown_name
 from catheters.labels import RANZCR_LABELS
+from catheters.path_pattern import check_path_pattern
 
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
@@ -71,7 +71,7 @@ class Settings:
     all_data: bool = False
     """Train on every image and validate on none; the last epoch's weights are kept."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
-    """With `all_data`: a model is trained for each of these seeds; None: one, of `seed`."""
+    """With `all_data`: a model is trained for each of these seeds, in place of `seed`; None: one, of `seed`."""
     debug: bool = False
     """A quick trial on `debug_fraction` of each fold's patients, in a run folder that ends in _debug."""
     debug_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -160,7 +160,7 @@ class Settings:
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """schedule="plateau": what the rate is multiplied by."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
-    """Learning rate that the schedule ends at, or never falls below."""
+    """Learning rate that the schedule ends at, or never falls below; layers that learn slower have less of it too."""
     early_stop: Annotated[int, Field(ge=0)] = 5
     """Epochs without a better macro AUC after which a fold ends; 0: never."""
     use_amp: bool = True
@@ -194,7 +194,7 @@ class Settings:
                 f"'{name}' is a column of its own in predictions.csv (the id, {' and '.join(PREDICTION_COLUMNS)}); "
                 "name the label or id column otherwise in the table"
             )
-        _check_path_pattern(self.path_pattern)
+        check_path_pattern(self.path_pattern)
         for setting in ("train_transforms", "optimizer_params"):
             try:
                 to_json(getattr(self, setting))
@@ -243,10 +243,12 @@ class Settings:
                 )
         elif self.epochs is None:
             raise ValueError(f"schedule='{self.schedule}' needs epochs, the length of the run")
-        elif self.schedule == "one_cycle" and self.warmup_epochs > self.epochs:
+        elif self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:
             raise ValueError(
-                f"one_cycle goes up in warmup_epochs={self.warmup_epochs}, longer than epochs={self.epochs}"
+                f"one_cycle goes up in warmup_epochs={self.warmup_epochs} and down until epochs={self.epochs}"
             )
+        elif self.schedule == "one_cycle" and self.warmup_multiplier == 1:
+            raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
 
@@ -280,17 +282,3 @@ class Settings:
     def cache_file(self) -> Path:
         """The image cache's `.npy`; its index is the same name with `.json`."""
         return Path(self.cache_folder) / f"{self.cache_name}_{self.image_size}.npy"
-
-
-def _check_path_pattern(pattern: str) -> None:
-    try:
-        fields = [field for field in string.Formatter().parse(pattern) if field[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"path_pattern='{pattern}': {error}") from None
-    if not fields or any(name == "" or spec or conversion for _, name, spec, conversion in fields):
-        raise ValueError(
-            f"path_pattern='{pattern}': {{uid}} or a {{column}} of the table is expected in it, as in train/{{uid}}.jpg"
-        )
-    folders, _, name = pattern.rpartition("/")
-    if "*" in name or ("*" in folders and "{" in folders):
-        raise ValueError(f"path_pattern='{pattern}': * may stand in its folders, if they have no {{column}} in them")

@@ -92,7 +92,10 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "drop_rate": ("classifier='attention'", settings.classifier == "attention"),
         "folds": ("all_data=True", settings.all_data),
         "fold_column": ("all_data=True", settings.all_data),
+        "num_folds": ("all_data=True", settings.all_data),
+        "valid_batch_size": ("all_data=True", settings.all_data),
         "early_stop": ("all_data=True", settings.all_data),
+        "mixup_alpha": ("batch_size=1, so no image has another to be mixed with", settings.batch_size == 1),
         "seeds": ("all_data=False", not settings.all_data),
         "debug_fraction": ("debug=False", not settings.debug),
     }
@@ -104,6 +107,18 @@ def doubtful_settings(settings: Settings) -> list[str]:
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:
         warnings.append(f"epochs={settings.num_epochs} ends a schedule of {schedule_epochs} epochs early")
+    restarts = settings.restart_epochs
+    num_into_cosine = (settings.num_epochs - settings.warmup_epochs) % restarts
+    if settings.schedule == "cosine_restarts" and 0 < num_into_cosine < restarts / 2:
+        warnings.append(
+            f"epochs={settings.num_epochs} ends in the first half of a cosine of restart_epochs={restarts}, at a high "
+            "rate"
+        )
+    if settings.schedule == "plateau" and 0 < settings.early_stop <= settings.plateau_patience:
+        warnings.append(
+            f"early_stop={settings.early_stop} ends a fold before plateau_patience={settings.plateau_patience} lowers "
+            "the rate"
+        )
     return warnings
 
 

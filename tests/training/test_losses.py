@@ -70,10 +70,18 @@ def test_asymmetric_without_focus_is_bce() -> None:
     assert measured(loss_func="asymmetric", loss_params=params) == pytest.approx(measured(), rel=1e-6)
 
 
-@pytest.mark.parametrize("loss_func", ["bce", "focal", "asymmetric"])
-@pytest.mark.parametrize("clip", [0.05, 0.0])
-def test_extreme_logits_stay_finite(loss_func: str, clip: float) -> None:
-    params = {"clip": clip} if loss_func == "asymmetric" else {}
+@pytest.mark.parametrize(
+    ("loss_func", "params"),
+    [
+        ("bce", {}),
+        ("focal", {}),
+        ("focal", {"gamma": 0.5}),
+        ("asymmetric", {}),
+        ("asymmetric", {"clip": 0.0}),
+        ("asymmetric", {"gamma_neg": 0.5, "gamma_pos": 0.5}),
+    ],
+)
+def test_extreme_logits_stay_finite(loss_func: str, params: dict[str, float]) -> None:
     loss = create_loss(Settings(label_columns=LABELS, loss_func=loss_func, loss_params=params))
     logits = torch.tensor([[80.0, -80.0], [-80.0, 80.0]], requires_grad=True)
     value = loss(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))

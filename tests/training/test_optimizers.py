@@ -88,6 +88,15 @@ def test_layers_learn_slower_towards_the_stem(settings: Settings) -> None:
     [
         ({"optimizer": "Adan2"}, "optimizer: 'Adan2' is not an optimizer of timm; did you mean 'adan'"),
         ({"optimizer_params": {"moment": 1}}, "optimizer=Adam, optimizer_params={'moment': 1}: "),
+        (
+            {"optimizer_params": {"weight_decay": 0.5}},
+            "optimizer_params: 'weight_decay' is decided by the setting w",
+        ),
+        ({"optimizer_params": {"lr": 0.5}}, "optimizer_params: 'lr' is decided by the setting init_lr"),
+        (
+            {"optimizer_params": {"momentum": 0.5}},
+            "optimizer_params: 'momentum' is not a parameter of Adam; there are",
+        ),
         ({"optimizer_params": {"betas": (2.0, 0.9)}}, "Invalid beta parameter"),
     ],
 )

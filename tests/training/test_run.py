@@ -336,10 +336,14 @@ def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(cached: Set
     settings = dataclasses.replace(
         cached, batch_size=40, warmup_epochs=3, init_lr=1e-9, warmup_multiplier=1e39, optimizer="momentum"
     )
-    with pytest.raises(UserError, match=r"fold0: the validation loss is (nan|inf) after epoch 2 .*earlier epochs are"):
+    with pytest.raises(
+        UserError, match=r"fold0, after epoch 2, iteration 2: the validation loss is (nan|inf) "
+    ) as error:
         train_run(settings, fresh=False)
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     assert checkpoint["epoch"] == 1
+    assert "(learning rate 3.33e+29); lower init_lr" in str(error.value)  # a third of the way from 1e-9 to 1e30
+    assert str(error.value).endswith(f"{settings.run_folder / 'fold0'} keeps best.pt of earlier epochs")
     assert all(torch.isfinite(value).all() for value in checkpoint["model"].values())
 
 
@@ -357,7 +361,7 @@ def test_a_training_loss_that_is_not_finite_is_placed(settings: Settings, tmp_pa
         train_epoch(batches, step, manager, "fold 0 epoch 4/9")
     start = f"fold 0 epoch 4/9, iteration {bad}: the training loss is "
     assert re.match(rf"{start}(nan|inf|-inf) \(learning rate {rate:.2e}\); lower init_lr", str(error.value))
-    assert str(tmp_path) in str(error.value)
+    assert str(error.value).endswith(f"{tmp_path} keeps no checkpoint, no epoch was good")
 
 
 def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Settings) -> None:
@@ -379,7 +383,9 @@ def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Setti
         is_scorable = (targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)
         expected = roc_auc_score(targets[:, is_scorable], probabilities[file][:, is_scorable], average="macro")
         assert log[checkpoint["epoch"] - 1][key] == pytest.approx(expected, abs=1e-6)
-    assert max(entry["val/macro_auc"] for entry in log) == checkpoint["macro_auc"]
+        assert checkpoint["macro_auc"] == pytest.approx(expected, abs=1e-6)
+    best = max(range(len(log)), key=lambda epoch: log[epoch]["val/macro_auc"])
+    assert checkpoint["epoch"] == best + 1
     assert not np.allclose(probabilities["best.pt"], probabilities["best_raw.pt"], atol=1e-4)
     predictions = pd.read_csv(folder / "predictions.csv")[list(settings.label_columns)].to_numpy()
     np.testing.assert_allclose(predictions, probabilities["best.pt"], atol=1e-6)
@@ -412,6 +418,51 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
     train_run(single, fresh=False)
     alone = torch.load(single.run_folder / "seed3" / "final.pt", weights_only=True)
     assert torch.equal(alone["model"]["head.linear.weight"], weights[0])
+
+
+def test_all_data_that_ends_in_nan(cached: Settings) -> None:
+    """The one step of the epoch ruins the weights after its loss was fine: no final.pt, no run that looks ended."""
+    settings = dataclasses.replace(
+        cached,
+        all_data=True,
+        batch_size=40,
+        init_lr=1e-9,
+        warmup_epochs=3,
+        warmup_multiplier=1e46,
+        optimizer="momentum",
+    )
+    message = r"seed 0 epoch 2/4: the model answers NaN or infinity after this epoch \(learning rate 3.33e\+36\)"
+    with pytest.raises(UserError, match=message) as error:
+        train_run(settings, fresh=False)
+    folder = settings.run_folder / "seed0"
+    assert str(error.value).endswith(f"{folder} keeps last.pt of earlier epochs")
+    assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "log.json"]
+    assert torch.load(folder / "last.pt", weights_only=True)["epoch"] == 1
+
+
+def test_debug_with_all_data_and_with_fold_column(cached: Settings, tmp_path: Path) -> None:
+    frame = pd.read_csv(Path(cached.dataset_folder) / cached.label_table, dtype=str)
+    frame["part"] = (frame["PatientID"].rank(method="dense").astype(int) % 2).astype(str)
+    frame.to_csv(tmp_path / "with_folds.csv", index=False)
+    settings = dataclasses.replace(
+        cached, label_table=str(tmp_path / "with_folds.csv"), fold_column="part", debug=True, debug_fraction=0.5
+    )
+    part_of = dict(zip(frame["StudyInstanceUID"], frame["part"].astype(int), strict=True))
+    data = load_data(settings)
+    assert 0 < len(data.rows) < 40
+    assert data.folds.tolist() == [part_of[uid] for uid in data.table.uids.tolist()]
+    of_all = load_data(dataclasses.replace(settings, all_data=True, fold_column="absent"))
+    num_patients = frame["PatientID"].nunique()
+    assert len(set(of_all.table.patient_ids.tolist())) == math.ceil(0.5 * num_patients)
+
+
+def test_a_fold_with_every_image_is_refused(cached: Settings, tmp_path: Path) -> None:
+    frame = pd.read_csv(Path(cached.dataset_folder) / cached.label_table, dtype=str)
+    frame.assign(part="0").to_csv(tmp_path / "with_folds.csv", index=False)
+    settings = dataclasses.replace(cached, label_table=str(tmp_path / "with_folds.csv"), fold_column="part", folds=(0,))
+    with pytest.raises(UserError, match="fold 0 has every image, so none is left to train on"):
+        train_run(settings, fresh=False)
+    assert not settings.run_folder.exists()
 
 
 def test_debug_is_a_trial_on_few_patients_in_a_folder_of_its_own(
@@ -505,12 +556,15 @@ def test_mixup_and_the_rest_together(cached: Settings) -> None:
     assert results[0] == results[1]
 
 
-def test_pretrained_of_the_same_run_is_refused(trained: Settings) -> None:
+def test_pretrained_of_the_same_run_is_refused(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     settings = dataclasses.replace(trained, pretrained=str(trained.run_folder / "fold0" / "best.pt"))
     with pytest.raises(UserError, match=r"is of this very run: the same command without it goes on where the run"):
         train_run(settings, fresh=False)
     settings = dataclasses.replace(settings, run_name="other", folds=(0,), epochs=1)
     train_run(settings, fresh=False)
+    captured = capsys.readouterr()
+    assert "tensors taken from" in captured.out
+    assert "best.pt was trained on images of the same label table; a fold that validates on" in captured.err
 
 
 def test_too_few_images_to_accumulate(cached: Settings) -> None:

@@ -1,12 +1,14 @@
 """Learning rates at every iteration, against values worked out from the definition and against torch's own cosine."""
 
 import math
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from catheters.settings import Settings
-from catheters.training.schedules import SCHEDULES, create_schedule
+from catheters.training.schedules import SCHEDULES, Schedule, create_schedule
 
 
 def rates(settings: Settings, iters_per_epoch: int, num_iterations: int) -> list[float]:
@@ -161,15 +163,18 @@ def test_plateau_is_not_counted_in_warm_up() -> None:
 def test_groups_keep_their_proportion() -> None:
     """Also near the end, where a rate scaled down must end at a least rate scaled down."""
     for schedule in SCHEDULES:
-        settings = Settings(schedule=schedule, epochs=21, restart_epochs=21)
+        settings = Settings(schedule=schedule, epochs=21, restart_epochs=21, plateau_patience=0)
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 3e-5 * scale} for scale in (1.0, 0.1)]
         optimizer = torch.optim.SGD(groups)
         plan = create_schedule(settings, optimizer, 3)
-        for _ in range(60):
+        for iteration in range(60):
             optimizer.step()
             plan.step()
+            if iteration % 3 == 2:
+                plan.end_epoch(0.5)  # never better: "plateau" falls to its least rate
             high, low = (group["lr"] for group in optimizer.param_groups)
             assert low == pytest.approx(0.1 * high, rel=1e-9)
+        assert high == pytest.approx({"constant": 3e-4, "plateau": 1e-7}.get(schedule, high), rel=1e-9)
 
 
 def test_after_the_end_the_rate_stays() -> None:
@@ -180,3 +185,32 @@ def test_after_the_end_the_rate_stays() -> None:
 def test_warm_up_alone() -> None:
     settings = Settings(init_lr=1.0, warmup_epochs=1, warmup_multiplier=3.0, cosine_epochs=0)
     assert rates(settings, 4, 4) == pytest.approx([1.0, 1.5, 2.0, 2.5])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_goes_on_from_its_state(schedule: Literal["cosine", "plateau"], tmp_path: Path) -> None:
+    """Saved and loaded in the middle, as plain data: the same rates as without a break."""
+    settings = Settings(schedule=schedule, epochs=21, restart_epochs=4, plateau_patience=1, plateau_factor=0.5)
+
+    def go(optimizer: torch.optim.Optimizer, plan: Schedule, iterations: range) -> list[float]:
+        got = []
+        for iteration in iterations:
+            got.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            plan.step()
+            if iteration % 2:
+                plan.end_epoch(0.5)
+        return got
+
+    def create() -> tuple[torch.optim.Optimizer, Schedule]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.init_lr)
+        return optimizer, create_schedule(settings, optimizer, 2)
+
+    whole = go(*create(), range(42))
+    first = create()
+    got = go(*first, range(9))
+    torch.save([part.state_dict() for part in first], tmp_path / "state.pt")
+    second = create()
+    for part, state in zip(second, torch.load(tmp_path / "state.pt", weights_only=True), strict=True):
+        part.load_state_dict(state)
+    assert got + go(*second, range(9, 42)) == whole

@@ -10,6 +10,7 @@ from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.mixup import Mixup
 from catheters.training.step import TrainStep, amp_dtype, choose_device
 from tests.models.test_backbone import FAMILIES
 
@@ -110,6 +111,35 @@ def test_clipped_gradients_have_the_asked_norm(settings: Settings) -> None:
     assert moved[1e6] == pytest.approx(moved[None], rel=1e-4)
 
 
+def test_unscaling_comes_before_clipping(settings: Settings) -> None:
+    """A gradient scaler multiplies the loss by a power of 2 and takes it out again: the same weights, to the bit."""
+    settings = dataclasses.replace(
+        settings, clip_grad_norm=0.05, accumulation_steps=2, optimizer="momentum", backbone_model="test_convnext"
+    )
+    torch.manual_seed(3)
+    batches = [random_batch(4) for _ in range(4)]
+    weights = []
+    for scale in (None, 1024.0):
+        step = create_step(settings)
+        if scale is not None:
+            step.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for batch in batches:
+            step(*batch)
+        weights.append(step.model.state_dict())
+    for name, expected in weights[0].items():
+        assert torch.equal(weights[1][name], expected), name
+
+
+def test_a_step_with_mixup_is_one_on_mixed_batches(settings: Settings) -> None:
+    """Batch after batch, with the number of the batch in the whole training."""
+    mixed = create_step(dataclasses.replace(settings, mixup_alpha=0.5, seed=4))
+    bare = create_step(dataclasses.replace(settings, seed=4))
+    mixup = Mixup(0.5, seed=4)
+    for number in range(3):
+        batch = random_batch(4)
+        assert torch.equal(mixed(*batch), bare(*mixup(*batch, number)))
+
+
 def test_averaged_weights_by_hand(settings: Settings) -> None:
     """new = d old + (1 - d) weights, with d = min(ema_decay, 1 - n^(-2/3)) at step n, from 1."""
     step = create_step(dataclasses.replace(settings, ema_decay=0.5, init_lr=0.05))
@@ -155,7 +185,8 @@ def test_device_that_is_not_there() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_mixed_precision_learns_on_a_gpu(settings: Settings, dtype: str) -> None:
-    step = create_step(dataclasses.replace(settings, amp_dtype=dtype, use_amp=True), torch.device("cuda"))
+    settings = dataclasses.replace(settings, amp_dtype=dtype, use_amp=True, clip_grad_norm=1.0)
+    step = create_step(settings, torch.device("cuda"))
     images = torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
     targets = torch.randint(0, 2, (8, 11)).float()
     scaler = step.scaler

@@ -41,15 +41,17 @@ def main(arguments: list[str]) -> int:
         targets = _read_targets(options.labels, uid_column, labels)
         _evaluate(options.predictions, predictions, uid_column, labels, targets, options.out)
         return 0
-    metrics = {str(run): _evaluate_run(run, options) for run in options.runs}
-    if len(metrics) > 1:
-        print(f"\n{comparison_table(metrics)}")
-        if len({tuple((m.num_images, m.num_positives) for m in of_run) for of_run in metrics.values()}) > 1:
+    evaluated = [_evaluate_run(run, options) for run in options.runs]
+    if len(evaluated) > 1:
+        metrics, images = zip(*evaluated, strict=True)
+        print(f"\n{comparison_table(dict(zip(map(str, options.runs), metrics, strict=True)))}")
+        if any(of_run != images[0] for of_run in images):
             print("warning: the runs predicted other images or labels, their scores do not compare", file=sys.stderr)
     return 0
 
 
-def _evaluate_run(run: Path, options: argparse.Namespace) -> list[LabelMetrics]:
+def _evaluate_run(run: Path, options: argparse.Namespace) -> tuple[list[LabelMetrics], set[tuple[str, ...]]]:
+    """The run's metrics, and its images: an id and the true labels of each."""
     settings_file = run / "settings.json"
     if not settings_file.is_file():
         raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")
@@ -80,7 +82,7 @@ def _evaluate(
     labels: tuple[str, ...],
     targets: Targets,
     metrics_file: Path | None,
-) -> list[LabelMetrics]:
+) -> tuple[list[LabelMetrics], set[tuple[str, ...]]]:
     """Score one set of predictions, print it and write it, beside the predictions unless a file is given."""
     metrics_file = metrics_file or predictions_file.with_name("metrics.json")
     probabilities = predictions[list(labels)].to_numpy(dtype=np.float64)
@@ -92,7 +94,8 @@ def _evaluate(
     print(metrics_table(metrics))
     write_metrics(metrics_file, metrics, predictions_file, targets)
     print(f"macro AUC {macro_mean([metric.roc_auc for metric in metrics]):.4f} -> {metrics_file}")
-    return metrics
+    images = {(uid, *map(str, row)) for uid, row in zip(predictions[uid_column], matched.tolist(), strict=True)}
+    return metrics, images
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -1,6 +1,5 @@
 """The label table: which images there are, whose they are, and what they show."""
 
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 
 from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
 from catheters.errors import unknown_name
+from catheters.path_pattern import pattern_fields
 from catheters.settings import Settings
 
 
@@ -60,51 +60,53 @@ def read_label_table(settings: Settings) -> LabelTable:
         raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
     file = folder / settings.label_table
     frame = read_csv(file)
-    if settings.exclude_ids is not None:
-        frame = _leave_out(frame, Path(settings.exclude_ids), settings, file)
     frame = frame.assign(**_derive_labels(frame, settings, file))
     check_columns(frame, (settings.uid_column, settings.patient_column, *settings.label_columns), file)
     check_ids(frame, settings.uid_column, file)
     check_filled(frame, settings.patient_column, file)
     # A stray blank must not make two patients of one, who would then be in two folds.
     patient_ids = frame[settings.patient_column].str.strip().to_numpy(dtype=np.str_)
-    return LabelTable(
+    table = LabelTable(
         uids=frame[settings.uid_column].to_numpy(dtype=np.str_),
         patient_ids=patient_ids,
         paths=_fill_in_paths(frame, settings, folder, file),
         labels=binary_labels(frame, settings.label_columns, file),
         label_columns=settings.label_columns,
-        folds=None if settings.fold_column is None else _read_folds(frame, patient_ids, settings, file),
+        folds=_read_folds(frame, patient_ids, settings, file),
     )
+    if settings.exclude_ids is None:
+        return table
+    source = f"column {settings.uid_column} of {file}"
+    return table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
 
 
-def _leave_out(frame: pd.DataFrame, ids_file: Path, settings: Settings, file: Path) -> pd.DataFrame:
+def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) -> npt.NDArray[np.intp]:
     """The rows whose id the file does not list."""
     if not ids_file.is_file():
         raise TableError(f"exclude_ids={ids_file}: no such file; a text file with an image id a line is expected")
     try:
-        listed = set(ids_file.read_text(encoding="utf-8-sig").split("\n"))
+        lines = ids_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise TableError(f"exclude_ids={ids_file}: is not UTF-8 text") from None
-    listed = {line.strip() for line in listed} - {""}
-    check_columns(frame, (settings.uid_column,), file)
-    is_listed = frame[settings.uid_column].isin(listed)
+    listed = {line.strip() for line in lines} - {""}
+    is_listed = np.isin(uids, list(listed))
     if not is_listed.any():
         raise TableError(
-            f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in column {settings.uid_column} of "
-            f"{file}, where an id looks like {frame[settings.uid_column].iloc[0]}"
+            f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in {source}, where an id looks like "
+            f"{uids[0]}"
         )
     if is_listed.all():
-        raise TableError(f"exclude_ids={ids_file}: leaves out every image of {file}")
+        raise TableError(f"exclude_ids={ids_file}: leaves out every image")
     print(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
-    return frame[~is_listed].reset_index(drop=True)
+    return np.flatnonzero(~is_listed)
 
 
 def _read_folds(
     frame: pd.DataFrame, patient_ids: npt.NDArray[np.str_], settings: Settings, file: Path
-) -> npt.NDArray[np.int8]:
+) -> npt.NDArray[np.int8] | None:
     column = settings.fold_column
-    assert column is not None
+    if column is None or settings.all_data:
+        return None
     check_columns(frame, (column,), file)
     known = {str(fold): fold for fold in range(settings.num_folds)}
     unknown = set(frame[column]) - set(known)
@@ -160,7 +162,7 @@ def _derive_findings(frame: pd.DataFrame, settings: Settings, file: Path) -> dic
 
 def _fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
     pattern = settings.path_pattern
-    columns = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    columns = pattern_fields(pattern)
     check_columns(frame, tuple(sorted(columns - {"uid"})), file)
     values = {name: frame[settings.uid_column if name == "uid" else name] for name in columns}
     if "*" not in pattern:
@@ -168,20 +170,20 @@ def _fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: 
             folder / pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)
         )
     folders, _, name_pattern = pattern.rpartition("/")
-    file_of_name = _list_files(folder, folders)
-    names = (name_pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True))
+    names = [name_pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+    file_of_name = _find_files(folder, folders, set(names))
     # An image that is in none of them is reported by whoever reads it, under a path that shows where it was sought.
     return tuple(file_of_name.get(name, folder / folders / name) for name in names)
 
 
-def _list_files(folder: Path, folders: str) -> dict[str, Path]:
-    """Name -> file of everything in the folders that a pattern with * matches."""
+def _find_files(folder: Path, folders: str, names: set[str]) -> dict[str, Path]:
+    """Name -> file, for those of the names that stand in a folder that the pattern with * matches."""
     found: dict[str, Path] = {}
     for directory in sorted(path for path in folder.glob(folders) if path.is_dir()):
         for file in directory.iterdir():
-            if file.name in found and file.is_file():
+            if file.name not in names:
+                continue
+            if file.name in found:
                 raise TableError(f"{file}: also stands in {found[file.name].parent}; which one is meant is unclear")
             found[file.name] = file
-    if not found:
-        raise TableError(f"{folder / folders}: no such folder with files in it (path_pattern)")
     return found

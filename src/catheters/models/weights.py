@@ -1,6 +1,7 @@
 """Weights from a file into a backbone: ours, timm's, or another program's."""
 
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from catheters.errors import UserError, one_line
 
 RGB_CHANS = 3
 NAMES_SHOWN = 4
-"""Tensors of a file that are named when they are not taken; the rest is counted."""
+"""Entries of a file without weights that are named."""
 
 
 def load_weights(backbone: nn.Module, name: str, file: str) -> str:
@@ -45,7 +46,9 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
         weight = weights.get(prefix + key)
         if weight is not None and prefix + key in stems and weight.shape[1] == RGB_CHANS > value.shape[1]:
             weight = adapt_input_conv(value.shape[1], weight)
-        if weight is None:
+        if weight is None and key.endswith("num_batches_tracked"):
+            taken[key] = value  # older programs save none, and nothing depends on it
+        elif weight is None:
             wrong.append(f"{key} is missing")
         elif weight.shape != value.shape:
             wrong.append(f"{key} is {tuple(weight.shape)}, the model's {tuple(value.shape)}")
@@ -59,7 +62,10 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     wrong += [
         f"{key} is not the model's"
         for key in inner
-        if key.partition(".")[0] in modules and key not in wanted and not key.startswith(classifiers)
+        if key.partition(".")[0] in modules
+        and key not in wanted
+        and not key.startswith(classifiers)
+        and weights[prefix + key].is_floating_point()  # others are indices that a model can make anew
     ]
     if wrong:
         raise UserError(
@@ -67,10 +73,8 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
         )
     backbone.load_state_dict(taken)
     line = f"{name}: {len(taken)} of its {len(wanted)} tensors taken from {file}"
-    if not left:
-        return f"{line}, which has no others"
-    more = f" and {len(left) - NAMES_SHOWN} more" if len(left) > NAMES_SHOWN else ""
-    return f"{line}; not taken: {', '.join(left[:NAMES_SHOWN])}{more}"
+    groups = Counter(key.rpartition(".")[0] or key for key in left)
+    return f"{line}; not taken: {', '.join(f'{group} ({count})' for group, count in groups.items())}" if left else line
 
 
 def _read(file: str) -> dict[str, Tensor]:

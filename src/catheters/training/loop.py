@@ -58,7 +58,7 @@ def train_fold(
         valid_loader: batches of this fold, in order.
         mean: grey mean of the images, in 0..1.
         std: their standard deviation, in 0..1.
-        folder: gets `best.pt` and `log.json`.
+        folder: gets `best.pt`, with averaged weights also `best_raw.pt`, and `log.json`.
 
     Raises:
         UserError: the loss is NaN or infinite; what the folder holds is kept.
@@ -66,11 +66,11 @@ def train_fold(
     seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
     step = _create_step(settings, seed, len(train_loader), mean, std)
 
-    def save_best(epoch: int, macro_auc: float) -> None:
+    def save_best(epoch: int, macro_auc: float, raw_macro_auc: float) -> None:
         scores = {"fold": fold, "epoch": epoch, "macro_auc": macro_auc}
-        save_checkpoint(folder / "best.pt", step.scored_model, settings, scores)
         if step.ema is not None:
-            save_checkpoint(folder / "best_raw.pt", step.model, settings, scores)
+            save_checkpoint(folder / "best_raw.pt", step.model, settings, {**scores, "macro_auc": raw_macro_auc})
+        save_checkpoint(folder / "best.pt", step.scored_model, settings, scores)
 
     validation = Validation(step, valid_loader, settings.label_columns, save_best)
     manager, log = _create_manager(settings, step, len(train_loader), folder, [validation])
@@ -100,22 +100,39 @@ def train_on_all(settings: Settings, train_loader: Loader, mean: float, std: flo
         train_loader: batches of all images, shuffled.
         mean: grey mean of the images, in 0..1.
         std: their standard deviation, in 0..1.
-        folder: gets `final.pt` and `log.json`.
+        folder: gets `log.json`, `last.pt` after each epoch, which becomes `final.pt` after the last, and with averaged
+            weights `final_raw.pt`.
 
     Raises:
-        UserError: the loss is NaN or infinite.
+        UserError: the loss or an answer is NaN or infinite; what the folder holds is kept.
     """
     step = _create_step(settings, settings.seed, len(train_loader), mean, std)
     manager, log = _create_manager(settings, step, len(train_loader), folder, [])
+    last_file = folder / "last.pt"
     for epoch in range(1, settings.num_epochs + 1):
         started = time.perf_counter()
         what = f"seed {settings.seed} epoch {epoch}/{settings.num_epochs}"
         train_epoch(train_loader, step, manager, what)
+        # The losses were those before the last step; what that made of the weights nothing else would show.
+        _check_answers(step, train_loader, what, folder)
+        save_checkpoint(last_file, step.scored_model, settings, {"seed": settings.seed, "epoch": epoch})
         _print_epoch(what, log.log[-1], time.perf_counter() - started, is_best=False)
-    scores = {"seed": settings.seed, "epoch": settings.num_epochs}
     if step.ema is not None:
+        scores = {"seed": settings.seed, "epoch": settings.num_epochs}
         save_checkpoint(folder / "final_raw.pt", step.model, settings, scores)
-    save_checkpoint(folder / "final.pt", step.scored_model, settings, scores)
+    last_file.rename(folder / "final.pt")
+
+
+@torch.inference_mode()
+def _check_answers(step: TrainStep, loader: Loader, what: str, folder: Path) -> None:
+    step.scored_model.eval()
+    images, _ = next(iter(loader))
+    with autocast(step.device, step.dtype):
+        logits = step.scored_model(images.to(step.device))
+    if not torch.isfinite(logits).all():
+        raise UserError(
+            f"{what}: the model answers NaN or infinity after this epoch {_remedies(step.last_learning_rate, folder)}"
+        )
 
 
 def _create_step(settings: Settings, seed: int, num_batches: int, mean: float, std: float) -> TrainStep:
@@ -162,20 +179,28 @@ def train_epoch(loader: Batches, step: TrainStep, manager: ExtensionsManager, wh
             report({"train/loss": loss})
             unchecked.append((learning_rate, loss))
             if len(unchecked) == CHECK_EVERY or number == len(loader):
-                _check_losses(unchecked, number - len(unchecked), what, manager.out)
+                _check_losses(unchecked, number - len(unchecked), what, Path(manager.out))
                 unchecked = []
 
 
-def _check_losses(losses: Sequence[tuple[float, Tensor]], num_before: int, what: str, folder: str) -> None:
+def _check_losses(losses: Sequence[tuple[float, Tensor]], num_before: int, what: str, folder: Path) -> None:
     is_finite = torch.isfinite(torch.stack([loss for _, loss in losses])).tolist()
     if all(is_finite):
         return
     first = is_finite.index(False)
     learning_rate, loss = losses[first]
     raise UserError(
-        f"{what}, iteration {num_before + first + 1}: the training loss is {float(loss)} (learning rate "
-        f"{learning_rate:.2e}); lower init_lr or warmup_multiplier, set clip_grad_norm, or set use_amp=False; "
-        f"checkpoints of earlier epochs are kept in {folder}"
+        f"{what}, iteration {num_before + first + 1}: the training loss is {float(loss)} "
+        f"{_remedies(learning_rate, folder)}"
+    )
+
+
+def _remedies(learning_rate: float, folder: Path) -> str:
+    """The end of a message about a number that is not finite: the rate, what to change, what is left."""
+    kept = ", ".join(file.name for file in sorted(folder.glob("*.pt")))
+    return (
+        f"(learning rate {learning_rate:.2e}); lower init_lr or warmup_multiplier, set clip_grad_norm, or set "
+        f"use_amp=False; {folder} keeps {f'{kept} of earlier epochs' if kept else 'no checkpoint, no epoch was good'}"
     )
 
 
@@ -191,7 +216,7 @@ class Validation(Extension):
         step: TrainStep,
         loader: Loader,
         label_columns: tuple[str, ...],
-        save_best: Callable[[int, float], None],
+        save_best: Callable[[int, float, float], None],
     ) -> None:
         """Validate the model of a step.
 
@@ -199,7 +224,8 @@ class Validation(Extension):
             step: holds the model, the loss and where they run.
             loader: batches of the validation fold, in order.
             label_columns: names of the K labels.
-            save_best: called with the epoch, from 1, and its macro AUC whenever that is the best so far.
+            save_best: called whenever the macro AUC is the best so far, with the epoch, from 1, that macro AUC, and the
+                one of the raw weights, which is the same without averaged ones.
         """
         self._step = step
         self._loader = loader
@@ -216,23 +242,24 @@ class Validation(Extension):
         Raises:
             UserError: the loss is NaN or infinite; the best checkpoint so far is kept.
         """
-        if self._step.ema is not None:
-            self._score(self._step.model, "val/raw", manager)
         self.macro_auc, probabilities = self._score(self._step.scored_model, "val", manager)
+        raw_macro_auc = self.macro_auc
+        if self._step.ema is not None:
+            raw_macro_auc, _ = self._score(self._step.model, "val/raw", manager)
         if self.macro_auc > self.best_macro_auc:
             self.best_epoch = manager.epoch
             self.best_macro_auc = self.macro_auc
             self.best_probabilities = probabilities
-            self._save_best(manager.epoch, self.macro_auc)
+            self._save_best(manager.epoch, self.macro_auc, raw_macro_auc)
 
     def _score(self, model: nn.Module, prefix: str, manager: Any) -> tuple[float, npt.NDArray[np.float32]]:
         logits, targets = predict(model, self._loader, self._step.device, self._step.dtype)
         loss = float(self._step.loss_func(logits, targets.to(logits.device)))
         if not math.isfinite(loss):
+            folder = Path(manager.out)
             raise UserError(
-                f"{manager.out}: the validation loss is {loss} after epoch {manager.epoch} (learning rate "
-                f"{self._step.learning_rate:.2e}); lower init_lr or warmup_multiplier, or set use_amp=False; "
-                "checkpoints of earlier epochs are kept"
+                f"{folder.name}, after epoch {manager.epoch}, iteration {manager.iteration}: the validation loss is "
+                f"{loss} {_remedies(self._step.last_learning_rate, folder)}"
             )
         probabilities: npt.NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
         metrics = score_labels(targets.numpy().astype(np.uint8), probabilities, self._label_columns)

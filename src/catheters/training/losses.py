@@ -14,6 +14,9 @@ from torch.nn import functional
 from catheters.errors import SettingsError, look_up, unknown_name
 from catheters.settings import Settings
 
+SMALLEST = 1e-12
+"""Least base of a power: that of 0 has no finite gradient where the exponent is below 1."""
+
 
 class BinaryCrossEntropy(nn.BCEWithLogitsLoss):
     """Binary cross-entropy."""
@@ -57,7 +60,7 @@ class FocalLoss(nn.Module):
         )
         probabilities = torch.sigmoid(logits)
         of_the_truth = probabilities * targets + (1 - probabilities) * (1 - targets)  # p_t
-        losses = (1 - of_the_truth) ** self.gamma * cross_entropy
+        losses = (1 - of_the_truth).clamp(min=SMALLEST) ** self.gamma * cross_entropy
         if self.alpha is not None:
             losses = (self.alpha * targets + (1 - self.alpha) * (1 - targets)) * losses
         return losses.mean()
@@ -103,8 +106,9 @@ class AsymmetricLoss(nn.Module):
         shifted = (probabilities - self.clip).clamp(min=0)
         # Without a shift the logarithm comes from the logit, which a probability near 1 no longer holds.
         log_negative = torch.log1p(-shifted) if self.clip > 0 else functional.logsigmoid(-logits)
-        positive = self.pos_weight * (1 - probabilities) ** self.gamma_pos * functional.logsigmoid(logits)
-        negative = shifted**self.gamma_neg * log_negative
+        easy = (1 - probabilities).clamp(min=SMALLEST)
+        positive = self.pos_weight * easy**self.gamma_pos * functional.logsigmoid(logits)
+        negative = shifted.clamp(min=SMALLEST) ** self.gamma_neg * log_negative
         return -(targets * positive + (1 - targets) * negative).mean()
 
 

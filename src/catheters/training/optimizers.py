@@ -9,6 +9,15 @@ from catheters.errors import SettingsError, one_line, unknown_name
 from catheters.models.classifier import Classifier
 from catheters.settings import Settings
 
+OF_SETTINGS = {
+    "lr": "the setting init_lr",
+    "weight_decay": "the setting weight_decay",
+    "layer_decay": "the setting layer_decay",
+    "filter_bias_and_bn": "the program: norms and biases do not decay",
+    "param_group_fn": "the program",
+}
+"""Arguments of timm's factory that are no parameters of an optimizer, and what stands for them."""
+
 
 def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optimizer:
     """The optimizer that the settings name, of the model's parameters, at `init_lr`.
@@ -22,6 +31,9 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
     known = list_optimizers()
     if settings.optimizer.lower() not in known:
         raise SettingsError(f"optimizer: {unknown_name(settings.optimizer, 'an optimizer of timm', known)}")
+    for name, setting in OF_SETTINGS.items():
+        if name in settings.optimizer_params:
+            raise SettingsError(f"optimizer_params: '{name}' is decided by {setting}")
     groups = _group_parameters(model, settings)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
@@ -31,6 +43,10 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
         raise SettingsError(
             f"optimizer={settings.optimizer}, optimizer_params={settings.optimizer_params}: {one_line(error)}"
         ) from error
+    for name in settings.optimizer_params:
+        if name not in optimizer.defaults:  # timm passes over what its optimizer does not know
+            kind = f"a parameter of {settings.optimizer}"
+            raise SettingsError(f"optimizer_params: {unknown_name(name, kind, optimizer.defaults)}")
     return optimizer
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.settings_file import settings_from_json
 from catheters.training.loop import train_fold, train_on_all
 from catheters.training.run_data import (
     RunData,
@@ -122,6 +124,24 @@ def _check_choices(settings: Settings) -> None:
             "stopped; a run that starts anew from these weights needs a run_name of its own"
         )
     _try_step(settings)
+    if isinstance(weights, str):
+        _warn_of_leak(settings, Path(weights))
+
+
+def _warn_of_leak(settings: Settings, weights: Path) -> None:
+    """A `best.pt` of the same label table has learnt from images that other folds validate on."""
+    if weights.suffix == ".safetensors":
+        return
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(weights))
+    if not (isinstance(checkpoint, dict) and "settings" in checkpoint and "label_columns" in checkpoint):
+        return
+    earlier = settings_from_json(checkpoint["settings"], str(weights))
+    if (earlier.dataset_folder, earlier.label_table) == (settings.dataset_folder, settings.label_table):
+        print(
+            f"warning: pretrained={weights} was trained on images of the same label table; a fold that validates on "
+            "images which it has seen scores too well",
+            file=sys.stderr,
+        )
 
 
 def _try_step(settings: Settings) -> None:

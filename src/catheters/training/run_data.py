@@ -97,12 +97,14 @@ def check_positives(settings: Settings, data: RunData) -> None:
         is_valid = data.folds == fold
         if not is_valid.any():
             raise UserError(f"fold {fold} has no readable image; run preproc_npy.py or set a smaller num_folds")
+        if is_valid.all():
+            raise UserError(f"fold {fold} has every image, so none is left to train on; see fold_column and num_folds")
         positives = labels[is_valid].sum(axis=0)
         is_scorable = (positives > 0) & (positives < is_valid.sum())
         if not is_scorable.any():
             raise UserError(
                 f"fold {fold}: no label has both positives and negatives among its {is_valid.sum()} images, so no "
-                "epoch can be scored; set a smaller num_folds"
+                f"epoch can be scored; set {'a larger debug_fraction' if settings.debug else 'a smaller num_folds'}"
             )
         lines = [
             f"fold {fold}: '{settings.label_columns[k]}' has {positives[k]} positives in {is_valid.sum()} validation "

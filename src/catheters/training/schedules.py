@@ -77,6 +77,8 @@ SCHEDULES: Mapping[str, Callable[[Plan, int], float]] = {
 class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has no types
     """Linear warm-up by warmup-scheduler, then one of `SCHEDULES`, exactly from the peak on.
 
+    "plateau" falls from there after epochs, as torch's ReduceLROnPlateau decides.
+
     warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a rate above the peak, and starts at rate
     0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such a warm-up
     starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin 2018,
@@ -100,10 +102,11 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
         self._plan = plan
         self._scales = [group["lr"] / plan.init_lr for group in optimizer.param_groups]
         super().__init__(optimizer, plan.peak_lr / plan.init_lr, plan.num_warmup_steps)
-        # A score counts as better as early stopping counts it: by any amount.
-        self._plateau = ReduceLROnPlateau(
-            optimizer, mode="max", threshold=0.0, min_lr=self._of_groups(plan.min_lr), eps=0.0, **plateau
-        )
+        self._plateau: ReduceLROnPlateau | None = None
+        if name == "plateau":
+            # A score counts as better as early stopping counts it: by any amount.
+            lowest = self._of_groups(plan.min_lr)
+            self._plateau = ReduceLROnPlateau(optimizer, mode="max", threshold=0.0, min_lr=lowest, eps=0.0, **plateau)
 
     def get_lr(self) -> list[float]:
         """The rates of the coming iteration, one a parameter group."""
@@ -123,8 +126,21 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
 
     def end_epoch(self, score: float) -> None:
         """Let "plateau" know the epoch's score, higher being better; the others go by iterations alone."""
-        if self._is_plateau and self.last_epoch >= self._plan.num_warmup_steps:
+        if self._plateau is not None and self.last_epoch >= self._plan.num_warmup_steps:
             self._plateau.step(score)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands, as plain data that `torch.load(weights_only=True)` reads."""
+        return {
+            "last_epoch": self.last_epoch,
+            "plateau": None if self._plateau is None else self._plateau.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from there, with an optimizer whose state has been loaded: it holds the rates themselves."""
+        self.last_epoch = state_dict["last_epoch"]
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state_dict["plateau"])
 
     def _of_groups(self, rate: float) -> list[float]:
         return [rate * scale for scale in self._scales]

@@ -51,6 +51,8 @@ class TrainStep:
             num_batches: batches of an epoch, a multiple of `accumulation_steps`.
             device: where the batches go.
 
+        `last_learning_rate` is the rate of the step before, which made the weights what they are.
+
         Raises:
             SettingsError: a loss, optimizer or schedule that does not exist or cannot be made so.
         """
@@ -68,6 +70,7 @@ class TrainStep:
         self._clip_grad_norm = settings.clip_grad_norm
         self._accumulation_steps = settings.accumulation_steps
         self._num_batches_seen = 0
+        self.last_learning_rate = self.learning_rate
 
     @property
     def scored_model(self) -> Classifier:
@@ -103,6 +106,7 @@ class TrainStep:
         return loss.detach()
 
     def _move(self) -> None:
+        self.last_learning_rate = self.learning_rate
         if self._clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), self._clip_grad_norm)
