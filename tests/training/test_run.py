@@ -399,7 +399,7 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
     weights = []
     for seed in (3, 0):
         folder = settings.run_folder / f"seed{seed}"
-        assert sorted(path.name for path in folder.iterdir()) == ["final.pt", "final_raw.pt", "log.json"]
+        assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "final.pt", "final_raw.pt", "log.json"]
         checkpoint = torch.load(folder / "final.pt", weights_only=True)
         assert (checkpoint["seed"], checkpoint["epoch"]) == (seed, 2)
         assert json.loads(checkpoint["settings"])["seed"] == seed

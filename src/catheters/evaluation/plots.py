@@ -12,26 +12,23 @@ from matplotlib.ticker import MaxNLocator
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
-def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int, title: str, file: Path) -> None:
+def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, title: str, file: Path) -> None:
     """Draw losses, macro AUC and learning rate over the epochs.
 
     Args:
-        log: one entry an epoch with `epoch`, `train/loss`, `val/loss`, `val/macro_auc` and `lr`.
-        best_epoch: the epoch, from 1, whose weights were kept.
+        log: one entry an epoch with `epoch`, `train/loss` and `lr`; of a run with validation also `val/loss` and
+            `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged.
+        best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
         title: printed above.
         file: the PNG to write.
     """
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    loss_axes, auc_axes, rate_axes = figure.subplots(1, 3)
+    loss_axes, *auc_axes, rate_axes = figure.subplots(1, 2 if best_epoch is None else 3)
     _draw(loss_axes, log, {"train/loss": ("training", BLUE, "-"), "val/loss": ("validation", ORANGE, "--")})
     loss_axes.set_title("loss")
-    loss_axes.legend()
-    _draw(auc_axes, log, {"val/macro_auc": ("validation", ORANGE, "--")})
-    best = next(entry for entry in log if entry["epoch"] == best_epoch)
-    auc_axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
-    auc_axes.set_ylim(top=min(auc_axes.get_ylim()[1], 1.005))
-    auc_axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
+    if best_epoch is not None:
+        _draw_aucs(auc_axes[0], log, best_epoch)
     _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")})
     rate_axes.set_title("learning rate at the epoch's end")
     if all(entry["lr"] > 0 for entry in log):
@@ -40,10 +37,26 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int, title: str,
     figure.savefig(file, dpi=110)
 
 
+def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) -> None:
+    _draw(
+        axes,
+        log,
+        {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("averaged weights", ORANGE, "--")},
+    )
+    best = next(entry for entry in log if entry["epoch"] == best_epoch)
+    axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
+    axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
+
+
 def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]]) -> None:
+    """Draw those of the curves that the log has, with a legend where there are several."""
     epochs = [entry["epoch"] for entry in log]
-    for key, (name, colour, line) in curves.items():
+    drawn = {key: style for key, style in curves.items() if key in log[0]}
+    for key, (name, colour, line) in drawn.items():
         axes.plot(epochs, [entry[key] for entry in log], line, label=name, color=colour, marker=".")
+    if len(drawn) > 1:
+        axes.legend()
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -92,7 +92,9 @@ def train_fold(
     )
 
 
-def train_on_all(settings: Settings, train_loader: Loader, mean: float, std: float, folder: Path) -> None:
+def train_on_all(
+    settings: Settings, train_loader: Loader, mean: float, std: float, folder: Path
+) -> Sequence[Mapping[str, Any]]:
     """Train every epoch without validation and keep the last weights.
 
     Args:
@@ -102,6 +104,9 @@ def train_on_all(settings: Settings, train_loader: Loader, mean: float, std: flo
         std: their standard deviation, in 0..1.
         folder: gets `log.json`, `last.pt` after each epoch, which becomes `final.pt` after the last, and with averaged
             weights `final_raw.pt`.
+
+    Returns:
+        One entry an epoch, as in `log.json`.
 
     Raises:
         UserError: the loss or an answer is NaN or infinite; what the folder holds is kept.
@@ -121,12 +126,14 @@ def train_on_all(settings: Settings, train_loader: Loader, mean: float, std: flo
         scores = {"seed": settings.seed, "epoch": settings.num_epochs}
         save_checkpoint(folder / "final_raw.pt", step.model, settings, scores)
     last_file.rename(folder / "final.pt")
+    return log.log
 
 
 @torch.inference_mode()
 def _check_answers(step: TrainStep, loader: Loader, what: str, folder: Path) -> None:
     step.scored_model.eval()
-    images, _ = next(iter(loader))
+    # One image, and not a batch of the loader, whose next pass would then be another epoch's.
+    images = loader.dataset[0, 0][0][None]
     with autocast(step.device, step.dtype):
         logits = step.scored_model(images.to(step.device))
     if not torch.isfinite(logits).all():

@@ -68,7 +68,8 @@ def _train_seeds(settings: Settings, data: RunData, device: torch.device) -> Non
             continue
         of_seed = dataclasses.replace(settings, seed=seed)
         loader = create_train_loader(of_seed, all_samples(of_seed, data), device)
-        train_on_all(of_seed, loader, *_grey_values(settings, data), folder)
+        log = train_on_all(of_seed, loader, *_grey_values(settings, data), folder)
+        plot_curves(log, None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
         print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
 
