@@ -36,7 +36,7 @@ NUM_TIMED_STEPS = 10
 def main() -> None:
     """Train, measure and print a line a combination."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--image-size", type=int, default=128)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -58,21 +58,28 @@ def main() -> None:
             f"{options.epochs} epochs of fold 0 at {options.image_size} px on {choose_device('auto')}, synthetic sample"
         )
         print(f"{'backbone':<18}{'classifier':<12}{'million parameters':>20}{'ms/step':>10}{'best macro AUC':>16}")
-        for backbone in BACKBONES:
-            for classifier in ("linear", "attention"):
-                settings = replace(
-                    recipe,
-                    backbone_model=backbone,
-                    classifier=classifier,
-                    heads=dict(RANZCR_HEADS) if classifier == "attention" else {},
-                    run_name=f"{backbone}_{classifier}",
-                )
-                millions, milliseconds = _measure_step(settings)
-                with contextlib.redirect_stdout(io.StringIO()):
-                    train_run(settings, fresh=False)
-                log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
-                score = max(entry["val/macro_auc"] for entry in log)
-                print(f"{backbone:<18}{classifier:<12}{millions:>20.1f}{milliseconds:>10.0f}{score:>16.3f}", flush=True)
+        combinations = [
+            replace(
+                recipe,
+                backbone_model=backbone,
+                classifier=classifier,
+                heads=dict(RANZCR_HEADS) if classifier == "attention" else {},
+                run_name=f"{backbone}_{classifier}",
+            )
+            for backbone in BACKBONES
+            for classifier in ("linear", "attention")
+        ]
+        measured = [_measure_step(settings) for settings in combinations]
+        for settings, (millions, milliseconds) in zip(combinations, measured, strict=True):
+            with contextlib.redirect_stdout(io.StringIO()):
+                train_run(settings, fresh=False)
+            log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+            score = max(entry["val/macro_auc"] for entry in log)
+            print(
+                f"{settings.backbone_model:<18}{settings.classifier:<12}{millions:>20.1f}{milliseconds:>10.0f}"
+                f"{score:>16.3f}",
+                flush=True,
+            )
 
 
 def _measure_step(settings: Settings) -> tuple[float, float]:

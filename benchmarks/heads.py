@@ -28,7 +28,7 @@ def main() -> None:
         "--backbones", nargs="+", default=["rexnet_200", "seresnet152d", "efficientnet_b5", "resnest101e"]
     )
     parser.add_argument("--image-size", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6, help="steps of each side")
     options = parser.parse_args()
     device = choose_device("auto")

@@ -194,6 +194,35 @@ def test_a_bug_keeps_its_traceback() -> None:
     assert "Traceback" in done.stderr
 
 
+def test_ctrl_c_is_not_lost() -> None:
+    """Python drops a KeyboardInterrupt that is raised in a destructor; the work still ends, with one line and 130."""
+    code = """
+import os, signal
+from catheters.command_line import run_command
+from catheters.progress import track
+
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # the signal is handled in here
+            pass
+
+def command(arguments):
+    for number in track(range(5), "counting", 5):
+        print(number)
+        if number == 2:
+            Held()
+    return 0
+
+run_command(command)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Exception ignored" in done.stderr  # it did get lost
+    assert done.stdout.split() == ["0", "1", "2"]
+    assert done.stderr.endswith("stopped by Ctrl-C\n")
+    assert done.returncode == 130
+
+
 def test_scripts_import_without_running() -> None:
     """Nothing happens at import: arguments are parsed and work is done only when the file is run."""
     code = "import preproc_npy, train, multi_train, evaluate"

@@ -94,7 +94,7 @@ def test_settings_are_frozen() -> None:
             ["schedule: 'cosin' came, 'cosine', 'cosine_restarts', 'one_cycle', 'constant' or"],
         ),
         ("schedule=constant", ["schedule='constant' needs epochs, the length of the run"]),
-        ("seeds=[1,1]", ["seeds=[1, 1] names a seed twice"]),
+        ("seeds=[1,2]", ["seeds=[1, 2] needs all_data=True; folds are trained with the one seed"]),
         ("ema_decay=1", ["ema_decay: 1 came", "less than 1"]),
         ("path_pattern=a/{uid}*.png", ["path_pattern='a/{uid}*.png': * may stand in its folders, if they have no"]),
         ("path_pattern=*/{view}/{uid}.png", ["* may stand in its folders, if they have no {column} in them"]),
@@ -181,6 +181,7 @@ def test_settings_without_effect_are_named() -> None:
         ),
         (["path_pattern=/abs/t*/{uid}.jpg"], "with * it is relative to dataset_folder, and ** is the whole name"),
         (["path_pattern=t**x/{uid}.jpg"], "with * it is relative to dataset_folder, and ** is the whole name"),
+        (["all_data=True", "seeds=[1,1]"], "seeds=[1, 1] names a seed twice"),
         (
             ["schedule=plateau", "epochs=2", "all_data=True"],
             "follows the validation's macro AUC, and all_data=True",
@@ -196,10 +197,9 @@ def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str
 def test_a_schedule_that_ends_early_is_named() -> None:
     assert doubtful_settings(Settings(epochs=1)) == ["epochs=1 ends a schedule of 21 epochs early"]
     assert doubtful_settings(Settings(epochs=21)) == []
-    constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0, seeds=(1,))
+    constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0)
     assert doubtful_settings(constant) == [
         "min_lr=0.0 has no effect: schedule='constant'",
-        "seeds=(1,) has no effect: all_data=False",
         "epochs=2 ends a schedule of 3 epochs early",
     ]
     restarts = {"schedule": "cosine_restarts", "warmup_epochs": 0, "warmup_multiplier": 10.0}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catheters.errors import UserError
+from catheters.interrupts import note_interrupts
 from catheters.settings import Settings
 from catheters.settings_file import describe_settings, doubtful_settings, load_settings
 
@@ -57,6 +58,7 @@ def run_command(command: Callable[[list[str]], int]) -> None:
     """
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # in a log file, lines of stdout and stderr stay in their order
+    note_interrupts()
     try:
         status = command(sys.argv[1:])
     except UserError as error:

@@ -6,6 +6,8 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from catheters.interrupts import raise_if_interrupted
+
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LOG_LINES = 60.0
@@ -38,18 +40,21 @@ def track(items: Iterable[T], what: str, total: int, unit: str = "image", leave:
             `SECONDS_BETWEEN_LOG_LINES` and, if `leave`, a last one.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, total=total, unit=unit, leave=leave, dynamic_ncols=True)
-        return
-    yield from tqdm(
-        items,
-        desc=what,
-        total=total,
-        unit=unit,
-        leave=leave,
-        file=_LineWriter(sys.stderr),
-        mininterval=SECONDS_BETWEEN_LOG_LINES,
-        maxinterval=2 * SECONDS_BETWEEN_LOG_LINES,
-        delay=SECONDS_BETWEEN_LOG_LINES / 2,
-        ncols=100,
-        ascii=True,
-    )
+        bar = tqdm(items, desc=what, total=total, unit=unit, leave=leave, dynamic_ncols=True)
+    else:
+        bar = tqdm(
+            items,
+            desc=what,
+            total=total,
+            unit=unit,
+            leave=leave,
+            file=_LineWriter(sys.stderr),
+            mininterval=SECONDS_BETWEEN_LOG_LINES,
+            maxinterval=2 * SECONDS_BETWEEN_LOG_LINES,
+            delay=SECONDS_BETWEEN_LOG_LINES / 2,
+            ncols=100,
+            ascii=True,
+        )
+    for item in bar:
+        raise_if_interrupted()
+        yield item

@@ -65,7 +65,7 @@ class Settings:
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
     fold_column: str | None = None
-    """Column of the table that holds each image's fold, from 0; None: the folds are dealt by `seed`."""
+    """Column of the table that holds each image's fold, 0 to num_folds - 1; None: the folds are dealt by `seed`."""
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
     """Folds to train, counted from 0; None: all."""
     all_data: bool = False
@@ -226,6 +226,8 @@ class Settings:
                 )
             if len(set(self.folds)) < len(self.folds):
                 raise ValueError(f"folds={list(self.folds)} names a fold twice")
+        if self.seeds is not None and not self.all_data:
+            raise ValueError(f"seeds={list(self.seeds)} needs all_data=True; folds are trained with the one seed")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)} names a seed twice")
         if self.all_data and self.schedule == "plateau":

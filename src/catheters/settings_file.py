@@ -94,9 +94,8 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "fold_column": ("all_data=True", settings.all_data),
         "num_folds": ("all_data=True", settings.all_data),
         "valid_batch_size": ("all_data=True", settings.all_data),
-        "early_stop": ("all_data=True", settings.all_data),
+        "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
         "mixup_alpha": ("batch_size=1, so no image has another to be mixed with", settings.batch_size == 1),
-        "seeds": ("all_data=False", not settings.all_data),
         "debug_fraction": ("debug=False", not settings.debug),
     }
     warnings = [

@@ -152,7 +152,10 @@ def test_left_out_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     table = read(tmp_path, GOOD, exclude_ids=str(ids))
     assert table.uids.tolist() == ["002"]
     assert table.labels.tolist() == [[1, 0]]
-    assert f"1 images are left out, of 2 ids in {ids}" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert f"1 images are left out, of 2 ids in {ids}" in captured.out
+    assert "ids.txt: 1 of its lines are no id in column id of" in captured.err
+    assert "003 for one" in captured.err
     ids.write_text("1\n")
     with pytest.raises(TableError, match=r"none of its 1 lines is an id in column id of .*an id looks like 001"):
         read(tmp_path, GOOD, exclude_ids=str(ids))
@@ -164,15 +167,19 @@ def test_left_out_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_folds_of_the_table(tmp_path: Path) -> None:
-    text = "id,who,view,a,b,part\n1,p1,ap,1,0,0\n2,p2,ap,1,0,2\n3,p2,ap,1,0,2\n"
+    text = "id,who,view,a,b,part\n1,p1,ap,1,0,0\n2,p2,ap,1,0,2\n3,p2,ap,1,0,2\n4,p3,ap,1,0,1.0\n"
     table = read(tmp_path, text, fold_column="part", num_folds=3)
     assert table.folds is not None
-    assert table.folds.tolist() == [0, 2, 2]
+    assert table.folds.tolist() == [0, 2, 2, 1]
     assert table.take(np.array([2, 0])).folds.tolist() == [2, 0]  # type: ignore[union-attr]
-    with pytest.raises(TableError, match=r"column 'part' holds '2'; a fold in 0\.\.1 is expected \(num_folds=2\)"):
+    with pytest.raises(TableError, match=r"column 'part' holds '2'; a fold, counted from 0 to 1 \(num_folds=2\)"):
         read(tmp_path, text, fold_column="part", num_folds=2)
     with pytest.raises(TableError, match=r"column 'part' has 1 patients in more than one fold, p2 for one"):
         read(tmp_path, text.replace("0,2\n3", "0,1\n3"), fold_column="part", num_folds=3)
+    with pytest.raises(TableError, match=r"column 'part' has no image in fold 3; set num_folds to"):
+        read(tmp_path, text, fold_column="part", num_folds=4)
+    with pytest.raises(TableError, match=r"column 'part' is empty in line 5"):
+        read(tmp_path, text.replace("1.0", ""), fold_column="part", num_folds=3)
     with pytest.raises(TableError, match=r"'parts' is not a column; did you mean 'part'"):
         read(tmp_path, text, fold_column="parts", num_folds=3)
 

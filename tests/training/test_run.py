@@ -218,6 +218,14 @@ def test_other_settings_are_refused(trained: Settings) -> None:
     assert "num_workers" not in str(error.value)  # changes nothing but speed
 
 
+def test_a_run_without_a_checkpoint_may_be_mended(cached: Settings) -> None:
+    """Its rate was too high; the same run with a lower one begins anew in the same folder."""
+    with pytest.raises(UserError, match="the training loss is"):
+        train_run(dataclasses.replace(cached, init_lr=1e30, warmup_epochs=0, cosine_epochs=3), fresh=False)
+    train_run(dataclasses.replace(cached, folds=(0,)), fresh=False)
+    assert json.loads((cached.run_folder / "settings.json").read_text())["init_lr"] == cached.init_lr
+
+
 def test_fresh_moves_the_earlier_run_aside(trained: Settings) -> None:
     before = (trained.run_folder / "predictions.csv").read_bytes()
     settings = dataclasses.replace(trained, init_lr=5e-4, folds=(0,))

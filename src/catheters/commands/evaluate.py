@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
@@ -31,71 +33,99 @@ Score predictions against labels: ROC AUC and average precision of every label, 
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """Predictions with the true labels of their images.
+
+    Attributes:
+        file: where the predictions come from.
+        labels: (K,) names.
+        uids: (n,) image ids.
+        probabilities: (n, K).
+        targets: the label table.
+        matched: (n, K) the true labels of these images.
+    """
+
+    file: Path
+    labels: tuple[str, ...]
+    uids: list[str]
+    probabilities: npt.NDArray[np.float64]
+    targets: Targets
+    matched: npt.NDArray[np.uint8]
+
+
 def main(arguments: list[str]) -> int:
     """Print a table of metrics and write `metrics.json` for each run or file. Returns the exit status."""
     options = _parse(arguments)
     if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
         raise UserError(f"{options.out}: a file in a folder that exists is expected for the metrics")
     if options.predictions is not None:
-        uid_column, predictions, labels = read_predictions(options.predictions, options.id_column)
-        targets = _read_targets(options.labels, uid_column, labels)
-        _evaluate(options.predictions, predictions, uid_column, labels, targets, options.out)
+        _evaluate(_read_files(options.predictions, options.id_column, options.labels), options.out)
         return 0
-    evaluated = [_evaluate_run(run, options) for run in options.runs]
-    if len(evaluated) > 1:
-        metrics, images = zip(*evaluated, strict=True)
-        print(f"\n{comparison_table(dict(zip(map(str, options.runs), metrics, strict=True)))}")
+    runs = {str(run): _read_run(run, options) for run in options.runs}  # all of them, before anything is written
+    metrics = {name: _evaluate(predicted, options.out) for name, predicted in runs.items()}
+    if len(runs) > 1:
+        print(f"\n{comparison_table(metrics)}")
+        images = [
+            {(uid, *row) for uid, row in zip(predicted.uids, predicted.matched.tolist(), strict=True)}
+            for predicted in runs.values()
+        ]
         if any(of_run != images[0] for of_run in images):
             print("warning: the runs predicted other images or labels, their scores do not compare", file=sys.stderr)
     return 0
 
 
-def _evaluate_run(run: Path, options: argparse.Namespace) -> tuple[list[LabelMetrics], set[tuple[str, ...]]]:
-    """The run's metrics, and its images: an id and the true labels of each."""
+def _read_run(run: Path, options: argparse.Namespace) -> Predicted:
     settings_file = run / "settings.json"
     if not settings_file.is_file():
         raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")
     settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
     if settings.all_data:
         raise UserError(f"{run}: was trained on all data, so it has no predictions of images that it had not seen")
-    predictions_file = run / "predictions.csv"
-    if not predictions_file.is_file():
-        raise UserError(f"{predictions_file}: no such file; no fold of this run is finished: run train.py")
-    uid_column, predictions, labels = read_predictions(
-        predictions_file, options.id_column if options.labels else settings.uid_column
-    )
+    file = run / "predictions.csv"
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
     if options.labels is not None:
-        targets = _read_targets(options.labels, uid_column, labels)
-    else:
-        table = read_label_table(settings)
-        labels = table.label_columns
-        check_columns(predictions, labels, predictions_file)
-        source = str(Path(settings.dataset_folder) / settings.label_table)
-        targets = Targets(source=source, uids=table.uids, labels=table.labels)
-    return _evaluate(predictions_file, predictions, uid_column, labels, targets, options.out)
+        return _read_files(file, options.id_column, options.labels)
+    uid_column, predictions, _ = read_predictions(file, settings.uid_column)
+    table = read_label_table(settings)
+    check_columns(predictions, table.label_columns, file)
+    source = str(Path(settings.dataset_folder) / settings.label_table)
+    targets = Targets(source=source, uids=table.uids, labels=table.labels)
+    return _match(file, uid_column, predictions, table.label_columns, targets)
 
 
-def _evaluate(
-    predictions_file: Path,
-    predictions: pd.DataFrame,
-    uid_column: str,
-    labels: tuple[str, ...],
-    targets: Targets,
-    metrics_file: Path | None,
-) -> tuple[list[LabelMetrics], set[tuple[str, ...]]]:
-    """Score one set of predictions, print it and write it, beside the predictions unless a file is given."""
-    metrics_file = metrics_file or predictions_file.with_name("metrics.json")
-    probabilities = predictions[list(labels)].to_numpy(dtype=np.float64)
-    matched = match_targets(targets, predictions[uid_column].tolist(), predictions_file)
-    metrics = score_labels(matched, probabilities, labels)
+def _read_files(file: Path, id_column: str | None, labels_file: Path) -> Predicted:
+    uid_column, predictions, labels = read_predictions(file, id_column)
+    return _match(file, uid_column, predictions, labels, _read_targets(labels_file, uid_column, labels))
+
+
+def _match(
+    file: Path, uid_column: str, predictions: pd.DataFrame, labels: tuple[str, ...], targets: Targets
+) -> Predicted:
+    uids = predictions[uid_column].tolist()
+    return Predicted(
+        file=file,
+        labels=labels,
+        uids=uids,
+        probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
+        targets=targets,
+        matched=match_targets(targets, uids, file),
+    )
+
+
+def _evaluate(predicted: Predicted, metrics_file: Path | None) -> list[LabelMetrics]:
+    """Score predictions, print the table and write it, beside the predictions unless a file is given."""
+    metrics_file = metrics_file or predicted.file.with_name("metrics.json")
+    metrics = score_labels(predicted.matched, predicted.probabilities, predicted.labels)
     for warning in one_class_warnings(metrics):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{predictions_file}: {len(matched)} of the {len(targets.uids)} images in {targets.source}")
+    targets = predicted.targets
+    print(f"{predicted.file}: {len(predicted.uids)} of the {len(targets.uids)} images in {targets.source}")
     print(metrics_table(metrics))
-    write_metrics(metrics_file, metrics, predictions_file, targets)
+    write_metrics(metrics_file, metrics, predicted.file, targets)
     print(f"macro AUC {macro_mean([metric.roc_auc for metric in metrics]):.4f} -> {metrics_file}")
-    images = {(uid, *map(str, row)) for uid, row in zip(predictions[uid_column], matched.tolist(), strict=True)}
-    return metrics, images
+    return metrics
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

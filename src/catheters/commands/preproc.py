@@ -13,7 +13,7 @@ REASONS_SHOWN = 20
 def main(arguments: list[str]) -> int:
     """Build the cache that the settings name, unless it stands and is up to date. Returns the exit status."""
     parser = settings_parser("Decode and resize every X-ray once, into a .npy cache that training reads.", "config.py")
-    settings = read_settings(parser.parse_args(arguments))
+    settings = read_settings(parser.parse_intermixed_args(arguments))
     table = read_label_table(settings)
     cache_file = settings.cache_file
     try:

@@ -9,7 +9,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
         "Train one model a fold on the image cache. The same command again continues where it stopped.", default_config
     )
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     settings = read_settings(options)
     # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
     from catheters.training.run import train_run

@@ -1,5 +1,6 @@
 """The label table: which images there are, whose they are, and what they show."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,13 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
     if is_listed.all():
         raise TableError(f"exclude_ids={ids_file}: leaves out every image")
     print(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
+    unknown = listed - set(uids[is_listed].tolist())
+    if unknown:
+        print(
+            f"warning: exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {source}, {min(unknown)} for "
+            "one",
+            file=sys.stderr,
+        )
     return np.flatnonzero(~is_listed)
 
 
@@ -108,14 +116,21 @@ def _read_folds(
     if column is None or settings.all_data:
         return None
     check_columns(frame, (column,), file)
-    known = {str(fold): fold for fold in range(settings.num_folds)}
-    unknown = set(frame[column]) - set(known)
-    if unknown:
+    check_filled(frame, column, file)
+    # As numbers: pandas writes 0.0 for 0 where some were missing.
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+    unknown = frame[column][~np.isin(values, range(settings.num_folds))]
+    if not unknown.empty:
         raise TableError(
-            f"{file}: column '{column}' holds {min(unknown)!r}; a fold in 0..{settings.num_folds - 1} is expected "
-            f"(num_folds={settings.num_folds})"
+            f"{file}: column '{column}' holds {unknown.iloc[0]!r}; a fold, counted from 0 to {settings.num_folds - 1} "
+            f"(num_folds={settings.num_folds}), is expected"
         )
-    folds = np.array([known[fold] for fold in frame[column]], dtype=np.int8)
+    folds = values.astype(np.int8)
+    missing = set(range(settings.num_folds)) - set(folds.tolist())
+    if missing:
+        raise TableError(
+            f"{file}: column '{column}' has no image in fold {min(missing)}; set num_folds to the number of its folds"
+        )
     folds_of_patient = pd.Series(folds).groupby(patient_ids).nunique()
     if (folds_of_patient > 1).any():
         raise TableError(

@@ -79,7 +79,8 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
 
 def _read(file: str) -> dict[str, Tensor]:
     if not Path(file).is_file():
-        raise UserError(f"pretrained={file}: no such file; best.pt of a run, a .pth or a .safetensors file is expected")
+        found = "is a folder" if Path(file).is_dir() else "no such file"
+        raise UserError(f"pretrained={file}: {found}; best.pt of a run, a .pth or a .safetensors file is expected")
     try:
         weights = load_state_dict(file, weights_only=True)
     except (

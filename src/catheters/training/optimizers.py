@@ -19,6 +19,16 @@ OF_SETTINGS = {
 """Arguments of timm's factory that are no parameters of an optimizer, and what stands for them."""
 
 
+def check_optimizer(settings: Settings) -> None:
+    """Raise a SettingsError unless timm has an optimizer of this name, and its parameters are no settings' matter."""
+    known = list_optimizers()
+    if settings.optimizer.lower() not in known:
+        raise SettingsError(f"optimizer: {unknown_name(settings.optimizer, 'an optimizer of timm', known)}")
+    for name, setting in OF_SETTINGS.items():
+        if name in settings.optimizer_params:
+            raise SettingsError(f"optimizer_params: '{name}' is decided by {setting}")
+
+
 def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optimizer:
     """The optimizer that the settings name, of the model's parameters, at `init_lr`.
 
@@ -28,12 +38,7 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
     Raises:
         SettingsError: no such optimizer, or a parameter that it does not take.
     """
-    known = list_optimizers()
-    if settings.optimizer.lower() not in known:
-        raise SettingsError(f"optimizer: {unknown_name(settings.optimizer, 'an optimizer of timm', known)}")
-    for name, setting in OF_SETTINGS.items():
-        if name in settings.optimizer_params:
-            raise SettingsError(f"optimizer_params: '{name}' is decided by {setting}")
+    check_optimizer(settings)
     groups = _group_parameters(model, settings)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(

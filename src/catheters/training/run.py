@@ -22,6 +22,8 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
 from catheters.training.loop import train_fold, train_on_all
+from catheters.training.losses import create_loss
+from catheters.training.optimizers import check_optimizer
 from catheters.training.run_data import (
     RunData,
     all_samples,
@@ -46,10 +48,14 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be; said before any work starts.
     """
+    # What can be said at once comes first, then what needs the data, then the model, which may have to be downloaded.
     _check_choices(settings)
     data = load_data(settings)
     check_positives(settings, data)
     check_batches(settings, data)
+    _try_step(settings)
+    if isinstance(settings.pretrained, str):
+        _warn_of_leak(settings, Path(settings.pretrained))
     folder = settings.run_folder
     if fresh and folder.exists():
         print(f"moved the earlier run to {move_aside(folder)}")
@@ -116,7 +122,10 @@ def _grey_values(settings: Settings, data: RunData) -> tuple[float, float]:
 
 
 def _check_choices(settings: Settings) -> None:
-    """What the settings name must exist, pretrained weights included, before data is read or a folder made."""
+    """What the settings name must exist, before data is read or a folder made."""
+    choose_device(settings.device)
+    create_loss(settings)
+    check_optimizer(settings)
     Augmentation(settings.train_transforms, settings.image_size)
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
@@ -124,9 +133,6 @@ def _check_choices(settings: Settings) -> None:
             f"pretrained={weights} is of this very run: the same command without it goes on where the run "
             "stopped; a run that starts anew from these weights needs a run_name of its own"
         )
-    _try_step(settings)
-    if isinstance(weights, str):
-        _warn_of_leak(settings, Path(weights))
 
 
 def _warn_of_leak(settings: Settings, weights: Path) -> None:

@@ -31,13 +31,14 @@ def enter_run_folder(settings: Settings, data_fingerprint: str) -> None:
     folder = settings.run_folder
     settings_file = folder / "settings.json"  # written last, so that a folder with it is a run's
     environment_file = folder / "environment.json"
-    if settings_file.exists():
+    is_run = settings_file.exists()
+    if is_run and any(folder.glob("*/*.pt")):
         _check_same_settings(settings, settings_file)
         _check_environment(data_fingerprint, environment_file)
         print(f"continuing the run in {folder}")
-    else:
-        if folder.exists() and any(path != environment_file for path in folder.iterdir()):
-            raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
+    elif not is_run and folder.exists() and any(path != environment_file for path in folder.iterdir()):
+        raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
+    else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
         folder.mkdir(parents=True, exist_ok=True)
         environment = {
             "data_fingerprint": data_fingerprint,
