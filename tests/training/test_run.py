@@ -22,6 +22,7 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.loop import train_epoch
 from catheters.training.run import load_data, split_samples, train_run
+from catheters.training.run_data import check_positives
 from catheters.training.step import TrainStep
 from tests.models.test_backbone import FAMILIES
 
@@ -464,13 +465,11 @@ def test_debug_with_all_data_and_with_fold_column(cached: Settings, tmp_path: Pa
     assert len(set(of_all.table.patient_ids.tolist())) == math.ceil(0.5 * num_patients)
 
 
-def test_a_fold_with_every_image_is_refused(cached: Settings, tmp_path: Path) -> None:
-    frame = pd.read_csv(Path(cached.dataset_folder) / cached.label_table, dtype=str)
-    frame.assign(part="0").to_csv(tmp_path / "with_folds.csv", index=False)
-    settings = dataclasses.replace(cached, label_table=str(tmp_path / "with_folds.csv"), fold_column="part", folds=(0,))
+def test_a_fold_with_every_image_is_refused(cached: Settings) -> None:
+    """As when no image of the other folds can be read."""
+    data = load_data(cached)
     with pytest.raises(UserError, match="fold 0 has every image, so none is left to train on"):
-        train_run(settings, fresh=False)
-    assert not settings.run_folder.exists()
+        check_positives(cached, dataclasses.replace(data, folds=np.zeros_like(data.folds)))
 
 
 def test_debug_is_a_trial_on_few_patients_in_a_folder_of_its_own(
