@@ -23,6 +23,7 @@ from catheters.models.classifier import create_classifier
 from catheters.progress import track
 from catheters.settings import Settings
 from catheters.training.checkpoint import save_checkpoint
+from catheters.training.guards import check_answers, check_losses, remedies
 from catheters.training.step import TrainStep, autocast, choose_device
 
 CHECK_EVERY = 50
@@ -118,8 +119,7 @@ def train_on_all(
         started = time.perf_counter()
         what = f"seed {settings.seed} epoch {epoch}/{settings.num_epochs}"
         train_epoch(train_loader, step, manager, what)
-        # The losses were those before the last step; what that made of the weights nothing else would show.
-        _check_answers(step, train_loader, what, folder)
+        check_answers(step, train_loader, what, folder)
         save_checkpoint(last_file, step.scored_model, settings, {"seed": settings.seed, "epoch": epoch})
         _print_epoch(what, log.log[-1], time.perf_counter() - started, is_best=False)
     if step.ema is not None:
@@ -127,19 +127,6 @@ def train_on_all(
         save_checkpoint(folder / "final_raw.pt", step.model, settings, scores)
     last_file.rename(folder / "final.pt")
     return log.log
-
-
-@torch.inference_mode()
-def _check_answers(step: TrainStep, loader: Loader, what: str, folder: Path) -> None:
-    step.scored_model.eval()
-    # One image, and not a batch of the loader, whose next pass would then be another epoch's.
-    images = loader.dataset[0, 0][0][None]
-    with autocast(step.device, step.dtype):
-        logits = step.scored_model(images.to(step.device))
-    if not torch.isfinite(logits).all():
-        raise UserError(
-            f"{what}: the model answers NaN or infinity after this epoch {_remedies(step.last_learning_rate, folder)}"
-        )
 
 
 def _create_step(settings: Settings, seed: int, num_batches: int, mean: float, std: float) -> TrainStep:
@@ -186,29 +173,8 @@ def train_epoch(loader: Batches, step: TrainStep, manager: ExtensionsManager, wh
             report({"train/loss": loss})
             unchecked.append((learning_rate, loss))
             if len(unchecked) == CHECK_EVERY or number == len(loader):
-                _check_losses(unchecked, number - len(unchecked), what, Path(manager.out))
+                check_losses(unchecked, number - len(unchecked), what, Path(manager.out))
                 unchecked = []
-
-
-def _check_losses(losses: Sequence[tuple[float, Tensor]], num_before: int, what: str, folder: Path) -> None:
-    is_finite = torch.isfinite(torch.stack([loss for _, loss in losses])).tolist()
-    if all(is_finite):
-        return
-    first = is_finite.index(False)
-    learning_rate, loss = losses[first]
-    raise UserError(
-        f"{what}, iteration {num_before + first + 1}: the training loss is {float(loss)} "
-        f"{_remedies(learning_rate, folder)}"
-    )
-
-
-def _remedies(learning_rate: float, folder: Path) -> str:
-    """The end of a message about a number that is not finite: the rate, what to change, what is left."""
-    kept = ", ".join(file.name for file in sorted(folder.glob("*.pt")))
-    return (
-        f"(learning rate {learning_rate:.2e}); lower init_lr or warmup_multiplier, set clip_grad_norm, or set "
-        f"use_amp=False; {folder} keeps {f'{kept} of earlier epochs' if kept else 'no checkpoint, no epoch was good'}"
-    )
 
 
 class Validation(Extension):
@@ -266,7 +232,7 @@ class Validation(Extension):
             folder = Path(manager.out)
             raise UserError(
                 f"{folder.name}, after epoch {manager.epoch}, iteration {manager.iteration}: the validation loss is "
-                f"{loss} {_remedies(self._step.last_learning_rate, folder)}"
+                f"{loss} {remedies(self._step.last_learning_rate, folder)}"
             )
         probabilities: npt.NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
         metrics = score_labels(targets.numpy().astype(np.uint8), probabilities, self._label_columns)
