@@ -180,12 +180,11 @@ def _fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: 
     columns = pattern_fields(pattern)
     check_columns(frame, tuple(sorted(columns - {"uid"})), file)
     values = {name: frame[settings.uid_column if name == "uid" else name] for name in columns}
+    filled = [pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
     if "*" not in pattern:
-        return tuple(
-            folder / pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)
-        )
-    folders, _, name_pattern = pattern.rpartition("/")
-    names = [name_pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+        return tuple(folder / path for path in filled)
+    folders = pattern.rpartition("/")[0]  # no column stands in them
+    names = [path.removeprefix(f"{folders}/") for path in filled]
     file_of_name = _find_files(folder, folders, set(names))
     # An image that is in none of them is reported by whoever reads it, under a path that shows where it was sought.
     return tuple(file_of_name.get(name, folder / folders / name) for name in names)
