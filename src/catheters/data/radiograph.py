@@ -1,69 +1,97 @@
-"""From an image file to the grey picture that the classifier sees."""
+"""From a file to the grey picture that a viewer would show, or the reason why there is none."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+from catheters.data.decoding.dicom import decode_dicom, is_dicom
+from catheters.data.decoding.picture import Note, Picture, UnreadableImage
+from catheters.data.decoding.polarity import looks_inverted
+from catheters.data.decoding.raster import decode_jpeg, decode_raster
 
-RESIZE_RULE = "stretch"
-"""How an X-ray becomes a square: both sides are scaled independently, as published for RANZCR CLiP."""
+OTHER_FORMATS = {
+    b"version https://git-lfs": "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from",
+    b"%PDF": "is a PDF document",
+    b"PK\x03\x04": "is a ZIP archive; unpack it",
+    b"\x1f\x8b": "is gzipped; unpack it",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it",
+    b"GIF8": "is a GIF",
+    b"BM": "is a BMP",
+    b"\x00\x00\x01\x00": "is a Windows icon",
+    b"\x93NUMPY": "is a NumPy array",
+    b"\x00\x00\x00\x0cjP  ": "is a JPEG 2000 file outside DICOM",
+}
+READ_FORMATS = "JPEG, PNG, TIFF, WebP and DICOM are read"
+MAX_FILE_BYTES = 1 << 29
+"""Larger files are refused before they are read: no radiograph is."""
 
 
-class UnreadableImage(Exception):
-    """An image that is missing or broken; the message is the reason. One of them never ends a run."""
+def read_radiograph(file: Path, min_shape: tuple[int, int] | None = None) -> Picture:
+    """Decode an image file as a viewer would show it.
 
+    JPEG, PNG, TIFF and WebP of 1, 8 or 16 bits: EXIF rotation applied, colour as luma, transparency over black. DICOM:
+    modality LUT, VOI LUT or window, MONOCHROME1 inverted. Values of more than 8 bits without a window are shown by the
+    middle 99% of them.
 
-def read_radiograph(file: Path) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG or PNG as 8-bit grey.
-
-    The values that occur in a 16-bit file become 0..255: few such files use all 16 bits. Damage inside a JPEG that the
-    decoder can bridge is not noticed.
+    Args:
+        file: the file; its content decides, not its name.
+        min_shape: (height, width) in pixels that are enough: a JPEG may then be decoded to a fraction of its size that
+            is no smaller, in less time. None: every pixel.
 
     Returns:
-        (H, W) uint8, EXIF rotation applied.
+        The picture, with notes on what makes it doubtful.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated or no image.
+        UnreadableImage: the file is missing, empty, damaged or no such picture; the message is the reason.
+    """
+    return decode_radiograph(read_file(file), min_shape)
+
+
+def decode_radiograph(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
+    """`read_radiograph` for the content of a file."""
+    picture = _decode(data, min_shape)
+    kinds = {note.kind for note in picture.notes}
+    if kinds.isdisjoint({"lateral", "not a chest"}) and looks_inverted(picture.image):
+        note = Note("inverted", "black and white seem exchanged: the mediastinum is darker than lungs and air")
+        return Picture(picture.image, picture.full_shape, (*picture.notes, note))
+    return picture
+
+
+def read_file(file: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        UnreadableImage: it is missing, empty, or larger than any radiograph.
     """
     try:
-        data = np.fromfile(file, dtype=np.uint8)
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableImage(f"is larger than {MAX_FILE_BYTES >> 20} MB")
+        data = file.read_bytes()
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except OSError as error:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from None
-    if data.size == 0:
+    if not data:
         raise UnreadableImage("the file is empty")
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:
-        raise UnreadableImage(f"cannot be decoded: {error.err}") from None
-    if image is None:
-        raise UnreadableImage("cannot be decoded: not an image, truncated or damaged")
-    if image.dtype == np.uint16:
-        low, high = int(image.min()), int(image.max())
-        image = np.round((image.astype(np.float32) - low) * (255 / max(high - low, 1))).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise UnreadableImage(f"holds {image.dtype} pixels; 8 or 16 bits are expected")
-    return cast("npt.NDArray[np.uint8]", image)
+    return data
 
 
-@contextlib.contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread where images are spread over threads already."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+def _decode(data: bytes, min_shape: tuple[int, int] | None) -> Picture:
+    if data.startswith(b"\xff\xd8\xff"):
+        return decode_jpeg(data, min_shape)
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    if is_webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
+        return decode_raster(data)
+    if is_dicom(data):
+        return decode_dicom(data, min_shape)
+    raise UnreadableImage(f"{_name_format(data)}; {READ_FORMATS}")
 
 
-def resize(image: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
-    """Stretch (H, W) uint8 to (image_size, image_size): area averaging when shrinking, bilinear when enlarging."""
-    shrinks = image_size < min(image.shape)
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cast("npt.NDArray[np.uint8]", cv2.resize(image, (image_size, image_size), interpolation=interpolation))
+def _name_format(data: bytes) -> str:
+    for magic, name in OTHER_FORMATS.items():
+        if data.startswith(magic):
+            return name
+    start = data[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not the picture: the download failed"
+    if not any(data[:4096]):
+        return "is nothing but zeros: the copy or the disk failed"
+    return "is no image that is known here"

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from catheters.data.radiograph import one_opencv_thread
 from catheters.data.sample.devices import Device, lengths_along
 from catheters.data.sample.plan import ImagePlan, plan_sample
 from catheters.data.sample.render import render_image
@@ -17,6 +16,7 @@ from catheters.errors import UserError
 from catheters.files import write_text
 from catheters.host import available_cores
 from catheters.labels import RANZCR_LABELS
+from catheters.opencv_threads import without_opencv_threads
 from catheters.progress import track
 
 GENERATOR_VERSION = 1
@@ -108,7 +108,7 @@ def is_complete(folder: Path, arguments: dict[str, int]) -> bool:
 
 def write_images(files: list[tuple[ImagePlan, Path]], num_workers: int) -> None:
     """Draw and write each plan's JPEG file, several at once."""
-    with one_opencv_thread(), ThreadPoolExecutor(num_workers) as pool:
+    with without_opencv_threads(), ThreadPoolExecutor(num_workers) as pool:
         for _ in track(pool.map(write_image, files), "drawing synthetic radiographs", total=len(files)):
             pass
 

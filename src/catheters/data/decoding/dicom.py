@@ -1,0 +1,266 @@
+"""DICOM radiographs (CR, DX and their kin) as a viewer would show them.
+
+Stored values go through the modality LUT, then the VOI LUT or window, then MONOCHROME1 is inverted (DICOM PS3.3
+C.7.6.3.1.2, C.11.1, C.11.2). pydicom and GDCM are loaded when the first DICOM file comes.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.decoding.messages import decoder_messages
+from catheters.data.decoding.picture import Note, Picture, UnreadableImage, check_size
+from catheters.data.decoding.raster import decode_jpeg
+from catheters.data.decoding.window import percentile_window, to_greys
+from catheters.errors import one_line
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+RLE = "1.2.840.10008.1.2.5"
+FRONTAL_VIEWS = ("PA", "AP")
+LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
+RADIOGRAPH_MODALITIES = ("CR", "DX", "DR", "RG", "RF", "XC", "OT")
+CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "TORAX", "BABYGRAM")
+MAX_LUT_SIZE = 1 << 17
+"""Integer values of a smaller range are looked up; each is computed once, not once a pixel."""
+
+Values = npt.NDArray[Any]
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether the content starts as a DICOM file does, with or without its preamble."""
+    if data[128:132] == b"DICM":
+        return True
+    # Without preamble, the first element is of group 0002 or 0008, in either byte order.
+    return data[:2] in (b"\x02\x00", b"\x08\x00") or data[:4] in (b"\x00\x02\x00\x00", b"\x00\x08\x00\x05")
+
+
+def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
+    """Decode the first frame.
+
+    Args:
+        data: the file's content.
+        min_shape: (height, width) in pixels that are enough, as for `decode_jpeg`.
+
+    Raises:
+        UnreadableImage: no DICOM, no pixel data, or pixel data that cannot be decoded whole.
+    """
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+            return _decode_dataset(dataset, min_shape)
+    except (UnreadableImage, MemoryError):
+        raise
+    except RecursionError:
+        raise UnreadableImage("damaged DICOM: its sequences are nested without end") from None
+    except Exception as error:  # pydicom raises whatever its parsers stumble over
+        raise UnreadableImage(f"damaged DICOM: {type(error).__name__}: {one_line(error)}") from None
+
+
+def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> Picture:
+    if "PixelData" not in dataset:
+        what = f" (modality {dataset.Modality})" if dataset.get("Modality") else ""
+        raise UnreadableImage(f"is a DICOM file without pixel data, or cut off before their end{what}")
+    if not dataset.get("Rows") or not dataset.get("Columns"):
+        raise UnreadableImage("damaged DICOM: it does not say how many rows and columns its picture has")
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    check_size(*shape)
+    pixels, full_shape = _decode_pixels(dataset, shape, min_shape)
+    notes = _notes_of_tags(dataset)
+    if pixels.ndim == 3:
+        image = _luma(pixels)
+    else:
+        image, window_note = _show(pixels, dataset)
+        notes += window_note
+    return Picture(image, full_shape, notes)
+
+
+def _decode_pixels(
+    dataset: "Dataset", shape: tuple[int, int], min_shape: tuple[int, int] | None
+) -> tuple[Values, tuple[int, int]]:
+    """The first frame's (h, w) stored values or (h, w, 3) colours, and its full size."""
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.processing import apply_color_lut
+
+    syntax = _transfer_syntax(dataset)
+    if syntax == JPEG_BASELINE and dataset.PhotometricInterpretation.startswith(("MONOCHROME", "YBR")):
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=_num_frames(dataset)))
+        picture = decode_jpeg(frame, min_shape)
+        if picture.full_shape != shape:
+            raise UnreadableImage(f"damaged DICOM: its JPEG is {picture.full_shape}, its tags say {shape}")
+        return picture.image, shape
+    if syntax == JPEG_EXTENDED and dataset.BitsStored > 8:
+        raise UnreadableImage(
+            "is coded as 12-bit JPEG Extended, which no decoder here reads; convert it with GDCM's or DCMTK's tools"
+        )
+    is_encapsulated = syntax.is_encapsulated
+    plugin = "" if not is_encapsulated else "pydicom" if syntax == RLE else "gdcm"
+    try:
+        with decoder_messages() as messages:
+            pixels, _ = get_decoder(syntax).as_array(dataset, index=0, decoding_plugin=plugin)
+    except RuntimeError:  # pydicom's, when no plugin could; what it says is about the plugins
+        raise UnreadableImage(f"damaged DICOM: its pixel data cannot be decoded ({syntax.name})") from None
+    if messages:
+        raise UnreadableImage(f"damaged DICOM: its decoder says: {messages[0][:200]}")
+    if pixels.shape[:2] != shape:
+        raise UnreadableImage(f"damaged DICOM: its picture is {pixels.shape[:2]}, its tags say {shape}")
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+    return pixels, shape
+
+
+def _transfer_syntax(dataset: "Dataset") -> Any:
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    if syntax is not None:
+        return syntax
+    # Without preamble there is no file meta group; how the elements were coded tells for pixels that are not packed.
+    is_implicit, is_little_endian = dataset.original_encoding
+    if not is_little_endian:
+        return ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+
+
+def _num_frames(dataset: "Dataset") -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def _luma(colours: Values) -> npt.NDArray[np.uint8]:
+    """(h, w, 3) RGB of 8 or 16 bits -> (h, w) grey."""
+    if colours.dtype != np.uint8:
+        colours = to_greys(colours, 0, np.iinfo(np.uint16).max)
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tuple[Note, ...]]:
+    """(h, w) stored values -> (h, w) greys, and a note where the file's own window was of no use."""
+    stored, is_padding = _mask(stored, dataset)
+    picture = stored[~is_padding] if is_padding.any() and not is_padding.all() else stored
+    lowest, highest = int(stored.min()), int(stored.max())
+    notes: tuple[Note, ...] = ()
+    window = _file_window(dataset)
+    if window is not None:
+        shown_range = window(np.array([picture.min(), picture.max()]))
+        if shown_range[0] == shown_range[1] and picture.min() != picture.max():
+            notes = (Note("window", "its own window shows one grey; shown by the middle 99% of its values instead"),)
+            window = None
+    if window is None:
+        low, high = percentile_window(picture)
+
+        def window(values: Values) -> npt.NDArray[np.uint8]:
+            return to_greys(values, low, high)
+
+    if highest - lowest < MAX_LUT_SIZE:
+        greys_of_value = window(np.arange(lowest, highest + 1))
+        image = greys_of_value[stored - lowest]
+    else:
+        image = window(stored)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        image = 255 - image
+    image[is_padding] = 0
+    return image, notes
+
+
+def _mask(stored: Values, dataset: "Dataset") -> tuple[Values, npt.NDArray[np.bool_]]:
+    """(h, w) values without what old files hide in unused high bits, and which of them are padding."""
+    stored = stored.astype(np.int64 if stored.dtype.itemsize > 2 else np.int32)
+    if dataset.PixelRepresentation == 0:
+        stored &= (1 << int(dataset.BitsStored)) - 1
+    padding = dataset.get("PixelPaddingValue")
+    if not isinstance(padding, int):
+        return stored, np.zeros(stored.shape, dtype=np.bool_)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = sorted((padding, limit if isinstance(limit, int) else padding))
+    return stored, (stored >= ends[0]) & (stored <= ends[1])
+
+
+def _file_window(dataset: "Dataset") -> Callable[[Values], npt.NDArray[np.uint8]] | None:
+    """From stored values to greys by the file's VOI LUT or window; None where it has neither."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+    if dataset.get("VOILUTSequence"):
+        bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
+
+        def by_lut(values: Values) -> npt.NDArray[np.uint8]:
+            modality = np.rint(apply_modality_lut(values, dataset)).astype(np.int64)
+            return to_greys(apply_voi(modality, dataset), 0, (1 << bits) - 1)
+
+        return by_lut
+    center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
+    if center is None or width is None or width <= 0:
+        return None
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+
+    def by_window(values: Values) -> npt.NDArray[np.uint8]:
+        return to_greys(window_values(apply_modality_lut(values, dataset), center, width, function), 0, 1)
+
+    return by_window
+
+
+def window_values(values: Values, center: float, width: float, function: str) -> npt.NDArray[np.float64]:
+    """A VOI window of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3.
+
+    Args:
+        values: after the modality LUT, any shape.
+        center: window center.
+        width: window width, above 0.
+        function: VOI LUT function: LINEAR, LINEAR_EXACT or SIGMOID.
+
+    Returns:
+        float64 of the same shape, in 0..1.
+
+    Raises:
+        UnreadableImage: no such function.
+    """
+    values = values.astype(np.float64)
+    if function == "LINEAR":
+        if width <= 1:
+            return (values > center - 0.5).astype(np.float64)
+        shown = (values - (center - 0.5)) / (width - 1) + 0.5
+    elif function == "LINEAR_EXACT":
+        shown = (values - center) / width + 0.5
+    elif function == "SIGMOID":
+        shown = 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    else:
+        raise UnreadableImage(f"damaged DICOM: VOI LUT function '{function}' does not exist")
+    return np.asarray(np.clip(shown, 0, 1))
+
+
+def _first_number(dataset: "Dataset", keyword: str) -> float | None:
+    """A window's first value, the view that a viewer opens with; None where there is none or it is no number."""
+    value = dataset.get(keyword)
+    try:
+        number = float(value[0] if isinstance(value, list | tuple) or hasattr(value, "append") else value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _notes_of_tags(dataset: "Dataset") -> tuple[Note, ...]:
+    notes = []
+    view = str(dataset.get("ViewPosition") or "").strip().upper()
+    if view and view not in FRONTAL_VIEWS:
+        kind = "lateral view" if view in LATERAL_VIEWS else "neither PA nor AP"
+        notes.append(Note("lateral", f"ViewPosition {view}, {kind}"))
+    body_part = str(dataset.get("BodyPartExamined") or "").strip().upper()
+    if body_part and not any(word in body_part for word in CHEST_WORDS):
+        notes.append(Note("not a chest", f"BodyPartExamined {body_part}"))
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    if modality and modality not in RADIOGRAPH_MODALITIES:
+        notes.append(Note("not a chest", f"Modality {modality}"))
+    if _num_frames(dataset) > 1:
+        notes.append(Note("frames", f"the first of {_num_frames(dataset)} frames"))
+    return tuple(notes)

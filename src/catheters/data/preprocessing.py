@@ -1,0 +1,201 @@
+"""From a file to the pixels that the classifier sees; the same code serves the cache and prediction."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.decoding.picture import Note, Picture, UnreadableImage
+from catheters.data.radiograph import decode_radiograph
+from catheters.settings import Settings
+
+Pixels = npt.NDArray[np.uint8]
+
+BORDER_GREY = 12
+"""Darker pixels may belong to a black border."""
+BORDER_SHARE = 0.99
+"""Share of such pixels in a row or column of a border: letters may stand in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to every X-ray; kept with the cache and with each checkpoint.
+
+    Attributes:
+        image_shape: (height, width) of the result, in pixels.
+        resize: "stretch" scales both sides independently, as published for RANZCR CLiP; "pad" keeps the aspect and
+            fills up with black.
+        crop_borders: whether black borders are cut off first.
+        inverted: what becomes of radiographs whose black and white seem exchanged: "keep", "invert" or "exclude".
+    """
+
+    image_shape: tuple[int, int]
+    resize: Literal["stretch", "pad"] = "stretch"
+    crop_borders: bool = False
+    inverted: Literal["keep", "invert", "exclude"] = "keep"
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Preprocessing":
+        """What the settings ask for."""
+        return cls(
+            image_shape=settings.image_shape,
+            resize=settings.resize,
+            crop_borders=settings.crop_borders,
+            inverted=settings.inverted,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that decide the pixels, by their names there, as plain data."""
+        return {
+            "image_size": list(self.image_shape),
+            "resize": self.resize,
+            "crop_borders": self.crop_borders,
+            "inverted": self.inverted,
+        }
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a pixel of the picture lies in the preprocessed image: `offset + scale * position`, pixel centres whole.
+
+    Attributes:
+        scale: (2,) of x and y.
+        offset: (2,) of x and y, in pixels of the preprocessed image.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def apply(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(n, 2) x, y in pixels of the picture as shown -> (n, 2) in pixels of the preprocessed image."""
+        return np.asarray(self.offset) + np.asarray(self.scale) * points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessed:
+    """A preprocessed X-ray.
+
+    Attributes:
+        pixels: (H, W) uint8.
+        full_shape: (H, W) of the whole picture as shown, in pixels.
+        box: (top, left, bottom, right) of the part that was kept, in pixels of the picture as shown.
+        notes: doubts about it.
+    """
+
+    pixels: Pixels
+    full_shape: tuple[int, int]
+    box: tuple[float, float, float, float]
+    notes: tuple[Note, ...]
+
+
+def preprocess(data: bytes, preprocessing: Preprocessing) -> Preprocessed:
+    """Decode an X-ray and bring it to the size and look that the classifier expects.
+
+    Args:
+        data: the content of its file.
+        preprocessing: what to do.
+
+    Raises:
+        UnreadableImage: see `read_radiograph`; or the settings exclude it.
+    """
+    target = preprocessing.image_shape
+    picture = decode_radiograph(data, target)
+    box = _picture_box(picture.image, preprocessing)
+    is_reduced = picture.image.shape != picture.full_shape
+    if is_reduced and (box[2] - box[0] < target[0] or box[3] - box[1] < target[1]):
+        picture = decode_radiograph(data)  # what is left without its borders needs all the pixels there are
+        box = _picture_box(picture.image, preprocessing)
+    picture = _treat_inverted(picture, preprocessing)
+    kept = picture.image[box[0] : box[2], box[1] : box[3]]
+    height, width = picture.image.shape
+    per_row, per_column = picture.full_shape[0] / height, picture.full_shape[1] / width
+    return Preprocessed(
+        pixels=_fit(kept, preprocessing),
+        full_shape=picture.full_shape,
+        box=(box[0] * per_row, box[1] * per_column, box[2] * per_row, box[3] * per_column),
+        notes=picture.notes,
+    )
+
+
+def place(box: tuple[float, float, float, float], preprocessing: Preprocessing) -> Placement:
+    """Where the points of a picture, of which `box` was kept, lie in the preprocessed image.
+
+    Args:
+        box: see `Preprocessed`.
+        preprocessing: how the image was made.
+    """
+    top, left, bottom, right = box
+    (fitted_height, fitted_width), (margin_top, margin_left) = _fitted_shape(bottom - top, right - left, preprocessing)
+    scale = (fitted_width / (right - left), fitted_height / (bottom - top))
+    # Centres of pixels are whole numbers, their edges lie half a pixel before: (x + 0.5 - left) * scale is an edge's.
+    offset = (
+        (0.5 - left) * scale[0] - 0.5 + margin_left,
+        (0.5 - top) * scale[1] - 0.5 + margin_top,
+    )
+    return Placement(scale, offset)
+
+
+def _treat_inverted(picture: Picture, preprocessing: Preprocessing) -> Picture:
+    is_inverted = any(note.kind == "inverted" for note in picture.notes)
+    if not is_inverted or preprocessing.inverted == "keep":
+        return picture
+    if preprocessing.inverted == "exclude":
+        raise UnreadableImage("excluded: black and white seem exchanged (inverted='exclude')")
+    notes = tuple(
+        Note(note.kind, f"{note.text}; turned round") if note.kind == "inverted" else note for note in picture.notes
+    )
+    return replace(picture, image=255 - picture.image, notes=notes)
+
+
+def _picture_box(image: Pixels, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of what is kept; everything where nothing but border would be found."""
+    whole = (0, 0, image.shape[0], image.shape[1])
+    if not preprocessing.crop_borders:
+        return whole
+    is_dark = image <= BORDER_GREY
+    rows = np.flatnonzero(is_dark.mean(axis=1) < BORDER_SHARE)
+    columns = np.flatnonzero(is_dark.mean(axis=0) < BORDER_SHARE)
+    if not len(rows) or not len(columns):
+        return whole
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def _fitted_shape(height: float, width: float, preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) that the kept part gets, and its (top, left) in the image."""
+    target_height, target_width = preprocessing.image_shape
+    if preprocessing.resize == "stretch":
+        return preprocessing.image_shape, (0, 0)
+    scale = min(target_height / height, target_width / width)
+    fitted = (
+        min(max(round(height * scale), 1), target_height),
+        min(max(round(width * scale), 1), target_width),
+    )
+    return fitted, ((target_height - fitted[0]) // 2, (target_width - fitted[1]) // 2)
+
+
+def _fit(image: Pixels, preprocessing: Preprocessing) -> Pixels:
+    (height, width), (top, left) = _fitted_shape(image.shape[0], image.shape[1], preprocessing)
+    resized = resize(image, (height, width))
+    if (height, width) == preprocessing.image_shape:
+        return resized
+    padded = np.zeros(preprocessing.image_shape, dtype=np.uint8)
+    padded[top : top + height, left : left + width] = resized
+    return padded
+
+
+def resize(image: Pixels, shape: tuple[int, int]) -> Pixels:
+    """(h, w) uint8 to `shape`: area averaging where it shrinks, bilinear where it is enlarged.
+
+    OpenCV averages whole 2 x 2 blocks many times faster than areas of other sizes. So where neither side shrinks to
+    less than half, the picture is first enlarged to twice the shape: between pixels bilinear, in pixels the area's mean
+    (docs/lab-notes.md has what that changes and saves).
+    """
+    height, width = shape
+    shrinks = height < image.shape[0] and width < image.shape[1]
+    if shrinks and image.shape[0] <= 2 * height and image.shape[1] <= 2 * width:
+        image = cast(Pixels, cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))
+    is_smaller = height < image.shape[0] or width < image.shape[1]
+    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return cast(Pixels, cv2.resize(image, (width, height), interpolation=interpolation))

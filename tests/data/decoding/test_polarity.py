@@ -1,0 +1,49 @@
+"""Exchanged black and white: on drawings, and on every real radiograph at hand."""
+
+import cv2
+import numpy as np
+import pytest
+
+from catheters.data.decoding.polarity import looks_inverted, polarity_score
+from catheters.data.radiograph import read_radiograph
+from tests.conftest import SHARED_DATA
+
+
+def drawn_chest() -> np.ndarray:
+    """Bright mediastinum, dark lungs, dark air above the shoulders."""
+    chest = np.full((256, 256), 140, dtype=np.uint8)
+    chest[:50] = 10
+    cv2.ellipse(chest, (72, 110), (35, 70), 0, 0, 360, 40, -1)
+    cv2.ellipse(chest, (184, 110), (35, 70), 0, 0, 360, 40, -1)
+    chest[40:220, 115:141] = 220
+    return chest
+
+
+def test_drawn_chest() -> None:
+    chest = drawn_chest()
+    assert polarity_score(chest) > 0.5
+    assert not looks_inverted(chest)
+    assert looks_inverted(255 - chest)
+    assert polarity_score(255 - chest) == pytest.approx(-polarity_score(chest), abs=1e-6)
+
+
+def test_contrast_does_not_matter() -> None:
+    chest = drawn_chest()
+    assert polarity_score((chest // 8 + 100).astype(np.uint8)) == pytest.approx(polarity_score(chest), abs=0.05)
+
+
+def test_blank_pictures_are_not_suspected() -> None:
+    for grey in (0, 128, 255):
+        assert polarity_score(np.full((100, 80), grey, dtype=np.uint8)) == 0
+    assert not looks_inverted(np.full((3, 2), 9, dtype=np.uint8))
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "xrays").is_dir(), reason="the real radiographs are not at hand")
+def test_real_radiographs() -> None:
+    files = sorted((SHARED_DATA / "xrays").glob("*.png"))
+    assert len(files) == 52
+    for file in files:
+        image = read_radiograph(file).image
+        assert image.shape[1] == 640
+        assert not looks_inverted(image), file
+        assert looks_inverted(255 - image), file

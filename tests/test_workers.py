@@ -1,0 +1,83 @@
+"""Worker processes: every task has an outcome, whatever happens to the process that does it."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catheters.workers import Failure, map_guarded
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def misbehave(task: str) -> str:
+    if task == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "exit":
+        os._exit(7)
+    if task == "hang":
+        time.sleep(600)
+    if task == "eat":
+        return str(np.ones(1 << 30).sum())  # 8 GB
+    if task == "fail":
+        raise ValueError("a bug")
+    return f"{task} done"
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_every_task_is_done_once(num_workers: int) -> None:
+    outcomes = list(map_guarded(square, range(20), num_workers))
+    assert sorted(outcomes) == [(number, number**2) for number in range(20)]
+    assert list(map_guarded(square, [], num_workers)) == []
+
+
+def test_what_a_worker_does_not_survive_costs_its_task_only() -> None:
+    tasks = ["a", "crash", "b", "hang", "c", "exit", "eat", "d"]
+    outcomes = dict(map_guarded(misbehave, tasks, 2, max_seconds=2.0))
+    assert outcomes["crash"] == Failure("the decoder crashed (SIGKILL)")
+    assert outcomes["exit"] == Failure("the decoder crashed (exit status 7)")
+    assert outcomes["hang"] == Failure("given up after 2 s")
+    assert outcomes["eat"] == Failure("decoding it takes more than 1024 MB of memory")
+    assert {task: outcomes[task] for task in "abcd"} == {task: f"{task} done" for task in "abcd"}
+
+
+def test_an_exception_is_raised_here_and_no_worker_is_left() -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        list(map_guarded(misbehave, ["a", "fail", "b"], 2))
+    assert multiprocessing.active_children() == []
+
+
+ORPHAN_SCRIPT = """
+import os, sys
+from catheters.workers import map_guarded
+def answer(task):
+    return os.getpid(), bytes(10_000_000)  # more than a pipe holds: the worker waits until it is read
+workers = map_guarded(answer, range(100), 2)
+print(*{next(workers)[1][0] for _ in range(8)}, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN_SCRIPT], capture_output=True, text=True, check=False)
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(_is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived the process that started it"
+        time.sleep(0.1)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
