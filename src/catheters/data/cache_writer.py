@@ -1,0 +1,269 @@
+"""Writing the image cache: in worker processes, at constant memory, and so that a kill at any moment costs little.
+
+Rows of an earlier cache whose X-ray did not change are taken over; `cache_part` keeps what is written.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import filelock
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.cache_index import (
+    ABSENT,
+    FORMAT_VERSION,
+    CacheError,
+    CacheIndex,
+    CacheRow,
+    decoder_versions,
+    grey_statistics,
+    read_index,
+    source_state,
+    write_index,
+)
+from catheters.data.cache_part import CachePart
+from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.preprocessing import Preprocessing, preprocess
+from catheters.data.radiograph import read_file
+from catheters.data.table import LabelTable
+from catheters.errors import UserError
+from catheters.host import available_cores
+from catheters.opencv_threads import end_opencv_threads
+from catheters.progress import track
+from catheters.workers import Failure, map_guarded
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def build_cache(
+    table: LabelTable, cache_file: Path, preprocessing: Preprocessing, num_workers: int | None = None
+) -> None:
+    """Decode and resize every X-ray of the table into `cache_file`.
+
+    Args:
+        table: the images.
+        cache_file: the `.npy` to write.
+        preprocessing: what becomes of each image.
+        num_workers: processes that decode; None: one a core.
+
+    Raises:
+        UserError: no room on the disk, another process is at it, another data set's cache stands there, or not one
+            X-ray could be read.
+    """
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(cache_file), _clear_end_when_full(cache_file):
+        earlier = _earlier_cache(cache_file, table, preprocessing)
+        unchanged = {} if earlier is None else _unchanged_rows(earlier, table)
+        if earlier is not None and _has_rows_of(earlier.index, table) and len(unchanged) == len(table):
+            print("files have another time of change and the same content: the pixels stay")
+            write_index(cache_file, _describe(unchanged, preprocessing))
+            return
+        shape = (len(table), *preprocessing.image_shape)
+        with contextlib.closing(CachePart(cache_file, shape, _key(table, preprocessing))) as part:
+            try:
+                part.keep_valid(lambda row, entry: entry.state == source_state(table.paths[row]))
+                if earlier is not None:
+                    _take_over(part, earlier, unchanged)
+                _decode(part, table, preprocessing, available_cores() if num_workers is None else num_workers)
+            except KeyboardInterrupt:
+                print(f"{len(part.done)} of {len(table)} X-rays are done; the same command goes on from there")
+                raise
+            if all(entry.reason is not None for entry in part.done.values()):
+                part.discard()
+                raise UserError(
+                    f"{table.paths[0]}: {part.done[0].reason}; nor could any other of the {len(table)} X-rays be read: "
+                    "check dataset_folder and path_pattern"
+                )
+            part.finish(_describe(part.done, preprocessing))
+
+
+def _key(table: LabelTable, preprocessing: Preprocessing) -> str:
+    """What an unfinished build has to be of to be gone on with."""
+    sources = "\n".join([*table.uids.tolist(), *map(str, table.paths)])
+    return json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "num_images": len(table),
+            "preprocessing": preprocessing.describe(),
+            "decoders": decoder_versions(),
+            "sources": hashlib.sha256(sources.encode()).hexdigest(),
+        }
+    )
+
+
+def _describe(entries: dict[int, CacheRow], preprocessing: Preprocessing) -> CacheIndex:
+    height, width = preprocessing.image_shape
+    rows = [entries[row] for row in range(len(entries))]
+    mean, std = grey_statistics(rows, height * width)
+    return CacheIndex(
+        format_version=FORMAT_VERSION,
+        shape=(len(rows), height, width),
+        preprocessing=preprocessing.describe(),
+        decoders=decoder_versions(),
+        mean=mean,
+        std=std,
+        rows=rows,
+    )
+
+
+def _has_rows_of(index: CacheIndex, table: LabelTable) -> bool:
+    uids: list[str] = table.uids.tolist()
+    return [row.uid for row in index.rows] == uids
+
+
+@contextlib.contextmanager
+def _lock(cache_file: Path) -> Iterator[None]:
+    lock = filelock.FileLock(cache_file.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"{cache_file}: another process is building it; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _clear_end_when_full(cache_file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{cache_file.parent}: the disk is full; make room and run the same command again, it goes on where it "
+            "stopped"
+        ) from None
+
+
+class _Earlier:
+    """A finished cache whose rows may be taken over."""
+
+    def __init__(self, index: CacheIndex, images: Pixels) -> None:
+        self.index = index
+        self._images = images
+        self._row_of_uid = {entry.uid: row for row, entry in enumerate(index.rows) if entry.reason is None}
+
+    def entry(self, uid: str) -> CacheRow | None:
+        """What its index says of an image, if it could be read."""
+        row = self._row_of_uid.get(uid)
+        return None if row is None else self.index.rows[row]
+
+    def pixels(self, uid: str) -> bytes:
+        """An image's H x W pixels."""
+        pixels: Pixels = self._images[self._row_of_uid[uid]]
+        return pixels.tobytes()
+
+
+def _earlier_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing) -> _Earlier | None:
+    """The cache that stands there, if the same X-ray would become the same row again.
+
+    Raises:
+        UserError: it took hours, and has not one image in common with this table.
+    """
+    try:
+        index = read_index(cache_file)
+    except CacheError:
+        return None
+    if {row.uid for row in index.rows}.isdisjoint(table.uids.tolist()):
+        raise UserError(
+            f"{cache_file}: is the cache of another data set, with images such as {index.rows[0].uid}; set another "
+            "cache_name, or delete it"
+        )
+    if index.preprocessing != preprocessing.describe() or index.decoders != decoder_versions():
+        return None
+    try:
+        images = np.load(cache_file, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return _Earlier(index, images) if images.shape == index.shape and images.dtype == np.uint8 else None
+
+
+def _take_over(part: CachePart, earlier: _Earlier, unchanged: dict[int, CacheRow]) -> None:
+    waiting = {row: entry for row, entry in unchanged.items() if row not in part.done}
+    for row, entry in track(waiting.items(), "taking over what did not change", len(waiting)):
+        pixels = earlier.pixels(entry.uid)
+        if hashlib.sha256(pixels).hexdigest() == entry.digest:
+            part.write(row, entry, pixels)
+
+
+def _decode(part: CachePart, table: LabelTable, preprocessing: Preprocessing, num_workers: int) -> None:
+    waiting = [row for row in range(len(table)) if row not in part.done]
+    make_row = functools.partial(_make_row, table.uids, table.paths, preprocessing)
+    for row, made in track(map_guarded(make_row, waiting, num_workers), "caching X-rays", len(waiting)):
+        if isinstance(made, Failure):
+            uid, path = str(table.uids[row]), table.paths[row]
+            size, mtime_ns = source_state(path)
+            entry = CacheRow(uid=uid, file=str(path), size=size, mtime_ns=mtime_ns, reason=made.reason, notes={})
+            part.write(row, entry, b"")
+        else:
+            part.write(row, *made)
+
+
+def _make_row(
+    uids: npt.NDArray[np.str_], paths: tuple[Path, ...], preprocessing: Preprocessing, row: int
+) -> tuple[CacheRow, bytes]:
+    """A row of the cache: what became of the X-ray, and its pixels; none where it could not be read."""
+    end_opencv_threads()
+    path = paths[row]
+    # Taken before the pixels: a source that changes meanwhile must not look unchanged later.
+    size, mtime_ns = source_state(path)
+    entry = CacheRow(uid=str(uids[row]), file=str(path), size=size, mtime_ns=mtime_ns, notes={})
+    try:
+        data = read_file(path)
+        entry = replace(entry, crc32=zlib.crc32(data))
+        made = preprocess(data, preprocessing)
+    except UnreadableImage as error:
+        return replace(entry, reason=str(error)), b""
+    pixels = made.pixels.tobytes()
+    entry = replace(
+        entry,
+        digest=hashlib.sha256(pixels).hexdigest(),
+        grey_sum=int(cv2.sumElems(made.pixels)[0]),
+        grey_square_sum=round(cv2.norm(made.pixels, cv2.NORM_L2SQR)),  # a whole number but for a root and its square
+        full_shape=made.full_shape,
+        box=made.box,
+        notes={note.kind: note.text for note in made.notes},
+    )
+    return entry, pixels
+
+
+def _unchanged_rows(earlier: _Earlier, table: LabelTable) -> dict[int, CacheRow]:
+    """Row of the table -> its entry, for the X-rays whose pixels the earlier cache holds."""
+    unchanged: dict[int, CacheRow] = {}
+    touched: dict[int, CacheRow] = {}
+    for row, (uid, path) in enumerate(zip(table.uids.tolist(), table.paths, strict=True)):
+        entry = earlier.entry(uid)
+        if entry is None:
+            continue
+        state = source_state(path)
+        if state in (ABSENT, entry.state):  # the pixels of X-rays that are gone are kept
+            unchanged[row] = replace(entry, file=str(path))
+        elif state[0] == entry.size:
+            touched[row] = replace(entry, file=str(path), mtime_ns=state[1])
+    with ThreadPoolExecutor(available_cores()) as pool:
+        checksums = pool.map(lambda row: _checksum(table.paths[row]), touched)
+        for (row, entry), checksum in track(
+            zip(touched.items(), checksums, strict=True), "comparing files that were touched", len(touched)
+        ):
+            if checksum == entry.crc32:
+                unchanged[row] = entry
+    return unchanged
+
+
+def _checksum(path: Path) -> int | None:
+    try:
+        return zlib.crc32(read_file(path))
+    except UnreadableImage:
+        return None

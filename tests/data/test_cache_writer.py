@@ -1,0 +1,346 @@
+"""Writing the cache: bad images, kills, other processes, full disks, constant memory."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from catheters.data.cache import CacheError, index_file, open_cache
+from catheters.data.cache_index import CacheRow
+from catheters.data.cache_part import CachePart
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.table import LabelTable
+from catheters.errors import UserError
+from catheters.settings import Settings
+from tests.conftest import REPOSITORY, run_script
+
+PLAIN = Preprocessing(image_shape=(8, 8))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "x_8.npy"
+
+
+def part_file(file: Path) -> Path:
+    return file.with_suffix(".npy.part")
+
+
+def journal_file(file: Path) -> Path:
+    return file.with_suffix(".npy.journal")
+
+
+def both(file: Path) -> tuple[bytes, bytes]:
+    return file.read_bytes(), index_file(file).read_bytes()
+
+
+def test_same_sources_same_bytes_whatever_the_number_of_processes(tmp_path: Path, table: LabelTable) -> None:
+    build_cache(table, tmp_path / "a_8.npy", PLAIN, num_workers=1)
+    build_cache(table, tmp_path / "b_8.npy", PLAIN, num_workers=4)
+    assert both(tmp_path / "a_8.npy") == both(tmp_path / "b_8.npy")
+
+
+def test_one_bad_image_does_not_end_it(file: Path, table: LabelTable) -> None:
+    table.paths[1].write_bytes(table.paths[1].read_bytes()[:40])
+    table.paths[3].unlink()
+    build_cache(table, file, PLAIN)
+    cache = open_cache(file, table, PLAIN)
+    assert cache.failed.keys() == {"1", "3"}
+    assert cache.failed["3"] == "no such file"
+    assert not cache.images[1].any()
+    good = np.asarray(cache.images)[[0, 2, 4]]
+    assert cache.mean == pytest.approx(good.mean() / 255, abs=1e-12)  # black rows do not count
+
+
+def test_no_readable_image_at_all(file: Path, table: LabelTable) -> None:
+    for path in table.paths:
+        path.unlink()
+    with pytest.raises(UserError, match=r"0\.png: no such file; nor could any other of the 5 X-rays"):
+        build_cache(table, file, PLAIN)
+    assert sorted(path.name for path in file.parent.iterdir()) == ["sources", "x_8.lock"]
+
+
+def test_another_data_sets_cache_is_not_overwritten(file: Path, table: LabelTable) -> None:
+    build_cache(table.take(np.array([0, 1])), file, PLAIN)
+    before = both(file)
+    with pytest.raises(
+        UserError, match=r"is the cache of another data set, with images such as 0; set another cache_name"
+    ):
+        build_cache(table.take(np.array([2, 3])), file, PLAIN)
+    assert both(file) == before
+
+
+def test_only_what_changed_is_decoded(file: Path, table: LabelTable) -> None:
+    """Rows of the earlier cache are taken over: its X-rays may even be gone; the result is as if made anew."""
+    build_cache(table.take(np.array([0, 1, 2])), file, PLAIN)
+    gone = table.paths[0].read_bytes()
+    table.paths[0].unlink()
+    cv2.imwrite(str(table.paths[1]), np.full((16, 16), 9, dtype=np.uint8))
+    build_cache(table, file, PLAIN)
+    cache = open_cache(file, table, PLAIN)
+    assert cache.failed == {}
+    assert (cache.images[1] == 9).all()
+    table.paths[0].write_bytes(gone)
+    build_cache(table, file.with_name("anew_8.npy"), PLAIN)
+    assert file.read_bytes() == file.with_name("anew_8.npy").read_bytes()
+
+
+def test_a_copied_data_set_is_recognised_by_its_content(
+    file: Path, table: LabelTable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_cache(table, file, PLAIN)
+    before = file.stat()
+    for path in table.paths:
+        os.utime(path, ns=(1, 1))
+    with pytest.raises(CacheError, match="another time of change"):
+        open_cache(file, table, PLAIN)
+    build_cache(table, file, PLAIN)
+    assert "files have another time of change and the same content: the pixels stay" in capsys.readouterr().out
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+    open_cache(file, table, PLAIN)
+    # One of the same size and another content is decoded again.
+    data = bytearray(table.paths[2].read_bytes())
+    assert cv2.imencode(".png", cv2.imread(str(table.paths[2]), cv2.IMREAD_UNCHANGED))[1].tobytes() == bytes(data)
+    data[-20] ^= 1  # in the pixels: no picture any more
+    table.paths[2].write_bytes(bytes(data))
+    build_cache(table, file, PLAIN)
+    assert open_cache(file, table, PLAIN).failed.keys() == {"2"}
+
+
+def killed_build(table: LabelTable, file: Path, num_rows: int) -> tuple[bytes, bytes]:
+    """(part, journal) as SIGKILL leaves them after so many rows."""
+    child = os.fork()
+    if child == 0:
+        write = CachePart.write
+
+        def write_and_die(part: CachePart, row: int, entry: CacheRow, pixels: bytes) -> None:
+            write(part, row, entry, pixels)
+            if len(part.done) == num_rows:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        CachePart.write = write_and_die  # type: ignore[method-assign]
+        build_cache(table, file, PLAIN, num_workers=1)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    return part_file(file).read_bytes(), journal_file(file).read_bytes()
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, table: LabelTable) -> tuple[bytes, bytes]:
+    build_cache(table, tmp_path / "undisturbed_8.npy", PLAIN)
+    return both(tmp_path / "undisturbed_8.npy")
+
+
+def test_a_killed_build_goes_on(
+    file: Path, table: LabelTable, undisturbed: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_build(table, file, num_rows=3)
+    with pytest.raises(CacheError, match="no such image cache"):
+        open_cache(file, table, PLAIN)
+    build_cache(table, file, PLAIN)
+    assert "going on with an unfinished build: 3 X-rays are done" in capsys.readouterr().out
+    assert both(file) == undisturbed
+    assert not part_file(file).exists()
+    assert not journal_file(file).exists()
+
+
+def test_what_a_power_cut_lost_is_done_again(
+    file: Path, table: LabelTable, undisturbed: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal came to the disk and one row's pixels did not; the journal's last line came in half."""
+    part, journal = killed_build(table, file, num_rows=4)
+    part_file(file).write_bytes(part.replace(undisturbed[0][128 : 128 + 64], bytes(64)))
+    journal_file(file).write_bytes(journal[:-30])
+    build_cache(table, file, PLAIN)
+    assert "2 X-rays are done" in capsys.readouterr().out
+    assert both(file) == undisturbed
+
+
+def test_sources_that_changed_since_the_kill_are_read_again(file: Path, table: LabelTable) -> None:
+    killed_build(table, file, num_rows=5)
+    cv2.imwrite(str(table.paths[0]), np.full((16, 16), 9, dtype=np.uint8))
+    build_cache(table, file, PLAIN)
+    assert (open_cache(file, table, PLAIN).images[0] == 9).all()
+
+
+@pytest.mark.parametrize("change", ["preprocessing", "table", "journal", "part"])
+def test_an_unfinished_build_of_something_else_is_given_up(
+    file: Path, table: LabelTable, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_build(table, file, num_rows=3)
+    preprocessing = PLAIN
+    if change == "preprocessing":
+        preprocessing = dataclasses.replace(PLAIN, resize="pad")
+    elif change == "table":
+        table = table.take(np.array([4, 3, 2, 1]))
+    elif change == "journal":
+        journal_file(file).write_bytes(b"\xff\n\n")
+    else:
+        part_file(file).unlink()
+    build_cache(table, file, preprocessing)
+    assert "going on" not in capsys.readouterr().out
+    other = file.with_name("other_8.npy")
+    build_cache(table, other, preprocessing)
+    assert both(file) == both(other)
+
+
+def test_a_kill_between_the_last_two_steps(
+    file: Path, table: LabelTable, undisturbed: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The part has its final name, and there is no index yet: hours of work are not done again."""
+    killed_build(table, file, num_rows=5)
+    part_file(file).rename(file)
+    build_cache(table, file, PLAIN)
+    assert "5 X-rays are done" in capsys.readouterr().out
+    assert both(file) == undisturbed
+
+
+def test_two_processes_at_once(file: Path, table: LabelTable) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import filelock, sys\nwith filelock.FileLock(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()",
+            str(file.with_suffix(".lock")),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with pytest.raises(UserError, match=r"x_8\.npy: another process is building it; wait until it has ended"):
+        build_cache(table, file, PLAIN)
+    holder.communicate()
+    build_cache(table, file, PLAIN)  # the lock file stays, the lock does not
+
+
+def test_disk_without_room(file: Path, table: LabelTable) -> None:
+    huge = Preprocessing(image_shape=(10**9, 10**9))
+    with pytest.raises(UserError, match=r"the cache needs 5000000000\.0 GB more, .* GB are free; set cache_folder"):
+        build_cache(table, file, huge)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "small_disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_runs_full_meanwhile(
+    small_disk: Path, tmp_path: Path, table: LabelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, keeps what is done, and goes on when there is room again."""
+    preprocessing = Preprocessing(image_shape=(400, 400))  # 160 kB a row
+    file, ballast = small_disk / "x_400.npy", small_disk / "ballast"
+    write = CachePart.write
+
+    def write_beside_another_program(part: CachePart, row: int, entry: CacheRow, pixels: bytes) -> None:
+        write(part, row, entry, pixels)
+        if len(part.done) == 2:
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as other:
+                while other.write(bytes(4096)):
+                    pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachePart, "write", write_beside_another_program)
+        with pytest.raises(UserError, match=r"small_disk: the disk is full; make room and run the same command again"):
+            build_cache(table, file, preprocessing)
+    with pytest.raises(CacheError, match="no such image cache"):
+        open_cache(file, table, preprocessing)
+    ballast.unlink()
+    build_cache(table, file, preprocessing)
+    build_cache(table, tmp_path / "reference_400.npy", preprocessing)
+    assert both(file) == both(tmp_path / "reference_400.npy")
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments() -> None:
+    """Three of benchmarks/kill_cache.py's; its 20 are run by hand."""
+    done = subprocess.run(
+        [sys.executable, "benchmarks/kill_cache.py", "--num-kills", "3", "--num-images", "120"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kills" in done.stdout
+    assert "files that differ: none; left behind: nothing" in done.stdout
+
+
+def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
+    """The script says how far it came, ends with status 130, and goes on."""
+    arguments = [f"dataset_folder={settings.dataset_folder}", f"cache_folder={tmp_path}", "image_size=4096"]
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "preproc_npy.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    journal = tmp_path / "ranzcr_4096.npy.journal"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert "of 40 X-rays are done; the same command goes on from there" in output
+    result = run_script("preproc_npy.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "going on with an unfinished build" in result.stdout
+
+
+MEMORY_SCRIPT = """
+import sys
+from pathlib import Path
+from catheters.data.cache_index import CacheRow
+from catheters.data.cache_part import CachePart
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.table import read_label_table
+from catheters.settings import Settings
+settings = Settings(dataset_folder=sys.argv[1], image_size=1024)
+build_cache(read_label_table(settings), Path(sys.argv[2]), Preprocessing.of(settings))
+status = Path("/proc/self/status").read_text()
+print(status.split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data_set(tmp_path: Path, settings: Settings) -> None:
+    """Ten times the images, 420 MB of cache in place of 42: the peak stays where it is."""
+    peaks = []
+    for times in (1, 10):
+        folder = tmp_path / f"times{times}"
+        (folder / "train").mkdir(parents=True)
+        header, *rows = (Path(settings.dataset_folder) / "train.csv").read_text().splitlines()
+        source = Path(settings.dataset_folder) / "train" / f"{rows[0].split(',')[0]}.jpg"
+        lines = [f"{number}-{row}" for number in range(times) for row in rows]
+        (folder / "train.csv").write_text("\n".join([header, *lines]) + "\n")
+        for line in lines:
+            shutil.copy(source, folder / "train" / f"{line.split(',')[0]}.jpg")
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY_SCRIPT, str(folder), str(tmp_path / f"{times}_1024.npy")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout.split()[-1]) * 1024)
+    assert peaks[1] - peaks[0] < 30e6, peaks
