@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from catheters.errors import UserError, one_line, unknown_name
+from catheters.setting_checks import number_in
 
 
 class TableError(UserError):
@@ -58,23 +60,40 @@ def check_ids(frame: pd.DataFrame, uid_column: str, file: Path) -> None:
         row = int(np.flatnonzero(repeated)[0])
         raise TableError(
             f"{file}: {int(repeated.sum())} duplicate ids in column {uid_column}; the first is "
-            f"{frame[uid_column].iloc[row]} in line {_line(row)}"
+            f"{frame[uid_column].iloc[row]} in line {line_number(frame, row)}"
         )
 
 
-def binary_labels(frame: pd.DataFrame, label_columns: tuple[str, ...], file: Path) -> npt.NDArray[np.uint8]:
+def binary_labels(
+    frame: pd.DataFrame, label_columns: tuple[str, ...], file: Path, label_values: Mapping[str, int] | None = None
+) -> npt.NDArray[np.uint8]:
     """The label columns as (N, K) uint8.
 
+    Args:
+        frame: the table.
+        label_columns: (K,) its columns to read.
+        file: where the table comes from, for the message.
+        label_values: the setting of that name; None where there are no settings to speak of.
+
     Raises:
-        TableError: a value is not 0 or 1.
+        TableError: a value is neither 0 nor 1, nor one of `label_values`.
     """
     labels = np.empty((len(frame), len(label_columns)), dtype=np.uint8)
     for k, column in enumerate(label_columns):
-        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        values = numbers.copy()
+        for value, label in (label_values or {}).items():
+            number = number_in(value)
+            holds_text = (frame[column].str.strip() == value.strip()).to_numpy()
+            values[holds_text if number is None else holds_text | (numbers == number)] = label
         wrong = ~np.isin(values, (0.0, 1.0))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise TableError(f"{file}: line {_line(row)}, column '{column}': {frame[column].iloc[row]!r} is not 0 or 1")
+            found = frame[column].iloc[row]
+            hint = "" if label_values is None else f"; label_values can say what it means, as in {{{found!r}: 0}}"
+            raise TableError(
+                f"{file}: line {line_number(frame, row)}, column '{column}': {found!r} is not 0 or 1{hint}"
+            )
         labels[:, k] = values
     return labels
 
@@ -83,9 +102,14 @@ def check_filled(frame: pd.DataFrame, column: str, file: Path) -> None:
     """Raise a TableError where the column is empty."""
     empty = (frame[column].str.strip() == "").to_numpy()
     if empty.any():
-        raise TableError(f"{file}: column '{column}' is empty in line {_line(int(np.flatnonzero(empty)[0]))}")
+        raise TableError(
+            f"{file}: column '{column}' is empty in line {line_number(frame, int(np.flatnonzero(empty)[0]))}"
+        )
 
 
-def _line(row: int) -> int:
-    """Line of the file, counted from 1, of a row counted from 0: the header is line 1."""
-    return row + 2
+def line_number(frame: pd.DataFrame, row: int) -> int:
+    """Line of the file, counted from 1 (the header), of the row at a position, counted from 0.
+
+    Rows may have been left out since the file was read: the index still counts all of them.
+    """
+    return int(frame.index[row]) + 2

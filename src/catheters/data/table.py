@@ -1,5 +1,6 @@
 """The label table: which images there are, whose they are, and what they show."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
+from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, line_number, read_csv
+from catheters.data.corrections import apply_corrections
+from catheters.data.dicom_ids import find_dicom_files
 from catheters.errors import unknown_name
 from catheters.path_pattern import pattern_fields
 from catheters.settings import Settings
+
+VALUES_COMPARED = 1000
+"""Values of a column among which the nearest to a wrong one is sought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +31,7 @@ class LabelTable:
         paths: (N,) image files.
         labels: (N, K) uint8, 0 or 1, columns in the order of `label_columns`.
         label_columns: (K,) names.
-        folds: (N,) the fold of each image where the table says it, else None.
+        folds: (N,) the fold of each image where the table says it, else None; a patient may be in several.
     """
 
     uids: npt.NDArray[np.str_]
@@ -60,25 +66,69 @@ def read_label_table(settings: Settings) -> LabelTable:
     if not folder.is_dir():
         raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
     file = folder / settings.label_table
-    frame = read_csv(file)
+    frame = _keep_rows(read_csv(file), settings, file)
     frame = frame.assign(**_derive_labels(frame, settings, file))
     check_columns(frame, (settings.uid_column, settings.patient_column, *settings.label_columns), file)
     check_ids(frame, settings.uid_column, file)
-    check_filled(frame, settings.patient_column, file)
-    # A stray blank must not make two patients of one, who would then be in two folds.
-    patient_ids = frame[settings.patient_column].str.strip().to_numpy(dtype=np.str_)
+    uids = frame[settings.uid_column].to_numpy(dtype=np.str_)
+    source = f"column {settings.uid_column} of {file}"
+    patient_ids = _read_patients(frame, settings, file)
+    labels = binary_labels(frame, settings.label_columns, file, settings.label_values)
+    if settings.label_corrections is not None:
+        corrections_file = Path(settings.label_corrections)
+        labels = apply_corrections(labels, uids, settings.label_columns, corrections_file, settings.uid_column, source)
+    folds = _read_folds(frame, settings, file)
+    if settings.dicom_id is None:
+        paths = _fill_in_paths(frame, settings, folder, file)
+    else:
+        paths = find_dicom_files(uids, settings, source)
     table = LabelTable(
-        uids=frame[settings.uid_column].to_numpy(dtype=np.str_),
+        uids=uids,
         patient_ids=patient_ids,
-        paths=_fill_in_paths(frame, settings, folder, file),
-        labels=binary_labels(frame, settings.label_columns, file),
+        paths=paths,
+        labels=labels,
         label_columns=settings.label_columns,
-        folds=_read_folds(frame, patient_ids, settings, file),
+        folds=folds,
     )
     if settings.exclude_ids is None:
         return table
-    source = f"column {settings.uid_column} of {file}"
     return table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
+
+
+def _keep_rows(frame: pd.DataFrame, settings: Settings, file: Path) -> pd.DataFrame:
+    """The rows that `keep_rows` asks for, each under its index in the whole table."""
+    if not settings.keep_rows:
+        return frame
+    is_kept = np.full(len(frame), True)
+    for column, value in settings.keep_rows.items():
+        check_columns(frame, (column,), file)
+        holds_value = (frame[column] == value).to_numpy()
+        if not holds_value.any():
+            kind, known = f"a value of column '{column}'", frame[column].unique()[:VALUES_COMPARED]
+            raise TableError(f"{file}: keep_rows: {unknown_name(value, kind, known)}")
+        is_kept &= holds_value
+    if not is_kept.any():
+        raise TableError(f"{file}: keep_rows={settings.keep_rows}: no row holds all of these values")
+    print(f"{is_kept.sum()} of {len(frame)} rows of {file} are kept by keep_rows")
+    return frame[is_kept]
+
+
+def _read_patients(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDArray[np.str_]:
+    column, pattern = settings.patient_column, settings.patient_pattern
+    check_filled(frame, column, file)
+    # A stray blank must not make two patients of one, who would then be in two folds.
+    values = frame[column].str.strip()
+    if pattern is None:
+        return values.to_numpy(dtype=np.str_)
+    matches = [re.search(pattern, value) for value in values]
+    patients = [match[1] if match else None for match in matches]
+    for row, patient in enumerate(patients):
+        if not patient:
+            raise TableError(
+                f"{file}: line {line_number(frame, row)}, column '{column}': patient_pattern='{pattern}' finds no "
+                f"patient in {values.iloc[row]!r}"
+            )
+    return np.array(patients, dtype=np.str_)
 
 
 def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) -> npt.NDArray[np.intp]:
@@ -109,9 +159,7 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
     return np.flatnonzero(~is_listed)
 
 
-def _read_folds(
-    frame: pd.DataFrame, patient_ids: npt.NDArray[np.str_], settings: Settings, file: Path
-) -> npt.NDArray[np.int8] | None:
+def _read_folds(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDArray[np.int8] | None:
     column = settings.fold_column
     if column is None or settings.all_data:
         return None
@@ -130,12 +178,6 @@ def _read_folds(
     if missing:
         raise TableError(
             f"{file}: column '{column}' has no image in fold {min(missing)}; set num_folds to the number of its folds"
-        )
-    folds_of_patient = pd.Series(folds).groupby(patient_ids).nunique()
-    if (folds_of_patient > 1).any():
-        raise TableError(
-            f"{file}: column '{column}' has {(folds_of_patient > 1).sum()} patients in more than one fold, "
-            f"{folds_of_patient.idxmax()} for one; scores of such folds would be too good"
         )
     return folds
 

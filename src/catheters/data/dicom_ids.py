@@ -1,0 +1,204 @@
+"""DICOM files found by an id in their headers, for archives whose file names say nothing.
+
+Reading the headers of 100,000 files takes minutes, so what was read is kept beside the image cache and used again for
+files of unchanged size and time.
+"""
+
+import json
+import stat
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.csv_files import TableError
+from catheters.errors import one_line
+from catheters.files import write_text
+from catheters.progress import track
+from catheters.settings import Settings
+
+LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
+"""ViewPosition of lateral X-rays, left aside where the same id has a frontal one."""
+MAX_INFLATED_BYTES = 2**28
+"""A deflated file that inflates to more is passed over: a few hundred kB can be made to fill any memory."""
+FILES_SHOWN = 5
+"""Files of one ambiguous id that a warning names."""
+
+
+class Header(NamedTuple):
+    """What a file's header says; the id is empty where it is no DICOM file, or has none."""
+
+    size: int
+    mtime_ns: int
+    id: str
+    view: str
+
+
+def find_dicom_files(uids: npt.NDArray[np.str_], settings: Settings, source: str) -> tuple[Path, ...]:
+    """The file whose header holds each id, among those that `path_pattern` matches.
+
+    Lateral X-rays are left aside where the id has another; of several that remain, the first by path is taken and a
+    warning says so. An id without a file gets a path that does not exist and says why.
+
+    Args:
+        uids: (N,) the ids.
+        settings: dataset_folder, path_pattern and dicom_id; cache_folder and cache_name, for what is kept.
+        source: where the ids come from, for the messages.
+
+    Returns:
+        (N,) paths.
+
+    Raises:
+        TableError: no file matches, or none has an id of the table.
+    """
+    folder = Path(settings.dataset_folder)
+    headers = _read_headers(folder, settings)
+    files_of_id: dict[str, list[str]] = {}
+    for file in sorted(headers):
+        files_of_id.setdefault(headers[file].id, []).append(file)
+    passed_over = files_of_id.pop("", [])
+    if passed_over:
+        print(
+            f"{len(passed_over)} of {len(headers)} files of path_pattern='{settings.path_pattern}' are passed over: no "
+            f"DICOM files, or without {settings.dicom_id}"
+        )
+    wanted = [uid.strip() for uid in uids.tolist()]
+    if files_of_id.keys().isdisjoint(wanted):
+        file_id = next(iter(files_of_id), None)
+        hint = f"; a file's looks like {file_id!r} ({files_of_id[file_id][0]})" if file_id is not None else ""
+        raise TableError(
+            f"{folder}: none of the {len(headers)} files of path_pattern='{settings.path_pattern}' has a "
+            f"{settings.dicom_id} that is an id in {source}, where an id looks like {wanted[0]}{hint}"
+        )
+    files_of_wanted = {uid: _without_laterals(files_of_id.get(uid, []), headers) for uid in wanted}
+    _warn_of_several(files_of_wanted, source)
+    return tuple(folder / (files_of_wanted[uid] or [f"no file with {settings.dicom_id} {uid}"])[0] for uid in wanted)
+
+
+def _warn_of_several(files_of_id: dict[str, list[str]], source: str) -> None:
+    several = {uid: files for uid, files in files_of_id.items() if len(files) > 1}
+    if not several:
+        return
+    uid, files = next(iter(several.items()))
+    others = f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
+    print(
+        f"warning: {len(several)} ids in {source} have several files, of which the first is taken; {uid} for one: "
+        f"{', '.join(files[:FILES_SHOWN])}{others}",
+        file=sys.stderr,
+    )
+
+
+def _without_laterals(files: list[str], headers: dict[str, Header]) -> list[str]:
+    others = [file for file in files if headers[file].view.upper() not in LATERAL_VIEWS]
+    return others or files
+
+
+def _read_headers(folder: Path, settings: Settings) -> dict[str, Header]:
+    """Header of each file, by its path relative to the folder: those kept from an earlier time, and the others read."""
+    kept_file = Path(settings.cache_folder) / f"{settings.cache_name}_dicom_ids.json"
+    kept, kept_pattern = _read_kept(kept_file, settings)
+    states = _list_files(folder, settings.path_pattern)
+    if not states and kept and kept_pattern == settings.path_pattern:
+        # The image cache may travel without the X-rays, and its label table is then read all the same.
+        print(f"{folder}: no file is left of path_pattern='{settings.path_pattern}'; {kept_file} says which there were")
+        return kept
+    if not states:
+        raise TableError(f"{folder}: path_pattern='{settings.path_pattern}' matches no file in it")
+    headers = {file: kept[file] for file, state in states.items() if file in kept and kept[file][:2] == state}
+    unread = [file for file in states if file not in headers]
+    if not unread:
+        return headers
+    unreadable = {}
+    try:
+        for file in track(unread, "reading DICOM headers", total=len(unread), unit="file"):
+            try:
+                headers[file] = Header(*states[file], *_read_header(folder / file, settings))
+            except OSError:  # a disk or network that may do better next time
+                unreadable[file] = Header(*states[file], "", "")
+    finally:
+        _keep(kept_file, headers, settings)
+    return headers | unreadable
+
+
+def _list_files(folder: Path, pattern: str) -> dict[str, tuple[int, int]]:
+    """Size and time of change (ns) of the files that the pattern matches, by path relative to the folder, sorted."""
+    states = {}
+    for path in folder.glob(pattern):
+        try:
+            state = path.stat()
+        except OSError:  # a link to nowhere
+            continue
+        if stat.S_ISREG(state.st_mode):
+            states[path.relative_to(folder).as_posix()] = (state.st_size, state.st_mtime_ns)
+    return dict(sorted(states.items()))
+
+
+def _read_header(file: Path, settings: Settings) -> tuple[str, str]:
+    """Id and ViewPosition, empty where there is none or the file is no DICOM file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    # Slow to import, and only those with a DICOM archive need it.
+    import pydicom
+
+    assert settings.dicom_id is not None
+    keywords = [settings.dicom_id, "ViewPosition"]
+    try:
+        # Archives are full of values that break the standard's rules; here they only have to be found again.
+        with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
+            if _inflates_too_far(stream):
+                return "", ""
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=False)
+            values = [dataset.get(keyword) for keyword in keywords]
+            file_id, view = ("" if value is None else str(value).strip(" \0") for value in values)
+            return file_id, view
+    except Exception as error:  # whatever a file that is damaged or made to harm brings out in the library
+        if isinstance(error, OSError) and error.errno is not None:  # pydicom's own, of truncated files, have none
+            raise
+        return "", ""
+
+
+def _inflates_too_far(stream: BinaryIO) -> bool:
+    """Whether the file is deflated as a whole, which pydicom inflates as a whole, to more than fits an X-ray."""
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return False
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(stream.read(), MAX_INFLATED_BYTES)
+    return bool(inflater.unconsumed_tail)
+
+
+def _read_kept(kept_file: Path, settings: Settings) -> tuple[dict[str, Header], str]:
+    """The headers that were read earlier, and the pattern of their files; none where that file is of no use."""
+    try:
+        content = json.loads(kept_file.read_text(encoding="utf-8"))
+        if content["dicom_id"] != settings.dicom_id:
+            return {}, ""
+        headers = {file: Header(*entry) for file, entry in content["files"].items()}
+        if any(list(map(type, header)) != [int, int, str, str] for header in headers.values()):
+            return {}, ""
+        return headers, content["path_pattern"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, ""
+
+
+def _keep(kept_file: Path, headers: dict[str, Header], settings: Settings) -> None:
+    content = {"dicom_id": settings.dicom_id, "path_pattern": settings.path_pattern, "files": headers}
+    try:
+        kept_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept_file, json.dumps(content))
+    except OSError as error:
+        print(
+            f"warning: {kept_file}: cannot be written ({one_line(error)}); the DICOM headers will be read again",
+            file=sys.stderr,
+        )
