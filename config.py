@@ -21,6 +21,7 @@ settings = Settings(
     dataset_folder="dataset",
     label_table="train.csv",
     path_pattern="train/{uid}.jpg",
+    annotation_table="train_annotations.csv",
     cache_folder="cache",
     image_size=1024,
     # Folds

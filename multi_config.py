@@ -15,6 +15,7 @@ from catheters.settings import Settings
 settings = Settings(
     # Data
     dataset_folder="dataset",
+    annotation_table="train_annotations.csv",
     image_size=512,
     # Folds
     num_folds=5,

@@ -11,6 +11,7 @@ from catheters.published import PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
 
 settings = Settings(
+    annotation_table="train_annotations.csv",
     image_size=1024,
     train_transforms=PUBLISHED_TRANSFORMS,
     batch_size=12,

@@ -13,6 +13,7 @@ from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISH
 from catheters.settings import Settings
 
 settings = Settings(
+    annotation_table="train_annotations.csv",
     image_size=768,
     train_transforms=PUBLISHED_TRANSFORMS,
     batch_size=48,

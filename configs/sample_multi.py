@@ -15,6 +15,7 @@ from catheters.settings import Settings
 
 settings = Settings(
     dataset_folder="dataset/sample",
+    annotation_table="train_annotations.csv",
     cache_name="sample",
     image_size=128,
     num_folds=3,

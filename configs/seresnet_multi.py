@@ -12,6 +12,7 @@ from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISH
 from catheters.settings import Settings
 
 settings = Settings(
+    annotation_table="train_annotations.csv",
     image_size=512,
     train_transforms=PUBLISHED_TRANSFORMS,
     batch_size=16,

@@ -7,6 +7,7 @@ import torch
 from catheters.data.augment import Augmentation
 from catheters.data.cache import open_cache
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader, sample_seed
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import read_label_table
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
@@ -19,7 +20,7 @@ TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
 def samples(settings: Settings, rows: list[int], augment: bool = True) -> CachedRadiographs:
     table = read_label_table(settings)
     chosen = np.array(rows)
-    augmentation = Augmentation(TRANSFORMS, settings.image_size) if augment else None
+    augmentation = Augmentation(TRANSFORMS, settings.image_shape) if augment else None
     return CachedRadiographs(
         settings.cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed
     )
@@ -39,7 +40,7 @@ def test_shapes_and_content(cached: Settings) -> None:
     images = torch.cat([images for images, _ in batches])
     targets = torch.cat([targets for _, targets in batches])
     table = read_label_table(cached)
-    cache = open_cache(cached.cache_file, table)
+    cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
     assert images.dtype == torch.uint8
     assert targets.dtype == torch.float32
     assert images.shape == (3, 1, 32, 32)

@@ -4,6 +4,7 @@ import inspect
 import os
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -13,23 +14,28 @@ import albumentations as A
 
 from catheters.errors import SettingsError, one_line, unknown_name
 
+WRONG_POINTS = ("ThinPlateSpline",)
+"""Transforms that move points elsewhere than the pixels there, in albumentations 2.0.8; its others were tried."""
+
 
 class Augmentation:
     """A chain of albumentations transforms whose draws depend on nothing but a seed given with each image."""
 
-    def __init__(self, transforms: tuple[tuple[str, dict[str, Any]], ...], image_size: int) -> None:
+    def __init__(self, transforms: tuple[tuple[str, dict[str, Any]], ...], image_shape: tuple[int, int]) -> None:
         """Build and try the chain.
 
         Args:
             transforms: (name, params) pairs, applied in this order.
-            image_size: height and width of the images, in pixels; also a transform's `size` where none is given.
+            image_shape: (height, width) of the images, in pixels; also a transform's `size` where none is given.
 
         Raises:
             SettingsError: an unknown transform, a mistyped or impossible parameter, or a chain that does not give
                 back uint8 images of the same size.
         """
-        self._compose = A.Compose([_create_transform(name, params, image_size) for name, params in transforms])
-        _check_result(transforms, image_size)
+        self._transforms = transforms
+        self._image_shape = image_shape
+        self._compose = A.Compose([_create_transform(name, params, image_shape) for name, params in transforms])
+        _check_result(transforms, image_shape)
 
     def __call__(self, image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
         """Transform one image.
@@ -47,12 +53,54 @@ class Augmentation:
         augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
         return augmented
 
+    @property
+    def unfollowed(self) -> tuple[str, ...]:
+        """Names of the transforms whose pixels `move_points` cannot follow."""
+        return tuple(name for name, _ in self._transforms if name in WRONG_POINTS)
 
-def _check_result(transforms: tuple[tuple[str, dict[str, Any]], ...], image_size: int) -> None:
+    def move_points(
+        self, points: npt.NDArray[np.float64], image: npt.NDArray[np.uint8], seed: int
+    ) -> npt.NDArray[np.float64]:
+        """Where points of an image lie in what `__call__` makes of it with the same seed.
+
+        Args:
+            points: (n, 2) x and y in pixels, whole numbers being the centres; they may lie outside.
+            image: (H, W) uint8.
+            seed: seed of all draws for this image.
+
+        Returns:
+            (n, 2); NaN for points that a distortion moved out of what it can follow.
+        """
+        assert not self.unfollowed
+        # A chain of its own: the pixels that training sees must not hang on how points are carried along.
+        transforms = [
+            _create_transform(name, _with_plain_border(name, params), self._image_shape)
+            for name, params in self._transforms
+        ]
+        if not len(points) or all(isinstance(transform, A.ImageOnlyTransform) for transform in transforms):
+            return points.copy()
+        compose = A.Compose(
+            transforms,
+            keypoint_params=A.KeypointParams(format="xy", label_fields=["rows"], remove_invisible=False),
+        )
+        compose.set_random_seed(seed)
+        result = compose(image=image, keypoints=points, rows=np.arange(len(points)))
+        moved = np.full(points.shape, np.nan)
+        moved[np.asarray(result["rows"], dtype=np.intp)] = np.asarray(result["keypoints"], dtype=np.float64)
+        return moved
+
+
+def _with_plain_border(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Where the border mirrors the image, albumentations returns the mirrored points too, in no order."""
+    has_border = "border_mode" in inspect.signature(getattr(A, name)).parameters
+    return {**params, "border_mode": cv2.BORDER_CONSTANT} if has_border else params
+
+
+def _check_result(transforms: tuple[tuple[str, dict[str, Any]], ...], image_shape: tuple[int, int]) -> None:
     """Apply each transform for certain, whatever its `p`, and see that a grey uint8 image stays one of that size."""
-    image = np.zeros((image_size, image_size), dtype=np.uint8)
+    image = np.zeros(image_shape, dtype=np.uint8)
     for name, params in transforms:
-        transform = _create_transform(name, params, image_size)
+        transform = _create_transform(name, params, image_shape)
         transform.p = 1.0
         try:
             result = A.Compose([transform])(image=image)["image"]
@@ -65,7 +113,7 @@ def _check_result(transforms: tuple[tuple[str, dict[str, Any]], ...], image_size
             )
 
 
-def _create_transform(name: str, params: dict[str, Any], image_size: int) -> A.BasicTransform:
+def _create_transform(name: str, params: dict[str, Any], image_shape: tuple[int, int]) -> A.BasicTransform:
     transform_class = getattr(A, name, None)
     if not (inspect.isclass(transform_class) and issubclass(transform_class, A.BasicTransform)):
         known = [
@@ -78,7 +126,7 @@ def _create_transform(name: str, params: dict[str, Any], image_size: int) -> A.B
         if param not in known_params:
             raise SettingsError(f"train_transforms: {name}: {unknown_name(param, 'a parameter', known_params)}")
     if "size" in known_params and "size" not in params:
-        params = {**params, "size": (image_size, image_size)}
+        params = {**params, "size": image_shape}
     try:
         return transform_class(**params)
     except (ValueError, TypeError) as error:

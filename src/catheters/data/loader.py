@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catheters.data.augment import Augmentation
 from catheters.host import available_cores
+from catheters.opencv_threads import end_opencv_threads
 
 MAX_DEFAULT_WORKERS = 8
 """More workers than this rarely help and cost memory."""
@@ -67,8 +67,12 @@ class CachedRadiographs(Dataset[Sample]):
             self._images = np.load(self._cache_file, mmap_mode="r")
         image = np.array(self._images[self._rows[position]])
         if self._augmentation is not None:
-            image = self._augmentation(image, sample_seed(self._seed, epoch, int(self._uid_hashes[position])))
+            image = self._augmentation(image, self.augmentation_seed(epoch, position))
         return torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), self._labels[position]
+
+    def augmentation_seed(self, epoch: int, position: int) -> int:
+        """What decides an item's augmentation."""
+        return sample_seed(self._seed, epoch, int(self._uid_hashes[position]))
 
 
 def sample_seed(seed: int, epoch: int, uid_hash: int) -> int:
@@ -150,4 +154,4 @@ def create_loader(
 
 
 def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the threads
+    end_opencv_threads()  # the workers are the threads

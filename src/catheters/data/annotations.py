@@ -1,0 +1,95 @@
+"""Drawn catheters: the polylines that people traced along them, for pictures only."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.csv_files import TableError, check_columns, check_filled, line_number, read_csv
+
+LABEL_COLUMN, POINTS_COLUMN = "label", "data"
+MAX_SHOWN = 60
+"""Characters of a broken value that its message quotes."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A catheter as somebody traced it.
+
+    Attributes:
+        label: its label.
+        points: (n, 2) float64, n at least 1: x and y in pixels of the original image as shown, some of them a little
+            outside.
+    """
+
+    label: str
+    points: npt.NDArray[np.float64]
+
+    def tip(self, full_shape: tuple[int, int]) -> Literal[0, -1]:
+        """Which end of `points` is the tip: the first point, or the last.
+
+        RANZCR's polylines run both ways: the first image of `train_annotations.csv` has one catheter traced from the
+        tip upwards, the other from the neck downwards. But all catheters come in from the side or from above. So the
+        tip is the end that lies farther from the left, right and upper edge; where neither does, it is the last.
+
+        Args:
+            full_shape: (H, W) of the original image, in pixels.
+        """
+        height, width = full_shape
+        first, last = (min(x / width, 1 - x / width, y / height) for x, y in (self.points[0], self.points[-1]))
+        return 0 if first > last else -1
+
+
+def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]:
+    """Read a table laid out as RANZCR CLiP's `train_annotations.csv`, a catheter a row, several rows an image.
+
+    Args:
+        file: CSV with the columns `uid_column`, label, and data, a text [[x, y], [x, y], ...].
+        uid_column: the column that names the image.
+
+    Returns:
+        Uid -> its catheters, in the order of the file.
+
+    Raises:
+        TableError: the file, a column or a value is missing or wrong.
+    """
+    frame = read_csv(file)
+    check_columns(frame, (uid_column, LABEL_COLUMN, POINTS_COLUMN), file)
+    for column in (uid_column, LABEL_COLUMN):
+        check_filled(frame, column, file)
+    annotations: dict[str, list[Annotation]] = {}
+    columns = (frame[column] for column in (uid_column, LABEL_COLUMN, POINTS_COLUMN))
+    for row, (uid, label, text) in enumerate(zip(*columns, strict=True)):
+        points = _parse_points(text)
+        if points is None:
+            found = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+            raise TableError(
+                f"{file}: line {line_number(frame, row)}, column '{POINTS_COLUMN}': {found!r} is not a list of points; "
+                "[[x, y], [x, y], ...] in pixels of the X-ray is expected"
+            )
+        annotations.setdefault(uid, []).append(Annotation(label, points))
+    return annotations
+
+
+def _parse_points(text: str) -> npt.NDArray[np.float64] | None:
+    """(n, 2) finite numbers, n at least 1; None where the text holds anything else."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, list) or not values or not all(_is_point(value) for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def _is_point(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    try:
+        return all(type(number) in (int, float) and math.isfinite(number) for number in value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

@@ -1,0 +1,109 @@
+"""The two sheets beside a cache: its images with their catheters, and what augmentation makes of some of them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from catheters.data.annotations import Annotation, read_annotations
+from catheters.data.cache import ImageCache
+from catheters.data.pictures.choice import choose_images
+from catheters.data.pictures.layout import Cell, Heading, make_sheet
+from catheters.data.pictures.lines import DEVICE_OF_LABEL
+from catheters.data.pictures.shown import Shown, drawn_devices, drawn_tile, grey_tile, prepare_image
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.table import LabelTable
+from catheters.files import write_whole
+from catheters.settings import Settings
+
+NUM_AUGMENTED = 8
+"""Images of the second sheet, at most."""
+
+
+def write_contact_sheets(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:
+    """Show cached images as the model gets them, beside the cache: `<cache>_images.png` and `<cache>_augmented.png`.
+
+    The first has `num_images` readable images with their labels and doubts; where the annotation table has catheters of
+    an image, it is shown again with these drawn. The second has up to eight of them as training draws them in its first
+    five epochs. Which images depends on `seed` alone: every label is shown where there is room, and annotated images
+    come first. An annotation table that is not there, or does not fit the label table, is warned of.
+
+    Args:
+        settings: those that the cache was made with.
+        table: N images.
+        cache: opened with this table.
+        num_images: images to show; more than there are means all.
+
+    Returns:
+        The files written; none where no image is readable.
+
+    Raises:
+        TableError: the annotation table is wrong.
+        SettingsError: `train_transforms` are.
+    """
+    annotations = _read_annotations(settings, table)
+    readable = np.flatnonzero([entry.reason is None for entry in cache.entries])
+    is_annotated = np.array([uid in annotations for uid in table.uids[readable].tolist()], dtype=np.bool_)
+    chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, settings.seed)]
+    if not len(chosen):
+        return []
+    preprocessing = Preprocessing.of(settings)
+    shown = [
+        prepare_image(table, cache, position, annotations.get(str(table.uids[position]), []), preprocessing)
+        for position in chosen.tolist()
+    ]
+    # Slow to import, and nothing else in preparing a data set needs what it does.
+    from catheters.data.pictures.augmented import augmented_sheet
+
+    return [
+        _save(_image_sheet(settings, table, shown), settings, "images"),
+        _save(augmented_sheet(settings, table, cache, shown[:NUM_AUGMENTED]), settings, "augmented"),
+    ]
+
+
+def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[Annotation]]:
+    if settings.annotation_table is None:
+        return {}
+    file = Path(settings.dataset_folder) / settings.annotation_table
+    if not file.exists():
+        print(f"warning: annotation_table={file}: no such file, so no catheters are drawn", file=sys.stderr)
+        return {}
+    annotations = read_annotations(file, settings.uid_column)
+    if annotations.keys().isdisjoint(table.uids.tolist()):
+        print(
+            f"warning: annotation_table={file}: none of its {len(annotations)} images, such as {min(annotations)}, is "
+            f"in the label table, so no catheters are drawn",
+            file=sys.stderr,
+        )
+    labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
+    unknown = sorted(labels - DEVICE_OF_LABEL.keys() - set(table.label_columns))
+    if unknown:
+        print(
+            f"warning: annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
+            f"grey: {', '.join(unknown)}",
+            file=sys.stderr,
+        )
+    return annotations
+
+
+def _image_sheet(settings: Settings, table: LabelTable, shown: list[Shown]) -> Image.Image:
+    cells = []
+    for image in shown:
+        tiles = [grey_tile(image.pixels)]
+        if image.lines:
+            tiles.append(drawn_tile(image.pixels, image.lines))
+        cells.append(Cell([tiles], [], image.text))
+    legend = drawn_devices(table, shown)
+    subtitle = "as the cache holds them"
+    if legend:
+        subtitle += "; beside them the annotated catheters, a ring at the tip"
+    height, width = settings.image_shape
+    title = f"{settings.cache_name}: {len(shown)} of {len(table)} images, {width} x {height} px"
+    return make_sheet(Heading(title, subtitle, legend), cells)
+
+
+def _save(sheet: Image.Image, settings: Settings, name: str) -> Path:
+    file = settings.cache_file.with_name(f"{settings.cache_file.stem}_{name}.png")
+    write_whole(file, lambda part: sheet.save(part, format="PNG"))
+    return file

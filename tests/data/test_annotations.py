@@ -1,0 +1,105 @@
+"""Drawn catheters: what is read, what is refused, and which end is the tip."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catheters.csv_files import TableError
+from catheters.data.annotations import Annotation, read_annotations
+from catheters.data.table import read_label_table
+from catheters.settings import Settings
+
+
+def write_table(file: Path, *rows: str) -> Path:
+    file.write_text("\n".join(["StudyInstanceUID,label,data", *rows]) + "\n")
+    return file
+
+
+def test_catheters_of_an_image_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = write_table(
+        tmp_path / "a.csv",
+        '1.2,CVC - Normal,"[[10, 20], [30, 40]]"',
+        '0.9,ETT - Normal,"[[1, 2]]"',
+        '1.2,NGT - Normal,"[[-3, 0.5], [7, -2], [1e2, 3]]"',
+    )
+    annotations = read_annotations(file, "StudyInstanceUID")
+    assert {uid: [annotation.label for annotation in of_image] for uid, of_image in annotations.items()} == {
+        "1.2": ["CVC - Normal", "NGT - Normal"],
+        "0.9": ["ETT - Normal"],
+    }
+    points = annotations["1.2"][1].points
+    assert points.dtype == np.float64
+    assert points.tolist() == [[-3.0, 0.5], [7.0, -2.0], [100.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "[]",
+        "7",
+        "{}",
+        "[[1, 2], [3]]",
+        "[[1, 2, 3]]",
+        "[1, 2]",
+        "[[1, '2']]",
+        '[[1, ""2""]]',
+        "[[1, null]]",
+        "[[true, 2]]",
+        "[[1, NaN]]",
+        "[[1, 1e999]]",
+        f"[[1, 1{'0' * 400}]]",
+        "[[1, 2]",
+        "[[1, 2]] + [[3, 4]]",
+        "__import__('os').getcwd()",
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_list_of_points(tmp_path: Path, data: str) -> None:
+    file = write_table(tmp_path / "a.csv", '1.2,CVC - Normal,"[[10, 20]]"', f'1.3,CVC - Normal,"{data}"')
+    with pytest.raises(TableError) as error:
+        read_annotations(file, "StudyInstanceUID")
+    message = str(error.value)
+    assert message.startswith(f"{file}: line 3, column 'data': ")
+    assert message.endswith("is not a list of points; [[x, y], [x, y], ...] in pixels of the X-ray is expected")
+    assert len(message) < 400
+    assert "\n" not in message
+
+
+def test_missing_columns_and_values(tmp_path: Path) -> None:
+    file = write_table(tmp_path / "a.csv", '1.2,,"[[10, 20]]"')
+    with pytest.raises(TableError, match="column 'label' is empty in line 2"):
+        read_annotations(file, "StudyInstanceUID")
+    with pytest.raises(TableError, match="'StudyUID' is not a column; did you mean 'StudyInstanceUID'"):
+        read_annotations(file, "StudyUID")
+    with pytest.raises(TableError, match="no such file"):
+        read_annotations(tmp_path / "b.csv", "StudyInstanceUID")
+
+
+@pytest.mark.parametrize(
+    ("points", "tip"),
+    [
+        # The first image of RANZCR's table has one traced from the tip up, one from the neck down; both shortened.
+        ([[1487, 1279], [1477, 1168], [1434, 640], [1387, 497]], 0),
+        ([[1328, 7], [1347, 101], [1400, 428], [1417, 760]], -1),
+        ([[-3, 500], [600, 300], [1200, 900]], -1),  # from an arm
+        ([[1200, 900], [600, 300], [-3, 500]], 0),
+        ([[1250, 10], [1300, 1900], [1500, 2060]], -1),  # out of the picture below: nothing comes in from there
+        ([[1500, 2060], [1300, 1900], [1250, 10]], 0),
+        ([[1000, 700], [1100, 900], [1000, 700]], -1),
+        ([[1000, 700]], -1),
+    ],
+)
+def test_tip(points: list[list[float]], tip: int) -> None:
+    annotation = Annotation("CVC - Normal", np.array(points, dtype=np.float64))
+    assert annotation.tip((2048, 2500)) == tip
+
+
+def test_tips_of_the_sample(settings: Settings, sample_folder: Path) -> None:
+    """Its catheters are written from the entry to the tip, its coils and its tips in wrong veins too."""
+    annotations = read_annotations(sample_folder / "train_annotations.csv", "StudyInstanceUID")
+    assert set(annotations) <= set(read_label_table(settings).uids.tolist())
+    for of_image in annotations.values():
+        for annotation in of_image:
+            assert annotation.tip((64, 64)) == -1
