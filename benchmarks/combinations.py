@@ -18,7 +18,8 @@ from pathlib import Path
 
 from timing import random_batches, seconds_since
 
-from catheters.data.cache import build_cache
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.sample import generate_sample
 from catheters.data.table import read_label_table
 from catheters.labels import RANZCR_HEADS
@@ -53,7 +54,7 @@ def main() -> None:
             warmup_epochs=1,
             cosine_epochs=options.epochs - 1,
         )
-        build_cache(read_label_table(recipe), recipe.cache_file, recipe.image_size)
+        build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
         print(
             f"{options.epochs} epochs of fold 0 at {options.image_size} px on {choose_device('auto')}, synthetic sample"
         )

@@ -14,7 +14,7 @@ WIDTH = 20
 
 def random_batches(settings: Settings, number: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Batches of ((B, 1, H, W) uint8, (B, K) float32) on the device."""
-    shape = (settings.batch_size, 1, settings.image_size, settings.image_size)
+    shape = (settings.batch_size, 1, *settings.image_shape)
     num_labels = len(settings.label_columns)
     return [
         (

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from catheters.data.cache import build_cache
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.sample import generate_sample
 from catheters.data.table import read_label_table
 from catheters.settings import Settings
@@ -61,7 +62,7 @@ def settings(sample_folder: Path, tmp_path: Path) -> Settings:
 @pytest.fixture
 def cached(settings: Settings) -> Settings:
     """The same settings, with the cache built."""
-    build_cache(read_label_table(settings), settings.cache_file, settings.image_size)
+    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
     return settings
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from catheters.data.cache import build_cache
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import read_label_table
 from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
 from catheters.models.classifier import create_classifier
@@ -64,7 +65,7 @@ def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
         batch_size=16 // recipe.accumulation_steps,
         epochs=1,
     )
-    build_cache(read_label_table(settings), settings.cache_file, settings.image_size)
+    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
     train_run(settings, fresh=False)
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     num_batches = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
@@ -121,7 +122,7 @@ def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path
         pretrained=False,
         epochs=1,
     )
-    build_cache(read_label_table(recipe), recipe.cache_file, recipe.image_size)
+    build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
     train_run(recipe, fresh=False)
     predicted = set(pd.read_csv(recipe.run_folder / "predictions.csv")["Image Index"])
     assert len(predicted) == 38

@@ -109,7 +109,7 @@ def test_one_bad_image_does_not_end_it(settings: Settings, write_config: Write, 
     assert done.returncode == 1
     assert "2 X-rays could not be read" in done.stderr
     assert f"{missing}: no such file" in done.stderr
-    assert f"{broken}: cannot be decoded" in done.stderr
+    assert f"{broken}: damaged JPEG" in done.stderr
     trained = run_script("train.py", "--config", config, "folds=[0,1]")
     assert trained.returncode == 0, trained.stderr
     assert "2 images that could not be read are left out" in trained.stderr
@@ -181,7 +181,7 @@ def test_configs_are_valid(config: Path) -> None:
     settings = load_settings(config)
     assert settings.run_name == config.stem
     assert doubtful_settings(settings) == []
-    Augmentation(settings.train_transforms, settings.image_size)
+    Augmentation(settings.train_transforms, settings.image_shape)
     create_loss(settings)
     assert timm.is_model(settings.backbone_model)
     assert settings.pretrained is False or timm.get_pretrained_cfg(settings.backbone_model).has_weights

@@ -52,7 +52,7 @@ def test_settings_are_frozen() -> None:
         ("bakbone_model=x", ["'bakbone_model' is not a setting", "did you mean 'backbone_model'?"]),
         ("zzz=1", ["'zzz' is not a setting", "there are: dataset_folder"]),
         ("image_size", ["'image_size' is not name=value"]),
-        ("image_size=big", ["image_size: 'big' came", "integer is expected"]),
+        ("image_size=big", ["image_size: 'big' came", "integer or a list is expected"]),
         ("image_size=2.5", ["image_size: 2.5 came"]),
         ("batch_size=0", ["batch_size: 0 came", "greater than or equal to 1"]),
         ("batch_size=True", ["batch_size: True came"]),
@@ -98,6 +98,23 @@ def test_settings_are_frozen() -> None:
         ("ema_decay=1", ["ema_decay: 1 came", "less than 1"]),
         ("path_pattern=a/{uid}*.png", ["path_pattern='a/{uid}*.png': * may stand in its folders, if they have no"]),
         ("path_pattern=*/{view}/{uid}.png", ["* may stand in its folders, if they have no {column} in them"]),
+        ("path_pattern=export/*.dcm", ["{uid} or a {column}", "a glob without them needs dicom_id"]),
+        ("patient_pattern=/patient(", ["patient_pattern='/patient(': no regular expression (missing )"]),
+        (
+            "patient_pattern=/patient",
+            ["patient_pattern='/patient': has 0 groups; one, around the patient, is expected"],
+        ),
+        ("patient_pattern=(a)(b)", ["patient_pattern='(a)(b)': has 2 groups"]),
+        ("label_values={'-1': 2}", ["label_values: 2 came, 0 or 1 is expected"]),
+        ("label_values={-1: 1}", ["label_values: -1 came, a valid string is expected"]),
+        ("label_values={'1.0': 0}", ["label_values={'1.0': 0}: '1.0' means 1 already"]),
+        ("label_values={'-1': 0, '-1.0': 1}", ["'-1.0' means 0 already"]),
+        ("label_values={' no': 0, 'no': 1}", ["'no' means 0 already"]),
+        ("keep_rows={'view': 1}", ["keep_rows: 1 came, a valid string is expected"]),
+        ("dicom_id=StudyInstanceUid", ["dicom_id: 'StudyInstanceUid' is not a DICOM keyword; did you mean 'StudyInst"]),
+        ("dicom_id=zzz", ["dicom_id: 'zzz' is not a DICOM keyword; there are: StudyInstanceUID, SeriesInstanceUID"]),
+        ("dicom_id=''", ["dicom_id: '' is not a DICOM keyword"]),
+        ("dicom_id=SOPInstanceUID", ["path_pattern='train/{uid}.jpg': with dicom_id a glob of the DICOM files is"]),
         ("num_folds=200", ["num_folds: 200 came", "less than or equal to 100"]),
         ("config.py", ["'config.py' is not name=value; a settings file is given with --config config.py"]),
     ],
@@ -145,7 +162,14 @@ def test_missing_config(tmp_path: Path) -> None:
 
 
 def test_json_round_trip() -> None:
-    settings = Settings(pos_weight={"CVC - Normal": 2.0}, folds=(1,), derived_labels={"CVC - Normal": ("c", "v")})
+    settings = Settings(
+        pos_weight={"CVC - Normal": 2.0},
+        folds=(1,),
+        derived_labels={"CVC - Normal": ("c", "v")},
+        patient_pattern=r"/patient(\d+)/",
+        label_values={"": 0, "-1.0": 1},
+    )
+    assert settings_from_json(settings_to_json(settings), "here") == settings
     assert settings_from_json(settings_to_json(settings), "here").folds == (1,)
     assert settings_to_json(settings_from_json(settings_to_json(settings), "here")) == settings_to_json(settings)
     with pytest.raises(SettingsError, match=r"^here: "):
@@ -181,6 +205,10 @@ def test_settings_without_effect_are_named() -> None:
         ),
         (["path_pattern=/abs/t*/{uid}.jpg"], "with * it is relative to dataset_folder, and ** is the whole name"),
         (["path_pattern=t**x/{uid}.jpg"], "with * it is relative to dataset_folder, and ** is the whole name"),
+        (["dicom_id=SOPInstanceUID", "path_pattern=export/**"], "with dicom_id a glob of the DICOM files is expected"),
+        (["dicom_id=SOPInstanceUID", "path_pattern="], "with dicom_id a glob of the DICOM files is expected"),
+        (["dicom_id=SOPInstanceUID", "path_pattern=/export/*"], "with dicom_id it is relative to dataset_folder"),
+        (["dicom_id=SOPInstanceUID", "path_pattern=export/**.dcm"], "** is the whole name of a folder"),
         (["all_data=True", "seeds=[1,1]"], "seeds=[1, 1] names a seed twice"),
         (
             ["schedule=plateau", "epochs=2", "all_data=True"],
@@ -209,6 +237,8 @@ def test_a_schedule_that_ends_early_is_named() -> None:
     ]
     plateau = Settings(schedule="plateau", epochs=30, early_stop=3, plateau_patience=3)
     assert doubtful_settings(plateau) == ["early_stop=3 ends a fold before plateau_patience=3 lowers the rate"]
+    derived = Settings(label_columns=("AP",), derived_labels={"AP": ("view", "ap")}, label_values={"": 0})
+    assert doubtful_settings(derived) == ["label_values={'': 0} has no effect: derived_labels has every label"]
     everything = Settings(all_data=True, fold_column="f", mixup_alpha=0.2, batch_size=1)
     assert doubtful_settings(everything) == [
         "fold_column='f' has no effect: all_data=True",

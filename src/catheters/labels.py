@@ -16,6 +16,10 @@ central venous catheter, Swan-Ganz (pulmonary artery) catheter."""
 RANZCR_LABELS = tuple(label for labels in RANZCR_HEADS.values() for label in labels)
 """The 11 label columns of RANZCR CLiP's `train.csv`, in file order."""
 
+EXCLUSIVE_LABELS = (RANZCR_HEADS["ETT"],)
+"""Labels of which an image has one at most: there is one endotracheal tube. Of nasogastric tubes and central venous
+catheters RANZCR CLiP has up to 2 and 3 in an image."""
+
 NIH_LABELS = (
     "Atelectasis",
     "Cardiomegaly",

@@ -5,20 +5,19 @@ overrides. A misspelt name, a wrong type or an impossible value ends with one li
 and what is allowed.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticSerializationError, to_json
 
-from catheters.errors import unknown_name
+from catheters import setting_checks
 from catheters.labels import RANZCR_LABELS
-from catheters.path_pattern import check_path_pattern
+from catheters.path_pattern import check_glob, check_path_pattern
 
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
+PixelSize = Annotated[int, Field(ge=16, le=8192)]
 Labels = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
@@ -43,29 +42,53 @@ class Settings:
     """Column that names each image uniquely."""
     patient_column: str = "PatientID"
     """Column of the patient; no patient is ever in two folds."""
+    patient_pattern: str | None = None
+    r"""Regular expression with one group, searched in `patient_column`: the group is the patient, as in
+    /patient(\d+)/. None: the whole value is."""
     path_pattern: str = "train/{uid}.jpg"
     """Image file relative to `dataset_folder`; {uid} or any {column} of the row is filled in; folders may have * in
-    them, and ** for any depth, as in images*/**/{uid}."""
+    them, and ** for any depth, as in images*/**/{uid}. With `dicom_id`: a glob of files."""
+    dicom_id: str | None = None
+    """DICOM keyword of the ids in `uid_column`, such as StudyInstanceUID: each image is then the file with this id in
+    its header, among the files that `path_pattern` is a glob of, as in export/**/*. None: images are found by name."""
     label_columns: Labels = RANZCR_LABELS
     """Labels to learn: 0/1 columns of the table, or names defined in `derived_labels`."""
+    label_values: dict[str, Literal[0, 1]] = Field(default_factory=dict)
+    """{value: 0 or 1}: what further values in the label columns mean, as in {"": 0, "-1.0": 1}."""
+    label_corrections: str | None = None
+    """CSV with `uid_column`, label and new_label: label becomes 0 and new_label 1 for that image; relative to where you
+    are."""
     derived_labels: dict[str, Annotated[tuple[str, str], ListOrTuple]] = Field(default_factory=dict)
     """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
     findings_column: str | None = None
     """Column that lists an image's findings as A|B|C, as NIH's tables do: a label is 1 where it is among them."""
+    keep_rows: dict[str, str] = Field(default_factory=dict)
+    """{column: value}: rows that hold other values there are left out of everything."""
     exclude_ids: str | None = None
     """Text file with an image id a line: these images are left out of everything; relative to where you are."""
+    annotation_table: str | None = None
+    """CSV of drawn catheters, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of
+    the X-ray. For pictures only."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
     """The cache is <cache_folder>/<cache_name>_<image_size>.npy."""
-    image_size: Annotated[int, Field(ge=16, le=8192)] = 1024
-    """Height and width of the cached images, in pixels; the X-ray is stretched to it."""
+    image_size: PixelSize | Annotated[tuple[PixelSize, PixelSize], ListOrTuple] = 1024
+    """Height and width of the cached images, in pixels: one number for both, or [height, width]."""
+    resize: Literal["stretch", "pad"] = "stretch"
+    """stretch: the X-ray is stretched to image_size, as published; pad: it keeps its aspect, black fills the rest."""
+    crop_borders: bool = False
+    """Cut off black borders first."""
+    inverted: Literal["keep", "invert", "exclude"] = "keep"
+    """What becomes of X-rays whose black and white seem exchanged (dark mediastinum, bright lungs and background)."""
 
     # Folds
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
     fold_column: str | None = None
     """Column of the table that holds each image's fold, 0 to num_folds - 1; None: the folds are dealt by `seed`."""
+    allow_leaking_folds: bool = False
+    """Train although patients, or equal images, are in several folds; scores are then too good."""
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
     """Folds to train, counted from 0; None: all."""
     all_data: bool = False
@@ -185,51 +208,31 @@ class Settings:
         return self
 
     def _check_columns(self) -> None:
-        if len(set(self.label_columns)) < len(self.label_columns):
-            raise ValueError("label_columns names a label twice")
-        taken = {self.uid_column, *PREDICTION_COLUMNS}.intersection(self.label_columns)
-        if taken or self.uid_column in PREDICTION_COLUMNS:
-            name = taken.pop() if taken else self.uid_column
-            raise ValueError(
-                f"'{name}' is a column of its own in predictions.csv (the id, {' and '.join(PREDICTION_COLUMNS)}); "
-                "name the label or id column otherwise in the table"
-            )
-        check_path_pattern(self.path_pattern)
-        for setting in ("train_transforms", "optimizer_params"):
-            try:
-                to_json(getattr(self, setting))
-            except PydanticSerializationError as error:
-                raise ValueError(f"{setting}: {error}; plain Python numbers, texts and lists are expected") from None
+        setting_checks.check_column_names(self.uid_column, self.label_columns, PREDICTION_COLUMNS)
+        setting_checks.check_patient_pattern(self.patient_pattern)
+        setting_checks.check_label_values(self.label_values)
+        setting_checks.check_dicom_id(self.dicom_id)
+        if self.dicom_id is None:
+            check_path_pattern(self.path_pattern)
+        else:
+            check_glob(self.path_pattern)
+        setting_checks.check_plain("train_transforms", self.train_transforms)
+        setting_checks.check_plain("optimizer_params", self.optimizer_params)
 
     def _check_labels(self) -> None:
-        in_heads = [label for labels in self.heads.values() for label in labels]
-        named: dict[str, Iterable[str]] = {
-            "pos_weight": self.pos_weight,
-            "label_smoothing": self.label_smoothing,
-            "derived_labels": self.derived_labels,
-            "heads": in_heads,
-        }
-        for setting, labels in named.items():
-            for label in labels:
-                if label not in self.label_columns:
-                    raise ValueError(f"{setting}: {unknown_name(label, 'one of label_columns', self.label_columns)}")
-        if self.heads and sorted(in_heads) != sorted(self.label_columns):
-            wrong = next(label for label in self.label_columns if in_heads.count(label) != 1)
-            raise ValueError(f"heads: '{wrong}' stands in {in_heads.count(wrong)} of them; every label has one head")
+        setting_checks.check_label_names("pos_weight", self.pos_weight, self.label_columns)
+        setting_checks.check_label_names("label_smoothing", self.label_smoothing, self.label_columns)
+        setting_checks.check_label_names("derived_labels", self.derived_labels, self.label_columns)
+        setting_checks.check_heads(self.heads, self.label_columns)
 
     def _check_members(self) -> None:
         """Folds and seeds: which models a run is made of."""
-        if self.folds is not None:
-            if max(self.folds) >= self.num_folds:
-                raise ValueError(
-                    f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}"
-                )
-            if len(set(self.folds)) < len(self.folds):
-                raise ValueError(f"folds={list(self.folds)} names a fold twice")
+        setting_checks.check_members("folds", "fold", self.folds)
+        setting_checks.check_members("seeds", "seed", self.seeds)
+        if self.folds is not None and max(self.folds) >= self.num_folds:
+            raise ValueError(f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}")
         if self.seeds is not None and not self.all_data:
             raise ValueError(f"seeds={list(self.seeds)} needs all_data=True; folds are trained with the one seed")
-        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={list(self.seeds)} names a seed twice")
         if self.all_data and self.schedule == "plateau":
             raise ValueError("schedule='plateau' follows the validation's macro AUC, and all_data=True has none")
 
@@ -283,4 +286,11 @@ class Settings:
     @property
     def cache_file(self) -> Path:
         """The image cache's `.npy`; its index is the same name with `.json`."""
-        return Path(self.cache_folder) / f"{self.cache_name}_{self.image_size}.npy"
+        height, width = self.image_shape
+        size = f"{height}" if height == width else f"{height}x{width}"
+        return Path(self.cache_folder) / f"{self.cache_name}_{size}.npy"
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the cached images, in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

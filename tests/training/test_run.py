@@ -71,7 +71,7 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
         assert checkpoint["epoch"] == 1 + int(np.argmax(scores))
         assert checkpoint["fold"] == fold
         assert checkpoint["label_columns"] == list(trained.label_columns)
-        assert checkpoint["preprocessing"]["image_size"] == 32
+        assert checkpoint["preprocessing"]["image_size"] == [32, 32]
         assert checkpoint["preprocessing"]["mean"] == pytest.approx(data.cache.mean)
 
 

@@ -1,38 +1,122 @@
-"""`preproc_npy.py`: X-rays to a `.npy` cache."""
+"""`preproc_npy.py`: X-rays to a `.npy` cache; what is wrong with them; how they look."""
 
+import argparse
 import sys
+from pathlib import Path
 
 from catheters.command_line import BAD_IMAGES_STATUS, read_settings, settings_parser
-from catheters.data.cache import CacheError, build_cache, index_file, open_cache
-from catheters.data.table import read_label_table
+from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
+from catheters.data.cache_writer import build_cache
+from catheters.data.folder import folder_table
+from catheters.data.folds import choose_folds
+from catheters.data.pictures import write_contact_sheets
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.table import LabelTable, read_label_table
+from catheters.settings import Settings
 
 REASONS_SHOWN = 20
 """Unreadable X-rays that are listed on the terminal; the index lists all."""
 
 
 def main(arguments: list[str]) -> int:
-    """Build the cache that the settings name, unless it stands and is up to date. Returns the exit status."""
+    """Build the cache that the settings name, unless it stands and is up to date; or audit its sources.
+
+    Returns:
+        The exit status: `BAD_IMAGES_STATUS` where X-rays could not be read, or the audit found what stands against
+        training.
+    """
     parser = settings_parser("Decode and resize every X-ray once, into a .npy cache that training reads.", "config.py")
-    settings = read_settings(parser.parse_intermixed_args(arguments))
+    parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="cache nothing; read every file and write what is wrong with the data set to audit.csv and audit.html in "
+        "<cache_folder>/<cache_name>_audit",
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="with --audit: a plain folder of images, without a label table"
+    )
+    parser.add_argument(
+        "--show",
+        type=_count,
+        metavar="N",
+        help="also draw N cached images with their labels and annotated catheters, and as training augments them",
+    )
+    options = parser.parse_intermixed_args(arguments)
+    if options.folder and not options.audit:
+        parser.error("--folder goes with --audit; a cache is made of a label table")
+    if options.audit and options.show:
+        parser.error("--show draws what is cached; --audit has pictures of its own")
+    settings = read_settings(options)
+    if options.audit:
+        return _audit(settings, options.folder)
     table = read_label_table(settings)
-    cache_file = settings.cache_file
+    cache = _bring_up_to_date(settings, table)
+    if options.show:
+        for file in write_contact_sheets(settings, table, cache, options.show):
+            print(f"drawn: {file}")
+    return _report(settings, table, cache)
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of images")
+    return number
+
+
+def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
+    cache_file, preprocessing = settings.cache_file, Preprocessing.of(settings)
     try:
-        failed = open_cache(cache_file, table).failed
+        cache = open_cache(cache_file, table, preprocessing)
         print(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():
-            print(f"building anew: {error.found}")
-        gigabytes = len(table) * settings.image_size**2 / 1e9
-        print(f"{len(table)} X-rays at {settings.image_size} px -> {cache_file} ({gigabytes:.2f} GB)")
-        failed = build_cache(table, cache_file, settings.image_size)
-    cache = open_cache(cache_file, table)
-    print(f"{len(table) - len(failed)} images, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
-    if not failed:
-        return 0
+            print(f"making it anew: {error.found}")
+        height, width = settings.image_shape
+        gigabytes = len(table) * height * width / 1e9
+        print(f"{len(table)} X-rays at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
+        build_cache(table, cache_file, preprocessing)
+        cache = open_cache(cache_file, table, preprocessing)
+    print(f"{len(table) - len(cache.failed)} images, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
+    return cache
+
+
+def _report(settings: Settings, table: LabelTable, cache: ImageCache) -> int:
+    """Name the doubtful and the unreadable X-rays; returns the exit status."""
     path_of = dict(zip(table.uids.tolist(), table.paths, strict=True))
-    print(f"{len(failed)} X-rays could not be read; training leaves them out:", file=sys.stderr)
-    for uid, reason in list(failed.items())[:REASONS_SHOWN]:
-        print(f"  {path_of[uid]}: {reason}", file=sys.stderr)
-    if len(failed) > REASONS_SHOWN:
-        print(f"  ... and {len(failed) - REASONS_SHOWN} more, listed in {index_file(cache_file)}", file=sys.stderr)
-    return BAD_IMAGES_STATUS
+    text_of_doubtful = {path_of[uid]: "; ".join(notes.values()) for uid, notes in cache.doubts.items()}
+    reason_of_failed = {path_of[uid]: reason for uid, reason in cache.failed.items()}
+    index = index_file(settings.cache_file)
+    _list("X-rays are doubtful, and kept", text_of_doubtful, index)
+    _list("X-rays could not be read; training leaves them out", reason_of_failed, index)
+    return BAD_IMAGES_STATUS if reason_of_failed else 0
+
+
+def _list(what: str, reasons: dict[Path, str], index: Path) -> None:
+    """Name files and why, as many as a terminal shows."""
+    if not reasons:
+        return
+    print(f"{len(reasons)} {what}:", file=sys.stderr)
+    for path, reason in list(reasons.items())[:REASONS_SHOWN]:
+        print(f"  {path}: {reason}", file=sys.stderr)
+    if len(reasons) > REASONS_SHOWN:
+        print(f"  ... and {len(reasons) - REASONS_SHOWN} more, listed in {index}", file=sys.stderr)
+
+
+def _audit(settings: Settings, folder: Path | None) -> int:
+    # SciPy and jinja2 are loaded for those who ask for an audit.
+    from catheters.data.audit.report import summary_lines
+    from catheters.data.audit.run import audit_data_set
+
+    if folder is None:
+        table = read_label_table(settings)
+        folds = choose_folds(settings, table)
+        name = settings.cache_name
+    else:
+        table, folds, name = folder_table(folder), None, folder.resolve().name
+    result_folder = Path(settings.cache_folder) / f"{name}_audit"
+    audit = audit_data_set(name, table, folds, result_folder)
+    for line in summary_lines(audit):
+        print(line)
+    print(f"{len(table)} X-rays audited -> {result_folder / 'audit.csv'}, {result_folder / 'audit.html'}")
+    return BAD_IMAGES_STATUS if audit.worst == "stop" else 0

@@ -3,10 +3,32 @@
 import numpy as np
 import numpy.typing as npt
 
+from catheters.data.table import LabelTable
 from catheters.errors import UserError
+from catheters.settings import Settings
 
 MAX_PASSES = 50
 """Passes of `_refine` over all patients; real tables settle in fewer than ten."""
+
+
+def choose_folds(settings: Settings, table: LabelTable) -> npt.NDArray[np.int8]:
+    """(N,) int8, the fold of each image: the table's own, or dealt; all 0 where a run has none."""
+    if settings.all_data:
+        return np.zeros(len(table), dtype=np.int8)
+    if table.folds is not None:
+        return table.folds
+    return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed)
+
+
+def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[np.str_]) -> list[str]:
+    """Those of `names`, of the patient or picture of each image, that occur in more than one fold; sorted."""
+    unique, name_of_image = np.unique(names, return_inverse=True)
+    lowest = np.full(len(unique), np.iinfo(np.int8).max, dtype=np.int8)
+    np.minimum.at(lowest, name_of_image, folds)
+    highest = np.zeros(len(unique), dtype=np.int8)
+    np.maximum.at(highest, name_of_image, folds)
+    several: list[str] = unique[lowest < highest].tolist()
+    return several
 
 
 def assign_folds(

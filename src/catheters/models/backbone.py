@@ -44,9 +44,9 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
     return backbone, origin
 
 
-def _arguments(settings: Settings, is_pooled: bool) -> dict[str, int | float | str]:
+def _arguments(settings: Settings, is_pooled: bool) -> dict[str, int | float | str | tuple[int, int]]:
     name = settings.backbone_model
-    arguments: dict[str, int | float | str] = {"in_chans": IN_CHANS, "num_classes": 0}
+    arguments: dict[str, int | float | str | tuple[int, int]] = {"in_chans": IN_CHANS, "num_classes": 0}
     if not is_pooled:
         arguments["global_pool"] = ""
     if settings.drop_path_rate:
@@ -56,18 +56,18 @@ def _arguments(settings: Settings, is_pooled: bool) -> dict[str, int | float | s
     except RuntimeError as error:  # an unknown tag, as in `resnet50.tag`
         raise SettingsError(f"backbone_model={name}: {one_line(error)}") from error
     if config is not None and config.fixed_input_size:
-        arguments["img_size"] = settings.image_size
+        arguments["img_size"] = settings.image_shape
     return arguments
 
 
-def _create(name: str, arguments: dict[str, int | float | str], *, pretrained: bool) -> nn.Module:
+def _create(name: str, arguments: dict[str, int | float | str | tuple[int, int]], *, pretrained: bool) -> nn.Module:
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
 
 
-def _download(name: str, arguments: dict[str, int | float | str]) -> nn.Module:
+def _download(name: str, arguments: dict[str, int | float | str | tuple[int, int]]) -> nn.Module:
     try:
         return _create(name, arguments, pretrained=True)
     except OSError as error:  # no network, no such host, a broken download: all of huggingface_hub's and urllib's

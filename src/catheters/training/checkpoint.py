@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from catheters.data.radiograph import RESIZE_RULE
+from catheters.data.preprocessing import Preprocessing
 from catheters.files import write_whole
 from catheters.models.classifier import Classifier
 from catheters.settings import Settings
@@ -35,8 +35,7 @@ def save_checkpoint(file: Path, model: Classifier, settings: Settings, scores: M
         "settings": settings_to_json(settings),
         "label_columns": list(settings.label_columns),
         "preprocessing": {
-            "image_size": settings.image_size,
-            "resize": RESIZE_RULE,
+            **Preprocessing.of(settings).describe(),
             "mean": float(model.mean),
             "std": float(model.std),
         },

@@ -28,6 +28,7 @@ from catheters.training.run_data import (
     RunData,
     all_samples,
     check_batches,
+    check_leaks,
     check_positives,
     create_train_loader,
     create_valid_loader,
@@ -51,6 +52,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
     # What can be said at once comes first, then what needs the data, then the model, which may have to be downloaded.
     _check_choices(settings)
     data = load_data(settings)
+    check_leaks(settings, data)
     check_positives(settings, data)
     check_batches(settings, data)
     _try_step(settings)
@@ -126,7 +128,7 @@ def _check_choices(settings: Settings) -> None:
     choose_device(settings.device)
     create_loss(settings)
     check_optimizer(settings)
-    Augmentation(settings.train_transforms, settings.image_size)
+    Augmentation(settings.train_transforms, settings.image_shape)
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
         raise SettingsError(
@@ -160,7 +162,7 @@ def _try_step(settings: Settings) -> None:
     num_images = min(settings.batch_size, 2)
     settings = dataclasses.replace(settings, accumulation_steps=1)
     step = TrainStep(settings, model, num_batches=1, device=device)
-    images = torch.zeros((num_images, IN_CHANS, settings.image_size, settings.image_size), dtype=torch.uint8)
+    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
     try:
         step(images, torch.zeros((num_images, len(settings.label_columns))))
     except (RuntimeError, ValueError, AssertionError) as error:

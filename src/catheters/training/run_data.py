@@ -11,8 +11,9 @@ import torch
 
 from catheters.data.augment import Augmentation
 from catheters.data.cache import ImageCache, open_cache
-from catheters.data.folds import assign_folds
+from catheters.data.folds import choose_folds, in_several_folds
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, Loader, create_loader
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable, read_label_table
 from catheters.errors import UserError
 from catheters.settings import Settings
@@ -27,12 +28,14 @@ class RunData:
         rows: (N,) their rows in the cache.
         cache: the image cache.
         folds: (N,) the fold of each image.
+        pictures: (N,) equal for images with equal pixels.
     """
 
     table: LabelTable
     rows: npt.NDArray[np.intp]
     cache: ImageCache
     folds: npt.NDArray[np.int8]
+    pictures: npt.NDArray[np.str_]
 
     @property
     def fingerprint(self) -> str:
@@ -48,12 +51,12 @@ def load_data(settings: Settings) -> RunData:
     """Label table, cache and folds; images that the cache could not read are left out.
 
     Raises:
-        UserError: see `read_label_table`, `open_cache`, `assign_folds`.
+        UserError: see `read_label_table`, `open_cache`, `choose_folds`.
     """
     table = read_label_table(settings)
-    cache = open_cache(settings.cache_file, table)
+    cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
     # Folds are dealt before unreadable images are left out: mending one of them moves no other image.
-    folds = _choose_folds(settings, table)
+    folds = choose_folds(settings, table)
     is_kept = np.array([uid not in cache.failed for uid in table.uids.tolist()])
     if cache.failed:
         print(f"warning: {len(cache.failed)} images that could not be read are left out", file=sys.stderr)
@@ -62,16 +65,34 @@ def load_data(settings: Settings) -> RunData:
         print(
             f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients"
         )
-    rows = np.flatnonzero(is_kept)
-    return RunData(table=table.take(rows), rows=rows, cache=cache, folds=folds[rows])
+    kept = np.flatnonzero(is_kept)
+    return RunData(
+        table=table.take(kept), rows=cache.rows[kept], cache=cache, folds=folds[kept], pictures=cache.pictures[kept]
+    )
 
 
-def _choose_folds(settings: Settings, table: LabelTable) -> npt.NDArray[np.int8]:
+def check_leaks(settings: Settings, data: RunData) -> None:
+    """Refuse folds that share a patient, or an image, unless the settings allow it; then only warn."""
     if settings.all_data:
-        return np.zeros(len(table), dtype=np.int8)
-    if table.folds is not None:
-        return table.folds
-    return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed)
+        return
+    leaks = []
+    patients = in_several_folds(data.folds, data.table.patient_ids)
+    if patients:
+        leaks.append(f"{len(patients)} patients are in more than one fold, {patients[0]} for one")
+    shared = in_several_folds(data.folds, data.pictures)
+    if shared:
+        uids = data.table.uids[data.pictures == shared[0]].tolist()
+        leaks.append(f"{len(shared)} images are in more than one fold under several ids, {' and '.join(uids)} for one")
+    if not leaks:
+        return
+    found = f"{'; '.join(leaks)}: a model would be scored on what it was trained on"
+    if settings.allow_leaking_folds:
+        print(f"warning: {found}; allow_leaking_folds=True", file=sys.stderr)
+        return
+    raise UserError(
+        f"{found}. Mend the table, list images in exclude_ids (preproc_npy.py --audit shows all), or set "
+        "allow_leaking_folds=True"
+    )
 
 
 def _choose_for_trial(
@@ -122,7 +143,7 @@ def check_positives(settings: Settings, data: RunData) -> None:
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
     """The images of the other folds, augmented, and the validation images of this fold, as they are."""
     is_valid = data.folds == fold
-    augmentation = Augmentation(settings.train_transforms, settings.image_size)
+    augmentation = Augmentation(settings.train_transforms, settings.image_shape)
     return _samples(settings, data, ~is_valid, augmentation), _samples(settings, data, is_valid, None)
 
 
@@ -141,7 +162,7 @@ def _samples(
 
 def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     """Every image, augmented."""
-    augmentation = Augmentation(settings.train_transforms, settings.image_size)
+    augmentation = Augmentation(settings.train_transforms, settings.image_shape)
     return _samples(settings, data, np.full(len(data.rows), True), augmentation)
 
 

@@ -13,9 +13,12 @@ from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import package_versions
 from catheters.training.step import choose_device, device_name
 
-MAY_CHANGE = ("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder")
-"""Settings that may differ when a run goes on: where it runs and how fast, not what it computes, although another kind
-of device rounds otherwise."""
+MAY_CHANGE = (
+    *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
+    "annotation_table",
+)
+"""Settings that may differ when a run goes on: where it runs, how fast and what is drawn, not what it computes,
+although another kind of device rounds otherwise."""
 
 
 def enter_run_folder(settings: Settings, data_fingerprint: str) -> None:
