@@ -1,18 +1,20 @@
 """From a file to the pixels that the classifier sees; the same code serves the cache and prediction."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.decoding.picture import Note, Picture, UnreadableImage
-from catheters.data.radiograph import decode_radiograph
+from catheters.data.decoding.picture import Note, UnreadableImage
+from catheters.data.radiograph import decode_radiograph, polarity_notes
 from catheters.settings import Settings
 
 Pixels = npt.NDArray[np.uint8]
 
+MAX_BY_BLOCKS = 2.5
+"""Pictures at most so many times larger than asked for are shrunk by 2 x 2 blocks."""
 BORDER_GREY = 12
 """Darker pixels may belong to a black border."""
 BORDER_SHARE = 0.99
@@ -107,15 +109,16 @@ def preprocess(data: bytes, preprocessing: Preprocessing) -> Preprocessed:
     if is_reduced and (box[2] - box[0] < target[0] or box[3] - box[1] < target[1]):
         picture = decode_radiograph(data)  # what is left without its borders needs all the pixels there are
         box = _picture_box(picture.image, preprocessing)
-    picture = _treat_inverted(picture, preprocessing)
-    kept = picture.image[box[0] : box[2], box[1] : box[3]]
     height, width = picture.image.shape
     per_row, per_column = picture.full_shape[0] / height, picture.full_shape[1] / width
+    kept = picture.image[box[0] : box[2], box[1] : box[3]]
+    fitted_shape, corner = _fitted_shape(kept.shape[0], kept.shape[1], preprocessing)
+    pixels, notes = _treat_inverted(resize(kept, fitted_shape), picture.notes, preprocessing)
     return Preprocessed(
-        pixels=_fit(kept, preprocessing),
+        pixels=_pad(pixels, corner, preprocessing.image_shape),
         full_shape=picture.full_shape,
         box=(box[0] * per_row, box[1] * per_column, box[2] * per_row, box[3] * per_column),
-        notes=picture.notes,
+        notes=notes,
     )
 
 
@@ -137,16 +140,16 @@ def place(box: tuple[float, float, float, float], preprocessing: Preprocessing) 
     return Placement(scale, offset)
 
 
-def _treat_inverted(picture: Picture, preprocessing: Preprocessing) -> Picture:
-    is_inverted = any(note.kind == "inverted" for note in picture.notes)
-    if not is_inverted or preprocessing.inverted == "keep":
-        return picture
+def _treat_inverted(
+    pixels: Pixels, notes: tuple[Note, ...], preprocessing: Preprocessing
+) -> tuple[Pixels, tuple[Note, ...]]:
+    """The pixels as the settings want them where black and white seem exchanged, and all notes."""
+    found = polarity_notes(pixels, notes)
+    if not found or preprocessing.inverted == "keep":
+        return pixels, (*notes, *found)
     if preprocessing.inverted == "exclude":
         raise UnreadableImage("excluded: black and white seem exchanged (inverted='exclude')")
-    notes = tuple(
-        Note(note.kind, f"{note.text}; turned round") if note.kind == "inverted" else note for note in picture.notes
-    )
-    return replace(picture, image=255 - picture.image, notes=notes)
+    return 255 - pixels, (*notes, *(Note(note.kind, f"{note.text}; turned round") for note in found))
 
 
 def _picture_box(image: Pixels, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
@@ -175,26 +178,25 @@ def _fitted_shape(height: float, width: float, preprocessing: Preprocessing) -> 
     return fitted, ((target_height - fitted[0]) // 2, (target_width - fitted[1]) // 2)
 
 
-def _fit(image: Pixels, preprocessing: Preprocessing) -> Pixels:
-    (height, width), (top, left) = _fitted_shape(image.shape[0], image.shape[1], preprocessing)
-    resized = resize(image, (height, width))
-    if (height, width) == preprocessing.image_shape:
-        return resized
-    padded = np.zeros(preprocessing.image_shape, dtype=np.uint8)
-    padded[top : top + height, left : left + width] = resized
+def _pad(image: Pixels, corner: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+    """The image on black of `shape`, from its (top, left) `corner` on."""
+    if image.shape == shape:
+        return image
+    padded = np.zeros(shape, dtype=np.uint8)
+    padded[corner[0] : corner[0] + image.shape[0], corner[1] : corner[1] + image.shape[1]] = image
     return padded
 
 
 def resize(image: Pixels, shape: tuple[int, int]) -> Pixels:
     """(h, w) uint8 to `shape`: area averaging where it shrinks, bilinear where it is enlarged.
 
-    OpenCV averages whole 2 x 2 blocks many times faster than areas of other sizes. So where neither side shrinks to
-    less than half, the picture is first enlarged to twice the shape: between pixels bilinear, in pixels the area's mean
-    (docs/lab-notes.md has what that changes and saves).
+    OpenCV averages whole 2 x 2 blocks many times faster than areas of other sizes. So where no side shrinks to less
+    than 1 / `MAX_BY_BLOCKS`, the picture is brought to twice the shape first, bilinearly (docs/lab-notes.md has what
+    that changes and saves).
     """
     height, width = shape
     shrinks = height < image.shape[0] and width < image.shape[1]
-    if shrinks and image.shape[0] <= 2 * height and image.shape[1] <= 2 * width:
+    if shrinks and image.shape[0] <= MAX_BY_BLOCKS * height and image.shape[1] <= MAX_BY_BLOCKS * width:
         image = cast(Pixels, cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))
     is_smaller = height < image.shape[0] or width < image.shape[1]
     interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR

@@ -1,6 +1,10 @@
 """From a file to the grey picture that a viewer would show, or the reason why there is none."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from catheters.data.decoding.dicom import decode_dicom, is_dicom
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage
@@ -42,17 +46,27 @@ def read_radiograph(file: Path, min_shape: tuple[int, int] | None = None) -> Pic
     Raises:
         UnreadableImage: the file is missing, empty, damaged or no such picture; the message is the reason.
     """
-    return decode_radiograph(read_file(file), min_shape)
+    picture = decode_radiograph(read_file(file), min_shape)
+    return replace(picture, notes=(*picture.notes, *polarity_notes(picture.image, picture.notes)))
 
 
 def decode_radiograph(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
-    """`read_radiograph` for the content of a file."""
-    picture = _decode(data, min_shape)
-    kinds = {note.kind for note in picture.notes}
-    if kinds.isdisjoint({"lateral", "not a chest"}) and looks_inverted(picture.image):
-        note = Note("inverted", "black and white seem exchanged: the mediastinum is darker than lungs and air")
-        return Picture(picture.image, picture.full_shape, (*picture.notes, note))
-    return picture
+    """`read_radiograph` for the content of a file, without a look at what it shows."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return decode_jpeg(data, min_shape)
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    if is_webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
+        return decode_raster(data)
+    if is_dicom(data):
+        return decode_dicom(data, min_shape)
+    raise UnreadableImage(f"{_name_format(data)}; {READ_FORMATS}")
+
+
+def polarity_notes(image: npt.NDArray[np.uint8], notes: tuple[Note, ...]) -> tuple[Note, ...]:
+    """A note where black and white of a picture seem exchanged, unless its notes say that it is no frontal chest."""
+    if not {"lateral", "not a chest"}.isdisjoint(note.kind for note in notes) or not looks_inverted(image):
+        return ()
+    return (Note("inverted", "black and white seem exchanged: the mediastinum is darker than lungs and air"),)
 
 
 def read_file(file: Path) -> bytes:
@@ -72,17 +86,6 @@ def read_file(file: Path) -> bytes:
     if not data:
         raise UnreadableImage("the file is empty")
     return data
-
-
-def _decode(data: bytes, min_shape: tuple[int, int] | None) -> Picture:
-    if data.startswith(b"\xff\xd8\xff"):
-        return decode_jpeg(data, min_shape)
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    if is_webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
-        return decode_raster(data)
-    if is_dicom(data):
-        return decode_dicom(data, min_shape)
-    raise UnreadableImage(f"{_name_format(data)}; {READ_FORMATS}")
 
 
 def _name_format(data: bytes) -> str:

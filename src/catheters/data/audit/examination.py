@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage
-from catheters.data.radiograph import decode_radiograph, read_file, read_radiograph
+from catheters.data.radiograph import decode_radiograph, polarity_notes, read_file, read_radiograph
 from catheters.opencv_threads import end_opencv_threads
 
 HASH_SIZE = 16
@@ -62,7 +62,7 @@ def examine(paths: tuple[Path, ...], row: int) -> Examined:
         grey_mean=float(mean.item()),
         grey_std=float(std.item()),
         perceptual_hash=perceptual_hash(picture),
-        notes=picture.notes,
+        notes=(*picture.notes, *polarity_notes(picture.image, picture.notes)),
     )
 
 

@@ -21,7 +21,7 @@ def polarity_score(image: npt.NDArray[np.uint8]) -> float:
     Returns:
         About 0.2 to 1.2 where bone is bright, as much below 0 where it is dark; exactly 0 for a blank picture.
     """
-    step = max(min(image.shape) // (4 * THUMBNAIL_SIZE), 1)
+    step = max(min(image.shape) // (2 * THUMBNAIL_SIZE), 1)
     thumbnail = cv2.resize(image[::step, ::step], (THUMBNAIL_SIZE, THUMBNAIL_SIZE), interpolation=cv2.INTER_AREA)
     counts = np.bincount(thumbnail.reshape(-1), minlength=256)
     rank_of_grey = (np.cumsum(counts) - counts / 2) / thumbnail.size

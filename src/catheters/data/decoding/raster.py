@@ -53,9 +53,15 @@ def decode_jpeg(data: bytes, min_shape: tuple[int, int] | None = None) -> Pictur
         )
     except ValueError as error:
         raise UnreadableImage(f"damaged JPEG: {one_line(error)}") from None
-    # Whether inks are stored as they are or inverted is a convention that Pillow knows.
-    grey = np.asarray(Image.open(io.BytesIO(data)).convert("L")) if is_cmyk else image[..., 0]
+    grey = _luma_of_cmyk(data) if is_cmyk else image[..., 0]
     return Picture(_turn(grey, orientation), (width, height) if orientation >= 5 else (height, width))
+
+
+def _luma_of_cmyk(data: bytes) -> npt.NDArray[np.uint8]:
+    """By Pillow, which knows when inks are stored inverted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about tags
+        return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
 
 
 def _shrink_factor(shape: tuple[int, int], enough: tuple[int, int]) -> int:

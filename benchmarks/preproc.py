@@ -1,0 +1,199 @@
+"""What caching costs: `preproc_npy.py` against the straightforward loop and against pure decoding, in one run.
+
+    python benchmarks/preproc.py
+
+JPEGs of the sizes that RANZCR CLiP has most, 2500 x 2048 and 3056 x 2544, drawn by the sample's generator, with grain
+that makes them as large as real ones (about 0.4 MB), are cached at 640 px. The references take turns with it:
+
+    straightforward   one loop: full decoding, OpenCV's INTER_AREA, a list, np.save
+    full decoding     cv2.imread of every file in as many processes as there are cores, and nothing else
+    half decoding     the same at half the size, as the cache decodes them
+
+Memory is that of all processes together (proportional set size: shared pages count once), looked at every 20 ms.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from catheters.data.sample import generate_sample
+from catheters.host import available_cores
+from catheters.workers import map_guarded
+
+SIZES = ((2500, 2048), (2500, 2048), (3056, 2544))
+NUM_PICTURES = 24
+GRAIN = 1.5
+JPEG_QUALITY = 85
+IMAGE_SIZE = 640
+MEMORY_ROWS = (200, 2000)
+"""Images of which the memory is measured."""
+SCRIPT = Path(__file__).parents[1] / "preproc_npy.py"
+
+
+def make_data_set(folder: Path, pictures: list[bytes], num_images: int) -> list[Path]:
+    """A RANZCR-like folder of so many files."""
+    (folder / "train").mkdir(parents=True)
+    files = [folder / "train" / f"{number}.jpg" for number in range(num_images)]
+    for number, file in enumerate(files):
+        file.write_bytes(pictures[number % len(pictures)])
+    rows = "".join(f"{number},p{number},{number % 2}\n" for number in range(num_images))
+    (folder / "train.csv").write_text(f"StudyInstanceUID,PatientID,L\n{rows}")
+    return files
+
+
+def draw_pictures(folder: Path) -> list[bytes]:
+    """JPEG files of RANZCR's usual sizes."""
+    generate_sample(folder, num_images=NUM_PICTURES, num_test_images=0, image_size=1024)
+    rng = np.random.default_rng(0)
+    pictures = []
+    for number, file in enumerate(sorted((folder / "train").glob("*.jpg"))):
+        size = SIZES[number % len(SIZES)]
+        drawn = cv2.resize(read_grey(file), size, interpolation=cv2.INTER_CUBIC)
+        grainy = np.clip(drawn + rng.normal(0, GRAIN, drawn.shape), 0, 255).astype(np.uint8)
+        pictures.append(cv2.imencode(".jpg", grainy, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+    return pictures
+
+
+def read_grey(file: Path) -> npt.NDArray[np.uint8]:
+    """(H, W), by OpenCV."""
+    image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return cast("npt.NDArray[np.uint8]", image)
+
+
+def straightforward(files: list[Path], result: Path) -> None:
+    """What one would write first."""
+    images = []
+    for file in files:
+        images.append(cv2.resize(read_grey(file), (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA))
+    np.save(result, images)
+
+
+def decode_fully(file: Path) -> int:
+    """Nothing but decoding."""
+    return int(read_grey(file).size)
+
+
+def decode_to_half(file: Path) -> int:
+    """Nothing but decoding, to half the size."""
+    data = file.read_bytes()
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    return int(simplejpeg.decode_jpeg(data, "GRAY", min_height=height // 2, min_width=width // 2).size)
+
+
+def in_processes(function: Callable[[Path], int], files: list[Path]) -> None:
+    """Apply `function` to all files, one process a core."""
+    for _ in map_guarded(function, files, available_cores()):
+        pass
+
+
+def cache_command(data: Path, cache: Path) -> list[str]:
+    """What a user runs."""
+    settings = {"dataset_folder": data, "cache_folder": cache, "image_size": IMAGE_SIZE}
+    table = {"label_columns": ["L"], "pos_weight": {}, "heads": {}}
+    return [sys.executable, str(SCRIPT), *(f"{name}={value}" for name, value in {**settings, **table}.items())]
+
+
+def peak_memory(command: list[str]) -> int:
+    """Bytes that a command and its processes take at most."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
+        time.sleep(0.02)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+    return peak
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(member for child in children for member in family(int(child)))]
+
+
+def proportional_set_size(pid: int) -> int:
+    """Bytes; 0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def print_table(seconds: dict[str, list[float]], num_files: int) -> None:
+    """A line a way: seconds, milliseconds an image, and how many times its rate `preproc_npy.py` reaches."""
+    print(f"{'':<16}{'s':>8}{'range':>16}{'ms an image':>13}{'preproc_npy.py / it':>21}{'without its start':>19}")
+    own, start = np.array(seconds["preproc_npy.py"]), np.array(seconds["its start"])
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        line = f"{name:<16}{median:8.2f}{f'{min(values):.2f} to {max(values):.2f}':>16}{median / num_files * 1e3:13.2f}"
+        if name not in ("preproc_npy.py", "its start"):
+            line += f"{np.median(values / own):21.2f}{np.median(values / (own - start)):19.2f}"
+        print(line)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-images", type=int, default=1000, help="files of the timings (default: 1000)")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        pictures = draw_pictures(work / "drawn")
+        files = make_data_set(work / "data", pictures, options.num_images)
+        megabytes = sum(map(len, pictures)) / len(pictures) / 1e6
+        print(f"{len(files)} JPEGs of {megabytes:.2f} MB on average, to {IMAGE_SIZE} px, {os.cpu_count()} cores")
+        command = cache_command(work / "data", work / "cache")
+        cache_files = [work / "cache" / f"ranzcr_{IMAGE_SIZE}.{suffix}" for suffix in ("npy", "json")]
+
+        def build() -> None:
+            for file in cache_files:
+                file.unlink(missing_ok=True)
+            subprocess.run(command, check=True, capture_output=True)
+
+        ways: dict[str, Callable[[], object]] = {
+            "straightforward": lambda: straightforward(files, work / "reference.npy"),
+            "full decoding": lambda: in_processes(decode_fully, files),
+            "half decoding": lambda: in_processes(decode_to_half, files),
+            "preproc_npy.py": build,
+            "its start": lambda: subprocess.run([*command[:2], "--help"], check=True, capture_output=True),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                seconds[name].append(timed(way))
+        difference = np.load(work / "reference.npy").astype(np.int16) - np.load(cache_files[0])
+        print_table(seconds, len(files))
+        print(f"mean difference to the straightforward result: {np.abs(difference).mean():.3f} grey levels")
+        for num_images in MEMORY_ROWS:
+            make_data_set(work / f"data{num_images}", pictures, num_images)
+            peak = peak_memory(cache_command(work / f"data{num_images}", work / f"cache{num_images}"))
+            print(f"peak memory for {num_images} images: {peak / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
