@@ -1,7 +1,7 @@
 # make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
-# make bench  what the training loop and the attention heads cost, what each family reaches on the sample
+# make bench  what caching, the training loop and the attention heads cost, what each family reaches on the sample
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 
 demo: $(VENV)/installed
 	$(BIN)/python -m catheters.data.sample dataset/sample
-	$(BIN)/python preproc_npy.py --config configs/sample.py
+	$(BIN)/python preproc_npy.py --config configs/sample.py --show 12
 	$(BIN)/python train.py --config configs/sample.py
 	$(BIN)/python multi_train.py --config configs/sample_multi.py
 	$(BIN)/python evaluate.py saved_models/sample saved_models/sample_multi
@@ -31,6 +31,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/installed
+	$(BIN)/python benchmarks/preproc.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/combinations.py

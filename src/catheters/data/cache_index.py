@@ -33,7 +33,7 @@ class CacheError(UserError):
         self.found = found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CacheRow:
     """What became of one X-ray.
 
