@@ -72,7 +72,7 @@ def _shrink_factor(shape: tuple[int, int], enough: tuple[int, int]) -> int:
 
 def _exif_orientation(data: bytes) -> int:
     """EXIF's code, 1 to 8, of how the picture is turned; 1: not at all."""
-    if b"Exif" not in data[:65536]:
+    if data.find(b"Exif", 0, 65536) < 0:
         return 1
     try:
         with warnings.catch_warnings():
