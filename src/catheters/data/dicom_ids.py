@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.csv_files import TableError
+from catheters.data.decoding.dicom import LATERAL_VIEWS
 from catheters.errors import one_line
 from catheters.files import write_text
 from catheters.progress import track
 from catheters.settings import Settings
 
-LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
-"""ViewPosition of lateral X-rays, left aside where the same id has a frontal one."""
 MAX_INFLATED_BYTES = 2**28
 """A deflated file that inflates to more is passed over: a few hundred kB can be made to fill any memory."""
 FILES_SHOWN = 5

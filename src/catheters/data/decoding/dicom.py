@@ -27,6 +27,7 @@ JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 RLE = "1.2.840.10008.1.2.5"
 FRONTAL_VIEWS = ("PA", "AP")
 LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
+"""Values of ViewPosition; the standard has LL and RL, archives the others."""
 RADIOGRAPH_MODALITIES = ("CR", "DX", "DR", "RG", "RF", "XC", "OT")
 CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "TORAX", "BABYGRAM")
 MAX_LUT_SIZE = 1 << 17
