@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever happens while they are written."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     part = file.with_name(file.name + ".part")
     write(part)
     part.replace(file)
+
+
+def printable(path: Path) -> str:
+    """The path as text that can be printed and written, bytes of names that are not UTF-8 as \\x.. ."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_text(file: Path, text: str) -> None:

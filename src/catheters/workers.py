@@ -135,7 +135,7 @@ def _wait_for_some(busy: "list[_Worker[Task, Result]]") -> "list[_Worker[Task, R
 
 def _describe_exit(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
+        return signal.strsignal(-exit_code) or f"signal {-exit_code}"
     return f"exit status {exit_code}"
 
 

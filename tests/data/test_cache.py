@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
+from catheters.data import cache as cache_module
+from catheters.data.cache import CacheError, CacheFile, ImageCache, index_file, open_cache
 from catheters.data.cache_writer import build_cache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable, read_label_table
+from catheters.errors import UserError
 from catheters.settings import Settings
 
 PLAIN = Preprocessing(image_shape=(8, 8))
@@ -176,3 +178,43 @@ def test_label_table_of_the_sample(settings: Settings) -> None:
     assert 0.2 < cache.mean < 0.8
     assert cache.std > 0.05
     assert cache.doubts == {}
+
+
+def test_a_file_elsewhere_of_the_same_size_and_time_is_refused(file: Path, tmp_path: Path, table: LabelTable) -> None:
+    """Raw DICOM files are all of one size, and archives give all files one time."""
+    build_cache(table, file, PLAIN)
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in table.paths:
+        content, state = path.read_bytes(), path.stat()
+        (other / path.name).write_bytes(content[:-40] + bytes(40))
+        os.utime(other / path.name, ns=(state.st_atime_ns, state.st_mtime_ns))
+    moved = dataclasses.replace(table, paths=tuple(other / path.name for path in table.paths))
+    with pytest.raises(CacheError, match=r"other/0\.png is another file than .*sources/0\.png, which it was made of"):
+        open_cache(file, moved, PLAIN)
+    with pytest.raises(UserError, match="nor could any other"):  # nothing of the earlier cache is taken over
+        build_cache(moved, file, PLAIN)
+
+
+def test_x_rays_that_are_gone_are_counted(file: Path, table: LabelTable) -> None:
+    assert build_and_open(table, file).num_absent == 0
+    table.paths[0].unlink()
+    table.paths[4].unlink()
+    assert open_cache(file, table, PLAIN).num_absent == 2
+
+
+def test_an_index_that_changes_while_it_is_opened(
+    file: Path, table: LabelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finishes a build between reading the index and opening the pixels."""
+    build_cache(table, file, PLAIN)
+    load = CacheFile.load
+
+    def load_after_another_build(cache_file: CacheFile) -> np.ndarray:
+        cv2.imwrite(str(table.paths[0]), np.zeros((16, 16), dtype=np.uint8))
+        build_cache(table, file, PLAIN)
+        return load(dataclasses.replace(cache_file, identity=cache_module._identity(file)))
+
+    monkeypatch.setattr(CacheFile, "load", load_after_another_build)
+    with pytest.raises(CacheError, match="is being made anew by another process"):
+        open_cache(file, table, PLAIN)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from catheters.data.table import LabelTable
 from catheters.errors import UserError
 from catheters.settings import Settings
 from tests.conftest import REPOSITORY, run_script
+from tests.data.decoding.test_polarity import drawn_chest
 
 PLAIN = Preprocessing(image_shape=(8, 8))
 
@@ -205,6 +207,64 @@ def test_a_kill_between_the_last_two_steps(
     assert both(file) == undisturbed
 
 
+def test_an_array_that_is_no_cache_is_not_overwritten(file: Path, table: LabelTable) -> None:
+    np.save(file, np.arange(1000))
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=r"x_8\.npy: has no index, so it is not known to be a cache"):
+        build_cache(table, file, PLAIN)
+    assert file.read_bytes() == before
+
+
+def test_what_could_not_be_read_is_tried_again(settings: Settings, tmp_path: Path) -> None:
+    """A disk or network may have failed for a while, and the file's size and time stay as they are."""
+    data = tmp_path / "data"
+    shutil.copytree(settings.dataset_folder, data)
+    victim = next((data / "train").glob("*.jpg"))
+    content, state = victim.read_bytes(), victim.stat()
+    victim.write_bytes(bytes(len(content)))
+    os.utime(victim, ns=(state.st_atime_ns, state.st_mtime_ns))
+    arguments = [f"dataset_folder={data}", f"cache_folder={tmp_path}", "image_size=32"]
+    first = run_script("preproc_npy.py", *arguments)
+    assert first.returncode == 1
+    assert "is nothing but zeros" in first.stderr
+    again = run_script("preproc_npy.py", *arguments)
+    assert again.returncode == 1
+    assert "is up to date" in again.stdout
+    victim.write_bytes(content)
+    os.utime(victim, ns=(state.st_atime_ns, state.st_mtime_ns))
+    mended = run_script("preproc_npy.py", *arguments)
+    assert mended.returncode == 0, mended.stderr
+    assert "X-rays that could not be read can be read now" in mended.stdout
+    assert "40 images" in mended.stdout
+
+
+def test_excluded_images_are_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for uid, image in {"upright": drawn_chest(), "inverted": 255 - drawn_chest()}.items():
+        cv2.imwrite(str(tmp_path / "train" / f"{uid}.png"), image)
+    (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID,L\nupright,a,0\ninverted,b,1\n")
+    table = [f"dataset_folder={tmp_path}", "path_pattern=train/{uid}.png", "label_columns=['L']", "pos_weight={}"]
+    result = run_script(
+        "preproc_npy.py",
+        *table,
+        f"cache_folder={tmp_path}",
+        "image_size=64",
+        "annotation_table=None",
+        "inverted=exclude",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "1 X-rays are left out, as the settings say:" in result.stderr
+    assert "excluded: black and white seem exchanged" in result.stderr
+
+
+def test_names_that_are_not_utf8(tmp_path: Path, table: LabelTable) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")
+    odd.write_bytes(table.paths[0].read_bytes())
+    table = dataclasses.replace(table, paths=(odd, *table.paths[1:]))
+    build_cache(table, tmp_path / "x_8.npy", PLAIN)
+    assert open_cache(tmp_path / "x_8.npy", table, PLAIN).entries[0].file.endswith(r"caf\xe9.png")
+
+
 def test_two_processes_at_once(file: Path, table: LabelTable) -> None:
     holder = subprocess.Popen(
         [
@@ -286,6 +346,7 @@ def test_kills_at_random_moments() -> None:
     assert "files that differ: none; left behind: nothing" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
     """The script says how far it came, ends with status 130, and goes on."""
     arguments = [f"dataset_folder={settings.dataset_folder}", f"cache_folder={tmp_path}", "image_size=4096"]
@@ -298,6 +359,7 @@ def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
     journal = tmp_path / "ranzcr_4096.npy.journal"
     while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
     assert process.returncode == 130, output

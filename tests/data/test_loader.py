@@ -1,11 +1,14 @@
 """Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from catheters.data.augment import Augmentation
-from catheters.data.cache import open_cache
+from catheters.data.cache import CacheError, open_cache
+from catheters.data.cache_writer import build_cache
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader, sample_seed
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import read_label_table
@@ -21,9 +24,8 @@ def samples(settings: Settings, rows: list[int], augment: bool = True) -> Cached
     table = read_label_table(settings)
     chosen = np.array(rows)
     augmentation = Augmentation(TRANSFORMS, settings.image_shape) if augment else None
-    return CachedRadiographs(
-        settings.cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed
-    )
+    cache_file = open_cache(settings.cache_file, table, Preprocessing.of(settings)).file
+    return CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed)
 
 
 def epochs(settings: Settings, num_workers: int, num_epochs: int = 2) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -106,3 +108,14 @@ def test_batches_in_order() -> None:
     batches = BatchesInOrder(num_samples=5, batch_size=2)
     assert list(batches) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
     assert len(batches) == 3
+
+
+def test_a_cache_that_was_made_anew_meanwhile_is_not_read(cached: Settings) -> None:
+    """Its rows may be others: a running training must not go on with them."""
+    data = samples(cached, [0, 1, 2], augment=False)
+    other = dataclasses.replace(cached, cache_name="other", num_folds=3)
+    table = read_label_table(cached)
+    build_cache(table.take(np.arange(len(table))[::-1]), other.cache_file, Preprocessing.of(other))
+    other.cache_file.replace(cached.cache_file)
+    with pytest.raises(CacheError, match=r"tiny_32\.npy: was made anew meanwhile, and its rows may be others"):
+        data[0, 0]

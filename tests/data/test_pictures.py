@@ -276,7 +276,7 @@ def test_augmented_images_are_those_of_training(annotated: Settings, image_size:
     table = read_label_table(settings)
     cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
     samples = CachedRadiographs(
-        settings.cache_file, cache.rows, table.uids, table.labels, Augmentation(transforms, settings.image_shape), 3
+        cache.file, cache.rows, table.uids, table.labels, Augmentation(transforms, settings.image_shape), 3
     )
     tops = {row: find_tile(sheet, as_tile(cache.images[cache.rows[row]]), 0) for row in range(len(table))}
     found = {row: top for row, top in tops.items() if top is not None}

@@ -44,6 +44,14 @@ def test_enlarging_is_bilinear() -> None:
     assert resize(image, (2, 4)).tolist() == [[0, 25, 75, 100], [100, 125, 175, 200]]
 
 
+def test_one_side_shrinks_and_the_other_is_enlarged() -> None:
+    """Stripes of one pixel become their mean, whatever happens to the other side."""
+    stripes = np.tile(np.array([0, 200], dtype=np.uint8), (30, 300))  # 30 x 600
+    resized = resize(stripes, (60, 100))
+    assert resized.shape == (60, 100)
+    assert np.abs(resized.astype(int) - 100).max() <= 1
+
+
 def test_stretch_and_pad(rng: np.random.Generator) -> None:
     image = rng.integers(1, 256, (64, 32), dtype=np.uint8)
     stretched = preprocess(png(image), Preprocessing(image_shape=(16, 16)))

@@ -6,16 +6,21 @@ from pathlib import Path
 
 from catheters.command_line import BAD_IMAGES_STATUS, read_settings, settings_parser
 from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
-from catheters.data.cache_writer import build_cache
+from catheters.data.cache_writer import build_cache, can_be_read_now
 from catheters.data.folder import folder_table
 from catheters.data.folds import choose_folds
 from catheters.data.pictures import write_contact_sheets
-from catheters.data.preprocessing import Preprocessing
+from catheters.data.preprocessing import EXCLUDED, Preprocessing
 from catheters.data.table import LabelTable, read_label_table
+from catheters.files import printable
 from catheters.settings import Settings
 
 REASONS_SHOWN = 20
 """Unreadable X-rays that are listed on the terminal; the index lists all."""
+
+
+MAX_SHOWN = 500
+"""Images that a contact sheet can have and still be opened."""
 
 
 def main(arguments: list[str]) -> int:
@@ -59,8 +64,8 @@ def main(arguments: list[str]) -> int:
 
 def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of images")
+    if not 1 <= number <= MAX_SHOWN:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of images from 1 to {MAX_SHOWN}")
     return number
 
 
@@ -68,6 +73,8 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
     cache_file, preprocessing = settings.cache_file, Preprocessing.of(settings)
     try:
         cache = open_cache(cache_file, table, preprocessing)
+        if can_be_read_now(table, cache, preprocessing):
+            raise CacheError(f"{cache_file}: X-rays that could not be read can be read now")
         print(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():
@@ -78,27 +85,32 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
         build_cache(table, cache_file, preprocessing)
         cache = open_cache(cache_file, table, preprocessing)
     print(f"{len(table) - len(cache.failed)} images, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
+    if cache.num_absent:
+        print(f"{cache.num_absent} X-rays are gone; the cache keeps how they looked")
     return cache
 
 
 def _report(settings: Settings, table: LabelTable, cache: ImageCache) -> int:
     """Name the doubtful and the unreadable X-rays; returns the exit status."""
-    path_of = dict(zip(table.uids.tolist(), table.paths, strict=True))
-    text_of_doubtful = {path_of[uid]: "; ".join(notes.values()) for uid, notes in cache.doubts.items()}
-    reason_of_failed = {path_of[uid]: reason for uid, reason in cache.failed.items()}
+    name_of = {uid: printable(path) for uid, path in zip(table.uids.tolist(), table.paths, strict=True)}
+    text_of_doubtful = {name_of[uid]: "; ".join(notes.values()) for uid, notes in cache.doubts.items()}
+    reasons = {name_of[uid]: reason for uid, reason in cache.failed.items()}
+    reason_of_excluded = {name: reason for name, reason in reasons.items() if reason.startswith(EXCLUDED)}
+    reason_of_failed = {name: reason for name, reason in reasons.items() if name not in reason_of_excluded}
     index = index_file(settings.cache_file)
+    _list("X-rays are left out, as the settings say", reason_of_excluded, index)
     _list("X-rays are doubtful, and kept", text_of_doubtful, index)
     _list("X-rays could not be read; training leaves them out", reason_of_failed, index)
     return BAD_IMAGES_STATUS if reason_of_failed else 0
 
 
-def _list(what: str, reasons: dict[Path, str], index: Path) -> None:
+def _list(what: str, reasons: dict[str, str], index: Path) -> None:
     """Name files and why, as many as a terminal shows."""
     if not reasons:
         return
     print(f"{len(reasons)} {what}:", file=sys.stderr)
-    for path, reason in list(reasons.items())[:REASONS_SHOWN]:
-        print(f"  {path}: {reason}", file=sys.stderr)
+    for name, reason in list(reasons.items())[:REASONS_SHOWN]:
+        print(f"  {name}: {reason}", file=sys.stderr)
     if len(reasons) > REASONS_SHOWN:
         print(f"  ... and {len(reasons) - REASONS_SHOWN} more, listed in {index}", file=sys.stderr)
 

@@ -25,6 +25,40 @@ from catheters.data.cache_index import (
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable
 from catheters.errors import one_line
+from catheters.files import printable
+
+
+@dataclass(frozen=True)
+class CacheFile:
+    """The `.npy` that was checked, to be opened again by other processes.
+
+    Attributes:
+        path: its name.
+        identity: device, inode, size and time of change of the file that had this name.
+    """
+
+    path: Path
+    identity: tuple[int, int, int, int]
+
+    def load(self) -> npt.NDArray[np.uint8]:
+        """(N, H, W) uint8, mapped from disk.
+
+        Raises:
+            CacheError: another file has this name now, whose rows may be others.
+        """
+        try:
+            images: npt.NDArray[np.uint8] = np.load(self.path, mmap_mode="r")
+            is_same = _identity(self.path) == self.identity
+        except (OSError, ValueError) as error:
+            raise CacheError(f"{self.path}: damaged ({one_line(error)})") from None
+        if not is_same:
+            raise CacheError(f"{self.path}: was made anew meanwhile, and its rows may be others")
+        return images
+
+
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +66,22 @@ class ImageCache:
     """An open cache, seen through a label table of n images.
 
     Attributes:
+        file: the `.npy`.
         images: (N, H, W) uint8, mapped from disk; N may be larger than n.
         rows: (n,) the row of each of the table's images.
         entries: (n,) what the index says of them.
         mean: mean of the grey values of the table's readable images, in 0..1.
         std: their standard deviation, in 0..1.
+        num_absent: images whose X-ray is gone, so that it cannot be compared.
     """
 
+    file: CacheFile
     images: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.intp]
     entries: list[CacheRow]
     mean: float
     std: float
+    num_absent: int
 
     @property
     def failed(self) -> dict[str, str]:
@@ -84,18 +122,18 @@ def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing
         CacheError: says what does not match, and to run preproc_npy.py.
     """
     index = read_index(cache_file)
-    try:
-        images = np.load(cache_file, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{cache_file}: damaged ({one_line(error)})") from None
+    file = CacheFile(cache_file, _identity(cache_file))
+    images = file.load()
+    if read_index(cache_file) != index:
+        raise CacheError(f"{cache_file}: is being made anew by another process")
     if images.shape != index.shape or images.dtype != np.uint8:
         raise CacheError(f"{cache_file}: holds {images.dtype} {images.shape}, its index says uint8 {index.shape}")
     _check_preprocessing(cache_file, index, preprocessing)
     rows = _find_rows(cache_file, index, table)
     entries = [index.rows[row] for row in rows]
-    _check_sources(cache_file, entries, table)
+    num_absent = _check_sources(cache_file, entries, table)
     mean, std = grey_statistics(entries, index.shape[1] * index.shape[2])
-    return ImageCache(images=images, rows=rows, entries=entries, mean=mean, std=std)
+    return ImageCache(file=file, images=images, rows=rows, entries=entries, mean=mean, std=std, num_absent=num_absent)
 
 
 def _check_preprocessing(cache_file: Path, index: CacheIndex, preprocessing: Preprocessing) -> None:
@@ -113,17 +151,24 @@ def _find_rows(cache_file: Path, index: CacheIndex, table: LabelTable) -> npt.ND
     return np.array([row_of_uid[uid] for uid in table.uids.tolist()], dtype=np.intp)
 
 
-def _check_sources(cache_file: Path, entries: list[CacheRow], table: LabelTable) -> None:
+def _check_sources(cache_file: Path, entries: list[CacheRow], table: LabelTable) -> int:
+    """Returns how many X-rays are gone."""
+    num_absent = 0
     for path, entry in zip(table.paths, entries, strict=True):
         state = source_state(path)
-        if state not in (ABSENT, entry.state):
+        if state == ABSENT:
+            num_absent += entry.state != ABSENT
+        elif state != entry.state or printable(path) != entry.file:
             if entry.size < 0:
                 what = "was missing when the cache was made"
             elif state[0] != entry.size:
                 what = f"is not the file that it was made of: {state[0]} bytes, not {entry.size}"
-            else:
+            elif state != entry.state:
                 what = "has another time of change than the file that it was made of, so it may have changed"
-            raise CacheError(f"{cache_file}: {path} {what}")
+            else:
+                what = f"is another file than {entry.file}, which it was made of"
+            raise CacheError(f"{cache_file}: {printable(path)} {what}")
+    return num_absent
 
 
 __all__ = ["CacheError", "CacheRow", "ImageCache", "index_file", "open_cache"]

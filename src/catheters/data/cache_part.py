@@ -48,16 +48,31 @@ class CachePart:
         self._header = _npy_header(shape)
         self._row_bytes = shape[1] * shape[2]
         self.done: dict[int, CacheRow] = {}
-        if not self._part_file.exists() and not index_file(cache_file).exists() and cache_file.exists():
-            cache_file.replace(self._part_file)  # it was killed between the last two steps
-        journalled = self._read_journal(f"{key}\n".encode())
+        first_line = f"{key}\n".encode()
         num_bytes = len(self._header) + shape[0] * self._row_bytes
+        if cache_file.exists() and not index_file(cache_file).exists():
+            self._adopt(first_line, num_bytes)
+        journalled = self._read_journal(first_line)
         _check_free_space(self._part_file, num_bytes)
         self._part: BinaryIO = self._part_file.open("r+b")
         self._journal: BinaryIO = self._journal_file.open("ab")
         self._part.truncate(num_bytes)
         _write_at(self._part, self._header, 0)
         self._journalled = journalled
+
+    def _adopt(self, first_line: bytes, num_bytes: int) -> None:
+        """Go on with a build that was killed after it had given the part its final name."""
+        is_ours = (
+            self._journal_file.exists()
+            and self._journal_file.read_bytes().startswith(first_line)
+            and self._cache_file.stat().st_size == num_bytes
+        )
+        if not is_ours:
+            raise UserError(
+                f"{self._cache_file}: has no index, so it is not known to be a cache; set another cache_name, or "
+                "delete it"
+            )
+        self._cache_file.replace(self._part_file)
 
     def _read_journal(self, key: bytes) -> dict[int, CacheRow]:
         """What the journal says is written; leaves a part and a journal to go on with."""
@@ -95,7 +110,7 @@ class CachePart:
 
     def _holds(self, row: int, entry: CacheRow) -> bool:
         if entry.reason is not None:
-            return True
+            return False  # it may have been the disk, the network or a machine that slept
         self._part.seek(self._offset(row))
         return hashlib.sha256(self._part.read(self._row_bytes)).hexdigest() == entry.digest
 
@@ -131,6 +146,12 @@ class CachePart:
         self._journal.close()
 
 
+def discard_unfinished(cache_file: Path) -> None:
+    """Delete what is left of a build beside a cache that is up to date."""
+    for suffix in (".npy.part", ".npy.journal"):
+        cache_file.with_suffix(suffix).unlink(missing_ok=True)
+
+
 def _npy_header(shape: tuple[int, int, int]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -139,6 +160,8 @@ def _npy_header(shape: tuple[int, int, int]) -> bytes:
 
 def _parse_line(line: bytes) -> tuple[int, CacheRow] | None:
     """A journal's line; None for what a kill left of one."""
+    if not line.endswith(b"\n"):
+        return None
     number, _, entry = line.partition(b" ")
     try:
         return int(number), _row_adapter.validate_json(entry)

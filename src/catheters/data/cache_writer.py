@@ -19,6 +19,7 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
+from catheters.data.cache import ImageCache
 from catheters.data.cache_index import (
     ABSENT,
     FORMAT_VERSION,
@@ -31,12 +32,13 @@ from catheters.data.cache_index import (
     source_state,
     write_index,
 )
-from catheters.data.cache_part import CachePart
+from catheters.data.cache_part import CachePart, discard_unfinished
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.radiograph import read_file
 from catheters.data.table import LabelTable
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
+from catheters.files import printable
 from catheters.host import available_cores
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
@@ -67,6 +69,7 @@ def build_cache(
         if earlier is not None and _has_rows_of(earlier.index, table) and len(unchanged) == len(table):
             print("files have another time of change and the same content: the pixels stay")
             write_index(cache_file, _describe(unchanged, preprocessing))
+            discard_unfinished(cache_file)
             return
         shape = (len(table), *preprocessing.image_shape)
         with contextlib.closing(CachePart(cache_file, shape, _key(table, preprocessing))) as part:
@@ -87,9 +90,17 @@ def build_cache(
             part.finish(_describe(part.done, preprocessing))
 
 
+def can_be_read_now(table: LabelTable, cache: ImageCache, preprocessing: Preprocessing) -> bool:
+    """Whether an X-ray that could not be read when the cache was made now can: a disk or network may have recovered."""
+    failed = [row for row, entry in enumerate(cache.entries) if entry.reason is not None]
+    make_row = functools.partial(_make_row, table.uids, table.paths, preprocessing)
+    made = map_guarded(make_row, failed, available_cores())
+    return any(not isinstance(outcome, Failure) and outcome[0].reason is None for _, outcome in made)
+
+
 def _key(table: LabelTable, preprocessing: Preprocessing) -> str:
     """What an unfinished build has to be of to be gone on with."""
-    sources = "\n".join([*table.uids.tolist(), *map(str, table.paths)])
+    sources = "\n".join([*table.uids.tolist(), *map(printable, table.paths)])
     return json.dumps(
         {
             "format_version": FORMAT_VERSION,
@@ -181,7 +192,15 @@ def _earlier_cache(cache_file: Path, table: LabelTable, preprocessing: Preproces
             f"{cache_file}: is the cache of another data set, with images such as {index.rows[0].uid}; set another "
             "cache_name, or delete it"
         )
-    if index.preprocessing != preprocessing.describe() or index.decoders != decoder_versions():
+    made_with = {**index.preprocessing, **index.decoders}
+    wanted = {**preprocessing.describe(), **decoder_versions()}
+    changed = [
+        f"{name} was {made_with.get(name)}, is {value}"
+        for name, value in wanted.items()
+        if made_with.get(name) != value
+    ]
+    if changed:
+        print(f"nothing is taken over from the earlier cache: {'; '.join(changed)}")
         return None
     try:
         images = np.load(cache_file, mmap_mode="r")
@@ -205,7 +224,7 @@ def _decode(part: CachePart, table: LabelTable, preprocessing: Preprocessing, nu
         if isinstance(made, Failure):
             uid, path = str(table.uids[row]), table.paths[row]
             size, mtime_ns = source_state(path)
-            entry = CacheRow(uid=uid, file=str(path), size=size, mtime_ns=mtime_ns, reason=made.reason, notes={})
+            entry = CacheRow(uid=uid, file=printable(path), size=size, mtime_ns=mtime_ns, reason=made.reason, notes={})
             part.write(row, entry, b"")
         else:
             part.write(row, *made)
@@ -219,13 +238,15 @@ def _make_row(
     path = paths[row]
     # Taken before the pixels: a source that changes meanwhile must not look unchanged later.
     size, mtime_ns = source_state(path)
-    entry = CacheRow(uid=str(uids[row]), file=str(path), size=size, mtime_ns=mtime_ns, notes={})
+    entry = CacheRow(uid=str(uids[row]), file=printable(path), size=size, mtime_ns=mtime_ns, notes={})
     try:
         data = read_file(path)
         entry = replace(entry, crc32=zlib.crc32(data))
         made = preprocess(data, preprocessing)
     except UnreadableImage as error:
         return replace(entry, reason=str(error)), b""
+    except cv2.error as error:  # mostly of memory
+        return replace(entry, reason=f"cannot be processed: {one_line(error)}"), b""
     pixels = made.pixels.tobytes()
     entry = replace(
         entry,
@@ -248,10 +269,11 @@ def _unchanged_rows(earlier: _Earlier, table: LabelTable) -> dict[int, CacheRow]
         if entry is None:
             continue
         state = source_state(path)
-        if state in (ABSENT, entry.state):  # the pixels of X-rays that are gone are kept
-            unchanged[row] = replace(entry, file=str(path))
+        name = printable(path)
+        if state == ABSENT or (state == entry.state and name == entry.file):  # what is gone is kept
+            unchanged[row] = replace(entry, file=name)
         elif state[0] == entry.size:
-            touched[row] = replace(entry, file=str(path), mtime_ns=state[1])
+            touched[row] = replace(entry, file=name, mtime_ns=state[1])
     with ThreadPoolExecutor(available_cores()) as pool:
         checksums = pool.map(lambda row: _checksum(table.paths[row]), touched)
         for (row, entry), checksum in track(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.csv_files import TableError
-from catheters.data.decoding.dicom import LATERAL_VIEWS
+from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
 from catheters.errors import one_line
 from catheters.files import write_text
 from catheters.progress import track
@@ -150,10 +150,14 @@ def _read_header(file: Path, settings: Settings) -> tuple[str, str]:
     try:
         # Archives are full of values that break the standard's rules; here they only have to be found again.
         with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
-            if _inflates_too_far(stream):
+            start = stream.read(132)
+            if not is_dicom(start):
                 return "", ""
             stream.seek(0)
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=False)
+            if start.endswith(b"DICM") and _inflates_too_far(stream):
+                return "", ""
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=True)
             values = [dataset.get(keyword) for keyword in keywords]
             file_id, view = ("" if value is None else str(value).strip(" \0") for value in values)
             return file_id, view

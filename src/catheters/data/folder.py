@@ -8,6 +8,7 @@ import numpy as np
 
 from catheters.csv_files import TableError
 from catheters.data.table import LabelTable
+from catheters.files import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
 """Suffixes of images, in any case; a file without one may be DICOM."""
@@ -36,10 +37,18 @@ def folder_table(folder: Path) -> LabelTable:
         raise TableError(f"{folder}: {found}; a folder of images is expected")
     names = []
     other_suffixes: Counter[str] = Counter()
-    for root, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
+    seen: set[str] = set()
+    for root, subfolders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(root))
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".")
+            and name != "__MACOSX"
+            and os.path.realpath(Path(root) / name) not in seen  # a link back would be followed for ever
+        ]
         for name in files:
-            if name.startswith(".") or name == "DICOMDIR":
+            if name.startswith(".") or name == "DICOMDIR" or not (Path(root) / name).is_file():
                 continue
             suffix = _suffix(name)
             if suffix == "" or suffix in IMAGE_SUFFIXES:
@@ -52,11 +61,12 @@ def folder_table(folder: Path) -> LabelTable:
             f"{folder}: no image in it, nor in its folders; files that end in {', '.join(IMAGE_SUFFIXES)} or have no "
             f"suffix are sought, and there are {f'only others: {others}' if others else 'no files'}"
         )
-    uids = np.array(sorted(names), dtype=np.str_)
+    names.sort()
+    uids = np.array([printable(Path(name)) for name in names], dtype=np.str_)
     return LabelTable(
         uids=uids,
         patient_ids=uids,
-        paths=tuple(folder / uid for uid in uids.tolist()),
+        paths=tuple(folder / name for name in names),
         labels=np.zeros((len(uids), 0), dtype=np.uint8),
         label_columns=(),
     )

@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catheters.data.augment import Augmentation
+from catheters.data.cache import CacheFile
 from catheters.host import available_cores
 from catheters.opencv_threads import end_opencv_threads
 
@@ -32,7 +32,7 @@ class CachedRadiographs(Dataset[Sample]):
 
     def __init__(
         self,
-        cache_file: Path,
+        cache_file: CacheFile,
         rows: npt.NDArray[np.intp],
         uids: npt.NDArray[np.str_],
         labels: npt.NDArray[np.uint8],
@@ -42,7 +42,7 @@ class CachedRadiographs(Dataset[Sample]):
         """Choose images.
 
         Args:
-            cache_file: the cache's `.npy`.
+            cache_file: the cache's `.npy`, opened anew by every loading process.
             rows: (n,) rows of the cache to use.
             uids: (n,) names of these images.
             labels: (n, K) 0/1.
@@ -64,7 +64,7 @@ class CachedRadiographs(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, position = key
         if self._images is None:  # opened in the process that reads, so that no worker is sent the images
-            self._images = np.load(self._cache_file, mmap_mode="r")
+            self._images = self._cache_file.load()
         image = np.array(self._images[self._rows[position]])
         if self._augmentation is not None:
             image = self._augmentation(image, self.augmentation_seed(epoch, position))

@@ -13,6 +13,8 @@ from catheters.settings import Settings
 
 Pixels = npt.NDArray[np.uint8]
 
+EXCLUDED = "excluded"
+"""How the reason begins of an image that could be read, and that the settings leave out."""
 MAX_BY_BLOCKS = 2.5
 """Pictures at most so many times larger than asked for are shrunk by 2 x 2 blocks."""
 BORDER_GREY = 12
@@ -148,7 +150,7 @@ def _treat_inverted(
     if not found or preprocessing.inverted == "keep":
         return pixels, (*notes, *found)
     if preprocessing.inverted == "exclude":
-        raise UnreadableImage("excluded: black and white seem exchanged (inverted='exclude')")
+        raise UnreadableImage(f"{EXCLUDED}: black and white seem exchanged (inverted='exclude')")
     return 255 - pixels, (*notes, *(Note(note.kind, f"{note.text}; turned round") for note in found))
 
 
@@ -195,6 +197,8 @@ def resize(image: Pixels, shape: tuple[int, int]) -> Pixels:
     that changes and saves).
     """
     height, width = shape
+    if (height - image.shape[0]) * (width - image.shape[1]) < 0:  # one side shrinks, the other is enlarged
+        image = resize(image, (min(height, image.shape[0]), min(width, image.shape[1])))
     shrinks = height < image.shape[0] and width < image.shape[1]
     if shrinks and image.shape[0] <= MAX_BY_BLOCKS * height and image.shape[1] <= MAX_BY_BLOCKS * width:
         image = cast(Pixels, cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))

@@ -1,5 +1,6 @@
 """From a file to the grey picture that a viewer would show, or the reason why there is none."""
 
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,10 @@ def read_file(file: Path) -> bytes:
         UnreadableImage: it is missing, empty, or larger than any radiograph.
     """
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
+        state = file.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadableImage("is a folder, a pipe or a device, not a file")
+        if state.st_size > MAX_FILE_BYTES:
             raise UnreadableImage(f"is larger than {MAX_FILE_BYTES >> 20} MB")
         data = file.read_bytes()
     except FileNotFoundError:

@@ -60,6 +60,8 @@ def load_data(settings: Settings) -> RunData:
     is_kept = np.array([uid not in cache.failed for uid in table.uids.tolist()])
     if cache.failed:
         print(f"warning: {len(cache.failed)} images that could not be read are left out", file=sys.stderr)
+    if cache.num_absent:
+        print(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
     if settings.debug:
         is_kept &= _choose_for_trial(settings, table.patient_ids, folds)
         print(
@@ -78,11 +80,11 @@ def check_leaks(settings: Settings, data: RunData) -> None:
     leaks = []
     patients = in_several_folds(data.folds, data.table.patient_ids)
     if patients:
-        leaks.append(f"{len(patients)} patients are in more than one fold, {patients[0]} for one")
+        leaks.append(f"patients in more than one fold: {len(patients)}, {patients[0]} for one")
     shared = in_several_folds(data.folds, data.pictures)
     if shared:
         uids = data.table.uids[data.pictures == shared[0]].tolist()
-        leaks.append(f"{len(shared)} images are in more than one fold under several ids, {' and '.join(uids)} for one")
+        leaks.append(f"images in more than one fold under several ids: {len(shared)}, {' and '.join(uids)} for one")
     if not leaks:
         return
     found = f"{'; '.join(leaks)}: a model would be scored on what it was trained on"
@@ -151,7 +153,7 @@ def _samples(
     settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_], augmentation: Augmentation | None
 ) -> CachedRadiographs:
     return CachedRadiographs(
-        settings.cache_file,
+        data.cache.file,
         data.rows[is_chosen],
         data.table.uids[is_chosen],
         data.table.labels[is_chosen],

@@ -71,6 +71,9 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images["no_row"] = picture(rng)
     for uid, image in images.items():
         cv2.imwrite(str(folder / "train" / f"{uid}.jpg"), image)
+    cv2.imwrite(str(folder / "train" / "twin_1.jpg"), images["twin_0"])  # of another time: the pictures are compared
+    with (folder / "train" / "twin_1.jpg").open("ab") as file:
+        file.write(b"other bytes, the same picture")
     truncated = folder / "train" / "truncated.jpg"
     truncated.write_bytes(truncated.read_bytes()[:-2000])
     (folder / "train" / "notes.txt").write_text("no image")
@@ -94,8 +97,8 @@ def config(data_set: Path, tmp_path: Path, write_config: Callable[[Settings], Pa
 
 FOUND = {
     ("stop", "leaking patient"): {"leaking_0", "leaking_1"},
-    ("stop", "same file, other fold"): {"twin_0", "twin_1"},
-    ("stop", "same file, other labels"): {"disagreeing_0", "disagreeing_1"},
+    ("stop", "same picture, other fold"): {"twin_0", "twin_1"},
+    ("stop", "same picture, other labels"): {"disagreeing_0", "disagreeing_1"},
     ("look", "no file"): {"missing"},
     ("look", "unreadable"): {"truncated"},
     ("look", "blank"): {"blank"},
@@ -167,11 +170,27 @@ def test_a_plain_folder(data_set: Path, tmp_path: Path) -> None:
     assert "patients" not in (tmp_path / "train_audit" / "audit.html").read_text()
 
 
+def test_what_training_refuses_is_said(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID,L\na,a,0\nb,b,0\nc,c,0\nd,d,0\ne,e,0\n")
+    arguments = [f"dataset_folder={tmp_path}", f"cache_folder={tmp_path}", "label_columns=['L']", "pos_weight={}"]
+    result = run_script("preproc_npy.py", "--audit", *arguments)
+    assert result.returncode == 1
+    assert "Nothing to learn" in result.stdout
+    assert "Do not train yet" in result.stdout
+    for uid in "abcde":
+        cv2.imwrite(str(tmp_path / "train" / f"{uid}.jpg"), picture(np.random.default_rng(ord(uid))))
+    result = run_script("preproc_npy.py", "--audit", *arguments)
+    assert result.returncode == 1
+    text = (tmp_path / "ranzcr_audit" / "audit.csv").read_text()
+    assert "no label has both positives and negatives" in text
+
+
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     for arguments, message in [
         (("--folder", str(tmp_path)), "--folder goes with --audit"),
         (("--audit", "--show", "3"), "--audit has pictures of its own"),
-        (("--show", "0"), "'0' is not a number of images"),
+        (("--show", "0"), "'0' is not a number of images from 1 to 500"),
     ]:
         result = run_script("preproc_npy.py", *arguments)
         assert result.returncode == 2
@@ -186,11 +205,11 @@ def test_training_refuses_leaking_folds(config: Path, tmp_path: Path) -> None:
     result = run_script("train.py", "--config", config)
     assert_user_error(
         result,
-        "1 patients are in more than one fold, p4 for one",
-        "1 images are in more than one fold under several ids, twin_0 and twin_1 for one",
+        "patients in more than one fold: 1, p4 for one",
+        "images in more than one fold under several ids: 1, twin_0 and twin_1 for one",
         "allow_leaking_folds=True",
     )
     assert not (tmp_path / "saved_models").exists()
     allowed = run_script("train.py", "--config", config, "allow_leaking_folds=True", "epochs=1", "folds=[0]")
     assert allowed.returncode == 0, allowed.stderr
-    assert "1 patients are in more than one fold" in allowed.stderr
+    assert "patients in more than one fold: 1" in allowed.stderr

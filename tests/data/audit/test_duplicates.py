@@ -47,6 +47,12 @@ def test_groups_by_way_of_others(rng: np.random.Generator) -> None:
     assert near_groups([]) == []
 
 
+def test_a_picture_that_is_there_very_often(rng: np.random.Generator) -> None:
+    """Its pairs, 200 million here, are never listed."""
+    one, other = rng.bytes(32), rng.bytes(32)
+    assert near_groups([one] * 20_000 + [other] + [flip(one, [7])]) == [[*range(20_000), 20_001]]
+
+
 def distance(one: np.ndarray, other: np.ndarray) -> int:
     hashes = [int.from_bytes(perceptual_hash(Picture(image, image.shape))) for image in (one, other)]
     return (hashes[0] ^ hashes[1]).bit_count()

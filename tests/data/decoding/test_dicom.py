@@ -164,6 +164,24 @@ def test_unused_high_bits_do_not_show() -> None:
     assert (decode_dicom(make_dicom(dirty, **tags)).image == decode_dicom(make_dicom(RAMP, **tags)).image).all()
 
 
+def test_values_in_the_upper_bits_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match="12 bits whose highest is bit 15; only those that begin with bit 0"):
+        decode_dicom(make_dicom(RAMP << 4, BitsStored=12, HighBit=15))
+
+
+def test_tables_that_cannot_be_used() -> None:
+    """Packed in bytes, or said to have more bits than they use: the middle of the values is shown, with a note."""
+    expected = decode_dicom(make_dicom(RAMP, **TWELVE_BITS)).image
+    packed = Dataset()
+    packed.add_new("LUTDescriptor", "US", [256, 0, 8])
+    packed.add_new("LUTData", "OW", bytes(range(256)))
+    dark = lut(0, list(range(4096)), 16)
+    for item in (packed, dark):
+        picture = decode_dicom(make_dicom(RAMP, **TWELVE_BITS, VOILUTSequence=Sequence([item])))
+        assert [note.kind for note in picture.notes] == ["window"]
+        assert (picture.image == expected).all()
+
+
 def test_padding_is_black_and_does_not_count() -> None:
     values = np.linspace(1000, 2000, 400).round().astype(np.uint16).reshape(20, 20)
     padded = np.zeros((30, 20), dtype=np.uint16)
@@ -242,6 +260,7 @@ def test_tags_that_make_it_doubtful() -> None:
     assert notes(ViewPosition="LL") == [("lateral", "ViewPosition LL, lateral view")]
     assert notes(ViewPosition="RAO") == [("lateral", "ViewPosition RAO, neither PA nor AP")]
     assert notes(BodyPartExamined="HIP") == [("not a chest", "BodyPartExamined HIP")]
+    assert [kind for kind, _ in notes(PresentationIntentType="FOR PROCESSING")] == ["raw"]
     assert notes(Modality="CT") == [("not a chest", "Modality CT")]
 
 

@@ -108,6 +108,16 @@ def test_sixteen_bits_of_one_value_or_almost(tmp_path: Path) -> None:
     assert (image[0, 0], image[1, 1]) == (255, 0)
 
 
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    assert np.abs(read_radiograph(tmp_path / "x.tif").image - 255 * values).max() < 5
+    values[3, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(UnreadableImage, match="holds values that are no numbers"):
+        read_radiograph(tmp_path / "x.tif")
+
+
 def test_tiff_whose_zeros_are_white(tmp_path: Path) -> None:
     eight = np.array([[0, 100, 255]], dtype=np.uint8)
     Image.fromarray(eight).save(tmp_path / "8.tif", tiffinfo=WHITE_IS_ZERO)

@@ -35,12 +35,12 @@ def near_groups(hashes: Sequence[bytes], max_distance: int = MAX_DISTANCE) -> li
     Returns:
         The groups of two and more, as positions in order.
     """
-    pairs = near_pairs(hashes, max_distance)
-    if not len(pairs):
-        return []
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(hashes), len(hashes)))
+    # Equal ones once: of a picture that is there n times, n * n pairs would have to be kept.
+    unique, unique_of = np.unique(np.array(hashes, dtype=np.void(HASH_SIZE**2 // 8).dtype), return_inverse=True)
+    pairs = near_pairs([value.tobytes() for value in unique], max_distance)
+    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(unique), len(unique)))
     _, group_of = connected_components(links, directed=False)
-    return equal_groups(group_of.tolist())
+    return equal_groups(group_of[unique_of].tolist())
 
 
 def near_pairs(hashes: Sequence[bytes], max_distance: int = MAX_DISTANCE) -> npt.NDArray[np.intp]:

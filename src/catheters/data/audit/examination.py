@@ -12,6 +12,7 @@ from PIL import Image
 
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage
 from catheters.data.radiograph import decode_radiograph, polarity_notes, read_file, read_radiograph
+from catheters.errors import one_line
 from catheters.opencv_threads import end_opencv_threads
 
 HASH_SIZE = 16
@@ -28,7 +29,7 @@ class Examined:
     Attributes:
         reason: why it cannot be read; what follows has no meaning then.
         num_bytes: size of the file.
-        content: SHA-256 of the file.
+        picture: SHA-256 of its pixels, as they are examined: the same in another file is the same picture.
         full_shape: (H, W) of the picture, in pixels.
         grey_mean: mean of its greys, 0..255.
         grey_std: their standard deviation.
@@ -38,7 +39,7 @@ class Examined:
 
     reason: str | None = None
     num_bytes: int = 0
-    content: bytes = b""
+    picture: bytes = b""
     full_shape: tuple[int, int] = (0, 0)
     grey_mean: float = 0.0
     grey_std: float = 0.0
@@ -52,12 +53,14 @@ def examine(paths: tuple[Path, ...], row: int) -> Examined:
     try:
         data = read_file(paths[row])
         picture = decode_radiograph(data, EXAMINED_SIZE)
+        mean, std = cv2.meanStdDev(picture.image)
     except UnreadableImage as error:
         return Examined(reason=str(error))
-    mean, std = cv2.meanStdDev(picture.image)
+    except cv2.error as error:  # mostly of memory
+        return Examined(reason=f"cannot be processed: {one_line(error)}")
     return Examined(
         num_bytes=len(data),
-        content=hashlib.sha256(data).digest(),
+        picture=hashlib.sha256(picture.image.tobytes()).digest(),
         full_shape=picture.full_shape,
         grey_mean=float(mean.item()),
         grey_std=float(std.item()),
@@ -80,6 +83,7 @@ def perceptual_hash(picture: Picture) -> bytes:
 
 def thumbnail(paths: tuple[Path, ...], row: int) -> str:
     """A small JPEG of the picture as a data URL; empty where it cannot be read."""
+    end_opencv_threads()
     try:
         image = read_radiograph(paths[row], (THUMBNAIL_SIZE, THUMBNAIL_SIZE)).image
     except UnreadableImage:

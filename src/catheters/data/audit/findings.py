@@ -43,20 +43,23 @@ class Kind:
 
 
 KINDS = {
+    "nothing to learn": Kind(
+        "stop", "Nothing to learn", "Training refuses. Check dataset_folder, path_pattern and label_columns."
+    ),
     "leaking patient": Kind(
         "stop",
         "Patients in several folds",
         "Their images would be trained on and validated with. Mend fold_column, or leave the folds to the program.",
     ),
-    "same file, other fold": Kind(
+    "same picture, other fold": Kind(
         "stop",
-        "The same file in several folds",
+        "The same picture in several folds",
         "It would be trained on and validated with. Are these one patient under two ids? Give them one, or list all "
         "but one of the files in exclude_ids.",
     ),
-    "same file, other labels": Kind(
+    "same picture, other labels": Kind(
         "stop",
-        "The same file with different labels",
+        "The same picture with different labels",
         "At least one of them is wrong. Correct the table, or list them in exclude_ids.",
     ),
     "unreadable": Kind("look", "Files that cannot be read", "Training leaves them out. Copy them anew if you can."),
@@ -70,6 +73,7 @@ KINDS = {
     ),
     "lateral": Kind("look", "No frontal view, by their tags", "List them in exclude_ids, or keep_rows frontal ones."),
     "not a chest": Kind("look", "No chest radiograph, by their tags", "List them in exclude_ids."),
+    "raw": Kind("look", "DICOM files of raw values", "They are not meant to be looked at; use those for presentation."),
     "contradiction": Kind("look", "Labels that exclude each other", "Correct the table."),
     "nearly the same, other fold": Kind(
         "look",
@@ -83,7 +87,7 @@ KINDS = {
         "look", "The same or nearly the same picture of several patients", "Are these one patient under two ids?"
     ),
     "frames": Kind("note", "Files of several pictures", "The first one is used."),
-    "window": Kind("note", "DICOM files whose window shows nothing", "The middle 99% of their values is shown."),
+    "window": Kind("note", "DICOM files with a useless window", "The middle 99% of their values is shown."),
     "odd shape": Kind(
         "note", "Unusually wide or high pictures", "Stretched to a square they are distorted: see resize."
     ),
@@ -122,6 +126,7 @@ def find_problems(table: LabelTable, folds: npt.NDArray[np.int8] | None, examine
         examined: (N,) what each file says.
     """
     findings = [
+        *_nothing_to_learn(table, folds, examined),
         *_single_files(examined),
         *_repetitions(table, folds, examined),
         *_labels(table),
@@ -133,9 +138,31 @@ def find_problems(table: LabelTable, folds: npt.NDArray[np.int8] | None, examine
 
 
 def _leaking_patients(table: LabelTable, folds: npt.NDArray[np.int8]) -> Iterator[Finding]:
-    for patient in in_several_folds(folds, table.patient_ids):
-        rows = np.flatnonzero(table.patient_ids == patient).tolist()
+    leaking = set(in_several_folds(folds, table.patient_ids))
+    rows_of: dict[str, list[int]] = {}
+    for row, patient in enumerate(table.patient_ids.tolist()):
+        if patient in leaking:
+            rows_of.setdefault(patient, []).append(row)
+    for patient, rows in sorted(rows_of.items()):
         yield Finding("leaking patient", tuple(rows), f"patient {patient} in folds {sorted(set(folds[rows].tolist()))}")
+
+
+def _nothing_to_learn(
+    table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]
+) -> Iterator[Finding]:
+    """What training refuses outright."""
+    is_readable = np.array([file.reason is None for file in examined])
+    if not is_readable.any():
+        yield Finding("nothing to learn", (), "not one file can be read")
+        return
+    if folds is None:
+        return
+    labels = table.labels[is_readable]
+    if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
+        yield Finding("nothing to learn", (), "no label has both positives and negatives among the readable images")
+    for fold in np.unique(folds):
+        if not is_readable[folds == fold].any():
+            yield Finding("nothing to learn", (), f"fold {fold} has no readable image")
 
 
 def _single_files(examined: list[Examined]) -> Iterator[Finding]:
@@ -157,18 +184,18 @@ def _single_files(examined: list[Examined]) -> Iterator[Finding]:
 def _repetitions(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Finding]:
     """What is worst about each group of equal files and of alike pictures."""
     seen = [row for row, file in enumerate(examined) if file.reason is None and file.grey_std >= BLANK_STD]
-    same = [tuple(seen[i] for i in group) for group in equal_groups(examined[row].content for row in seen)]
+    same = [tuple(seen[i] for i in group) for group in equal_groups(examined[row].picture for row in seen)]
     near = [tuple(seen[i] for i in group) for group in near_groups([examined[row].perceptual_hash for row in seen])]
     same_sets = set(same)
     known: dict[str, npt.NDArray[Any]] = {}
     if folds is not None:
         known = {"folds": folds, "labels": table.labels, "patients": table.patient_ids}
     for rows, is_same in [*((rows, True) for rows in same), *((rows, False) for rows in near if rows not in same_sets)]:
-        what = "the same file" if is_same else "nearly the same picture"
+        what = "the same picture" if is_same else "nearly the same picture, directly or by way of others"
         differs = [
             name for name, values in known.items() if any(np.any(values[row] != values[rows[0]]) for row in rows)
         ]
-        prefix = "same file" if is_same else "nearly the same"
+        prefix = "same picture" if is_same else "nearly the same"
         if "folds" in differs:
             kind = f"{prefix}, other fold"
         elif "labels" in differs:

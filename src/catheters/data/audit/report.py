@@ -15,7 +15,7 @@ import numpy.typing as npt
 from catheters.data.audit.examination import Examined
 from catheters.data.audit.findings import KINDS, Finding, Severity
 from catheters.data.table import LabelTable
-from catheters.files import write_text
+from catheters.files import printable, write_text
 
 CSV_COLUMNS = ("severity", "kind", "group", "uid", "patient", "fold", "labels", "file", "finding")
 MAX_SHOWN = 12
@@ -87,9 +87,9 @@ def write_csv(audit: Audit, file: Path) -> None:
             fold = "" if audit.folds is None else int(audit.folds[row])
             patient = "" if audit.folds is None else str(audit.table.patient_ids[row])
             about = (str(audit.table.uids[row]), patient, fold, audit.labels_of(row))
-            writer.writerow((severity, finding.kind, group, *about, str(audit.table.paths[row]), finding.text))
+            writer.writerow((severity, finding.kind, group, *about, printable(audit.table.paths[row]), finding.text))
         if not finding.rows:
-            path = "" if finding.file is None else str(finding.file)
+            path = "" if finding.file is None else printable(finding.file)
             writer.writerow((severity, finding.kind, group, "", "", "", "", path, finding.text))
     write_text(file, text.getvalue())
 
@@ -124,7 +124,7 @@ def write_page(audit: Audit, file: Path, make_thumbnails: Callable[[list[int]], 
             "findings": [
                 {
                     "text": finding.text,
-                    "file": str(finding.file or ""),
+                    "file": "" if finding.file is None else printable(finding.file),
                     "images": [describe(row) for row in finding.rows[:MAX_PICTURES]],
                     "num_more": len(finding.rows[MAX_PICTURES:]),
                 }

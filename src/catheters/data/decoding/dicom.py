@@ -5,6 +5,7 @@ C.7.6.3.1.2, C.11.1, C.11.2). pydicom and GDCM are loaded when the first DICOM f
 """
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
 """Values of ViewPosition; the standard has LL and RL, archives the others."""
 RADIOGRAPH_MODALITIES = ("CR", "DX", "DR", "RG", "RF", "XC", "OT")
 CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "TORAX", "BABYGRAM")
+MIN_GREYS_SHOWN = 26
+"""A window that shows the middle 99% of a picture's values in fewer of the 256 greys was not meant for it."""
 MAX_LUT_SIZE = 1 << 17
 """Integer values of a smaller range are looked up; each is computed once, not once a pixel."""
 
@@ -77,6 +80,11 @@ def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> Pi
         raise UnreadableImage("damaged DICOM: it does not say how many rows and columns its picture has")
     shape = (int(dataset.Rows), int(dataset.Columns))
     check_size(*shape)
+    if dataset.HighBit != dataset.BitsStored - 1:  # retired; pydicom would take the wrong bits
+        raise UnreadableImage(
+            f"holds values of {dataset.BitsStored} bits whose highest is bit {dataset.HighBit}; only those that begin "
+            "with bit 0 are read"
+        )
     pixels, full_shape = _decode_pixels(dataset, shape, min_shape)
     notes = _notes_of_tags(dataset)
     if pixels.ndim == 3:
@@ -153,11 +161,9 @@ def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tu
     lowest, highest = int(stored.min()), int(stored.max())
     notes: tuple[Note, ...] = ()
     window = _file_window(dataset)
-    if window is not None:
-        shown_range = window(np.array([picture.min(), picture.max()]))
-        if shown_range[0] == shown_range[1] and picture.min() != picture.max():
-            notes = (Note("window", "its own window shows one grey; shown by the middle 99% of its values instead"),)
-            window = None
+    if window is not None and not _is_useful(window, picture):
+        notes = (Note("window", "its own window shows next to nothing; the middle 99% of its values is shown instead"),)
+        window = None
     if window is None:
         low, high = percentile_window(picture)
 
@@ -173,6 +179,18 @@ def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tu
         image = 255 - image
     image[is_padding] = 0
     return image, notes
+
+
+def _is_useful(window: Callable[[Values], npt.NDArray[np.uint8]], picture: Values) -> bool:
+    """Whether a file's own window can be applied, and shows more than a few greys of a picture that has more."""
+    middle = np.rint(percentile_window(picture)).astype(picture.dtype)
+    if middle[0] == middle[1]:
+        return True
+    try:
+        shown = window(middle)
+    except (ValueError, TypeError, IndexError, struct.error):  # of a look-up table that is packed in another way
+        return False
+    return abs(int(shown[1]) - int(shown[0])) >= MIN_GREYS_SHOWN
 
 
 def _mask(stored: Values, dataset: "Dataset") -> tuple[Values, npt.NDArray[np.bool_]]:
@@ -262,6 +280,9 @@ def _notes_of_tags(dataset: "Dataset") -> tuple[Note, ...]:
     modality = str(dataset.get("Modality") or "").strip().upper()
     if modality and modality not in RADIOGRAPH_MODALITIES:
         notes.append(Note("not a chest", f"Modality {modality}"))
+    intent = str(dataset.get("PresentationIntentType") or "").strip().upper()
+    if intent == "FOR PROCESSING":
+        notes.append(Note("raw", "PresentationIntentType FOR PROCESSING: raw values of the detector"))
     if _num_frames(dataset) > 1:
         notes.append(Note("frames", f"the first of {_num_frames(dataset)} frames"))
     return tuple(notes)

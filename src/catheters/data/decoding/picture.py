@@ -9,10 +9,10 @@ import numpy.typing as npt
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: no radiograph is, and a decompression bomb may be."""
 
-NoteKind = Literal["inverted", "lateral", "not a chest", "frames", "window", "decoder"]
+NoteKind = Literal["inverted", "lateral", "not a chest", "frames", "window", "raw"]
 """What a reader should know of an image that could be read: black and white seem exchanged; its tags say that it is a
 lateral or oblique view; that it shows another part of the body or was made otherwise; it is the first of several; its
-own window shows nothing; the decoder complained."""
+own window shows next to nothing; it holds raw values of the detector."""
 
 
 class UnreadableImage(Exception):

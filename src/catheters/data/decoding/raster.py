@@ -72,7 +72,7 @@ def _shrink_factor(shape: tuple[int, int], enough: tuple[int, int]) -> int:
 
 def _exif_orientation(data: bytes) -> int:
     """EXIF's code, 1 to 8, of how the picture is turned; 1: not at all."""
-    if data.find(b"Exif", 0, 65536) < 0:
+    if data.find(b"Exif", 0, 1 << 20) < 0:
         return 1
     try:
         with warnings.catch_warnings():
@@ -135,6 +135,8 @@ def _is_negative(picture: Image.Image) -> bool:
 def _to_grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
     if picture.mode[0] in "IF":  # I;16, I, F
         values = np.asarray(picture)
+        if not np.isfinite(values).all():
+            raise UnreadableImage("holds values that are no numbers")
         return to_greys(values, *percentile_window(values))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

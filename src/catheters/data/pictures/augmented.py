@@ -35,7 +35,7 @@ def augmented_sheet(settings: Settings, table: LabelTable, cache: ImageCache, sh
     positions = np.array([image.position for image in shown])
     seed = settings.seeds_to_train[0]
     samples = CachedRadiographs(
-        settings.cache_file, cache.rows[positions], table.uids[positions], table.labels[positions], augmentation, seed
+        cache.file, cache.rows[positions], table.uids[positions], table.labels[positions], augmentation, seed
     )
     cells = [_augmented_cell(image, samples, sample, augmentation) for sample, image in enumerate(shown)]
     names = ", ".join(name for name, _ in settings.train_transforms)
