@@ -24,13 +24,16 @@ def read_csv(file: Path) -> pd.DataFrame:
         TableError: no such file, not a CSV, or no rows.
     """
     if not file.is_file():
-        raise TableError(f"{file}: no such file; a CSV with a header line is expected")
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise TableError(f"{file}: {what}; a CSV with a header line is expected")
     try:
         # The header as a row like the others: pandas would rename repeated columns, and take a first column for row
         # names where the rows are longer than the header.
         rows = pd.read_csv(file, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise TableError(f"{file}: is not UTF-8 text; save it as CSV in UTF-8") from None
+    except pd.errors.EmptyDataError:
+        raise TableError(f"{file}: is empty; a CSV with a header line is expected") from None
     except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # pandas' own are ValueErrors
         raise TableError(f"{file}: not a readable CSV ({one_line(error)})") from None
     header = rows.iloc[0].tolist()

@@ -80,7 +80,8 @@ class Settings:
     crop_borders: bool = False
     """Cut off black borders first."""
     inverted: Literal["keep", "invert", "exclude"] = "keep"
-    """What becomes of X-rays whose black and white seem exchanged (dark mediastinum, bright lungs and background)."""
+    """What becomes of X-rays whose black and white seem exchanged (dark mediastinum, bright lungs): keep, invert or
+    exclude."""
 
     # Folds
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5

@@ -21,23 +21,23 @@ SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
 _adapter = TypeAdapter(Settings)
 
 
-def load_settings(config_file: Path, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(config_file: Path | None, overrides: Sequence[str] = ()) -> Settings:
     """Read `settings` from a config module and apply `name=value` overrides.
 
     Args:
-        config_file: Python file that defines `settings = Settings(...)`.
+        config_file: Python file that defines `settings = Settings(...)`; None: the defaults.
         overrides: strings such as `image_size=512`, `folds=[0,1]`, `backbone_model=rexnet_100`.
 
     Raises:
         SettingsError: the file or an override is wrong.
     """
-    settings = _run_config(config_file)
+    settings = Settings() if config_file is None else _run_config(config_file)
     values = dict(_parse_override(text) for text in overrides)
     try:
         settings = dataclasses.replace(settings, **values)
     except ValidationError as error:
         raise SettingsError(f"command line: {_describe(error)}") from None
-    return dataclasses.replace(settings, run_name=settings.run_name or config_file.stem)
+    return dataclasses.replace(settings, run_name=settings.run_name or (config_file.stem if config_file else None))
 
 
 def settings_to_json(settings: Settings) -> str:
@@ -197,7 +197,7 @@ def _describe(error: ValidationError) -> str:
     wanted = dict.fromkeys(
         other["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
         for other in errors
-        if other["loc"][:1] == first["loc"][:1]
+        if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
     )
     expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
     meaning = " ".join(Settings.__pydantic_fields__[name].description.split())  # type: ignore[attr-defined]

@@ -167,9 +167,34 @@ def test_damage_is_refused(file: Path, table: LabelTable) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CacheError, match="damaged"):
         open_cache(file, table, PLAIN)
+    file.write_bytes(b"")
+    with pytest.raises(CacheError, match="damaged"):
+        open_cache(file, table, PLAIN)
     index_file(file).unlink()
+    with pytest.raises(CacheError, match=r"has no index, x_8\.json; it is being made, or its making was interrupted"):
+        open_cache(file, table, PLAIN)
+    file.unlink()
     with pytest.raises(CacheError, match="no such image cache"):
         open_cache(file, table, PLAIN)
+
+
+def test_damaged_pixels_are_noticed_and_mended(file: Path, table: LabelTable) -> None:
+    build_cache(table, file, PLAIN)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CacheError, match="damaged: the pixels of 4 are not those that were written; run preproc_npy"):
+        open_cache(file, table, PLAIN)
+    build_cache(table, file, PLAIN)
+    assert file.read_bytes() == content
+
+
+def test_a_cache_that_is_the_last_of_its_x_rays_is_not_replaced(file: Path, table: LabelTable) -> None:
+    build_cache(table, file, PLAIN)
+    content = file.read_bytes()
+    table.paths[1].unlink()
+    with pytest.raises(UserError, match="1 of its X-rays are gone, 1 for one, and could not be made anew; set another"):
+        build_cache(table, file, dataclasses.replace(PLAIN, resize="pad"))
+    assert file.read_bytes() == content
 
 
 def test_label_table_of_the_sample(settings: Settings) -> None:

@@ -61,7 +61,7 @@ def test_ranzcr_format(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a readable CSV"),
+        ("", "is empty; a CSV with a header line is expected"),
         ("id,who,view,a,b\n", "no rows"),
         ("id,who,view,a\n1,p,ap,1\n", "'b' is not a column; there are: id"),
         ("iid,who,view,a,b\n1,p,ap,1,0\n", "'id' is not a column; did you mean 'iid'"),

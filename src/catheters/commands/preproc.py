@@ -13,6 +13,7 @@ from catheters.data.pictures import write_contact_sheets
 from catheters.data.preprocessing import EXCLUDED, Preprocessing
 from catheters.data.table import LabelTable, read_label_table
 from catheters.files import printable
+from catheters.progress import track
 from catheters.settings import Settings
 
 REASONS_SHOWN = 20
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> int:
         parser.error("--folder goes with --audit; a cache is made of a label table")
     if options.audit and options.show:
         parser.error("--show draws what is cached; --audit has pictures of its own")
+    if options.folder and not options.config.exists():
+        options.config = None  # nothing of it is needed
     settings = read_settings(options)
     if options.audit:
         return _audit(settings, options.folder)
@@ -75,10 +78,11 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
         cache = open_cache(cache_file, table, preprocessing)
         if can_be_read_now(table, cache, preprocessing):
             raise CacheError(f"{cache_file}: X-rays that could not be read can be read now")
+        cache.check_pixels(track(range(len(table)), "comparing checksums", len(table)))
         print(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():
-            print(f"making it anew: {error.found}")
+            print(f"bringing it up to date: {error.found}")
         height, width = settings.image_shape
         gigabytes = len(table) * height * width / 1e9
         print(f"{len(table)} X-rays at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
@@ -130,5 +134,6 @@ def _audit(settings: Settings, folder: Path | None) -> int:
     audit = audit_data_set(name, table, folds, result_folder)
     for line in summary_lines(audit):
         print(line)
-    print(f"{len(table)} X-rays audited -> {result_folder / 'audit.csv'}, {result_folder / 'audit.html'}")
+    num_readable = sum(file.reason is None for file in audit.examined)
+    print(f"{num_readable} of {len(table)} X-rays could be read -> {result_folder}: audit.csv, audit.html")
     return BAD_IMAGES_STATUS if audit.worst == "stop" else 0

@@ -6,6 +6,7 @@ pixels. The index is written last, so a cache without one is not a cache.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable
 from catheters.errors import one_line
 from catheters.files import printable
+
+IMAGES_CHECKED = 32
+"""Images whose checksums are compared whenever a cache is opened; preproc_npy.py compares all."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class CacheFile:
         try:
             images: npt.NDArray[np.uint8] = np.load(self.path, mmap_mode="r")
             is_same = _identity(self.path) == self.identity
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise CacheError(f"{self.path}: damaged ({one_line(error)})") from None
         if not is_same:
             raise CacheError(f"{self.path}: was made anew meanwhile, and its rows may be others")
@@ -88,6 +92,23 @@ class ImageCache:
         """Uid -> why that X-ray could not be read; its row is black."""
         return {entry.uid: entry.reason for entry in self.entries if entry.reason is not None}
 
+    def check_pixels(self, positions: Iterable[int]) -> None:
+        """Compare images with the checksums of the index.
+
+        Args:
+            positions: of the table's images.
+
+        Raises:
+            CacheError: one is not what the index says.
+        """
+        for position in positions:
+            entry = self.entries[position]
+            pixels = np.ascontiguousarray(self.images[self.rows[position]])
+            if entry.reason is None and hashlib.sha256(pixels.tobytes()).hexdigest() != entry.digest:
+                raise CacheError(
+                    f"{self.file.path}: damaged: the pixels of {entry.uid} are not those that were written"
+                )
+
     @property
     def doubts(self) -> dict[str, dict[str, str]]:
         """Uid -> notes on that X-ray, kind -> text, for those that have any."""
@@ -111,7 +132,8 @@ class ImageCache:
 def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing) -> ImageCache:
     """Open a cache and make sure that it is what its index says, made of this table's X-rays as they are now.
 
-    X-rays that are gone are no error: a cache may travel without them. Nor are images that the table does not have.
+    The checksums of some images are compared. X-rays that are gone are no error: a cache may travel without them. Nor
+    are images that the table does not have.
 
     Args:
         cache_file: the `.npy`.
@@ -133,7 +155,9 @@ def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing
     entries = [index.rows[row] for row in rows]
     num_absent = _check_sources(cache_file, entries, table)
     mean, std = grey_statistics(entries, index.shape[1] * index.shape[2])
-    return ImageCache(file=file, images=images, rows=rows, entries=entries, mean=mean, std=std, num_absent=num_absent)
+    cache = ImageCache(file=file, images=images, rows=rows, entries=entries, mean=mean, std=std, num_absent=num_absent)
+    cache.check_pixels(range(0, len(entries), max(1, len(entries) // IMAGES_CHECKED)))
+    return cache
 
 
 def _check_preprocessing(cache_file: Path, index: CacheIndex, preprocessing: Preprocessing) -> None:

@@ -141,7 +141,9 @@ def read_index(cache_file: Path) -> CacheIndex:
         CacheError: there is none, it is damaged or of another version.
     """
     file = index_file(cache_file)
-    if not cache_file.is_file() or not file.is_file():
+    if cache_file.is_file() and not file.is_file():
+        raise CacheError(f"{cache_file}: has no index, {file.name}; it is being made, or its making was interrupted")
+    if not cache_file.is_file():
         others = sorted(path.name for path in cache_file.parent.glob("*.npy") if index_file(path).is_file())
         have = f" ({cache_file.parent} holds {', '.join(others)}: set image_size or cache_name)" if others else ""
         raise CacheError(f"{cache_file}: no such image cache{have}")

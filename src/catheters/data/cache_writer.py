@@ -8,6 +8,7 @@ import errno
 import functools
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,11 +63,16 @@ def build_cache(
         UserError: no room on the disk, another process is at it, another data set's cache stands there, or not one
             X-ray could be read.
     """
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(cache_file.parent)
     with _lock(cache_file), _clear_end_when_full(cache_file):
         earlier = _earlier_cache(cache_file, table, preprocessing)
         unchanged = {} if earlier is None else _unchanged_rows(earlier, table)
-        if earlier is not None and _has_rows_of(earlier.index, table) and len(unchanged) == len(table):
+        if (
+            earlier is not None
+            and _has_rows_of(earlier.index, table)
+            and len(unchanged) == len(table)
+            and earlier.is_intact()
+        ):
             print("files have another time of change and the same content: the pixels stay")
             write_index(cache_file, _describe(unchanged, preprocessing))
             discard_unfinished(cache_file)
@@ -132,6 +138,17 @@ def _has_rows_of(index: CacheIndex, table: LabelTable) -> bool:
     return [row.uid for row in index.rows] == uids
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"cache_folder={folder}: is a file") from None
+    except OSError as error:
+        raise UserError(f"cache_folder={folder}: cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cache_folder={folder}: cannot be written; set another")
+
+
 @contextlib.contextmanager
 def _lock(cache_file: Path) -> Iterator[None]:
     lock = filelock.FileLock(cache_file.with_suffix(".lock"))
@@ -158,6 +175,21 @@ def _clear_end_when_full(cache_file: Path) -> Iterator[None]:
         ) from None
 
 
+def _refuse_to_lose(cache_file: Path, index: CacheIndex, table: LabelTable) -> None:
+    """Raise a UserError where the cache is the last that is left of some X-rays."""
+    cached = {row.uid for row in index.rows if row.reason is None}
+    lost = [
+        uid
+        for uid, path in zip(table.uids.tolist(), table.paths, strict=True)
+        if uid in cached and source_state(path) == ABSENT
+    ]
+    if lost:
+        raise UserError(
+            f"{cache_file}: {len(lost)} of its X-rays are gone, {lost[0]} for one, and could not be made anew; set "
+            "another cache_name, or delete it"
+        )
+
+
 class _Earlier:
     """A finished cache whose rows may be taken over."""
 
@@ -170,6 +202,14 @@ class _Earlier:
         """What its index says of an image, if it could be read."""
         row = self._row_of_uid.get(uid)
         return None if row is None else self.index.rows[row]
+
+    def is_intact(self) -> bool:
+        """Whether all pixels are those that the index says."""
+        return all(
+            hashlib.sha256(self.pixels(entry.uid)).hexdigest() == entry.digest
+            for entry in self.index.rows
+            if entry.reason is None
+        )
 
     def pixels(self, uid: str) -> bytes:
         """An image's H x W pixels."""
@@ -200,11 +240,12 @@ def _earlier_cache(cache_file: Path, table: LabelTable, preprocessing: Preproces
         if made_with.get(name) != value
     ]
     if changed:
+        _refuse_to_lose(cache_file, index, table)
         print(f"nothing is taken over from the earlier cache: {'; '.join(changed)}")
         return None
     try:
         images = np.load(cache_file, mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return _Earlier(index, images) if images.shape == index.shape and images.dtype == np.uint8 else None
 

@@ -55,8 +55,10 @@ def folder_table(folder: Path) -> LabelTable:
                 names.append((Path(root) / name).relative_to(folder).as_posix())
             else:
                 other_suffixes[suffix] += 1
+    others = ", ".join(f"{suffix} ({count})" for suffix, count in other_suffixes.most_common(SUFFIXES_SHOWN))
+    if others:
+        print(f"files of {folder} that are passed over: {others}")
     if not names:
-        others = ", ".join(f"{suffix} ({count})" for suffix, count in other_suffixes.most_common(SUFFIXES_SHOWN))
         raise TableError(
             f"{folder}: no image in it, nor in its folders; files that end in {', '.join(IMAGE_SUFFIXES)} or have no "
             f"suffix are sought, and there are {f'only others: {others}' if others else 'no files'}"

@@ -211,7 +211,8 @@ def _derive_findings(frame: pd.DataFrame, settings: Settings, file: Path) -> dic
             continue
         if label not in findings:
             raise TableError(
-                f"{file}: column '{column}': {unknown_name(label, 'a finding of any image', findings.columns)}"
+                f"{file}: column '{column}': {unknown_name(label, 'a finding of any image', findings.columns)}; "
+                "label_columns may only name findings that occur"
             )
         derived[label] = findings[label].astype(str)
     return derived

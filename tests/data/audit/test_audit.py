@@ -170,13 +170,22 @@ def test_a_plain_folder(data_set: Path, tmp_path: Path) -> None:
     assert "patients" not in (tmp_path / "train_audit" / "audit.html").read_text()
 
 
+def test_a_plain_folder_needs_no_config(data_set: Path, tmp_path: Path) -> None:
+    result = run_script(
+        "preproc_npy.py", "--audit", "--folder", data_set / "train", f"cache_folder={tmp_path}", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"files of {data_set / 'train'} that are passed over: .txt (1)" in result.stdout
+    assert "19 of 20 X-rays could be read" in result.stdout
+
+
 def test_what_training_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID,L\na,a,0\nb,b,0\nc,c,0\nd,d,0\ne,e,0\n")
     arguments = [f"dataset_folder={tmp_path}", f"cache_folder={tmp_path}", "label_columns=['L']", "pos_weight={}"]
     result = run_script("preproc_npy.py", "--audit", *arguments)
     assert result.returncode == 1
-    assert "Nothing to learn" in result.stdout
+    assert "Too little to train on" in result.stdout
     assert "Do not train yet" in result.stdout
     for uid in "abcde":
         cv2.imwrite(str(tmp_path / "train" / f"{uid}.jpg"), picture(np.random.default_rng(ord(uid))))

@@ -17,6 +17,8 @@ from catheters.data.table import LabelTable
 from catheters.labels import EXCLUSIVE_LABELS
 
 Severity = Literal["stop", "look", "note"]
+MIN_READABLE = 0.5
+"""Where fewer of the files can be read, most are elsewhere."""
 BLANK_STD = 4.0
 """Greys that spread less are of no picture: standard deviation, of 255."""
 TINY_SIDE = 256
@@ -43,9 +45,7 @@ class Kind:
 
 
 KINDS = {
-    "nothing to learn": Kind(
-        "stop", "Nothing to learn", "Training refuses. Check dataset_folder, path_pattern and label_columns."
-    ),
+    "too little": Kind("stop", "Too little to train on", "Check dataset_folder, path_pattern and label_columns."),
     "leaking patient": Kind(
         "stop",
         "Patients in several folds",
@@ -126,43 +126,45 @@ def find_problems(table: LabelTable, folds: npt.NDArray[np.int8] | None, examine
         examined: (N,) what each file says.
     """
     findings = [
-        *_nothing_to_learn(table, folds, examined),
+        *_too_little(table, folds, examined),
         *_single_files(examined),
         *_repetitions(table, folds, examined),
         *_labels(table),
         *_files_without_row(table),
-        *(() if folds is None else _leaking_patients(table, folds)),
+        *(() if folds is None else _leaking_patients(table, folds, examined)),
     ]
     order = list(KINDS)
     return sorted(findings, key=lambda finding: order.index(finding.kind))
 
 
-def _leaking_patients(table: LabelTable, folds: npt.NDArray[np.int8]) -> Iterator[Finding]:
-    leaking = set(in_several_folds(folds, table.patient_ids))
+def _leaking_patients(table: LabelTable, folds: npt.NDArray[np.int8], examined: list[Examined]) -> Iterator[Finding]:
+    """By the images that training would use."""
+    is_readable = np.array([file.reason is None for file in examined])
+    leaking = set(in_several_folds(folds[is_readable], table.patient_ids[is_readable]))
     rows_of: dict[str, list[int]] = {}
     for row, patient in enumerate(table.patient_ids.tolist()):
-        if patient in leaking:
+        if patient in leaking and is_readable[row]:
             rows_of.setdefault(patient, []).append(row)
     for patient, rows in sorted(rows_of.items()):
         yield Finding("leaking patient", tuple(rows), f"patient {patient} in folds {sorted(set(folds[rows].tolist()))}")
 
 
-def _nothing_to_learn(
-    table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]
-) -> Iterator[Finding]:
+def _too_little(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Finding]:
     """What training refuses outright."""
     is_readable = np.array([file.reason is None for file in examined])
     if not is_readable.any():
-        yield Finding("nothing to learn", (), "not one file can be read")
+        yield Finding("too little", (), "not one file can be read")
         return
+    if is_readable.mean() < MIN_READABLE:
+        yield Finding("too little", (), f"{(~is_readable).sum()} of {len(examined)} files cannot be read")
     if folds is None:
         return
     labels = table.labels[is_readable]
     if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
-        yield Finding("nothing to learn", (), "no label has both positives and negatives among the readable images")
+        yield Finding("too little", (), "no label has both positives and negatives among the readable images")
     for fold in np.unique(folds):
         if not is_readable[folds == fold].any():
-            yield Finding("nothing to learn", (), f"fold {fold} has no readable image")
+            yield Finding("too little", (), f"fold {fold} has no readable image")
 
 
 def _single_files(examined: list[Examined]) -> Iterator[Finding]:
