@@ -34,7 +34,7 @@ def test_written_and_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a readable CSV"),
+        ("", "is empty; a CSV with a header line is expected"),
         ("id,x\n", "no rows"),
         ("id,patient,fold\n1,p,0\n", "no column of probabilities"),
         ("id,x\n1,0.5\n1,0.5\n", "duplicate ids"),
