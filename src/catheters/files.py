@@ -14,6 +14,8 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """
     part = file.with_name(file.name + ".part")
     write(part)
+    with part.open("rb") as written:
+        os.fsync(written.fileno())  # or a power cut could keep the name and lose the content
     part.replace(file)
 
 
