@@ -195,4 +195,4 @@ def _check_sources(cache_file: Path, entries: list[CacheRow], table: LabelTable)
     return num_absent
 
 
-__all__ = ["CacheError", "CacheRow", "ImageCache", "index_file", "open_cache"]
+__all__ = ["CacheError", "CacheFile", "CacheRow", "ImageCache", "index_file", "open_cache"]
