@@ -9,7 +9,6 @@ sample is drawn by a program: the scores say that each combination learns, and n
 import argparse
 import contextlib
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
+from catheters.training.log import read_epochs
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep, choose_device
 
@@ -74,7 +74,7 @@ def main() -> None:
         for settings, (millions, milliseconds) in zip(combinations, measured, strict=True):
             with contextlib.redirect_stdout(io.StringIO()):
                 train_run(settings, fresh=False)
-            log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+            log = read_epochs(settings.run_folder / "fold0")
             score = max(entry["val/macro_auc"] for entry in log)
             print(
                 f"{settings.backbone_model:<18}{settings.classifier:<12}{millions:>20.1f}{milliseconds:>10.0f}"

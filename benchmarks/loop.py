@@ -11,14 +11,16 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from pytorch_pfn_extras.training import ExtensionsManager
-from pytorch_pfn_extras.training.extensions import LogReport
 from timing import print_header, print_turns, random_batches, seconds_since
 from torch import Tensor
 
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.distributed import ALONE
+from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.step import TrainStep, autocast, choose_device
 
@@ -44,15 +46,22 @@ def main() -> None:
         model = create_classifier(settings, MEAN, STD).to(device).train()
         step = TrainStep(settings, model, options.steps, device)
         turns = Turns(step, random_batches(settings, WARM_UP_STEPS + options.steps, device))
-        manager = ExtensionsManager(
-            step.model,
-            step.optimizer,
-            max_epochs=1,
-            iters_per_epoch=len(turns),
-            extensions=[LogReport(filename="log.json")],
-            out_dir=tempfile.mkdtemp(),
+        folder = Path(tempfile.mkdtemp())
+        log = TrainingLog(
+            folder,
+            backbone,
+            ALONE,
+            device,
+            num_batches=len(turns),
+            num_epochs=1,
+            batch_size=settings.batch_size,
+            num_models_left=0,
+            may_skip=step.scaler.is_enabled(),
         )
-        train_epoch(turns, step, manager, backbone)
+        manager = ExtensionsManager(
+            step.model, step.optimizer, 1, iters_per_epoch=len(turns), extensions=[log], out_dir=str(folder)
+        )
+        train_epoch(turns, step, manager, log, backbone)
         bare, loop = (seconds[WARM_UP_STEPS:] for seconds in (turns.bare_seconds, turns.loop_seconds))
         print_turns(backbone, bare, loop)
 

@@ -61,7 +61,7 @@ def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None
     assert f"{metrics['macro_roc_auc']:.4f}" in evaluated.stdout
 
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
-    assert checkpoint["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert checkpoint["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
 
     ended = run_script("train.py", "--config", config)
     assert ended.returncode == 0

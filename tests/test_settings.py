@@ -71,7 +71,7 @@ def test_settings_are_frozen() -> None:
         ("derived_labels={'x': ('a', 'b')}", ["derived_labels: 'x' is not one of label_columns"]),
         ("label_columns=['a','a']", ["names a label twice"]),
         ("min_lr=1", ["min_lr=1.0 is above the peak learning rate"]),
-        ("device=gpu", ["device: 'gpu' came (auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>.)"]),
+        ("device=gpu", ["device: 'gpu' came (auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>. With"]),
         ("run_name=../x", ["run_name: '../x' came", "Name of the run folder"]),
         ("path_pattern=train/{uid", ["path_pattern='train/{uid': expected '}'"]),
         ("path_pattern=train/x.jpg", ["path_pattern='train/x.jpg': {uid} or a {column}"]),

@@ -4,12 +4,14 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from catheters.errors import UserError
-from catheters.interrupts import note_interrupts
+from catheters.host import process_rank
+from catheters.interrupts import interrupt_signal, note_interrupts
 from catheters.settings import Settings
 from catheters.settings_file import describe_settings, doubtful_settings, load_settings
 
@@ -17,6 +19,8 @@ BAD_IMAGES_STATUS = 1
 """Exit status of a command that finished although some images could not be read."""
 USER_ERROR_STATUS = 2
 """Exit status of a command that a user's mistake ended."""
+SIGNAL_STATUS = 128
+"""Exit status of a command that a signal ended, less the signal's number."""
 
 
 def settings_parser(description: str, default_config: str) -> argparse.ArgumentParser:
@@ -42,10 +46,10 @@ def settings_parser(description: str, default_config: str) -> argparse.ArgumentP
     return parser
 
 
-def read_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings that the command's options ask for; warns of doubtful ones."""
+def read_settings(arguments: argparse.Namespace, *, is_silent: bool = False) -> Settings:
+    """The settings that the command's options ask for; warns of doubtful ones unless `is_silent`."""
     settings = load_settings(arguments.config, arguments.overrides)
-    for warning in doubtful_settings(settings):
+    for warning in [] if is_silent else doubtful_settings(settings):
         print(f"warning: {warning}", file=sys.stderr)
     return settings
 
@@ -62,7 +66,7 @@ def run_command(command: Callable[[list[str]], int]) -> None:
     try:
         status = command(sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
         status = USER_ERROR_STATUS
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; without this the interpreter's own flush would complain.
@@ -71,9 +75,17 @@ def run_command(command: Callable[[list[str]], int]) -> None:
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        _print_error(f"{error.filename or 'disk'}: {error.strerror}")
         status = USER_ERROR_STATUS
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C", file=sys.stderr)
-        status = 130
+    except KeyboardInterrupt as interrupt:
+        number = interrupt_signal() or signal.SIGINT
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if process_rank() == 0:
+            print(f"\nstopped by {name}{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+        status = SIGNAL_STATUS + number
     sys.exit(status)
+
+
+def _print_error(text: str) -> None:
+    rank = process_rank()
+    print(f"error{f' in process {rank}' if rank else ''}: {text}", file=sys.stderr)

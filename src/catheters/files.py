@@ -1,8 +1,23 @@
 """Files that are whole or absent, whatever happens while they are written."""
 
+import contextlib
+import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from catheters.errors import UserError
+
+FULL_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than files may be here",
+}
+
+
+class DiskFullError(UserError):
+    """Nothing more can be written; what is there stays as it was."""
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
@@ -11,19 +26,64 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     Args:
         file: where the content shall be.
         write: writes the content to the path it is given.
+
+    Raises:
+        DiskFullError: there is no room; an earlier `file` stays, and nothing is left beside it.
     """
     part = file.with_name(file.name + ".part")
-    write(part)
-    with part.open("rb") as written:
-        os.fsync(written.fileno())  # or a power cut could keep the name and lose the content
+    try:
+        with clear_end_when_full(file):
+            write(part)
+            with part.open("rb") as written:
+                os.fsync(written.fileno())  # or a power cut could keep the name and lose the content
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(file)
 
 
-def printable(path: Path) -> str:
-    """The path as text that can be printed and written, bytes of names that are not UTF-8 as \\x.. ."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+@contextlib.contextmanager
+def clear_end_when_full(path: Path) -> Iterator[None]:
+    """Raise a DiskFullError where what is done in here finds the disk of `path` full."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch reports a file that could not be written as a RuntimeError of its own, raised while that of the system
+        # was handled.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in FULL_DISK_ERRORS:
+            raise
+        raise DiskFullError(
+            f"{path}: {FULL_DISK_ERRORS[cause.errno]}; make room and run the same command again, it goes on where it "
+            "stopped"
+        ) from None
 
 
 def write_text(file: Path, text: str) -> None:
     """Write UTF-8 text; the file is whole or absent."""
     write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder, as they are now, outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the content of `source` a second name, without a second copy of it where the disk can do that.
+
+    Later changes of `source` must be made by renaming another file over it, as `write_whole` does.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError:  # of another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def printable(path: Path) -> str:
+    """The path as text that can be printed and written, bytes of names that are not UTF-8 as \\x.. ."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -107,11 +107,13 @@ class Settings:
     train_transforms: Transforms = ()
     """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
     batch_size: Annotated[int, Field(ge=1)] = 12
-    """Images in a training batch."""
+    """Images in a training batch, of all processes together where torchrun starts several."""
     valid_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Images in a validation batch; None: twice `batch_size`. It changes speed and memory, not results."""
+    """Images in a validation batch of one process; None: twice its part of `batch_size`. It changes speed and memory,
+    not results."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that load batches; 0: none but the training one; None: one a core, at most 8, and 1 without a GPU."""
+    """Processes that load batches for each training process; 0: none but that one; None: one a core, at most 8, and 1
+    without a GPU."""
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are gathered into one optimizer step: as one batch of so many times `batch_size`, but for
     batch norm's statistics."""
@@ -192,13 +194,25 @@ class Settings:
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>."""
+    """auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each process a
+    GPU of its own."""
+    deterministic: bool = True
+    """On a GPU: only algorithms that give the same bits every time, where there are such. False: faster ones."""
+    sync_batch_norm: bool = False
+    """Several GPUs: batch norm's statistics are those of the whole batch, not of each process's part of it."""
+    folds_parallel: bool = False
+    """Several processes: each trains folds (or seeds) of its own, in place of a part of every batch."""
 
     # Run
     saved_models_folder: str = "saved_models"
     """Folder of the run folders."""
     run_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
     """Name of the run folder; None: the config file's name."""
+    snapshot_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Minutes after which a snapshot is written that a killed run goes on from; None: by `snapshot_iterations` alone.
+    There is one after each epoch in any case."""
+    snapshot_iterations: Annotated[int, Field(ge=1)] | None = None
+    """Batches after which one is written; None: by `snapshot_minutes` alone."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Settings":

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from catheters.errors import SettingsError, unknown_name
+from catheters.host import num_processes
 from catheters.settings import Settings
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
@@ -98,6 +99,9 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
         "mixup_alpha": ("batch_size=1, so no image has another to be mixed with", settings.batch_size == 1),
         "debug_fraction": ("debug=False", not settings.debug),
+        "deterministic": ("device='cpu', which always is", settings.device == "cpu"),
+        "sync_batch_norm": ("folds_parallel=True", settings.folds_parallel),
+        "folds_parallel": ("torchrun has started one process", num_processes() == 1),
     }
     warnings = [
         f"{name}={getattr(settings, name)!r} has no effect: {reason}"

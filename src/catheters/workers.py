@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from catheters.interrupts import leave_interrupts_to_parent
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -141,7 +143,7 @@ def _describe_exit(exit_code: int | None) -> str:
 
 def _serve(function: Callable[[Task], Result], connection: Connection, parents_end: Connection, max_bytes: int) -> None:
     """A worker's life: tasks in, outcomes out, until it is killed or whoever started it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends its workers
+    leave_interrupts_to_parent()  # the parent ends its workers
     parent = os.getppid()
     # Else the pipe would stay open when the parent is killed, and an answer that it cannot hold wait for ever.
     parents_end.close()

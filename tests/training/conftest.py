@@ -1,12 +1,40 @@
-"""A run that has been trained."""
+"""A run that has been trained, and the parts of the loop by themselves."""
+
+from pathlib import Path
 
 import pytest
+from pytorch_pfn_extras.training import ExtensionsManager
 
 from catheters.settings import Settings
+from catheters.training.distributed import ALONE
+from catheters.training.log import TrainingLog
 from catheters.training.run import train_run
+from catheters.training.step import TrainStep
 
 
 @pytest.fixture
 def trained(cached: Settings) -> Settings:
     train_run(cached, fresh=False)
     return cached
+
+
+def create_manager(
+    step: TrainStep, folder: Path, *, num_batches: int, num_epochs: int = 1, epoch: int = 0, may_skip: bool = False
+) -> tuple[ExtensionsManager, TrainingLog]:
+    """What `train_epoch` needs besides a step; the log is in the given epoch, from 0."""
+    log = TrainingLog(
+        folder,
+        "fold 0",
+        ALONE,
+        step.device,
+        num_batches=num_batches,
+        num_epochs=num_epochs,
+        batch_size=2,
+        num_models_left=0,
+        may_skip=may_skip,
+    )
+    log.load_state_dict({"epoch": epoch, "num_in_lines": 0, "seconds": 0.0, "batches": [], "num_bytes": 0})
+    manager = ExtensionsManager(
+        step.model, step.optimizer, num_epochs, iters_per_epoch=num_batches, extensions=[log], out_dir=str(folder)
+    )
+    return manager, log

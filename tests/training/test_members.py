@@ -12,6 +12,7 @@ import torch
 
 from catheters.errors import UserError
 from catheters.settings import Settings
+from catheters.training.log import read_epochs
 from catheters.training.run import load_data, train_run
 from catheters.training.run_data import check_positives
 
@@ -24,12 +25,18 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
     weights = []
     for seed in (3, 0):
         folder = settings.run_folder / f"seed{seed}"
-        assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "final.pt", "final_raw.pt", "log.json"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "curves.png",
+            "final.pt",
+            "final_raw.pt",
+            "last",
+            "log.jsonl",
+        ]
         checkpoint = torch.load(folder / "final.pt", weights_only=True)
         assert (checkpoint["seed"], checkpoint["epoch"]) == (seed, 2)
         assert json.loads(checkpoint["settings"])["seed"] == seed
         weights.append(checkpoint["model"]["head.linear.weight"])
-        log = json.loads((folder / "log.json").read_text())
+        log = read_epochs(folder)
         assert len(log) == 2
         assert not any(key.startswith("val/") for key in log[0])
     assert not torch.equal(*weights)
@@ -61,7 +68,7 @@ def test_all_data_that_ends_in_nan(cached: Settings) -> None:
         train_run(settings, fresh=False)
     folder = settings.run_folder / "seed0"
     assert str(error.value).endswith(f"{folder} keeps last.pt of earlier epochs")
-    assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "log.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["last", "last.pt", "log.jsonl"]
     assert torch.load(folder / "last.pt", weights_only=True)["epoch"] == 1
 
 
@@ -127,6 +134,6 @@ def test_folds_of_the_table(cached: Settings, tmp_path: Path) -> None:
 def test_one_epoch_of_a_longer_schedule(cached: Settings) -> None:
     settings = dataclasses.replace(cached, epochs=1, cosine_epochs=4, folds=(0,))
     train_run(settings, fresh=False)
-    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / "fold0")
     assert len(log) == 1
     assert log[0]["lr"] == pytest.approx(2e-3)  # the end of warm-up, as in the whole schedule

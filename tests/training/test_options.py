@@ -1,7 +1,6 @@
 """Options of the recipes in whole runs: what they write, and that they do something."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.log import read_epochs
 from catheters.training.run import load_data, train_run
 from tests.models.test_backbone import FAMILIES
 
@@ -21,7 +21,7 @@ def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Setti
     settings = dataclasses.replace(cached, ema_decay=0.9, folds=(0,), cosine_epochs=2, init_lr=1e-2)
     train_run(settings, fresh=False)
     folder = settings.run_folder / "fold0"
-    log = json.loads((folder / "log.json").read_text())
+    log = read_epochs(folder)
     data = load_data(settings)
     is_valid = data.folds == 0
     images = torch.from_numpy(np.array(data.cache.images[data.rows[is_valid]]))[:, None]
@@ -61,7 +61,7 @@ def test_plateau_lowers_the_rate_in_a_run(cached: Settings) -> None:
         folds=(0,),
     )
     train_run(settings, fresh=False)
-    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / "fold0")
     assert [entry["lr"] for entry in log] == pytest.approx([1e-30, 1e-30, 5e-31, 2.5e-31], abs=0)
 
 
@@ -124,7 +124,7 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
         epochs=1,
     )
     train_run(settings, fresh=False)
-    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / "fold0")
     data = load_data(settings)
     is_valid = data.folds == 0
     assert log[0]["iteration"] == (~is_valid).sum() // 4 >= 4

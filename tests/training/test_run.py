@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from pytorch_pfn_extras.training import ExtensionsManager
 from sklearn.metrics import roc_auc_score
 
 from catheters.data.table import read_label_table
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.log import read_epochs
 from catheters.training.loop import train_epoch
 from catheters.training.run import load_data, split_samples, train_run
 from catheters.training.step import TrainStep
+from tests.training.conftest import create_manager
 
 
 def test_run_folder(trained: Settings) -> None:
@@ -36,7 +37,8 @@ def test_run_folder(trained: Settings) -> None:
         assert sorted(path.name for path in (folder / fold).iterdir()) == [
             "best.pt",
             "curves.png",
-            "log.json",
+            "last",
+            "log.jsonl",
             "predictions.csv",
         ]
 
@@ -65,7 +67,7 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
             roc_auc_score(targets[:, k], expected[:, k]) for k in range(11) if 0 < targets[:, k].sum() < len(targets)
         ]
         assert checkpoint["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
-        log = json.loads((trained.run_folder / f"fold{fold}" / "log.json").read_text())
+        log = read_epochs(trained.run_folder / f"fold{fold}")
         scores = [entry["val/macro_auc"] for entry in log]
         assert checkpoint["macro_auc"] == pytest.approx(max(scores))
         assert checkpoint["epoch"] == 1 + int(np.argmax(scores))
@@ -102,7 +104,7 @@ def test_logged_loss_is_the_weighted_loss_of_the_predictions(cached: Settings) -
     y = data.table.labels[data.folds == 0].astype(np.float64)
     w = np.array([weights[label] for label in settings.label_columns])
     expected = -np.mean(w * y * np.log(p) + (1 - y) * np.log(1 - p))
-    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / "fold0")
     assert log[0]["val/loss"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -129,7 +131,7 @@ def test_every_epoch_trains_in_training_mode(cached: Settings) -> None:
     per_epoch = (data.folds != 0).sum() // settings.batch_size
     counts = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
     assert counts == {checkpoint["epoch"] * per_epoch}
-    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / "fold0")
     # Weights stand still at such a rate: only running statistics, moved in training mode, change the validation loss.
     assert len({entry["val/loss"] for entry in log}) == 3
 
@@ -158,14 +160,14 @@ def test_a_folder_begun_and_not_finished_is_entered(cached: Settings) -> None:
 def test_other_versions_are_named(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     file = trained.run_folder / "environment.json"
     content = json.loads(file.read_text())
-    content["versions"]["torch"] = "1.0"
+    content["environments"][0]["versions"]["torch"] = "1.0"
     file.write_text(json.dumps(content))
     train_run(trained, fresh=False)
     assert "warning: the run was begun with torch 1.0, goes on with" in capsys.readouterr().err
 
 
 def test_log_holds_the_losses_and_rates(trained: Settings) -> None:
-    log = json.loads((trained.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(trained.run_folder / "fold0")
     assert [entry["epoch"] for entry in log] == [1, 2]
     assert log[0]["lr"] == pytest.approx(2e-3)  # the peak, which the cosine starts with
     assert log[1]["lr"] == pytest.approx(trained.min_lr)
@@ -256,7 +258,7 @@ def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> Non
     # Batch norm's running statistics would still change the predictions from epoch to epoch.
     settings = dataclasses.replace(settings, backbone_model="test_convnext")
     train_run(settings, fresh=False)
-    log = json.loads((settings.run_folder / "fold0" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / "fold0")
     assert len(log) == 3
     assert "stopped early" in capsys.readouterr().out
 
@@ -319,7 +321,7 @@ def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: py
     train_run(dataclasses.replace(settings, folds=(fold,), cosine_epochs=0), fresh=False)
     err = capsys.readouterr().err
     assert f"warning: fold {fold}: '{label}' has 0 positives in" in err
-    log = json.loads((settings.run_folder / f"fold{fold}" / "log.json").read_text())
+    log = read_epochs(settings.run_folder / f"fold{fold}")
     assert log[0][f"val/auc/{label}"] is None
     assert np.isfinite(log[0]["val/macro_auc"])
 
@@ -354,10 +356,10 @@ def test_a_training_loss_that_is_not_finite_is_placed(settings: Settings, tmp_pa
     targets = torch.zeros((2, 11))
     batches = [(torch.zeros((2, 1, 32, 32), dtype=torch.uint8), targets) for _ in range(70)]
     batches[bad - 1] = (batches[0][0], targets + float("inf"))
-    manager = ExtensionsManager(step.model, step.optimizer, 1, iters_per_epoch=70, extensions=[], out_dir=str(tmp_path))
+    manager, log = create_manager(step, tmp_path, num_batches=70, num_epochs=9, epoch=3)
     rate = 1e-6 * (1 + 9 * (bad - 1) / 70)
     with pytest.raises(UserError) as error:
-        train_epoch(batches, step, manager, "fold 0 epoch 4/9")
+        train_epoch(batches, step, manager, log, "fold 0 epoch 4/9")
     start = f"fold 0 epoch 4/9, iteration {bad}: the training loss is "
     assert re.match(rf"{start}(nan|inf|-inf) \(learning rate {rate:.2e}\); lower init_lr", str(error.value))
     assert str(error.value).endswith(f"{tmp_path} keeps no checkpoint, no epoch was good")

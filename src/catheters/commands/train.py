@@ -1,18 +1,33 @@
 """`train.py` and `multi_train.py`: training of every fold, by one engine with settings of their own."""
 
 from catheters.command_line import read_settings, settings_parser
+from catheters.host import process_rank
+from catheters.interrupts import Interrupted
+
+DESCRIPTION = """\
+Train one model a fold on the image cache. The same command again goes on where it stopped, after Ctrl-C, SIGTERM,
+SIGKILL or a power cut, and ends as if it had not been stopped.
+
+  python train.py                                     one GPU, or the CPU
+  torchrun --nproc-per-node=4 train.py                4 GPUs: each has a quarter of every batch of batch_size images
+  torchrun --nproc-per-node=4 train.py folds_parallel=True
+                                                      4 GPUs: each trains folds of its own
+"""
 
 
 def main(arguments: list[str], default_config: str = "config.py") -> int:
     """Train the folds that the settings choose. Returns the exit status."""
-    parser = settings_parser(
-        "Train one model a fold on the image cache. The same command again continues where it stopped.", default_config
-    )
+    parser = settings_parser(DESCRIPTION, default_config)
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)
-    settings = read_settings(options)
+    settings = read_settings(options, is_silent=process_rank() > 0)
     # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
     from catheters.training.run import train_run
 
-    train_run(settings, fresh=options.fresh)
+    try:
+        train_run(settings, fresh=options.fresh)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("the same command goes on where it stopped") from None
     return 0

@@ -4,7 +4,6 @@ Rows of an earlier cache whose X-ray did not change are taken over; `cache_part`
 """
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -36,7 +35,7 @@ from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.radiograph import read_file
 from catheters.data.table import LabelTable
 from catheters.errors import UserError, one_line
-from catheters.files import printable
+from catheters.files import clear_end_when_full, printable
 from catheters.host import available_cores
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
@@ -61,7 +60,7 @@ def build_cache(
             X-ray could be read.
     """
     _make_folder(cache_file.parent)
-    with _lock(cache_file), _clear_end_when_full(cache_file):
+    with _lock(cache_file), clear_end_when_full(cache_file.parent):
         earlier = find_earlier_cache(cache_file, table, preprocessing)
         unchanged = {} if earlier is None else unchanged_rows(earlier, table)
         if (
@@ -157,19 +156,6 @@ def _lock(cache_file: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _clear_end_when_full(cache_file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"{cache_file.parent}: the disk is full; make room and run the same command again, it goes on where it "
-            "stopped"
-        ) from None
 
 
 def _take_over(part: CachePart, earlier: EarlierCache, unchanged: dict[int, CacheRow]) -> None:

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile
-from catheters.host import available_cores
+from catheters.host import available_cores, num_local_processes
+from catheters.interrupts import leave_interrupts_to_parent
 from catheters.opencv_threads import end_opencv_threads
 
 MAX_DEFAULT_WORKERS = 8
@@ -81,51 +82,83 @@ def sample_seed(seed: int, epoch: int, uid_hash: int) -> int:
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, position) keys; each pass over it is the next epoch, shuffled by (seed, epoch) alone."""
+    """Batches of (epoch, position) keys; each pass over it is the next epoch, shuffled by (seed, epoch) alone.
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, multiple_of: int = 1) -> None:
+    Attributes:
+        epoch: the epoch of the next pass, from 0.
+        num_done: how many of its batches the next pass leaves out, because they were learnt from before.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        multiple_of: int = 1,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
         """Without a last, smaller batch: its gradient and batch norm statistics would be those of a few images.
 
         Which images are left out differs from epoch to epoch. A data set smaller than one batch is one batch.
 
         Args:
             num_samples: how many there are.
-            batch_size: images in a batch.
+            batch_size: images in a batch, of all processes together.
             seed: the run's seed.
             multiple_of: an epoch has a multiple of so many batches, the images being those of as many times larger
                 batches.
+            rank: this process, from 0.
+            num_processes: each of so many processes gets an equal part of every batch; 1: the whole.
         """
         self._num_samples = num_samples
         self._batch_size = min(batch_size, num_samples)
         self._seed = seed
         self._multiple_of = multiple_of
+        assert self._batch_size % num_processes == 0, "every process has a part of the same size"
+        self._part_size = self._batch_size // num_processes
+        self._part_start = rank * self._part_size
         self.epoch = 0
+        self.num_done = 0
 
     def __len__(self) -> int:
         return self._num_samples // (self._batch_size * self._multiple_of) * self._multiple_of
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = self.epoch
-        self.epoch += 1
+        epoch, num_done = self.epoch, self.num_done
+        self.epoch, self.num_done = epoch + 1, 0
         order = np.random.default_rng((self._seed, epoch)).permutation(self._num_samples).tolist()
-        for batch in range(len(self)):
-            positions = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield [(epoch, position) for position in positions]
+        for batch in range(num_done, len(self)):
+            start = batch * self._batch_size + self._part_start
+            yield [(epoch, position) for position in order[start : start + self._part_size]]
 
 
 class BatchesInOrder(Sampler[list[tuple[int, int]]]):
-    """Batches of keys of all samples in order, the last one as small as it comes."""
+    """Batches of keys of all samples in order, the last one as small as it comes.
 
-    def __init__(self, num_samples: int, batch_size: int) -> None:
-        self._num_samples = num_samples
+    Attributes:
+        counts: how many samples each process has: parts that follow on one another and overlap nowhere.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, rank: int = 0, num_processes: int = 1) -> None:
+        """Go through the part of process `rank`, of `num_processes`, in batches of `batch_size`."""
+        ends = [num_samples * (number + 1) // num_processes for number in range(num_processes)]
+        starts = [0, *ends[:-1]]
+        self.counts = tuple(end - start for start, end in zip(starts, ends, strict=True))
+        self._positions = range(starts[rank], ends[rank])
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-self._num_samples // self._batch_size)
+        return -(-len(self._positions) // self._batch_size)
+
+    @property
+    def max_length(self) -> int:
+        """Batches of the process that has most."""
+        return -(-max(self.counts) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for start in range(0, self._num_samples, self._batch_size):
-            yield [(0, position) for position in range(start, min(start + self._batch_size, self._num_samples))]
+        for start in range(0, len(self._positions), self._batch_size):
+            yield [(0, position) for position in self._positions[start : start + self._batch_size]]
 
 
 def create_loader(
@@ -136,12 +169,13 @@ def create_loader(
     Args:
         samples: where the images come from.
         batches: which images make a batch.
-        num_workers: loading processes; None: one a core for a GPU, one for a CPU, whose cores the model needs.
+        num_workers: loading processes; None: one a core for a GPU, those of a machine shared by its training
+            processes, and one for a CPU, whose cores the model needs.
         device: where the batches will go.
     """
     is_gpu = device.type == "cuda"
     if num_workers is None:
-        num_workers = min(available_cores(), MAX_DEFAULT_WORKERS) if is_gpu else 1
+        num_workers = min(max(1, available_cores() // num_local_processes()), MAX_DEFAULT_WORKERS) if is_gpu else 1
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -154,4 +188,5 @@ def create_loader(
 
 
 def _start_worker(worker: int) -> None:
+    leave_interrupts_to_parent()  # the training process may want some more batches before it ends
     end_opencv_threads()  # the workers are the threads

@@ -1,8 +1,8 @@
 """`best.pt`: all that is needed to predict, in a file that `torch.load(weights_only=True)` reads."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,22 +12,21 @@ from catheters.models.classifier import Classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_to_json
 
-PACKAGES = ("catheters", "torch", "timm", "albumentations", "numpy")
-"""Packages whose versions are kept with a run."""
 
-
-def package_versions() -> dict[str, str]:
-    """The installed versions of the packages that decide a run's numbers."""
-    return {package: importlib.metadata.version(package) for package in PACKAGES}
-
-
-def save_checkpoint(file: Path, model: Classifier, settings: Settings, scores: Mapping[str, float]) -> None:
-    """Write weights, settings, labels, preprocessing, score and versions; the file is whole or absent.
+def save_checkpoint(
+    file: Path,
+    model: Classifier,
+    settings: Settings,
+    environment: Mapping[str, Any],
+    scores: Mapping[str, float],
+) -> None:
+    """Write weights, settings, labels, preprocessing, score and environment; the file is whole or absent.
 
     Args:
         file: the `.pt` to write.
         model: the trained classifier.
         settings: the run's settings.
+        environment: see `describe_environment`, with the `data_fingerprint` of what it was trained on.
         scores: `epoch`, how many were trained; `fold` and `macro_auc` of a validated model, `seed` of another.
     """
     content = {
@@ -40,6 +39,12 @@ def save_checkpoint(file: Path, model: Classifier, settings: Settings, scores: M
             "std": float(model.std),
         },
         **scores,
-        "versions": package_versions(),
+        "environment": dict(environment),
     }
-    write_whole(file, lambda part: torch.save(content, part))
+    write_whole(file, lambda part: save_tensors(part, content))
+
+
+def save_tensors(file: Path, content: Mapping[str, Any]) -> None:
+    """`torch.save`, through Python's file, whose error says why the disk would take no more."""
+    with file.open("wb") as stream:
+        torch.save(content, stream)

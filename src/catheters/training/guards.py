@@ -1,34 +1,66 @@
-"""Numbers that are not finite end a run, in words that help."""
+"""What goes wrong in long runs, in words that say what to change."""
 
-from collections.abc import Sequence
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from catheters.data.loader import Loader
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
+from catheters.settings import Settings
 from catheters.training.step import TrainStep, autocast
 
+MAX_SKIPPED_STEPS = 40
+"""Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""
 
-def check_losses(losses: Sequence[tuple[float, Tensor]], num_before: int, what: str, folder: Path) -> None:
-    """Raise a UserError that places the first loss which is NaN or infinite.
+
+@dataclass(frozen=True, kw_only=True)
+class BatchValues:
+    """What a batch gave.
+
+    Attributes:
+        learning_rate: of its step.
+        loss: the mean over the batch, of all processes.
+        grad_norm: total norm of the gradients; None where they wait for further batches.
+    """
+
+    learning_rate: float
+    loss: float
+    grad_norm: float | None
+
+
+def check_batches(batches: Sequence[BatchValues], num_before: int, what: str, folder: Path, *, may_skip: bool) -> None:
+    """Raise a UserError that places the first loss or gradient which is NaN or infinite.
 
     Args:
-        losses: learning rate and loss, a scalar, of some batches in a row.
+        batches: some in a row.
         num_before: batches of the epoch before them.
         what: names the epoch.
         folder: where the checkpoints are.
+        may_skip: a gradient scaler skips steps whose gradients are not finite, which is how it finds its scale.
     """
-    is_finite = torch.isfinite(torch.stack([loss for _, loss in losses])).tolist()
-    if all(is_finite):
-        return
-    first = is_finite.index(False)
-    learning_rate, loss = losses[first]
-    raise UserError(
-        f"{what}, iteration {num_before + first + 1}: the training loss is {float(loss)} "
-        f"{remedies(learning_rate, folder)}"
-    )
+    for number, batch in enumerate(batches, start=num_before + 1):
+        if not math.isfinite(batch.loss):
+            wrong = f"the training loss is {batch.loss}"
+        elif batch.grad_norm is not None and not math.isfinite(batch.grad_norm) and not may_skip:
+            wrong = f"the norm of the gradients is {batch.grad_norm}"
+        else:
+            continue
+        raise UserError(f"{what}, iteration {number}: {wrong} {remedies(batch.learning_rate, folder)}")
+
+
+def check_skipped(grad_norms: Sequence[float], what: str, folder: Path, learning_rate: float) -> None:
+    """Raise a UserError where the gradient scaler skips every step, since no scale makes the gradients finite."""
+    latest = grad_norms[-MAX_SKIPPED_STEPS:]
+    if len(latest) == MAX_SKIPPED_STEPS and not any(map(math.isfinite, latest)):
+        raise UserError(
+            f"{what}: the gradients of {MAX_SKIPPED_STEPS} steps in a row were NaN or infinite at any scale "
+            f"{remedies(learning_rate, folder)}"
+        )
 
 
 def remedies(learning_rate: float, folder: Path) -> str:
@@ -55,3 +87,60 @@ def check_answers(step: TrainStep, loader: Loader, what: str, folder: Path) -> N
         raise UserError(
             f"{what}: the model answers NaN or infinity after this epoch {remedies(step.last_learning_rate, folder)}"
         )
+
+
+@contextlib.contextmanager
+def clear_ends(settings: Settings, what: str) -> Iterator[None]:
+    """Turn what the system does to long runs into a UserError: memory that runs out, loading processes that die.
+
+    Args:
+        settings: the run's settings, whose values the message names.
+        what: the model that trains, for the message.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        tried = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+        raise UserError(
+            f"{what}: the GPU is out of memory{f' ({tried[1]} more were asked for)' if tried else ''}; "
+            f"{_memory_remedies(settings)}"
+        ) from None
+    except MemoryError as error:
+        raise UserError(f"{what}: out of memory ({one_line(error)}); {_memory_remedies(settings)}") from None
+    except UserError as error:
+        # From a loading process torch brings an exception with its whole traceback for a text.
+        if not str(error).startswith("Caught "):
+            raise
+        raise UserError(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):
+            raise UserError(f"{what}: out of memory; {_memory_remedies(settings)}") from None
+        dead = re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*?)(\.|$)", str(error))
+        if dead is None:
+            raise
+        raise UserError(
+            f"{what}: a process that loads batches died ({one_line(Exception(dead[1]))}): most often memory ran "
+            "out, or shared memory did (/dev/shm; in a container --shm-size=8g or --ipc=host), or the cache's disk "
+            f"failed; lower num_workers ({_number_of_workers(settings)}; 0 needs no shared memory). The same command "
+            "goes on from the last snapshot"
+        ) from None
+
+
+def _number_of_workers(settings: Settings) -> str:
+    return "now one a core, at most 8" if settings.num_workers is None else f"now {settings.num_workers}"
+
+
+def _memory_remedies(settings: Settings) -> str:
+    """What takes less memory, by this run's own numbers, the cheapest first."""
+    half = max(settings.batch_size // 2, 1)
+    doubled = settings.accumulation_steps * settings.batch_size // half
+    parts = [
+        f"lower batch_size={settings.batch_size} (batch_size={half} accumulation_steps={doubled} learns from as many "
+        "images a step)"
+    ]
+    if not settings.use_amp:
+        parts.append("set use_amp=True")
+    if not settings.grad_checkpointing:
+        parts.append("set grad_checkpointing=True")
+    parts.append(f"lower image_size={settings.image_size} or valid_batch_size, or choose a smaller backbone_model")
+    return ", ".join(parts)

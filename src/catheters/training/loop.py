@@ -1,8 +1,6 @@
-"""Training of one fold, from batches to the best checkpoint."""
+"""Training of one model, from batches to the best checkpoint, going on where a snapshot was taken."""
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,22 +10,39 @@ import numpy.typing as npt
 import torch
 from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training import ExtensionsManager
-from pytorch_pfn_extras.training.extension import PRIORITY_EDITOR, Extension
-from pytorch_pfn_extras.training.extensions import LogReport, observe_value
-from torch import Tensor, nn
 
-from catheters.data.loader import Loader
-from catheters.errors import UserError
-from catheters.evaluation.metrics import macro_mean, score_labels
+from catheters.data.loader import EpochBatches, Loader
+from catheters.interrupts import deferred_interrupts
 from catheters.models.classifier import create_classifier
-from catheters.progress import track
+from catheters.progress import duration, track
 from catheters.settings import Settings
-from catheters.training.checkpoint import save_checkpoint
-from catheters.training.guards import check_answers, check_losses, remedies
-from catheters.training.step import TrainStep, autocast, choose_device
+from catheters.training.distributed import Processes
+from catheters.training.guards import clear_ends
+from catheters.training.log import TrainingLog
+from catheters.training.snapshots import Snapshots
+from catheters.training.step import TrainStep, convert_batch_norm
+from catheters.training.validation import KeepLast, Validation
 
-CHECK_EVERY = 50
-"""Batches after which the losses are looked at: reading each one at once would make a GPU wait."""
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What training a model needs besides settings and batches.
+
+    Attributes:
+        device: where it computes.
+        processes: those that train it together.
+        environment: see `describe_environment`, with the `data_fingerprint`; goes into checkpoints and snapshots.
+        mean: grey mean of the images, in 0..1.
+        std: their standard deviation, in 0..1.
+        num_models_left: models of the run that come after this one, for the time left.
+    """
+
+    device: torch.device
+    processes: Processes
+    environment: Mapping[str, Any]
+    mean: float
+    std: float
+    num_models_left: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +53,15 @@ class FoldResult:
         epoch: the best epoch, from 1.
         macro_auc: its macro ROC AUC.
         probabilities: (n, K) float32, in the order of the validation images.
-        log: one entry an epoch, as in `log.json`.
     """
 
     epoch: int
     macro_auc: float
     probabilities: npt.NDArray[np.float32]
-    log: Sequence[Mapping[str, Any]]
 
 
 def train_fold(
-    settings: Settings, fold: int, train_loader: Loader, valid_loader: Loader, mean: float, std: float, folder: Path
+    settings: Settings, fold: int, train_loader: Loader, valid_loader: Loader, around: Surroundings, folder: Path
 ) -> FoldResult:
     """Train until the last epoch, or until `early_stop` epochs brought nothing better.
 
@@ -57,97 +70,104 @@ def train_fold(
         fold: the validation fold.
         train_loader: batches of the other folds, shuffled.
         valid_loader: batches of this fold, in order.
-        mean: grey mean of the images, in 0..1.
-        std: their standard deviation, in 0..1.
-        folder: gets `best.pt`, with averaged weights also `best_raw.pt`, and `log.json`.
+        around: where it trains.
+        folder: gets `best.pt`, with averaged weights also `best_raw.pt`, `log.jsonl`, and snapshots in `last/`.
 
     Raises:
-        UserError: the loss is NaN or infinite; what the folder holds is kept.
+        UserError: a loss is NaN or infinite, memory or the disk does not suffice; what the folder holds is kept.
+        Interrupted: a signal asked for it, and a snapshot is written.
     """
     seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
-    step = _create_step(settings, seed, len(train_loader), mean, std)
-
-    def save_best(epoch: int, macro_auc: float, raw_macro_auc: float) -> None:
-        scores = {"fold": fold, "epoch": epoch, "macro_auc": macro_auc}
-        if step.ema is not None:
-            save_checkpoint(folder / "best_raw.pt", step.model, settings, {**scores, "macro_auc": raw_macro_auc})
-        save_checkpoint(folder / "best.pt", step.scored_model, settings, scores)
-
-    validation = Validation(step, valid_loader, settings.label_columns, save_best)
-    manager, log = _create_manager(settings, step, len(train_loader), folder, [validation])
-    for epoch in range(1, settings.num_epochs + 1):
-        started = time.perf_counter()
-        what = f"fold {fold} epoch {epoch}/{settings.num_epochs}"
-        train_epoch(train_loader, step, manager, what)  # the manager runs the validation after the last batch
-        step.schedule.end_epoch(validation.macro_auc)
-        _print_epoch(what, log.log[-1], time.perf_counter() - started, is_best=validation.best_epoch == epoch)
-        if settings.early_stop and epoch - validation.best_epoch >= settings.early_stop:
-            print(f"fold {fold}: no better macro AUC in {settings.early_stop} epochs, stopped early")
-            break
-
+    step = _create_step(settings, seed, len(train_loader), around)
+    validation = Validation(settings, fold, step, valid_loader, around.environment, folder)
+    _train(settings, f"fold {fold}", train_loader, step, validation, around, folder)
     return FoldResult(
         epoch=validation.best_epoch,
         macro_auc=validation.best_macro_auc,
         probabilities=validation.best_probabilities,
-        log=log.log,
     )
 
 
-def train_on_all(
-    settings: Settings, train_loader: Loader, mean: float, std: float, folder: Path
-) -> Sequence[Mapping[str, Any]]:
+def train_on_all(settings: Settings, train_loader: Loader, around: Surroundings, folder: Path) -> None:
     """Train every epoch without validation and keep the last weights.
 
     Args:
         settings: the run's settings, with the seed of this model.
         train_loader: batches of all images, shuffled.
-        mean: grey mean of the images, in 0..1.
-        std: their standard deviation, in 0..1.
-        folder: gets `log.json`, `last.pt` after each epoch, which becomes `final.pt` after the last, and with averaged
-            weights `final_raw.pt`.
-
-    Returns:
-        One entry an epoch, as in `log.json`.
+        around: where it trains.
+        folder: gets `log.jsonl`, snapshots in `last/`, `last.pt` after each epoch, `final.pt` in its place after the
+            last one, and with averaged weights `final_raw.pt`.
 
     Raises:
-        UserError: the loss or an answer is NaN or infinite; what the folder holds is kept.
+        UserError: as in `train_fold`, or an answer is NaN or infinite.
+        Interrupted: a signal asked for it, and a snapshot is written.
     """
-    step = _create_step(settings, settings.seed, len(train_loader), mean, std)
-    manager, log = _create_manager(settings, step, len(train_loader), folder, [])
-    last_file = folder / "last.pt"
-    for epoch in range(1, settings.num_epochs + 1):
-        started = time.perf_counter()
-        what = f"seed {settings.seed} epoch {epoch}/{settings.num_epochs}"
-        train_epoch(train_loader, step, manager, what)
-        check_answers(step, train_loader, what, folder)
-        save_checkpoint(last_file, step.scored_model, settings, {"seed": settings.seed, "epoch": epoch})
-        _print_epoch(what, log.log[-1], time.perf_counter() - started, is_best=False)
-    if step.ema is not None:
-        scores = {"seed": settings.seed, "epoch": settings.num_epochs}
-        save_checkpoint(folder / "final_raw.pt", step.model, settings, scores)
-    last_file.rename(folder / "final.pt")
-    return log.log
+    step = _create_step(settings, settings.seed, len(train_loader), around)
+    keep_last = KeepLast(settings, step, train_loader, around.environment, folder)
+    _train(settings, f"seed {settings.seed}", train_loader, step, keep_last, around, folder)
+    keep_last.finish()
 
 
-def _create_step(settings: Settings, seed: int, num_batches: int, mean: float, std: float) -> TrainStep:
-    device = choose_device(settings.device)
+def is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
+    """Whether a model is trained after so many epochs, the best of which is `best_epoch`, counted from 1."""
+    return num_epochs >= settings.num_epochs or 0 < settings.early_stop <= num_epochs - best_epoch
+
+
+def _create_step(settings: Settings, seed: int, num_batches: int, around: Surroundings) -> TrainStep:
     torch.manual_seed(seed)
-    return TrainStep(settings, create_classifier(settings, mean, std).to(device), num_batches, device)
+    model = create_classifier(settings, around.mean, around.std).to(around.device)
+    if settings.sync_batch_norm and around.processes.count > 1:
+        model = convert_batch_norm(model, around.device)
+    return TrainStep(settings, model, num_batches, around.device, around.processes)
 
 
-def _create_manager(
-    settings: Settings, step: TrainStep, num_batches: int, folder: Path, extensions: Sequence[Extension]
-) -> tuple[ExtensionsManager, LogReport]:
-    log = LogReport(filename="log.json", postprocess=_null_for_nan)
+def _train(
+    settings: Settings,
+    what: str,
+    loader: Loader,
+    step: TrainStep,
+    scorer: Validation | KeepLast,
+    around: Surroundings,
+    folder: Path,
+) -> None:
+    """All epochs of a model that are not done yet; `what` names it."""
+    num_batches = len(loader)
+    log = TrainingLog(
+        folder,
+        what,
+        around.processes,
+        around.device,
+        num_batches=num_batches,
+        num_epochs=settings.num_epochs,
+        batch_size=settings.batch_size,
+        num_models_left=around.num_models_left,
+        may_skip=step.scaler.is_enabled(),
+    )
+    snapshots = Snapshots(folder, what, settings, around.environment, around.processes, step, log, scorer, num_batches)
     manager = ExtensionsManager(
         step.model,
         step.optimizer,
         settings.num_epochs,
         iters_per_epoch=num_batches,
-        extensions=[*extensions, observe_value("lr", lambda _: step.learning_rate), log],
+        extensions=[log, snapshots],
         out_dir=str(folder),
+        state_objects={"step": step, "scorer": scorer},
     )
-    return manager, log
+    with deferred_interrupts(), clear_ends(settings, what):
+        if not snapshots.restore(manager):
+            log.cut()  # lines of a process that was killed before its first snapshot
+        while True:
+            epoch, num_done = divmod(manager.iteration, num_batches)
+            if scorer.num_epochs < epoch:  # its batches are learnt from, its score is not known yet
+                _end_epoch(settings, what, step, scorer, log, snapshots, manager)
+            if is_over(settings, scorer.num_epochs, scorer.best_epoch):
+                break
+            _set_position(loader, epoch, num_done)
+            train_epoch(loader, step, manager, log, f"{what} epoch {epoch + 1}/{settings.num_epochs}", num_done)
+    log.close()
+    snapshots.finish()
+    if around.processes.is_first and scorer.num_epochs < settings.num_epochs:
+        print(f"{what}: no better macro AUC in {settings.early_stop} epochs, stopped early")
 
 
 class Batches(Protocol):
@@ -158,118 +178,75 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def train_epoch(loader: Batches, step: TrainStep, manager: ExtensionsManager, what: str) -> None:
-    """One pass over the batches of `loader`; `what` names it beside the progress bar.
+def train_epoch(
+    batches: Batches, step: TrainStep, manager: ExtensionsManager, log: TrainingLog, what: str, num_done: int = 0
+) -> None:
+    """One pass over the batches of an epoch.
+
+    Args:
+        batches: those that are left of it, their number being that of the whole epoch.
+        step: learns from each.
+        manager: runs the log and the snapshots after each.
+        log: measures how long each batch is waited for.
+        what: names the epoch beside the progress bar.
+        num_done: batches of the epoch that were learnt from before.
 
     Raises:
-        UserError: a loss is NaN or infinite.
+        UserError: a loss or gradient is NaN or infinite.
+        Interrupted: a signal asked for it, and a snapshot is written.
     """
     step.model.train()
-    unchecked: list[tuple[float, Tensor]] = []  # learning rate and loss of each batch since the last look
-    for number, (images, targets) in enumerate(track(loader, what, len(loader), unit="batch", leave=False), start=1):
+    log.begin_epoch()
+    waited_for = log.wait_for_each(batches)
+    for images, targets in track(waited_for, what, len(batches), unit="batch", leave=False, num_done=num_done):
         with manager.run_iteration():
             learning_rate = step.learning_rate
             loss = step(images, targets)
-            report({"train/loss": loss})
-            unchecked.append((learning_rate, loss))
-            if len(unchecked) == CHECK_EVERY or number == len(loader):
-                check_losses(unchecked, number - len(unchecked), what, Path(manager.out))
-                unchecked = []
+            report({"train/loss": loss, "lr": learning_rate})
+            if step.grad_norm is not None:
+                report({"train/grad_norm": step.grad_norm})
 
 
-class Validation(Extension):
-    """After each epoch, predicts the whole validation fold; remembers the best epoch by macro ROC AUC."""
-
-    trigger = (1, "epoch")
-    priority = PRIORITY_EDITOR  # before the log, which writes what this reports
-    needs_model_state = True
-
-    def __init__(
-        self,
-        step: TrainStep,
-        loader: Loader,
-        label_columns: tuple[str, ...],
-        save_best: Callable[[int, float, float], None],
-    ) -> None:
-        """Validate the model of a step.
-
-        Args:
-            step: holds the model, the loss and where they run.
-            loader: batches of the validation fold, in order.
-            label_columns: names of the K labels.
-            save_best: called whenever the macro AUC is the best so far, with the epoch, from 1, that macro AUC, and the
-                one of the raw weights, which is the same without averaged ones.
-        """
-        self._step = step
-        self._loader = loader
-        self._label_columns = label_columns
-        self._save_best = save_best
-        self.macro_auc = math.nan
-        self.best_epoch = 0
-        self.best_macro_auc = -math.inf
-        self.best_probabilities: npt.NDArray[np.float32]
-
-    def __call__(self, manager: Any) -> None:
-        """Report `val/loss`, `val/macro_auc` and `val/auc/<label>`; `val/raw/...` of the weights behind averaged ones.
-
-        Raises:
-            UserError: the loss is NaN or infinite; the best checkpoint so far is kept.
-        """
-        self.macro_auc, probabilities = self._score(self._step.scored_model, "val", manager)
-        raw_macro_auc = self.macro_auc
-        if self._step.ema is not None:
-            raw_macro_auc, _ = self._score(self._step.model, "val/raw", manager)
-        if self.macro_auc > self.best_macro_auc:
-            self.best_epoch = manager.epoch
-            self.best_macro_auc = self.macro_auc
-            self.best_probabilities = probabilities
-            self._save_best(manager.epoch, self.macro_auc, raw_macro_auc)
-
-    def _score(self, model: nn.Module, prefix: str, manager: Any) -> tuple[float, npt.NDArray[np.float32]]:
-        logits, targets = predict(model, self._loader, self._step.device, self._step.dtype)
-        loss = float(self._step.loss_func(logits, targets.to(logits.device)))
-        if not math.isfinite(loss):
-            folder = Path(manager.out)
-            raise UserError(
-                f"{folder.name}, after epoch {manager.epoch}, iteration {manager.iteration}: the validation loss is "
-                f"{loss} {remedies(self._step.last_learning_rate, folder)}"
-            )
-        probabilities: npt.NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
-        metrics = score_labels(targets.numpy().astype(np.uint8), probabilities, self._label_columns)
-        macro_auc = macro_mean([metric.roc_auc for metric in metrics])
-        report({f"{prefix}/loss": loss, f"{prefix}/macro_auc": macro_auc})
-        report({f"{prefix}/auc/{metric.label}": metric.roc_auc for metric in metrics})
-        return macro_auc, probabilities
+def _set_position(loader: Loader, epoch: int, num_done: int) -> None:
+    """Let the next pass begin there, so that no batch which was learnt from is read again."""
+    batches = loader.batch_sampler
+    assert isinstance(batches, EpochBatches)
+    batches.epoch, batches.num_done = epoch, num_done
 
 
-@torch.inference_mode()
-def predict(model: nn.Module, loader: Loader, device: torch.device, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    """Logits and targets of every image of the loader, in its order.
-
-    Returns:
-        (N, K) float32 logits on the device, (N, K) float32 targets on the CPU.
-    """
-    model.eval()
-    logits = []
-    targets = []
-    for images, batch_targets in track(loader, "predicting", len(loader), unit="batch", leave=False):
-        with autocast(device, dtype):
-            batch_logits = model(images.to(device, non_blocking=True))
-        logits.append(batch_logits.float())
-        targets.append(batch_targets)
-    return torch.cat(logits), torch.cat(targets)
-
-
-def _null_for_nan(entry: Any) -> None:
-    """JSON has no NaN; an AUC that is undefined stands in the log as null."""
-    entry.update({key: None for key, value in entry.items() if math.isnan(value)})
+def _end_epoch(
+    settings: Settings,
+    what: str,
+    step: TrainStep,
+    scorer: Validation | KeepLast,
+    log: TrainingLog,
+    snapshots: Snapshots,
+    manager: ExtensionsManager,
+) -> None:
+    """Score, log, let the schedule know, take a snapshot: in this order, so that a kill in between loses nothing."""
+    scores = scorer.end_epoch(manager.iteration, lambda: snapshots.stop_if_asked(manager))
+    entry = log.end_epoch(manager.iteration, step.learning_rate, scores)
+    if isinstance(scorer, Validation):
+        step.schedule.end_epoch(scorer.macro_auc)
+    if step.processes.is_first:
+        is_best = isinstance(scorer, Validation) and scorer.best_epoch == scorer.num_epochs
+        _print_epoch(f"{what} epoch {scorer.num_epochs}/{settings.num_epochs}", entry, is_best=is_best)
+    snapshots.write(manager)
 
 
-def _print_epoch(what: str, entry: Any, seconds: float, *, is_best: bool) -> None:
+def _print_epoch(what: str, entry: Mapping[str, Any], *, is_best: bool) -> None:
     parts = [what, f"loss {entry['train/loss']:.4f}"]
     if "val/loss" in entry:
         parts += [f"val loss {entry['val/loss']:.4f}", f"macro AUC {entry['val/macro_auc']:.4f}"]
     if "val/raw/macro_auc" in entry:
         parts.append(f"(raw weights {entry['val/raw/macro_auc']:.4f})")
-    parts += [f"lr {entry['lr']:.2e}", f"{seconds:.0f} s"]
+    speed = entry["speed"]
+    parts += [
+        f"lr {entry['lr']:.2e}",
+        f"{speed['images_per_second']:.0f} images/s",
+        f"{speed['waiting_share']:.0%} waiting for data",
+        *([f"{speed['gpu_memory_gb']:.1f} GB"] if speed["gpu_memory_gb"] is not None else []),
+        duration(speed["epoch_seconds"]),
+        f"at most {duration(speed['seconds_left'])} left",
+    ]
     print("  ".join([*parts, "best so far"] if is_best else parts), flush=True)

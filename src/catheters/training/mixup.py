@@ -1,11 +1,9 @@
 """Mixup on multi-label targets."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
-MIXUP_STREAM = 1
-"""Keeps mixup's draws apart from the other ones of the same seed."""
+from catheters.training.draws import MIXUP, generator_of
 
 
 class Mixup:
@@ -14,10 +12,15 @@ class Mixup:
     Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", eq. 1, with a share of its own for each image.
     """
 
-    def __init__(self, alpha: float, seed: int) -> None:
-        """Draw shares from Beta(alpha, alpha); all draws follow from the seed and the number of the batch."""
+    def __init__(self, alpha: float, seed: int, rank: int = 0) -> None:
+        """Draw shares from Beta(alpha, alpha).
+
+        All draws follow from the seed, the number of the batch and the rank of the process, each of which mixes the
+        images that it has of the batch.
+        """
         self._alpha = alpha
         self._seed = seed
+        self._rank = rank
 
     def __call__(self, images: Tensor, targets: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """Mix a batch.
@@ -30,8 +33,8 @@ class Mixup:
         Returns:
             (B, 1, H, W) float32 in 0..255, (B, K) float32, on the device of `images`.
         """
-        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(MIXUP_STREAM, batch)))
-        shares = rng.beta(self._alpha, self._alpha, size=len(images)).astype(np.float32)
+        rng = generator_of(self._seed, MIXUP, batch, self._rank)
+        shares = rng.beta(self._alpha, self._alpha, size=len(images)).astype("float32")
         partners = torch.from_numpy(rng.permutation(len(images))).to(images.device)
         share = torch.from_numpy(shares).to(images.device)
         mixed = torch.lerp(images[partners].float(), images.float(), share[:, None, None, None])

@@ -15,8 +15,9 @@ from catheters.data.folds import choose_folds, in_several_folds
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, Loader, create_loader
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable, read_label_table
-from catheters.errors import UserError
+from catheters.errors import SettingsError, UserError
 from catheters.settings import Settings
+from catheters.training.distributed import ALONE, Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +169,12 @@ def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     return _samples(settings, data, np.full(len(data.rows), True), augmentation)
 
 
-def check_batches(settings: Settings, data: RunData) -> None:
+def check_batches(settings: Settings, data: RunData, num_processes: int) -> None:
     """Raise a UserError where a model has fewer training images than one optimizer step takes.
 
-    Without accumulation, one smaller batch is an epoch.
+    One process without accumulation can make do with one smaller batch an epoch.
     """
-    if settings.accumulation_steps == 1:
+    if settings.accumulation_steps == 1 and num_processes == 1:
         return
     counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
     if min(counts) < settings.batch_size * settings.accumulation_steps:
@@ -183,13 +184,35 @@ def check_batches(settings: Settings, data: RunData) -> None:
         )
 
 
-def create_train_loader(settings: Settings, samples: CachedRadiographs, device: torch.device) -> Loader:
-    """Shuffled batches, as many an epoch as make whole optimizer steps."""
-    batches = EpochBatches(len(samples), settings.batch_size, settings.seed, settings.accumulation_steps)
+def check_parts(settings: Settings, num_processes: int) -> None:
+    """Raise a SettingsError unless every process can have a part of the same size of every batch."""
+    if settings.batch_size % num_processes:
+        near = max(settings.batch_size // num_processes, 1) * num_processes
+        raise SettingsError(
+            f"batch_size={settings.batch_size} is that of all {num_processes} processes together and cannot be dealt "
+            f"out to them equally; {near} can"
+        )
+
+
+def create_train_loader(
+    settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
+) -> Loader:
+    """Shuffled batches, as many an epoch as make whole optimizer steps; of each batch this process's part."""
+    batches = EpochBatches(
+        len(samples),
+        settings.batch_size,
+        settings.seed,
+        settings.accumulation_steps,
+        processes.rank,
+        processes.count,
+    )
     return create_loader(samples, batches, settings.num_workers, device)
 
 
-def create_valid_loader(settings: Settings, samples: CachedRadiographs, device: torch.device) -> Loader:
-    """Batches in order, of every image once."""
-    batches = BatchesInOrder(len(samples), settings.valid_batch_size or 2 * settings.batch_size)
+def create_valid_loader(
+    settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
+) -> Loader:
+    """Batches in order, of every image once; this process's part of the images."""
+    batch_size = settings.valid_batch_size or 2 * settings.batch_size // processes.count
+    batches = BatchesInOrder(len(samples), batch_size, processes.rank, processes.count)
     return create_loader(samples, batches, settings.num_workers, device)

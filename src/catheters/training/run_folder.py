@@ -1,93 +1,107 @@
-"""The run folder: what was run, on what, with which versions; and whether a run that goes on is still the same."""
+"""The run folder: one process at a time, and whether a run that goes on is still the same."""
 
-import dataclasses
-import json
-import platform
+import contextlib
+import os
+import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from catheters.errors import SettingsError, UserError
+import filelock
+
+from catheters.errors import UserError
 from catheters.files import write_text
+from catheters.run_record import FILE_NAME, read_record, write_record
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
-from catheters.training.checkpoint import package_versions
-from catheters.training.step import choose_device, device_name
-
-MAY_CHANGE = (
-    *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
-    "annotation_table",
-)
-"""Settings that may differ when a run goes on: where it runs, how fast and what is drawn, not what it computes,
-although another kind of device rounds otherwise."""
+from catheters.training.snapshots import has_snapshot
+from catheters.training.unchanged import check_same_settings
 
 
-def enter_run_folder(settings: Settings, data_fingerprint: str) -> None:
+@contextlib.contextmanager
+def only_process(run_folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; the system forgets the lock of a process that is killed.
+
+    Raises:
+        UserError: another process is at it, or nothing can be written there.
+    """
+    lock_file = run_folder.with_name(f"{run_folder.name}.lock")  # beside it, since --fresh moves the folder
+    try:
+        run_folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(lock_file)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(
+            f"{run_folder}: another process is training this run; wait until it has ended, or choose another run_name"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{run_folder.parent}: cannot be written ({error.strerror}); set saved_models_folder to another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Mapping[str, Any]) -> None:
     """Create the run folder, or make sure that what it holds is the same run.
 
     Args:
         settings: the run's settings.
         data_fingerprint: hash of the images, ids, labels and folds that it trains on.
+        environment: see `describe_environment`.
 
     Raises:
         UserError: the folder holds a run of other settings or data, or something else.
     """
     folder = settings.run_folder
     settings_file = folder / "settings.json"  # written last, so that a folder with it is a run's
-    environment_file = folder / "environment.json"
+    environments = [dict(environment)]
     is_run = settings_file.exists()
-    if is_run and any(folder.glob("*/*.pt")):
-        _check_same_settings(settings, settings_file)
-        _check_environment(data_fingerprint, environment_file)
+    if is_run and (any(folder.glob("*/*.pt")) or any(map(has_snapshot, folder.iterdir()))):
+        earlier = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
+        check_same_settings(earlier, settings, f"{folder}: holds a run")
+        environments = _continue_record(folder, data_fingerprint, environment)
         print(f"continuing the run in {folder}")
-    elif not is_run and folder.exists() and any(path != environment_file for path in folder.iterdir()):
+    elif not is_run and folder.exists() and any(path.name != FILE_NAME for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
     else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {
-            "data_fingerprint": data_fingerprint,
-            "command": sys.argv,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": device_name(choose_device(settings.device)),
-            "versions": package_versions(),
-        }
-        write_text(environment_file, json.dumps(environment, indent=2) + "\n")
+    write_record(folder, data_fingerprint, environments)
     write_text(settings_file, settings_to_json(settings))
 
 
-def _check_environment(data_fingerprint: str, environment_file: Path) -> None:
-    """Refuse a run of other data; warn where other versions trained its earlier folds."""
-    try:
-        environment = json.loads(environment_file.read_text(encoding="utf-8"))
-        fingerprint, versions = environment["data_fingerprint"], environment["versions"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{environment_file}: missing or damaged; choose another run_name or --fresh") from None
+def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The run's environments, with this one if it is another; refuses a run of other data, names other versions."""
+    fingerprint, environments = read_record(folder)
     if fingerprint != data_fingerprint:
-        raise UserError(
-            f"{environment_file.parent}: was trained on other images, labels or folds; "
-            "choose another run_name or --fresh"
-        )
-    for package, version in package_versions().items():
-        if versions.get(package) != version:
+        raise UserError(f"{folder}: was trained on other images, labels or folds; choose another run_name or --fresh")
+    latest = environments[-1]
+    for package, version in environment["versions"].items():
+        if latest["versions"].get(package) != version:
             print(
-                f"warning: the run was begun with {package} {versions.get(package)}, goes on with {version}",
+                f"warning: the run was begun with {package} {latest['versions'].get(package)}, goes on with {version}",
                 file=sys.stderr,
             )
+    return environments if latest == environment else [*environments, dict(environment)]
 
 
-def _check_same_settings(settings: Settings, settings_file: Path) -> None:
-    earlier = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
-    # Through JSON, since a list and a tuple in a transform's parameters are the same there.
-    old, new = json.loads(settings_to_json(earlier)), json.loads(settings_to_json(settings))
-    differences = [
-        f"{field.name} was {old[field.name]!r}, is {new[field.name]!r}"
-        for field in dataclasses.fields(Settings)
-        if field.name not in MAY_CHANGE and old[field.name] != new[field.name]
-    ]
-    if differences:
-        raise SettingsError(
-            f"{settings_file.parent}: holds a run of other settings: {'; '.join(differences)}; "
-            "choose another run_name, or --fresh to start over"
+def check_space(settings: Settings, num_bytes: int) -> None:
+    """Refuse to begin where not even one snapshot and its checkpoints would find room.
+
+    Args:
+        settings: the run's settings.
+        num_bytes: of model, averaged weights and optimizer.
+    """
+    folder = next(path for path in (settings.run_folder, *settings.run_folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    needed = 2 * num_bytes
+    if free < needed:
+        raise UserError(
+            f"{folder}: snapshots and checkpoints need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room "
+            "or set saved_models_folder to another disk"
         )
 
 
@@ -97,3 +111,17 @@ def move_aside(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
         number += 1
     return folder.rename(aside)
+
+
+@contextlib.contextmanager
+def silent(is_silent: bool) -> Iterator[None]:
+    """Print nothing in here if `is_silent`: of several processes that do the same, one says so."""
+    if not is_silent:
+        yield
+        return
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield

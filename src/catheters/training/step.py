@@ -1,13 +1,23 @@
 """One training step, and where and in which precision it runs."""
 
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from catheters.errors import UserError
+from catheters.errors import SettingsError, UserError
+from catheters.host import local_rank, num_local_processes, num_processes
 from catheters.models.classifier import Classifier
 from catheters.settings import Settings
+from catheters.training.distributed import ALONE, Processes
+from catheters.training.draws import seed_layers
 from catheters.training.losses import create_loss
 from catheters.training.mixup import Mixup
 from catheters.training.optimizers import create_optimizer
@@ -17,17 +27,38 @@ AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of the setting `device`.
+    """The device of the setting `device`; with several processes each gets a GPU of its own.
 
     Raises:
-        UserError: there is no such GPU.
+        UserError: there is no such GPU, or one for each process.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA GPUs; set device=auto")
+    num_gpus = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not num_gpus):
+        return torch.device("cpu")
+    if num_processes() > 1:
+        if name.startswith("cuda:"):
+            raise SettingsError(f"device={name}: {num_processes()} processes need a GPU each; set device=auto")
+        if num_local_processes() > num_gpus:
+            raise UserError(
+                f"torchrun started {num_local_processes()} processes on this machine, which has {num_gpus} CUDA GPUs; "
+                "start one a GPU, or set device=cpu"
+            )
+        return torch.device("cuda", local_rank())
+    device = torch.device("cuda" if name == "auto" else name)
+    if (device.index or 0) >= num_gpus:
+        raise UserError(f"device={name}: this machine has {num_gpus} CUDA GPUs; set device=auto")
     return device
+
+
+def prepare_device(settings: Settings, device: torch.device) -> None:
+    """Make a GPU this process's own, and let it compute the same bits every time if the settings say so."""
+    if device.type == "cpu":
+        return  # always does, with the same number of threads
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.deterministic = settings.deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' condition for it
+    # Where there is no such algorithm torch warns, and the run goes on.
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
 
 
 def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
@@ -38,9 +69,23 @@ def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
 
 
 class TrainStep:
-    """Forward, backward, optimizer, schedule and averaged weights, for one batch."""
+    """Forward, backward, optimizer, schedule and averaged weights, for one batch.
 
-    def __init__(self, settings: Settings, model: Classifier, num_batches: int, device: torch.device) -> None:
+    Attributes:
+        num_batches_seen: batches of the whole training so far.
+        last_learning_rate: the rate of the step before, which made the weights what they are.
+        grad_norm: total norm of the gradients of the step before, unclipped, a scalar on the device; None after a batch
+            whose gradients wait for others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Classifier,
+        num_batches: int,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
         """Create what a model needs to learn.
 
         One gradient scaler serves all of it: a new one would search for its scale anew.
@@ -50,13 +95,14 @@ class TrainStep:
             model: (B, 1, H, W) uint8 -> (B, K) logits, on `device`.
             num_batches: batches of an epoch, a multiple of `accumulation_steps`.
             device: where the batches go.
-
-        `last_learning_rate` is the rate of the step before, which made the weights what they are.
+            processes: those that learn together, each from its part of every batch; their gradients are averaged.
 
         Raises:
             SettingsError: a loss, optimizer or schedule that does not exist or cannot be made so.
         """
         self.model = model
+        self.processes = processes
+        self._sharing = None if processes.count == 1 else _share_gradients(model, device)
         self.loss_func = create_loss(settings).to(device)
         self.optimizer = create_optimizer(settings, model)
         self.schedule = create_schedule(settings, self.optimizer, num_batches // settings.accumulation_steps)
@@ -66,11 +112,13 @@ class TrainStep:
         self.ema = (
             ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay is not None else None
         )
-        self._mixup = Mixup(settings.mixup_alpha, settings.seed) if settings.mixup_alpha > 0 else None
+        self._mixup = Mixup(settings.mixup_alpha, settings.seed, processes.rank) if settings.mixup_alpha > 0 else None
+        self._seed = settings.seed
         self._clip_grad_norm = settings.clip_grad_norm
         self._accumulation_steps = settings.accumulation_steps
-        self._num_batches_seen = 0
+        self.num_batches_seen = 0
         self.last_learning_rate = self.learning_rate
+        self.grad_norm: Tensor | None = None
 
     @property
     def scored_model(self) -> Classifier:
@@ -82,6 +130,16 @@ class TrainStep:
     def learning_rate(self) -> float:
         """The rate of the next step, of the parameters that learn fastest."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others of their batch."""
+        return self._mixup is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no gradient waits for further batches, so that the state is all there is."""
+        return self.num_batches_seen % self._accumulation_steps == 0
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Learn from one batch; every `accumulation_steps` of them the weights move.
@@ -96,26 +154,80 @@ class TrainStep:
         images = images.to(self.device, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         if self._mixup is not None:
-            images, targets = self._mixup(images, targets, self._num_batches_seen)
-        with autocast(self.device, self.dtype):
-            loss: Tensor = self.loss_func(self.model(images), targets)
-        self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
-        self._num_batches_seen += 1
-        if self._num_batches_seen % self._accumulation_steps == 0:
-            self._move()
+            images, targets = self._mixup(images, targets, self.num_batches_seen)
+        seed_layers(self._seed, self.num_batches_seen, self.processes.rank)
+        self.num_batches_seen += 1
+        # Gradients travel between processes once an optimizer step.
+        forward = self._sharing or self.model
+        with contextlib.nullcontext() if self.is_whole or self._sharing is None else self._sharing.no_sync():
+            with autocast(self.device, self.dtype):
+                loss: Tensor = self.loss_func(forward(images), targets)
+            self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
+        self.grad_norm = self._move() if self.is_whole else None
         return loss.detach()
 
-    def _move(self) -> None:
+    def _move(self) -> Tensor:
+        """One step of the optimizer; returns the total norm of its gradients."""
         self.last_learning_rate = self.learning_rate
-        if self._clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.model.parameters(), self._clip_grad_norm)
+        self.scaler.unscale_(self.optimizer)
+        if self._clip_grad_norm is None:
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            grad_norm = get_total_norm(gradients)
+        else:
+            grad_norm = clip_grad_norm_(self.model.parameters(), self._clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema is not None:
-            self.ema.update(self.model, step=self._num_batches_seen // self._accumulation_steps)
+            self.ema.update(self.model, step=self.num_batches_seen // self._accumulation_steps)
+        return grad_norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it but the model and the optimizer, as data that `torch.load(weights_only=True)` reads.
+
+        No generator is part of it: draws follow from the seed and the number of the batch.
+        """
+        assert self.is_whole, "gradients that wait for others would be lost"
+        return {
+            "num_batches_seen": self.num_batches_seen,
+            "last_learning_rate": self.last_learning_rate,
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, for the same settings; the optimizer's state has to be loaded as well."""
+        self.num_batches_seen = state["num_batches_seen"]
+        self.last_learning_rate = state["last_learning_rate"]
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+
+
+def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:
+    """Let batch norm take its statistics over the parts of all processes.
+
+    Raises:
+        SettingsError: on a CPU, where torch has no such layer.
+    """
+    if device.type == "cpu":
+        raise SettingsError("sync_batch_norm=True: torch has it for GPUs alone; set it to False")
+    converted: Classifier = convert_sync_batchnorm(model)
+    return converted
+
+
+def _share_gradients(model: Classifier, device: torch.device) -> DistributedDataParallel:
+    """The model, whose backward pass averages the gradients over the processes."""
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        # Buffers are shared before they are used: in validation. Batch norm's statistics of a batch are no buffers.
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:

@@ -1,0 +1,55 @@
+"""`environment.json` of a run folder: what it was trained on, and under what; read without torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from catheters.errors import UserError
+from catheters.files import write_text
+
+FILE_NAME = "environment.json"
+
+
+def write_record(folder: Path, data_fingerprint: str, environments: list[dict[str, Any]]) -> None:
+    """Write the record; the file is whole or absent.
+
+    Args:
+        folder: the run's.
+        data_fingerprint: hash of the images, ids, labels and folds that it trains on.
+        environments: see `describe_environment`; one for each time that a run went on under another one.
+    """
+    content = {"data_fingerprint": data_fingerprint, "environments": environments}
+    write_text(folder / FILE_NAME, json.dumps(content, indent=2) + "\n")
+
+
+def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The inverse of `write_record`: the fingerprint, and the environments, at least one.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    file = folder / FILE_NAME
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        fingerprint, environments = str(content["data_fingerprint"]), content["environments"]
+        for environment in environments:
+            describe_environment_in_words(environment)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{file}: missing or damaged; choose another run_name or --fresh") from None
+    if not environments:
+        raise UserError(f"{file}: names no environment; choose another run_name or --fresh")
+    return fingerprint, environments
+
+
+def describe_environment_in_words(environment: Mapping[str, Any]) -> str:
+    """Command, versions, commit and hardware, in three lines."""
+    hardware, count = environment["hardware"], environment["num_processes"]
+    versions = ", ".join(f"{package} {version}" for package, version in environment["versions"].items())
+    computed = f"{environment['device']}, {count} processes" if count > 1 else environment["device"]
+    return (
+        f"command: {environment['command']}\n"
+        f"versions: {versions}, Python {environment['python']}, commit {environment['git_commit'] or 'unknown'}\n"
+        f"hardware: {computed}; {hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB of memory, "
+        f"GPUs: {', '.join(hardware['gpus']) or 'none'}"
+    )

@@ -1,0 +1,334 @@
+"""Snapshots: all that a killed run needs to end as if it had not been killed.
+
+A snapshot is a folder `last/<number>/`: `state.pt`, the whole state; `progress.json`, how far it is, for people and for
+a quick look; and second names of the checkpoints that were the best by then, which later epochs may replace. It is
+written under another name and renamed when it is whole. The two newest are kept.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_pfn_extras.training import ExtensionsManager
+from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension
+
+from catheters.errors import SettingsError, UserError, one_line
+from catheters.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text
+from catheters.interrupts import Interrupted, interrupt_signal
+from catheters.settings import Settings
+from catheters.settings_file import settings_from_json, settings_to_json
+from catheters.training.checkpoint import save_tensors
+from catheters.training.distributed import Processes
+from catheters.training.log import TrainingLog
+from catheters.training.step import TrainStep
+from catheters.training.unchanged import check_same_settings
+from catheters.training.validation import KeepLast, Validation
+
+FORMAT_VERSION = 1
+NUM_KEPT = 2
+NOT_DUE, DUE, STOP = 0, 1, 2
+
+
+class DamagedSnapshotError(UserError):
+    """A snapshot that cannot be read, or is none."""
+
+
+class Snapshots(Extension):
+    """Writes snapshots of one model's training when they are due, and finds the newest whole one."""
+
+    name = "snapshots"
+    trigger = (1, "iteration")
+    priority = PRIORITY_SNAPSHOT  # after everything that takes part in the iteration
+    needs_model_state = True
+
+    def __init__(
+        self,
+        folder: Path,
+        what: str,
+        settings: Settings,
+        environment: Mapping[str, Any],
+        processes: Processes,
+        step: TrainStep,
+        log: TrainingLog,
+        scorer: Validation | KeepLast,
+        num_batches: int,
+    ) -> None:
+        """Keep snapshots in `folder`/last.
+
+        Args:
+            folder: the model's, with its checkpoints.
+            what: the model, for messages.
+            settings: the run's settings.
+            environment: where it trains, with the `data_fingerprint` of what on.
+            processes: those that train it; the first one writes and reads.
+            step: to be asked whether gradients wait for further batches.
+            log: to be read before each snapshot, so that none holds weights after a loss that is not finite.
+            scorer: knows how many epochs are done.
+            num_batches: batches of an epoch.
+        """
+        self._folder = folder
+        self._what = what
+        self._settings = settings
+        self._environment = environment
+        self._processes = processes
+        self._step = step
+        self._log = log
+        self._scorer = scorer
+        self._num_batches = num_batches
+        self._iteration_of_last = 0
+        self._seconds_of_last = time.monotonic()
+
+    def __call__(self, manager: Any) -> None:
+        """Write a snapshot if one is due; and if a signal asks this process to end, or another one, end.
+
+        Raises:
+            Interrupted: the snapshot is written.
+        """
+        if not self._step.is_whole:
+            return
+        asked = self._processes.highest(self._what_is_due(manager.iteration))
+        if asked == STOP:
+            self.stop(manager)
+        elif asked == DUE:
+            self.write(manager)
+
+    def stop_if_asked(self, manager: ExtensionsManager) -> None:
+        """In work between iterations: end, with a snapshot, if a signal asks for it. All processes have to ask."""
+        if self._processes.highest(NOT_DUE if interrupt_signal() is None else STOP) == STOP:
+            self.stop(manager)
+
+    def stop(self, manager: ExtensionsManager) -> None:
+        """Write a snapshot and raise `Interrupted`."""
+        is_written = self.write(manager)
+        self._processes.broadcast(None)  # the others wait for the first one's file
+        state = f"{self._what}, {self._where(manager.iteration)}" if is_written else "the last snapshot"
+        raise Interrupted(f"the same command goes on from {state}")
+
+    def write(self, manager: ExtensionsManager) -> bool:
+        """Write a snapshot of the state as it is. A full disk is only warned of: training goes on.
+
+        Returns:
+            Whether it is written.
+
+        Raises:
+            UserError: a loss since the last look is NaN or infinite.
+        """
+        self._log.read()
+        self._iteration_of_last = manager.iteration
+        is_written = True
+        if self._processes.is_first:
+            try:
+                self._write(manager)
+            except DiskFullError as error:
+                is_written = False
+                print(f"warning: {error}; until then the last snapshot is the one to go on from", file=sys.stderr)
+        self._seconds_of_last = time.monotonic()
+        return is_written
+
+    def restore(self, manager: ExtensionsManager) -> bool:
+        """Bring everything into the state of the newest whole snapshot, if there is one.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            UserError: it is of other settings or data.
+        """
+        found = self._processes.broadcast(self._read_newest() if self._processes.is_first else None)
+        if found is None:
+            return False
+        manager.load_state_dict(found["manager"])
+        self._iteration_of_last = manager.iteration
+        if self._processes.is_first:
+            _warn_of_other_processes(found["environment"], self._processes, self._step)
+            print(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
+        return True
+
+    def finish(self) -> None:
+        """The training has ended: keep the newest snapshot alone, from which a longer one could go on."""
+        if self._processes.is_first:
+            self._prune(1)
+
+    @property
+    def _last_folder(self) -> Path:
+        return self._folder / "last"
+
+    def _what_is_due(self, iteration: int) -> int:
+        if interrupt_signal() is not None:
+            return STOP
+        minutes, iterations = self._settings.snapshot_minutes, self._settings.snapshot_iterations
+        is_due = (minutes is not None and time.monotonic() - self._seconds_of_last >= 60 * minutes) or (
+            iterations is not None and iteration - self._iteration_of_last >= iterations
+        )
+        return DUE if is_due else NOT_DUE
+
+    def _where(self, iteration: int) -> str:
+        epoch = self._scorer.num_epochs
+        num_done = iteration - epoch * self._num_batches
+        if num_done == 0:
+            return f"after epoch {epoch} of {self._settings.num_epochs}"
+        return f"epoch {epoch + 1} of {self._settings.num_epochs}, batch {num_done} of {self._num_batches}"
+
+    def _write(self, manager: ExtensionsManager) -> None:
+        self._last_folder.mkdir(exist_ok=True)
+        number = max((int(name) for name in _numbers(self._last_folder)), default=0) + 1
+        part = self._last_folder / f"{number:06d}.part"
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir()
+        state = {
+            "format_version": FORMAT_VERSION,
+            "settings": settings_to_json(self._settings),
+            "environment": dict(self._environment),
+            "manager": manager.state_dict(),
+        }
+        progress = {
+            "epoch": self._scorer.num_epochs,
+            "best_epoch": self._scorer.best_epoch,
+            "iteration": manager.iteration,
+            "iterations_per_epoch": self._num_batches,
+        }
+        try:
+            with clear_end_when_full(part):
+                save_tensors(part / "state.pt", state)
+                with (part / "state.pt").open("rb") as written:
+                    os.fsync(written.fileno())
+                for checkpoint in self._folder.glob("*.pt"):
+                    link_or_copy(checkpoint, part / checkpoint.name)
+                write_text(part / "progress.json", json.dumps(progress) + "\n")
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        part.rename(part.with_suffix(""))
+        sync_folder(self._last_folder)  # before older ones go
+        self._prune(NUM_KEPT)
+
+    def _prune(self, num_kept: int) -> None:
+        """Delete all but the newest snapshots, and what is left of others."""
+        if not self._last_folder.is_dir():
+            return
+        kept = set(_numbers(self._last_folder)[-num_kept:])
+        for path in self._last_folder.iterdir():
+            if path.name not in kept and path.is_dir():
+                if path.suffix == "":  # so that a kill leaves no half of one under a whole one's name
+                    path = path.rename(path.with_suffix(".part"))
+                shutil.rmtree(path)
+
+    def _read_newest(self) -> dict[str, Any] | None:
+        if not self._last_folder.is_dir():
+            return None
+        is_any_damaged = False
+        for name in reversed(_numbers(self._last_folder)):
+            snapshot = self._last_folder / name
+            try:
+                state = _read_state(snapshot / "state.pt")
+            except DamagedSnapshotError as error:
+                print(f"warning: {error}; the snapshot before it is looked for", file=sys.stderr)
+                snapshot.rename(snapshot.with_suffix(".damaged"))
+                is_any_damaged = True
+                continue
+            self._check(state, snapshot)
+            self._put_back_checkpoints(snapshot)
+            return state
+        if is_any_damaged:
+            print(f"warning: {self._what} has no whole snapshot and starts from its first epoch", file=sys.stderr)
+        return None
+
+    def _check(self, state: Mapping[str, Any], snapshot: Path) -> None:
+        earlier = settings_from_json(state["settings"], str(snapshot))
+        check_same_settings(earlier, self._settings, f"{snapshot}: a snapshot")
+        if state["environment"]["data_fingerprint"] != self._environment["data_fingerprint"]:
+            raise SettingsError(f"{snapshot}: a snapshot of a run on other images, labels or folds; delete it")
+
+    def _put_back_checkpoints(self, snapshot: Path) -> None:
+        """Epochs after the snapshot, which are lost, may have had better ones."""
+        for kept in snapshot.glob("*.pt"):
+            checkpoint = self._folder / kept.name
+            if kept.name == "state.pt" or (checkpoint.exists() and checkpoint.samefile(kept)):
+                continue
+            part = checkpoint.with_name(f"{checkpoint.name}.part")
+            part.unlink(missing_ok=True)
+            link_or_copy(kept, part)
+            part.replace(checkpoint)
+
+
+def read_progress(folder: Path) -> dict[str, int] | None:
+    """How far the newest snapshot of a model's folder is; None where there is none that says so."""
+    for name in reversed(_numbers(folder / "last")) if (folder / "last").is_dir() else []:
+        with contextlib.suppress(OSError, ValueError):
+            progress: dict[str, int] = json.loads((folder / "last" / name / "progress.json").read_text())
+            return progress
+    return None
+
+
+def has_snapshot(folder: Path) -> bool:
+    """Whether a model's folder holds a snapshot, whole or not."""
+    return (folder / "last").is_dir() and bool(_numbers(folder / "last"))
+
+
+def _numbers(last_folder: Path) -> Sequence[str]:
+    """Names of the snapshots, oldest first; their order is counted, not taken from a clock."""
+    return sorted(path.name for path in last_folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    """Read a state, and nothing but tensors and plain data; every byte is compared with its checksum."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()  # torch.load compares none
+        if damaged is not None:
+            raise DamagedSnapshotError(f"{file}: damaged ({damaged} is not what was written)")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise DamagedSnapshotError(f"{file}: damaged ({one_line(error, 120)})") from None
+    except pickle.UnpicklingError:
+        raise DamagedSnapshotError(f"{file}: refused, it holds more than tensors and plain data") from None
+    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+        raise DamagedSnapshotError(f"{file}: no snapshot that this version of the program wrote")
+    return state
+
+
+def _warn_of_other_processes(environment: Mapping[str, Any], processes: Processes, step: TrainStep) -> None:
+    """Say what another number of processes changes, if anything."""
+    before = environment["num_processes"]
+    if before == processes.count:
+        return
+    reasons = list(_what_parts_change(step))
+    if reasons:
+        print(
+            f"warning: the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
+            f"an undisturbed run's, since {', '.join(reasons)} depend on each process's part of a batch",
+            file=sys.stderr,
+        )
+    else:
+        print(
+            f"the snapshot is of {before} processes, these are {processes.count}: the batches stay the same, the "
+            "result differs by rounding alone"
+        )
+
+
+def _what_parts_change(step: TrainStep) -> Iterator[str]:
+    """What in a model's training depends on how a batch is divided among processes."""
+    modules = list(step.model.modules())
+    if any(
+        isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not isinstance(module, torch.nn.SyncBatchNorm)
+        for module in modules
+    ):
+        yield "batch norm's statistics"
+    if any(getattr(module, "drop_prob", 0.0) or _drops(module) for module in modules):
+        yield "the draws of dropout"
+    if step.mixes:
+        yield "mixup's partners"
+
+
+def _drops(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0
