@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights gets its answ
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,11 @@ def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def settings(sample_folder: Path, tmp_path: Path) -> Settings:
-    """Settings that train a few seconds on `sample_folder` and write into `tmp_path`."""
+def tiny_settings(sample_folder: Path, folder: Path) -> Settings:
+    """Settings that train a few seconds on `sample_folder` and write into `folder`."""
     return Settings(
         dataset_folder=str(sample_folder),
-        cache_folder=str(tmp_path / "cache"),
+        cache_folder=str(folder / "cache"),
         cache_name="tiny",
         image_size=32,
         num_folds=2,
@@ -54,9 +53,15 @@ def settings(sample_folder: Path, tmp_path: Path) -> Settings:
         warmup_multiplier=2.0,
         cosine_epochs=1,
         device="cpu",
-        saved_models_folder=str(tmp_path / "saved_models"),
+        saved_models_folder=str(folder / "saved_models"),
         run_name="run",
     )
+
+
+@pytest.fixture
+def settings(sample_folder: Path, tmp_path: Path) -> Settings:
+    """The same in the test's own folder."""
+    return tiny_settings(sample_folder, tmp_path)
 
 
 @pytest.fixture
@@ -98,6 +103,31 @@ def assert_user_error(result: subprocess.CompletedProcess[str], *parts: str) -> 
     assert lines[0].startswith("error: ")
     for part in parts:
         assert part in lines[0]
+
+
+@pytest.fixture
+def mount_disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
+    """Mounts disks of a name and mount options such as size=1m; they are gone after the test."""
+    folders = []
+
+    def mount(name: str, options: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("disks cannot be mounted here")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(mount_disk: Callable[[str, str], Path]) -> Path:
+    """A disk of 1 MB."""
+    return mount_disk("small_disk", "size=1m")
 
 
 @pytest.fixture

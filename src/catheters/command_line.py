@@ -11,7 +11,7 @@ from pathlib import Path
 
 from catheters.errors import UserError
 from catheters.host import process_rank
-from catheters.interrupts import interrupt_signal, note_interrupts
+from catheters.interrupts import Interrupted, interrupt_signal, note_interrupts
 from catheters.settings import Settings
 from catheters.settings_file import describe_settings, doubtful_settings, load_settings
 
@@ -79,6 +79,8 @@ def run_command(command: Callable[[list[str]], int]) -> None:
         status = USER_ERROR_STATUS
     except KeyboardInterrupt as interrupt:
         number = interrupt_signal() or signal.SIGINT
+        if isinstance(interrupt, Interrupted):
+            number = interrupt.signal_number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         if process_rank() == 0:
             print(f"\nstopped by {name}{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)

@@ -25,7 +25,16 @@ _is_deferred = False
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work that was asked to end has saved what it had; its text says how to go on."""
+    """Work that was asked to end has saved what it had.
+
+    Attributes:
+        signal_number: the signal that asked this process, or another one that works with it.
+    """
+
+    def __init__(self, how_to_go_on: str, signal_number: int) -> None:
+        """Say in `how_to_go_on` what there is to go on from."""
+        super().__init__(how_to_go_on)
+        self.signal_number = signal_number
 
 
 def note_interrupts() -> None:

@@ -36,9 +36,9 @@ def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
         for environment in environments:
             describe_environment_in_words(environment)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: missing or damaged; choose another run_name or --fresh") from None
+        raise UserError(f"{file}: missing or damaged") from None
     if not environments:
-        raise UserError(f"{file}: names no environment; choose another run_name or --fresh")
+        raise UserError(f"{file}: damaged, names no environment")
     return fingerprint, environments
 
 

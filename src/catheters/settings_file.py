@@ -73,9 +73,16 @@ def describe_settings() -> str:
     return "\n".join(lines)
 
 
+def changed_settings(settings: Settings) -> dict[str, Any]:
+    """Those settings that are not the defaults, by name."""
+    default = Settings()
+    names = (field.name for field in dataclasses.fields(Settings))
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(default, name)}
+
+
 def doubtful_settings(settings: Settings) -> list[str]:
     """Warnings about settings that were changed and have no effect beside the others, or end a schedule early."""
-    default = Settings()
+    changed = changed_settings(settings)
     schedule = f"schedule='{settings.schedule}'"
     is_cosine = settings.schedule == "cosine"
     reasons = {
@@ -106,7 +113,7 @@ def doubtful_settings(settings: Settings) -> list[str]:
     warnings = [
         f"{name}={getattr(settings, name)!r} has no effect: {reason}"
         for name, (reason, is_ignored) in reasons.items()
-        if is_ignored and getattr(settings, name) != getattr(default, name)
+        if is_ignored and name in changed
     ]
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:

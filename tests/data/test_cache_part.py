@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -144,20 +143,6 @@ def test_disk_without_room(file: Path, table: LabelTable) -> None:
     huge = Preprocessing(image_shape=(10**9, 10**9))
     with pytest.raises(UserError, match=r"the cache needs 5000000000\.0 GB more, .* GB are free; set cache_folder"):
         build_cache(table, file, huge)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    folder = tmp_path / "small_disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a small disk cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_runs_full_meanwhile(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from catheters.evaluation.metrics import (
 )
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.summary import Targets, match_targets, write_metrics
-from catheters.settings_file import settings_from_json
+from catheters.run_record import describe_environment_in_words, read_record
+from catheters.settings_file import changed_settings, settings_from_json
 
 DESCRIPTION = """\
 Score predictions against labels: ROC AUC and average precision of every label, and their means.
@@ -63,7 +65,10 @@ def main(arguments: list[str]) -> int:
         _evaluate(_read_files(options.predictions, options.id_column, options.labels), options.out)
         return 0
     runs = {str(run): _read_run(run, options) for run in options.runs}  # all of them, before anything is written
-    metrics = {name: _evaluate(predicted, options.out) for name, predicted in runs.items()}
+    metrics = {}
+    for name, predicted in runs.items():
+        metrics[name] = _evaluate(predicted, options.out)
+        _describe_run(Path(name))
     if len(runs) > 1:
         print(f"\n{comparison_table(metrics)}")
         images = [
@@ -93,6 +98,27 @@ def _read_run(run: Path, options: argparse.Namespace) -> Predicted:
     source = str(Path(settings.dataset_folder) / settings.label_table)
     targets = Targets(source=source, uids=table.uids, labels=table.labels)
     return _match(file, uid_column, predictions, table.label_columns, targets)
+
+
+def _describe_run(run: Path) -> None:
+    """Print what the run was trained with: settings, data, versions, commit, command, hardware."""
+    try:
+        fingerprint, environments = read_record(run)
+    except UserError as error:
+        print(f"warning: {error}: what it was trained with is not known", file=sys.stderr)
+        return
+    settings = settings_from_json((run / "settings.json").read_text(encoding="utf-8"), str(run / "settings.json"))
+    print(f"\n{run}, as its folder records it\n{_indent(f'data fingerprint: {fingerprint}')}")
+    for number, environment in enumerate(environments):
+        if number:
+            print("  and went on with")
+        print(_indent(describe_environment_in_words(environment)))
+    changed = ", ".join(f"{name}={value!r}" for name, value in changed_settings(settings).items())
+    print(_indent(textwrap.fill(f"settings: {changed}", 116, subsequent_indent="  ", break_long_words=False)))
+
+
+def _indent(text: str) -> str:
+    return textwrap.indent(text, "  ")
 
 
 def _read_files(file: Path, id_column: str | None, labels_file: Path) -> Predicted:

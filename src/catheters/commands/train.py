@@ -1,8 +1,10 @@
 """`train.py` and `multi_train.py`: training of every fold, by one engine with settings of their own."""
 
+import signal
+
 from catheters.command_line import read_settings, settings_parser
 from catheters.host import process_rank
-from catheters.interrupts import Interrupted
+from catheters.interrupts import Interrupted, interrupt_signal
 
 DESCRIPTION = """\
 Train one model a fold on the image cache. The same command again goes on where it stopped, after Ctrl-C, SIGTERM,
@@ -29,5 +31,5 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        raise Interrupted("the same command goes on where it stopped") from None
+        raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
     return 0

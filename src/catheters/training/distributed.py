@@ -143,11 +143,11 @@ def joined_team() -> Iterator[Team]:
         raise
     except BaseException as error:
         if isinstance(error, RuntimeError) and _is_of_communication(error):
-            raise UserError(watch.wait_for_reason()) from None
+            raise UserError(f"ended, since {_reason_of_silence(watch)}") from None
         watch.report(f"{one_line(error)}" if isinstance(error, UserError) else type(error).__name__)
         raise
     finally:
-        watch.end()
+        watch.leave()
 
 
 @contextlib.contextmanager
@@ -168,6 +168,14 @@ def process_group(team: Team, device: torch.device) -> Iterator[Processes]:
         yield Processes(team.rank, team.count)
     finally:
         dist.destroy_process_group()
+
+
+def _reason_of_silence(watch: Watch) -> str:
+    """Why another process cannot be reached."""
+    try:
+        return watch.wait_for_reason()
+    except KeyboardInterrupt:  # torchrun has noticed first, and ends them all
+        return "another process died; torchrun's report names it"
 
 
 def _is_of_communication(error: RuntimeError) -> bool:

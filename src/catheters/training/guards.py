@@ -111,7 +111,7 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
         # From a loading process torch brings an exception with its whole traceback for a text.
         if not str(error).startswith("Caught "):
             raise
-        raise UserError(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
+        raise UserError(re.findall(r"^[\w.]+: (.*)$", str(error), re.MULTILINE)[-1]) from None
     except RuntimeError as error:
         if "DefaultCPUAllocator" in str(error):
             raise UserError(f"{what}: out of memory; {_memory_remedies(settings)}") from None

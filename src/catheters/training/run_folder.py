@@ -75,7 +75,10 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
 
 def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The run's environments, with this one if it is another; refuses a run of other data, names other versions."""
-    fingerprint, environments = read_record(folder)
+    try:
+        fingerprint, environments = read_record(folder)
+    except UserError as error:
+        raise UserError(f"{error}; choose another run_name or --fresh") from None
     if fingerprint != data_fingerprint:
         raise UserError(f"{folder}: was trained on other images, labels or folds; choose another run_name or --fresh")
     latest = environments[-1]

@@ -35,7 +35,8 @@ from catheters.training.validation import KeepLast, Validation
 
 FORMAT_VERSION = 1
 NUM_KEPT = 2
-NOT_DUE, DUE, STOP = 0, 1, 2
+NOT_DUE, DUE, STOP = 0, 1, 100
+"""What a process asks of all; STOP has the number of the signal added."""
 
 
 class DamagedSnapshotError(UserError):
@@ -96,22 +97,23 @@ class Snapshots(Extension):
         if not self._step.is_whole:
             return
         asked = self._processes.highest(self._what_is_due(manager.iteration))
-        if asked == STOP:
-            self.stop(manager)
+        if asked >= STOP:
+            self._stop(manager, asked - STOP)
         elif asked == DUE:
             self.write(manager)
 
     def stop_if_asked(self, manager: ExtensionsManager) -> None:
         """In work between iterations: end, with a snapshot, if a signal asks for it. All processes have to ask."""
-        if self._processes.highest(NOT_DUE if interrupt_signal() is None else STOP) == STOP:
-            self.stop(manager)
+        signal_number = interrupt_signal()
+        asked = self._processes.highest(NOT_DUE if signal_number is None else STOP + signal_number)
+        if asked >= STOP:
+            self._stop(manager, asked - STOP)
 
-    def stop(self, manager: ExtensionsManager) -> None:
-        """Write a snapshot and raise `Interrupted`."""
+    def _stop(self, manager: ExtensionsManager, signal_number: int) -> None:
         is_written = self.write(manager)
         self._processes.broadcast(None)  # the others wait for the first one's file
         state = f"{self._what}, {self._where(manager.iteration)}" if is_written else "the last snapshot"
-        raise Interrupted(f"the same command goes on from {state}")
+        raise Interrupted(f"the same command goes on from {state}", signal_number)
 
     def write(self, manager: ExtensionsManager) -> bool:
         """Write a snapshot of the state as it is. A full disk is only warned of: training goes on.
@@ -163,8 +165,9 @@ class Snapshots(Extension):
         return self._folder / "last"
 
     def _what_is_due(self, iteration: int) -> int:
-        if interrupt_signal() is not None:
-            return STOP
+        signal_number = interrupt_signal()
+        if signal_number is not None:
+            return STOP + signal_number
         minutes, iterations = self._settings.snapshot_minutes, self._settings.snapshot_iterations
         is_due = (minutes is not None and time.monotonic() - self._seconds_of_last >= 60 * minutes) or (
             iterations is not None and iteration - self._iteration_of_last >= iterations

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ from catheters.training.losses import create_loss
 from catheters.training.mixup import Mixup
 from catheters.training.optimizers import create_optimizer
 from catheters.training.schedules import create_schedule
+
+# Of weights with a dimension of length 1, whose stride means nothing.
+warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -225,7 +229,7 @@ def _share_gradients(model: Classifier, device: torch.device) -> DistributedData
         model,
         device_ids=[device] if device.type == "cuda" else None,
         # Buffers are shared before they are used: in validation. Batch norm's statistics of a batch are no buffers.
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
 

@@ -9,7 +9,8 @@ from catheters.settings_file import settings_to_json
 
 MAY_CHANGE = (
     *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
-    *("annotation_table", "snapshot_minutes", "snapshot_iterations", "folds_parallel"),
+    *("annotation_table", "saved_models_folder", "run_name"),
+    *("snapshot_minutes", "snapshot_iterations", "folds_parallel"),
 )
 """Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,
 although another kind of device rounds otherwise."""

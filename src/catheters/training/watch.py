@@ -19,11 +19,14 @@ from catheters.errors import one_line
 SECONDS_BETWEEN_SIGNS = 1.0
 MAX_SILENCE_SECONDS = 30.0
 """A process that gives no sign of life for so long is taken for dead. A busy one still gives them, from a thread."""
+MAX_LEAVE_SECONDS = 5.0
+"""How long the first process waits for the others to leave."""
 FAILED_STATUS = 1
 """Exit status of a process that is ended because another one has failed."""
 FAILURE = "failure"
 INTERRUPTED = "interrupted"
 ENDED = "ended"
+LEFT = "left"
 
 
 class Watch:
@@ -37,6 +40,7 @@ class Watch:
         self._name = f"process {rank} ({socket.gethostname()}, pid {os.getpid()})"
         self._is_ended = threading.Event()
         self._reason: str | None = None
+        self._store.set(self._sign_of(rank), "0")  # before anything can go wrong
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -59,14 +63,26 @@ class Watch:
         deadline = time.monotonic() + MAX_SILENCE_SECONDS + 10 * SECONDS_BETWEEN_SIGNS
         while self._reason is None and time.monotonic() < deadline:
             time.sleep(SECONDS_BETWEEN_SIGNS / 2)
-        return f"ended, since {self._reason or 'another process could not be reached'}"
+        return self._reason or "another process could not be reached"
 
-    def end(self) -> None:
-        """Stop watching; from now on nobody expects signs of life."""
+    def leave(self) -> None:
+        """Stop watching; from now on nobody expects signs of life.
+
+        The first process may be the one that has the store: it waits for the others, but not for dead ones.
+        """
         self._is_ended.set()
         self._thread.join()
+        if self._rank > 0:
+            self._say_that_it_leaves()
+            return
+        deadline = time.monotonic() + MAX_LEAVE_SECONDS
+        while self._store.add(LEFT, 0) < len(self._others) and time.monotonic() < deadline:
+            time.sleep(SECONDS_BETWEEN_SIGNS / 10)
+
+    def _say_that_it_leaves(self) -> None:
         try:
             self._store.set(self._sign_of(self._rank), ENDED)
+            self._store.add(LEFT, 1)
         except RuntimeError:  # the store's process has ended as well
             return
 
@@ -87,7 +103,7 @@ class Watch:
             except RuntimeError as error:
                 if time.monotonic() - reached < MAX_SILENCE_SECONDS:
                     continue
-                reason = f"the processes' store cannot be reached any more ({one_line(error)})"
+                reason = f"process 0, through which all find each other, cannot be reached any more ({one_line(error)})"
             if reason is not None:
                 self._end_process(reason)
 
@@ -116,6 +132,8 @@ class Watch:
         # A main thread that has noticed by itself says so in its own words meanwhile.
         if self._is_ended.wait(SECONDS_BETWEEN_SIGNS):
             return
+        if self._rank > 0:
+            self._say_that_it_leaves()
         print(f"error in process {self._rank}: ended, since {reason}", file=sys.__stderr__, flush=True)
         os._exit(FAILED_STATUS)
 

@@ -1,0 +1,133 @@
+"""Training in a process of its own, to be signalled, starved or killed: forked, so that it need not import anything."""
+
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catheters.command_line import run_command
+from catheters.settings import Settings
+from catheters.training.run import train_run
+
+MAX_SECONDS = 60.0
+
+
+class Training:
+    """A forked process that trains by `settings`, with its output in a file."""
+
+    def __init__(self, settings: Settings, output: Path, environment: dict[str, str] | None = None) -> None:
+        """Start it; `environment` is added to the process's own."""
+        self.output = output
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._train(settings, environment or {})
+
+    def _train(self, settings: Settings, environment: dict[str, str]) -> None:
+        status: Any = 1
+        try:
+            os.environ.update(environment)
+            descriptor = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(number, "wb", 0)) for number in (1, 2))
+            sys.__stderr__ = sys.stderr
+            sys.stderr.reconfigure(line_buffering=True)
+            run_command(lambda arguments: train_run(settings, fresh=False) or 0)
+        except SystemExit as end:
+            status = end.code
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    @property
+    def text(self) -> str:
+        """What it has printed."""
+        return self.output.read_text() if self.output.exists() else ""
+
+    def wait(self) -> int:
+        """Its exit status, negative for the signal that killed it."""
+        deadline = time.monotonic() + MAX_SECONDS
+        while True:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                self.signal(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"it never ended:\n{self.text}")
+            time.sleep(0.001)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, while it runs."""
+        self.signal(signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL, self.text
+
+
+def wait_until(is_so: Callable[[], bool], training: Training | None = None) -> None:
+    """Look again and again; a training that ends first fails the test, with what it printed."""
+    deadline = time.monotonic() + MAX_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came" if training is None else training.text
+        if training is not None:
+            ended, _ = os.waitpid(training.pid, os.WNOHANG)
+            assert not ended, f"it ended before:\n{training.text}"
+        time.sleep(0.001)
+
+
+def num_snapshots(folder: Path) -> int:
+    """The number of the newest snapshot in a model's folder."""
+    names = [path.name for path in (folder / "last").glob("*") if path.name.isdecimal()]
+    return max(map(int, names), default=0)
+
+
+def outcome(run_folder: Path) -> dict[str, Any]:
+    """What a run ended with, but for what a clock measured."""
+    content: dict[str, Any] = {}
+    for file in sorted(run_folder.rglob("*")):
+        name = str(file.relative_to(run_folder))
+        if "last/" in name:
+            continue
+        if file.suffix == ".pt":
+            checkpoint = torch.load(file, weights_only=True)
+            content[name] = {key: value.numpy().tobytes() for key, value in checkpoint["model"].items()}
+            content[f"{name} score"] = (checkpoint["epoch"], checkpoint.get("macro_auc"))
+        elif file.name == "log.jsonl":
+            content[name] = [{**json.loads(line), "speed": None} for line in file.read_text().splitlines()]
+        elif file.suffix == ".csv":
+            content[name] = file.read_bytes()
+    return content
+
+
+def processes_of(count: int) -> list[dict[str, str]]:
+    """The environments that torchrun would give to so many processes of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        for rank in range(count)
+    ]

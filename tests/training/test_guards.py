@@ -1,0 +1,240 @@
+"""What goes wrong in long runs ends with words that say what to change, and the run goes on from there."""
+
+import dataclasses
+import math
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from catheters.errors import UserError
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.training.guards import MAX_SKIPPED_STEPS, clear_ends
+from catheters.training.loop import train_epoch
+from catheters.training.run import train_run
+from catheters.training.run_folder import only_process
+from catheters.training.step import TrainStep
+from tests.processes import Training, num_snapshots, outcome, wait_until
+from tests.training.conftest import create_manager
+
+CPU = torch.device("cpu")
+
+
+def spoil_gradient(step: TrainStep, from_call: int) -> None:
+    """Let the head's gradient be infinite from a certain backward pass on."""
+    calls = 0
+
+    def change(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return gradient * math.inf if calls >= from_call else gradient
+
+    step.model.head.linear.weight.register_hook(change)
+
+
+def batches(number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8), torch.zeros((2, 11))) for _ in range(number)]
+
+
+@pytest.mark.parametrize("clip_grad_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_is_placed(
+    settings: Settings, tmp_path: Path, clip_grad_norm: float | None
+) -> None:
+    """In the step that ruins the weights: the loss shows it one step later."""
+    step = TrainStep(
+        dataclasses.replace(settings, clip_grad_norm=clip_grad_norm), create_classifier(settings, 0.5, 0.25), 60, CPU
+    )
+    spoil_gradient(step, 4)
+    manager, log = create_manager(step, tmp_path, num_batches=60)
+    with pytest.raises(
+        UserError, match=r"fold 0 epoch 1/1, iteration 4: the norm of the gradients is (inf|nan) \(lear"
+    ):
+        train_epoch(batches(60), step, manager, log, "")
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path) -> None:
+    """That is how it finds its scale; a model whose gradients are never finite would never learn anything."""
+    for from_call, is_hopeless in ((10**6, False), (1, True)):
+        step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+        step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+        spoil_gradient(step, from_call)
+        manager, log = create_manager(step, tmp_path / str(from_call), num_batches=50, may_skip=True)
+        if is_hopeless:
+            with pytest.raises(UserError, match=rf"gradients of {MAX_SKIPPED_STEPS} steps in a row were NaN or infin"):
+                train_epoch(batches(50), step, manager, log, "")
+        else:
+            train_epoch(batches(50), step, manager, log, "")
+            line = (tmp_path / str(from_call) / "log.jsonl").read_text()
+            skipped = int(re.search(r'"skipped_steps": (\d+)', line)[1])  # type: ignore[index]
+            assert 0 < skipped < MAX_SKIPPED_STEPS
+            assert step.scaler.get_scale() == 2.0 ** (127 - skipped)
+
+
+def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
+    with (
+        pytest.raises(
+            UserError, match=r"fold 3: out of memory; lower batch_size=8 \(batch_size=4 accumulation_steps=2"
+        ),
+        clear_ends(settings, "fold 3"),
+    ):
+        torch.empty(1 << 60, dtype=torch.uint8)
+    tight = dataclasses.replace(settings, batch_size=12, accumulation_steps=2, use_amp=False)
+    text = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.79 GiB of which"
+    with pytest.raises(UserError) as error, clear_ends(tight, "fold 0"):
+        raise torch.OutOfMemoryError(text)
+    assert str(error.value) == (
+        "fold 0: the GPU is out of memory (2.50 GiB more were asked for); lower batch_size=12 (batch_size=6 "
+        "accumulation_steps=4 learns from as many images a step), set use_amp=True, set grad_checkpointing=True, lower "
+        "image_size=32 or valid_batch_size, or choose a smaller backbone_model"
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
+def test_a_gpu_out_of_memory(settings: Settings) -> None:
+    message = r"the GPU is out of memory \(.* more were asked for\); lower batch_size"
+    with pytest.raises(UserError, match=message), clear_ends(settings, "fold 0"):
+        torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+
+
+def test_other_errors_stay_what_they_are(settings: Settings) -> None:
+    with pytest.raises(RuntimeError, match="a bug"), clear_ends(settings, "fold 0"):
+        raise RuntimeError("a bug")
+
+
+@pytest.fixture
+def long_run(cached: Settings) -> Settings:
+    return dataclasses.replace(cached, folds=(1,), batch_size=4, epochs=20, cosine_epochs=40, early_stop=0)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_loading_process_that_dies(long_run: Settings, tmp_path: Path) -> None:
+    """As the kernel kills one when memory runs out; the same command then ends as if nothing had been."""
+    whole = dataclasses.replace(long_run, run_name="whole")
+    train_run(whole, fresh=False)
+    settings = dataclasses.replace(long_run, num_workers=2)
+    training = Training(settings, tmp_path / "out")
+    fold = settings.run_folder / "fold1"
+    wait_until(lambda: num_snapshots(fold) >= 3 and len(children_of(training.pid)) == 2, training)
+    os.kill(children_of(training.pid)[0], signal.SIGKILL)
+    assert training.wait() == 2
+    last = training.text.splitlines()[-1]
+    assert re.match(r"error: fold 1: a process that loads batches died \((is killed by signal|exited unexpec)", last)
+    assert "lower num_workers (now 2; 0 needs no shared memory). The same command goes on from the last" in last
+    train_run(settings, fresh=False)
+    assert outcome(settings.run_folder) == outcome(whole.run_folder)
+
+
+def test_a_cache_that_is_replaced_meanwhile(long_run: Settings, tmp_path: Path) -> None:
+    """A mistake that a loading process finds is one line, as it is everywhere."""
+    settings = dataclasses.replace(long_run, num_workers=1)
+    training = Training(settings, tmp_path / "out")
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, training)
+    other = settings.cache_file.with_name("other")
+    other.write_bytes(settings.cache_file.read_bytes())
+    other.replace(settings.cache_file)
+    assert training.wait() == 2
+    assert training.text.splitlines()[-1] == (
+        f"error: {settings.cache_file}: was made anew meanwhile, and its rows may be others; "
+        "run preproc_npy.py with the same settings"
+    )
+
+
+def test_a_run_in_use(long_run: Settings, tmp_path: Path) -> None:
+    training = Training(long_run, tmp_path / "out")
+    wait_until(lambda: num_snapshots(long_run.run_folder / "fold1") >= 1, training)
+    for fresh in (False, True):
+        with pytest.raises(UserError, match=r"run: another process is training this run; wait until it has ended, or"):
+            train_run(long_run, fresh=fresh)
+    training.kill()
+    with only_process(long_run.run_folder):  # a killed process holds nothing
+        pass
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room that a disk has left."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+    return ballast
+
+
+def test_a_full_disk_costs_nothing(long_run: Settings, tmp_path: Path, mount_disk: Callable[[str, str], Path]) -> None:
+    """Snapshots are left out, a checkpoint or a line of the log that finds no room ends the run; then it goes on."""
+    whole = dataclasses.replace(long_run, run_name="whole")
+    train_run(whole, fresh=False)
+    disk = mount_disk("disk", "size=40m")
+    settings = dataclasses.replace(long_run, saved_models_folder=str(disk), snapshot_iterations=1)
+    training = Training(settings, tmp_path / "out")
+    fold = settings.run_folder / "fold1"
+    wait_until(lambda: num_snapshots(fold) >= 6, training)
+    ballast = fill(disk)
+    assert training.wait() == 2
+    lines = training.text.splitlines()
+    assert re.match(
+        rf"error: {fold}/\S+: the disk is full; make room and run the same command again, it goes on where", lines[-1]
+    )
+    assert not list(fold.glob("*.part"))
+    assert not list(fold.glob("last/*.part"))
+    ballast.unlink()
+    train_run(settings, fresh=False)
+    assert outcome(settings.run_folder) == outcome(whole.run_folder)
+
+
+def test_a_snapshot_that_finds_no_room_is_left_out(
+    long_run: Settings, mount_disk: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training goes on: there is room for one snapshot and the checkpoints, and not for two."""
+    whole = dataclasses.replace(long_run, run_name="whole", epochs=2)
+    train_run(whole, fresh=False)
+    size = next(whole.run_folder.glob("fold1/last/*/state.pt")).stat().st_size
+    disk = mount_disk("disk", f"size={2 * size // 1024 + 200}k")
+    settings = dataclasses.replace(whole, run_name="run", saved_models_folder=str(disk))
+    capsys.readouterr()
+    train_run(settings, fresh=False)
+    assert "warning: " in (err := capsys.readouterr().err)
+    assert "the disk is full; make room and run the same command again, it goes on where it stopped; until then" in err
+    assert num_snapshots(settings.run_folder / "fold1") == 1
+    assert outcome(settings.run_folder) == outcome(whole.run_folder)
+
+
+def test_no_room_from_the_start(long_run: Settings, mount_disk: Callable[[str, str], Path]) -> None:
+    disk = mount_disk("disk", "size=64k")
+    with pytest.raises(
+        UserError, match=r"disk: snapshots and checkpoints need 0\.\d\d GB, 0\.00 GB are free; make room"
+    ):
+        train_run(dataclasses.replace(long_run, saved_models_folder=str(disk)), fresh=False)
+
+
+def test_a_folder_that_cannot_be_written(long_run: Settings, mount_disk: Callable[[str, str], Path]) -> None:
+    disk = mount_disk("disk", "size=64k,ro")
+    with pytest.raises(UserError, match=r"disk: cannot be written \(Read-only file system\); set saved_models_folder"):
+        train_run(dataclasses.replace(long_run, saved_models_folder=str(disk)), fresh=False)
+
+
+def test_a_file_larger_than_allowed(long_run: Settings, tmp_path: Path) -> None:
+    """A limit of the process: the message does not speak of a full disk."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        training = Training(dataclasses.replace(long_run, epochs=1), tmp_path / "out")
+        os._exit(training.wait())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    assert "best.pt: the file would be larger than files may be here; make room" in (tmp_path / "out").read_text()
