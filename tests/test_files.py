@@ -1,10 +1,13 @@
 """Files are whole or absent."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from catheters.files import write_text, write_whole
+from catheters.files import DiskFullError, link_or_copy, write_text, write_whole
+from catheters.training.checkpoint import save_tensors
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
@@ -21,3 +24,30 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     write_text(file, "new")
     assert file.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_full_disk_is_named(small_disk: Path) -> None:
+    """Whoever writes, Python or torch: the old content stays, and nothing beside it."""
+    file = small_disk / "x.pt"
+    write_text(file, "old")
+    content = {"weights": torch.zeros(500_000)}
+    writers: tuple[Callable[[Path], object], ...] = (
+        lambda part: save_tensors(part, content),
+        lambda part: part.write_bytes(bytes(2_000_000)),
+    )
+    for write in writers:
+        with pytest.raises(DiskFullError, match=r"x\.pt: the disk is full; make room and run the same command again"):
+            write_whole(file, write)
+        assert file.read_text() == "old"
+        assert [path.name for path in small_disk.iterdir()] == ["x.pt"]
+
+
+def test_a_second_name_outlives_the_first(tmp_path: Path, mount_disk: Callable[[str, str], Path]) -> None:
+    """On the same disk without a second copy, on another with one."""
+    write_text(tmp_path / "a", "old")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+    other = mount_disk("other", "size=1m") / "c"
+    link_or_copy(tmp_path / "a", other)
+    write_text(tmp_path / "a", "new")
+    assert (tmp_path / "b").read_text() == other.read_text() == "old"

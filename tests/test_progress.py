@@ -28,3 +28,11 @@ def test_line_writer() -> None:
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(progress.track(range(5), "reading", 5)) == 10
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (99, "99 s"), (100, "2 min"), (5930, "99 min"), (5999, "1 h 40 min"), (190_000, "2 d 4 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from catheters.settings import Settings
 from catheters.settings_file import doubtful_settings, load_settings
 from catheters.training.losses import create_loss
 from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script
+from tests.processes import num_snapshots, wait_until
 
 Write = Callable[[Settings], Path]
 
@@ -59,6 +62,21 @@ def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None
             assert f"warning: '{metric['label']}' has" in evaluated.stderr
     assert metrics["macro_roc_auc"] == pytest.approx(sum(scores) / len(scores))
     assert f"{metrics['macro_roc_auc']:.4f}" in evaluated.stdout
+    record = json.loads((settings.run_folder / "environment.json").read_text())
+    for shown in (
+        f"data fingerprint: {record['data_fingerprint']}",
+        f"command: {REPOSITORY / 'train.py'} --config {config}",
+        f"torch {torch.__version__.partition('+')[0]}, ",
+        f"commit {record['environments'][0]['git_commit'] or 'unknown'}",
+        f"hardware: the CPU; {record['environments'][0]['hardware']['cpu']}, ",
+        "backbone_model='test_resnet'",
+    ):
+        assert shown in evaluated.stdout
+    (settings.run_folder / "environment.json").write_text("{}")
+    without = run_script("evaluate.py", settings.run_folder)
+    assert without.returncode == 0
+    assert "environment.json: missing or damaged: what it was trained with is not known" in without.stderr
+    (settings.run_folder / "environment.json").write_text(json.dumps(record))
 
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     assert checkpoint["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -234,7 +252,7 @@ def test_scripts_import_without_running() -> None:
 
 @pytest.mark.slow
 def test_killed_training_goes_on(settings: Settings, write_config: Write) -> None:
-    """SIGKILL while the last fold trains: the finished fold is kept, the other starts again, the result is the same."""
+    """SIGKILL while the last fold trains: the finished fold is kept, the other goes on, the result is the same."""
     config = write_config(dataclasses.replace(settings, cosine_epochs=3))
     assert run_script("preproc_npy.py", "--config", config).returncode == 0
     assert run_script("train.py", "--config", config, "run_name=whole").returncode == 0
@@ -245,7 +263,7 @@ def test_killed_training_goes_on(settings: Settings, write_config: Write) -> Non
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("fold 1 epoch 1/4"):
+        if line.startswith("fold 1 epoch 2/4"):
             process.kill()
             break
     process.stdout.close()
@@ -254,8 +272,65 @@ def test_killed_training_goes_on(settings: Settings, write_config: Write) -> Non
     assert partial.returncode == 0, partial.stderr
     ended = run_script("train.py", "--config", config)
     assert "fold 0: already trained" in ended.stdout
-    assert "fold 1: was not finished" in ended.stdout
+    assert "fold 1: goes on from its snapshot, after epoch " in ended.stdout
     assert (settings.run_folder / "predictions.csv").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_three_kills_at_random_moments() -> None:
+    """Three of benchmarks/kill_training.py's; its 30 are run by hand."""
+    done = subprocess.run(
+        [sys.executable, "benchmarks/kill_training.py", "--num-kills", "3", "--num-images", "120"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kills in 1 runs" in done.stdout
+
+
+@pytest.mark.slow
+def test_torchrun(cached: Settings, write_config: Write) -> None:
+    """Two processes for each script; one that is killed ends the run, with torchrun's report of which it was."""
+    config = write_config(dataclasses.replace(cached, epochs=200, cosine_epochs=200, early_stop=0))
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    for script in ("train.py", "multi_train.py"):
+        done = subprocess.run(
+            [*torchrun, script, "--config", config, "epochs=1", f"run_name={script}"],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("fold 1 epoch 1/1") == 1
+        predictions = pd.read_csv(cached.run_folder.with_name(script) / "predictions.csv")
+        assert len(predictions) == 40
+    refused = subprocess.run(
+        [*torchrun, "train.py", "--config", config, "batch_size=9"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "error: batch_size=9 is that of all 2 processes together" in refused.stderr
+
+    process = subprocess.Popen(
+        [*torchrun, "train.py", "--config", config], stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment
+    )
+    wait_until(lambda: num_snapshots(cached.run_folder / "fold0") >= 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    started = time.monotonic()
+    _, errors = process.communicate()
+    assert time.monotonic() - started < 60
+    assert process.returncode != 0
+    assert "(SIGKILL)" in errors
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
 
 import dataclasses
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -98,6 +99,42 @@ def test_batches_to_accumulate_are_parts_of_larger_ones() -> None:
         parts = list(small)
         assert len(parts) == len(small) == 9
         assert [parts[i] + parts[i + 1] + parts[i + 2] for i in (0, 3, 6)] == list(large)
+
+
+@pytest.mark.parametrize("num_done", [0, 1, 4, 5])
+def test_an_epoch_goes_on_where_it_was(num_done: int) -> None:
+    """No key of the batches that are done is given out, so nothing of them is read; the next epoch is whole."""
+    whole = EpochBatches(23, 4, seed=5)
+    epochs = [list(whole) for _ in range(3)]
+    batches = EpochBatches(23, 4, seed=5)
+    batches.epoch, batches.num_done = 1, num_done
+    assert len(batches) == 5
+    assert list(batches) == epochs[1][num_done:]
+    assert list(batches) == epochs[2]
+
+
+@pytest.mark.parametrize("num_processes", [2, 3, 4])
+def test_every_process_has_its_part_of_each_batch(num_processes: int) -> None:
+    whole = EpochBatches(40, 12, seed=5, multiple_of=2)
+    parts = [
+        EpochBatches(40, 12, seed=5, multiple_of=2, rank=rank, num_processes=num_processes)
+        for rank in range(num_processes)
+    ]
+    for _ in range(2):
+        of_all = [list(part) for part in parts]
+        assert [list(chain(*batch)) for batch in zip(*of_all, strict=True)] == list(whole)
+
+
+@pytest.mark.parametrize(("num_samples", "num_processes"), [(10, 1), (10, 2), (11, 4), (3, 4)])
+def test_every_process_has_its_part_of_the_images_in_order(num_samples: int, num_processes: int) -> None:
+    """Each image once, none twice; the processes know each other's numbers."""
+    parts = [BatchesInOrder(num_samples, 2, rank, num_processes) for rank in range(num_processes)]
+    positions = [[position for batch in part for _, position in batch] for part in parts]
+    assert list(chain(*positions)) == list(range(num_samples))
+    for part, own in zip(parts, positions, strict=True):
+        assert part.counts == tuple(map(len, positions))
+        assert len(part) == len(list(part)) == -(-len(own) // 2)
+        assert part.max_length == max(map(len, parts))
 
 
 def test_fewer_samples_than_a_batch() -> None:

@@ -40,6 +40,7 @@ def test_run_folder(trained: Settings) -> None:
             "last",
             "log.jsonl",
             "predictions.csv",
+            "tensorboard",
         ]
 
 

@@ -1,6 +1,7 @@
 """One step: equal to the bare one, and the rate that goes with it."""
 
 import dataclasses
+import io
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.distributed import Processes
 from catheters.training.mixup import Mixup
 from catheters.training.step import TrainStep, amp_dtype, choose_device
 from tests.models.test_backbone import FAMILIES
@@ -165,6 +167,50 @@ def test_rates_of_a_layer(settings: Settings) -> None:
         step(*random_batch(2))
         rates = [group["lr"] for group in step.optimizer.param_groups]
         assert rates == pytest.approx([step.learning_rate * share for share in shares])
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["Adam", "AdamW", "SGD", "LAMB", "Lion", "NAdamW", "RMSprop", "MADGRAD", "adafactor", "adan", "muon"]
+)
+def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> None:
+    """Through a file that holds nothing but tensors and plain data; to the bit, in the middle of warm-up."""
+    settings = dataclasses.replace(
+        settings, optimizer=optimizer, ema_decay=0.9, mixup_alpha=0.3, drop_rate=0.2, layer_decay=0.8, init_lr=1e-3
+    )
+    torch.manual_seed(4)
+    batches = [random_batch(4) for _ in range(5)]
+    whole = create_step(settings)
+    for batch in batches[:2]:
+        whole(*batch)
+    file = io.BytesIO()
+    torch.save([whole.model.state_dict(), whole.optimizer.state_dict(), whole.state_dict()], file)
+    losses = [whole(*batch) for batch in batches[2:]]
+    torch.manual_seed(99)
+    again = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 2, CPU)
+    file.seek(0)
+    model, of_optimizer, state = torch.load(file, weights_only=True)
+    again.model.load_state_dict(model)
+    again.optimizer.load_state_dict(of_optimizer)
+    again.load_state_dict(state)
+    assert [again(*batch) for batch in batches[2:]] == losses
+    for expected, got in ((whole.model, again.model), (whole.scored_model, again.scored_model)):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(value, got.state_dict()[name]), name
+    assert again.learning_rate == whole.learning_rate
+
+
+def test_draws_of_layers_follow_from_seed_and_batch(settings: Settings) -> None:
+    """Not from what was drawn before, nor from another process's part."""
+    settings = dataclasses.replace(settings, drop_rate=0.5, init_lr=1e-30, min_lr=0.0)
+    batch = random_batch(4)
+    losses = []
+    for seed, rank, num_before in ((0, 0, 0), (0, 0, 3), (1, 0, 0), (0, 1, 0)):
+        step = create_step(dataclasses.replace(settings, seed=seed))
+        step.processes = Processes(rank, 1)
+        torch.rand(7 * num_before)
+        losses.append(float(step(*batch)))
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
 
 
 def test_mixed_precision_is_off_on_a_cpu() -> None:

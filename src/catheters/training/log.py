@@ -202,7 +202,8 @@ class TrainingLog(Extension):
     def close(self) -> None:
         """Let TensorBoard's file be written to its end."""
         if self._board is not None:
-            self._board.close()
+            with clear_end_when_full(self._file):
+                self._board.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the log stands; what was written until now is on the disk afterwards."""
@@ -257,10 +258,11 @@ class TrainingLog(Extension):
         if not self._processes.is_first:
             return
         line = json.dumps(entry).encode() + b"\n"
-        with clear_end_when_full(self._file), self._file.open("ab") as file:
-            file.write(line)
-        self._num_bytes += len(line)
-        self._show_on_board(entry)
+        with clear_end_when_full(self._file):
+            with self._file.open("ab") as file:
+                file.write(line)
+            self._num_bytes += len(line)
+            self._show_on_board(entry)
 
     def _show_on_board(self, entry: Mapping[str, Any]) -> None:
         if importlib.util.find_spec("tensorboard") is None:

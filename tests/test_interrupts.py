@@ -1,0 +1,83 @@
+"""Ctrl-C and SIGTERM: put off while something has to be saved, never lost, and a second one is obeyed at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+COMMAND = """
+import os, signal, time
+from catheters.command_line import run_command
+from catheters.interrupts import Interrupted, deferred_interrupts, interrupt_signal, leave_interrupts_to_parent
+from catheters import interrupts
+
+def command(arguments):
+{body}
+    return 0
+
+run_command(command)
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    code = COMMAND.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("name", "status", "shown"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
+def test_a_signal_waits_until_work_is_saved(name: str, status: int, shown: str) -> None:
+    done = run(f"""
+with deferred_interrupts():
+    os.kill(os.getpid(), signal.{name})
+    os.kill(os.getpid(), signal.SIGTERM)  # at once: as torchrun passes on what a terminal has sent
+    print("still here", interrupt_signal() == signal.{name})
+    raise Interrupted("saved", interrupt_signal())
+""")
+    assert done.stdout == "still here True\n"
+    assert done.stderr == f"\nstopped by {shown}: saved\n"
+    assert done.returncode == status
+
+
+def test_a_signal_is_obeyed_when_nothing_asked_for_it() -> None:
+    done = run("""
+with deferred_interrupts():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("inside")
+print("behind")
+""")
+    assert (done.stdout, done.returncode) == ("inside\n", 143)
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    done = run("""
+interrupts.SECONDS_OF_ONE_REQUEST = 0.01
+with deferred_interrupts():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.02)
+    print("first")
+    os.kill(os.getpid(), signal.SIGINT)
+    print("second")
+""")
+    assert (done.stdout, done.returncode) == ("first\n", 130)
+
+
+def test_a_process_that_works_for_another_is_not_ended_by_a_signal_to_both() -> None:
+    """But by the end of its parent, when Python sends SIGTERM to those that are left, and waits for them."""
+    done = run("""
+import multiprocessing
+context = multiprocessing.get_context("fork")
+ready, done = context.Event(), context.Event()
+def work():
+    leave_interrupts_to_parent()
+    ready.set()
+    while True:
+        time.sleep(0.1)
+process = context.Process(target=work, daemon=True)
+process.start()
+ready.wait()
+os.kill(process.pid, signal.SIGINT)
+os.kill(process.pid, signal.SIGTERM)
+process.join(0.5)
+print(process.is_alive())
+""")
+    assert (done.stdout, done.returncode, done.stderr) == ("True\n", 0, "")

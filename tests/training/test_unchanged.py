@@ -1,0 +1,79 @@
+"""What may change when a run goes on."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from catheters.errors import SettingsError
+from catheters.run_record import read_record, write_record
+from catheters.settings import Settings
+from catheters.training.environment import describe_environment
+from catheters.training.run import train_run
+from catheters.training.unchanged import MAY_CHANGE, MAY_GROW, check_same_settings
+
+HARMLESS = {
+    "folds": (0,),
+    "seeds": None,
+    "num_workers": 3,
+    "valid_batch_size": 5,
+    "device": "cpu",
+    "cache_folder": "elsewhere",
+    "dataset_folder": "elsewhere",
+    "annotation_table": "lines.csv",
+    "saved_models_folder": "elsewhere",
+    "run_name": "renamed",
+    "snapshot_minutes": None,
+    "snapshot_iterations": 7,
+    "folds_parallel": True,
+}
+
+
+def test_harmless_changes() -> None:
+    assert HARMLESS.keys() == set(MAY_CHANGE)
+    check_same_settings(Settings(), Settings(**HARMLESS), "here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"batch_size": 6}, "batch_size was 12, is 6"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"cosine_epochs": 30}, "cosine_epochs was 20, is 30"),
+        ({"deterministic": False}, "deterministic was True, is False"),
+        ({"epochs": 20}, "epochs were 21, are 20, and may not become fewer"),
+        ({"early_stop": 4}, "early_stop was 5, is 4, and may not become less"),
+        ({"image_size": 512, "loss_func": "focal"}, "image_size was 1024, is 512; loss_func was 'bce', is 'focal'"),
+    ],
+)
+def test_changes_that_are_refused(changes: dict[str, object], part: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        check_same_settings(Settings(), Settings(**changes), "saved_models/x: holds a run")
+    assert str(error.value) == (
+        f"saved_models/x: holds a run of other settings: {part}; choose another run_name, or --fresh to start over"
+    )
+
+
+def test_what_may_grow() -> None:
+    earlier = Settings(epochs=5, early_stop=3)
+    assert set(MAY_GROW) == {"epochs", "early_stop"}
+    for grown in (Settings(epochs=7, early_stop=3), Settings(epochs=5, early_stop=0), Settings(early_stop=4)):
+        check_same_settings(earlier, grown, "here")
+    with pytest.raises(SettingsError, match="early_stop was 0, is 9"):
+        check_same_settings(Settings(early_stop=0), Settings(early_stop=9), "here")
+
+
+def test_a_run_goes_on_under_another_environment(cached: Settings) -> None:
+    """Each one is kept, once."""
+    settings = dataclasses.replace(cached, folds=(1,), epochs=1)
+    train_run(settings, fresh=False)
+    train_run(settings, fresh=False)
+    fingerprint, environments = read_record(settings.run_folder)
+    assert environments == [describe_environment(torch.device("cpu"), 1)]
+    assert environments[0]["versions"].keys() >= {"catheters", "torch", "timm", "albumentations", "numpy"}
+    write_record(settings.run_folder, fingerprint, [{**environments[0], "python": "3.9.0"}])
+    train_run(settings, fresh=False)
+    assert [environment["python"] for environment in read_record(settings.run_folder)[1]] == [
+        "3.9.0",
+        environments[0]["python"],
+    ]
