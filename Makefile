@@ -1,7 +1,8 @@
 # make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
-# make bench  what caching, the training loop and the attention heads cost, what each family reaches on the sample
+# make bench  what caching, the training loop, snapshots and the attention heads cost, what several processes change,
+#             what each family reaches on the sample
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -33,6 +34,8 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preproc.py
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/snapshots.py
+	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/combinations.py
 

@@ -1,0 +1,124 @@
+"""Several processes against one: how far losses and predictions differ, whether each image is predicted once, speed.
+
+    python benchmarks/distributed.py
+
+Trains fold 0 of the synthetic sample with the same settings in one process and, by torchrun, in several that share the
+batches (gloo on CPUs, NCCL on GPUs), and with folds_parallel. A model without batch norm, dropout and mixup has to come
+out the same but for rounding; one with batch norm shows what its statistics over a part of the batch change.
+"""
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.sample import generate_sample
+from catheters.data.table import read_label_table
+from catheters.settings import Settings
+from catheters.training.log import read_epochs
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Train and print a line a way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, nargs="+", default=[2])
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--num-images", type=int, default=240)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_sample(folder / "sample", num_images=options.num_images, num_test_images=0, image_size=64)
+        settings = Settings(
+            dataset_folder=str(folder / "sample"),
+            cache_folder=str(folder),
+            cache_name="distributed",
+            saved_models_folder=str(folder),
+            image_size=64,
+            num_folds=2,
+            folds=(0,),
+            train_transforms=(("HorizontalFlip", {"p": 0.5}),),
+            batch_size=12,
+            num_workers=0,
+            pretrained=False,
+            optimizer="AdamW",
+            init_lr=1e-3,
+            warmup_multiplier=2.0,
+            cosine_epochs=options.epochs - 1,
+            early_stop=0,
+        )
+        build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+        print(
+            f"{'backbone':<16}{'processes':<26}{'loss, max rel. difference':>26}{'probability, max difference':>29}"
+            f"{'images once, in order':>23}{'images/s':>10}{'seconds':>9}"
+        )
+        for backbone in ("test_convnext", "test_resnet"):
+            of_model = dataclasses.replace(settings, backbone_model=backbone)
+            reference = _train(of_model, folder, f"{backbone}_1", 1)
+            _print(backbone, "1", reference, reference)
+            for count in options.processes:
+                _print(backbone, str(count), reference, _train(of_model, folder, f"{backbone}_{count}", count))
+            alone = dataclasses.replace(of_model, folds_parallel=True)
+            count = max(options.processes)
+            _print(backbone, f"{count}, folds_parallel", reference, _train(alone, folder, f"{backbone}_folds", count))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What came out, and how fast."""
+
+    losses: np.ndarray
+    predictions: pd.DataFrame
+    images_per_second: float
+    seconds: float
+
+
+def _train(settings: Settings, folder: Path, run_name: str, count: int) -> Trained:
+    settings = dataclasses.replace(settings, run_name=run_name)
+    config = folder / f"{run_name}.py"
+    values = ", ".join(f"{name}={value!r}" for name, value in dataclasses.asdict(settings).items())
+    config.write_text(f"from catheters.settings import Settings\n\nsettings = Settings({values})\n")
+    launcher = [sys.executable] if count == 1 else [sys.executable, "-m", "torch.distributed.run"]
+    options = [] if count == 1 else [f"--nproc-per-node={count}"]
+    started = time.monotonic()
+    subprocess.run(
+        [*launcher, *options, str(REPOSITORY / "train.py"), "--config", str(config)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # the same for one process as torchrun sets for several
+    )
+    seconds = time.monotonic() - started
+    log = read_epochs(settings.run_folder / "fold0")
+    return Trained(
+        losses=np.array([[entry["train/loss"], entry["val/loss"]] for entry in log]),
+        predictions=pd.read_csv(settings.run_folder / "predictions.csv"),
+        images_per_second=float(np.median([entry["speed"]["images_per_second"] for entry in log])),
+        seconds=seconds,
+    )
+
+
+def _print(backbone: str, processes: str, reference: Trained, got: Trained) -> None:
+    difference = np.abs(got.losses / reference.losses - 1).max()
+    columns = reference.predictions.columns[3:]
+    uid = reference.predictions.columns[0]
+    is_same_order = got.predictions[uid].tolist() == reference.predictions[uid].tolist()
+    apart = np.abs(got.predictions[columns].to_numpy() - reference.predictions[columns].to_numpy()).max()
+    print(
+        f"{backbone:<16}{processes:<26}{difference:>26.1e}{apart:>29.1e}{'yes' if is_same_order else 'NO':>23}"
+        f"{got.images_per_second:>10.0f}{got.seconds:>9.1f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
