@@ -244,10 +244,13 @@ def test_a_longer_run_begins_as_the_shorter_one_did(cached: Settings, capsys: py
     train_run(longer, fresh=False)
     settings = dataclasses.replace(longer, run_name="grown", epochs=2, early_stop=1)
     train_run(settings, fresh=False)
+    of_two = (fold_of(settings) / "predictions.csv").read_bytes()
     capsys.readouterr()
     train_run(dataclasses.replace(settings, epochs=4, early_stop=0), fresh=False)
     assert "fold 1: was trained for 2 epochs, goes on to 4" in capsys.readouterr().out
-    assert outcome(settings.run_folder) == outcome(longer.run_folder)
+    grown = outcome(settings.run_folder)
+    assert grown.pop("fold1/predictions.epoch2.csv") == of_two
+    assert grown == outcome(longer.run_folder)
     train_run(dataclasses.replace(settings, epochs=4, early_stop=0), fresh=False)
     assert "fold 1: already trained" in capsys.readouterr().out
     with pytest.raises(UserError, match="epochs were 4, are 3, and may not become fewer; early_stop was 0, is 2, and"):

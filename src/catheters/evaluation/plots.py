@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from catheters.files import write_whole
+
 # From the palette of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
@@ -20,7 +22,7 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
             `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged.
         best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
         title: printed above.
-        file: the PNG to write.
+        file: the PNG to write; it is whole or absent.
     """
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -34,7 +36,7 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
     if all(entry["lr"] > 0 for entry in log):
         rate_axes.set_yscale("log")
     figure.suptitle(title)
-    figure.savefig(file, dpi=110)
+    write_whole(file, lambda part: figure.savefig(part, dpi=110, format="png"))
 
 
 def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) -> None:

@@ -167,6 +167,11 @@ def _train_in_turn(run: _Run, processes: Processes) -> None:
 def _train_in_parallel(run: _Run, team: Team) -> None:
     """A model for each process, and the next one for whichever is done with its own."""
     team.meet()  # the first one has entered the run folder
+    if not run.settings.run_folder.is_dir():
+        raise UserError(
+            f"{run.settings.run_folder}: not to be seen from this machine; folds_parallel=True needs a "
+            "saved_models_folder that all machines share"
+        )
     with silent(team.rank > 0):
         waiting = run.waiting()
     team.meet()  # all have seen the same before one begins
@@ -210,7 +215,7 @@ def _is_trained(settings: Settings, member: int) -> bool:
 
     Makes the folder if it does not stand.
     """
-    what, last_file = ("seed", "final.pt") if settings.all_data else ("fold", "predictions.csv")
+    what, last_file = ("seed", "curves.png") if settings.all_data else ("fold", "predictions.csv")
     folder = settings.run_folder / f"{what}{member}"
     progress = read_progress(folder)
     if (folder / last_file).exists():
@@ -218,6 +223,9 @@ def _is_trained(settings: Settings, member: int) -> bool:
             print(f"{what} {member}: already trained, in {folder}")
             return True
         print(f"{what} {member}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
+        # Out of the way, since its being there says that all is done.
+        name = Path(last_file)
+        (folder / name).rename(folder / f"{name.stem}.epoch{progress['epoch']}{name.suffix}")
     elif folder.exists() and progress is None:
         print(f"{what} {member}: was not finished, starts again from its first epoch")
     folder.mkdir(exist_ok=True)
