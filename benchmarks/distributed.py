@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from config_file import write_config
 
 from catheters.data.cache_writer import build_cache
 from catheters.data.preprocessing import Preprocessing
@@ -85,9 +86,7 @@ class Trained:
 
 def _train(settings: Settings, folder: Path, run_name: str, count: int) -> Trained:
     settings = dataclasses.replace(settings, run_name=run_name)
-    config = folder / f"{run_name}.py"
-    values = ", ".join(f"{name}={value!r}" for name, value in dataclasses.asdict(settings).items())
-    config.write_text(f"from catheters.settings import Settings\n\nsettings = Settings({values})\n")
+    config = write_config(settings, folder / f"{run_name}.py")
     launcher = [sys.executable] if count == 1 else [sys.executable, "-m", "torch.distributed.run"]
     options = [] if count == 1 else [f"--nproc-per-node={count}"]
     started = time.monotonic()

@@ -11,7 +11,6 @@ status is 1 where anything differs.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from config_file import write_config
 
 from catheters.data.sample import generate_sample
 from catheters.settings import Settings
@@ -31,9 +31,9 @@ from catheters.settings import Settings
 REPOSITORY = Path(__file__).parents[1]
 
 
-def write_config(folder: Path) -> Path:
+def with_everything(folder: Path) -> Settings:
     """Settings in which everything that has a state, or draws, takes part."""
-    settings = Settings(
+    return Settings(
         dataset_folder=str(folder / "data"),
         cache_folder=str(folder),
         cache_name="killed",
@@ -62,10 +62,6 @@ def write_config(folder: Path) -> Path:
         device="cpu",
         snapshot_iterations=2,
     )
-    values = ", ".join(f"{name}={value!r}" for name, value in dataclasses.asdict(settings).items())
-    file = folder / "killed.py"
-    file.write_text(f"from catheters.settings import Settings\n\nsettings = Settings({values})\n")
-    return file
 
 
 def command(script: str, config: Path, run_name: str) -> list[str]:
@@ -120,7 +116,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate_sample(folder / "data", num_images=options.num_images, num_test_images=0, image_size=64)
-        config = write_config(folder)
+        config = write_config(with_everything(folder), folder / "killed.py")
         subprocess.run(command("preproc_npy.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)
         start = time.monotonic()
         subprocess.run(command("train.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)

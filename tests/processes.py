@@ -57,13 +57,18 @@ class Training:
         """What it has printed."""
         return self.output.read_text() if self.output.exists() else ""
 
+    def poll(self) -> int | None:
+        """Its exit status, negative for the signal that killed it; None while it runs."""
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+
     def wait(self) -> int:
-        """Its exit status, negative for the signal that killed it."""
+        """Its exit status, once it has ended."""
         deadline = time.monotonic() + MAX_SECONDS
         while True:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
+            status = self.poll()
+            if status is not None:
+                return status
             if time.monotonic() > deadline:
                 self.signal(signal.SIGKILL)
                 os.waitpid(self.pid, 0)
@@ -86,8 +91,7 @@ def wait_until(is_so: Callable[[], bool], training: Training | None = None) -> N
     while not is_so():
         assert time.monotonic() < deadline, "it never came" if training is None else training.text
         if training is not None:
-            ended, _ = os.waitpid(training.pid, os.WNOHANG)
-            assert not ended, f"it ended before:\n{training.text}"
+            assert training.poll() is None, f"it ended before:\n{training.text}"
         time.sleep(0.001)
 
 

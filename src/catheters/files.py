@@ -82,6 +82,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # of another file system, or one without hard links
         shutil.copyfile(source, target)
+        with target.open("rb") as copied:
+            os.fsync(copied.fileno())
 
 
 def printable(path: Path) -> str:

@@ -16,8 +16,8 @@ from catheters.errors import SettingsError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
-from catheters.training.run import load_data, train_run
-from catheters.training.run_data import check_parts
+from catheters.training.run import train_run
+from catheters.training.run_data import check_parts, load_data
 from catheters.training.step import convert_batch_norm
 from tests.models.test_backbone import FAMILIES
 from tests.processes import Training, num_snapshots, outcome, processes_of, wait_until
@@ -162,6 +162,38 @@ def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Pat
     trainings[1].signal(signal.SIGTERM)
     assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
     assert re.search(r"stopped by SIGTERM: the same command goes on from fold [01], ", trainings[0].text)
+
+
+def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> None:
+    """It has no fold to train; the other one still saves its own."""
+    settings = dataclasses.replace(plain, epochs=200, cosine_epochs=200, folds_parallel=True)
+    trainings = start(settings, tmp_path, 2)
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, trainings[0])
+    idle = next(training for training in trainings if "epoch 1/200" not in training.text)
+    busy = next(training for training in trainings if training is not idle)
+    idle.signal(signal.SIGTERM)
+    assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
+    assert "stopped by SIGTERM: the same command goes on from fold 1, epoch " in busy.text
+
+
+def test_other_processes_leave_their_machine_alone(plain: Settings, tmp_path: Path) -> None:
+    """On a machine that shares no disk with the first one's: neither a folder is made nor another run touched."""
+    settings = dataclasses.replace(plain, epochs=1)
+    elsewhere = dataclasses.replace(settings, saved_models_folder=str(tmp_path / "elsewhere"))
+    log = elsewhere.run_folder / "fold1" / "log.jsonl"
+    for has_run in (False, True):
+        if has_run:
+            log.parent.mkdir(parents=True)
+            log.write_text("another run's\n")
+        environments = processes_of(2)
+        trainings = [
+            Training(dataclasses.replace(settings, run_name=f"run{has_run}"), tmp_path / "out0", environments[0]),
+            Training(elsewhere, tmp_path / "out1", environments[1]),
+        ]
+        assert [training.wait() for training in trainings] == [0, 0], trainings[0].text
+        assert (tmp_path / "elsewhere").exists() == has_run
+    assert log.read_text() == "another run's\n"
+    assert [path.name for path in elsewhere.run_folder.rglob("*")] == ["fold1", "log.jsonl"]
 
 
 def test_a_mistake_in_one_process_ends_the_other(plain: Settings, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong in long runs ends with words that say what to change, and the run goes on from there."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -164,11 +165,8 @@ def test_a_run_in_use(long_run: Settings, tmp_path: Path) -> None:
 def fill(disk: Path) -> Path:
     """Take all the room that a disk has left."""
     ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
+    with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
             pass
     return ballast
 
@@ -182,8 +180,11 @@ def test_a_full_disk_costs_nothing(long_run: Settings, tmp_path: Path, mount_dis
     training = Training(settings, tmp_path / "out")
     fold = settings.run_folder / "fold1"
     wait_until(lambda: num_snapshots(fold) >= 6, training)
-    ballast = fill(disk)
-    assert training.wait() == 2
+    status = None
+    while status is None:  # whatever old snapshots leave is taken at once
+        ballast = fill(disk)
+        status = training.poll()
+    assert status == 2
     lines = training.text.splitlines()
     assert re.match(
         rf"error: {fold}/\S+: the disk is full; make room and run the same command again, it goes on where", lines[-1]
@@ -215,7 +216,7 @@ def test_a_snapshot_that_finds_no_room_is_left_out(
 def test_no_room_from_the_start(long_run: Settings, mount_disk: Callable[[str, str], Path]) -> None:
     disk = mount_disk("disk", "size=64k")
     with pytest.raises(
-        UserError, match=r"disk: snapshots and checkpoints need 0\.\d\d GB, 0\.00 GB are free; make room"
+        UserError, match=r"disk/run: snapshots and checkpoints need 0\.\d\d GB, 0\.00 GB are free; make room"
     ):
         train_run(dataclasses.replace(long_run, saved_models_folder=str(disk)), fresh=False)
 

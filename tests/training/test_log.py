@@ -83,7 +83,8 @@ def test_waiting_is_measured(settings: Settings, tmp_path: Path) -> None:
     train_epoch(Slow(), step, manager, log, "")
     speed = lines_of(tmp_path)[0]["speed"]
     assert isinstance(speed, dict)
-    assert speed["waiting_share"] * 20 / speed["images_per_second"] == pytest.approx(0.5, abs=0.1)  # seconds
+    seconds = 20 / speed["images_per_second"]
+    assert 0.49 <= speed["waiting_share"] * seconds < seconds
 
 
 def test_a_group_that_a_snapshot_cuts_is_the_same(settings: Settings, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import torch
 from catheters.errors import UserError
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
-from catheters.training.run import load_data, train_run
-from catheters.training.run_data import check_positives
+from catheters.training.run import train_run
+from catheters.training.run_data import check_positives, load_data
 
 
 def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:

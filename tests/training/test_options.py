@@ -13,7 +13,8 @@ from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
-from catheters.training.run import load_data, train_run
+from catheters.training.run import train_run
+from catheters.training.run_data import load_data
 from tests.models.test_backbone import FAMILIES
 
 

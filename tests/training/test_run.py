@@ -19,7 +19,8 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
 from catheters.training.loop import train_epoch
-from catheters.training.run import load_data, split_samples, train_run
+from catheters.training.run import train_run
+from catheters.training.run_data import load_data, split_samples
 from catheters.training.step import TrainStep
 from tests.training.conftest import create_manager
 
@@ -156,6 +157,14 @@ def test_a_folder_begun_and_not_finished_is_entered(cached: Settings) -> None:
     (cached.run_folder / "environment.json").write_text("{}")
     train_run(dataclasses.replace(cached, folds=(0,), cosine_epochs=0), fresh=False)
     assert (cached.run_folder / "settings.json").is_file()
+
+
+def test_a_kill_while_the_first_file_is_written(cached: Settings) -> None:
+    """What is left of it is not taken for somebody else's."""
+    cached.run_folder.mkdir(parents=True)
+    (cached.run_folder / "settings.json.part").write_text("{")
+    train_run(dataclasses.replace(cached, folds=(0,), cosine_epochs=0), fresh=False)
+    assert (cached.run_folder / "predictions.csv").is_file()
 
 
 def test_other_versions_are_named(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,6 +370,6 @@ def test_a_training_loss_that_is_not_finite_is_placed(settings: Settings, tmp_pa
     rate = 1e-6 * (1 + 9 * (bad - 1) / 70)
     with pytest.raises(UserError) as error:
         train_epoch(batches, step, manager, log, "fold 0 epoch 4/9")
-    start = f"fold 0 epoch 4/9, iteration {bad}: the training loss is "
+    start = f"fold 0 epoch 4/9, iteration {3 * 70 + bad}: the training loss is "
     assert re.match(rf"{start}(nan|inf|-inf) \(learning rate {rate:.2e}\); lower init_lr", str(error.value))
     assert str(error.value).endswith(f"{tmp_path} keeps no checkpoint, no epoch was good")

@@ -13,6 +13,7 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
 from catheters.training.mixup import Mixup
+from catheters.training.run import train_run
 from catheters.training.step import TrainStep, amp_dtype, choose_device
 from tests.models.test_backbone import FAMILIES
 
@@ -197,6 +198,27 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
         for name, value in expected.state_dict().items():
             assert torch.equal(value, got.state_dict()[name]), name
     assert again.learning_rate == whole.learning_rate
+
+
+def test_a_state_of_a_device_without_scaler(settings: Settings) -> None:
+    """A run that was begun on a CPU may go on in mixed precision."""
+    state = create_step(settings).state_dict()
+    step = create_step(settings)
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    step.load_state_dict(state)
+    assert step.scaler.get_scale() == 8.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
+def test_a_run_on_a_gpu_repeats_itself_and_goes_on(cached: Settings) -> None:
+    results = []
+    for name, epochs in (("a", (2,)), ("b", (2,)), ("c", (1, 2))):
+        settings = dataclasses.replace(cached, device="auto", run_name=name, folds=(1,), early_stop=0)
+        for number in epochs:
+            train_run(dataclasses.replace(settings, epochs=number), fresh=False)
+        results.append((settings.run_folder / "predictions.csv").read_bytes())
+    assert results[0] == results[1] == results[2]
 
 
 def test_draws_of_layers_follow_from_seed_and_batch(settings: Settings) -> None:

@@ -10,10 +10,12 @@ DESCRIPTION = """\
 Train one model a fold on the image cache. The same command again goes on where it stopped, after Ctrl-C, SIGTERM,
 SIGKILL or a power cut, and ends as if it had not been stopped.
 
-  python train.py                                     one GPU, or the CPU
-  torchrun --nproc-per-node=4 train.py                4 GPUs: each has a quarter of every batch of batch_size images
-  torchrun --nproc-per-node=4 train.py folds_parallel=True
-                                                      4 GPUs: each trains folds of its own
+  python %(prog)s
+      one GPU, or the CPU
+  torchrun --nproc-per-node=4 %(prog)s
+      4 GPUs: each has a quarter of every batch of batch_size images
+  torchrun --nproc-per-node=4 %(prog)s folds_parallel=True
+      4 GPUs: each trains folds of its own
 """
 
 

@@ -5,6 +5,7 @@ and gloo between CPUs. Small things (who has failed, which fold is free) go thro
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -101,22 +102,31 @@ class Team:
         """Be number `rank`, from 0, of `count` processes that share a store; None where there is one process."""
         self.rank = rank
         self.count = count
-        self._store = store
+        self.store = store
         self._num_meetings = 0
 
     def take(self, name: str) -> int:
         """The next number, from 0, of a counter; no two processes are given the same."""
-        assert self._store is not None
-        return int(self._store.add(f"counter/{name}", 1)) - 1
+        assert self.store is not None
+        return int(self.store.add(f"counter/{name}", 1)) - 1
+
+    def share(self, name: str, value: T) -> T:
+        """The first process's value, on every process; it has to be plain data."""
+        assert self.store is not None
+        if self.rank == 0:
+            self.store.set(f"shared/{name}", json.dumps(value))
+            return value
+        shared: T = json.loads(self.store.get(f"shared/{name}"))
+        return shared
 
     def meet(self) -> None:
         """Wait for all processes, however long it takes; the watch ends those that wait for a dead one."""
-        if self._store is None:
+        if self.store is None:
             return
         self._num_meetings += 1
         key = f"meeting/{self._num_meetings}"
-        self._store.add(key, 1)
-        while self._store.add(key, 0) < self.count:
+        self.store.add(key, 1)
+        while self.store.add(key, 0) < self.count:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             raise_if_interrupted()
 
@@ -138,12 +148,12 @@ def joined_team() -> Iterator[Team]:
     try:
         yield team
         team.meet()  # nobody leaves while others may still need what it serves
-    except Interrupted:
+    except KeyboardInterrupt:
         watch.pass_on_interrupt()
         raise
     except BaseException as error:
         if isinstance(error, RuntimeError) and _is_of_communication(error):
-            raise UserError(f"ended, since {_reason_of_silence(watch)}") from None
+            raise UserError(f"ended, since {_reason_of_silence(watch)} ({one_line(error)})") from None
         watch.report(f"{one_line(error)}" if isinstance(error, UserError) else type(error).__name__)
         raise
     finally:
@@ -156,18 +166,21 @@ def process_group(team: Team, device: torch.device) -> Iterator[Processes]:
     if team.count == 1:
         yield ALONE
         return
-    assert team._store is not None
+    assert team.store is not None
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore("training", team._store),
+        store=PrefixStore("training", team.store),
         rank=team.rank,
         world_size=team.count,
         timeout=MAX_WAIT,
     )
     try:
         yield Processes(team.rank, team.count)
-    finally:
+    except Interrupted:
         dist.destroy_process_group()
+        raise
+    # After a failure it would wait for processes that are stuck; this one ends, and the watch tells the others why.
+    dist.destroy_process_group()
 
 
 def _reason_of_silence(watch: Watch) -> str:

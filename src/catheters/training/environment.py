@@ -38,6 +38,7 @@ def describe_environment(device: torch.device, num_processes: int) -> dict[str, 
         "versions": package_versions(),
         "device": device_name(device),
         "num_processes": num_processes,
+        "num_threads": torch.get_num_threads(),
         "hardware": {
             "cpu": _cpu_name(),
             "cores": available_cores(),

@@ -38,7 +38,7 @@ def check_batches(batches: Sequence[BatchValues], num_before: int, what: str, fo
 
     Args:
         batches: some in a row.
-        num_before: batches of the epoch before them.
+        num_before: batches of the whole training before them.
         what: names the epoch.
         folder: where the checkpoints are.
         may_skip: a gradient scaler skips steps whose gradients are not finite, which is how it finds its scale.

@@ -4,7 +4,6 @@ A run that goes on from a snapshot cuts the file where the snapshot was taken an
 differ from an undisturbed run's in what a clock measured, which stands under "speed".
 """
 
-import importlib.util
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from pytorch_pfn_extras.training.extension import PRIORITY_READER, Extension
 from torch import Tensor
 
 from catheters.files import clear_end_when_full
+from catheters.training.board import Board
 from catheters.training.distributed import Processes
 from catheters.training.guards import BatchValues, check_batches, check_skipped
 
@@ -90,13 +90,14 @@ class TrainingLog(Extension):
         self._batches: list[BatchValues] = []  # of this epoch
         self._num_in_lines = 0  # of them
         self._epoch = 0  # how many have ended
+        self._iteration = 0  # where this process began
         self._num_bytes = 0
         self._seconds_before = 0.0
         self._started = time.monotonic()  # not the time of day, which may be set back
         self._num_batches_seen = 0  # in this process
         self._group = _Span(self._started)
         self._epoch_span = _Span(self._started)
-        self._board: Any = None
+        self._board = Board(folder / "tensorboard")
 
     def begin_epoch(self) -> None:
         """Start the clocks of the epoch and of its first group."""
@@ -145,7 +146,8 @@ class TrainingLog(Extension):
         ]
         self._unread = []
         what = f"{self._what} epoch {self._epoch + 1}/{self._num_epochs}"
-        check_batches(batches, len(self._batches), what, self._file.parent, may_skip=self._may_skip)
+        num_before = self._epoch * self._num_batches + len(self._batches)
+        check_batches(batches, num_before, what, self._file.parent, may_skip=self._may_skip)
         self._batches += batches
         if self._may_skip:
             check_skipped(_norms(self._batches), what, self._file.parent, batches[-1].learning_rate)
@@ -201,9 +203,8 @@ class TrainingLog(Extension):
 
     def close(self) -> None:
         """Let TensorBoard's file be written to its end."""
-        if self._board is not None:
-            with clear_end_when_full(self._file):
-                self._board.close()
+        with clear_end_when_full(self._file):
+            self._board.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the log stands; what was written until now is on the disk afterwards."""
@@ -228,12 +229,12 @@ class TrainingLog(Extension):
             BatchValues(learning_rate=rate, loss=loss, grad_norm=norm) for rate, loss, norm in state["batches"]
         ]
         self._num_bytes = state["num_bytes"]
-        if self._processes.is_first:
-            self.cut()
+        self._iteration = state["epoch"] * self._num_batches + len(state["batches"])
+        self.cut()
 
     def cut(self) -> None:
         """Cut off what was written after the state that the log is in."""
-        if self._file.exists():
+        if self._processes.is_first and self._file.exists():
             self._num_bytes = min(self._num_bytes, self._file.stat().st_size)
             os.truncate(self._file, self._num_bytes)
 
@@ -262,25 +263,7 @@ class TrainingLog(Extension):
             with self._file.open("ab") as file:
                 file.write(line)
             self._num_bytes += len(line)
-            self._show_on_board(entry)
-
-    def _show_on_board(self, entry: Mapping[str, Any]) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
-            return
-        if self._board is None:
-            # Imported only where it is there: an extra, which takes a second.
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What an earlier process wrote past the snapshot is not shown.
-            self._board = SummaryWriter(str(self._file.parent / "tensorboard"), purge_step=entry["iteration"])
-        if entry["kind"] == "batches":
-            values = {**entry, **{f"speed/{name}": value for name, value in entry["speed"].items()}}
-        else:
-            values = {name: value for name, value in entry.items() if name.startswith("val/")}
-            values["train/loss_of_epoch"] = entry["train/loss"]
-        for name, value in values.items():
-            if isinstance(value, float):
-                self._board.add_scalar(name, value, entry["iteration"])
+            self._board.show(entry, self._iteration + 1)
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:

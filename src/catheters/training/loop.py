@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training import ExtensionsManager
+from pytorch_pfn_extras.writing import Writer
 
 from catheters.data.loader import EpochBatches, Loader
 from catheters.interrupts import deferred_interrupts
@@ -108,6 +109,13 @@ def train_on_all(settings: Settings, train_loader: Loader, around: Surroundings,
     keep_last.finish()
 
 
+class _NoWriter(Writer):
+    """The manager's writer would make the folder, on machines too that need none; no extension here uses it."""
+
+    def initialize(self, out_dir: str) -> None:
+        """Make nothing."""
+
+
 def is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
     """Whether a model is trained after so many epochs, the best of which is `best_epoch`, counted from 1."""
     return num_epochs >= settings.num_epochs or 0 < settings.early_stop <= num_epochs - best_epoch
@@ -151,6 +159,7 @@ def _train(
         iters_per_epoch=num_batches,
         extensions=[log, snapshots],
         out_dir=str(folder),
+        writer=_NoWriter(),
         state_objects={"step": step, "scorer": scorer},
     )
     with deferred_interrupts(), clear_ends(settings, what):

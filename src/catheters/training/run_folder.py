@@ -15,7 +15,7 @@ from catheters.files import write_text
 from catheters.run_record import FILE_NAME, read_record, write_record
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
-from catheters.training.snapshots import has_snapshot
+from catheters.training.snapshot_files import has_snapshot
 from catheters.training.unchanged import check_same_settings
 
 
@@ -65,12 +65,17 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
         check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
         print(f"continuing the run in {folder}")
-    elif not is_run and folder.exists() and any(path.name != FILE_NAME for path in folder.iterdir()):
+    elif not is_run and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
     else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
         folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, data_fingerprint, environments)
     write_text(settings_file, settings_to_json(settings))
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is none of those that a new run's folder gets first, or a kill's rest of one."""
+    return path.name != FILE_NAME and path.suffix != ".part"
 
 
 def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:

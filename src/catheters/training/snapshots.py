@@ -5,42 +5,42 @@ a quick look; and second names of the checkpoints that were the best by then, wh
 written under another name and renamed when it is whole. The two newest are kept.
 """
 
-import contextlib
 import json
-import os
-import pickle
 import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension
 
-from catheters.errors import SettingsError, UserError, one_line
-from catheters.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text
+from catheters.errors import SettingsError
+from catheters.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text, write_whole
 from catheters.interrupts import Interrupted, interrupt_signal
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import save_tensors
+from catheters.training.circumstances import tell_what_differs
 from catheters.training.distributed import Processes
 from catheters.training.log import TrainingLog
+from catheters.training.snapshot_files import (
+    FORMAT_VERSION,
+    PROGRESS_FILE,
+    STATE_FILE,
+    DamagedSnapshotError,
+    put_back_checkpoints,
+    read_state,
+    snapshot_names,
+)
 from catheters.training.step import TrainStep
 from catheters.training.unchanged import check_same_settings
 from catheters.training.validation import KeepLast, Validation
 
-FORMAT_VERSION = 1
 NUM_KEPT = 2
 NOT_DUE, DUE, STOP = 0, 1, 100
 """What a process asks of all; STOP has the number of the signal added."""
-
-
-class DamagedSnapshotError(UserError):
-    """A snapshot that cannot be read, or is none."""
 
 
 class Snapshots(Extension):
@@ -151,7 +151,7 @@ class Snapshots(Extension):
         manager.load_state_dict(found["manager"])
         self._iteration_of_last = manager.iteration
         if self._processes.is_first:
-            _warn_of_other_processes(found["environment"], self._processes, self._step)
+            tell_what_differs(found["environment"], self._environment, self._settings, self._processes, self._step)
             print(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
         return True
 
@@ -182,44 +182,45 @@ class Snapshots(Extension):
         return f"epoch {epoch + 1} of {self._settings.num_epochs}, batch {num_done} of {self._num_batches}"
 
     def _write(self, manager: ExtensionsManager) -> None:
-        self._last_folder.mkdir(exist_ok=True)
-        number = max((int(name) for name in _numbers(self._last_folder)), default=0) + 1
+        number = max(map(int, snapshot_names(self._last_folder)), default=0) + 1
         part = self._last_folder / f"{number:06d}.part"
-        if part.exists():
-            shutil.rmtree(part)
-        part.mkdir()
+        try:
+            with clear_end_when_full(part):
+                part.mkdir(parents=True, exist_ok=True)
+                self._fill(part, manager)
+                sync_folder(part)
+                part.rename(part.with_suffix(""))
+                sync_folder(self._last_folder)  # before older ones go
+                self._prune(NUM_KEPT)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    def _fill(self, part: Path, manager: ExtensionsManager) -> None:
+        for name in self._scorer.checkpoint_names:
+            (part / name).unlink(missing_ok=True)  # of a process that was killed
+            if (self._folder / name).exists():
+                link_or_copy(self._folder / name, part / name)
         state = {
             "format_version": FORMAT_VERSION,
             "settings": settings_to_json(self._settings),
             "environment": dict(self._environment),
             "manager": manager.state_dict(),
         }
+        write_whole(part / STATE_FILE, lambda file: save_tensors(file, state))
         progress = {
             "epoch": self._scorer.num_epochs,
             "best_epoch": self._scorer.best_epoch,
             "iteration": manager.iteration,
             "iterations_per_epoch": self._num_batches,
         }
-        try:
-            with clear_end_when_full(part):
-                save_tensors(part / "state.pt", state)
-                with (part / "state.pt").open("rb") as written:
-                    os.fsync(written.fileno())
-                for checkpoint in self._folder.glob("*.pt"):
-                    link_or_copy(checkpoint, part / checkpoint.name)
-                write_text(part / "progress.json", json.dumps(progress) + "\n")
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        part.rename(part.with_suffix(""))
-        sync_folder(self._last_folder)  # before older ones go
-        self._prune(NUM_KEPT)
+        write_text(part / PROGRESS_FILE, json.dumps(progress) + "\n")
 
     def _prune(self, num_kept: int) -> None:
         """Delete all but the newest snapshots, and what is left of others."""
         if not self._last_folder.is_dir():
             return
-        kept = set(_numbers(self._last_folder)[-num_kept:])
+        kept = set(snapshot_names(self._last_folder)[-num_kept:])
         for path in self._last_folder.iterdir():
             if path.name not in kept and path.is_dir():
                 if path.suffix == "":  # so that a kill leaves no half of one under a whole one's name
@@ -227,20 +228,18 @@ class Snapshots(Extension):
                 shutil.rmtree(path)
 
     def _read_newest(self) -> dict[str, Any] | None:
-        if not self._last_folder.is_dir():
-            return None
         is_any_damaged = False
-        for name in reversed(_numbers(self._last_folder)):
+        for name in reversed(snapshot_names(self._last_folder)):
             snapshot = self._last_folder / name
             try:
-                state = _read_state(snapshot / "state.pt")
+                state = read_state(snapshot)
             except DamagedSnapshotError as error:
                 print(f"warning: {error}; the snapshot before it is looked for", file=sys.stderr)
                 snapshot.rename(snapshot.with_suffix(".damaged"))
                 is_any_damaged = True
                 continue
             self._check(state, snapshot)
-            self._put_back_checkpoints(snapshot)
+            put_back_checkpoints(snapshot, self._folder)
             return state
         if is_any_damaged:
             print(f"warning: {self._what} has no whole snapshot and starts from its first epoch", file=sys.stderr)
@@ -251,87 +250,3 @@ class Snapshots(Extension):
         check_same_settings(earlier, self._settings, f"{snapshot}: a snapshot")
         if state["environment"]["data_fingerprint"] != self._environment["data_fingerprint"]:
             raise SettingsError(f"{snapshot}: a snapshot of a run on other images, labels or folds; delete it")
-
-    def _put_back_checkpoints(self, snapshot: Path) -> None:
-        """Epochs after the snapshot, which are lost, may have had better ones."""
-        for kept in snapshot.glob("*.pt"):
-            checkpoint = self._folder / kept.name
-            if kept.name == "state.pt" or (checkpoint.exists() and checkpoint.samefile(kept)):
-                continue
-            part = checkpoint.with_name(f"{checkpoint.name}.part")
-            part.unlink(missing_ok=True)
-            link_or_copy(kept, part)
-            part.replace(checkpoint)
-
-
-def read_progress(folder: Path) -> dict[str, int] | None:
-    """How far the newest snapshot of a model's folder is; None where there is none that says so."""
-    for name in reversed(_numbers(folder / "last")) if (folder / "last").is_dir() else []:
-        with contextlib.suppress(OSError, ValueError):
-            progress: dict[str, int] = json.loads((folder / "last" / name / "progress.json").read_text())
-            return progress
-    return None
-
-
-def has_snapshot(folder: Path) -> bool:
-    """Whether a model's folder holds a snapshot, whole or not."""
-    return (folder / "last").is_dir() and bool(_numbers(folder / "last"))
-
-
-def _numbers(last_folder: Path) -> Sequence[str]:
-    """Names of the snapshots, oldest first; their order is counted, not taken from a clock."""
-    return sorted(path.name for path in last_folder.iterdir() if path.name.isdecimal() and path.is_dir())
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    """Read a state, and nothing but tensors and plain data; every byte is compared with its checksum."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()  # torch.load compares none
-        if damaged is not None:
-            raise DamagedSnapshotError(f"{file}: damaged ({damaged} is not what was written)")
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        raise DamagedSnapshotError(f"{file}: damaged ({one_line(error, 120)})") from None
-    except pickle.UnpicklingError:
-        raise DamagedSnapshotError(f"{file}: refused, it holds more than tensors and plain data") from None
-    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
-        raise DamagedSnapshotError(f"{file}: no snapshot that this version of the program wrote")
-    return state
-
-
-def _warn_of_other_processes(environment: Mapping[str, Any], processes: Processes, step: TrainStep) -> None:
-    """Say what another number of processes changes, if anything."""
-    before = environment["num_processes"]
-    if before == processes.count:
-        return
-    reasons = list(_what_parts_change(step))
-    if reasons:
-        print(
-            f"warning: the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
-            f"an undisturbed run's, since {', '.join(reasons)} depend on each process's part of a batch",
-            file=sys.stderr,
-        )
-    else:
-        print(
-            f"the snapshot is of {before} processes, these are {processes.count}: the batches stay the same, the "
-            "result differs by rounding alone"
-        )
-
-
-def _what_parts_change(step: TrainStep) -> Iterator[str]:
-    """What in a model's training depends on how a batch is divided among processes."""
-    modules = list(step.model.modules())
-    if any(
-        isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not isinstance(module, torch.nn.SyncBatchNorm)
-        for module in modules
-    ):
-        yield "batch norm's statistics"
-    if any(getattr(module, "drop_prob", 0.0) or _drops(module) for module in modules):
-        yield "the draws of dropout"
-    if step.mixes:
-        yield "mixup's partners"
-
-
-def _drops(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0

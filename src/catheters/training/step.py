@@ -48,10 +48,10 @@ def choose_device(name: str) -> torch.device:
                 "start one a GPU, or set device=cpu"
             )
         return torch.device("cuda", local_rank())
-    device = torch.device("cuda" if name == "auto" else name)
-    if (device.index or 0) >= num_gpus:
+    index = (torch.device(name).index or 0) if name != "auto" else 0
+    if index >= num_gpus:
         raise UserError(f"device={name}: this machine has {num_gpus} CUDA GPUs; set device=auto")
-    return device
+    return torch.device("cuda", index)
 
 
 def prepare_device(settings: Settings, device: torch.device) -> None:
@@ -136,11 +136,6 @@ class TrainStep:
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     @property
-    def mixes(self) -> bool:
-        """Whether images are mixed with others of their batch."""
-        return self._mixup is not None
-
-    @property
     def is_whole(self) -> bool:
         """Whether no gradient waits for further batches, so that the state is all there is."""
         return self.num_batches_seen % self._accumulation_steps == 0
@@ -206,7 +201,8 @@ class TrainStep:
         self.num_batches_seen = state["num_batches_seen"]
         self.last_learning_rate = state["last_learning_rate"]
         self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # a device without mixed precision has none
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from catheters.data.loader import BatchesInOrder, Loader
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, score_labels
+from catheters.models.classifier import Classifier
 from catheters.progress import track
 from catheters.settings import Settings
 from catheters.training.checkpoint import save_checkpoint
@@ -27,6 +28,7 @@ class Validation:
     """After each epoch predicts the whole validation fold; keeps the weights of the best epoch by macro ROC AUC.
 
     Attributes:
+        checkpoint_names: the files that it writes.
         num_epochs: how many are validated.
         best_epoch: the best of them, from 1; 0 before the first.
         macro_auc: of the last of them.
@@ -59,6 +61,7 @@ class Validation:
         self._loader = loader
         self._environment = environment
         self._folder = folder
+        self.checkpoint_names = ("best.pt",) if step.ema is None else ("best.pt", "best_raw.pt")
         self.num_epochs = 0
         self.best_epoch = 0
         self.macro_auc = math.nan
@@ -91,7 +94,8 @@ class Validation:
     def _score(
         self, model: nn.Module, prefix: str, iteration: int, stop_if_asked: StopIfAsked
     ) -> tuple[float, npt.NDArray[np.float32], dict[str, float]]:
-        logits, targets = predict(model, self._loader, self._step, stop_if_asked)
+        num_labels = len(self._settings.label_columns)
+        logits, targets = predict(model, self._loader, self._step, num_labels, stop_if_asked)
         loss = float(self._step.loss_func(logits, targets))
         probabilities: npt.NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
         wrong = None
@@ -145,9 +149,11 @@ class KeepLast:
     """Without validation: after each epoch makes sure that the model still answers, and keeps its weights.
 
     Attributes:
-        num_epochs: how many are kept.
-        best_epoch: the last of them.
+        checkpoint_names: the files that it writes.
+        num_epochs: how many epochs are done.
     """
+
+    checkpoint_names = ("last.pt",)
 
     def __init__(
         self, settings: Settings, step: TrainStep, loader: Loader, environment: Mapping[str, Any], folder: Path
@@ -194,7 +200,7 @@ class KeepLast:
         if self._step.processes.is_first:
             (self._folder / "last.pt").unlink(missing_ok=True)
 
-    def _save(self, name: str, model: Any) -> None:
+    def _save(self, name: str, model: Classifier) -> None:
         if self._step.processes.is_first:
             scores = {"seed": self._settings.seed, "epoch": self.num_epochs}
             save_checkpoint(self._folder / name, model, self._settings, self._environment, scores)
@@ -209,7 +215,9 @@ class KeepLast:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, loader: Loader, step: TrainStep, stop_if_asked: StopIfAsked) -> tuple[Tensor, Tensor]:
+def predict(
+    model: nn.Module, loader: Loader, step: TrainStep, num_labels: int, stop_if_asked: StopIfAsked
+) -> tuple[Tensor, Tensor]:
     """Logits and targets of every image, in order; each image is predicted once, by one of the processes.
 
     Returns:
@@ -228,7 +236,6 @@ def predict(model: nn.Module, loader: Loader, step: TrainStep, stop_if_asked: St
         targets.append(batch_targets)
     for _ in range(batches.max_length - len(loader)):
         stop_if_asked()  # as often as those that have a batch more
-    num_labels = loader.dataset[0, 0][1].shape[0]
     none = torch.empty((0, num_labels), device=step.device)  # a process may have no image at all
     of_all = [
         step.processes.gather_rows(torch.cat([none, *(part.to(step.device) for part in parts)]), batches.counts)

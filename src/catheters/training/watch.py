@@ -15,6 +15,7 @@ import time
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from catheters.errors import one_line
+from catheters.interrupts import interrupt_signal
 
 SECONDS_BETWEEN_SIGNS = 1.0
 MAX_SILENCE_SECONDS = 30.0
@@ -89,15 +90,13 @@ class Watch:
     def _run(self) -> None:
         last_signs: dict[int, tuple[bytes, float]] = {}
         number = 0
-        is_interrupted = False
         reached = time.monotonic()
         while not self._is_ended.wait(SECONDS_BETWEEN_SIGNS):
             number += 1
             try:
                 self._store.set(self._sign_of(self._rank), f"{number}")
                 reason = self._failure() or self._silent(last_signs)
-                if not is_interrupted and self._store.check([INTERRUPTED]):
-                    is_interrupted = True
+                if interrupt_signal() is None and self._store.check([INTERRUPTED]):
                     os.kill(os.getpid(), signal.SIGTERM)
                 reached = time.monotonic()
             except RuntimeError as error:

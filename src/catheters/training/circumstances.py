@@ -1,0 +1,54 @@
+"""What is said when a run goes on under other circumstances than it was begun: what that does to its result."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from catheters.settings import Settings
+from catheters.training.distributed import Processes
+from catheters.training.step import TrainStep
+
+ROUNDS_OTHERWISE = ("device", "num_threads")
+"""Parts of an environment that another order of sums comes with."""
+
+
+def tell_what_differs(
+    earlier: Mapping[str, Any], now: Mapping[str, Any], settings: Settings, processes: Processes, step: TrainStep
+) -> None:
+    """Print what differs between the environments of a snapshot and of this process, and what comes of it."""
+    for name in ROUNDS_OTHERWISE:
+        if earlier[name] != now[name]:
+            print(f"the snapshot is of {name}={earlier[name]}, this is {now[name]}: it rounds otherwise")
+    before = earlier["num_processes"]
+    if before == processes.count:
+        return
+    reasons = list(_what_parts_change(settings, step))
+    if reasons:
+        print(
+            f"warning: the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
+            f"an undisturbed run's, since {', '.join(reasons)} depend on each process's part of a batch",
+            file=sys.stderr,
+        )
+    else:
+        print(
+            f"the snapshot is of {before} processes, these are {processes.count}: the batches stay the same, the "
+            "result differs by rounding alone"
+        )
+
+
+def _what_parts_change(settings: Settings, step: TrainStep) -> Iterator[str]:
+    """What in a model's training depends on how a batch is divided among processes."""
+    modules = list(step.model.modules())
+    has_batch_norm = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in modules)
+    if has_batch_norm and not settings.sync_batch_norm:
+        yield "batch norm's statistics"
+    if any(getattr(module, "drop_prob", 0.0) or _drops(module) for module in modules):
+        yield "the draws of dropout"
+    if settings.mixup_alpha > 0:
+        yield "mixup's partners"
+
+
+def _drops(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0

@@ -1,0 +1,73 @@
+"""Out-of-fold predictions of a run: each fold's, and all finished folds' together."""
+
+import sys
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.csv_files import TableError, check_columns
+from catheters.errors import UserError
+from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
+from catheters.evaluation.predictions import read_predictions, write_predictions
+from catheters.settings import Settings
+from catheters.training.run_data import RunData
+
+
+def write_fold(settings: Settings, data: RunData, fold: int, probabilities: npt.NDArray[np.float32]) -> None:
+    """Write a fold's `predictions.csv`; `probabilities` is (n, K), in the order of the fold's images."""
+    _write(settings, data, data.folds == fold, probabilities, f"fold{fold}/predictions.csv")
+
+
+def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Write the run's `predictions.csv`, of all folds finished so far.
+
+    Returns:
+        (N,) which images are predicted; (n, K) their probabilities.
+    """
+    frames = []
+    for file in sorted(settings.run_folder.glob("fold*/predictions.csv")):
+        try:
+            _, frame, _ = read_predictions(file, settings.uid_column)
+            check_columns(frame, settings.label_columns, file)
+        except TableError as error:
+            raise UserError(f"{error}; the file is damaged: delete {file.parent} to train that fold again") from None
+        frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
+    predictions = pd.concat(frames)
+    is_predicted = np.isin(data.table.uids, predictions.index)
+    probabilities = predictions.loc[data.table.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
+    _write(settings, data, is_predicted, probabilities, "predictions.csv")
+    return is_predicted, probabilities
+
+
+def print_scores(
+    settings: Settings, data: RunData, is_predicted: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float32]
+) -> None:
+    """Print a table of the out-of-fold predictions of all finished folds, as one set."""
+    metrics = score_labels(data.table.labels[is_predicted], probabilities, settings.label_columns)
+    for warning in one_class_warnings(metrics):
+        print(f"warning: {warning}", file=sys.stderr)
+    num_finished = len(np.unique(data.folds[is_predicted]))
+    print(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
+    print(metrics_table(metrics))
+    macro_auc = macro_mean([metric.roc_auc for metric in metrics])
+    print(f"macro AUC {macro_auc:.4f} -> {settings.run_folder / 'predictions.csv'}")
+
+
+def _write(
+    settings: Settings,
+    data: RunData,
+    is_chosen: npt.NDArray[np.bool_],
+    probabilities: npt.NDArray[np.float32],
+    name: str,
+) -> None:
+    """Write the predictions of the chosen images, (N,), to a file of the run folder."""
+    write_predictions(
+        settings.run_folder / name,
+        settings.uid_column,
+        data.table.uids[is_chosen],
+        data.table.patient_ids[is_chosen],
+        data.folds[is_chosen],
+        probabilities,
+        settings.label_columns,
+    )

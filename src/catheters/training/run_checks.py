@@ -1,0 +1,108 @@
+"""What is checked before a run begins: what can be said at once, then the data, then one step of the model."""
+
+import dataclasses
+import sys
+import zipfile
+from pathlib import Path
+
+import torch
+
+from catheters.data.augment import Augmentation
+from catheters.data.folds import fold_table
+from catheters.errors import SettingsError, UserError, one_line
+from catheters.models.backbone import IN_CHANS
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.settings_file import settings_from_json
+from catheters.training.guards import clear_ends
+from catheters.training.losses import create_loss
+from catheters.training.optimizers import check_optimizer
+from catheters.training.run_data import RunData, check_batches, check_leaks, check_parts, check_positives, load_data
+from catheters.training.step import TrainStep, choose_device, convert_batch_norm, prepare_device
+
+
+def prepare_run(settings: Settings, num_processes: int) -> tuple[RunData, torch.device, int]:
+    """All that can be checked before the run folder is looked at; data, device, and the bytes of a model's state.
+
+    What can be said at once comes first, then what needs the data, then the model, which may have to be downloaded.
+    """
+    _check_choices(settings)
+    check_parts(settings, num_processes)
+    device = choose_device(settings.device)
+    prepare_device(settings, device)
+    data = load_data(settings)
+    check_leaks(settings, data)
+    check_positives(settings, data)
+    check_batches(settings, data, num_processes)
+    num_bytes = _try_step(settings, device, num_processes)
+    if isinstance(settings.pretrained, str):
+        _warn_of_leak(settings, Path(settings.pretrained))
+    if settings.sync_batch_norm and num_processes == 1:
+        print("warning: sync_batch_norm=True has no effect: one process has the whole batch", file=sys.stderr)
+    if not settings.all_data:
+        print(fold_table(data.folds, data.table.patient_ids, data.table.labels, data.table.label_columns))
+    return data, device, num_bytes
+
+
+def _check_choices(settings: Settings) -> None:
+    """What the settings name must exist, before data is read or a folder made."""
+    choose_device(settings.device)
+    create_loss(settings)
+    check_optimizer(settings)
+    Augmentation(settings.train_transforms, settings.image_shape)
+    weights = settings.pretrained
+    if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
+        raise SettingsError(
+            f"pretrained={weights} is of this very run: the same command without it goes on where the run "
+            "stopped; a run that starts anew from these weights needs a run_name of its own"
+        )
+
+
+def _warn_of_leak(settings: Settings, weights: Path) -> None:
+    """A `best.pt` of the same label table has learnt from images that other folds validate on."""
+    if weights.suffix == ".safetensors":
+        return
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(weights))
+    if not (isinstance(checkpoint, dict) and "settings" in checkpoint and "label_columns" in checkpoint):
+        return
+    earlier = settings_from_json(checkpoint["settings"], str(weights))
+    if (earlier.dataset_folder, earlier.label_table) == (settings.dataset_folder, settings.label_table):
+        print(
+            f"warning: pretrained={weights} was trained on images of the same label table; a fold that validates on "
+            "images which it has seen scores too well",
+            file=sys.stderr,
+        )
+
+
+def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
+    """Some models refuse some image sizes, batch norm a batch of one, some optimizers a plain step: better now than
+    after the first epoch.
+
+    Returns:
+        The bytes of model, averaged weights and optimizer.
+    """
+    model = create_classifier(settings, mean=0.5, std=0.25).to(device)
+    print(model.origin)
+    if settings.sync_batch_norm and num_processes > 1:
+        model = convert_batch_norm(model, device)
+    num_images = min(settings.batch_size // num_processes, 2)
+    settings = dataclasses.replace(settings, accumulation_steps=1)
+    step = TrainStep(settings, model, num_batches=1, device=device)
+    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
+    try:
+        with clear_ends(settings, "the first try"):
+            step(images, torch.zeros((num_images, len(settings.label_columns))))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "
+            f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, backbone_model or "
+            "optimizer"
+        ) from error
+    of_weights = sum(value.nbytes for value in model.state_dict().values())
+    of_optimizer = sum(
+        value.nbytes
+        for state in step.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
+    return int(of_weights * (1 if step.ema is None else 2) + of_optimizer)
