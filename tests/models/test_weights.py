@@ -53,7 +53,7 @@ def test_best_pt_into_single_and_multi_head(settings: Settings, tmp_path: Path, 
     other = dataclasses.replace(settings, backbone_model=name, label_columns=("Mass", "Nodule"), image_size=64)
     torch.manual_seed(1)
     source = create_classifier(other, 0.4, 0.2)
-    save_checkpoint(tmp_path / "best.pt", source, other, {"fold": 0, "epoch": 1, "macro_auc": 0.5})
+    save_checkpoint(tmp_path / "best.pt", source, other, {}, {"fold": 0, "epoch": 1, "macro_auc": 0.5})
     expected = source.backbone.state_dict()
     settings = dataclasses.replace(
         settings, backbone_model=name, pretrained=str(tmp_path / "best.pt"), heads=dict(RANZCR_HEADS)

@@ -260,6 +260,21 @@ def test_a_longer_run_begins_as_the_shorter_one_did(cached: Settings, capsys: py
         train_run(dataclasses.replace(settings, epochs=3, early_stop=2), fresh=False)
 
 
+def test_without_its_snapshot_a_run_cannot_grow(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says so, and its settings stay what it was trained with."""
+    settings = dataclasses.replace(cached, folds=(1,), cosine_epochs=5, epochs=2, early_stop=0)
+    train_run(settings, fresh=False)
+    shutil.rmtree(fold_of(settings) / "last")
+    before = (settings.run_folder / "settings.json").read_text()
+    message = r"fold1: was trained for 2 epochs and cannot be made longer, since its snapshot in last/ is gone; leave"
+    with pytest.raises(UserError, match=message):
+        train_run(dataclasses.replace(settings, epochs=3), fresh=False)
+    assert (settings.run_folder / "settings.json").read_text() == before
+    capsys.readouterr()
+    train_run(settings, fresh=False)
+    assert "fold 1: already trained" in capsys.readouterr().out
+
+
 def test_one_cycle_cannot_grow(cached: Settings) -> None:
     settings = dataclasses.replace(cached, folds=(1,), schedule="one_cycle", epochs=2)
     train_run(settings, fresh=False)

@@ -114,7 +114,13 @@ def _describe_run(run: Path) -> None:
             print("  and went on with")
         print(_indent(describe_environment_in_words(environment)))
     changed = ", ".join(f"{name}={value!r}" for name, value in changed_settings(settings).items())
-    print(_indent(textwrap.fill(f"settings: {changed}", 116, subsequent_indent="  ", break_long_words=False)))
+    print(
+        _indent(
+            textwrap.fill(
+                f"settings other than the defaults: {changed}", 116, subsequent_indent="  ", break_long_words=False
+            )
+        )
+    )
 
 
 def _indent(text: str) -> str:

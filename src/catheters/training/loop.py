@@ -256,6 +256,6 @@ def _print_epoch(what: str, entry: Mapping[str, Any], *, is_best: bool) -> None:
         f"{speed['waiting_share']:.0%} waiting for data",
         *([f"{speed['gpu_memory_gb']:.1f} GB"] if speed["gpu_memory_gb"] is not None else []),
         duration(speed["epoch_seconds"]),
-        f"at most {duration(speed['seconds_left'])} left",
+        f"about {duration(speed['seconds_left'])} left",
     ]
     print("  ".join([*parts, "best so far"] if is_best else parts), flush=True)

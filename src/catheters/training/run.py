@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from catheters.errors import UserError
+from catheters.errors import SettingsError, UserError
 from catheters.evaluation.plots import plot_curves
 from catheters.settings import Settings
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
@@ -56,6 +56,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
                 if fresh and folder.exists():
                     check_space(settings, num_bytes)  # before anything is moved
                     print(f"moved the earlier run to {move_aside(folder)}")
+                _check_growth(settings)
                 enter_run_folder(settings, data.fingerprint, environment)
                 print(f"{settings.backbone_model} on {_where(device, team.count)} -> {folder}")
             run = _Run(
@@ -144,7 +145,9 @@ def _train_in_parallel(run: _Run, team: Team) -> None:
 
 def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundings) -> None:
     """Train a model on all images."""
-    folder = settings.run_folder / f"seed{seed}"
+    folder, _ = _files_of(settings, seed)
+    if around.processes.is_first:
+        folder.mkdir(exist_ok=True)
     of_seed = dataclasses.replace(settings, seed=seed)
     loader = create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)
     train_on_all(of_seed, loader, around, folder)
@@ -155,7 +158,9 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
 
 def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundings) -> None:
     """Train a model on the other folds' images, and predict this one's."""
-    folder = settings.run_folder / f"fold{fold}"
+    folder, _ = _files_of(settings, fold)
+    if around.processes.is_first:
+        folder.mkdir(exist_ok=True)
     train_samples, valid_samples = split_samples(settings, data, fold)
     result = train_fold(
         settings,
@@ -172,12 +177,9 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
 
 
 def _is_trained(settings: Settings, member: int) -> bool:
-    """Whether this fold's or seed's folder holds what is written last, after as many epochs as the settings ask for.
-
-    Makes the folder if it does not stand.
-    """
-    what, last_file = ("seed", "curves.png") if settings.all_data else ("fold", "predictions.csv")
-    folder = settings.run_folder / f"{what}{member}"
+    """Whether this fold's or seed's folder holds what is written last, after as many epochs as the settings ask for."""
+    what = "seed" if settings.all_data else "fold"
+    folder, last_file = _files_of(settings, member)
     progress = read_progress(folder)
     if (folder / last_file).exists():
         if progress is None or is_over(settings, progress["epoch"], progress["best_epoch"]):
@@ -189,8 +191,28 @@ def _is_trained(settings: Settings, member: int) -> bool:
         (folder / name).rename(folder / f"{name.stem}.epoch{progress['epoch']}{name.suffix}")
     elif folder.exists() and progress is None:
         print(f"{what} {member}: was not finished, starts again from its first epoch")
-    folder.mkdir(exist_ok=True)
     return False
+
+
+def _check_growth(settings: Settings) -> None:
+    """Refuse to make a run longer where a finished model has no snapshot any more to go on from."""
+    for member in settings.seeds_to_train if settings.all_data else settings.folds_to_train:
+        folder, last_file = _files_of(settings, member)
+        if not (folder / last_file).exists() or read_progress(folder) is not None:
+            continue
+        log = read_epochs(folder)
+        best = max(log, key=lambda entry: entry.get("val/macro_auc", entry["epoch"]))
+        if not is_over(settings, len(log), best["epoch"]):
+            raise SettingsError(
+                f"{folder}: was trained for {len(log)} epochs and cannot be made longer, since its snapshot in last/ "
+                "is gone; leave epochs and early_stop as they were, or choose another run_name"
+            )
+
+
+def _files_of(settings: Settings, member: int) -> tuple[Path, str]:
+    """A fold's or seed's folder, and what is written last in it."""
+    what, last_file = ("seed", "curves.png") if settings.all_data else ("fold", "predictions.csv")
+    return settings.run_folder / f"{what}{member}", last_file
 
 
 def _grey_values(settings: Settings, data: RunData) -> tuple[float, float]:

@@ -63,6 +63,8 @@ def prepare_device(settings: Settings, device: torch.device) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' condition for it
     # Where there is no such algorithm torch warns, and the run goes on.
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    # It costs time, and nothing here reads such memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:

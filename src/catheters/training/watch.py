@@ -61,8 +61,11 @@ class Watch:
 
     def wait_for_reason(self) -> str:
         """Why another process, which can no longer be reached, is gone."""
-        deadline = time.monotonic() + MAX_SILENCE_SECONDS + 10 * SECONDS_BETWEEN_SIGNS
-        while self._reason is None and time.monotonic() < deadline:
+        started = time.monotonic()
+        while self._reason is None and time.monotonic() - started < MAX_SILENCE_SECONDS + 10 * SECONDS_BETWEEN_SIGNS:
+            # torchrun, which has noticed first, ends all processes, by SIGKILL soon.
+            if interrupt_signal() is not None and time.monotonic() - started > 3 * SECONDS_BETWEEN_SIGNS:
+                return "another process died; torchrun's report names it"
             time.sleep(SECONDS_BETWEEN_SIGNS / 2)
         return self._reason or "another process could not be reached"
 
