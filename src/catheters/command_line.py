@@ -82,7 +82,7 @@ def run_command(command: Callable[[list[str]], int]) -> None:
         if isinstance(interrupt, Interrupted):
             number = interrupt.signal_number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        if process_rank() == 0:
+        if process_rank() == 0 or str(interrupt):  # others speak where they have trained a fold of their own
             print(f"\nstopped by {name}{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
         status = SIGNAL_STATUS + number
     sys.exit(status)

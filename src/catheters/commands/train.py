@@ -33,5 +33,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     except Interrupted:
         raise
     except KeyboardInterrupt:
+        if process_rank() > 0:
+            raise
         raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
     return 0

@@ -113,7 +113,8 @@ class Snapshots(Extension):
         is_written = self.write(manager)
         self._processes.broadcast(None)  # the others wait for the first one's file
         state = f"{self._what}, {self._where(manager.iteration)}" if is_written else "the last snapshot"
-        raise Interrupted(f"the same command goes on from {state}", signal_number)
+        how_to_go_on = f"the same command goes on from {state}" if self._processes.is_first else ""  # one says so
+        raise Interrupted(how_to_go_on, signal_number)
 
     def write(self, manager: ExtensionsManager) -> bool:
         """Write a snapshot of the state as it is. A full disk is only warned of: training goes on.
