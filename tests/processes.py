@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from catheters.command_line import run_command
 from catheters.settings import Settings
@@ -34,6 +36,7 @@ class Training:
         status: Any = 1
         try:
             os.environ.update(environment)
+            tqdm.set_lock(threading.RLock())  # the lock it is born with is the tests' own too, and would die with it
             descriptor = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)

@@ -1,5 +1,6 @@
 """A run that has been trained, and the parts of the loop by themselves."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,23 +19,35 @@ def trained(cached: Settings) -> Settings:
     return cached
 
 
-def create_manager(
-    step: TrainStep, folder: Path, *, num_batches: int, num_epochs: int = 1, epoch: int = 0, may_skip: bool = False
-) -> tuple[ExtensionsManager, TrainingLog]:
-    """What `train_epoch` needs besides a step; the log is in the given epoch, from 0."""
-    log = TrainingLog(
-        folder,
-        "fold 0",
-        ALONE,
-        step.device,
-        num_batches=num_batches,
-        num_epochs=num_epochs,
-        batch_size=2,
-        num_models_left=0,
-        may_skip=may_skip,
-    )
-    log.load_state_dict({"epoch": epoch, "num_in_lines": 0, "seconds": 0.0, "batches": [], "num_bytes": 0})
-    manager = ExtensionsManager(
-        step.model, step.optimizer, num_epochs, iters_per_epoch=num_batches, extensions=[log], out_dir=str(folder)
-    )
-    return manager, log
+CreateManager = Callable[..., tuple[ExtensionsManager, TrainingLog]]
+
+
+@pytest.fixture
+def create_manager() -> Iterator[CreateManager]:
+    """What `train_epoch` needs besides a step; the log is in the given epoch, from 0, and closed after the test."""
+    logs = []
+
+    def create(
+        step: TrainStep, folder: Path, *, num_batches: int, num_epochs: int = 1, epoch: int = 0, may_skip: bool = False
+    ) -> tuple[ExtensionsManager, TrainingLog]:
+        log = TrainingLog(
+            folder,
+            "fold 0",
+            ALONE,
+            step.device,
+            num_batches=num_batches,
+            num_epochs=num_epochs,
+            batch_size=2,
+            num_models_left=0,
+            may_skip=may_skip,
+        )
+        logs.append(log)
+        log.load_state_dict({"epoch": epoch, "num_in_lines": 0, "seconds": 0.0, "batches": [], "num_bytes": 0})
+        manager = ExtensionsManager(
+            step.model, step.optimizer, num_epochs, iters_per_epoch=num_batches, extensions=[log], out_dir=str(folder)
+        )
+        return manager, log
+
+    yield create
+    for log in logs:
+        log.close()

@@ -1,7 +1,6 @@
 """Several processes that train one model compute what one process does; a dead one ends them all."""
 
 import dataclasses
-import os
 import re
 import signal
 import time
@@ -223,11 +222,13 @@ def test_a_dead_process_ends_the_other_within_a_minute(
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, first)
     second.signal(number)
     started = time.monotonic()
-    assert first.wait() != 0
-    assert time.monotonic() - started < 60
-    assert f"ended, since {reason}" in first.text
-    os.kill(second.pid, signal.SIGKILL)
-    second.wait()
+    try:
+        assert first.wait() != 0
+        assert time.monotonic() - started < 60
+        assert f"ended, since {reason}" in first.text
+    finally:
+        second.signal(signal.SIGKILL)
+        second.wait()
 
 
 def test_a_batch_that_cannot_be_dealt_out() -> None:

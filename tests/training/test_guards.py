@@ -21,7 +21,7 @@ from catheters.training.run import train_run
 from catheters.training.run_folder import only_process
 from catheters.training.step import TrainStep
 from tests.processes import Training, num_snapshots, outcome, wait_until
-from tests.training.conftest import create_manager
+from tests.training.conftest import CreateManager
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def batches(number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 @pytest.mark.parametrize("clip_grad_norm", [None, 1.0])
 def test_a_gradient_that_is_not_finite_is_placed(
-    settings: Settings, tmp_path: Path, clip_grad_norm: float | None
+    settings: Settings, tmp_path: Path, clip_grad_norm: float | None, create_manager: CreateManager
 ) -> None:
     """In the step that ruins the weights: the loss shows it one step later."""
     step = TrainStep(
@@ -59,7 +59,7 @@ def test_a_gradient_that_is_not_finite_is_placed(
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path) -> None:
+def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """That is how it finds its scale; a model whose gradients are never finite would never learn anything."""
     for from_call, is_hopeless in ((10**6, False), (1, True)):
         step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)

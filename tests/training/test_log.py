@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 import warnings
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import LINE_EVERY, read_epochs
 from catheters.training.loop import train_epoch
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
-from tests.training.conftest import create_manager
+from tests.training.conftest import CreateManager
 
 CPU = torch.device("cpu")
 
@@ -24,7 +26,7 @@ def lines_of(folder: Path) -> list[dict[str, float | str | dict[str, float | Non
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path) -> None:
+def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """Against the same steps by hand, two batches a step: rates, losses, norms of the gradients."""
     settings = dataclasses.replace(settings, accumulation_steps=2, batch_size=2)
     num_batches = LINE_EVERY + 20
@@ -63,7 +65,7 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path) -> N
     assert (epoch["lr"], epoch["val/loss"], epoch["val/auc/x"]) == (0.5, 0.25, None)
 
 
-def test_waiting_is_measured(settings: Settings, tmp_path: Path) -> None:
+def test_waiting_is_measured(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """Batches that take a known part of the time."""
     step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 10, CPU)
     manager, log = create_manager(step, tmp_path, num_batches=10)
@@ -87,7 +89,9 @@ def test_waiting_is_measured(settings: Settings, tmp_path: Path) -> None:
     assert 0.49 <= speed["waiting_share"] * seconds < seconds
 
 
-def test_a_group_that_a_snapshot_cuts_is_the_same(settings: Settings, tmp_path: Path) -> None:
+def test_a_group_that_a_snapshot_cuts_is_the_same(
+    settings: Settings, tmp_path: Path, create_manager: CreateManager
+) -> None:
     """State taken in the middle of a group: lines written after it go, the group's mean comes out the same."""
     torch.manual_seed(2)
     batches = [
@@ -148,3 +152,16 @@ def test_tensorboard_shows_the_same_numbers(cached: Settings) -> None:
         assert [scalar.step for scalar in scalars] == [entry["iteration"] for entry in log]
         assert [scalar.value for scalar in scalars] == pytest.approx([entry[key] for entry in log])
     assert {"train/loss", "train/grad_norm", "lr", "speed/images_per_second"} <= set(events.Tags()["scalars"])
+
+
+def test_an_end_with_an_error_closes_tensorboards_file(cached: Settings) -> None:
+    """The thread that writes it would else outlive the run."""
+    pytest.importorskip("tensorboard")
+    settings = dataclasses.replace(
+        cached, batch_size=40, warmup_epochs=3, init_lr=1e-9, warmup_multiplier=1e39, optimizer="momentum"
+    )
+    before = set(threading.enumerate())
+    with pytest.raises(UserError, match="the validation loss is"):
+        train_run(settings, fresh=False)
+    assert (settings.run_folder / "fold0" / "tensorboard").is_dir()
+    assert set(threading.enumerate()) <= before

@@ -22,7 +22,7 @@ from catheters.training.loop import train_epoch
 from catheters.training.run import train_run
 from catheters.training.run_data import load_data, split_samples
 from catheters.training.step import TrainStep
-from tests.training.conftest import create_manager
+from tests.training.conftest import CreateManager
 
 
 def test_run_folder(trained: Settings) -> None:
@@ -359,7 +359,9 @@ def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(cached: Set
 
 
 @pytest.mark.parametrize("bad", [3, 50, 63, 70])
-def test_a_training_loss_that_is_not_finite_is_placed(settings: Settings, tmp_path: Path, bad: int) -> None:
+def test_a_training_loss_that_is_not_finite_is_placed(
+    settings: Settings, tmp_path: Path, bad: int, create_manager: CreateManager
+) -> None:
     """Losses are looked at now and then; the message still names the first bad one, and its rate."""
     settings = dataclasses.replace(settings, warmup_epochs=1, warmup_multiplier=10.0, init_lr=1e-6)
     step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))

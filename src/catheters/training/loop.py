@@ -1,6 +1,7 @@
 """Training of one model, from batches to the best checkpoint, going on where a snapshot was taken."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,7 +163,7 @@ def _train(
         writer=_NoWriter(),
         state_objects={"step": step, "scorer": scorer},
     )
-    with deferred_interrupts(), clear_ends(settings, what):
+    with deferred_interrupts(), clear_ends(settings, what), closing(log):
         if not snapshots.restore(manager):
             log.cut()  # lines of a process that was killed before its first snapshot
         while True:
@@ -173,7 +174,6 @@ def _train(
                 break
             _set_position(loader, epoch, num_done)
             train_epoch(loader, step, manager, log, f"{what} epoch {epoch + 1}/{settings.num_epochs}", num_done)
-    log.close()
     snapshots.finish()
     if around.processes.is_first and scorer.num_epochs < settings.num_epochs:
         print(f"{what}: no better macro AUC in {settings.early_stop} epochs, stopped early")
