@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from catheters.evaluation.metrics import (
-    LabelMetrics,
-    comparison_table,
     macro_mean,
     metrics_table,
     one_class_warnings,
@@ -57,17 +55,3 @@ def test_table() -> None:
     assert lines[1].split() == ["a", "2", "4", "0.6250", "0.7500"]
     assert lines[2].split() == ["b", "0", "4", "nan", "nan"]
     assert lines[-1].split() == ["macro", "mean", "0.6250", "0.7500"]
-
-
-def test_runs_side_by_side() -> None:
-    def metric(label: str, auc: float) -> LabelMetrics:
-        return LabelMetrics(label=label, num_positives=2, num_images=9, roc_auc=auc, average_precision=0.5)
-
-    runs = {"saved_models/a": [metric("x", 0.5), metric("y", 0.75)], "b": [metric("y", 1.0), metric("z", math.nan)]}
-    assert comparison_table(runs).splitlines() == [
-        "            saved_models/a      b",
-        "x                   0.5000    nan",
-        "y                   0.7500 1.0000",
-        "z                      nan    nan",
-        "macro mean          0.6250 1.0000",
-    ]

@@ -1,15 +1,12 @@
-"""Files of predictions: written, read back, refused where they are wrong; matched to labels by id."""
+"""Files of predictions: written, read back, refused where they are wrong."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from catheters.csv_files import TableError
-from catheters.evaluation.metrics import score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
-from catheters.evaluation.summary import Targets, match_targets, write_metrics
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:
@@ -58,22 +55,18 @@ def test_other_id_column(tmp_path: Path) -> None:
         read_predictions(tmp_path / "p.csv", "uidd")
 
 
-TARGETS = Targets(source="labels.csv", uids=np.array(["a", "b", "c"]), labels=np.array([[1], [0], [1]], dtype=np.uint8))
+def test_logits(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("id,x\n1,0\n2,-1.0986122886681098\n")
+    _, frame, _ = read_predictions(tmp_path / "p.csv", are_logits=True)
+    assert frame["x"].tolist() == pytest.approx([0.5, 0.25])  # 1 to 3
+    with pytest.raises(TableError, match=r"id 2, column 'x': '-1.09\S+ is not a probability.*then say --logits"):
+        read_predictions(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("id,x\n1,inf\n")
+    with pytest.raises(TableError, match="'inf' is not a logit"):
+        read_predictions(tmp_path / "p.csv", are_logits=True)
 
 
-def test_rows_are_matched_by_id() -> None:
-    assert match_targets(TARGETS, ["c", "b"], Path("p.csv")).tolist() == [[1], [0]]
-    with pytest.raises(TableError, match=r"p\.csv: 1 of 2 ids have no row in labels\.csv, z for one"):
-        match_targets(TARGETS, ["a", "z"], Path("p.csv"))
-
-
-def test_metrics_json(tmp_path: Path) -> None:
-    metrics = score_labels(np.array([[1, 0], [0, 0]], dtype=np.uint8), np.array([[0.9, 0.1], [0.2, 0.1]]), ["x", "y"])
-    write_metrics(tmp_path / "metrics.json", metrics, Path("p.csv"), TARGETS)
-    content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["macro_roc_auc"] == 1.0
-    assert content["num_images"] == 2
-    assert content["num_images_in_label_table"] == 3
-    assert content["per_label"][1] == {
-        "label": "y", "num_positives": 0, "num_images": 2, "roc_auc": None, "average_precision": None,
-    }  # fmt: skip
+def test_without_folds(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    write_predictions(file, "id", np.array(["a"]), np.array(["p"]), None, np.array([[0.5]]), ("x",))
+    assert file.read_text() == "id,patient,x\na,p,0.5\n"

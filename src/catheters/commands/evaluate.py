@@ -1,119 +1,209 @@
-"""`evaluate.py`: predictions and labels to metrics."""
+"""`evaluate.py`: predictions and labels to metrics, thresholds, calibration, comparisons and blends."""
 
 import argparse
+import dataclasses
 import sys
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
-from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
-from catheters.data.table import read_label_table
+from catheters.commands.evaluation_inputs import Input, read_file, read_run
 from catheters.errors import UserError, unknown_name
-from catheters.evaluation.metrics import (
-    LabelMetrics,
-    comparison_table,
-    macro_mean,
-    metrics_table,
-    one_class_warnings,
-    score_labels,
+from catheters.evaluation import calibration, ensemble, tables
+from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.calibration import write_calibrator
+from catheters.evaluation.cases import write_cases
+from catheters.evaluation.ensemble import blend, check_alike, write_ensemble
+from catheters.evaluation.evaluation import (
+    BEST_CALIBRATION,
+    NO_CALIBRATION,
+    NUM_RESAMPLES,
+    Choices,
+    Evaluation,
+    evaluate,
 )
-from catheters.evaluation.predictions import read_predictions
-from catheters.evaluation.summary import Targets, match_targets, write_metrics
+from catheters.evaluation.metrics import one_class_warnings, score_labels
+from catheters.evaluation.operating_points import parse_rule
+from catheters.evaluation.predictions import write_predictions
+from catheters.evaluation.results import write_comparison, write_metrics, write_table
+from catheters.evaluation.scores import difference, score
+from catheters.evaluation.subgroups import make_groups
 from catheters.run_record import describe_environment_in_words, read_record
-from catheters.settings_file import changed_settings, settings_from_json
+from catheters.settings_file import changed_settings
 
 DESCRIPTION = """\
-Score predictions against labels: ROC AUC and average precision of every label, and their means.
+Score predictions against labels: ROC AUC, average precision and Brier score of every label and device with 95%
+intervals over patients, operating points, calibration, folds, subgroups, hardest cases.
 
   python evaluate.py saved_models/config                             a run, against its own label table
-  python evaluate.py saved_models/config saved_models/multi_config   several runs, side by side as well
+  python evaluate.py saved_models/config saved_models/multi_config   several runs, each compared with the first
+  python evaluate.py --ensemble weights saved_models/a saved_models/b --out saved_models/blend
   python evaluate.py --predictions FILE.csv --labels FILE.csv        any program's predictions
+
+Research software, not a medical device.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """Predictions with the true labels of their images.
-
-    Attributes:
-        file: where the predictions come from.
-        labels: (K,) names.
-        uids: (n,) image ids.
-        probabilities: (n, K).
-        targets: the label table.
-        matched: (n, K) the true labels of these images.
-    """
-
-    file: Path
-    labels: tuple[str, ...]
-    uids: list[str]
-    probabilities: npt.NDArray[np.float64]
-    targets: Targets
-    matched: npt.NDArray[np.uint8]
-
-
 def main(arguments: list[str]) -> int:
-    """Print a table of metrics and write `metrics.json` for each run or file. Returns the exit status."""
+    """Print tables and write `metrics.json` and more for each run or file. Returns the exit status."""
     options = _parse(arguments)
-    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
-        raise UserError(f"{options.out}: a file in a folder that exists is expected for the metrics")
-    if options.predictions is not None:
-        _evaluate(_read_files(options.predictions, options.id_column, options.labels), options.out)
-        return 0
-    runs = {str(run): _read_run(run, options) for run in options.runs}  # all of them, before anything is written
-    metrics = {}
-    for name, predicted in runs.items():
-        metrics[name] = _evaluate(predicted, options.out)
-        _describe_run(Path(name))
-    if len(runs) > 1:
-        print(f"\n{comparison_table(metrics)}")
-        images = [
-            {(uid, *row) for uid, row in zip(predicted.uids, predicted.matched.tolist(), strict=True)}
-            for predicted in runs.values()
-        ]
-        if any(of_run != images[0] for of_run in images):
-            print("warning: the runs predicted other images or labels, their scores do not compare", file=sys.stderr)
+    inputs = _read_inputs(options)  # all of them, before anything is written
+    choices = _read_choices(options, inputs[0])
+    for given in inputs:
+        for column, edges in choices.band_edges.items():
+            make_groups(column, given.column(column), edges)
+    if options.ensemble is not None:
+        inputs = [_blend(inputs, options)]
+    elif len(inputs) > 1:
+        check_alike([given.evaluated for given in inputs])
+    for number, given in enumerate(inputs):
+        if number:
+            print()
+        _evaluate(given, choices, options)
+    for given in inputs[1:]:
+        _compare(inputs[0], given, choices)
     return 0
 
 
-def _read_run(run: Path, options: argparse.Namespace) -> Predicted:
-    settings_file = run / "settings.json"
-    if not settings_file.is_file():
-        raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")
-    settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
-    if settings.all_data:
-        raise UserError(f"{run}: was trained on all data, so it has no predictions of images that it had not seen")
-    file = run / "predictions.csv"
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
-    if options.labels is not None:
-        return _read_files(file, options.id_column, options.labels)
-    uid_column, predictions, _ = read_predictions(file, settings.uid_column)
-    table = read_label_table(settings)
-    check_columns(predictions, table.label_columns, file)
-    source = str(Path(settings.dataset_folder) / settings.label_table)
-    targets = Targets(source=source, uids=table.uids, labels=table.labels)
-    return _match(file, uid_column, predictions, table.label_columns, targets)
+def _read_inputs(options: argparse.Namespace) -> list[Input]:
+    if options.predictions is not None:
+        inputs = [
+            read_file(file, options.labels, options.id_column, options.patient_column, are_logits=options.logits)
+            for file in options.predictions
+        ]
+    else:
+        inputs = [read_run(run, options.labels, options.id_column, options.patient_column) for run in options.runs]
+    if options.out is None:
+        return inputs
+    if options.out.is_file() or not options.out.absolute().parent.is_dir():
+        raise UserError(f"{options.out}: a folder for the results is expected, in one that exists")
+    return [dataclasses.replace(given, folder=options.out) for given in inputs]
 
 
-def _describe_run(run: Path) -> None:
-    """Print what the run was trained with: settings, data, versions, commit, command, hardware."""
+def _read_choices(options: argparse.Namespace, given: Input) -> Choices:
+    prevalences = {}
+    names = (*given.evaluated.labels, *given.heads)
+    for text in options.prevalence:
+        name, _, number = text.rpartition("=")
+        if name not in names:
+            raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device', names)}; write LABEL=0.02")
+        prevalences[name] = _number(number, f"--prevalence {text}")
+        if not 0 < prevalences[name] < 1:
+            raise UserError(f"--prevalence {text}: a number between 0 and 1 is expected, as in {name}=0.02")
+    edges: dict[str, Sequence[float] | None] = {}
+    for text in options.by:
+        column, equals, numbers = text.partition("=")
+        edges[column] = [_number(number, f"--by {text}") for number in numbers.split(",")] if equals else None
+    return Choices(
+        num_resamples=options.resamples,
+        seed=options.seed,
+        rule=parse_rule(options.operating_point),
+        prevalences=prevalences,
+        calibration=options.calibration,
+        band_edges=edges,
+    )
+
+
+def _number(text: str, where: str) -> float:
     try:
-        fingerprint, environments = read_record(run)
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where}: {text!r} is not a number") from None
+
+
+def _blend(inputs: list[Input], options: argparse.Namespace) -> Input:
+    """Blend the inputs, print what each adds, and write the blend and its recipe."""
+    first = inputs[0]
+    folder = options.out or first.folder.parent / "ensemble"
+    members = check_alike([given.evaluated for given in inputs])
+    result = blend(options.ensemble, members, str(folder))
+    print(tables.ensemble_table(result))
+    folder.mkdir(exist_ok=True)
+    blended, file = result.blended, folder / "predictions.csv"
+    write_predictions(
+        file,
+        first.uid_column,
+        blended.uids,
+        blended.patient_ids,
+        blended.folds,
+        blended.probabilities,
+        blended.labels,
+    )
+    write_ensemble(folder / "ensemble.json", result)
+    print(f"the blend -> {file}\nits recipe -> {folder / 'ensemble.json'}\n")
+    return dataclasses.replace(first, evaluated=blended, file=file, folder=folder, settings=None)
+
+
+def _evaluate(given: Input, choices: Choices, options: argparse.Namespace) -> None:
+    """Evaluate predictions, print tables and write files into the input's folder."""
+    evaluated = given.evaluated
+    print(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
+    for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
+        print(f"warning: {warning}", file=sys.stderr)
+    columns = {column: given.column(column) for column in choices.band_edges}
+    evaluation = evaluate(evaluated, given.heads, columns, choices)
+    if evaluation.scores.num_patients == 1:
+        print("warning: all images are of one patient: there are no intervals", file=sys.stderr)
+    _print(evaluation)
+    folder = given.folder
+    folder.mkdir(exist_ok=True)
+    write_metrics(
+        folder / "metrics.json", evaluation, str(given.file), given.truth.source, num_labelled=len(given.truth.uids)
+    )
+    write_table(folder / "metrics.csv", evaluation)
+    write_calibrator(folder / "calibration.json", evaluation.calibrator)
+    write_cases(folder / "hardest_cases.csv", evaluated, evaluation.hardest, given.uid_column)
+    write_cases(folder / "label_errors.csv", evaluated, evaluation.label_errors, given.uid_column)
+    print(
+        f"\n{len(evaluation.label_errors)} labels are probably wrong -> {folder / 'label_errors.csv'}\n"
+        f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {folder / 'metrics.json'}"
+    )
+    if given.settings is not None:
+        _describe_run(given)
+
+
+def _print(evaluation: Evaluation) -> None:
+    choices = evaluation.choices
+    if evaluation.scores.num_patients > 1 and choices.num_resamples:
+        print(f"95% intervals over {evaluation.scores.num_patients} patients, {choices.num_resamples} resamples")
+    print(tables.scores_table(evaluation.scores, with_mean=True))
+    if evaluation.presence.labels:
+        print(f"\nany label of the device\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
+    print(f"\noperating points by {choices.rule}, each fold judged by the threshold that the others chose")
+    print(tables.points_table([*evaluation.points, *evaluation.presence_points]))
+    print(f"\neach fold calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
+    if evaluation.folds:
+        print(f"\n{tables.folds_table(evaluation)}")
+    if evaluation.subgroups:
+        print(f"\n{tables.subgroups_table(evaluation.subgroups)}")
+
+
+def _compare(first: Input, second: Input, choices: Choices) -> None:
+    """Print the paired differences and write them into the second's folder."""
+    pair = check_alike([first.evaluated, second.evaluated])
+    bootstrap = PatientBootstrap(pair[0].patient_ids, choices.num_resamples, choices.seed)
+    of_first, of_second = (score(evaluated, bootstrap) for evaluated in pair)
+    differences = difference(of_first, of_second)
+    file = second.folder / "comparison.json"
+    print(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
+    print(tables.differences_table(of_first, of_second, differences))
+    write_comparison(file, of_first, of_second, differences)
+
+
+def _describe_run(given: Input) -> None:
+    """Print what the run was trained with: settings, data, versions, commit, command, hardware."""
+    assert given.settings is not None
+    try:
+        fingerprint, environments = read_record(given.file.parent)
     except UserError as error:
         print(f"warning: {error}: what it was trained with is not known", file=sys.stderr)
         return
-    settings = settings_from_json((run / "settings.json").read_text(encoding="utf-8"), str(run / "settings.json"))
-    print(f"\n{run}, as its folder records it\n{_indent(f'data fingerprint: {fingerprint}')}")
+    print(f"\n{given.file.parent}, as its folder records it\n{_indent(f'data fingerprint: {fingerprint}')}")
     for number, environment in enumerate(environments):
         if number:
             print("  and went on with")
         print(_indent(describe_environment_in_words(environment)))
-    changed = ", ".join(f"{name}={value!r}" for name, value in changed_settings(settings).items())
+    changed = ", ".join(f"{name}={value!r}" for name, value in changed_settings(given.settings).items())
     print(
         _indent(
             textwrap.fill(
@@ -127,39 +217,6 @@ def _indent(text: str) -> str:
     return textwrap.indent(text, "  ")
 
 
-def _read_files(file: Path, id_column: str | None, labels_file: Path) -> Predicted:
-    uid_column, predictions, labels = read_predictions(file, id_column)
-    return _match(file, uid_column, predictions, labels, _read_targets(labels_file, uid_column, labels))
-
-
-def _match(
-    file: Path, uid_column: str, predictions: pd.DataFrame, labels: tuple[str, ...], targets: Targets
-) -> Predicted:
-    uids = predictions[uid_column].tolist()
-    return Predicted(
-        file=file,
-        labels=labels,
-        uids=uids,
-        probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
-        targets=targets,
-        matched=match_targets(targets, uids, file),
-    )
-
-
-def _evaluate(predicted: Predicted, metrics_file: Path | None) -> list[LabelMetrics]:
-    """Score predictions, print the table and write it, beside the predictions unless a file is given."""
-    metrics_file = metrics_file or predicted.file.with_name("metrics.json")
-    metrics = score_labels(predicted.matched, predicted.probabilities, predicted.labels)
-    for warning in one_class_warnings(metrics):
-        print(f"warning: {warning}", file=sys.stderr)
-    targets = predicted.targets
-    print(f"{predicted.file}: {len(predicted.uids)} of the {len(targets.uids)} images in {targets.source}")
-    print(metrics_table(metrics))
-    write_metrics(metrics_file, metrics, predicted.file, targets)
-    print(f"macro AUC {macro_mean([metric.roc_auc for metric in metrics]):.4f} -> {metrics_file}")
-    return metrics
-
-
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -167,35 +224,82 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run folders, for example saved_models/config; several are compared",
+        help="run folders, for example saved_models/config; several are compared with the first",
     )
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="CSV: id column, one probability column a label"
+        "--predictions",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="CSV: id column, one probability column a label; `patient` and `fold` where known",
     )
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="CSV: the same id column, 0/1 columns of these names"
     )
     parser.add_argument("--id-column", metavar="NAME", help="id column of both files (default: the predictions' first)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: metrics.json beside the predictions")
+    parser.add_argument(
+        "--patient-column", metavar="NAME", help="of --labels (default: patient, PatientID and the like)"
+    )
+    parser.add_argument("--logits", action="store_true", help="the predictions are logits, not probabilities")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for the results (default: the run folder; for a file FILE_evaluation; for a blend `ensemble` beside the "
+        "first run)",
+    )
+    parser.add_argument(
+        "--ensemble",
+        choices=list(ensemble.METHODS),
+        help="; ".join(f"{name}: {method.meaning}" for name, method in ensemble.METHODS.items()),
+    )
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN[=EDGES]",
+        help="subgroups by a column of the label table; numbers in bands that begin at the edges, as in age=40,60,80; "
+        "repeatable",
+    )
+    parser.add_argument(
+        "--operating-point",
+        default="youden",
+        metavar="RULE",
+        help="youden (default), f1, sensitivity=0.9, specificity=0.95",
+    )
+    parser.add_argument(
+        "--prevalence",
+        action="append",
+        default=[],
+        metavar="LABEL=P",
+        help="restate PPV and NPV of a label or device for another prevalence; repeatable",
+    )
+    parser.add_argument(
+        "--calibration",
+        choices=[BEST_CALIBRATION, NO_CALIBRATION, *calibration.METHODS],
+        default=BEST_CALIBRATION,
+        help="which one calibration.json holds (default: the one of the best Brier skill)",
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=NUM_RESAMPLES, metavar="N", help="of the patients (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (%(default)s)")
     options = parser.parse_args(arguments)
     if not options.runs and (options.predictions is None or options.labels is None):
         parser.error("give run folders, or both --predictions and --labels")
     if options.runs and options.predictions is not None:
         parser.error("give run folders or --predictions, not both")
-    if len(options.runs) > 1 and options.out is not None:
-        parser.error("--out is one file, and each of several runs has its own")
+    num_inputs = len(options.runs or options.predictions)
+    if options.ensemble is None and num_inputs > 1 and options.out is not None:
+        parser.error("--out is one folder, and each of several runs has its own")
+    if options.ensemble is not None and num_inputs < 2:
+        parser.error("--ensemble blends two or more")
     if options.id_column is not None and options.labels is None:
         parser.error("--id-column goes with --labels; a run knows its own")
+    if options.patient_column is not None and options.labels is None:
+        parser.error("--patient-column goes with --labels; a run knows its own")
+    if options.logits and options.predictions is None:
+        parser.error("--logits goes with --predictions; a run has probabilities")
+    if options.resamples < 0 or options.seed < 0:
+        parser.error("--resamples and --seed are not negative")
     return options
-
-
-def _read_targets(file: Path, uid_column: str, labels: tuple[str, ...]) -> Targets:
-    frame = read_csv(file)
-    check_columns(frame, (uid_column,), file)
-    unknown = [label for label in labels if label not in frame]
-    if unknown:
-        raise TableError(f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}")
-    check_ids(frame, uid_column, file)
-    return Targets(
-        source=str(file), uids=frame[uid_column].to_numpy(dtype=np.str_), labels=binary_labels(frame, labels, file)
-    )

@@ -1,12 +1,11 @@
 """Metrics over whole sets of predictions, never a mean over batches."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 
@@ -72,14 +71,6 @@ def metrics_table(metrics: Sequence[LabelMetrics]) -> str:
     precision = macro_mean([metric.average_precision for metric in metrics])
     lines.append(f"{'macro mean':<{width}}{'':>21}{auc:>10.4f}{precision:>10.4f}")
     return "\n".join(lines)
-
-
-def comparison_table(runs: Mapping[str, Sequence[LabelMetrics]]) -> str:
-    """A text table of several runs' ROC AUCs: a column a run, a row a label; nan where a run has none."""
-    columns = {name: {metric.label: metric.roc_auc for metric in metrics} for name, metrics in runs.items()}
-    frame = pd.DataFrame(columns)
-    frame.loc["macro mean"] = [macro_mean(list(column.values())) for column in columns.values()]
-    return frame.to_string(float_format="{:.4f}".format, na_rep="nan")
 
 
 def _score_label(label: str, targets: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating]) -> LabelMetrics:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
 from catheters.csv_files import TableError, check_columns, check_ids, read_csv
 from catheters.files import write_whole
@@ -19,32 +20,37 @@ def write_predictions(
     uid_column: str,
     uids: npt.NDArray[np.str_],
     patient_ids: npt.NDArray[np.str_],
-    folds: npt.NDArray[np.int8],
-    probabilities: npt.NDArray[np.float32],
+    folds: npt.NDArray[np.integer] | None,
+    probabilities: npt.NDArray[np.floating],
     label_columns: tuple[str, ...],
 ) -> None:
-    """Write out-of-fold predictions; the file is whole or absent.
+    """Write predictions; the file is whole or absent.
 
     Args:
         file: the CSV.
         uid_column: name of the id column.
         uids: (N,) image ids.
         patient_ids: (N,) patients.
-        folds: (N,) fold whose model, which had not seen the image, predicted it.
+        folds: (N,) fold whose model, which had not seen the image, predicted it; None where that is not known.
         probabilities: (N, K) in 0..1.
         label_columns: (K,) names.
     """
-    frame = pd.DataFrame({uid_column: uids, "patient": patient_ids, "fold": folds})
+    frame = pd.DataFrame({uid_column: uids, "patient": patient_ids})
+    if folds is not None:
+        frame["fold"] = folds
     frame[list(label_columns)] = probabilities
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
-def read_predictions(file: Path, uid_column: str | None = None) -> tuple[str, pd.DataFrame, tuple[str, ...]]:
+def read_predictions(
+    file: Path, uid_column: str | None = None, *, are_logits: bool = False
+) -> tuple[str, pd.DataFrame, tuple[str, ...]]:
     """Read a file of predictions.
 
     Args:
         file: a CSV.
         uid_column: name of the id column; None: the first column.
+        are_logits: the columns hold logits, whose sigmoids are the probabilities.
 
     Returns:
         The id column's name; the table, ids as text and probabilities as float64; the label columns.
@@ -61,12 +67,15 @@ def read_predictions(file: Path, uid_column: str | None = None) -> tuple[str, pd
         raise TableError(f"{file}: no column of probabilities beside {', '.join(frame.columns)}")
     for label in labels:
         values = pd.to_numeric(frame[label], errors="coerce")
-        wrong = ~values.between(0.0, 1.0)  # NaN is not between either
+        wrong = ~(np.isfinite(values) if are_logits else values.between(0.0, 1.0))  # NaN is not between either
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
+            expected, hint = "a logit" if are_logits else "a probability in 0..1", ""
+            if not are_logits and np.isfinite(values).all():
+                hint = "; are they logits? then say --logits"
             raise TableError(
-                f"{file}: id {frame[uid_column].iloc[row]}, column '{label}': {frame[label].iloc[row]!r} is not a "
-                f"probability in 0..1; every column but {', '.join((uid_column, *PREDICTION_COLUMNS))} is a label's"
+                f"{file}: id {frame[uid_column].iloc[row]}, column '{label}': {frame[label].iloc[row]!r} is not "
+                f"{expected}; every column but {', '.join((uid_column, *PREDICTION_COLUMNS))} is a label's{hint}"
             )
-        frame[label] = values
+        frame[label] = expit(values) if are_logits else values
     return uid_column, frame, labels

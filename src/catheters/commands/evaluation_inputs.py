@@ -1,0 +1,166 @@
+"""What `evaluate.py` evaluates: a run folder, or anybody's predictions beside a label table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
+from catheters.data.table import read_label_table
+from catheters.errors import UserError, unknown_name
+from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.predictions import read_predictions
+from catheters.evaluation.truth import Truth, hold_against
+from catheters.labels import RANZCR_HEADS
+from catheters.settings import Settings
+from catheters.settings_file import settings_from_json
+
+PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
+"""Names under which patients are looked for in a label table, the first one first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Predictions with all that is known of them.
+
+    Attributes:
+        evaluated: n predictions beside the truth.
+        uid_column: name of the id column.
+        file: the predictions.
+        truth: the label table.
+        rows: (n,) its rows that are predicted.
+        folder: where results go.
+        heads: device -> its labels; empty where the labels are of no device.
+        settings: of the run; None for a file from elsewhere.
+        paths: (n,) the image files, where they are known.
+    """
+
+    evaluated: Evaluated
+    uid_column: str
+    file: Path
+    truth: Truth
+    rows: npt.NDArray[np.intp]
+    folder: Path
+    heads: Mapping[str, tuple[str, ...]]
+    settings: Settings | None
+    paths: tuple[Path, ...] | None
+
+    def column(self, name: str) -> npt.NDArray[np.str_]:
+        """(n,) values of a column of the label table.
+
+        Raises:
+            TableError: it has none of this name.
+        """
+        check_columns(self.truth.frame, (name,), Path(self.truth.source))
+        return self.truth.frame[name].to_numpy(dtype=np.str_)[self.rows]
+
+
+def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient_column: str | None) -> Input:
+    """A run folder, against its own label table or another one.
+
+    Raises:
+        UserError: it is none, has no predictions, or they do not fit the table.
+    """
+    settings_file = run / "settings.json"
+    if not settings_file.is_file():
+        raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")
+    settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
+    if settings.all_data:
+        raise UserError(f"{run}: was trained on all data, so it has no predictions of images that it had not seen")
+    file = run / "predictions.csv"
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
+    if labels_file is not None:
+        return _read(file, labels_file, run, id_column, patient_column, settings, are_logits=False)
+    uid_column, predictions, _ = read_predictions(file, settings.uid_column)
+    table = read_label_table(settings)
+    check_columns(predictions, table.label_columns, file)
+    table_file = Path(settings.dataset_folder) / settings.label_table
+    frame = read_csv(table_file).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()]
+    truth = Truth(
+        source=str(table_file), uids=table.uids, labels=table.labels, patient_ids=table.patient_ids, frame=frame
+    )
+    evaluated, rows = hold_against(truth, predictions, uid_column, table.label_columns, file, str(run))
+    return Input(
+        evaluated=evaluated,
+        uid_column=uid_column,
+        file=file,
+        truth=truth,
+        rows=rows,
+        folder=run,
+        heads=settings.heads or _known_heads(table.label_columns),
+        settings=settings,
+        paths=tuple(table.paths[row] for row in rows),
+    )
+
+
+def read_file(
+    file: Path, labels_file: Path, id_column: str | None, patient_column: str | None, *, are_logits: bool
+) -> Input:
+    """Predictions of any program; results go to a folder beside them that is named after the file.
+
+    Raises:
+        UserError: a file is missing or wrong, or they do not fit.
+    """
+    folder = file.with_name(f"{file.stem}_evaluation")
+    return _read(file, labels_file, folder, id_column, patient_column, None, are_logits=are_logits)
+
+
+def _read(
+    file: Path,
+    labels_file: Path,
+    folder: Path,
+    id_column: str | None,
+    patient_column: str | None,
+    settings: Settings | None,
+    *,
+    are_logits: bool,
+) -> Input:
+    uid_column, predictions, labels = read_predictions(file, id_column, are_logits=are_logits)
+    truth = _read_truth(labels_file, uid_column, labels, patient_column)
+    name = str(file if settings is None else folder)
+    evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, name)
+    return Input(
+        evaluated=evaluated,
+        uid_column=uid_column,
+        file=file,
+        truth=truth,
+        rows=rows,
+        folder=folder,
+        heads=_known_heads(labels),
+        settings=settings,
+        paths=None,
+    )
+
+
+def _read_truth(file: Path, uid_column: str, labels: tuple[str, ...], patient_column: str | None) -> Truth:
+    frame = read_csv(file)
+    check_columns(frame, (uid_column,), file)
+    unknown = [label for label in labels if label not in frame]
+    if unknown:
+        raise TableError(f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}")
+    check_ids(frame, uid_column, file)
+    if patient_column is None:
+        patient_column = next((name for name in PATIENT_COLUMNS if name in frame), None)
+    patient_ids = None
+    if patient_column is not None:
+        check_columns(frame, (patient_column,), file)
+        check_filled(frame, patient_column, file)
+        patient_ids = frame[patient_column].str.strip().to_numpy(dtype=np.str_)
+    return Truth(
+        source=str(file),
+        uids=frame[uid_column].to_numpy(dtype=np.str_),
+        labels=binary_labels(frame, labels, file),
+        patient_ids=patient_ids,
+        frame=frame,
+    )
+
+
+def _known_heads(labels: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """RANZCR CLiP's devices, where the labels are its own."""
+    known = {
+        device: tuple(label for label in of_device if label in labels) for device, of_device in RANZCR_HEADS.items()
+    }
+    return {device: of_device for device, of_device in known.items() if of_device}

@@ -1,0 +1,173 @@
+"""Intervals by a bootstrap over patients: images of one patient are alike, so whole patients are drawn.
+
+Each resample draws as many patients as there are, with replacement, and counts an image as often as its patient was
+drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). Nothing is copied: every metric
+is computed from the counts, for all resamples side by side.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.stats import norm
+from scipy.stats import t as student_t
+
+LEVEL = 0.95
+BLOCK = 250
+"""Resamples computed side by side; what is in memory at a time is this many numbers for each positive image."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its uncertainty.
+
+    Attributes:
+        value: on the images themselves.
+        low: lower end of the 95% interval; NaN where there is none.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+NO_ESTIMATE = Estimate(value=math.nan, low=math.nan, high=math.nan)
+"""Of what is undefined."""
+
+
+def percentile_estimate(value: float, replicates: Floats, num_patients: int) -> Estimate:
+    """The expanded percentile interval of (R,) resampled values.
+
+    Percentiles alone are too narrow with few patients, as a normal interval is beside Student's: they are moved out by
+    as much (Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), 3.3).
+    Resamples in which the value is undefined (NaN) are left out; where they are most, there is no interval.
+    """
+    defined = replicates[~np.isnan(replicates)]
+    if math.isnan(value) or len(defined) <= len(replicates) / 2:
+        return Estimate(value=value, low=math.nan, high=math.nan)
+    widening = math.sqrt(num_patients / (num_patients - 1))
+    tail = norm.cdf(widening * student_t.ppf((1 - LEVEL) / 2, num_patients - 1))
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+class PatientBootstrap:
+    """Resamples of the patients of n images."""
+
+    def __init__(self, patient_ids: npt.NDArray[np.str_], num_resamples: int, seed: int) -> None:
+        """Draw them.
+
+        Args:
+            patient_ids: (n,) whose image each one is.
+            num_resamples: R; 0 gives point values without intervals.
+            seed: the same one draws the same patients again, so that two models are resampled alike.
+        """
+        patients, self._patient_of = np.unique(patient_ids, return_inverse=True)
+        self.num_patients = len(patients)
+        places = (self._patient_of, np.arange(len(patient_ids)))
+        self._images_of = coo_array((np.ones(len(patient_ids)), places)).tocsr()  # (patients, n) 0/1
+        if self.num_patients == 1:
+            num_resamples = 0  # all resamples would be the same
+        self.num_resamples = num_resamples
+        drawn = np.random.default_rng(seed).integers(0, self.num_patients, (num_resamples, self.num_patients))
+        drawn += self.num_patients * np.arange(num_resamples)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=num_resamples * self.num_patients)
+        self._counts = np.ascontiguousarray(
+            counts.reshape(num_resamples, self.num_patients).T, dtype=np.float64
+        )  # (patients, R)
+
+    def sums(self, values: npt.NDArray[np.generic]) -> Floats:
+        """Sums over the resampled images.
+
+        Args:
+            values: (n, M) numbers of the images.
+
+        Returns:
+            (R, M).
+        """
+        sums: Floats = ((self._images_of @ np.asarray(values, np.float64)).T @ self._counts).T
+        return sums
+
+    def ranking_scores(self, targets: npt.NDArray[np.uint8], scores: Floats) -> tuple[Floats, Floats]:
+        """ROC AUC and average precision of one label in every resample.
+
+        Args:
+            targets: (n,) 0/1.
+            scores: (n,) that rank the images.
+
+        Returns:
+            (R,) areas under the ROC curve, (R,) average precisions, as scikit-learn defines them; NaN where a
+            resample has one class alone.
+        """
+        ranking = _Ranking(targets, scores, self._patient_of, self.num_patients)
+        parts = [ranking.scores(block) for block in self._blocks()]
+        if not parts:
+            return np.empty(0), np.empty(0)
+        areas, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return areas, precisions
+
+    def _blocks(self) -> Iterator[Floats]:
+        for start in range(0, self.num_resamples, BLOCK):
+            yield np.ascontiguousarray(self._counts[:, start : start + BLOCK])
+
+
+class _Ranking:
+    """One label's images in the order of their scores, ready to be counted in any resample.
+
+    Only scores that a positive has matter: below, a level is such a score, from the highest. Three sparse matrices
+    turn counts of patients into each level's positives, negatives of just this score, and negatives between the level
+    above and this one.
+    """
+
+    def __init__(
+        self, targets: npt.NDArray[np.uint8], scores: Floats, patient_of: npt.NDArray[np.intp], num_patients: int
+    ) -> None:
+        is_positive = targets == 1
+        levels = -np.unique(-scores[is_positive])  # from the highest
+        of_negatives = scores[~is_positive]
+        # The first level that is below or at the score; the last row is for scores below all levels.
+        row = np.searchsorted(-levels, -of_negatives, side="left")
+        is_tied = np.zeros(len(row), dtype=np.bool_)
+        in_levels = row < len(levels)
+        is_tied[in_levels] = levels[row[in_levels]] == of_negatives[in_levels]
+        shape = (len(levels) + 1, num_patients)
+        patient_of_negatives = patient_of[~is_positive]
+
+        def count(rows: npt.NDArray[np.intp], patients: npt.NDArray[np.intp]) -> coo_array:
+            return coo_array((np.ones(len(rows)), (rows, patients)), shape=shape).tocsr()
+
+        self._positives = count(np.searchsorted(-levels, -scores[is_positive]), patient_of[is_positive])
+        self._between = count(row[~is_tied], patient_of_negatives[~is_tied])
+        self._tied = count(row[is_tied], patient_of_negatives[is_tied]) if is_tied.any() else None
+
+    def scores(self, counts: Floats) -> tuple[Floats, Floats]:
+        """ROC AUC and average precision for (patients, R) counts."""
+        positives = (self._positives @ counts)[:-1]  # (levels, R)
+        negatives = np.cumsum(self._between @ counts, axis=0)
+        half_tied: Floats | float = 0.0
+        if self._tied is not None:
+            tied = self._tied @ counts
+            negatives += np.cumsum(tied, axis=0)  # down to each level, and with those at it
+            half_tied = tied[:-1] / 2
+        all_negatives = negatives[-1]
+        negatives = negatives[:-1]
+        all_positives = positives.sum(axis=0)
+        # A positive beats the negatives that are below it, and half of those beside it.
+        wins = all_negatives * all_positives - np.einsum("lr,lr->r", positives, negatives - half_tied)
+        found = np.cumsum(positives, axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # A level that no drawn patient reaches is 0 / 0, and counts for nothing.
+            precision = np.nan_to_num(found / (found + negatives), nan=0.0)
+            areas = wins / (all_positives * all_negatives)
+            precisions = np.einsum("lr,lr->r", positives, precision) / all_positives
+        has_both = (all_positives > 0) & (all_negatives > 0)
+        return np.where(has_both, areas, math.nan), np.where(has_both, precisions, math.nan)

@@ -1,0 +1,229 @@
+"""Whether a probability of 0.3 is right three times in ten, and maps that make it so.
+
+Each fold is judged by the map that was fitted on the other folds; the one for new images is fitted on all of them.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from catheters.errors import UserError
+from catheters.evaluation.evaluated import Evaluated
+from catheters.files import write_text
+
+Floats = npt.NDArray[np.float64]
+Targets = npt.NDArray[np.uint8]
+
+FORMAT_VERSION = 1
+NUM_BINS = 10
+SMALLEST = 1e-7
+"""Probabilities are kept this far from 0 and 1, where logits and logarithms end; float32 knows none nearer to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """A reliability curve: bins of as many images each, in the order of their probabilities.
+
+    Attributes:
+        predicted: (B,) mean probability of each bin.
+        observed: (B,) share of positives.
+        counts: (B,) images.
+    """
+
+    predicted: Floats
+    observed: Floats
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: the mean distance from the diagonal over the images.
+
+        With bins of equal counts: Nixon et al., Measuring calibration in deep learning, CVPR workshops 2019.
+        """
+        return float(np.average(np.abs(self.predicted - self.observed), weights=self.counts))
+
+
+def reliability(targets: Targets, probabilities: Floats) -> Reliability:
+    """The reliability curve of one label; images of equal probability share a bin.
+
+    Args:
+        targets: (n,) 0/1.
+        probabilities: (n,).
+    """
+    order = np.argsort(probabilities, kind="stable")
+    ordered = probabilities[order]
+    starts = np.searchsorted(ordered, ordered[np.arange(NUM_BINS) * len(ordered) // NUM_BINS])
+    starts = np.unique(starts)  # a bin that began among equals begins where they do
+    counts = np.diff(np.append(starts, len(ordered)))
+    return Reliability(
+        predicted=np.add.reduceat(ordered, starts) / counts,
+        observed=np.add.reduceat(targets[order].astype(np.float64), starts) / counts,
+        counts=counts,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMap:
+    """p -> sigmoid(slope logit(p) + intercept)."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, probabilities: Floats) -> Floats:
+        """(n,) -> (n,)."""
+        mapped: Floats = expit(self.slope * _logit(probabilities) + self.intercept)
+        return mapped
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMap:
+    """Straight lines between points, level outside of them."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __call__(self, probabilities: Floats) -> Floats:
+        """(n,) -> (n,)."""
+        return np.interp(probabilities, self.x, self.y)
+
+
+CalibrationMap = LogitMap | StepMap
+IDENTITY = LogitMap(slope=1.0, intercept=0.0)
+"""For a label of which all images are of one class."""
+
+
+def _fit_platt(targets: Targets, probabilities: Floats) -> LogitMap:
+    """Platt, Probabilistic outputs for support vector machines (1999), on logits.
+
+    With his targets, a little off 1 and 0, so that a fit exists where the classes do not overlap.
+    """
+    num_positives = int(targets.sum())
+    off_one, off_zero = 1 / (num_positives + 2), 1 / (len(targets) - num_positives + 2)
+    soft = np.where(targets == 1, 1 - off_one, off_zero)
+    with threadpool_limits(1):  # so small a fit only waits for its threads
+        fitted = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(
+            np.tile(_logit(probabilities), 2)[:, None],
+            np.repeat([1, 0], len(targets)),
+            sample_weight=np.concatenate([soft, 1 - soft]),
+        )
+    return LogitMap(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
+
+
+def _fit_temperature(targets: Targets, probabilities: Floats) -> LogitMap:
+    """Guo et al., On calibration of modern neural networks, ICML 2017, a temperature for each label."""
+    logits = _logit(probabilities)
+    signs = 2.0 * targets - 1
+
+    def log_loss(log_slope: float) -> float:
+        return float(np.logaddexp(0, -math.exp(log_slope) * logits * signs).mean())
+
+    found = minimize_scalar(log_loss, bounds=(-5, 5), method="bounded")
+    return LogitMap(slope=math.exp(found.x), intercept=0.0)
+
+
+def _fit_isotonic(targets: Targets, probabilities: Floats) -> StepMap:
+    """Zadrozny and Elkan, Transforming classifier scores into accurate probability estimates, KDD 2002."""
+    fitted = IsotonicRegression(y_min=0, y_max=1).fit(probabilities, targets)
+    return StepMap(x=tuple(fitted.X_thresholds_.tolist()), y=tuple(fitted.y_thresholds_.tolist()))
+
+
+METHODS: Mapping[str, Callable[[Targets, Floats], CalibrationMap]] = MappingProxyType(
+    {"temperature": _fit_temperature, "platt": _fit_platt, "isotonic": _fit_isotonic}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrator:
+    """A map for each label.
+
+    Attributes:
+        method: a key of `METHODS`.
+        maps: label -> its map.
+    """
+
+    method: str
+    maps: Mapping[str, CalibrationMap]
+
+    def __call__(self, labels: tuple[str, ...], probabilities: Floats) -> Floats:
+        """Calibrate (n, K) probabilities, columns in the order of `labels`."""
+        columns = [self.maps[label](probabilities[:, k]) for k, label in enumerate(labels)]
+        return np.stack(columns, axis=1)
+
+
+def fit_calibrator(method: str, evaluated: Evaluated) -> Calibrator:
+    """Fit a map for each label on all images."""
+    maps = {}
+    for k, label in enumerate(evaluated.labels):
+        targets = evaluated.targets[:, k]
+        has_both = 0 < targets.sum() < len(targets)
+        maps[label] = METHODS[method](targets, evaluated.probabilities[:, k]) if has_both else IDENTITY
+    return Calibrator(method=method, maps=maps)
+
+
+def calibrate_across_folds(method: str, evaluated: Evaluated, folds: npt.NDArray[np.int64]) -> Floats:
+    """(n, K) probabilities, each fold's by the maps that were fitted on the others; see `fitting_folds`."""
+    calibrated = evaluated.probabilities.copy()
+    for fold in np.unique(folds):
+        others, held_out = evaluated.take(folds != fold), evaluated.take(folds == fold)
+        if len(others):
+            calibrated[folds == fold] = fit_calibrator(method, others)(evaluated.labels, held_out.probabilities)
+    return calibrated
+
+
+def log_losses(targets: Targets, probabilities: Floats) -> Floats:
+    """(K,) mean binary cross-entropies of (n, K) predictions, kept `SMALLEST` from 0 and 1."""
+    likelihoods = np.clip(np.where(targets == 1, probabilities, 1 - probabilities), SMALLEST, 1)
+    losses: Floats = -np.log(likelihoods).mean(axis=0)
+    return losses
+
+
+def write_calibrator(file: Path, calibrator: Calibrator) -> None:
+    """Write it as JSON; the file is whole or absent."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "method": calibrator.method,
+        "maps": {label: dataclasses.asdict(map_) for label, map_ in calibrator.maps.items()},
+    }
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def read_calibrator(file: Path) -> Calibrator:
+    """The inverse of `write_calibrator`.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["format_version"]
+        maps = {label: _map_from_json(fields) for label, fields in content["maps"].items()}
+        method = str(content["method"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{file}: missing or damaged; evaluate.py writes it") from None
+    if version != FORMAT_VERSION:
+        raise UserError(f"{file}: is of format {version}, {FORMAT_VERSION} is read; run evaluate.py again")
+    return Calibrator(method=method, maps=maps)
+
+
+def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:
+    if "slope" in fields:
+        return LogitMap(slope=float(fields["slope"]), intercept=float(fields["intercept"]))
+    return StepMap(x=tuple(map(float, fields["x"])), y=tuple(map(float, fields["y"])))
+
+
+def _logit(probabilities: Floats) -> Floats:
+    logits: Floats = logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST))
+    return logits

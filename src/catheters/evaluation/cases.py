@@ -1,0 +1,106 @@
+"""Single images that deserve a second look: the most confident errors, and labels that are probably wrong."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+
+from catheters.evaluation.evaluated import Evaluated
+from catheters.files import write_whole
+
+NUM_HARDEST = 5
+NEARLY_WRONG = 0.05
+"""A label that its probability gives less of being right is a probable error."""
+
+Error = Literal["missed", "false alarm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A label of an image.
+
+    Attributes:
+        row: of the image.
+        label: the label's name.
+        target: 0 or 1, as the label table has it.
+        probability: of the label.
+    """
+
+    row: int
+    label: str
+    target: int
+    probability: float
+
+    @property
+    def confidence(self) -> float:
+        """The probability of what the table says."""
+        return self.probability if self.target else 1 - self.probability
+
+    @property
+    def error(self) -> Error:
+        """What it is, if the table is right and the probability wrong."""
+        return "missed" if self.target == 1 else "false alarm"
+
+
+def hardest_cases(evaluated: Evaluated) -> list[Case]:
+    """For each label the positives of the lowest and the negatives of the highest probability, 5 of each."""
+    cases = []
+    for k in range(len(evaluated.labels)):
+        targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
+        for target, from_worst in ((1, np.argsort(probabilities)), (0, np.argsort(-probabilities))):
+            rows = [row for row in from_worst if targets[row] == target][:NUM_HARDEST]
+            cases += [_case(evaluated, int(row), k) for row in rows]
+    return cases
+
+
+def probable_label_errors(evaluated: Evaluated) -> list[Case]:
+    """Labels that confident learning holds for wrong, the surest first.
+
+    Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels, JAIR 70 (2021), by the
+    cleanlab library, each label against all others: what both of its rules of pruning pick, by class and by noise rate,
+    and what the probability gives less than 1 in 20 of being right.
+
+    Args:
+        evaluated: with calibrated probabilities of models that had not seen the images.
+    """
+    has_both = [k for k, column in enumerate(evaluated.targets.T) if 0 < column.sum() < len(column)]
+    if not has_both:
+        return []
+    targets = evaluated.targets[:, has_both]
+    picked, _, _ = find_multilabel_issues_per_class(
+        [np.flatnonzero(row).tolist() for row in targets],
+        evaluated.probabilities[:, has_both],
+        return_indices_ranked_by="self_confidence",
+        filter_by="both",
+        n_jobs=1,
+    )
+    cases = [_case(evaluated, int(row), k) for k, rows in zip(has_both, picked, strict=True) for row in rows]
+    cases = [case for case in cases if case.confidence < NEARLY_WRONG]
+    return sorted(cases, key=lambda case: case.confidence)
+
+
+def write_cases(file: Path, evaluated: Evaluated, cases: list[Case], uid_column: str) -> None:
+    """Write a row a case: id, patient, label, what the table says, the probability. The file is whole or absent."""
+    frame = pd.DataFrame(
+        {
+            uid_column: [evaluated.uids[case.row] for case in cases],
+            "patient": [evaluated.patient_ids[case.row] for case in cases],
+            "label": [case.label for case in cases],
+            "in_table": [case.target for case in cases],
+            "probability": [case.probability for case in cases],
+            "error": [case.error for case in cases],
+        }
+    )
+    write_whole(file, lambda part: frame.to_csv(part, index=False))
+
+
+def _case(evaluated: Evaluated, row: int, k: int) -> Case:
+    return Case(
+        row=row,
+        label=evaluated.labels[k],
+        target=int(evaluated.targets[row, k]),
+        probability=float(evaluated.probabilities[row, k]),
+    )

@@ -1,0 +1,248 @@
+"""Several models' predictions blended into one.
+
+Weights that are fitted and scored on the same images flatter themselves: here each fold is blended by the weights that
+the other folds gave, and the weights for new images come from all of them.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.stats import rankdata
+
+from catheters.errors import UserError
+from catheters.evaluation.evaluated import Evaluated, fitting_folds
+from catheters.evaluation.metrics import macro_mean, score_labels
+from catheters.files import write_text
+
+Floats = npt.NDArray[np.float64]
+
+FORMAT_VERSION = 1
+SMALLEST = 1e-7
+STEPS_FROM_EQUAL = np.linspace(0, 1, 11)
+"""How far fitted weights may be from equal ones, as shares of the way."""
+TOLERANCE = 1e-9
+"""Weights are found when a step improves the mean log-likelihood by less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A mean of the members, taken on another scale than that of probabilities where that is asked for.
+
+    Attributes:
+        meaning: for people.
+        transform: (n, K) probabilities to the scale.
+        back: from the scale.
+        fits_weights: whether members count differently.
+    """
+
+    meaning: str
+    transform: Callable[[Floats], Floats] = field(default=lambda probabilities: probabilities)
+    back: Callable[[Floats], Floats] = field(default=lambda blended: blended)
+    fits_weights: bool = False
+
+
+def _to_ranks(probabilities: Floats) -> Floats:
+    """Ranks among the images, in 0..1; equal ones share theirs."""
+    return np.asarray(rankdata(probabilities, axis=0) / len(probabilities))
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "mean": Method(meaning="the mean of the probabilities"),
+        "rank": Method(meaning="the mean of the ranks among the images, no probability any more", transform=_to_ranks),
+        "power": Method(
+            meaning="the square root of the mean of the squared probabilities", transform=np.square, back=np.sqrt
+        ),
+        "weights": Method(meaning="the mean of the probabilities with fitted weights", fits_weights=True),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A model in a blend.
+
+    Attributes:
+        name: what predicted.
+        weight: its part in the blend; they add up to 1.
+        macro_auc: of it alone.
+        macro_auc_without: of the blend without it, its weight given to the others in proportion.
+    """
+
+    name: str
+    weight: float
+    macro_auc: float
+    macro_auc_without: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """A blend.
+
+    Attributes:
+        method: a key of `METHODS`.
+        members: the models.
+        blended: their predictions; with fitted weights each fold's by those of the others.
+    """
+
+    method: str
+    members: tuple[Member, ...]
+    blended: Evaluated
+
+
+def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
+    """Blend the predictions of the same images, in the same order, by M models.
+
+    Args:
+        method: a key of `METHODS`.
+        members: at least two.
+        name: of the blend.
+    """
+    first, how = members[0], METHODS[method]
+    assert len(members) > 1, "a blend needs two"
+    assert all((member.uids == first.uids).all() and member.labels == first.labels for member in members), "alike"
+    stacked = np.stack([how.transform(member.probabilities) for member in members])  # (M, n, K)
+    equal = np.full(len(members), 1 / len(members))
+    folds = fitting_folds(first)
+    weights_of_folds = {int(fold): equal for fold in np.unique(folds)}
+    weights = equal
+    if how.fits_weights:
+        for fold in weights_of_folds:
+            others = folds != fold
+            if others.any():
+                weights_of_folds[fold] = fit_weights(stacked[:, others], first.targets[others], folds[others])
+        weights = fit_weights(stacked, first.targets, folds)
+
+    def blend_of(is_in: npt.NDArray[np.bool_]) -> Evaluated:
+        """Each fold by its own weights; of some of the members, by equal ones where all of theirs are 0."""
+        blended = np.empty(first.probabilities.shape)
+        for fold, of_fold in weights_of_folds.items():
+            kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
+            blended[folds == fold] = np.tensordot(kept / kept.sum(), stacked[:, folds == fold], axes=1)
+        return first.with_probabilities(how.back(blended), name)
+
+    order = np.arange(len(members))
+    parts = tuple(
+        Member(
+            name=member.name,
+            weight=float(weights[m]),
+            macro_auc=_macro_auc(member),
+            macro_auc_without=_macro_auc(blend_of(order != m)),
+        )
+        for m, member in enumerate(members)
+    )
+    return Ensemble(method=method, members=parts, blended=blend_of(order >= 0))
+
+
+def fit_weights(stacked: Floats, targets: npt.NDArray[np.uint8], folds: npt.NDArray[np.int64]) -> Floats:
+    """(M,) weights, at least 0 and adding up to 1, whose mean of the probabilities is the likeliest.
+
+    The log-likelihood of each label is divided by the entropy of its prevalence, so that rare labels count as in a
+    macro mean. It is concave in the weights, so there is one summit, which does not depend on where the search begins.
+    Where members are about equally good it is flat, and its summit chance: the weights are drawn back towards equal
+    ones, by as much as makes those fitted on all folds but one the likeliest on that one.
+
+    Args:
+        stacked: (M, n, K) probabilities.
+        targets: (n, K) 0/1.
+        folds: (n,) see `fitting_folds`.
+    """
+    num_members = len(stacked)
+    equal = np.full(num_members, 1 / num_members)
+    prevalence = targets.mean(axis=0)
+    has_both = (prevalence > 0) & (prevalence < 1)
+    numbers = np.unique(folds)
+    if not has_both.any() or len(numbers) == 1:
+        return equal
+    prevalence = prevalence[has_both]
+    entropy = -prevalence * np.log(prevalence) - (1 - prevalence) * np.log(1 - prevalence)
+    likelihoods = np.where(targets == 1, stacked, 1 - stacked)[:, :, has_both]
+    likelihoods = np.clip(likelihoods, SMALLEST, None)
+    gains = np.zeros(len(STEPS_FROM_EQUAL))
+    for fold in numbers:
+        fitted = _likeliest_weights(likelihoods[:, folds != fold], entropy)
+        of_equal, of_fitted = (
+            np.tensordot(weights, likelihoods[:, folds == fold], axes=1) for weights in (equal, fitted)
+        )
+        for step, share in enumerate(STEPS_FROM_EQUAL):
+            gains[step] += (np.log((1 - share) * of_equal + share * of_fitted) / entropy).sum()
+    share = STEPS_FROM_EQUAL[int(np.argmax(gains))]
+    return np.asarray((1 - share) * equal + share * _likeliest_weights(likelihoods, entropy))
+
+
+def _likeliest_weights(likelihoods: Floats, entropy: Floats) -> Floats:
+    """(M,) weights from (M, n, K) likelihoods of the truth."""
+    num_members = len(likelihoods)
+    importance = np.broadcast_to(1 / entropy, likelihoods.shape[1:]).ravel()
+    importance = importance / importance.sum()
+    flat = likelihoods.reshape(num_members, -1)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        mixture = weights @ flat
+        return -float(importance @ np.log(mixture)), -(flat @ (importance / mixture))
+
+    found = minimize(
+        loss,
+        np.full(num_members, 1 / num_members),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * num_members,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+        options={"ftol": TOLERANCE},
+    )
+    weights = np.clip(found.x, 0, 1)
+    return np.asarray(weights / weights.sum())
+
+
+def write_ensemble(file: Path, ensemble: Ensemble) -> None:
+    """Write the recipe that blends new predictions: method, members, weights. The file is whole or absent."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "method": ensemble.method,
+        "members": [{"name": member.name, "weight": member.weight} for member in ensemble.members],
+    }
+    write_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
+    """The models' predictions with rows and columns in the order of the first one's.
+
+    Raises:
+        UserError: they are not of the same images and labels.
+    """
+    first = members[0]
+    ordered = [first]
+    for member in members[1:]:
+        if set(member.labels) != set(first.labels):
+            raise UserError(
+                f"{member.name} predicts other labels than {first.name}: only one of them has "
+                f"{', '.join(sorted(set(member.labels) ^ set(first.labels)))}"
+            )
+        missing, extra = set(first.uids.tolist()) - set(member.uids.tolist()), set(member.uids.tolist())
+        extra -= set(first.uids.tolist())
+        if missing or extra:
+            example = min(missing or extra)
+            raise UserError(
+                f"{member.name} predicts other images than {first.name}: {len(missing)} are missing and {len(extra)} "
+                f"are extra, {example} for one; the same images are compared and blended"
+            )
+        row_of = {uid: row for row, uid in enumerate(member.uids.tolist())}
+        member = member.take(np.array([row_of[uid] for uid in first.uids.tolist()]))
+        columns = [member.labels.index(label) for label in first.labels]
+        targets = member.targets[:, columns]
+        if (targets != first.targets).any():
+            row = int(np.flatnonzero((targets != first.targets).any(axis=1))[0])
+            raise UserError(f"{member.name} has other true labels than {first.name}, of {first.uids[row]} for one")
+        ordered.append(first.with_probabilities(member.probabilities[:, columns], member.name))
+    return ordered
+
+
+def _macro_auc(evaluated: Evaluated) -> float:
+    metrics = score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)
+    return macro_mean([metric.roc_auc for metric in metrics])

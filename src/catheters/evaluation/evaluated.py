@@ -1,0 +1,106 @@
+"""Predictions beside the truth: what everything in this package is computed from."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import GroupKFold
+
+Floats = npt.NDArray[np.float64]
+
+NUM_FOLDS = 5
+"""Folds of patients that are made where the predictions name none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Predictions of n images and their true labels.
+
+    Attributes:
+        name: what predicted, for tables.
+        labels: (K,) names.
+        uids: (n,) image ids.
+        patient_ids: (n,) patients.
+        folds: (n,) the fold whose model, which had not seen the image, predicted it; None where that is not known.
+        targets: (n, K) uint8, 0 or 1.
+        probabilities: (n, K) in 0..1.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    uids: npt.NDArray[np.str_]
+    patient_ids: npt.NDArray[np.str_]
+    folds: npt.NDArray[np.int64] | None
+    targets: npt.NDArray[np.uint8]
+    probabilities: Floats
+
+    def __post_init__(self) -> None:
+        shape = (len(self.uids), len(self.labels))
+        assert self.targets.shape == self.probabilities.shape == shape, "one row an image, one column a label"
+        assert len(self.patient_ids) == len(self.uids)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def take(self, rows: npt.NDArray[np.generic]) -> "Evaluated":
+        """Some of the images, by position or by a mask."""
+        return dataclasses.replace(
+            self,
+            uids=self.uids[rows],
+            patient_ids=self.patient_ids[rows],
+            folds=None if self.folds is None else self.folds[rows],
+            targets=self.targets[rows],
+            probabilities=self.probabilities[rows],
+        )
+
+    def with_probabilities(self, probabilities: Floats, name: str | None = None) -> "Evaluated":
+        """The same images with other predictions."""
+        return dataclasses.replace(self, probabilities=probabilities, name=name or self.name)
+
+
+def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) -> Evaluated:
+    """Whether each device is there at all: any label of its group.
+
+    The probability is that of one label at least if the labels were independent, 1 - (1 - p1)(1 - p2)...; it lies
+    between the largest of them and their sum. Devices that have a single label are left out: they are in the labels.
+
+    Args:
+        evaluated: the labels.
+        heads: device -> its labels; those that `evaluated` lacks are passed over.
+    """
+    column_of = {label: k for k, label in enumerate(evaluated.labels)}
+    columns = {
+        device: found
+        for device, labels in heads.items()
+        if len(found := [column_of[label] for label in labels if label in column_of]) > 1
+    }
+    num_images = len(evaluated)
+    targets = [evaluated.targets[:, ks].max(axis=1) for ks in columns.values()]
+    probabilities = [1 - np.prod(1 - evaluated.probabilities[:, ks], axis=1) for ks in columns.values()]
+    return dataclasses.replace(
+        evaluated,
+        labels=tuple(columns),
+        targets=np.stack(targets, axis=1) if columns else np.empty((num_images, 0), dtype=np.uint8),
+        probabilities=np.stack(probabilities, axis=1) if columns else np.empty((num_images, 0)),
+    )
+
+
+def fitting_folds(evaluated: Evaluated) -> npt.NDArray[np.int64]:
+    """(n,) folds for what is fitted on all others and applied to one: thresholds, calibration, weights.
+
+    They are the predictions' own where there are several, so that what is fitted on the other folds knows nothing of
+    the model that predicted this one; else patients are dealt to 5, the same ones each time.
+    """
+    if evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1:
+        return evaluated.folds
+    _, patients = np.unique(evaluated.patient_ids, return_inverse=True)
+    num_patients = int(patients.max()) + 1
+    folds = np.zeros(len(evaluated), dtype=np.int64)
+    if num_patients == 1:
+        return folds
+    splits = GroupKFold(min(NUM_FOLDS, num_patients), shuffle=True, random_state=0).split(patients, groups=patients)
+    for fold, (_, held_out) in enumerate(splits):
+        folds[held_out] = fold
+    return folds

@@ -1,0 +1,207 @@
+"""Everything that is found out about one set of predictions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.calibration import (
+    IDENTITY,
+    METHODS,
+    Calibrator,
+    calibrate_across_folds,
+    fit_calibrator,
+    log_losses,
+    reliability,
+)
+from catheters.evaluation.cases import Case, hardest_cases, probable_label_errors
+from catheters.evaluation.evaluated import Evaluated, device_presence, fitting_folds
+from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
+from catheters.evaluation.scores import Scores, score
+from catheters.evaluation.subgroups import Subgroup, count_devices, make_groups, score_subgroups
+
+Floats = npt.NDArray[np.float64]
+
+NUM_RESAMPLES = 2000
+NO_CALIBRATION = "none"
+BEST_CALIBRATION = "best"
+NUM_DEVICES = "devices in the image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the user decides.
+
+    Attributes:
+        num_resamples: of the patients, for the intervals.
+        seed: of the resamples.
+        rule: how thresholds are chosen.
+        prevalences: label or device -> the prevalence for which its predictive values are restated.
+        calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
+        band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
+    """
+
+    num_resamples: int = NUM_RESAMPLES
+    seed: int = 0
+    rule: Rule = field(default_factory=lambda: Rule(name="youden"))
+    prevalences: Mapping[str, float] = field(default_factory=dict)
+    calibration: str = BEST_CALIBRATION
+    band_edges: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """How well probabilities are calibrated by a method, across folds; means over the labels with both classes.
+
+    Attributes:
+        method: of calibration; `none` for the probabilities as they are.
+        probabilities: (n, K).
+        brier_skill: 1 - Brier score / that of predicting the prevalence; 1 at best, 0 for knowing nothing.
+        log_loss: mean binary cross-entropy.
+        expected_error: expected calibration error.
+    """
+
+    method: str
+    probabilities: Floats
+    brier_skill: float
+    log_loss: float
+    expected_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldScore:
+    """The images of one fold.
+
+    Attributes:
+        fold: its number.
+        scores: theirs.
+    """
+
+    fold: int
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All of it.
+
+    Attributes:
+        evaluated: the labels' predictions.
+        presence: the devices'.
+        choices: by which it was made.
+        scores: of the labels.
+        presence_scores: of the devices.
+        points: the labels' operating points.
+        presence_points: the devices'.
+        calibrations: every method, and none.
+        calibrator: the chosen one, fitted on all images.
+        folds: each fold by itself; empty where the predictions name none.
+        subgroups: by each column.
+        hardest: the most confident errors.
+        label_errors: labels that are probably wrong.
+    """
+
+    evaluated: Evaluated
+    presence: Evaluated
+    choices: Choices
+    scores: Scores
+    presence_scores: Scores
+    points: list[OperatingPoint]
+    presence_points: list[OperatingPoint]
+    calibrations: list[Calibrated]
+    calibrator: Calibrator
+    folds: list[FoldScore]
+    subgroups: list[Subgroup]
+    hardest: list[Case]
+    label_errors: list[Case]
+
+    @property
+    def calibrated(self) -> Calibrated:
+        """By the chosen method."""
+        return next(calibrated for calibrated in self.calibrations if calibrated.method == self.calibrator.method)
+
+
+def evaluate(
+    evaluated: Evaluated,
+    heads: Mapping[str, tuple[str, ...]],
+    columns: Mapping[str, npt.NDArray[np.str_]],
+    choices: Choices,
+) -> Evaluation:
+    """Find out everything.
+
+    Args:
+        evaluated: predictions and truth of n images.
+        heads: device -> its labels, for presence and the number of devices; may be empty.
+        columns: name -> (n,) values as text, for subgroups.
+        choices: by which it is made.
+
+    Raises:
+        UserError: a column cannot be put into groups.
+    """
+    groups = {name: make_groups(name, values, choices.band_edges.get(name)) for name, values in columns.items()}
+    if heads:
+        groups[NUM_DEVICES] = make_groups(NUM_DEVICES, count_devices(evaluated, heads), None)
+    bootstrap = PatientBootstrap(evaluated.patient_ids, choices.num_resamples, choices.seed)
+    folds = fitting_folds(evaluated)
+    presence = device_presence(evaluated, heads)
+    calibrations = [_calibrated(method, evaluated, folds) for method in (NO_CALIBRATION, *METHODS)]
+    chosen = choices.calibration
+    if chosen == BEST_CALIBRATION:
+        chosen = max(calibrations, key=lambda calibrated: calibrated.brier_skill).method
+    calibrated = next(calibrated for calibrated in calibrations if calibrated.method == chosen)
+    return Evaluation(
+        evaluated=evaluated,
+        presence=presence,
+        choices=choices,
+        scores=score(evaluated, bootstrap),
+        presence_scores=score(presence, bootstrap),
+        points=judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences),
+        presence_points=judge(presence, folds, choices.rule, bootstrap, choices.prevalences),
+        calibrations=calibrations,
+        calibrator=_fit(chosen, evaluated),
+        folds=_score_folds(evaluated, choices),
+        subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
+        hardest=hardest_cases(evaluated),
+        label_errors=probable_label_errors(evaluated.with_probabilities(calibrated.probabilities)),
+    )
+
+
+def _fit(method: str, evaluated: Evaluated) -> Calibrator:
+    if method == NO_CALIBRATION:
+        return Calibrator(method=method, maps=dict.fromkeys(evaluated.labels, IDENTITY))
+    return fit_calibrator(method, evaluated)
+
+
+def _calibrated(method: str, evaluated: Evaluated, folds: npt.NDArray[np.int64]) -> Calibrated:
+    probabilities = evaluated.probabilities
+    if method != NO_CALIBRATION:
+        probabilities = calibrate_across_folds(method, evaluated, folds)
+    targets = evaluated.targets
+    prevalence = targets.mean(axis=0)
+    has_both = (prevalence > 0) & (prevalence < 1)
+    if not has_both.any():
+        nan = float("nan")
+        return Calibrated(method=method, probabilities=probabilities, brier_skill=nan, log_loss=nan, expected_error=nan)
+    brier = ((probabilities - targets) ** 2).mean(axis=0)[has_both]
+    knowing_nothing = (prevalence * (1 - prevalence))[has_both]
+    errors = [reliability(targets[:, k], probabilities[:, k]).expected_error for k in np.flatnonzero(has_both)]
+    return Calibrated(
+        method=method,
+        probabilities=probabilities,
+        brier_skill=float((1 - brier / knowing_nothing).mean()),
+        log_loss=float(log_losses(targets, probabilities)[has_both].mean()),
+        expected_error=float(np.mean(errors)),
+    )
+
+
+def _score_folds(evaluated: Evaluated, choices: Choices) -> list[FoldScore]:
+    if evaluated.folds is None:
+        return []
+    scores = []
+    for fold in np.unique(evaluated.folds):
+        images = evaluated.take(evaluated.folds == fold)
+        bootstrap = PatientBootstrap(images.patient_ids, choices.num_resamples, choices.seed)
+        scores.append(FoldScore(fold=int(fold), scores=score(images, bootstrap)))
+    return scores

@@ -1,0 +1,219 @@
+"""Thresholds, and what a reader gets who follows them: sensitivity, specificity, predictive values.
+
+A threshold that is chosen and judged on the same images promises too much. Here each fold is judged by the threshold
+that the other folds chose; the one to use on new images is chosen on all.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.errors import UserError, unknown_name
+from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.evaluated import Evaluated
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a threshold is chosen.
+
+    Attributes:
+        name: a key of `RULES` or of `REQUIREMENTS`.
+        required: what is required at least, in 0..1; None for a rule of `RULES`.
+    """
+
+    name: str
+    required: float | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.required is None else f"{self.name}={self.required:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A label's threshold, and what it gives; all NaN where the label cannot be judged.
+
+    Attributes:
+        label: its name.
+        threshold: chosen on all images, for new ones: at it and above it the label is called present.
+        fold_thresholds: fold -> the threshold it is judged by, chosen on the others.
+        confusion: images that are true positive, false positive, false negative, true negative.
+        sensitivity: positives called present.
+        specificity: negatives not called present.
+        ppv: share of positives among what is called present.
+        npv: share of negatives among what is not.
+        prevalence: for which the two predictive values hold.
+    """
+
+    label: str
+    threshold: float
+    fold_thresholds: Mapping[int, float]
+    confusion: tuple[int, int, int, int]
+    sensitivity: Estimate
+    specificity: Estimate
+    ppv: Estimate
+    npv: Estimate
+    prevalence: float
+
+
+def _youden(found: Counts, false: Counts, num_positives: int, num_negatives: int) -> Floats:
+    """Youden, Index for rating diagnostic tests, Cancer 3 (1950), times both numbers: whole, so that ties are ties."""
+    return (found * num_negatives - false * num_positives).astype(np.float64)
+
+
+def _f1(found: Counts, false: Counts, num_positives: int, num_negatives: int) -> Floats:
+    """2 TP / (2 TP + FP + FN)."""
+    score: Floats = 2 * found / (found + false + num_positives)
+    return score
+
+
+RULES: Mapping[str, Callable[[Counts, Counts, int, int], Floats]] = MappingProxyType({"youden": _youden, "f1": _f1})
+"""Name -> what is to be largest, of true and false positives at each threshold."""
+
+REQUIREMENTS = ("sensitivity", "specificity")
+"""What may be required; the other one is then as large as it can be."""
+
+
+def parse_rule(text: str) -> Rule:
+    """`youden`, `f1`, `sensitivity=0.9` or `specificity=0.95`.
+
+    Raises:
+        UserError: something else.
+    """
+    name, equals, number = text.partition("=")
+    if name in RULES and not equals:
+        return Rule(name=name)
+    if name in REQUIREMENTS:
+        try:
+            required = float(number)
+        except ValueError:
+            required = math.nan
+        if not 0 < required <= 1:
+            raise UserError(f"operating point '{text}': a number above 0 and up to 1 is expected, as in {name}=0.9")
+        return Rule(name=name, required=required)
+    known = [*RULES, *REQUIREMENTS]
+    raise UserError(f"operating point {unknown_name(name, 'a rule', known)}; write for example youden, sensitivity=0.9")
+
+
+def choose_threshold(rule: Rule, targets: npt.NDArray[np.uint8], scores: Floats) -> float:
+    """The score at which and above which a label is called present.
+
+    Of equally good ones the highest; for a required sensitivity the highest that reaches it, for a required
+    specificity the lowest. NaN where the images are of one class alone.
+
+    Args:
+        rule: how.
+        targets: (n,) 0/1.
+        scores: (n,).
+    """
+    num_positives = int(targets.sum())
+    num_negatives = len(targets) - num_positives
+    if num_positives == 0 or num_negatives == 0:
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    descending = scores[order]
+    is_last_of_equals = np.append(np.diff(descending) != 0, True)
+    candidates = np.append(np.nextafter(descending[0], np.inf), descending[is_last_of_equals])  # the first calls none
+    found = np.append(0, np.cumsum(targets[order].astype(np.int64))[is_last_of_equals])
+    false = np.append(0, np.flatnonzero(is_last_of_equals) + 1) - found
+    if rule.required is None:
+        chosen = int(np.argmax(RULES[rule.name](found, false, num_positives, num_negatives)))
+    elif rule.name == "sensitivity":
+        chosen = int(np.argmax(found / num_positives >= rule.required))
+    else:
+        chosen = int(np.flatnonzero(1 - false / num_negatives >= rule.required)[-1])
+    return float(candidates[chosen])
+
+
+def judge(
+    evaluated: Evaluated,
+    folds: npt.NDArray[np.int64],
+    rule: Rule,
+    bootstrap: PatientBootstrap,
+    prevalences: Mapping[str, float],
+) -> list[OperatingPoint]:
+    """The operating point of every label.
+
+    The intervals are those of the images that are judged, under the thresholds as they were chosen.
+
+    Args:
+        evaluated: predictions and truth.
+        folds: (n,) see `fitting_folds`.
+        rule: how thresholds are chosen.
+        bootstrap: of these images' patients.
+        prevalences: label -> prevalence for which its predictive values are restated; others keep the images' own.
+    """
+    return [_judge(evaluated, k, folds, rule, bootstrap, prevalences) for k in range(len(evaluated.labels))]
+
+
+def _judge(
+    evaluated: Evaluated,
+    k: int,
+    folds: npt.NDArray[np.int64],
+    rule: Rule,
+    bootstrap: PatientBootstrap,
+    prevalences: Mapping[str, float],
+) -> OperatingPoint:
+    label, targets, scores = evaluated.labels[k], evaluated.targets[:, k], evaluated.probabilities[:, k]
+    thresholds = {
+        int(fold): choose_threshold(rule, targets[folds != fold], scores[folds != fold]) for fold in np.unique(folds)
+    }
+    prevalence = prevalences.get(label, float(targets.mean()))
+    if any(math.isnan(threshold) for threshold in thresholds.values()):
+        return OperatingPoint(
+            label=label,
+            threshold=math.nan,
+            fold_thresholds=thresholds,
+            confusion=(0, 0, 0, 0),
+            sensitivity=NO_ESTIMATE,
+            specificity=NO_ESTIMATE,
+            ppv=NO_ESTIMATE,
+            npv=NO_ESTIMATE,
+            prevalence=prevalence,
+        )
+    is_called = scores >= np.array([thresholds[int(fold)] for fold in folds])
+    is_positive = targets == 1
+    outcomes = np.stack(
+        [is_positive & is_called, ~is_positive & is_called, is_positive & ~is_called, ~is_positive & ~is_called], axis=1
+    )
+    totals = outcomes.sum(axis=0)
+    restated = prevalences.get(label)
+    values = _rates(totals[None].astype(np.float64), restated)
+    replicates = _rates(bootstrap.sums(outcomes), restated)
+    estimates = {
+        name: percentile_estimate(float(values[name][0]), replicates[name], bootstrap.num_patients) for name in values
+    }
+    true_positive, false_positive, false_negative, true_negative = map(int, totals)
+    return OperatingPoint(
+        label=label,
+        threshold=choose_threshold(rule, targets, scores),
+        fold_thresholds=thresholds,
+        confusion=(true_positive, false_positive, false_negative, true_negative),
+        prevalence=prevalence,
+        **estimates,
+    )
+
+
+def _rates(outcomes: Floats, prevalence: float | None) -> dict[str, Floats]:
+    """Rates of (R, 4) true positives, false positives, false negatives, true negatives.
+
+    With a prevalence the predictive values follow from sensitivity and specificity by Bayes' theorem.
+    """
+    tp, fp, fn, tn = outcomes.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+        if prevalence is None:
+            ppv, npv = tp / (tp + fp), tn / (tn + fn)
+        else:
+            ppv = sensitivity * prevalence
+            ppv = ppv / (ppv + (1 - specificity) * (1 - prevalence))
+            npv = specificity * (1 - prevalence)
+            npv = npv / (npv + (1 - sensitivity) * prevalence)
+    return {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}

@@ -1,0 +1,174 @@
+"""What was found out as `metrics.json` and `metrics.csv`, for other programs. docs/evaluation.md has the schema."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from catheters.evaluation.bootstrap import LEVEL, Estimate
+from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.scores import METRICS, Scores
+from catheters.files import write_text, write_whole
+
+FORMAT_VERSION = 1
+
+
+def write_metrics(file: Path, evaluation: Evaluation, predictions: str, labels: str, num_labelled: int) -> None:
+    """Write `metrics.json`; what is undefined is null. The file is whole or absent.
+
+    Args:
+        file: the JSON file.
+        evaluation: what was found out.
+        predictions: where they come from.
+        labels: where the true ones come from.
+        num_labelled: images in the label table.
+    """
+    scores, choices = evaluation.scores, evaluation.choices
+    content = {
+        "format_version": FORMAT_VERSION,
+        "predictions": predictions,
+        "labels": labels,
+        "num_images": scores.num_images,
+        "num_patients": scores.num_patients,
+        "num_images_in_label_table": num_labelled,
+        "intervals": {
+            "level": LEVEL,
+            "method": "percentile bootstrap over patients",
+            "num_resamples": choices.num_resamples,
+            "seed": choices.seed,
+        },
+        "macro": _macro(scores),
+        "operating_point_rule": str(choices.rule),
+        "per_label": _labels(scores, evaluation.points),
+        "per_device": _labels(evaluation.presence_scores, evaluation.presence_points),
+        "calibration": {
+            "chosen": evaluation.calibrator.method,
+            "methods": [
+                {
+                    "method": calibrated.method,
+                    "brier_skill": calibrated.brier_skill,
+                    "log_loss": calibrated.log_loss,
+                    "expected_calibration_error": calibrated.expected_error,
+                }
+                for calibrated in evaluation.calibrations
+            ],
+        },
+        "folds": [
+            {"fold": fold.fold, **_counts(fold.scores), "macro": _macro(fold.scores)} for fold in evaluation.folds
+        ],
+        "subgroups": [
+            {
+                "column": group.column,
+                "value": group.value,
+                **_counts(group.scores),
+                "macro": {metric: _interval(group.macros(metric)[0]) for metric in METRICS},
+                "macro_of_rest": {metric: _interval(group.macros(metric)[1]) for metric in METRICS},
+                "apart": {metric: group.apart(metric) for metric in METRICS},
+                "per_label": _labels(group.scores, None),
+            }
+            for group in evaluation.subgroups
+        ],
+    }
+    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+
+
+def write_table(file: Path, evaluation: Evaluation) -> None:
+    """Write `metrics.csv`, a row a number: of, name, metric, value, low, high. The file is whole or absent."""
+    frame = pd.DataFrame(_rows(evaluation), columns=["of", "name", "metric", "value", "low", "high"])
+    write_whole(file, lambda part: frame.to_csv(part, index=False))
+
+
+def write_comparison(file: Path, first: Scores, second: Scores, differences: Scores) -> None:
+    """Write the paired differences of two models as JSON. The file is whole or absent."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "first": first.name,
+        "second": second.name,
+        "difference": "second minus first, in the same resamples of the patients",
+        "macro": _macro(differences),
+        "per_label": _labels(differences, None),
+    }
+    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+
+
+def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, float, float, float]]:
+    def row(of: str, name: str, metric: str, estimate: Estimate) -> tuple[str, str, str, float, float, float]:
+        return of, name, metric, estimate.value, estimate.low, estimate.high
+
+    parts = (
+        ("label", evaluation.scores, evaluation.points),
+        ("device", evaluation.presence_scores, evaluation.presence_points),
+    )
+    for of, scores, points in parts:
+        for label, point in zip(scores.labels, points, strict=True):
+            for metric in METRICS:
+                yield row(of, label, metric, scores.estimate(metric, label))
+            for metric, estimate in _rates(point).items():
+                yield row(of, label, metric, estimate)
+    for metric in METRICS:
+        yield row("macro", "all images", metric, evaluation.scores.macro(metric))
+    for fold in evaluation.folds:
+        for metric in METRICS:
+            yield row("macro of a fold", str(fold.fold), metric, fold.scores.macro(metric))
+    for group in evaluation.subgroups:
+        for metric in METRICS:
+            yield row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+
+
+def _counts(scores: Scores) -> dict[str, int]:
+    return {"num_images": scores.num_images, "num_patients": scores.num_patients}
+
+
+def _macro(scores: Scores) -> dict[str, Any]:
+    return {metric: _interval(scores.macro(metric)) for metric in METRICS}
+
+
+def _labels(scores: Scores, points: Sequence[OperatingPoint] | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "num_positives": scores.num_positives[k],
+            "num_positive_patients": scores.num_positive_patients[k],
+            **{metric: _interval(scores.estimate(metric, label)) for metric in METRICS},
+            **({} if points is None else {"operating_point": _point(points[k])}),
+        }
+        for k, label in enumerate(scores.labels)
+    ]
+
+
+def _point(point: OperatingPoint) -> dict[str, Any]:
+    return {
+        "threshold": point.threshold,
+        "fold_thresholds": {str(fold): threshold for fold, threshold in point.fold_thresholds.items()},
+        "confusion": dict(
+            zip(("true_positive", "false_positive", "false_negative", "true_negative"), point.confusion, strict=True)
+        ),
+        **{name: _interval(estimate) for name, estimate in _rates(point).items()},
+        "prevalence": point.prevalence,
+    }
+
+
+def _rates(point: OperatingPoint) -> dict[str, Estimate]:
+    return {
+        "sensitivity": point.sensitivity,
+        "specificity": point.specificity,
+        "ppv": point.ppv,
+        "npv": point.npv,
+    }
+
+
+def _interval(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _null_for_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_null_for_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

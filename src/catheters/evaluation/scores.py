@@ -1,0 +1,107 @@
+"""ROC AUC, average precision and Brier score of every label and their means, with intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.metrics import score_labels
+
+Floats = npt.NDArray[np.float64]
+
+METRICS: Mapping[str, str] = {"roc_auc": "ROC AUC", "average_precision": "average precision", "brier": "Brier score"}
+"""Metric -> its name for people. Of the Brier score, less is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores of K labels, or differences of scores.
+
+    Attributes:
+        name: what predicted.
+        labels: (K,) names.
+        num_images: images scored.
+        num_patients: their patients.
+        num_positives: (K,) images that have the label.
+        num_positive_patients: (K,) patients who have it in an image.
+        values: metric -> (K,); NaN where the images are of one class alone.
+        replicates: metric -> (R, K), the same of R resamples of the patients.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    num_images: int
+    num_patients: int
+    num_positives: Sequence[int]
+    num_positive_patients: Sequence[int]
+    values: Mapping[str, Floats]
+    replicates: Mapping[str, Floats]
+
+    def estimate(self, metric: str, label: str) -> Estimate:
+        """One label's score with its interval."""
+        k = self.labels.index(label)
+        return percentile_estimate(float(self.values[metric][k]), self.replicates[metric][:, k], self.num_patients)
+
+    def macro(self, metric: str, is_in: npt.NDArray[np.bool_] | None = None) -> Estimate:
+        """The mean over the labels that are defined, with its interval; NaN where none is.
+
+        Args:
+            metric: a key of `METRICS`.
+            is_in: (K,) labels to take; None: all.
+
+        The mean of the ROC AUCs is Kaggle's score for RANZCR CLiP. Resamples in which one of these labels has no
+        positive or no negative are left out: a mean over other labels is another quantity.
+        """
+        is_defined = ~np.isnan(self.values[metric])
+        if is_in is not None:
+            is_defined &= is_in
+        if not is_defined.any():
+            return NO_ESTIMATE
+        value = float(self.values[metric][is_defined].mean())
+        return percentile_estimate(value, self.replicates[metric][:, is_defined].mean(axis=1), self.num_patients)
+
+
+def score(evaluated: Evaluated, bootstrap: PatientBootstrap) -> Scores:
+    """Score every label, by scikit-learn, and in every resample."""
+    targets, probabilities = evaluated.targets, evaluated.probabilities
+    labels = score_labels(targets, probabilities, evaluated.labels)
+    ranked = [bootstrap.ranking_scores(targets[:, k], probabilities[:, k]) for k in range(len(labels))]
+    squared_errors = (probabilities - targets) ** 2
+    num_drawn = bootstrap.sums(np.ones((len(evaluated), 1)))
+    shape = (bootstrap.num_resamples, len(labels))
+    return Scores(
+        name=evaluated.name,
+        labels=evaluated.labels,
+        num_images=len(evaluated),
+        num_patients=bootstrap.num_patients,
+        num_positives=[label.num_positives for label in labels],
+        num_positive_patients=[len(np.unique(evaluated.patient_ids[column == 1])) for column in targets.T],
+        values={
+            "roc_auc": np.array([label.roc_auc for label in labels]),
+            "average_precision": np.array([label.average_precision for label in labels]),
+            "brier": squared_errors.mean(axis=0),
+        },
+        replicates={
+            "roc_auc": np.array([areas for areas, _ in ranked]).T.reshape(shape),
+            "average_precision": np.array([precisions for _, precisions in ranked]).T.reshape(shape),
+            "brier": (bootstrap.sums(squared_errors) / num_drawn).reshape(shape),
+        },
+    )
+
+
+def difference(first: Scores, second: Scores) -> Scores:
+    """The second's scores minus the first's, in the same resamples of the same images."""
+    assert first.labels == second.labels, "the same labels"
+    return Scores(
+        name=f"{second.name} - {first.name}",
+        labels=first.labels,
+        num_images=first.num_images,
+        num_patients=first.num_patients,
+        num_positives=first.num_positives,
+        num_positive_patients=first.num_positive_patients,
+        values={metric: second.values[metric] - values for metric, values in first.values.items()},
+        replicates={metric: second.replicates[metric] - values for metric, values in first.replicates.items()},
+    )

@@ -1,0 +1,104 @@
+"""True labels, and predictions matched to them: rows by id, columns by name."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.csv_files import TableError
+from catheters.evaluation.evaluated import Evaluated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The label table that predictions are held against.
+
+    Attributes:
+        source: where it comes from, for messages.
+        uids: (N,) image ids.
+        labels: (N, K) 0/1.
+        patient_ids: (N,) patients; None where the table does not say.
+        frame: (N rows) the table itself, as text, for subgroups.
+    """
+
+    source: str
+    uids: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.uint8]
+    patient_ids: npt.NDArray[np.str_] | None
+    frame: pd.DataFrame
+
+
+def match_rows(truth: Truth, uids: list[str], predictions_file: Path) -> npt.NDArray[np.intp]:
+    """The rows of the label table that hold the predicted images, (n,); these may be a part of it.
+
+    Raises:
+        TableError: a predicted image has no row in the label table.
+    """
+    row_of = {uid: row for row, uid in enumerate(truth.uids.tolist())}
+    unknown = [uid for uid in uids if uid not in row_of]
+    if unknown:
+        raise TableError(
+            f"{predictions_file}: {len(unknown)} of {len(uids)} ids have no row in {truth.source}, {unknown[0]} for "
+            "one; give the label table of these images with --labels"
+        )
+    return np.array([row_of[uid] for uid in uids], dtype=np.intp)
+
+
+def hold_against(
+    truth: Truth, predictions: pd.DataFrame, uid_column: str, labels: tuple[str, ...], file: Path, name: str
+) -> tuple[Evaluated, npt.NDArray[np.intp]]:
+    """Predictions beside the truth, and (n,) the rows of the label table that they are of.
+
+    Patients are those of the label table, or else of the predictions; where neither says, each image is a patient of
+    its own, with a warning. Folds are those of the predictions.
+
+    Args:
+        truth: the label table, its labels in the order of `labels`.
+        predictions: see `read_predictions`.
+        uid_column: its id column.
+        labels: (K,) its label columns.
+        file: where they come from, for messages.
+        name: what predicted, for tables.
+
+    Raises:
+        TableError: a predicted image has no row in the label table.
+    """
+    uids = predictions[uid_column].tolist()
+    rows = match_rows(truth, uids, file)
+    if truth.patient_ids is not None:
+        patient_ids = truth.patient_ids[rows]
+    elif "patient" in predictions:
+        patient_ids = predictions["patient"].to_numpy(dtype=np.str_)
+    else:
+        print(
+            f"warning: neither {file} nor {truth.source} says whose the images are: intervals take each for a patient "
+            "of its own and come out too narrow where patients have several; name their column with --patient-column",
+            file=sys.stderr,
+        )
+        patient_ids = np.array(uids, dtype=np.str_)
+    evaluated = Evaluated(
+        name=name,
+        labels=labels,
+        uids=np.array(uids, dtype=np.str_),
+        patient_ids=patient_ids,
+        folds=_read_folds(predictions),
+        targets=truth.labels[rows],
+        probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
+    )
+    return evaluated, rows
+
+
+def _read_folds(predictions: pd.DataFrame) -> npt.NDArray[np.int64] | None:
+    """(n,) folds; None where an image has none. Names that are no numbers are numbered."""
+    if "fold" not in predictions:
+        return None
+    text = predictions["fold"].str.strip()
+    if (text == "").any():
+        return None
+    numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
+    if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all():
+        return numbers.astype(np.int64)
+    return np.unique(text.to_numpy(dtype=np.str_), return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,74 @@
+"""Everything together, and the files that hold it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catheters.evaluation import tables
+from catheters.evaluation.bootstrap import Estimate
+from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
+from catheters.evaluation.operating_points import parse_rule
+from catheters.evaluation.results import write_metrics, write_table
+from tests.evaluation.conftest import make_evaluated
+
+
+@pytest.fixture
+def evaluation(rng: np.random.Generator) -> Evaluation:
+    """Three labels, the last one never there; two devices; two hospitals."""
+    targets = (rng.random((300, 3)) < [0.3, 0.4, 0.0]).astype(np.uint8)
+    evaluated = make_evaluated(
+        targets,
+        1 / (1 + np.exp(-(2.0 * targets - 1 + rng.normal(size=(300, 3))))),
+        patients=np.repeat(range(100), 3).tolist(),
+        folds=np.repeat(np.arange(100) % 3, 3).tolist(),
+        labels=["a", "b", "c"],
+    )
+    columns = {"hospital": rng.choice(["north", "south"], 300).astype(np.str_)}
+    choices = Choices(num_resamples=100, rule=parse_rule("sensitivity=0.8"), prevalences={"a": 0.1})
+    return evaluate(evaluated, {"tube": ("a", "b"), "line": ("c",)}, columns, choices)
+
+
+def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_metrics(tmp_path / "metrics.json", evaluation, "p.csv", "labels.csv", num_labelled=310)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert (content["num_images"], content["num_patients"], content["num_images_in_label_table"]) == (300, 100, 310)
+    a, b, c = content["per_label"]
+    assert content["macro"]["roc_auc"]["value"] == pytest.approx((a["roc_auc"]["value"] + b["roc_auc"]["value"]) / 2)
+    assert c["roc_auc"] == {"value": None, "low": None, "high": None}
+    assert c["operating_point"]["threshold"] is None
+    assert a["operating_point"]["prevalence"] == 0.1
+    assert sum(a["operating_point"]["confusion"].values()) == 300
+    assert set(a["operating_point"]["fold_thresholds"]) == {"0", "1", "2"}
+    assert [device["label"] for device in content["per_device"]] == ["tube"]
+    assert [fold["num_images"] for fold in content["folds"]] == [102, 99, 99]
+    assert {(group["column"], group["value"]) for group in content["subgroups"]} >= {("hospital", "north")}
+    assert content["calibration"]["chosen"] in {row["method"] for row in content["calibration"]["methods"]}
+    best = max(content["calibration"]["methods"], key=lambda row: row["brier_skill"])
+    assert content["calibration"]["chosen"] == best["method"]
+    assert content["intervals"]["num_resamples"] == 100
+
+
+def test_metrics_csv_has_the_same_numbers(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_table(tmp_path / "metrics.csv", evaluation)
+    frame = pd.read_csv(tmp_path / "metrics.csv").set_index(["of", "name", "metric"]).sort_index()
+    for label in ("a", "b"):
+        row = frame.loc[("label", label, "roc_auc")]
+        estimate = evaluation.scores.estimate("roc_auc", label)
+        assert (row["value"], row["low"], row["high"]) == pytest.approx((estimate.value, estimate.low, estimate.high))
+    assert ("device", "tube", "ppv") in frame.index
+    assert ("macro", "all images", "brier") in frame.index
+    assert ("macro of a group", "hospital: south", "roc_auc") in frame.index
+
+
+def test_tables_show_what_is_undefined(evaluation: Evaluation) -> None:
+    lines = tables.scores_table(evaluation.scores, with_mean=True).splitlines()
+    assert lines[3].split()[:4] == ["c", "0", "300", "undefined"]
+    assert lines[4].startswith("macro mean")
+    assert tables.with_interval(Estimate(value=0.5, low=0.25, high=0.75)) == "0.500 (0.250 to 0.750)"
+    assert tables.with_interval(Estimate(value=0.5, low=float("nan"), high=float("nan"))) == "0.500"
+    assert "standard deviation" in tables.folds_table(evaluation)
+    assert "(chosen)" in tables.calibration_table(evaluation)
+    assert tables.subgroups_table(evaluation.subgroups).count("hospital: ") == 2

@@ -1,0 +1,94 @@
+"""Scores with intervals, their means, their paired differences; devices; folds to fit on."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.evaluated import device_presence, fitting_folds
+from catheters.evaluation.scores import difference, score
+from tests.evaluation.conftest import make_evaluated
+
+
+def test_scores_are_scikit_learns(rng: np.random.Generator) -> None:
+    targets = (rng.random((90, 3)) < 0.4).astype(np.uint8)
+    probabilities = rng.random((90, 3))
+    evaluated = make_evaluated(targets, probabilities, rng.integers(0, 30, 90).tolist())
+    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 200, seed=0))
+    expected = {"roc_auc": roc_auc_score, "average_precision": average_precision_score, "brier": brier_score_loss}
+    for metric, function in expected.items():
+        values = [function(targets[:, k], probabilities[:, k]) for k in range(3)]
+        assert scores.values[metric] == pytest.approx(values)
+        assert scores.macro(metric).value == pytest.approx(np.mean(values))
+        for label in scores.labels:
+            estimate = scores.estimate(metric, label)
+            assert estimate.low < estimate.value < estimate.high
+    assert list(scores.num_positives) == targets.sum(axis=0).tolist()
+    of_first = evaluated.patient_ids[targets[:, 0] == 1]
+    assert scores.num_positive_patients[0] == len(set(of_first.tolist()))
+
+
+def test_brier_replicates_equal_the_plain_loop(rng: np.random.Generator) -> None:
+    targets, probabilities = (rng.random((40, 2)) < 0.5).astype(np.uint8), rng.random((40, 2))
+    evaluated = make_evaluated(targets, probabilities, np.repeat(np.arange(10), 4).tolist())
+    bootstrap = PatientBootstrap(evaluated.patient_ids, 50, seed=3)
+    numbers = bootstrap.sums(np.eye(40)).astype(int)
+    loop = [
+        [brier_score_loss(np.repeat(targets[:, k], n), np.repeat(probabilities[:, k], n)) for k in range(2)]
+        for n in numbers
+    ]
+    assert score(evaluated, bootstrap).replicates["brier"] == pytest.approx(np.array(loop))
+
+
+def test_what_is_undefined_is_left_out_of_the_mean() -> None:
+    evaluated = make_evaluated([[1, 0], [0, 0], [1, 0], [0, 0]], [[0.9, 0.1], [0.8, 0.1], [0.3, 0.1], [0.3, 0.1]])
+    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 50, seed=0))
+    assert math.isnan(scores.estimate("roc_auc", "label 1").value)
+    assert scores.macro("roc_auc").value == pytest.approx(2.5 / 4)
+    assert math.isnan(scores.macro("roc_auc", np.array([False, True])).value)
+    assert math.isnan(scores.macro("roc_auc", np.array([False, True])).low)
+
+
+def test_differences_are_paired(rng: np.random.Generator) -> None:
+    """Two models that err alike: their difference is surer than either score. A model against itself: exactly 0."""
+    targets = (rng.random((300, 1)) < 0.3).astype(np.uint8)
+    shared = rng.normal(size=(300, 1))
+    first = make_evaluated(targets, 1 / (1 + np.exp(-(targets + shared))))
+    second = make_evaluated(targets, 1 / (1 + np.exp(-(1.2 * targets + shared + 0.1 * rng.normal(size=(300, 1))))))
+    bootstrap = PatientBootstrap(first.patient_ids, 1000, seed=0)
+    of_first, of_second = score(first, bootstrap), score(second, bootstrap)
+    gap, alone = difference(of_first, of_second).macro("roc_auc"), of_first.macro("roc_auc")
+    assert gap.value == pytest.approx(of_second.macro("roc_auc").value - alone.value)
+    assert 0 < gap.high - gap.low < (alone.high - alone.low) / 3
+    none = difference(of_first, of_first).macro("brier")
+    assert (none.value, none.low, none.high) == (0, 0, 0)
+
+
+def test_device_presence_by_hand() -> None:
+    evaluated = make_evaluated(
+        [[1, 0, 0], [0, 0, 1], [0, 1, 0]], [[0.5, 0.2, 0.9], [0.0, 0.0, 0.5], [1.0, 0.5, 0.0]], labels=["a", "b", "c"]
+    )
+    presence = device_presence(evaluated, {"tube": ("a", "b"), "line": ("c",), "other": ("x", "y")})
+    assert presence.labels == ("tube",)  # the line is its label itself
+    assert presence.targets.tolist() == [[1], [0], [1]]
+    assert presence.probabilities == pytest.approx(np.array([[1 - 0.5 * 0.8], [0.0], [1.0]]))
+    none = device_presence(evaluated, {})
+    assert none.targets.shape == (3, 0)
+    assert score(none, PatientBootstrap(none.patient_ids, 10, seed=0)).replicates["brier"].shape == (10, 0)
+
+
+def test_folds_to_fit_on(rng: np.random.Generator) -> None:
+    patients = rng.integers(0, 30, 200).tolist()
+    targets, probabilities = np.zeros((200, 1)), np.zeros((200, 1))
+    own = rng.integers(0, 3, 200).tolist()
+    assert fitting_folds(make_evaluated(targets, probabilities, patients, own)).tolist() == own
+    for folds in (None, [0] * 200):
+        dealt = fitting_folds(make_evaluated(targets, probabilities, patients, folds))
+        assert sorted(set(dealt.tolist())) == [0, 1, 2, 3, 4]
+        of_patient: dict[int, set[int]] = {}
+        for patient, fold in zip(patients, dealt.tolist(), strict=True):
+            of_patient.setdefault(patient, set()).add(fold)
+        assert all(len(folds) == 1 for folds in of_patient.values())
+    assert fitting_folds(make_evaluated(targets, probabilities, [7] * 200)).tolist() == [0] * 200

@@ -1,0 +1,56 @@
+"""Predictions beside the label table: rows by id, patients and folds from wherever they are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catheters.csv_files import TableError
+from catheters.evaluation.truth import Truth, hold_against
+
+FILE = Path("p.csv")
+
+
+def make_truth(patients: list[str] | None = None) -> Truth:
+    uids = np.array(["a", "b", "c"])
+    return Truth(
+        source="labels.csv",
+        uids=uids,
+        labels=np.array([[1, 0], [0, 0], [1, 1]], dtype=np.uint8),
+        patient_ids=None if patients is None else np.array(patients),
+        frame=pd.DataFrame({"id": uids}),
+    )
+
+
+def predictions(**columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"id": ["c", "a"], "x": [0.9, 0.2], "y": [0.3, 0.4], **columns})
+
+
+def test_rows_are_matched_by_id() -> None:
+    evaluated, rows = hold_against(make_truth(["p", "q", "r"]), predictions(), "id", ("x", "y"), FILE, "model")
+    assert rows.tolist() == [2, 0]
+    assert evaluated.targets.tolist() == [[1, 1], [1, 0]]
+    assert evaluated.probabilities.tolist() == [[0.9, 0.3], [0.2, 0.4]]
+    assert (evaluated.uids.tolist(), evaluated.patient_ids.tolist()) == (["c", "a"], ["r", "p"])
+    assert evaluated.folds is None
+    with pytest.raises(TableError, match=r"p\.csv: 1 of 2 ids have no row in labels\.csv, z for one"):
+        hold_against(make_truth(), predictions(id=["a", "z"]), "id", ("x", "y"), FILE, "model")
+
+
+def test_patients_of_the_predictions_or_of_none(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated, _ = hold_against(make_truth(), predictions(patient=["s", "s"]), "id", ("x", "y"), FILE, "model")
+    assert evaluated.patient_ids.tolist() == ["s", "s"]
+    assert capsys.readouterr().err == ""
+    evaluated, _ = hold_against(make_truth(), predictions(), "id", ("x", "y"), FILE, "model")
+    assert evaluated.patient_ids.tolist() == ["c", "a"]
+    assert "intervals take each for a patient of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folds", "expected"),
+    [(["1", "0"], [1, 0]), (["1.0", "0.0"], [1, 0]), (["b", "a"], [1, 0]), (["", "1"], None)],
+)
+def test_folds(folds: list[str], expected: list[int] | None) -> None:
+    evaluated, _ = hold_against(make_truth(["p"] * 3), predictions(fold=folds), "id", ("x", "y"), FILE, "model")
+    assert (None if evaluated.folds is None else evaluated.folds.tolist()) == expected

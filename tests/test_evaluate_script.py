@@ -1,0 +1,139 @@
+"""`evaluate.py` as a user runs it, on predictions of any program."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catheters.commands.evaluate import main
+from catheters.errors import UserError
+from catheters.labels import RANZCR_LABELS
+from tests.conftest import assert_user_error, run_script
+
+
+@pytest.fixture
+def files(tmp_path: Path, rng: np.random.Generator) -> list[str | Path]:
+    """A label table of RANZCR's columns with a view of each image, and two models' predictions in other orders."""
+    targets = (rng.random((200, 11)) < 0.3).astype(int)
+    uids = [f"{number:03d}" for number in range(200)]
+    table = pd.DataFrame(targets, columns=list(RANZCR_LABELS)).assign(
+        id=uids, PatientID=[f"p{number // 4}" for number in range(200)], view=rng.choice(["AP", "PA"], 200)
+    )
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    for name, quality in (("one", 1.0), ("two", 2.0)):
+        logits = quality * (2.0 * targets - 1) + rng.normal(size=targets.shape)
+        frame = pd.DataFrame(1 / (1 + np.exp(-logits)), columns=list(RANZCR_LABELS))[list(RANZCR_LABELS)[::-1]]
+        frame.insert(0, "id", uids)
+        frame.sample(frac=1, random_state=int(quality)).to_csv(tmp_path / f"{name}.csv", index=False)
+    return ["--predictions", tmp_path / "one.csv", tmp_path / "two.csv", "--labels", tmp_path / "labels.csv"]
+
+
+def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> None:
+    options = ["--by", "view", "--operating-point", "sensitivity=0.9", "--prevalence", "ETT=0.02", "--resamples", "200"]
+    done = run_script("evaluate.py", *files, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "operating points by sensitivity=0.9" in done.stdout
+    assert "view: AP" in done.stdout
+    assert "devices in the image: 4" in done.stdout
+    folder = tmp_path / "two_evaluation"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "calibration.json",
+        "comparison.json",
+        "hardest_cases.csv",
+        "label_errors.csv",
+        "metrics.csv",
+        "metrics.json",
+    ]
+    comparison = json.loads((folder / "comparison.json").read_text())
+    of_one, of_two = (
+        json.loads((tmp_path / f"{name}_evaluation" / "metrics.json").read_text())["macro"]["roc_auc"]["value"]
+        for name in ("one", "two")
+    )
+    gap = comparison["macro"]["roc_auc"]
+    assert gap["value"] == pytest.approx(of_two - of_one)
+    assert 0 < gap["low"] < gap["value"] < gap["high"]
+    device = json.loads((folder / "metrics.json").read_text())["per_device"][0]
+    assert (device["label"], device["operating_point"]["prevalence"]) == ("ETT", 0.02)
+
+    out = tmp_path / "blend"
+    blended = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out, "--resamples", "50")
+    assert blended.returncode == 0, blended.stderr
+    assert "of the blend without it" in blended.stdout
+    one, two, both = (
+        pd.read_csv(file, dtype={"id": str}).set_index("id").sort_index()
+        for file in (tmp_path / "one.csv", tmp_path / "two.csv", out / "predictions.csv")
+    )
+    for label in RANZCR_LABELS:
+        assert both[label].to_numpy() == pytest.approx((one[label] + two[label]).to_numpy() / 2)
+    assert both["patient"].iloc[0] == "p0"
+    again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "50")
+    assert again.returncode == 0, again.stderr
+
+
+def test_any_programs_predictions(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("x,id,y\n1,a,0\n0,b,0\n1,c,0\n0,d,0\n")
+    (tmp_path / "p.csv").write_text("id,y,x\nc,0.1,0.9\nb,0.2,0.8\na,0.3,0.3\n")
+    both = ["--predictions", tmp_path / "p.csv", "--labels", tmp_path / "labels.csv"]
+    done = run_script("evaluate.py", *both)
+    assert done.returncode == 0, done.stderr
+    assert "3 of the 4 images" in done.stdout
+    assert "warning: 'y' has 0 positives in 3 images" in done.stderr
+    assert "says whose the images are" in done.stderr
+    metrics = json.loads((tmp_path / "p_evaluation" / "metrics.json").read_text())
+    assert metrics["macro"]["roc_auc"]["value"] == pytest.approx(0.5)  # .9 beats .8, .3 does not
+    assert [metric["label"] for metric in metrics["per_label"]] == ["y", "x"]
+
+    (tmp_path / "p.csv").write_text("id,x\nc,2.9\nb,-0.5\n")
+    assert_user_error(run_script("evaluate.py", *both), "'2.9' is not a probability in 0..1", "say --logits")
+    logits = run_script("evaluate.py", *both, "--logits")
+    assert logits.returncode == 0, logits.stderr
+    (tmp_path / "p.csv").write_text("id,x,patient\nc,0.9,p\nb,0.8,p\n")
+    one_patient = run_script("evaluate.py", *both)
+    assert one_patient.returncode == 0, one_patient.stderr
+    assert "warning: all images are of one patient: there are no intervals" in one_patient.stderr
+
+
+@pytest.mark.parametrize(
+    ("predictions", "options", "parts"),
+    [
+        ("id,x\nc,0.9\nz,0.8\n", [], ["1 of 2 ids have no row in", "z for one"]),
+        ("id,xx\nc,0.9\n", [], ["the predictions' 'xx' is not a column of it; did you mean"]),
+        ("id,x,note\nc,0.9,good\n", [], ["id c, column 'note': 'good' is not a probability"]),
+        ("id,x\nc,0.9\nc,0.8\n", [], ["1 duplicate ids"]),
+        ("", [], ["is empty"]),
+        ("id,x\nc,0.9\n", ["--out", "absent/folder"], ["a folder for the results is expected, in one that exists"]),
+        ("id,x\nc,0.9\n", ["--out", "labels.csv"], ["a folder for the results is expected"]),
+        ("id,x\nc,0.9\n", ["--by", "vew"], ["'vew' is not a column; did you mean 'view'"]),
+        ("id,x\nc,0.9\n", ["--by", "view=4"], ["bands are of numbers, 'AP' is none"]),
+        ("id,x\nc,0.9\n", ["--by", "view=low"], ["'low' is not a number"]),
+        ("id,x\nc,0.9\n", ["--prevalence", "z=0.1"], ["'z' is not a label or device"]),
+        ("id,x\nc,0.9\n", ["--prevalence", "x=2"], ["a number between 0 and 1 is expected, as in x=0.02"]),
+        ("id,x\nc,0.9\n", ["--operating-point", "best"], ["'best' is not a rule"]),
+        ("id,x\nc,0.9\n", ["--patient-column", "PID"], ["'PID' is not a column"]),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    predictions: str,
+    options: list[str],
+    parts: list[str],
+) -> None:
+    """Each ends with one line, before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("x,id,view\n1,a,AP\n0,b,AP\n1,c,AP\n")
+    (tmp_path / "p.csv").write_text(predictions)
+    with pytest.raises(UserError) as error:
+        main(["--predictions", "p.csv", "--labels", "labels.csv", *options])
+    for part in parts:
+        assert part in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "p.csv"]
+
+
+def test_no_run_folder(tmp_path: Path) -> None:
+    assert_user_error(run_script("evaluate.py", tmp_path), "no run folder")
+    assert run_script("evaluate.py").returncode == 2
