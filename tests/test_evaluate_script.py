@@ -40,13 +40,16 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     assert "devices in the image: 4" in done.stdout
     folder = tmp_path / "two_evaluation"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "MODEL_CARD.md",
         "calibration.json",
         "comparison.json",
         "hardest_cases.csv",
         "label_errors.csv",
         "metrics.csv",
         "metrics.json",
+        "report.html",
     ]
+    assert '<h2 id="comparison">' in (folder / "report.html").read_text()
     comparison = json.loads((folder / "comparison.json").read_text())
     of_one, of_two = (
         json.loads((tmp_path / f"{name}_evaluation" / "metrics.json").read_text())["macro"]["roc_auc"]["value"]
@@ -69,6 +72,7 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     for label in RANZCR_LABELS:
         assert both[label].to_numpy() == pytest.approx((one[label] + two[label]).to_numpy() / 2)
     assert both["patient"].iloc[0] == "p0"
+    assert '<h2 id="blend">' in (out / "report.html").read_text()
     again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "50")
     assert again.returncode == 0, again.stderr
 

@@ -63,6 +63,11 @@ def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None
     macro_auc = metrics["macro"]["roc_auc"]["value"]
     assert macro_auc == pytest.approx(sum(scores) / len(scores))
     assert f"macro AUC {macro_auc:.4f}" in evaluated.stdout
+    page = (settings.run_folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2  # the curves of both folds
+    assert "data:image/jpeg;base64," in page  # the hardest cases
+    assert "<strong>Synthetic data.</strong>" in page
+    assert "timm's `test_resnet`" in (settings.run_folder / "MODEL_CARD.md").read_text()
     record = json.loads((settings.run_folder / "environment.json").read_text())
     for shown in (
         f"data fingerprint: {record['data_fingerprint']}",

@@ -1,6 +1,7 @@
 """What the audit asks of every file."""
 
 import base64
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from PIL import Image
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage
 from catheters.data.radiograph import decode_radiograph, polarity_notes, read_file, read_radiograph
 from catheters.errors import one_line
+from catheters.host import available_cores
 from catheters.opencv_threads import end_opencv_threads
+from catheters.workers import Failure, map_guarded
 
 HASH_SIZE = 16
 """Side of a perceptual hash: 256 bits."""
@@ -81,7 +84,7 @@ def perceptual_hash(picture: Picture) -> bytes:
     return np.packbits(imagehash.phash(Image.fromarray(small), hash_size=HASH_SIZE).hash).tobytes()
 
 
-def thumbnail(paths: tuple[Path, ...], row: int) -> str:
+def _thumbnail(paths: tuple[Path, ...], row: int) -> str:
     """A small JPEG of the picture as a data URL; empty where it cannot be read."""
     end_opencv_threads()
     try:
@@ -92,3 +95,9 @@ def thumbnail(paths: tuple[Path, ...], row: int) -> str:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", small)[1].tobytes()).decode()
+
+
+def thumbnails(paths: tuple[Path, ...], rows: list[int]) -> dict[int, str]:
+    """Each row's thumbnail, made by a process a core; empty where the file cannot be read."""
+    outcomes = map_guarded(functools.partial(_thumbnail, paths), rows, available_cores())
+    return {row: "" if isinstance(outcome, Failure) else outcome for row, outcome in outcomes}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.audit.examination import Examined, examine, thumbnail
+from catheters.data.audit.examination import Examined, examine, thumbnails
 from catheters.data.audit.findings import find_problems
 from catheters.data.audit.report import Audit, write_csv, write_page
 from catheters.data.table import LabelTable
@@ -37,10 +37,5 @@ def audit_data_set(name: str, table: LabelTable, folds: npt.NDArray[np.int8] | N
     audit = Audit(name=name, table=table, folds=folds, examined=examined, findings=findings)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(audit, folder / "audit.csv")
-    write_page(audit, folder / "audit.html", functools.partial(_make_thumbnails, table.paths))
+    write_page(audit, folder / "audit.html", functools.partial(thumbnails, table.paths))
     return audit
-
-
-def _make_thumbnails(paths: tuple[Path, ...], rows: list[int]) -> dict[int, str]:
-    outcomes = map_guarded(functools.partial(thumbnail, paths), rows, available_cores())
-    return {row: "" if isinstance(outcome, Failure) else outcome for row, outcome in outcomes}

@@ -85,6 +85,12 @@ def check_arguments(num_images: int, num_test_images: int, image_size: int, seed
             raise UserError(f"{name}: {value} is too small; give {least} or more")
 
 
+def is_synthetic(folder: Path) -> bool:
+    """Whether a data set's folder holds a synthetic sample."""
+    readme = folder / "README.txt"
+    return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace") == README
+
+
 def is_complete(folder: Path, arguments: dict[str, int]) -> bool:
     """Whether `folder` holds the finished sample of these arguments; UserError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):

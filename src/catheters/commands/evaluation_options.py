@@ -1,0 +1,147 @@
+"""`evaluate.py`'s command line."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from catheters.errors import UserError, unknown_name
+from catheters.evaluation import calibration, ensemble
+from catheters.evaluation.evaluation import BEST_CALIBRATION, NO_CALIBRATION, NUM_RESAMPLES, Choices
+from catheters.evaluation.operating_points import parse_rule
+
+DESCRIPTION = """\
+Score predictions against labels: ROC AUC, average precision and Brier score of every label and device with 95%
+intervals over patients, operating points, calibration, folds, subgroups, hardest cases.
+
+  python evaluate.py saved_models/config                             a run, against its own label table
+  python evaluate.py saved_models/config saved_models/multi_config   several runs, each compared with the first
+  python evaluate.py --ensemble weights saved_models/a saved_models/b --out saved_models/blend
+  python evaluate.py --predictions FILE.csv --labels FILE.csv        any program's predictions
+
+Research software, not a medical device.
+"""
+
+
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments; ends the program where they do not go together."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="run folders, for example saved_models/config; several are compared with the first",
+    )
+    parser.add_argument(
+        "--predictions",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="CSV: id column, one probability column a label; `patient` and `fold` where known",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="CSV: the same id column, 0/1 columns of these names"
+    )
+    parser.add_argument("--id-column", metavar="NAME", help="id column of both files (default: the predictions' first)")
+    parser.add_argument(
+        "--patient-column", metavar="NAME", help="of --labels (default: patient, PatientID and the like)"
+    )
+    parser.add_argument("--logits", action="store_true", help="the predictions are logits, not probabilities")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for the results (default: the run folder; for a file FILE_evaluation; for a blend `ensemble` beside the "
+        "first run)",
+    )
+    parser.add_argument(
+        "--ensemble",
+        choices=list(ensemble.METHODS),
+        help="; ".join(f"{name}: {method.meaning}" for name, method in ensemble.METHODS.items()),
+    )
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN[=EDGES]",
+        help="subgroups by a column of the label table; numbers in bands that begin at the edges, as in age=40,60,80; "
+        "repeatable",
+    )
+    parser.add_argument(
+        "--operating-point",
+        default="youden",
+        metavar="RULE",
+        help="youden (default), f1, sensitivity=0.9, specificity=0.95",
+    )
+    parser.add_argument(
+        "--prevalence",
+        action="append",
+        default=[],
+        metavar="LABEL=P",
+        help="restate PPV and NPV of a label or device for another prevalence; repeatable",
+    )
+    parser.add_argument(
+        "--calibration",
+        choices=[BEST_CALIBRATION, NO_CALIBRATION, *calibration.METHODS],
+        default=BEST_CALIBRATION,
+        help="which one calibration.json holds (default: the one of the best Brier skill)",
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=NUM_RESAMPLES, metavar="N", help="of the patients (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (%(default)s)")
+    options = parser.parse_args(arguments)
+    if not options.runs and (options.predictions is None or options.labels is None):
+        parser.error("give run folders, or both --predictions and --labels")
+    if options.runs and options.predictions is not None:
+        parser.error("give run folders or --predictions, not both")
+    num_inputs = len(options.runs or options.predictions)
+    if options.ensemble is None and num_inputs > 1 and options.out is not None:
+        parser.error("--out is one folder, and each of several runs has its own")
+    if options.ensemble is not None and num_inputs < 2:
+        parser.error("--ensemble blends two or more")
+    if options.id_column is not None and options.labels is None:
+        parser.error("--id-column goes with --labels; a run knows its own")
+    if options.patient_column is not None and options.labels is None:
+        parser.error("--patient-column goes with --labels; a run knows its own")
+    if options.logits and options.predictions is None:
+        parser.error("--logits goes with --predictions; a run has probabilities")
+    if options.resamples < 0 or options.seed < 0:
+        parser.error("--resamples and --seed are not negative")
+    return options
+
+
+def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
+    """What the options decide; `names` are the labels and devices that they may speak of.
+
+    Raises:
+        UserError: a name or number is wrong.
+    """
+    names = list(names)
+    prevalences = {}
+    for text in options.prevalence:
+        name, _, number = text.rpartition("=")
+        if name not in names:
+            raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device', names)}; write LABEL=0.02")
+        prevalences[name] = _number(number, f"--prevalence {text}")
+        if not 0 < prevalences[name] < 1:
+            raise UserError(f"--prevalence {text}: a number between 0 and 1 is expected, as in {name}=0.02")
+    edges: dict[str, Sequence[float] | None] = {}
+    for text in options.by:
+        column, equals, numbers = text.partition("=")
+        edges[column] = [_number(number, f"--by {text}") for number in numbers.split(",")] if equals else None
+    return Choices(
+        num_resamples=options.resamples,
+        seed=options.seed,
+        rule=parse_rule(options.operating_point),
+        prevalences=prevalences,
+        calibration=options.calibration,
+        band_edges=edges,
+    )
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where}: {text!r} is not a number") from None
