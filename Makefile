@@ -2,7 +2,7 @@
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
 # make bench  what caching, the training loop, snapshots and the attention heads cost, what several processes change,
-#             what each family reaches on the sample
+#             what intervals cost and are worth, what each family reaches on the sample
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -36,6 +36,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/snapshots.py
 	$(BIN)/python benchmarks/distributed.py
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/combinations.py
 

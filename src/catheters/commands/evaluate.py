@@ -27,6 +27,7 @@ from catheters.evaluation.report import Background, Comparison, write_model_card
 from catheters.evaluation.results import write_comparison, write_metrics, write_table
 from catheters.evaluation.scores import difference, score
 from catheters.evaluation.subgroups import make_groups
+from catheters.progress import track
 from catheters.run_record import describe_environment_in_words, read_record
 from catheters.settings_file import changed_settings
 
@@ -58,7 +59,7 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
     if options.predictions is not None:
         inputs = [
             read_file(file, options.labels, options.id_column, options.patient_column, are_logits=options.logits)
-            for file in options.predictions
+            for file in track(options.predictions, "reading", len(options.predictions), unit="file", leave=False)
         ]
     else:
         inputs = [read_run(run, options.labels, options.id_column, options.patient_column) for run in options.runs]

@@ -19,6 +19,7 @@ from catheters.errors import UserError
 from catheters.evaluation.evaluated import Evaluated, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.files import write_text
+from catheters.progress import track
 
 Floats = npt.NDArray[np.float64]
 
@@ -113,7 +114,8 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
     weights_of_folds = {int(fold): equal for fold in np.unique(folds)}
     weights = equal
     if how.fits_weights:
-        for fold in weights_of_folds:
+        numbers = list(weights_of_folds)
+        for fold in track(numbers, "fitting weights", len(numbers), unit="fold", leave=False):
             others = folds != fold
             if others.any():
                 weights_of_folds[fold] = fit_weights(stacked[:, others], first.targets[others], folds[others])
@@ -135,7 +137,7 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
             macro_auc=_macro_auc(member),
             macro_auc_without=_macro_auc(blend_of(order != m)),
         )
-        for m, member in enumerate(members)
+        for m, member in enumerate(track(members, "scoring members", len(members), unit="member", leave=False))
     )
     return Ensemble(method=method, members=parts, blended=blend_of(order >= 0))
 

@@ -12,6 +12,7 @@ from catheters.errors import UserError
 from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap
 from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.scores import Scores, score
+from catheters.progress import track
 
 MAX_GROUPS = 20
 MAX_NUMBERS = 8
@@ -108,11 +109,11 @@ def score_subgroups(
         return score(part, PatientBootstrap(part.patient_ids, num_resamples, seed))
 
     subgroups = []
-    for column, rows_of_group in groups.items():
-        for value, rows in rows_of_group.items():
-            is_in = np.isin(np.arange(len(evaluated)), rows)
-            rest = None if is_in.all() else score_rows(~is_in)
-            subgroups.append(Subgroup(column=column, value=value, scores=score_rows(is_in), rest=rest))
+    named = [(column, value, rows) for column, of_column in groups.items() for value, rows in of_column.items()]
+    for column, value, rows in track(named, "scoring subgroups", len(named), unit="group", leave=False):
+        is_in = np.isin(np.arange(len(evaluated)), rows)
+        rest = None if is_in.all() else score_rows(~is_in)
+        subgroups.append(Subgroup(column=column, value=value, scores=score_rows(is_in), rest=rest))
     return subgroups
 
 
