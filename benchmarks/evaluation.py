@@ -97,24 +97,54 @@ def bootstrap(
 
 def simulate_coverage(num_trials: int) -> None:
     """The share of intervals that hold the true ROC AUC, which is the normal distribution function of 1.5 / 2."""
-    truth = float(norm.cdf(1.5 / 2))
     print(f"\nshare of 95% intervals that hold the truth, {num_trials} trials of 6 images a patient")
     print(f"{'patients':<12}{'resampled patients':>20}{'resampled images':>20}")
     for num_patients in (30, 60, 150, 500):
         rng = np.random.default_rng(1)
-        held = np.zeros(2)
-        for trial in range(num_trials):
-            patients = np.repeat(np.arange(num_patients), 6)
-            shares = 1 / (1 + np.exp(-rng.normal(-1, 1, num_patients)))
-            targets = (rng.random(len(patients)) < shares[patients]).astype(np.uint8)
-            scores = 1.5 * targets + rng.normal(size=num_patients)[patients] + rng.normal(size=len(patients))
-            area = float(roc_auc_score(targets, scores))
-            for unit, ids in enumerate((patients, np.arange(len(patients)))):
-                drawn = PatientBootstrap(ids.astype(np.str_), 400, seed=trial)
-                areas, _ = drawn.ranking_scores(targets, scores)
-                estimate = percentile_estimate(area, areas, drawn.num_patients)
-                held[unit] += estimate.low <= truth <= estimate.high
-        print(f"{num_patients:<12}{held[0] / num_trials:>20.3f}{held[1] / num_trials:>20.3f}")
+        trials = [draw_common_label(rng, num_patients) for _ in range(num_trials)]
+        by_images = [(targets, scores, np.arange(len(targets))) for targets, scores, _ in trials]
+        print(f"{num_patients:<12}{coverage(trials):>20.3f}{coverage(by_images):>20.3f}")
+    print(f"\n{'positive patients, of 400':<28}{'resampled patients':>20}")
+    for num_positives in (3, 5, 10, 20, 40):
+        rng = np.random.default_rng(1)
+        print(f"{num_positives:<28}{coverage([draw_rare_label(rng, num_positives) for _ in range(num_trials)]):>20.3f}")
+
+
+Trial = tuple[npt.NDArray[np.uint8], Scores, npt.NDArray[np.intp]]
+
+
+def draw_common_label(rng: np.random.Generator, num_patients: int) -> Trial:
+    """Targets, scores and patients; both are alike within a patient."""
+    patients = np.repeat(np.arange(num_patients), 6)
+    shares = 1 / (1 + np.exp(-rng.normal(-1, 1, num_patients)))
+    targets = (rng.random(len(patients)) < shares[patients]).astype(np.uint8)
+    return targets, draw_scores(rng, targets, patients), patients
+
+
+def draw_rare_label(rng: np.random.Generator, num_positive_patients: int) -> Trial:
+    """The same with a label that few of 400 patients have, in two of their images."""
+    patients = np.repeat(np.arange(400), 6)
+    targets = ((patients < num_positive_patients) & (np.arange(len(patients)) % 6 < 2)).astype(np.uint8)
+    return targets, draw_scores(rng, targets, patients), patients
+
+
+def draw_scores(rng: np.random.Generator, targets: npt.NDArray[np.uint8], patients: npt.NDArray[np.intp]) -> Scores:
+    """Scores whose variance is a half the patient's."""
+    scores: Scores = 1.5 * targets + rng.normal(size=patients.max() + 1)[patients] + rng.normal(size=len(patients))
+    return scores
+
+
+def coverage(trials: list[Trial]) -> float:
+    """The share of trials whose interval holds the truth."""
+    truth = float(norm.cdf(1.5 / 2))
+    num_held = 0
+    for seed, (targets, scores, patients) in enumerate(trials):
+        drawn = PatientBootstrap(patients.astype(np.str_), 400, seed)
+        areas, _ = drawn.ranking_scores(targets, scores)
+        num_patients = min(len(np.unique(patients[targets == target])) for target in (0, 1))
+        estimate = percentile_estimate(float(roc_auc_score(targets, scores)), areas, num_patients)
+        num_held += estimate.low <= truth <= estimate.high
+    return num_held / len(trials)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`evaluate.py` as a user runs it, on predictions of any program."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from catheters.commands.evaluate import main
 from catheters.errors import UserError
 from catheters.labels import RANZCR_LABELS
+from catheters.settings import Settings
+from catheters.settings_file import settings_to_json
+from catheters.training.run import train_run
 from tests.conftest import assert_user_error, run_script
 
 
@@ -28,6 +32,12 @@ def files(tmp_path: Path, rng: np.random.Generator) -> list[str | Path]:
         frame.insert(0, "id", uids)
         frame.sample(frac=1, random_state=int(quality)).to_csv(tmp_path / f"{name}.csv", index=False)
     return ["--predictions", tmp_path / "one.csv", tmp_path / "two.csv", "--labels", tmp_path / "labels.csv"]
+
+
+@pytest.fixture
+def trained(cached: Settings) -> Settings:
+    train_run(dataclasses.replace(cached, epochs=1), fresh=False)
+    return cached
 
 
 def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> None:
@@ -62,7 +72,7 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     assert (device["label"], device["operating_point"]["prevalence"]) == ("ETT", 0.02)
 
     out = tmp_path / "blend"
-    blended = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out, "--resamples", "50")
+    blended = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out, "--resamples", "100")
     assert blended.returncode == 0, blended.stderr
     assert "of the blend without it" in blended.stdout
     one, two, both = (
@@ -73,7 +83,11 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
         assert both[label].to_numpy() == pytest.approx((one[label] + two[label]).to_numpy() / 2)
     assert both["patient"].iloc[0] == "p0"
     assert '<h2 id="blend">' in (out / "report.html").read_text()
-    again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "50")
+    over = run_script(
+        "evaluate.py", "--predictions", out / "predictions.csv", *files[2:], "--ensemble", "mean", "--out", out
+    )
+    assert_user_error(over, "holds predictions of its own; name another folder for the blend")
+    again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "100")
     assert again.returncode == 0, again.stderr
 
 
@@ -113,6 +127,8 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
         ("id,x\nc,0.9\n", ["--by", "vew"], ["'vew' is not a column; did you mean 'view'"]),
         ("id,x\nc,0.9\n", ["--by", "view=4"], ["bands are of numbers, 'AP' is none"]),
         ("id,x\nc,0.9\n", ["--by", "view=low"], ["'low' is not a number"]),
+        ("id,x\nc,0.9\n", ["--by", "view=nan"], ["'nan' is not a number"]),
+        ("id,x\nc,0.9\n", ["--by", "view", "--by", "view"], ["view is asked for twice"]),
         ("id,x\nc,0.9\n", ["--prevalence", "z=0.1"], ["'z' is not a label or device"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x=2"], ["a number between 0 and 1 is expected, as in x=0.02"]),
         ("id,x\nc,0.9\n", ["--operating-point", "best"], ["'best' is not a rule"]),
@@ -136,6 +152,24 @@ def test_mistakes(
     for part in parts:
         assert part in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "p.csv"]
+
+
+def test_groups_of_a_run_are_of_the_rows_that_it_keeps(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """An id that `keep_rows` made unique stands twice in the table, with another view."""
+    table = pd.read_csv(Path(trained.dataset_folder) / "train.csv", dtype=str)
+    folder = trained.run_folder.with_name("data")
+    folder.mkdir()
+    twice = pd.concat([table.assign(kept="no", view="PA"), table.assign(kept="yes", view="AP")])
+    twice.to_csv(folder / "train.csv", index=False)
+    settings = dataclasses.replace(trained, dataset_folder=str(folder), keep_rows={"kept": "yes"})
+    (trained.run_folder / "settings.json").write_text(settings_to_json(settings))
+    (trained.run_folder / "comparison.json").write_text("of an earlier evaluation")
+    main([str(trained.run_folder), "--by", "view", "--resamples", "0"])
+    groups = json.loads((trained.run_folder / "metrics.json").read_text())["subgroups"]
+    groups = [group for group in groups if group["column"] == "view"]
+    assert [(group["value"], group["num_images"]) for group in groups] == [("AP", 40)]
+    assert not (trained.run_folder / "comparison.json").exists()
+    assert "95% intervals by" not in (trained.run_folder / "MODEL_CARD.md").read_text()
 
 
 def test_no_run_folder(tmp_path: Path) -> None:

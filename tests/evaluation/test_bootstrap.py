@@ -61,6 +61,7 @@ def test_percentiles_by_hand() -> None:
     assert (plain.low, plain.high) == pytest.approx((0.025, 0.975), abs=1e-6)
     few = percentile_estimate(0.5, replicates, num_patients=20)
     assert (few.low, few.high) == pytest.approx((0.01588, 0.98412), abs=2e-4)
+    assert math.isnan(percentile_estimate(0.5, replicates, num_patients=1).low)
     half = percentile_estimate(0.5, np.array([math.nan, math.nan, 0.1, 0.2]), num_patients=9)
     assert math.isnan(half.low) and half.value == 0.5
     assert math.isnan(percentile_estimate(math.nan, replicates, num_patients=9).low)

@@ -79,6 +79,13 @@ def test_what_separates_perfectly_stays_finite() -> None:
         assert (np.diff(mapped) <= 0).all()
 
 
+def test_equal_probabilities_become_the_prevalence() -> None:
+    evaluated = make_evaluated([[1], [0], [0], [0]], [[0.9]] * 4)
+    for method in ("platt", "isotonic"):
+        calibrated = fit_calibrator(method, evaluated)(evaluated.labels, evaluated.probabilities)
+        assert calibrated[:, 0] == pytest.approx([0.25] * 4)
+
+
 def test_one_class_is_left_alone() -> None:
     evaluated = make_evaluated([[0], [0]], [[0.2], [0.7]])
     for method in METHODS:
@@ -130,7 +137,8 @@ def test_written_and_read_back(tmp_path: Path, rng: np.random.Generator) -> None
         ("[]", "missing or damaged"),
         ('{"format_version": 1, "method": "platt"}', "missing or damaged"),
         ('{"format_version": 1, "method": "platt", "maps": {"x": {"slope": "a"}}}', "missing or damaged"),
-        ('{"format_version": 2, "method": "platt", "maps": {}}', "is of format 2, 1 is read"),
+        ('{"format_version": 1, "method": "isotonic", "maps": {"x": {"x": [0, 1], "y": [0]}}}', "missing or damaged"),
+        ('{"format_version": 2, "other": "content"}', "is of format 2, 1 is read"),
     ],
 )
 def test_damaged_files(tmp_path: Path, content: str, message: str) -> None:

@@ -5,20 +5,42 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catheters.evaluation.cases import hardest_cases, probable_label_errors, write_cases
+from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.cases import Case, hardest_cases, probable_label_errors, write_cases
+from catheters.evaluation.evaluated import Evaluated, fitting_folds
+from catheters.evaluation.operating_points import judge, parse_rule
 from tests.evaluation.conftest import make_evaluated
 
 
+def errors_of(evaluated: Evaluated) -> list[Case]:
+    folds = fitting_folds(evaluated)
+    points = judge(evaluated, folds, parse_rule("youden"), PatientBootstrap(evaluated.patient_ids, 0, seed=0), {})
+    return hardest_cases(evaluated, folds, points)
+
+
 def test_hardest_by_hand() -> None:
-    evaluated = make_evaluated([[1], [0], [1], [0], [0]], [[0.2], [0.9], [0.1], [0.3], [0.5]], labels=["tube"])
-    cases = hardest_cases(evaluated)
-    assert [(case.row, case.error, case.probability) for case in cases] == [
-        (2, "missed", 0.1),
-        (0, "missed", 0.2),
-        (1, "false alarm", 0.9),
-        (4, "false alarm", 0.5),
-        (3, "false alarm", 0.3),
+    """Fold 0 is judged by fold 1's threshold, .6, and fold 1 by fold 0's, .5: what is on the right side is no error."""
+    evaluated = make_evaluated(
+        [[1], [0], [1], [0], [1], [0], [0], [1]],
+        [[0.5], [0.4], [0.7], [0.3], [0.6], [0.55], [0.2], [0.9]],
+        folds=[0, 0, 0, 0, 1, 1, 1, 1],
+        labels=["tube"],
+    )
+    assert [(case.row, case.error, case.probability) for case in errors_of(evaluated)] == [
+        (0, "missed", 0.5),
+        (5, "false alarm", 0.55),
     ]
+
+
+def test_at_most_five_of_each_the_worst_first(rng: np.random.Generator) -> None:
+    targets = (rng.random((300, 1)) < 0.5).astype(np.uint8)
+    cases = errors_of(make_evaluated(targets, rng.random((300, 1))))
+    missed, alarms = (
+        [case.probability for case in cases if case.error == error] for error in ("missed", "false alarm")
+    )
+    assert len(missed) == len(alarms) == 5
+    assert missed == sorted(missed) and missed[0] < 0.1
+    assert alarms == sorted(alarms, reverse=True) and alarms[0] > 0.9
 
 
 def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
@@ -43,7 +65,8 @@ def test_nothing_to_find() -> None:
 
 def test_the_list_is_a_csv(tmp_path: Path) -> None:
     evaluated = make_evaluated([[1], [0]], [[0.2], [0.9]], patients=["p", "q"], labels=["tube"])
-    write_cases(tmp_path / "cases.csv", evaluated, hardest_cases(evaluated), "id")
+    cases = [Case(row=row, label="tube", target=1 - row, probability=(0.2, 0.9)[row]) for row in (0, 1)]
+    write_cases(tmp_path / "cases.csv", evaluated, cases, "id")
     frame = pd.read_csv(tmp_path / "cases.csv")
     assert frame.to_dict("list") == {
         "id": [0, 1],

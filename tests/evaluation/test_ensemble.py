@@ -132,6 +132,27 @@ def test_one_class_alone_gives_equal_weights() -> None:
     assert fit_weights(stacked, np.zeros((2, 1), dtype=np.uint8), np.array([0, 1])).tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("method", list(METHODS))
+def test_blends_stay_probabilities(method: str) -> None:
+    """The mean of seven ones is a little above 1 in floating point."""
+    for count in range(2, 20):
+        blended = blend(method, [make_evaluated([[1], [0]], [[1.0], [0.0]])] * count, "blend").blended
+        assert blended.probabilities.max() <= 1
+
+
+def test_two_folds_fit_weights_too(rng: np.random.Generator) -> None:
+    """What one fold's weights are fitted on is dealt into folds of its own."""
+    members = [
+        make_evaluated(
+            member.targets, member.probabilities, folds=(np.arange(len(member)) % 2).tolist(), name=member.name
+        )
+        for member in make_members(rng, [2.0, 0.0])
+    ]
+    ensemble = blend("weights", members, "blend")
+    assert ensemble.members[0].weight > 0.9
+    assert macro_auc(ensemble.blended) > macro_auc(blend("mean", members, "blend").blended) + 0.01
+
+
 def test_the_recipe(tmp_path: Path, rng: np.random.Generator) -> None:
     members = make_members(rng, [1.0, 0.5], num_images=100)
     for method in METHODS:

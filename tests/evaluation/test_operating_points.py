@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from catheters.errors import UserError
-from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.bootstrap import PatientBootstrap, percentile_estimate
 from catheters.evaluation.operating_points import Rule, choose_threshold, judge, parse_rule
 from tests.evaluation.conftest import make_evaluated
 
@@ -52,6 +52,15 @@ def test_by_brute_force(rng: np.random.Generator, name: str) -> None:
         chosen = choose_threshold(Rule(name=name, required=0.8 if name.endswith("ity") else None), targets, scores)
         assert best is not None
         assert min(chosen, 2.0) == best[1] or (best[1] == 2.0 and chosen > scores.max())
+
+
+@pytest.mark.parametrize("num_called", range(1, 100))
+def test_a_specificity_that_is_just_reached_counts(num_called: int) -> None:
+    """100 negatives, one positive above all of them: so many false alarms are allowed, whatever the rounding."""
+    targets = np.array([1] + [0] * 100, dtype=np.uint8)
+    scores = np.append(1.0, np.arange(100, 0, -1) / 200)
+    rule = Rule(name="specificity", required=(100 - num_called) / 100)
+    assert (scores[1:] >= choose_threshold(rule, targets, scores)).sum() == num_called
 
 
 def test_a_specificity_that_no_score_reaches_calls_none() -> None:
@@ -104,9 +113,16 @@ def test_rates_and_intervals_equal_the_plain_loop(rng: np.random.Generator) -> N
     assert point.ppv.value == pytest.approx(positive[called].mean())
     assert point.npv.value == pytest.approx(1 - positive[~called].mean())
     numbers = bootstrap.sums(np.eye(120)).astype(int)
-    resampled = [np.repeat(positive, n)[np.repeat(called, n)].mean() for n in numbers]
-    assert point.ppv.low == pytest.approx(np.quantile(resampled, 0.022), abs=0.02)
-    assert point.ppv.high == pytest.approx(np.quantile(resampled, 0.978), abs=0.02)
+    num_patients = len(np.unique(evaluated.patient_ids[positive]))
+    for estimate, of_whom, what in (
+        (point.sensitivity, positive, called),
+        (point.specificity, ~positive, ~called),
+        (point.ppv, called, positive),
+        (point.npv, ~called, ~positive),
+    ):
+        resampled = np.array([np.repeat(what, n)[np.repeat(of_whom, n)].mean() for n in numbers])
+        expected = percentile_estimate(estimate.value, resampled, num_patients)
+        assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_predictive_values_for_another_prevalence() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_curve
 
-from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.bootstrap import Estimate, PatientBootstrap
 from catheters.evaluation.ensemble import blend
 from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
+from catheters.evaluation.figures import MAX_POINTS, draw_intervals, thin
 from catheters.evaluation.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.scores import difference, score
 from catheters.evaluation.tables import with_interval
@@ -106,12 +108,33 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
     assert "<summary>Settings</summary>" not in page
 
 
+def test_curves_are_drawn_where_they_turn(rng: np.random.Generator) -> None:
+    """Of a rare label's precision and recall nearly all points lie at the end: the area under what is drawn is kept."""
+    targets = np.zeros(30_000, dtype=np.uint8)
+    targets[:79] = 1
+    precisions, recalls, _ = precision_recall_curve(targets, 4 * targets + rng.normal(size=30_000))
+    drawn_recalls, drawn_precisions = thin(recalls, precisions)
+    assert len(drawn_recalls) <= MAX_POINTS
+    whole, drawn = (-np.trapezoid(y, x) for x, y in ((recalls, precisions), (drawn_recalls, drawn_precisions)))
+    assert drawn == pytest.approx(whole, abs=0.01)
+    assert (drawn_recalls[[0, -1]] == recalls[[0, -1]]).all()
+
+
+@pytest.mark.parametrize("low", [0.4, 0.6, float("nan")])
+def test_intervals_that_leave_out_their_value_or_are_none(low: float) -> None:
+    estimate = Estimate(value=0.5, low=low, high=low + 0.05)
+    picture = draw_intervals(["a $\\bad$ b", "c"], [estimate, estimate], "ROC AUC")
+    assert picture.text == "ROC AUC with intervals: a $\\bad$ b 0.500, c 0.500"
+
+
 def test_the_model_card(evaluation: Evaluation, tmp_path: Path) -> None:
     write_model_card(tmp_path / "MODEL_CARD.md", evaluation, make_background(is_synthetic=True))
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert "timm's `rexnet_100`" in card
     assert "**Synthetic data.**" in card
     assert "not a medical device" in card
+    assert HOSTILE not in card
+    assert "&lt;script&gt;" in card
     rows = [line for line in card.splitlines() if line.startswith("| tube |")]
     assert with_interval(evaluation.scores.estimate("roc_auc", "tube")) in rows[0]
     assert with_interval(evaluation.points[0].npv) in rows[1]
@@ -169,4 +192,4 @@ def test_in_a_browser(evaluation: Evaluation, tmp_path: Path, open_page: Callabl
     title = html.unescape(re.search(r"<title>(.*?)</title>", document)[1])  # type: ignore[index]
     areas = {label: evaluation.scores.estimate("roc_auc", label).value for label in ("tube", HOSTILE)}
     falling = sorted(areas, key=lambda label: -areas[label])
-    assert json.loads(title) == [[*falling, "never"], ["never", *falling[::-1]], "ascending", True]
+    assert json.loads(title) == [[*falling, "never"], [*falling[::-1], "never"], "ascending", True]

@@ -42,6 +42,19 @@ def test_brier_replicates_equal_the_plain_loop(rng: np.random.Generator) -> None
     assert score(evaluated, bootstrap).replicates["brier"] == pytest.approx(np.array(loop))
 
 
+def test_a_label_of_one_patient_has_no_interval(rng: np.random.Generator) -> None:
+    """However many others there are: of its area nothing is known but this patient's."""
+    targets = np.zeros((100, 2), dtype=np.uint8)
+    targets[:3, 0], targets[::2, 1] = 1, 1
+    evaluated = make_evaluated(targets, rng.random((100, 2)), np.repeat(range(25), 4).tolist())
+    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 300, seed=0))
+    assert scores.num_positive_patients[0] == 1
+    assert not math.isnan(scores.estimate("roc_auc", "label 0").value)
+    assert math.isnan(scores.estimate("roc_auc", "label 0").low)
+    assert not math.isnan(scores.estimate("brier", "label 0").low)
+    assert not math.isnan(scores.estimate("roc_auc", "label 1").low)
+
+
 def test_what_is_undefined_is_left_out_of_the_mean() -> None:
     evaluated = make_evaluated([[1, 0], [0, 0], [1, 0], [0, 0]], [[0.9, 0.1], [0.8, 0.1], [0.3, 0.1], [0.3, 0.1]])
     scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 50, seed=0))

@@ -32,6 +32,13 @@ def test_bands_begin_at_the_edges() -> None:
     assert groups == {"below 40": [0], "40 to below 60": [1, 2], "60 and above": [3, 4]}
 
 
+def test_every_band_holds_something() -> None:
+    numbers = np.array(["0"] * 90 + [str(number) for number in range(1, 11)])
+    groups = make_groups("stays", numbers, None)
+    assert list(groups) == ["below 1", "1 and above"]
+    assert len(groups["below 1"]) == 90
+
+
 def test_wrong_columns() -> None:
     with pytest.raises(UserError, match="--by age: bands are of numbers, 'old' is none"):
         make_groups("age", np.array(["40", "old"]), [50])

@@ -47,6 +47,17 @@ def test_patients_of_the_predictions_or_of_none(capsys: pytest.CaptureFixture[st
     assert "intervals take each for a patient of its own" in capsys.readouterr().err
 
 
+def test_patients_in_several_folds_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    for patients, is_warned in ((["p", "q", "p"], True), (["p", "q", "r"], False)):
+        hold_against(make_truth(patients), predictions(fold=["0", "1"]), "id", ("x", "y"), FILE, "model")
+        assert ("1 of 1 patients are in several folds" in capsys.readouterr().err) == is_warned
+
+
+def test_an_empty_patient_is_refused() -> None:
+    with pytest.raises(TableError, match=r"p\.csv: column 'patient' is empty in line 3"):
+        hold_against(make_truth(), predictions(patient=["s", " "]), "id", ("x", "y"), FILE, "model")
+
+
 @pytest.mark.parametrize(
     ("folds", "expected"),
     [(["1", "0"], [1, 0]), (["1.0", "0.0"], [1, 0]), (["b", "a"], [1, 0]), (["", "1"], None)],

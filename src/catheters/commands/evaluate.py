@@ -74,7 +74,16 @@ def _blend(inputs: list[Input], options: argparse.Namespace) -> tuple[Ensemble, 
     """Blend the inputs, print what each adds, and write the blend and its recipe."""
     first = inputs[0]
     folder = options.out or first.folder.parent / "ensemble"
+    if folder.resolve() in {given.file.parent.resolve() for given in inputs} or (folder / "settings.json").exists():
+        raise UserError(f"{folder}: holds predictions of its own; name another folder for the blend with --out")
     members = check_alike([given.evaluated for given in inputs])
+    folds = {None if member.folds is None else member.folds.tobytes() for member in members}
+    if len(folds) > 1:
+        print(
+            "warning: the members have other folds than each other: what is fitted on some folds of the blend has seen "
+            "images of the others",
+            file=sys.stderr,
+        )
     ensemble = blend(options.ensemble, members, str(folder))
     print(tables.ensemble_table(ensemble))
     folder.mkdir(exist_ok=True)
@@ -122,6 +131,8 @@ def _evaluate(
     _print(evaluation)
     folder, num_labelled = given.folder, len(given.truth.uids)
     folder.mkdir(exist_ok=True)
+    if comparison is None:
+        (folder / "comparison.json").unlink(missing_ok=True)  # of an earlier evaluation
     write_metrics(folder / "metrics.json", evaluation, str(given.file), given.truth.source, num_labelled=num_labelled)
     write_table(folder / "metrics.csv", evaluation)
     write_calibrator(folder / "calibration.json", evaluation.calibrator)

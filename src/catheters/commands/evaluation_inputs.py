@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
-from catheters.data.table import read_label_table
+from catheters.data.table import read_columns, read_label_table
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.predictions import read_predictions
@@ -78,7 +78,7 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
     table = read_label_table(settings)
     check_columns(predictions, table.label_columns, file)
     table_file = Path(settings.dataset_folder) / settings.label_table
-    frame = read_csv(table_file).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()]
+    frame = read_columns(settings).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()]
     truth = Truth(
         source=str(table_file), uids=table.uids, labels=table.labels, patient_ids=table.patient_ids, frame=frame
     )

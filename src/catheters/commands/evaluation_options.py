@@ -1,6 +1,7 @@
 """`evaluate.py`'s command line."""
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from catheters.errors import UserError, unknown_name
 from catheters.evaluation import calibration, ensemble
 from catheters.evaluation.evaluation import BEST_CALIBRATION, NO_CALIBRATION, NUM_RESAMPLES, Choices
 from catheters.evaluation.operating_points import parse_rule
+
+MIN_RESAMPLES = 100
+"""Fewer have no 2.5th percentile to speak of."""
 
 DESCRIPTION = """\
 Score predictions against labels: ROC AUC, average precision and Brier score of every label and device with 95%
@@ -24,6 +28,13 @@ Research software, not a medical device.
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; ends the program where they do not go together."""
+    parser = _create_parser()
+    options = parser.parse_args(arguments)
+    _check_together(parser, options)
+    return options
+
+
+def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "runs",
@@ -90,7 +101,10 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         "--resamples", type=int, default=NUM_RESAMPLES, metavar="N", help="of the patients (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (%(default)s)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.runs and (options.predictions is None or options.labels is None):
         parser.error("give run folders, or both --predictions and --labels")
     if options.runs and options.predictions is not None:
@@ -106,9 +120,10 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--patient-column goes with --labels; a run knows its own")
     if options.logits and options.predictions is None:
         parser.error("--logits goes with --predictions; a run has probabilities")
-    if options.resamples < 0 or options.seed < 0:
-        parser.error("--resamples and --seed are not negative")
-    return options
+    if options.resamples != 0 and options.resamples < MIN_RESAMPLES:
+        parser.error(f"--resamples: {MIN_RESAMPLES} or more, or 0 for no intervals")
+    if options.seed < 0:
+        parser.error("--seed is not negative")
 
 
 def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
@@ -129,6 +144,8 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
     edges: dict[str, Sequence[float] | None] = {}
     for text in options.by:
         column, equals, numbers = text.partition("=")
+        if column in edges:
+            raise UserError(f"--by {text}: {column} is asked for twice")
         edges[column] = [_number(number, f"--by {text}") for number in numbers.split(",")] if equals else None
     return Choices(
         num_resamples=options.resamples,
@@ -142,6 +159,9 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
 
 def _number(text: str, where: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UserError(f"{where}: {text!r} is not a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {text!r} is not a number")
+    return number

@@ -66,7 +66,10 @@ def read_label_table(settings: Settings) -> LabelTable:
     if not folder.is_dir():
         raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
     file = folder / settings.label_table
-    frame = _keep_rows(read_csv(file), settings, file)
+    raw = read_csv(file)
+    frame = _keep_rows(raw, settings, file)
+    if len(frame) < len(raw):
+        print(f"{len(frame)} of {len(raw)} rows of {file} are kept by keep_rows")
     frame = frame.assign(**_derive_labels(frame, settings, file))
     check_columns(frame, (settings.uid_column, settings.patient_column, *settings.label_columns), file)
     check_ids(frame, settings.uid_column, file)
@@ -95,6 +98,16 @@ def read_label_table(settings: Settings) -> LabelTable:
     return table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
 
 
+def read_columns(settings: Settings) -> pd.DataFrame:
+    """The label table's own columns, as text, of the rows that `read_label_table` reads or leaves out by their ids.
+
+    Raises:
+        TableError: the file is missing or wrong.
+    """
+    file = Path(settings.dataset_folder) / settings.label_table
+    return _keep_rows(read_csv(file), settings, file)
+
+
 def _keep_rows(frame: pd.DataFrame, settings: Settings, file: Path) -> pd.DataFrame:
     """The rows that `keep_rows` asks for, each under its index in the whole table."""
     if not settings.keep_rows:
@@ -109,7 +122,6 @@ def _keep_rows(frame: pd.DataFrame, settings: Settings, file: Path) -> pd.DataFr
         is_kept &= holds_value
     if not is_kept.any():
         raise TableError(f"{file}: keep_rows={settings.keep_rows}: no row holds all of these values")
-    print(f"{is_kept.sum()} of {len(frame)} rows of {file} are kept by keep_rows")
     return frame[is_kept]
 
 

@@ -50,9 +50,15 @@ def percentile_estimate(value: float, replicates: Floats, num_patients: int) -> 
     Percentiles alone are too narrow with few patients, as a normal interval is beside Student's: they are moved out by
     as much (Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), 3.3).
     Resamples in which the value is undefined (NaN) are left out; where they are most, there is no interval.
+
+    Args:
+        value: on the images themselves.
+        replicates: (R,) in resamples.
+        num_patients: that the value depends on; of one there is no interval. For a label they are those of its rarer
+            class: however many others there are, they say nothing more about it.
     """
     defined = replicates[~np.isnan(replicates)]
-    if math.isnan(value) or len(defined) <= len(replicates) / 2:
+    if math.isnan(value) or num_patients < 2 or len(defined) <= len(replicates) / 2:
         return Estimate(value=value, low=math.nan, high=math.nan)
     widening = math.sqrt(num_patients / (num_patients - 1))
     tail = norm.cdf(widening * student_t.ppf((1 - LEVEL) / 2, num_patients - 1))
@@ -78,12 +84,12 @@ class PatientBootstrap:
         if self.num_patients == 1:
             num_resamples = 0  # all resamples would be the same
         self.num_resamples = num_resamples
-        drawn = np.random.default_rng(seed).integers(0, self.num_patients, (num_resamples, self.num_patients))
-        drawn += self.num_patients * np.arange(num_resamples)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=num_resamples * self.num_patients)
-        self._counts = np.ascontiguousarray(
-            counts.reshape(num_resamples, self.num_patients).T, dtype=np.float64
-        )  # (patients, R)
+        rng = np.random.default_rng(seed)
+        # (patients, R); small, since an archive has tens of thousands of patients
+        self._counts = np.empty((self.num_patients, num_resamples), dtype=np.uint16)
+        for resample in range(num_resamples):
+            drawn = rng.integers(0, self.num_patients, self.num_patients)
+            self._counts[:, resample] = np.bincount(drawn, minlength=self.num_patients)
 
     def sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Sums over the resampled images.
@@ -94,8 +100,9 @@ class PatientBootstrap:
         Returns:
             (R, M).
         """
-        sums: Floats = ((self._images_of @ np.asarray(values, np.float64)).T @ self._counts).T
-        return sums
+        of_patients = (self._images_of @ np.asarray(values, np.float64)).T  # (M, patients)
+        blocks = [(of_patients @ block).T for block in self._blocks()]
+        return np.concatenate([np.empty((0, len(of_patients))), *blocks])
 
     def ranking_scores(self, targets: npt.NDArray[np.uint8], scores: Floats) -> tuple[Floats, Floats]:
         """ROC AUC and average precision of one label in every resample.
@@ -117,7 +124,7 @@ class PatientBootstrap:
 
     def _blocks(self) -> Iterator[Floats]:
         for start in range(0, self.num_resamples, BLOCK):
-            yield np.ascontiguousarray(self._counts[:, start : start + BLOCK])
+            yield self._counts[:, start : start + BLOCK].astype(np.float64, order="C")
 
 
 class _Ranking:

@@ -110,12 +110,14 @@ def _fit_platt(targets: Targets, probabilities: Floats) -> LogitMap:
 
     With his targets, a little off 1 and 0, so that a fit exists where the classes do not overlap.
     """
-    num_positives = int(targets.sum())
+    num_positives, logits = int(targets.sum()), _logit(probabilities)
+    if np.ptp(logits) == 0:
+        return LogitMap(slope=0.0, intercept=float(_logit(np.array(num_positives / len(targets)))))
     off_one, off_zero = 1 / (num_positives + 2), 1 / (len(targets) - num_positives + 2)
     soft = np.where(targets == 1, 1 - off_one, off_zero)
     with threadpool_limits(1):  # so small a fit only waits for its threads
         fitted = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(
-            np.tile(_logit(probabilities), 2)[:, None],
+            np.tile(logits, 2)[:, None],
             np.repeat([1, 0], len(targets)),
             sample_weight=np.concatenate([soft, 1 - soft]),
         )
@@ -208,20 +210,24 @@ def read_calibrator(file: Path) -> Calibrator:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        version = content["format_version"]
+        if content["format_version"] != FORMAT_VERSION:
+            raise UserError(
+                f"{file}: is of format {content['format_version']}, {FORMAT_VERSION} is read; run evaluate.py again"
+            )
         maps = {label: _map_from_json(fields) for label, fields in content["maps"].items()}
         method = str(content["method"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{file}: missing or damaged; evaluate.py writes it") from None
-    if version != FORMAT_VERSION:
-        raise UserError(f"{file}: is of format {version}, {FORMAT_VERSION} is read; run evaluate.py again")
     return Calibrator(method=method, maps=maps)
 
 
 def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:
     if "slope" in fields:
         return LogitMap(slope=float(fields["slope"]), intercept=float(fields["intercept"]))
-    return StepMap(x=tuple(map(float, fields["x"])), y=tuple(map(float, fields["y"])))
+    x, y = (tuple(map(float, fields[name])) for name in ("x", "y"))
+    if len(x) != len(y) or not x:
+        raise ValueError("points of x and y")
+    return StepMap(x=x, y=y)
 
 
 def _logit(probabilities: Floats) -> Floats:

@@ -1,14 +1,17 @@
 """Single images that deserve a second look: the most confident errors, and labels that are probably wrong."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
 from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.operating_points import OperatingPoint
 from catheters.files import write_whole
 
 NUM_HARDEST = 5
@@ -45,14 +48,24 @@ class Case:
         return "missed" if self.target == 1 else "false alarm"
 
 
-def hardest_cases(evaluated: Evaluated) -> list[Case]:
-    """For each label the positives of the lowest and the negatives of the highest probability, 5 of each."""
+def hardest_cases(evaluated: Evaluated, folds: npt.NDArray[np.int64], points: Sequence[OperatingPoint]) -> list[Case]:
+    """For each label the most confident errors at its operating point: 5 missed and 5 false alarms at most.
+
+    Args:
+        evaluated: n images.
+        folds: (n,) by which the points' thresholds are chosen.
+        points: of the labels.
+    """
     cases = []
-    for k in range(len(evaluated.labels)):
+    for k, point in enumerate(points):
         targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
-        for target, from_worst in ((1, np.argsort(probabilities)), (0, np.argsort(-probabilities))):
-            rows = [row for row in from_worst if targets[row] == target][:NUM_HARDEST]
-            cases += [_case(evaluated, int(row), k) for row in rows]
+        is_called = probabilities >= np.array([point.fold_thresholds[fold] for fold in folds.tolist()])
+        for is_wrong, from_worst in (
+            ((targets == 1) & ~is_called, np.argsort(probabilities)),
+            ((targets == 0) & is_called, np.argsort(-probabilities)),
+        ):
+            if not np.isnan(point.threshold):
+                cases += [_case(evaluated, int(row), k) for row in from_worst[is_wrong[from_worst]][:NUM_HARDEST]]
     return cases
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from catheters.errors import UserError
+from catheters.evaluation.calibration import SMALLEST
 from catheters.evaluation.evaluated import Evaluated, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.files import write_text
@@ -24,7 +25,6 @@ from catheters.progress import track
 Floats = npt.NDArray[np.float64]
 
 FORMAT_VERSION = 1
-SMALLEST = 1e-7
 STEPS_FROM_EQUAL = np.linspace(0, 1, 11)
 """How far fitted weights may be from equal ones, as shares of the way."""
 TOLERANCE = 1e-9
@@ -118,7 +118,8 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
         for fold in track(numbers, "fitting weights", len(numbers), unit="fold", leave=False):
             others = folds != fold
             if others.any():
-                weights_of_folds[fold] = fit_weights(stacked[:, others], first.targets[others], folds[others])
+                rest = first.take(others)
+                weights_of_folds[fold] = fit_weights(stacked[:, others], rest.targets, fitting_folds(rest))
         weights = fit_weights(stacked, first.targets, folds)
 
     def blend_of(is_in: npt.NDArray[np.bool_]) -> Evaluated:
@@ -127,7 +128,7 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
         for fold, of_fold in weights_of_folds.items():
             kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
             blended[folds == fold] = np.tensordot(kept / kept.sum(), stacked[:, folds == fold], axes=1)
-        return first.with_probabilities(how.back(blended), name)
+        return first.with_probabilities(np.clip(how.back(blended), 0, 1), name)  # sums round beyond 1
 
     order = np.arange(len(members))
     parts = tuple(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.bootstrap import Estimate, PatientBootstrap
 from catheters.evaluation.calibration import (
     IDENTITY,
     METHODS,
@@ -117,6 +117,11 @@ class Evaluation:
     hardest: list[Case]
     label_errors: list[Case]
 
+    def fold_macros(self, metric: str) -> list[Estimate]:
+        """Each fold's mean over the labels that are defined in all of them."""
+        is_defined = np.all([~np.isnan(fold.scores.values[metric]) for fold in self.folds], axis=0)
+        return [fold.scores.macro(metric, is_defined) for fold in self.folds]
+
     @property
     def calibrated(self) -> Calibrated:
         """By the chosen method."""
@@ -151,19 +156,20 @@ def evaluate(
     if chosen == BEST_CALIBRATION:
         chosen = max(calibrations, key=lambda calibrated: calibrated.brier_skill).method
     calibrated = next(calibrated for calibrated in calibrations if calibrated.method == chosen)
+    points = judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences)
     return Evaluation(
         evaluated=evaluated,
         presence=presence,
         choices=choices,
         scores=score(evaluated, bootstrap),
         presence_scores=score(presence, bootstrap),
-        points=judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences),
+        points=points,
         presence_points=judge(presence, folds, choices.rule, bootstrap, choices.prevalences),
         calibrations=calibrations,
         calibrator=_fit(chosen, evaluated),
         folds=_score_folds(evaluated, choices),
         subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
-        hardest=hardest_cases(evaluated),
+        hardest=hardest_cases(evaluated, folds, points),
         label_errors=probable_label_errors(evaluated.with_probabilities(calibrated.probabilities)),
     )
 

@@ -39,10 +39,11 @@ def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: s
     axes = figure.subplots()
     rows = np.arange(len(names))
     values = np.array([estimate.value for estimate in estimates])
-    below = values - [estimate.low for estimate in estimates]
-    above = [estimate.high for estimate in estimates] - values
+    # A value may lie outside of its interval, by rounding or by chance; without one it is a dot.
+    below = np.nan_to_num(np.maximum(values - [estimate.low for estimate in estimates], 0))
+    above = np.nan_to_num(np.maximum([estimate.high for estimate in estimates] - values, 0))
     axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=BLUE, ecolor=BLUE, capsize=3, markersize=5)
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(f"{title} with 95% interval")
     axes.grid(axis="x", alpha=0.3)
@@ -57,7 +58,7 @@ def draw_roc(
     figure, axes = _small("1 - specificity", "sensitivity")
     false, found, _ = roc_curve(targets, scores)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    axes.plot(*_thin(false, found), color=BLUE)
+    axes.plot(*thin(false, found), color=BLUE)
     axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE)
     axes.set_title(f"ROC, area {area.value:.3f}")
     return _picture(
@@ -75,7 +76,7 @@ def draw_precision_recall(
     precisions, recalls, _ = precision_recall_curve(targets, scores)
     prevalence = float(targets.mean())
     axes.axhline(prevalence, color=GREY, linewidth=0.8, linestyle=":")
-    axes.plot(*_thin(recalls, precisions), color=BLUE, drawstyle="steps-post")
+    axes.plot(*thin(recalls, precisions), color=BLUE, drawstyle="steps-post")
     found, false, missed, _ = point.confusion
     if found + false:
         axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE)
@@ -111,9 +112,10 @@ def _small(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """At most `MAX_POINTS` of a curve's, the ends among them."""
-    kept = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).round().astype(np.intp))
+def thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Of a curve's points at most about `MAX_POINTS`, evenly along its length, the ends among them."""
+    length = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], MAX_POINTS)))
     return x[kept], y[kept]
 
 

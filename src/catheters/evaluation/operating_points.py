@@ -128,7 +128,7 @@ def choose_threshold(rule: Rule, targets: npt.NDArray[np.uint8], scores: Floats)
     elif rule.name == "sensitivity":
         chosen = int(np.argmax(found / num_positives >= rule.required))
     else:
-        chosen = int(np.flatnonzero(1 - false / num_negatives >= rule.required)[-1])
+        chosen = int(np.flatnonzero((num_negatives - false) / num_negatives >= rule.required)[-1])
     return float(candidates[chosen])
 
 
@@ -187,9 +187,8 @@ def _judge(
     restated = prevalences.get(label)
     values = _rates(totals[None].astype(np.float64), restated)
     replicates = _rates(bootstrap.sums(outcomes), restated)
-    estimates = {
-        name: percentile_estimate(float(values[name][0]), replicates[name], bootstrap.num_patients) for name in values
-    }
+    num_patients = min(len(np.unique(evaluated.patient_ids[targets == target])) for target in (0, 1))
+    estimates = {name: percentile_estimate(float(values[name][0]), replicates[name], num_patients) for name in values}
     true_positive, false_positive, false_negative, true_negative = map(int, totals)
     return OperatingPoint(
         label=label,

@@ -1,5 +1,6 @@
 """`report.html`, one page for people, and `MODEL_CARD.md`."""
 
+import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from catheters.evaluation.figures import (
     draw_roc,
 )
 from catheters.evaluation.scores import METRICS, Scores
-from catheters.evaluation.tables import with_interval
+from catheters.evaluation.tables import number, with_interval
 from catheters.files import write_text
 
 MAX_LABEL_ERRORS = 30
@@ -126,6 +127,8 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = with_interval
+    environment.filters["number"] = number
+    environment.filters["markdown"] = _escape_markdown
     environment.filters["marked"] = _marked
     environment.filters["sortable"] = _sortable
     return environment
@@ -137,8 +140,13 @@ def _marked(estimate: Estimate) -> str:
 
 
 def _sortable(value: float) -> str:
-    """For a table's sorting: what is undefined comes last."""
-    return "-inf" if math.isnan(value) else f"{value:.9g}"
+    """For a table's sorting; empty where it is undefined."""
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def _escape_markdown(text: object) -> str:
+    """Text that comes from tables and settings, so that it neither breaks a row nor becomes HTML."""
+    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;").replace("`", "'")
 
 
 def _forest(evaluation: Evaluation) -> Picture:
@@ -147,7 +155,7 @@ def _forest(evaluation: Evaluation) -> Picture:
     for scores, suffix in ((evaluation.scores, ""), (evaluation.presence_scores, " (any)")):
         for label in scores.labels:
             estimate = scores.estimate("roc_auc", label)
-            if not math.isnan(estimate.low):
+            if not math.isnan(estimate.value):
                 names.append(label + suffix)
                 estimates.append(estimate)
     return draw_intervals(names, estimates, "ROC AUC")

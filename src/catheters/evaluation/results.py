@@ -37,7 +37,7 @@ def write_metrics(file: Path, evaluation: Evaluation, predictions: str, labels: 
         "num_images_in_label_table": num_labelled,
         "intervals": {
             "level": LEVEL,
-            "method": "percentile bootstrap over patients",
+            "method": "expanded percentiles of a bootstrap over patients",
             "num_resamples": choices.num_resamples,
             "seed": choices.seed,
         },
@@ -58,7 +58,12 @@ def write_metrics(file: Path, evaluation: Evaluation, predictions: str, labels: 
             ],
         },
         "folds": [
-            {"fold": fold.fold, **_counts(fold.scores), "macro": _macro(fold.scores)} for fold in evaluation.folds
+            {
+                "fold": fold.fold,
+                **_counts(fold.scores),
+                "macro": {metric: _interval(evaluation.fold_macros(metric)[number]) for metric in METRICS},
+            }
+            for number, fold in enumerate(evaluation.folds)
         ],
         "subgroups": [
             {
@@ -111,9 +116,9 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, float, float,
                 yield row(of, label, metric, estimate)
     for metric in METRICS:
         yield row("macro", "all images", metric, evaluation.scores.macro(metric))
-    for fold in evaluation.folds:
+    for number, fold in enumerate(evaluation.folds):
         for metric in METRICS:
-            yield row("macro of a fold", str(fold.fold), metric, fold.scores.macro(metric))
+            yield row("macro of a fold", str(fold.fold), metric, evaluation.fold_macros(metric)[number])
     for group in evaluation.subgroups:
         for metric in METRICS:
             yield row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])

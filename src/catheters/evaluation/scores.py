@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float64]
 
 METRICS: Mapping[str, str] = {"roc_auc": "ROC AUC", "average_precision": "average precision", "brier": "Brier score"}
 """Metric -> its name for people. Of the Brier score, less is better."""
+RANKING_METRICS = ("roc_auc", "average_precision")
+"""They are as sure as the label's rarer class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Scores:
         num_patients: their patients.
         num_positives: (K,) images that have the label.
         num_positive_patients: (K,) patients who have it in an image.
+        num_negative_patients: (K,) patients who have an image without it.
         values: metric -> (K,); NaN where the images are of one class alone.
         replicates: metric -> (R, K), the same of R resamples of the patients.
     """
@@ -37,13 +40,17 @@ class Scores:
     num_patients: int
     num_positives: Sequence[int]
     num_positive_patients: Sequence[int]
+    num_negative_patients: Sequence[int]
     values: Mapping[str, Floats]
     replicates: Mapping[str, Floats]
 
     def estimate(self, metric: str, label: str) -> Estimate:
         """One label's score with its interval."""
         k = self.labels.index(label)
-        return percentile_estimate(float(self.values[metric][k]), self.replicates[metric][:, k], self.num_patients)
+        num_patients = self.num_patients
+        if metric in RANKING_METRICS:
+            num_patients = min(self.num_positive_patients[k], self.num_negative_patients[k])
+        return percentile_estimate(float(self.values[metric][k]), self.replicates[metric][:, k], num_patients)
 
     def macro(self, metric: str, is_in: npt.NDArray[np.bool_] | None = None) -> Estimate:
         """The mean over the labels that are defined, with its interval; NaN where none is.
@@ -79,6 +86,7 @@ def score(evaluated: Evaluated, bootstrap: PatientBootstrap) -> Scores:
         num_patients=bootstrap.num_patients,
         num_positives=[label.num_positives for label in labels],
         num_positive_patients=[len(np.unique(evaluated.patient_ids[column == 1])) for column in targets.T],
+        num_negative_patients=[len(np.unique(evaluated.patient_ids[column == 0])) for column in targets.T],
         values={
             "roc_auc": np.array([label.roc_auc for label in labels]),
             "average_precision": np.array([label.average_precision for label in labels]),
@@ -102,6 +110,7 @@ def difference(first: Scores, second: Scores) -> Scores:
         num_patients=first.num_patients,
         num_positives=first.num_positives,
         num_positive_patients=first.num_positive_patients,
+        num_negative_patients=first.num_negative_patients,
         values={metric: second.values[metric] - values for metric, values in first.values.items()},
         replicates={metric: second.replicates[metric] - values for metric, values in first.replicates.items()},
     )

@@ -77,7 +77,8 @@ def make_groups(column: str, values: npt.NDArray[np.str_], edges: Sequence[float
     distinct = np.unique(parsed[~np.isnan(parsed)])
     if are_numbers and (edges is not None or len(distinct) > MAX_NUMBERS):
         if edges is None:
-            edges = np.unique(np.quantile(parsed[~np.isnan(parsed)], [0.25, 0.5, 0.75])).tolist()
+            quartiles = np.unique(np.quantile(parsed[~np.isnan(parsed)], [0.25, 0.5, 0.75]))
+            edges = quartiles[quartiles > distinct[0]].tolist() or [float(distinct[1])]  # each band holds something
         names = _bands(parsed, sorted(edges))
     else:
         order = np.unique(values).tolist()

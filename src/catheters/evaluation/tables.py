@@ -33,6 +33,11 @@ def with_interval(estimate: Estimate, decimals: int = 3) -> str:
     return f"{value} ({estimate.low:.{decimals}f} to {estimate.high:.{decimals}f})"
 
 
+def number(value: float) -> str:
+    """`0.9123`; `undefined` for NaN."""
+    return "undefined" if math.isnan(value) else f"{value:.4f}"
+
+
 def scores_table(scores: Scores, *, with_mean: bool) -> str:
     """A row a label: positives, images, each metric with its 95% interval."""
     rows = [
@@ -56,7 +61,7 @@ def points_table(points: Sequence[OperatingPoint]) -> str:
         [
             [
                 point.label,
-                f"{point.threshold:.4f}",
+                number(point.threshold),
                 *map(with_interval, (point.sensitivity, point.specificity, point.ppv, point.npv)),
                 f"{point.prevalence:.4f}",
             ]
@@ -72,9 +77,7 @@ def calibration_table(evaluation: Evaluation) -> str:
         [
             [
                 f"{calibrated.method}{' (chosen)' if calibrated is evaluation.calibrated else ''}",
-                f"{calibrated.brier_skill:.4f}",
-                f"{calibrated.log_loss:.4f}",
-                f"{calibrated.expected_error:.4f}",
+                *map(number, (calibrated.brier_skill, calibrated.log_loss, calibrated.expected_error)),
             ]
             for calibrated in evaluation.calibrations
         ],
@@ -83,17 +86,18 @@ def calibration_table(evaluation: Evaluation) -> str:
 
 def folds_table(evaluation: Evaluation) -> str:
     """A row a fold, and their spread."""
+    macros = [evaluation.fold_macros(metric) for metric in METRICS]
     rows = [
         [
             f"fold {fold.fold}",
             f"{fold.scores.num_images}",
             f"{fold.scores.num_patients}",
-            *(with_interval(fold.scores.macro(metric)) for metric in METRICS),
+            *(with_interval(of_metric[number]) for of_metric in macros),
         ]
-        for fold in evaluation.folds
+        for number, fold in enumerate(evaluation.folds)
     ]
     if len(rows) > 1:
-        spreads = [np.std([fold.scores.macro(metric).value for fold in evaluation.folds], ddof=1) for metric in METRICS]
+        spreads = [np.std([estimate.value for estimate in of_metric], ddof=1) for of_metric in macros]
         rows.append(["standard deviation", "", "", *(f"{spread:.3f}" for spread in spreads)])
     return text_table(["macro means of", "images", "patients", *METRICS.values()], rows)
 

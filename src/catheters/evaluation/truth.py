@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.csv_files import TableError
+from catheters.csv_files import TableError, check_filled
 from catheters.evaluation.evaluated import Evaluated
 
 
@@ -71,7 +71,8 @@ def hold_against(
     if truth.patient_ids is not None:
         patient_ids = truth.patient_ids[rows]
     elif "patient" in predictions:
-        patient_ids = predictions["patient"].to_numpy(dtype=np.str_)
+        check_filled(predictions, "patient", file)
+        patient_ids = predictions["patient"].str.strip().to_numpy(dtype=np.str_)
     else:
         print(
             f"warning: neither {file} nor {truth.source} says whose the images are: intervals take each for a patient "
@@ -79,24 +80,43 @@ def hold_against(
             file=sys.stderr,
         )
         patient_ids = np.array(uids, dtype=np.str_)
+    folds = _read_folds(predictions, file)
+    _warn_of_shared_patients(patient_ids, folds, file)
     evaluated = Evaluated(
         name=name,
         labels=labels,
         uids=np.array(uids, dtype=np.str_),
         patient_ids=patient_ids,
-        folds=_read_folds(predictions),
+        folds=folds,
         targets=truth.labels[rows],
         probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
     )
     return evaluated, rows
 
 
-def _read_folds(predictions: pd.DataFrame) -> npt.NDArray[np.int64] | None:
+def _warn_of_shared_patients(
+    patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int64] | None, file: Path
+) -> None:
+    if folds is None:
+        return
+    num_folds = pd.Series(folds).groupby(patient_ids).nunique()
+    num_shared = int((num_folds > 1).sum())
+    if num_shared:
+        print(
+            f"warning: {file}: {num_shared} of {len(num_folds)} patients are in several folds: models may have seen "
+            "them, and scores be too good",
+            file=sys.stderr,
+        )
+
+
+def _read_folds(predictions: pd.DataFrame, file: Path) -> npt.NDArray[np.int64] | None:
     """(n,) folds; None where an image has none. Names that are no numbers are numbered."""
     if "fold" not in predictions:
         return None
     text = predictions["fold"].str.strip()
     if (text == "").any():
+        if (text != "").any():
+            print(f"warning: {file}: some images have no fold: folds are passed over", file=sys.stderr)
         return None
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
     if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all():
