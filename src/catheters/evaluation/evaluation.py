@@ -122,6 +122,11 @@ class Evaluation:
         is_defined = np.all([~np.isnan(fold.scores.values[metric]) for fold in self.folds], axis=0)
         return [fold.scores.macro(metric, is_defined) for fold in self.folds]
 
+    def fold_spread(self, metric: str) -> float:
+        """Standard deviation of `fold_macros`; NaN for a single fold."""
+        values = [estimate.value for estimate in self.fold_macros(metric)]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
     @property
     def calibrated(self) -> Calibrated:
         """By the chosen method."""

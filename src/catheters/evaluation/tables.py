@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from catheters.evaluation.bootstrap import Estimate
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
@@ -97,8 +95,8 @@ def folds_table(evaluation: Evaluation) -> str:
         for number, fold in enumerate(evaluation.folds)
     ]
     if len(rows) > 1:
-        spreads = [np.std([estimate.value for estimate in of_metric], ddof=1) for of_metric in macros]
-        rows.append(["standard deviation", "", "", *(f"{spread:.3f}" for spread in spreads)])
+        spreads = (f"{evaluation.fold_spread(metric):.3f}" for metric in METRICS)
+        rows.append(["standard deviation", "", "", *spreads])
     return text_table(["macro means of", "images", "patients", *METRICS.values()], rows)
 
 
