@@ -130,6 +130,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
         ("id,x\nc,0.9\n", ["--by", "view=nan"], ["'nan' is not a number"]),
         ("id,x\nc,0.9\n", ["--by", "view", "--by", "view"], ["view is asked for twice"]),
         ("id,x\nc,0.9\n", ["--prevalence", "z=0.1"], ["'z' is not a label or device"]),
+        ("id,x\nc,0.9\n", ["--prevalence", "x=0.1", "--prevalence", "x=0.2"], ["x has one already"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x=2"], ["a number between 0 and 1 is expected, as in x=0.02"]),
         ("id,x\nc,0.9\n", ["--operating-point", "best"], ["'best' is not a rule"]),
         ("id,x\nc,0.9\n", ["--patient-column", "PID"], ["'PID' is not a column"]),

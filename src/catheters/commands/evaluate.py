@@ -19,6 +19,7 @@ from catheters.evaluation.bootstrap import PatientBootstrap
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.cases import write_cases
 from catheters.evaluation.ensemble import Ensemble, blend, check_alike, write_ensemble
+from catheters.evaluation.evaluated import device_presence
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.figures import Picture
 from catheters.evaluation.metrics import one_class_warnings, score_labels
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> int:
     """Print tables and write `metrics.json`, `report.html` and more for each run or file. Returns the exit status."""
     options = parse_options(arguments)
     inputs = _read_inputs(options)  # all of them, before anything is written
-    choices = read_choices(options, (*inputs[0].evaluated.labels, *inputs[0].heads))
+    first = inputs[0]
+    choices = read_choices(options, (*first.evaluated.labels, *device_presence(first.evaluated, first.heads).labels))
     for given in inputs:
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)

@@ -138,6 +138,8 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
         name, _, number = text.rpartition("=")
         if name not in names:
             raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device', names)}; write LABEL=0.02")
+        if name in prevalences:
+            raise UserError(f"--prevalence {text}: {name} has one already")
         prevalences[name] = _number(number, f"--prevalence {text}")
         if not 0 < prevalences[name] < 1:
             raise UserError(f"--prevalence {text}: a number between 0 and 1 is expected, as in {name}=0.02")
