@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,8 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     assert "operating points by sensitivity=0.9" in done.stdout
     assert "view: AP" in done.stdout
     assert "devices in the image: 4" in done.stdout
+    assert re.search(r"^ETT  .* 0\.0200 \(given\)$", done.stdout, re.MULTILINE)
+    assert "each part of the patients, dealt for this, judged by the threshold that the others chose" in done.stdout
     folder = tmp_path / "two_evaluation"
     assert sorted(path.name for path in folder.iterdir()) == [
         "MODEL_CARD.md",
@@ -83,6 +87,9 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
         assert both[label].to_numpy() == pytest.approx((one[label] + two[label]).to_numpy() / 2)
     assert both["patient"].iloc[0] == "p0"
     assert '<h2 id="blend">' in (out / "report.html").read_text()
+    apart = run_script("evaluate.py", *files, "--out", tmp_path / "all", "--resamples", "100")
+    assert apart.returncode == 0, apart.stderr
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["one_evaluation", "two_evaluation"]
     over = run_script(
         "evaluate.py", "--predictions", out / "predictions.csv", *files[2:], "--ensemble", "mean", "--out", out
     )
@@ -117,7 +124,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("predictions", "options", "parts"),
     [
-        ("id,x\nc,0.9\nz,0.8\n", [], ["1 of 2 ids have no row in", "z for one"]),
+        ("id,x\nc,0.9\nz ,0.8\n", [], ["1 of 2 ids have no row in", "'z ' for one"]),
         ("id,xx\nc,0.9\n", [], ["the predictions' 'xx' is not a column of it; did you mean"]),
         ("id,x,note\nc,0.9,good\n", [], ["id c, column 'note': 'good' is not a probability"]),
         ("id,x\nc,0.9\nc,0.8\n", [], ["1 duplicate ids"]),
@@ -131,6 +138,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
         ("id,x\nc,0.9\n", ["--by", "view", "--by", "view"], ["view is asked for twice"]),
         ("id,x\nc,0.9\n", ["--prevalence", "z=0.1"], ["'z' is not a label or device"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x=0.1", "--prevalence", "x=0.2"], ["x has one already"]),
+        ("id,x\nc,0.9\n", ["--prevalence", "x"], ["--prevalence x: gives no number; write for example"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x=2"], ["a number between 0 and 1 is expected, as in x=0.02"]),
         ("id,x\nc,0.9\n", ["--operating-point", "best"], ["'best' is not a rule"]),
         ("id,x\nc,0.9\n", ["--patient-column", "PID"], ["'PID' is not a column"]),
@@ -171,6 +179,47 @@ def test_groups_of_a_run_are_of_the_rows_that_it_keeps(trained: Settings, capsys
     assert [(group["value"], group["num_images"]) for group in groups] == [("AP", 40)]
     assert not (trained.run_folder / "comparison.json").exists()
     assert "95% intervals by" not in (trained.run_folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_fold_that_is_not_finished(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    file = trained.run_folder / "predictions.csv"
+    predictions = pd.read_csv(file, dtype=str)
+    predictions[predictions["fold"] == "0"].to_csv(file, index=False)
+    main([str(trained.run_folder), "--resamples", "0"])
+    printed = capsys.readouterr()
+    assert "fold 1 of 2 is not finished: its images are in no score; run train.py to go on" in printed.err
+    assert "each part of the patients, dealt for this, judged by" in printed.out
+
+
+def test_a_score_without_an_interval_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,0,r\n4,0,s\n")
+    (tmp_path / "p.csv").write_text("id,x\n1,0.9\n2,0.3\n3,0.1\n4,0.2\n")
+    files = ["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv")]
+    main([*files, "--resamples", "100"])
+    assert "a score without an interval: fewer than two patients have the label" in capsys.readouterr().out
+    main([*files, "--resamples", "0"])
+    assert "a score without an interval" not in capsys.readouterr().out
+
+
+def test_results_that_cannot_be_written(
+    files: list[str | Path], mount_disk: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Said before anything is computed."""
+    disk = mount_disk("disk", "ro")
+    arguments = [files[0], files[1], *files[3:], "--out", disk / "results"]
+    done = run_script("evaluate.py", *arguments)
+    assert_user_error(done, "results cannot be written there (Read-only file system); name another folder with --out")
+    assert done.stdout == ""
+
+
+def test_names_that_stand_twice(files: list[str | Path], tmp_path: Path) -> None:
+    twice = run_script("evaluate.py", *files[:2], files[1], *files[3:])
+    assert twice.returncode == 2
+    assert "one.csv is given twice" in twice.stderr
+    (tmp_path / "other").mkdir()
+    other = (tmp_path / "one.csv").rename(tmp_path / "other" / "two.csv")
+    same = run_script("evaluate.py", "--predictions", other, *files[2:], "--out", tmp_path / "out")
+    assert_user_error(same, "several inputs are named two_evaluation; evaluate them apart")
 
 
 def test_no_run_folder(tmp_path: Path) -> None:

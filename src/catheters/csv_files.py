@@ -27,18 +27,16 @@ def read_csv(file: Path) -> pd.DataFrame:
         what = "is a folder" if file.is_dir() else "no such file"
         raise TableError(f"{file}: {what}; a CSV with a header line is expected")
     try:
-        # The header as a row like the others: pandas would rename repeated columns, and take a first column for row
-        # names where the rows are longer than the header.
-        rows = pd.read_csv(file, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
+        header = _read_rows(file, 1).iloc[0].tolist()
+        if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
+            raise TableError(f"{file}: its columns are not separated by commas: {header[0]!r}")
+        rows = _read_rows(file, None)
     except UnicodeDecodeError:
         raise TableError(f"{file}: is not UTF-8 text; save it as CSV in UTF-8") from None
     except pd.errors.EmptyDataError:
         raise TableError(f"{file}: is empty; a CSV with a header line is expected") from None
     except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # pandas' own are ValueErrors
         raise TableError(f"{file}: not a readable CSV ({one_line(error)})") from None
-    header = rows.iloc[0].tolist()
-    if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
-        raise TableError(f"{file}: its columns are not separated by commas: {header[0]!r}")
     repeated = sorted({str(name) for name in header if header.count(name) > 1})
     if repeated:
         raise TableError(f"{file}: column '{repeated[0]}' stands twice in the header")
@@ -46,6 +44,14 @@ def read_csv(file: Path) -> pd.DataFrame:
     if frame.empty:
         raise TableError(f"{file}: no rows; a CSV with a header line and one row an image is expected")
     return frame
+
+
+def _read_rows(file: Path, num_rows: int | None) -> pd.DataFrame:
+    """The first rows or all of them, the header as a row like the others.
+
+    pandas itself would rename repeated columns, and take a first column for row names where the rows are longer.
+    """
+    return pd.read_csv(file, header=None, nrows=num_rows, dtype=str, na_filter=False, encoding="utf-8-sig")
 
 
 def check_columns(frame: pd.DataFrame, columns: tuple[str, ...], file: Path) -> None:

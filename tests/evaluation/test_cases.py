@@ -63,6 +63,20 @@ def test_nothing_to_find() -> None:
     assert probable_label_errors(make_evaluated([[0], [0]], [[0.2], [0.7]])) == []
 
 
+def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> None:
+    """Its .97 for every image would call the images without the label wrong."""
+    targets = (rng.random((400, 2)) < 0.5).astype(np.uint8)
+    sure = np.where(targets == 1, 0.99, 0.01)
+    sure[:3, 1] = 1 - sure[:3, 1]
+    sure[:, 0] = 0.97
+    assert {case.label for case in probable_label_errors(make_evaluated(targets, sure))} == {"label 1"}
+
+
+def test_few_images_are_no_reason_to_warn() -> None:
+    """Warnings are errors in these tests."""
+    assert probable_label_errors(make_evaluated([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
+
+
 def test_the_list_is_a_csv(tmp_path: Path) -> None:
     evaluated = make_evaluated([[1], [0]], [[0.2], [0.9]], patients=["p", "q"], labels=["tube"])
     cases = [Case(row=row, label="tube", target=1 - row, probability=(0.2, 0.9)[row]) for row in (0, 1)]

@@ -193,6 +193,9 @@ def test_what_is_not_alike_is_refused() -> None:
         "second has other true labels than first, of 1 for one": make_evaluated(
             [[1], [1]], [[0.1], [0.2]], labels=["x"], name="second"
         ),
+        "second has other patients than first: image 1 is of 'p' and of '1'": make_evaluated(
+            [[1], [0]], [[0.1], [0.2]], labels=["x"], patients=["0", "p"], name="second"
+        ),
     }
     for message, second in cases.items():
         with pytest.raises(UserError, match=message):

@@ -37,7 +37,10 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         ("id,x\n1,0.5\n1,0.5\n", "duplicate ids"),
         ("id,x\n1,0.5\n2,1.5\n", "2, column 'x': '1.5' is not a probability in 0..1"),
         ("id,x\n1,nan\n", "1, column 'x': 'nan' is not a probability"),
-        ("id,x\n1,\n", "is not a probability"),
+        ("id,x\n1,\n", "id 1, column 'x': nothing is not a probability"),
+        ("id,x\n1,95\n2,3\n", "are they in per cent? then divide them by 100"),
+        (",id,x\n0,1,0.5\n", "column 1 of 3 has no name; if it holds pandas' row numbers"),
+        ("id;x\n1;0,5\n", "its columns are not separated by commas: 'id;x'"),
         ("id,x\n1,high\n", "'high' is not a probability"),
     ],
 )
@@ -64,6 +67,15 @@ def test_logits(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("id,x\n1,inf\n")
     with pytest.raises(TableError, match="'inf' is not a logit"):
         read_predictions(tmp_path / "p.csv", are_logits=True)
+
+
+def test_probabilities_taken_for_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.csv").write_text("id,x,y\n1,0.5,1.1\n")
+    read_predictions(tmp_path / "p.csv", are_logits=True)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "p.csv").write_text("id,x,y\n1,0.5,1\n")
+    read_predictions(tmp_path / "p.csv", are_logits=True)
+    assert "every value lies in 0..1, as probabilities do" in capsys.readouterr().err
 
 
 def test_without_folds(tmp_path: Path) -> None:

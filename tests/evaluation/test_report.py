@@ -89,7 +89,9 @@ def test_the_page_holds_the_numbers_and_nothing_from_elsewhere(evaluation: Evalu
     assert html.escape(HOSTILE) in page
     assert page.count("<img") == page.count(" alt=")
     assert "All images are of one class." in page
-    assert "no picture" in page and GREY_DOT in page
+    assert "cannot be read" in page and GREY_DOT in page
+    write_report(tmp_path / "report.html", evaluation, make_background(), None)
+    assert "cannot be read" not in (tmp_path / "report.html").read_text()
 
 
 def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> None:
@@ -106,6 +108,20 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
     for member in ensemble.members:
         assert f"<td>{member.weight:.3f}</td>" in page
     assert "<summary>Settings</summary>" not in page
+    assert "holds ranks" not in page
+    ranks = make_background(ensemble=blend("rank", [first, second], "blend"))
+    write_report(tmp_path / "report.html", evaluation, ranks, None)
+    assert "This blend holds ranks, no probabilities" in (tmp_path / "report.html").read_text()
+    write_model_card(tmp_path / "MODEL_CARD.md", evaluation, ranks)
+    assert "This blend holds ranks, no probabilities" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_a_page_without_a_score(tmp_path: Path) -> None:
+    nothing = make_evaluated([[0], [0]], [[0.2], [0.7]])
+    write_report(
+        tmp_path / "report.html", evaluate(nothing, {}, {}, Choices(num_resamples=100)), make_background(), None
+    )
+    assert "with intervals:" not in (tmp_path / "report.html").read_text()  # the words of the picture of all scores
 
 
 def test_curves_are_drawn_where_they_turn(rng: np.random.Generator) -> None:

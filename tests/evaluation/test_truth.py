@@ -34,7 +34,7 @@ def test_rows_are_matched_by_id() -> None:
     assert evaluated.probabilities.tolist() == [[0.9, 0.3], [0.2, 0.4]]
     assert (evaluated.uids.tolist(), evaluated.patient_ids.tolist()) == (["c", "a"], ["r", "p"])
     assert evaluated.folds is None
-    with pytest.raises(TableError, match=r"p\.csv: 1 of 2 ids have no row in labels\.csv, z for one"):
+    with pytest.raises(TableError, match=r"p\.csv: 1 of 2 ids have no row in labels\.csv, 'z' for one"):
         hold_against(make_truth(), predictions(id=["a", "z"]), "id", ("x", "y"), FILE, "model")
 
 
@@ -45,6 +45,22 @@ def test_patients_of_the_predictions_or_of_none(capsys: pytest.CaptureFixture[st
     evaluated, _ = hold_against(make_truth(), predictions(), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["c", "a"]
     assert "intervals take each for a patient of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_warned"),
+    [(["3", "1"], False), (["3", "3"], True), (["p", "r"], False)],  # for images c and a, of r and p in the table
+)
+def test_patients_of_the_table_count(theirs: list[str], is_warned: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other names for the same grouping are no matter."""
+    truth = make_truth(["p", "q", "r"])
+    evaluated, _ = hold_against(truth, predictions(patient=theirs), "id", ("x", "y"), FILE, "model")
+    assert evaluated.patient_ids.tolist() == ["r", "p"]
+    warning = (
+        "p.csv and labels.csv give images to different patients, c for one to '3' and 'r'; intervals are over those of "
+        "labels.csv"
+    )
+    assert (warning in capsys.readouterr().err) == is_warned
 
 
 def test_patients_in_several_folds_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

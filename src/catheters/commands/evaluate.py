@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import shlex
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -15,18 +16,17 @@ from catheters.data.audit.examination import thumbnails
 from catheters.data.sample import is_synthetic
 from catheters.errors import UserError
 from catheters.evaluation import tables
-from catheters.evaluation.bootstrap import PatientBootstrap
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.cases import write_cases
 from catheters.evaluation.ensemble import Ensemble, blend, check_alike, write_ensemble
-from catheters.evaluation.evaluated import device_presence
+from catheters.evaluation.evaluated import Evaluated, device_presence
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.figures import Picture
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.report import Background, Comparison, write_model_card, write_report
-from catheters.evaluation.results import write_comparison, write_metrics, write_table
-from catheters.evaluation.scores import difference, score
+from catheters.evaluation.results import some_lack_intervals, write_comparison, write_metrics, write_table
+from catheters.evaluation.scores import Scores, difference
 from catheters.evaluation.subgroups import make_groups
 from catheters.progress import track
 from catheters.run_record import describe_environment_in_words, read_record
@@ -42,18 +42,24 @@ def main(arguments: list[str]) -> int:
     for given in inputs:
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)
-    if len(inputs) > 1:
-        check_alike([given.evaluated for given in inputs])
+    members = check_alike([given.evaluated for given in inputs])
     command = shlex.join(["python", "evaluate.py", *arguments])
     if options.ensemble is not None:
-        ensemble, blended = _blend(inputs, options)
+        folder = options.out or first.folder.parent / "ensemble"
+        if folder.resolve() in {given.file.parent.resolve() for given in inputs} or (folder / "settings.json").exists():
+            raise UserError(f"{folder}: holds predictions of its own; name another folder for the blend with --out")
+        _make_folder(folder)
+        ensemble, blended = _blend(options.ensemble, inputs, members, folder)
         _evaluate(blended, choices, command, None, ensemble)
         return 0
+    for given in inputs:
+        _make_folder(given.folder)
+    scores_of_first: Scores | None = None
     for number, given in enumerate(inputs):
         if number:
             print()
-        comparison = _compare(inputs[0], given, choices) if number else None
-        _evaluate(given, choices, command, comparison, None)
+        scores = _evaluate(given, choices, command, scores_of_first, None)
+        scores_of_first = scores_of_first or scores
     return 0
 
 
@@ -69,16 +75,31 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
         return inputs
     if options.out.is_file() or not options.out.absolute().parent.is_dir():
         raise UserError(f"{options.out}: a folder for the results is expected, in one that exists")
-    return [dataclasses.replace(given, folder=options.out) for given in inputs]
+    if len(inputs) == 1 or options.ensemble is not None:  # then none but the blend is evaluated
+        folders = [options.out] * len(inputs)
+    else:
+        names = [given.folder.resolve().name for given in inputs]
+        if len(set(names)) < len(names):
+            raise UserError(f"--out: several inputs are named {max(names, key=names.count)}; evaluate them apart")
+        folders = [options.out / name for name in names]
+    return [dataclasses.replace(given, folder=folder) for given, folder in zip(inputs, folders, strict=True)]
 
 
-def _blend(inputs: list[Input], options: argparse.Namespace) -> tuple[Ensemble, Input]:
+def _make_folder(folder: Path) -> None:
+    """Make the folder for results, and see that files can be written there, before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: results cannot be written there ({error.strerror}); name another folder with --out"
+        ) from None
+
+
+def _blend(method: str, inputs: list[Input], members: list[Evaluated], folder: Path) -> tuple[Ensemble, Input]:
     """Blend the inputs, print what each adds, and write the blend and its recipe."""
     first = inputs[0]
-    folder = options.out or first.folder.parent / "ensemble"
-    if folder.resolve() in {given.file.parent.resolve() for given in inputs} or (folder / "settings.json").exists():
-        raise UserError(f"{folder}: holds predictions of its own; name another folder for the blend with --out")
-    members = check_alike([given.evaluated for given in inputs])
     folds = {None if member.folds is None else member.folds.tobytes() for member in members}
     if len(folds) > 1:
         print(
@@ -86,9 +107,8 @@ def _blend(inputs: list[Input], options: argparse.Namespace) -> tuple[Ensemble, 
             "images of the others",
             file=sys.stderr,
         )
-    ensemble = blend(options.ensemble, members, str(folder))
+    ensemble = blend(method, members, str(folder))
     print(tables.ensemble_table(ensemble))
-    folder.mkdir(exist_ok=True)
     blended, file = ensemble.blended, folder / "predictions.csv"
     write_predictions(
         file,
@@ -104,24 +124,28 @@ def _blend(inputs: list[Input], options: argparse.Namespace) -> tuple[Ensemble, 
     return ensemble, dataclasses.replace(first, evaluated=blended, file=file, folder=folder, settings=None)
 
 
-def _compare(first: Input, second: Input, choices: Choices) -> Comparison:
+def _compare(first: Scores, second: Scores, folder: Path) -> Comparison:
     """Print the paired differences and write them into the second's folder."""
-    pair = check_alike([first.evaluated, second.evaluated])
-    bootstrap = PatientBootstrap(pair[0].patient_ids, choices.num_resamples, choices.seed)
-    of_first, of_second = (score(evaluated, bootstrap) for evaluated in pair)
-    differences = difference(of_first, of_second)
-    second.folder.mkdir(exist_ok=True)
-    file = second.folder / "comparison.json"
-    print(f"paired differences over the same patients; *: the interval leaves out 0 -> {file}")
-    print(f"{tables.differences_table(of_first, of_second, differences)}\n")
-    write_comparison(file, of_first, of_second, differences)
-    return Comparison(first=of_first, second=of_second, differences=differences)
+    differences = difference(first, second)
+    file = folder / "comparison.json"
+    print(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
+    print(tables.differences_table(first, second, differences))
+    write_comparison(file, first, second, differences)
+    return Comparison(first=first, second=second, differences=differences)
 
 
 def _evaluate(
-    given: Input, choices: Choices, command: str, comparison: Comparison | None, ensemble: Ensemble | None
-) -> None:
-    """Evaluate predictions, print tables and write files into the input's folder."""
+    given: Input, choices: Choices, command: str, scores_of_first: Scores | None, ensemble: Ensemble | None
+) -> Scores:
+    """Evaluate predictions, print tables and write files into the input's folder; returns the labels' scores.
+
+    Args:
+        given: the predictions.
+        choices: what the user decides.
+        command: for the page.
+        scores_of_first: of the model to compare with, on the same images.
+        ensemble: how the predictions were blended.
+    """
     evaluated = given.evaluated
     print(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
     for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
@@ -132,9 +156,8 @@ def _evaluate(
         print("warning: all images are of one patient: there are no intervals", file=sys.stderr)
     _print(evaluation)
     folder, num_labelled = given.folder, len(given.truth.uids)
-    folder.mkdir(exist_ok=True)
-    if comparison is None:
-        (folder / "comparison.json").unlink(missing_ok=True)  # of an earlier evaluation
+    (folder / "comparison.json").unlink(missing_ok=True)  # of an earlier evaluation
+    comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores, folder)
     write_metrics(folder / "metrics.json", evaluation, str(given.file), given.truth.source, num_labelled=num_labelled)
     write_table(folder / "metrics.csv", evaluation)
     write_calibrator(folder / "calibration.json", evaluation.calibrator)
@@ -158,7 +181,7 @@ def _evaluate(
         folder / "report.html",
         evaluation,
         background,
-        (lambda rows: dict.fromkeys(rows, "")) if paths is None else functools.partial(thumbnails, paths),
+        None if paths is None else functools.partial(thumbnails, paths),
     )
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     print(
@@ -170,6 +193,7 @@ def _evaluate(
         print(f"\n{given.file.parent}, as its folder records it")
         print(textwrap.indent("\n  and went on with\n".join(environment), "  "))
         _print_settings(given)
+    return evaluation.scores
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -179,13 +203,19 @@ def _print(evaluation: Evaluation) -> None:
     print(tables.scores_table(evaluation.scores, with_mean=True))
     if evaluation.presence.labels:
         print(f"\nany label of the device\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
-    print(f"\noperating points by {choices.rule}, each fold judged by the threshold that the others chose")
+    part = evaluation.judged_parts
+    print(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
     print(tables.points_table([*evaluation.points, *evaluation.presence_points]))
-    print(f"\neach fold calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
+    print(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
     if evaluation.folds:
         print(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:
         print(f"\n{tables.subgroups_table(evaluation.subgroups)}")
+    if evaluation.scores.num_patients > 1 and choices.num_resamples and some_lack_intervals(evaluation):
+        print(
+            "\na score without an interval: fewer than two patients have the label, or lack it, or most resamples have "
+            "one of its labels in all or none of their images"
+        )
 
 
 def _read_curves(run: Path) -> list[Picture]:

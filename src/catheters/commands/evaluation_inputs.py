@@ -1,5 +1,6 @@
 """What `evaluate.py` evaluates: a run folder, or anybody's predictions beside a label table."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,16 +74,23 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
     if not file.is_file():
         raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
     if labels_file is not None:
-        return _read(file, labels_file, run, id_column, patient_column, settings, are_logits=False)
-    uid_column, predictions, _ = read_predictions(file, settings.uid_column)
-    table = read_label_table(settings)
-    check_columns(predictions, table.label_columns, file)
-    table_file = Path(settings.dataset_folder) / settings.label_table
-    frame = read_columns(settings).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()]
-    truth = Truth(
-        source=str(table_file), uids=table.uids, labels=table.labels, patient_ids=table.patient_ids, frame=frame
-    )
-    evaluated, rows = hold_against(truth, predictions, uid_column, table.label_columns, file, str(run))
+        uid_column, predictions, labels = read_predictions(file, id_column)
+        truth, paths = _read_truth(labels_file, uid_column, labels, patient_column), None
+    else:
+        table = read_label_table(settings)
+        labels = table.label_columns
+        uid_column, predictions, _ = read_predictions(file, settings.uid_column)
+        check_columns(predictions, labels, file)
+        truth = Truth(
+            source=str(Path(settings.dataset_folder) / settings.label_table),
+            uids=table.uids,
+            labels=table.labels,
+            patient_ids=table.patient_ids,
+            frame=read_columns(settings).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()],
+        )
+        paths = table.paths
+    evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(run))
+    _warn_of_missing_folds(run, settings, evaluated)
     return Input(
         evaluated=evaluated,
         uid_column=uid_column,
@@ -90,9 +98,9 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
         truth=truth,
         rows=rows,
         folder=run,
-        heads=settings.heads or _known_heads(table.label_columns),
+        heads=settings.heads or _known_heads(labels),
         settings=settings,
-        paths=tuple(table.paths[row] for row in rows),
+        paths=None if paths is None else tuple(paths[row] for row in rows),
     )
 
 
@@ -104,35 +112,32 @@ def read_file(
     Raises:
         UserError: a file is missing or wrong, or they do not fit.
     """
-    folder = file.with_name(f"{file.stem}_evaluation")
-    return _read(file, labels_file, folder, id_column, patient_column, None, are_logits=are_logits)
-
-
-def _read(
-    file: Path,
-    labels_file: Path,
-    folder: Path,
-    id_column: str | None,
-    patient_column: str | None,
-    settings: Settings | None,
-    *,
-    are_logits: bool,
-) -> Input:
     uid_column, predictions, labels = read_predictions(file, id_column, are_logits=are_logits)
     truth = _read_truth(labels_file, uid_column, labels, patient_column)
-    name = str(file if settings is None else folder)
-    evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, name)
+    evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
     return Input(
         evaluated=evaluated,
         uid_column=uid_column,
         file=file,
         truth=truth,
         rows=rows,
-        folder=folder,
+        folder=file.with_name(f"{file.stem}_evaluation"),
         heads=_known_heads(labels),
-        settings=settings,
+        settings=None,
         paths=None,
     )
+
+
+def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: Evaluated) -> None:
+    if evaluated.folds is None:
+        return
+    missing = sorted(set(settings.folds_to_train) - set(evaluated.folds.tolist()))
+    if missing:
+        print(
+            f"warning: {run}: fold {', '.join(map(str, missing))} of {settings.num_folds} is not finished: its images "
+            "are in no score; run train.py to go on",
+            file=sys.stderr,
+        )
 
 
 def _read_truth(file: Path, uid_column: str, labels: tuple[str, ...], patient_column: str | None) -> Truth:

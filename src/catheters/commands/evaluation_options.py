@@ -62,8 +62,8 @@ def _create_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="for the results (default: the run folder; for a file FILE_evaluation; for a blend `ensemble` beside the "
-        "first run)",
+        help="for the results, a folder in it for each of several (default: the run folder; for a file FILE_evaluation "
+        "beside it; for a blend `ensemble` beside the first run)",
     )
     parser.add_argument(
         "--ensemble",
@@ -75,8 +75,8 @@ def _create_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="COLUMN[=EDGES]",
-        help="subgroups by a column of the label table; numbers in bands that begin at the edges, as in age=40,60,80; "
-        "repeatable",
+        help="subgroups by a column of the label table, 20 at most; numbers in bands that begin at the edges, as in "
+        "age=40,60,80; repeatable",
     )
     parser.add_argument(
         "--operating-point",
@@ -98,7 +98,11 @@ def _create_parser() -> argparse.ArgumentParser:
         help="which one calibration.json holds (default: the one of the best Brier skill)",
     )
     parser.add_argument(
-        "--resamples", type=int, default=NUM_RESAMPLES, metavar="N", help="of the patients (%(default)s)"
+        "--resamples",
+        type=int,
+        default=NUM_RESAMPLES,
+        metavar="N",
+        help=f"of the patients, for the intervals: {MIN_RESAMPLES} or more, 0 for no intervals (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (%(default)s)")
     return parser
@@ -109,10 +113,11 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("give run folders, or both --predictions and --labels")
     if options.runs and options.predictions is not None:
         parser.error("give run folders or --predictions, not both")
-    num_inputs = len(options.runs or options.predictions)
-    if options.ensemble is None and num_inputs > 1 and options.out is not None:
-        parser.error("--out is one folder, and each of several runs has its own")
-    if options.ensemble is not None and num_inputs < 2:
+    inputs = [path.resolve() for path in options.runs or options.predictions]
+    for number, path in enumerate(inputs):
+        if path in inputs[:number]:
+            parser.error(f"{(options.runs or options.predictions)[number]} is given twice")
+    if options.ensemble is not None and len(inputs) < 2:
         parser.error("--ensemble blends two or more")
     if options.id_column is not None and options.labels is None:
         parser.error("--id-column goes with --labels; a run knows its own")
@@ -135,9 +140,11 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
     names = list(names)
     prevalences = {}
     for text in options.prevalence:
-        name, _, number = text.rpartition("=")
+        name, equals, number = text.rpartition("=")
+        if not equals:
+            raise UserError(f"--prevalence {text}: gives no number; write for example --prevalence '{text}=0.02'")
         if name not in names:
-            raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device', names)}; write LABEL=0.02")
+            raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device', names)}")
         if name in prevalences:
             raise UserError(f"--prevalence {text}: {name} has one already")
         prevalences[name] = _number(number, f"--prevalence {text}")

@@ -1,5 +1,6 @@
 """Single images that deserve a second look: the most confident errors, and labels that are probably wrong."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,23 +75,28 @@ def probable_label_errors(evaluated: Evaluated) -> list[Case]:
 
     Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels, JAIR 70 (2021), by the
     cleanlab library, each label against all others: what both of its rules of pruning pick, by class and by noise rate,
-    and what the probability gives less than 1 in 20 of being right.
+    and what the probability gives less than 1 in 20 of being right. Labels that the model predicts no better than their
+    prevalence does are left out: it knows nothing of them.
 
     Args:
         evaluated: with calibrated probabilities of models that had not seen the images.
     """
-    has_both = [k for k, column in enumerate(evaluated.targets.T) if 0 < column.sum() < len(column)]
-    if not has_both:
+    squared_errors = ((evaluated.probabilities - evaluated.targets) ** 2).mean(axis=0)
+    is_known = squared_errors < evaluated.targets.var(axis=0)
+    if not is_known.any():
         return []
-    targets = evaluated.targets[:, has_both]
-    picked, _, _ = find_multilabel_issues_per_class(
-        [np.flatnonzero(row).tolist() for row in targets],
-        evaluated.probabilities[:, has_both],
-        return_indices_ranked_by="self_confidence",
-        filter_by="both",
-        n_jobs=1,
-    )
-    cases = [_case(evaluated, int(row), k) for k, rows in zip(has_both, picked, strict=True) for row in rows]
+    with warnings.catch_warnings():
+        # It says that a class has too few examples for all of its rules, which is no news to who sees their number.
+        warnings.filterwarnings("ignore", category=UserWarning, module="cleanlab")
+        picked, _, _ = find_multilabel_issues_per_class(
+            [np.flatnonzero(row).tolist() for row in evaluated.targets[:, is_known]],
+            evaluated.probabilities[:, is_known],
+            return_indices_ranked_by="self_confidence",
+            filter_by="both",
+            n_jobs=1,
+        )
+    known = np.flatnonzero(is_known).tolist()
+    cases = [_case(evaluated, int(row), k) for k, rows in zip(known, picked, strict=True) for row in rows]
     cases = [case for case in cases if case.confidence < NEARLY_WRONG]
     return sorted(cases, key=lambda case: case.confidence)
 

@@ -29,6 +29,8 @@ STEPS_FROM_EQUAL = np.linspace(0, 1, 11)
 """How far fitted weights may be from equal ones, as shares of the way."""
 TOLERANCE = 1e-9
 """Weights are found when a step improves the mean log-likelihood by less."""
+NO_WEIGHT = 1e-6
+"""What the search leaves of a weight whose place is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,14 @@ class Method:
         transform: (n, K) probabilities to the scale.
         back: from the scale.
         fits_weights: whether members count differently.
+        gives_probabilities: whether the blend of probabilities can be taken for one.
     """
 
     meaning: str
     transform: Callable[[Floats], Floats] = field(default=lambda probabilities: probabilities)
     back: Callable[[Floats], Floats] = field(default=lambda blended: blended)
     fits_weights: bool = False
+    gives_probabilities: bool = True
 
 
 def _to_ranks(probabilities: Floats) -> Floats:
@@ -56,7 +60,11 @@ def _to_ranks(probabilities: Floats) -> Floats:
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "mean": Method(meaning="the mean of the probabilities"),
-        "rank": Method(meaning="the mean of the ranks among the images, no probability any more", transform=_to_ranks),
+        "rank": Method(
+            meaning="the mean of the ranks among the images, no probability any more",
+            transform=_to_ranks,
+            gives_probabilities=False,
+        ),
         "power": Method(
             meaning="the square root of the mean of the squared probabilities", transform=np.square, back=np.sqrt
         ),
@@ -199,7 +207,7 @@ def _likeliest_weights(likelihoods: Floats, entropy: Floats) -> Floats:
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
         options={"ftol": TOLERANCE},
     )
-    weights = np.clip(found.x, 0, 1)
+    weights = np.where(found.x < NO_WEIGHT, 0.0, found.x)
     return np.asarray(weights / weights.sum())
 
 
@@ -242,6 +250,13 @@ def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
         if (targets != first.targets).any():
             row = int(np.flatnonzero((targets != first.targets).any(axis=1))[0])
             raise UserError(f"{member.name} has other true labels than {first.name}, of {first.uids[row]} for one")
+        if (member.patient_ids != first.patient_ids).any():
+            row = int(np.flatnonzero(member.patient_ids != first.patient_ids)[0])
+            raise UserError(
+                f"{member.name} has other patients than {first.name}: image {first.uids[row]} is of "
+                f"{str(member.patient_ids[row])!r} and of {str(first.patient_ids[row])!r}; name the label table's "
+                "column of patients with --patient-column"
+            )
         ordered.append(first.with_probabilities(member.probabilities[:, columns], member.name))
     return ordered
 

@@ -87,13 +87,18 @@ def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) 
     )
 
 
+def names_several_folds(evaluated: Evaluated) -> bool:
+    """Whether the predictions' own folds can be fitted on and judged by; else parts of the patients are dealt."""
+    return evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1
+
+
 def fitting_folds(evaluated: Evaluated) -> npt.NDArray[np.int64]:
     """(n,) folds for what is fitted on all others and applied to one: thresholds, calibration, weights.
 
     They are the predictions' own where there are several, so that what is fitted on the other folds knows nothing of
     the model that predicted this one; else patients are dealt to 5, the same ones each time.
     """
-    if evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1:
+    if evaluated.folds is not None and names_several_folds(evaluated):
         return evaluated.folds
     _, patients = np.unique(evaluated.patient_ids, return_inverse=True)
     num_patients = int(patients.max()) + 1

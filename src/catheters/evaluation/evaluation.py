@@ -17,7 +17,7 @@ from catheters.evaluation.calibration import (
     reliability,
 )
 from catheters.evaluation.cases import Case, hardest_cases, probable_label_errors
-from catheters.evaluation.evaluated import Evaluated, device_presence, fitting_folds
+from catheters.evaluation.evaluated import Evaluated, device_presence, fitting_folds, names_several_folds
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.subgroups import Subgroup, count_devices, make_groups, score_subgroups
@@ -116,6 +116,11 @@ class Evaluation:
     subgroups: list[Subgroup]
     hardest: list[Case]
     label_errors: list[Case]
+
+    @property
+    def judged_parts(self) -> str:
+        """What thresholds and calibration are judged on, each by what the others gave, in words."""
+        return "fold" if names_several_folds(self.evaluated) else "part of the patients, dealt for this,"
 
     def fold_macros(self, metric: str) -> list[Estimate]:
         """Each fold's mean over the labels that are defined in all of them."""

@@ -50,6 +50,7 @@ class OperatingPoint:
         ppv: share of positives among what is called present.
         npv: share of negatives among what is not.
         prevalence: for which the two predictive values hold.
+        is_restated: the prevalence is one that was asked for, not that of the images.
     """
 
     label: str
@@ -61,6 +62,7 @@ class OperatingPoint:
     ppv: Estimate
     npv: Estimate
     prevalence: float
+    is_restated: bool
 
 
 def _youden(found: Counts, false: Counts, num_positives: int, num_negatives: int) -> Floats:
@@ -165,7 +167,8 @@ def _judge(
     thresholds = {
         int(fold): choose_threshold(rule, targets[folds != fold], scores[folds != fold]) for fold in np.unique(folds)
     }
-    prevalence = prevalences.get(label, float(targets.mean()))
+    restated = prevalences.get(label)
+    prevalence = float(targets.mean()) if restated is None else restated
     if any(math.isnan(threshold) for threshold in thresholds.values()):
         return OperatingPoint(
             label=label,
@@ -177,6 +180,7 @@ def _judge(
             ppv=NO_ESTIMATE,
             npv=NO_ESTIMATE,
             prevalence=prevalence,
+            is_restated=restated is not None,
         )
     is_called = scores >= np.array([thresholds[int(fold)] for fold in folds])
     is_positive = targets == 1
@@ -184,7 +188,6 @@ def _judge(
         [is_positive & is_called, ~is_positive & is_called, is_positive & ~is_called, ~is_positive & ~is_called], axis=1
     )
     totals = outcomes.sum(axis=0)
-    restated = prevalences.get(label)
     values = _rates(totals[None].astype(np.float64), restated)
     replicates = _rates(bootstrap.sums(outcomes), restated)
     num_patients = min(len(np.unique(evaluated.patient_ids[targets == target])) for target in (0, 1))
@@ -196,6 +199,7 @@ def _judge(
         fold_thresholds=thresholds,
         confusion=(true_positive, false_positive, false_negative, true_negative),
         prevalence=prevalence,
+        is_restated=restated is not None,
         **estimates,
     )
 

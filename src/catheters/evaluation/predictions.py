@@ -3,6 +3,7 @@
 Columns: the image id, `patient` and `fold` where known, one probability a label, named as the labels are.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,26 +57,48 @@ def read_predictions(
         The id column's name; the table, ids as text and probabilities as float64; the label columns.
 
     Raises:
-        UserError: not a CSV, no label columns, an id that is empty or stands twice, or a value outside 0..1.
+        UserError: not a CSV, a column without a name, no label columns, an id that is empty or stands twice, or a value
+            outside 0..1.
     """
     frame = read_csv(file)
+    if "" in frame:
+        raise TableError(
+            f"{file}: column {frame.columns.tolist().index('') + 1} of {len(frame.columns)} has no name; if it holds "
+            "pandas' row numbers, write the file with index=False"
+        )
     uid_column = uid_column or str(frame.columns[0])
     check_columns(frame, (uid_column,), file)
     check_ids(frame, uid_column, file)
     labels = tuple(column for column in frame.columns if column not in (uid_column, *PREDICTION_COLUMNS))
     if not labels:
         raise TableError(f"{file}: no column of probabilities beside {', '.join(frame.columns)}")
-    for label in labels:
-        values = pd.to_numeric(frame[label], errors="coerce")
-        wrong = ~(np.isfinite(values) if are_logits else values.between(0.0, 1.0))  # NaN is not between either
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            expected, hint = "a logit" if are_logits else "a probability in 0..1", ""
-            if not are_logits and np.isfinite(values).all():
-                hint = "; are they logits? then say --logits"
-            raise TableError(
-                f"{file}: id {frame[uid_column].iloc[row]}, column '{label}': {frame[label].iloc[row]!r} is not "
-                f"{expected}; every column but {', '.join((uid_column, *PREDICTION_COLUMNS))} is a label's{hint}"
-            )
-        frame[label] = expit(values) if are_logits else values
+    values = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
+    is_probability = (values >= 0) & (values <= 1)  # NaN is neither
+    is_right = np.isfinite(values) if are_logits else is_probability
+    if not is_right.all(axis=None):
+        column, row = np.argwhere(~is_right.to_numpy().T)[0]
+        found = frame[labels[column]].iloc[row]
+        expected = "a logit" if are_logits else "a probability in 0..1"
+        raise TableError(
+            f"{file}: id {frame[uid_column].iloc[row]}, column '{labels[column]}': "
+            f"{repr(found) if found.strip() else 'nothing'} is not {expected}; every column but "
+            f"{', '.join((uid_column, *PREDICTION_COLUMNS))} is a label's"
+            f"{_guess_scale(values.iloc[:, column].to_numpy())}"
+        )
+    if are_logits and is_probability.all(axis=None):
+        print(
+            f"warning: {file}: every value lies in 0..1, as probabilities do; they are taken for logits, since "
+            "--logits says so",
+            file=sys.stderr,
+        )
+    frame[list(labels)] = expit(values) if are_logits else values
     return uid_column, frame, labels
+
+
+def _guess_scale(values: npt.NDArray[np.float64]) -> str:
+    """What a column of numbers that are no probabilities may be instead."""
+    if not np.isfinite(values).all():
+        return ""
+    if values.min() < 0:
+        return "; are they logits? then say --logits"
+    return "; are they in per cent? then divide them by 100" if values.max() <= 100 else ""

@@ -73,7 +73,10 @@ class Background:
 
 
 def write_report(
-    file: Path, evaluation: Evaluation, background: Background, make_thumbnails: Callable[[list[int]], dict[int, str]]
+    file: Path,
+    evaluation: Evaluation,
+    background: Background,
+    make_thumbnails: Callable[[list[int]], dict[int, str]] | None,
 ) -> None:
     """Write the page: one file, without anything from elsewhere.
 
@@ -81,11 +84,12 @@ def write_report(
         file: the `.html` to write; it is whole or absent.
         evaluation: what was found out.
         background: where it comes from.
-        make_thumbnails: rows -> each row's picture as a data URL, empty where there is none.
+        make_thumbnails: rows -> each row's picture as a data URL, empty where it cannot be read; None where the image
+            files are not known.
     """
     scores = evaluation.scores
     rows = sorted({case.row for case in evaluation.hardest})
-    thumbnails = make_thumbnails(rows)
+    thumbnails = None if make_thumbnails is None else make_thumbnails(rows)
     pictures = {label: _pictures(evaluation, label) for label in scores.labels}
     page = (
         _environment()
@@ -98,7 +102,7 @@ def write_report(
             forest=_forest(evaluation),
             pictures=pictures,
             hardest=_hardest(evaluation, thumbnails),
-            label_errors=[_describe(evaluation, case, "") for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
+            label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
             ensemble_methods=METHODS,
         )
     )
@@ -113,7 +117,13 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
     card = (
         _environment(autoescape=False)
         .get_template("model_card.md.jinja")
-        .render(evaluation=evaluation, background=background, scores=evaluation.scores, metrics=METRICS)
+        .render(
+            evaluation=evaluation,
+            background=background,
+            scores=evaluation.scores,
+            metrics=METRICS,
+            ensemble_methods=METHODS,
+        )
     )
     write_text(file, card)
 
@@ -149,8 +159,8 @@ def _escape_markdown(text: object) -> str:
     return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;").replace("`", "'")
 
 
-def _forest(evaluation: Evaluation) -> Picture:
-    """ROC AUCs of labels and devices."""
+def _forest(evaluation: Evaluation) -> Picture | None:
+    """ROC AUCs of labels and devices; None where all are undefined."""
     names, estimates = [], []
     for scores, suffix in ((evaluation.scores, ""), (evaluation.presence_scores, " (any)")):
         for label in scores.labels:
@@ -158,7 +168,7 @@ def _forest(evaluation: Evaluation) -> Picture:
             if not math.isnan(estimate.value):
                 names.append(label + suffix)
                 estimates.append(estimate)
-    return draw_intervals(names, estimates, "ROC AUC")
+    return None if not names else draw_intervals(names, estimates, "ROC AUC")
 
 
 def _pictures(evaluation: Evaluation, label: str) -> list[Picture]:
@@ -176,15 +186,16 @@ def _pictures(evaluation: Evaluation, label: str) -> list[Picture]:
     ]
 
 
-def _hardest(evaluation: Evaluation, thumbnails: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:
+def _hardest(evaluation: Evaluation, thumbnails: Mapping[int, str] | None) -> dict[str, list[dict[str, Any]]]:
     """Label -> its hardest cases."""
     of_label: dict[str, list[dict[str, Any]]] = {label: [] for label in evaluation.evaluated.labels}
     for case in evaluation.hardest:
-        of_label[case.label].append(_describe(evaluation, case, thumbnails[case.row]))
+        picture = None if thumbnails is None else thumbnails[case.row]
+        of_label[case.label].append(_describe(evaluation, case, picture))
     return {label: cases for label, cases in of_label.items() if cases}
 
 
-def _describe(evaluation: Evaluation, case: Case, picture: str) -> dict[str, Any]:
+def _describe(evaluation: Evaluation, case: Case, picture: str | None) -> dict[str, Any]:
     evaluated = evaluation.evaluated
     present = [
         label for label, target in zip(evaluated.labels, evaluated.targets[case.row], strict=True) if target == 1

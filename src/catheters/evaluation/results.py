@@ -83,7 +83,7 @@ def write_metrics(file: Path, evaluation: Evaluation, predictions: str, labels: 
 
 def write_table(file: Path, evaluation: Evaluation) -> None:
     """Write `metrics.csv`, a row a number: of, name, metric, value, low, high. The file is whole or absent."""
-    frame = pd.DataFrame(_rows(evaluation), columns=["of", "name", "metric", "value", "low", "high"])
+    frame = pd.DataFrame(list_estimates(evaluation), columns=["of", "name", "metric", "value", "low", "high"])
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
@@ -100,7 +100,9 @@ def write_comparison(file: Path, first: Scores, second: Scores, differences: Sco
     write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
 
 
-def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, float, float, float]]:
+def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, float, float, float]]:
+    """Every number that has an interval or should have one: of, name, metric, value, low, high."""
+
     def row(of: str, name: str, metric: str, estimate: Estimate) -> tuple[str, str, str, float, float, float]:
         return of, name, metric, estimate.value, estimate.low, estimate.high
 
@@ -122,6 +124,11 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, float, float,
     for group in evaluation.subgroups:
         for metric in METRICS:
             yield row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+
+
+def some_lack_intervals(evaluation: Evaluation) -> bool:
+    """Whether a number that is defined has no interval."""
+    return any(not math.isnan(value) and math.isnan(low) for *_, value, low, _ in list_estimates(evaluation))
 
 
 def _counts(scores: Scores) -> dict[str, int]:
@@ -154,6 +161,7 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
         ),
         **{name: _interval(estimate) for name, estimate in _rates(point).items()},
         "prevalence": point.prevalence,
+        "prevalence_is_restated": point.is_restated,
     }
 
 

@@ -61,7 +61,7 @@ def points_table(points: Sequence[OperatingPoint]) -> str:
                 point.label,
                 number(point.threshold),
                 *map(with_interval, (point.sensitivity, point.specificity, point.ppv, point.npv)),
-                f"{point.prevalence:.4f}",
+                f"{point.prevalence:.4f}{' (given)' if point.is_restated else ''}",
             ]
             for point in points
         ],

@@ -41,8 +41,8 @@ def match_rows(truth: Truth, uids: list[str], predictions_file: Path) -> npt.NDA
     unknown = [uid for uid in uids if uid not in row_of]
     if unknown:
         raise TableError(
-            f"{predictions_file}: {len(unknown)} of {len(uids)} ids have no row in {truth.source}, {unknown[0]} for "
-            "one; give the label table of these images with --labels"
+            f"{predictions_file}: {len(unknown)} of {len(uids)} ids have no row in {truth.source}, {unknown[0]!r} "
+            "for one; give the label table of these images with --labels"
         )
     return np.array([row_of[uid] for uid in uids], dtype=np.intp)
 
@@ -52,8 +52,9 @@ def hold_against(
 ) -> tuple[Evaluated, npt.NDArray[np.intp]]:
     """Predictions beside the truth, and (n,) the rows of the label table that they are of.
 
-    Patients are those of the label table, or else of the predictions; where neither says, each image is a patient of
-    its own, with a warning. Folds are those of the predictions.
+    Patients are those of the label table, with a warning where the predictions group the images otherwise, or else of
+    the predictions; where neither says, each image is a patient of its own, with a warning. Folds are those of the
+    predictions.
 
     Args:
         truth: the label table, its labels in the order of `labels`.
@@ -70,6 +71,8 @@ def hold_against(
     rows = match_rows(truth, uids, file)
     if truth.patient_ids is not None:
         patient_ids = truth.patient_ids[rows]
+        if "patient" in predictions:
+            _warn_of_other_patients(patient_ids, predictions["patient"].str.strip(), uids, file, truth.source)
     elif "patient" in predictions:
         check_filled(predictions, "patient", file)
         patient_ids = predictions["patient"].str.strip().to_numpy(dtype=np.str_)
@@ -92,6 +95,21 @@ def hold_against(
         probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
     )
     return evaluated, rows
+
+
+def _warn_of_other_patients(
+    patient_ids: npt.NDArray[np.str_], others: pd.Series, uids: list[str], file: Path, source: str
+) -> None:
+    """Other names for the same patients are no matter; other patients are."""
+    pairs = pd.DataFrame({"here": patient_ids, "there": others}).drop_duplicates()
+    torn = pairs[pairs["here"].duplicated(keep=False) | pairs["there"].duplicated(keep=False)]
+    if len(torn):
+        row = int(torn.index[0])
+        print(
+            f"warning: {file} and {source} give images to different patients, {uids[row]} for one to "
+            f"{others.iloc[row]!r} and {str(patient_ids[row])!r}; intervals are over those of {source}",
+            file=sys.stderr,
+        )
 
 
 def _warn_of_shared_patients(
