@@ -93,7 +93,13 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     over = run_script(
         "evaluate.py", "--predictions", out / "predictions.csv", *files[2:], "--ensemble", "mean", "--out", out
     )
-    assert_user_error(over, "holds predictions of its own; name another folder for the blend")
+    assert_user_error(over, "holds predictions that are to be blended; name another folder")
+    beside = run_script("evaluate.py", *files[:2], *files[3:], "--out", out)
+    assert_user_error(beside, "holds a blend; name another folder for the results with --out")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "predictions.csv").write_text("another model's")
+    foreign = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", tmp_path / "foreign")
+    assert_user_error(foreign, "holds predictions of its own; name another folder for the blend")
     again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "100")
     assert again.returncode == 0, again.stderr
 
@@ -118,7 +124,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("id,x,patient\nc,0.9,p\nb,0.8,p\n")
     one_patient = run_script("evaluate.py", *both)
     assert one_patient.returncode == 0, one_patient.stderr
-    assert "warning: all images are of one patient: there are no intervals" in one_patient.stderr
+    assert "warning: all images are of one patient: there are no intervals, operating points" in one_patient.stderr
 
 
 @pytest.mark.parametrize(
@@ -187,7 +193,7 @@ def test_a_fold_that_is_not_finished(trained: Settings, capsys: pytest.CaptureFi
     predictions[predictions["fold"] == "0"].to_csv(file, index=False)
     main([str(trained.run_folder), "--resamples", "0"])
     printed = capsys.readouterr()
-    assert "fold 1 of 2 is not finished: its images are in no score; run train.py to go on" in printed.err
+    assert "not all of its 2 folds are finished: the images of fold 1 are in no score; run train.py" in printed.err
     assert "each part of the patients, dealt for this, judged by" in printed.out
 
 
@@ -219,9 +225,27 @@ def test_names_that_stand_twice(files: list[str | Path], tmp_path: Path) -> None
     (tmp_path / "other").mkdir()
     other = (tmp_path / "one.csv").rename(tmp_path / "other" / "two.csv")
     same = run_script("evaluate.py", "--predictions", other, *files[2:], "--out", tmp_path / "out")
-    assert_user_error(same, "several inputs are named two_evaluation; evaluate them apart")
+    assert_user_error(same, "two_evaluation: the results of", "would both go there; rename one of them")
 
 
 def test_no_run_folder(tmp_path: Path) -> None:
     assert_user_error(run_script("evaluate.py", tmp_path), "no run folder")
     assert run_script("evaluate.py").returncode == 2
+
+
+def test_members_of_other_folds_are_warned_of(files: list[str | Path], tmp_path: Path) -> None:
+    for name, num_folds in (("one", 3), ("two", 4)):
+        frame = pd.read_csv(tmp_path / f"{name}.csv", dtype={"id": str})
+        frame.assign(fold=frame["id"].astype(int) // 4 % num_folds).to_csv(tmp_path / f"{name}.csv", index=False)
+    done = run_script("evaluate.py", *files, "--ensemble", "mean", "--resamples", "0")
+    assert done.returncode == 0, done.stderr
+    assert "warning: the members have other folds than each other" in done.stderr
+
+
+def test_label_errors_that_are_not_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,1,r\n4,0,s\n")
+    (tmp_path / "p.csv").write_text("id,x\n1,0.5\n2,0.5\n3,0.5\n4,0.5\n")
+    main(["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv"), "--resamples", "0"])
+    sentence = "are no better than the prevalence: x"
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    assert sentence in " ".join((tmp_path / "p_evaluation" / "report.html").read_text().split())

@@ -153,8 +153,6 @@ def test_multi_head_training(cached: Settings, write_config: Write) -> None:
     assert of_all.returncode == 0, of_all.stderr
     refused = run_script("evaluate.py", settings.run_folder.with_name("all"))
     assert_user_error(refused, "was trained on all data, so it has no predictions of images that it had not seen")
-    out = run_script("evaluate.py", settings.run_folder, settings.run_folder, "--out", "x.json")
-    assert "--out is one folder" in out.stderr
     shown = run_script("multi_train.py", "--help")
     assert "default: multi_config.py" in shown.stdout
 

@@ -193,10 +193,29 @@ def test_what_is_not_alike_is_refused() -> None:
         "second has other true labels than first, of 1 for one": make_evaluated(
             [[1], [1]], [[0.1], [0.2]], labels=["x"], name="second"
         ),
-        "second has other patients than first: image 1 is of 'p' and of '1'": make_evaluated(
-            [[1], [0]], [[0.1], [0.2]], labels=["x"], patients=["0", "p"], name="second"
-        ),
     }
     for message, second in cases.items():
         with pytest.raises(UserError, match=message):
             check_alike([first, second])
+
+
+def test_patients_are_shared() -> None:
+    """By whatever name; unless a source knows none."""
+
+    def member(name: str, patients: list[str] | None) -> Evaluated:
+        return make_evaluated([[1], [0], [1]], [[0.1], [0.2], [0.3]], patients=patients, name=name)
+
+    unknown, one, same = member("first", None), member("second", ["p", "q", "p"]), member("third", ["1", "2", "1"])
+    assert {tuple(alike.patient_ids) for alike in check_alike([unknown, one, same])} == {("p", "q", "p")}
+    assert check_alike([unknown, unknown])[1].patient_ids.tolist() == ["0", "1", "2"]
+    with pytest.raises(UserError, match="other has other patients than second: 0 and 2 are of one"):
+        check_alike([unknown, one, member("other", ["1", "1", "2"])])
+
+
+def test_members_keep_their_folds() -> None:
+    first = make_evaluated([[1], [0]], [[0.1], [0.2]], folds=[0, 1])
+    second = make_evaluated([[1], [0]], [[0.1], [0.2]], folds=[1, 0])
+    assert [member.folds.tolist() for member in check_alike([first, second]) if member.folds is not None] == [
+        [0, 1],
+        [1, 0],
+    ]

@@ -49,17 +49,14 @@ def test_patients_of_the_predictions_or_of_none(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("theirs", "is_warned"),
-    [(["3", "1"], False), (["3", "3"], True), (["p", "r"], False)],  # for images c and a, of r and p in the table
+    [(["3", "1"], False), (["3", "3"], True), (["p", "r"], False), (["", ""], False)],
 )
 def test_patients_of_the_table_count(theirs: list[str], is_warned: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Other names for the same grouping are no matter."""
+    """Images c and a are of two in the table; other names, or none, are no matter."""
     truth = make_truth(["p", "q", "r"])
     evaluated, _ = hold_against(truth, predictions(patient=theirs), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["r", "p"]
-    warning = (
-        "p.csv and labels.csv give images to different patients, c for one to '3' and 'r'; intervals are over those of "
-        "labels.csv"
-    )
+    warning = "p.csv and labels.csv name other patients: c and a are of one in the one and of two in the other"
     assert (warning in capsys.readouterr().err) == is_warned
 
 

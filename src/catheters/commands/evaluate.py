@@ -19,7 +19,7 @@ from catheters.evaluation import tables
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.cases import write_cases
 from catheters.evaluation.ensemble import Ensemble, blend, check_alike, write_ensemble
-from catheters.evaluation.evaluated import Evaluated, device_presence
+from catheters.evaluation.evaluated import device_presence
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.figures import Picture
 from catheters.evaluation.metrics import one_class_warnings, score_labels
@@ -43,15 +43,20 @@ def main(arguments: list[str]) -> int:
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)
     members = check_alike([given.evaluated for given in inputs])
+    inputs = [given.with_evaluated(member) for given, member in zip(inputs, members, strict=True)]
     command = shlex.join(["python", "evaluate.py", *arguments])
     if options.ensemble is not None:
         folder = options.out or first.folder.parent / "ensemble"
-        if folder.resolve() in {given.file.parent.resolve() for given in inputs} or (folder / "settings.json").exists():
+        is_of_a_blend = (folder / "ensemble.json").exists()
+        if (folder / "settings.json").exists() or ((folder / "predictions.csv").exists() and not is_of_a_blend):
             raise UserError(f"{folder}: holds predictions of its own; name another folder for the blend with --out")
+        if (folder / "predictions.csv").resolve() in {given.file.resolve() for given in inputs}:
+            raise UserError(f"{folder}: holds predictions that are to be blended; name another folder with --out")
         _make_folder(folder)
-        ensemble, blended = _blend(options.ensemble, inputs, members, folder)
+        ensemble, blended = _blend(options.ensemble, inputs, folder)
         _evaluate(blended, choices, command, None, ensemble)
         return 0
+    _check_folders(inputs)
     for given in inputs:
         _make_folder(given.folder)
     scores_of_first: Scores | None = None
@@ -78,11 +83,23 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
     if len(inputs) == 1 or options.ensemble is not None:  # then none but the blend is evaluated
         folders = [options.out] * len(inputs)
     else:
-        names = [given.folder.resolve().name for given in inputs]
-        if len(set(names)) < len(names):
-            raise UserError(f"--out: several inputs are named {max(names, key=names.count)}; evaluate them apart")
-        folders = [options.out / name for name in names]
+        folders = [options.out / (given.folder.name or given.folder.resolve().name) for given in inputs]
     return [dataclasses.replace(given, folder=folder) for given, folder in zip(inputs, folders, strict=True)]
+
+
+def _check_folders(inputs: list[Input]) -> None:
+    """Raise a UserError where results would be written over one another, or beside a blend that they are not of."""
+    seen: dict[Path, Path] = {}
+    for given in inputs:
+        folder = given.folder.resolve()
+        if folder in seen:
+            raise UserError(
+                f"{given.folder}: the results of {seen[folder]} and of {given.file} would both go there; rename one of "
+                "them"
+            )
+        seen[folder] = given.file
+        if (folder / "ensemble.json").exists() and given.file.resolve() != folder / "predictions.csv":
+            raise UserError(f"{given.folder}: holds a blend; name another folder for the results with --out")
 
 
 def _make_folder(folder: Path) -> None:
@@ -97,9 +114,9 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _blend(method: str, inputs: list[Input], members: list[Evaluated], folder: Path) -> tuple[Ensemble, Input]:
+def _blend(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, Input]:
     """Blend the inputs, print what each adds, and write the blend and its recipe."""
-    first = inputs[0]
+    first, members = inputs[0], [given.evaluated for given in inputs]
     folds = {None if member.folds is None else member.folds.tobytes() for member in members}
     if len(folds) > 1:
         print(
@@ -153,7 +170,11 @@ def _evaluate(
     columns = {column: given.column(column) for column in choices.band_edges}
     evaluation = evaluate(evaluated, given.heads, columns, choices)
     if evaluation.scores.num_patients == 1:
-        print("warning: all images are of one patient: there are no intervals", file=sys.stderr)
+        print(
+            "warning: all images are of one patient: there are no intervals, operating points or calibration, which "
+            "others would have to judge",
+            file=sys.stderr,
+        )
     _print(evaluation)
     folder, num_labelled = given.folder, len(given.truth.uids)
     (folder / "comparison.json").unlink(missing_ok=True)  # of an earlier evaluation
@@ -184,6 +205,11 @@ def _evaluate(
         None if paths is None else functools.partial(thumbnails, paths),
     )
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
+    if evaluation.unknown_labels:
+        print(
+            "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
+            f"{', '.join(evaluation.unknown_labels)}"
+        )
     print(
         f"\n{len(evaluation.label_errors)} labels are probably wrong -> {folder / 'label_errors.csv'}\n"
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {folder / 'metrics.json'}\n"
@@ -213,8 +239,8 @@ def _print(evaluation: Evaluation) -> None:
         print(f"\n{tables.subgroups_table(evaluation.subgroups)}")
     if evaluation.scores.num_patients > 1 and choices.num_resamples and some_lack_intervals(evaluation):
         print(
-            "\na score without an interval: fewer than two patients have the label, or lack it, or most resamples have "
-            "one of its labels in all or none of their images"
+            "\na score without an interval: fewer than two patients have the label, or lack it, or are in the group or "
+            "fold, or most resamples have one of its labels in all or none of their images"
         )
 
 

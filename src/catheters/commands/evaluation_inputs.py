@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,13 @@ class Input:
     heads: Mapping[str, tuple[str, ...]]
     settings: Settings | None
     paths: tuple[Path, ...] | None
+
+    def with_evaluated(self, evaluated: Evaluated) -> "Input":
+        """The same with the same images in another order, or other labels or patients."""
+        row_of = {uid: row for row, uid in enumerate(self.evaluated.uids.tolist())}
+        order = [row_of[uid] for uid in evaluated.uids.tolist()]
+        paths = None if self.paths is None else tuple(self.paths[row] for row in order)
+        return replace(self, evaluated=evaluated, rows=self.rows[order], paths=paths)
 
     def column(self, name: str) -> npt.NDArray[np.str_]:
         """(n,) values of a column of the label table.
@@ -121,7 +128,7 @@ def read_file(
         file=file,
         truth=truth,
         rows=rows,
-        folder=file.with_name(f"{file.stem}_evaluation"),
+        folder=file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}_evaluation"),
         heads=_known_heads(labels),
         settings=None,
         paths=None,
@@ -134,8 +141,8 @@ def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: Evaluated) 
     missing = sorted(set(settings.folds_to_train) - set(evaluated.folds.tolist()))
     if missing:
         print(
-            f"warning: {run}: fold {', '.join(map(str, missing))} of {settings.num_folds} is not finished: its images "
-            "are in no score; run train.py to go on",
+            f"warning: {run}: not all of its {settings.num_folds} folds are finished: the images of "
+            f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to go on",
             file=sys.stderr,
         )
 

@@ -75,8 +75,8 @@ def _create_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="COLUMN[=EDGES]",
-        help="subgroups by a column of the label table, 20 at most; numbers in bands that begin at the edges, as in "
-        "age=40,60,80; repeatable",
+        help="subgroups by a column of the label table, 20 groups at most; numbers in bands that begin at the edges, "
+        "as in age=40,60,80; repeatable",
     )
     parser.add_argument(
         "--operating-point",

@@ -70,33 +70,38 @@ def hardest_cases(evaluated: Evaluated, folds: npt.NDArray[np.int64], points: Se
     return cases
 
 
+def is_known(evaluated: Evaluated) -> npt.NDArray[np.bool_]:
+    """(K,) which labels the probabilities tell more about than their prevalence does, by the Brier score."""
+    squared_errors = ((evaluated.probabilities - evaluated.targets) ** 2).mean(axis=0)
+    known: npt.NDArray[np.bool_] = squared_errors < evaluated.targets.var(axis=0)
+    return known
+
+
 def probable_label_errors(evaluated: Evaluated) -> list[Case]:
     """Labels that confident learning holds for wrong, the surest first.
 
     Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels, JAIR 70 (2021), by the
     cleanlab library, each label against all others: what both of its rules of pruning pick, by class and by noise rate,
-    and what the probability gives less than 1 in 20 of being right. Labels that the model predicts no better than their
-    prevalence does are left out: it knows nothing of them.
+    and what the probability gives less than 1 in 20 of being right. Labels that are not known (see `is_known`) are left
+    out.
 
     Args:
         evaluated: with calibrated probabilities of models that had not seen the images.
     """
-    squared_errors = ((evaluated.probabilities - evaluated.targets) ** 2).mean(axis=0)
-    is_known = squared_errors < evaluated.targets.var(axis=0)
-    if not is_known.any():
+    known = np.flatnonzero(is_known(evaluated))
+    if len(known) == 0:
         return []
     with warnings.catch_warnings():
         # It says that a class has too few examples for all of its rules, which is no news to who sees their number.
         warnings.filterwarnings("ignore", category=UserWarning, module="cleanlab")
         picked, _, _ = find_multilabel_issues_per_class(
-            [np.flatnonzero(row).tolist() for row in evaluated.targets[:, is_known]],
-            evaluated.probabilities[:, is_known],
+            [np.flatnonzero(row).tolist() for row in evaluated.targets[:, known]],
+            evaluated.probabilities[:, known],
             return_indices_ranked_by="self_confidence",
             filter_by="both",
             n_jobs=1,
         )
-    known = np.flatnonzero(is_known).tolist()
-    cases = [_case(evaluated, int(row), k) for k, rows in zip(known, picked, strict=True) for row in rows]
+    cases = [_case(evaluated, int(row), k) for k, rows in zip(known.tolist(), picked, strict=True) for row in rows]
     cases = [case for case in cases if case.confidence < NEARLY_WRONG]
     return sorted(cases, key=lambda case: case.confidence)
 

@@ -6,7 +6,7 @@ the other folds gave, and the weights for new images come from all of them.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from catheters.errors import UserError
 from catheters.evaluation.calibration import SMALLEST
-from catheters.evaluation.evaluated import Evaluated, fitting_folds
+from catheters.evaluation.evaluated import Evaluated, find_torn_patient, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.files import write_text
 from catheters.progress import track
@@ -224,8 +224,11 @@ def write_ensemble(file: Path, ensemble: Ensemble) -> None:
 def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
     """The models' predictions with rows and columns in the order of the first one's.
 
+    Patients get the names that the first of them has that knows any: where each image is a patient of its own, none are
+    known.
+
     Raises:
-        UserError: they are not of the same images and labels.
+        UserError: they are not of the same images, labels and patients.
     """
     first = members[0]
     ordered = [first]
@@ -250,15 +253,22 @@ def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
         if (targets != first.targets).any():
             row = int(np.flatnonzero((targets != first.targets).any(axis=1))[0])
             raise UserError(f"{member.name} has other true labels than {first.name}, of {first.uids[row]} for one")
-        if (member.patient_ids != first.patient_ids).any():
-            row = int(np.flatnonzero(member.patient_ids != first.patient_ids)[0])
+        probabilities = member.probabilities[:, columns]
+        ordered.append(replace(member, labels=first.labels, targets=targets, probabilities=probabilities))
+    return _share_patients(ordered)
+
+
+def _share_patients(members: Sequence[Evaluated]) -> list[Evaluated]:
+    knowing = [member for member in members if (member.patient_ids != member.uids).any()]
+    for member in knowing[1:]:
+        torn = find_torn_patient(knowing[0].patient_ids, member.patient_ids)
+        if torn is not None:
+            one, other = (knowing[0].uids[row] for row in torn)
             raise UserError(
-                f"{member.name} has other patients than {first.name}: image {first.uids[row]} is of "
-                f"{str(member.patient_ids[row])!r} and of {str(first.patient_ids[row])!r}; name the label table's "
-                "column of patients with --patient-column"
+                f"{member.name} has other patients than {knowing[0].name}: {one} and {other} are of one in the one and "
+                "of two in the other; give one label table that names them, with --labels and --patient-column"
             )
-        ordered.append(first.with_probabilities(member.probabilities[:, columns], member.name))
-    return ordered
+    return [replace(member, patient_ids=knowing[0].patient_ids) for member in members] if knowing else list(members)
 
 
 def _macro_auc(evaluated: Evaluated) -> float:

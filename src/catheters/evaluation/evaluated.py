@@ -87,6 +87,21 @@ def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) 
     )
 
 
+def find_torn_patient(one: npt.NDArray[np.str_], other: npt.NDArray[np.str_]) -> tuple[int, int] | None:
+    """The rows of two images that are one patient's by one of two sources and two patients' by the other.
+
+    Args:
+        one: (n,) patients.
+        other: (n,) patients; other names for the same patients are no matter.
+    """
+    for together, apart in ((one, other), (other, one)):
+        _, firsts, numbers = np.unique(together, return_index=True, return_inverse=True)
+        differing = np.flatnonzero(apart != apart[firsts[numbers]])
+        if len(differing):
+            return int(firsts[numbers[differing[0]]]), int(differing[0])
+    return None
+
+
 def names_several_folds(evaluated: Evaluated) -> bool:
     """Whether the predictions' own folds can be fitted on and judged by; else parts of the patients are dealt."""
     return evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1

@@ -16,7 +16,7 @@ from catheters.evaluation.calibration import (
     log_losses,
     reliability,
 )
-from catheters.evaluation.cases import Case, hardest_cases, probable_label_errors
+from catheters.evaluation.cases import Case, hardest_cases, is_known, probable_label_errors
 from catheters.evaluation.evaluated import Evaluated, device_presence, fitting_folds, names_several_folds
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.scores import Scores, score
@@ -101,6 +101,7 @@ class Evaluation:
         subgroups: by each column.
         hardest: the most confident errors.
         label_errors: labels that are probably wrong.
+        unknown_labels: names of those that none are sought of, see `is_known`.
     """
 
     evaluated: Evaluated
@@ -116,6 +117,7 @@ class Evaluation:
     subgroups: list[Subgroup]
     hardest: list[Case]
     label_errors: list[Case]
+    unknown_labels: list[str]
 
     @property
     def judged_parts(self) -> str:
@@ -166,6 +168,7 @@ def evaluate(
     if chosen == BEST_CALIBRATION:
         chosen = max(calibrations, key=lambda calibrated: calibrated.brier_skill).method
     calibrated = next(calibrated for calibrated in calibrations if calibrated.method == chosen)
+    calibrated_predictions = evaluated.with_probabilities(calibrated.probabilities)
     points = judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences)
     return Evaluation(
         evaluated=evaluated,
@@ -180,7 +183,8 @@ def evaluate(
         folds=_score_folds(evaluated, choices),
         subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
         hardest=hardest_cases(evaluated, folds, points),
-        label_errors=probable_label_errors(evaluated.with_probabilities(calibrated.probabilities)),
+        label_errors=probable_label_errors(calibrated_predictions),
+        unknown_labels=np.array(evaluated.labels)[~is_known(calibrated_predictions)].tolist(),
     )
 
 

@@ -83,7 +83,7 @@ def read_predictions(
             f"{file}: id {frame[uid_column].iloc[row]}, column '{labels[column]}': "
             f"{repr(found) if found.strip() else 'nothing'} is not {expected}; every column but "
             f"{', '.join((uid_column, *PREDICTION_COLUMNS))} is a label's"
-            f"{_guess_scale(values.iloc[:, column].to_numpy())}"
+            f"{_guess_scale(values.to_numpy())}"
         )
     if are_logits and is_probability.all(axis=None):
         print(
@@ -96,9 +96,10 @@ def read_predictions(
 
 
 def _guess_scale(values: npt.NDArray[np.float64]) -> str:
-    """What a column of numbers that are no probabilities may be instead."""
+    """What (n, K) numbers that are no probabilities may be instead."""
     if not np.isfinite(values).all():
         return ""
     if values.min() < 0:
         return "; are they logits? then say --logits"
-    return "; are they in per cent? then divide them by 100" if values.max() <= 100 else ""
+    is_beyond_rounding = values.max(axis=0) > 2
+    return "; are they in per cent? then divide them by 100" if is_beyond_rounding.all() else ""

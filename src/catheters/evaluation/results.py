@@ -127,8 +127,11 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
 
 
 def some_lack_intervals(evaluation: Evaluation) -> bool:
-    """Whether a number that is defined has no interval."""
-    return any(not math.isnan(value) and math.isnan(low) for *_, value, low, _ in list_estimates(evaluation))
+    """Whether a number that the tables show has no interval; of groups they show the ROC AUC alone."""
+    return any(
+        not math.isnan(value) and math.isnan(low) and (of != "macro of a group" or metric == "roc_auc")
+        for of, _, metric, value, low, _ in list_estimates(evaluation)
+    )
 
 
 def _counts(scores: Scores) -> dict[str, int]:

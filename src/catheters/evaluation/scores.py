@@ -101,12 +101,8 @@ def score(evaluated: Evaluated, bootstrap: PatientBootstrap) -> Scores:
 
 
 def difference(first: Scores, second: Scores) -> Scores:
-    """The second's scores minus the first's, in the same resamples of the same images.
-
-    The labels are the same, and come in the first's order.
-    """
-    assert set(first.labels) == set(second.labels), "the same labels"
-    columns = [second.labels.index(label) for label in first.labels]
+    """The second's scores minus the first's, in the same resamples of the same images."""
+    assert first.labels == second.labels, "the same labels"
     return Scores(
         name=f"{second.name} - {first.name}",
         labels=first.labels,
@@ -115,8 +111,6 @@ def difference(first: Scores, second: Scores) -> Scores:
         num_positives=first.num_positives,
         num_positive_patients=first.num_positive_patients,
         num_negative_patients=first.num_negative_patients,
-        values={metric: second.values[metric][columns] - values for metric, values in first.values.items()},
-        replicates={
-            metric: second.replicates[metric][:, columns] - values for metric, values in first.replicates.items()
-        },
+        values={metric: second.values[metric] - values for metric, values in first.values.items()},
+        replicates={metric: second.replicates[metric] - values for metric, values in first.replicates.items()},
     )

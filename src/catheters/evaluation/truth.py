@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from catheters.csv_files import TableError, check_filled
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.evaluated import Evaluated, find_torn_patient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,8 @@ def hold_against(
     if truth.patient_ids is not None:
         patient_ids = truth.patient_ids[rows]
         if "patient" in predictions:
-            _warn_of_other_patients(patient_ids, predictions["patient"].str.strip(), uids, file, truth.source)
+            others = predictions["patient"].str.strip().to_numpy(dtype=np.str_)
+            _warn_of_other_patients(patient_ids, others, np.array(uids), file, truth.source)
     elif "patient" in predictions:
         check_filled(predictions, "patient", file)
         patient_ids = predictions["patient"].str.strip().to_numpy(dtype=np.str_)
@@ -98,16 +99,19 @@ def hold_against(
 
 
 def _warn_of_other_patients(
-    patient_ids: npt.NDArray[np.str_], others: pd.Series, uids: list[str], file: Path, source: str
+    patient_ids: npt.NDArray[np.str_],
+    others: npt.NDArray[np.str_],
+    uids: npt.NDArray[np.str_],
+    file: Path,
+    source: str,
 ) -> None:
-    """Other names for the same patients are no matter; other patients are."""
-    pairs = pd.DataFrame({"here": patient_ids, "there": others}).drop_duplicates()
-    torn = pairs[pairs["here"].duplicated(keep=False) | pairs["there"].duplicated(keep=False)]
-    if len(torn):
-        row = int(torn.index[0])
+    is_named = others != ""
+    torn = find_torn_patient(patient_ids[is_named], others[is_named])
+    if torn is not None:
+        one, other = (uids[is_named][row] for row in torn)
         print(
-            f"warning: {file} and {source} give images to different patients, {uids[row]} for one to "
-            f"{others.iloc[row]!r} and {str(patient_ids[row])!r}; intervals are over those of {source}",
+            f"warning: {file} and {source} name other patients: {one} and {other} are of one in the one and of two in "
+            f"the other; intervals are over those of {source}",
             file=sys.stderr,
         )
 
