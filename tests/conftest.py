@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.commands.evaluate import main as evaluate
 from catheters.data.cache_writer import build_cache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.sample import generate_sample
 from catheters.data.table import read_label_table
 from catheters.settings import Settings
+from catheters.training.run import train_run
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -69,6 +71,16 @@ def cached(settings: Settings) -> Settings:
     """The same settings, with the cache built."""
     build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
     return settings
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny model of two folds, trained for an epoch and evaluated; not to be changed."""
+    settings = tiny_settings(sample_folder, tmp_path_factory.mktemp("evaluated"))
+    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+    train_run(dataclasses.replace(settings, epochs=1), fresh=False)
+    assert evaluate([str(settings.run_folder), "--resamples", "0"]) == 0
+    return settings.run_folder
 
 
 @pytest.fixture

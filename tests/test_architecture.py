@@ -1,4 +1,4 @@
-"""Imports go one way: settings, labels < data, models, evaluation < training < commands < scripts."""
+"""Imports go one way: settings, labels < data, models, evaluation < training < inference < commands < scripts."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "models": {""},
     "evaluation": {""},
     "training": {"", "data", "models", "evaluation"},
-    "commands": {"", "data", "models", "evaluation", "training"},
+    "inference": {"", "data", "models", "evaluation", "training"},
+    "commands": {"", "data", "models", "evaluation", "training", "inference"},
 }
 
 
@@ -41,7 +42,7 @@ def test_imports_go_one_way(file: Path) -> None:
     folders = file.relative_to(PACKAGE).parts[:-1]
     here = folders[0] if folders else ""
     for module in imported_modules(file):
-        assert module not in {"config", "multi_config", "preproc_npy", "train", "evaluate"}
+        assert module not in {"config", "multi_config", "preproc_npy", "train", "evaluate", "predict"}
         if module.startswith("catheters."):
             assert part_of(module) in {here} | MAY_IMPORT[here], f"{file} imports {module}"
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from catheters.errors import UserError
 
@@ -62,6 +64,22 @@ def clear_end_when_full(path: Path) -> Iterator[None]:
 def write_text(file: Path, text: str) -> None:
     """Write UTF-8 text; the file is whole or absent."""
     write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_written_json(file: Path, format_version: int) -> dict[str, Any]:
+    """JSON that `evaluate.py` wrote for other commands to read.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = content["format_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: missing or damaged; evaluate.py writes it") from None
+    if found != format_version:
+        raise UserError(f"{file}: is of format {found}, {format_version} is read; run evaluate.py again")
+    return dict(content)
 
 
 def sync_folder(folder: Path) -> None:

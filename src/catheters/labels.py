@@ -1,5 +1,6 @@
 """Label sets: which columns a classifier predicts, and which device each of them belongs to."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 RANZCR_HEADS = MappingProxyType(
@@ -37,3 +38,11 @@ NIH_LABELS = (
     "Pneumothorax",
 )
 """The 14 findings of NIH ChestX-ray14, as its `Finding Labels` column spells them."""
+
+
+def known_heads(labels: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """RANZCR CLiP's devices with those of the labels that are its own; empty where none is."""
+    known = {
+        device: tuple(label for label in of_device if label in labels) for device, of_device in RANZCR_HEADS.items()
+    }
+    return {device: of_device for device, of_device in known.items() if of_device}

@@ -21,8 +21,9 @@ PixelSize = Annotated[int, Field(ge=16, le=8192)]
 Labels = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
-PREDICTION_COLUMNS = ("patient", "fold")
-"""Columns of `predictions.csv` beside the id that hold no probabilities."""
+PREDICTION_COLUMNS = ("patient", "fold", "doubts", "reason")
+"""Columns of `predictions.csv` beside the id that hold no probabilities: `doubts` about the image, and the `reason` why
+it has none."""
 
 
 @dataclass(

@@ -14,7 +14,7 @@ from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
-from catheters.labels import RANZCR_HEADS
+from catheters.labels import known_heads
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
 
@@ -105,7 +105,7 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
         truth=truth,
         rows=rows,
         folder=run,
-        heads=settings.heads or _known_heads(labels),
+        heads=settings.heads or known_heads(labels),
         settings=settings,
         paths=None if paths is None else tuple(paths[row] for row in rows),
     )
@@ -129,7 +129,7 @@ def read_file(
         truth=truth,
         rows=rows,
         folder=file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}_evaluation"),
-        heads=_known_heads(labels),
+        heads=known_heads(labels),
         settings=None,
         paths=None,
     )
@@ -168,11 +168,3 @@ def _read_truth(file: Path, uid_column: str, labels: tuple[str, ...], patient_co
         patient_ids=patient_ids,
         frame=frame,
     )
-
-
-def _known_heads(labels: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """RANZCR CLiP's devices, where the labels are its own."""
-    known = {
-        device: tuple(label for label in of_device if label in labels) for device, of_device in RANZCR_HEADS.items()
-    }
-    return {device: of_device for device, of_device in known.items() if of_device}

@@ -82,7 +82,7 @@ def read_label_table(settings: Settings) -> LabelTable:
         labels = apply_corrections(labels, uids, settings.label_columns, corrections_file, settings.uid_column, source)
     folds = _read_folds(frame, settings, file)
     if settings.dicom_id is None:
-        paths = _fill_in_paths(frame, settings, folder, file)
+        paths = fill_in_paths(frame, settings, folder, file)
     else:
         paths = find_dicom_files(uids, settings, source)
     table = LabelTable(
@@ -230,7 +230,18 @@ def _derive_findings(frame: pd.DataFrame, settings: Settings, file: Path) -> dic
     return derived
 
 
-def _fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
+def fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
+    """The image file of each row, by `path_pattern`.
+
+    Args:
+        frame: rows with the pattern's columns.
+        settings: hold the pattern and the name of the id column.
+        folder: that the pattern is relative to.
+        file: where the rows come from, for messages.
+
+    Raises:
+        TableError: a column is missing, or an image lies in two of the folders that a pattern with * matches.
+    """
     pattern = settings.path_pattern
     columns = pattern_fields(pattern)
     check_columns(frame, tuple(sorted(columns - {"uid"})), file)

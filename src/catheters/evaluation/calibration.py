@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from catheters.errors import UserError
 from catheters.evaluation.evaluated import Evaluated
-from catheters.files import write_text
+from catheters.files import read_written_json, write_text
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.uint8]
@@ -192,14 +192,18 @@ def log_losses(targets: Targets, probabilities: Floats) -> Floats:
     return losses
 
 
-def write_calibrator(file: Path, calibrator: Calibrator) -> None:
-    """Write it as JSON; the file is whole or absent."""
-    content = {
+def calibrator_to_json(calibrator: Calibrator) -> dict[str, Any]:
+    """As plain data."""
+    return {
         "format_version": FORMAT_VERSION,
         "method": calibrator.method,
         "maps": {label: dataclasses.asdict(map_) for label, map_ in calibrator.maps.items()},
     }
-    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def write_calibrator(file: Path, calibrator: Calibrator) -> None:
+    """Write it as JSON; the file is whole or absent."""
+    write_text(file, json.dumps(calibrator_to_json(calibrator), indent=1) + "\n")
 
 
 def read_calibrator(file: Path) -> Calibrator:
@@ -208,16 +212,12 @@ def read_calibrator(file: Path) -> Calibrator:
     Raises:
         UserError: it is missing, damaged or of another version.
     """
+    content = read_written_json(file, FORMAT_VERSION)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format_version"] != FORMAT_VERSION:
-            raise UserError(
-                f"{file}: is of format {content['format_version']}, {FORMAT_VERSION} is read; run evaluate.py again"
-            )
         maps = {label: _map_from_json(fields) for label, fields in content["maps"].items()}
         method = str(content["method"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: missing or damaged; evaluate.py writes it") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{file}: damaged; run evaluate.py again") from None
     return Calibrator(method=method, maps=maps)
 
 

@@ -19,7 +19,7 @@ from catheters.errors import UserError
 from catheters.evaluation.calibration import SMALLEST
 from catheters.evaluation.evaluated import Evaluated, find_torn_patient, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
-from catheters.files import write_text
+from catheters.files import read_written_json, write_text
 from catheters.progress import track
 
 Floats = npt.NDArray[np.float64]
@@ -91,6 +91,31 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How predictions of new images are blended.
+
+    Attributes:
+        method: a key of `METHODS`.
+        weights: member -> its part, in the order of the members; they add up to 1.
+    """
+
+    method: str
+    weights: Mapping[str, float]
+
+    def blend(self, stacked: Floats) -> Floats:
+        """(M, n, K) probabilities of the members -> (n, K)."""
+        how = METHODS[self.method]
+        weights = np.array(list(self.weights.values()))
+        return _combine(how, weights, np.stack([how.transform(probabilities) for probabilities in stacked]))
+
+
+def _combine(how: Method, weights: Floats, transformed: Floats) -> Floats:
+    """(M,) weights and (M, n, K) transformed probabilities -> (n, K)."""
+    blended = how.back(np.tensordot(weights / weights.sum(), transformed, axes=1))
+    return np.clip(blended, 0, 1)  # sums round beyond 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ensemble:
     """A blend.
 
@@ -135,8 +160,8 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
         blended = np.empty(first.probabilities.shape)
         for fold, of_fold in weights_of_folds.items():
             kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
-            blended[folds == fold] = np.tensordot(kept / kept.sum(), stacked[:, folds == fold], axes=1)
-        return first.with_probabilities(np.clip(how.back(blended), 0, 1), name)  # sums round beyond 1
+            blended[folds == fold] = _combine(how, kept, stacked[:, folds == fold])
+        return first.with_probabilities(blended, name)
 
     order = np.arange(len(members))
     parts = tuple(
@@ -219,6 +244,23 @@ def write_ensemble(file: Path, ensemble: Ensemble) -> None:
         "members": [{"name": member.name, "weight": member.weight} for member in ensemble.members],
     }
     write_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def read_recipe(file: Path) -> Recipe:
+    """The inverse of `write_ensemble`.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
+    content = read_written_json(file, FORMAT_VERSION)
+    try:
+        weights = {str(member["name"]): float(member["weight"]) for member in content["members"]}
+        method = str(content["method"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: damaged; run evaluate.py again") from None
+    if method not in METHODS or len(weights) < 2 or sum(weights.values()) <= 0:
+        raise UserError(f"{file}: damaged; run evaluate.py again")
+    return Recipe(method=method, weights=weights)
 
 
 def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:

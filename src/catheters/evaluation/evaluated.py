@@ -60,11 +60,16 @@ class Evaluated:
         return dataclasses.replace(self, probabilities=probabilities, name=name or self.name)
 
 
+def presence_probability(probabilities: Floats) -> Floats:
+    """(n, G) of a device's labels -> (n,) that it is there: 1 - (1 - p1)(1 - p2)..., as if they were independent."""
+    return np.asarray(1 - np.prod(1 - probabilities, axis=1))
+
+
 def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) -> Evaluated:
     """Whether each device is there at all: any label of its group.
 
-    The probability is that of one label at least if the labels were independent, 1 - (1 - p1)(1 - p2)...; it lies
-    between the largest of them and their sum. Devices that have a single label are left out: they are in the labels.
+    The probability is that of one label at least if the labels were independent; it lies between the largest of theirs
+    and their sum. Devices that have a single label are left out: they are in the labels.
 
     Args:
         evaluated: the labels.
@@ -78,7 +83,7 @@ def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) 
     }
     num_images = len(evaluated)
     targets = [evaluated.targets[:, ks].max(axis=1) for ks in columns.values()]
-    probabilities = [1 - np.prod(1 - evaluated.probabilities[:, ks], axis=1) for ks in columns.values()]
+    probabilities = [presence_probability(evaluated.probabilities[:, ks]) for ks in columns.values()]
     return dataclasses.replace(
         evaluated,
         labels=tuple(columns),

@@ -1,6 +1,7 @@
 """`predictions.csv`: the one file by which predictions travel, ours and anybody's.
 
-Columns: the image id, `patient` and `fold` where known, one probability a label, named as the labels are.
+Columns: the image id, `patient` and `fold` where known, one probability a label, named as the labels are. predict.py
+adds `doubts` about an image, and the `reason` why one has no probabilities.
 """
 
 import sys
@@ -53,6 +54,8 @@ def read_predictions(
         uid_column: name of the id column; None: the first column.
         are_logits: the columns hold logits, whose sigmoids are the probabilities.
 
+    Images that could not be predicted are left out, with a warning.
+
     Returns:
         The id column's name; the table, ids as text and probabilities as float64; the label columns.
 
@@ -72,6 +75,7 @@ def read_predictions(
     labels = tuple(column for column in frame.columns if column not in (uid_column, *PREDICTION_COLUMNS))
     if not labels:
         raise TableError(f"{file}: no column of probabilities beside {', '.join(frame.columns)}")
+    frame = _leave_out_unpredicted(frame, file)
     values = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
     is_probability = (values >= 0) & (values <= 1)  # NaN is neither
     is_right = np.isfinite(values) if are_logits else is_probability
@@ -93,6 +97,20 @@ def read_predictions(
         )
     frame[list(labels)] = expit(values) if are_logits else values
     return uid_column, frame, labels
+
+
+def _leave_out_unpredicted(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    if "reason" not in frame:
+        return frame
+    has_reason = (frame["reason"].str.strip() != "").to_numpy()
+    if has_reason.all():
+        raise TableError(f"{file}: none of its images could be predicted; the first: {frame['reason'].iloc[0]}")
+    if has_reason.any():
+        print(
+            f"warning: {file}: {has_reason.sum()} of {len(frame)} images could not be predicted and are left out",
+            file=sys.stderr,
+        )
+    return frame[~has_reason].reset_index(drop=True)
 
 
 def _guess_scale(values: npt.NDArray[np.float64]) -> str:

@@ -2,17 +2,19 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from catheters.errors import UserError
 from catheters.evaluation.bootstrap import LEVEL, Estimate
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
-from catheters.files import write_text, write_whole
+from catheters.files import read_written_json, write_text, write_whole
 
 FORMAT_VERSION = 1
 
@@ -124,6 +126,42 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
     for group in evaluation.subgroups:
         for metric in METRICS:
             yield row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The operating points for new images; labels that could not be judged are not among them.
+
+    Attributes:
+        rule: how they were chosen.
+        labels: label -> the probability, uncalibrated, from which on it is called present.
+        devices: device -> likewise.
+    """
+
+    rule: str
+    labels: Mapping[str, float]
+    devices: Mapping[str, float]
+
+
+def read_thresholds(file: Path) -> Thresholds:
+    """The operating points in a `metrics.json`.
+
+    Raises:
+        UserError: it is missing, damaged or of another version.
+    """
+    content = read_written_json(file, FORMAT_VERSION)
+    try:
+        labels, devices = (
+            {
+                str(entry["label"]): float(entry["operating_point"]["threshold"])
+                for entry in content[part]
+                if entry["operating_point"]["threshold"] is not None
+            }
+            for part in ("per_label", "per_device")
+        )
+        return Thresholds(rule=str(content["operating_point_rule"]), labels=labels, devices=devices)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: damaged; run evaluate.py again") from None
 
 
 def some_lack_intervals(evaluation: Evaluation) -> bool:

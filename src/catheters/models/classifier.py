@@ -35,10 +35,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) uint8 -> (B, K) logits."""
-        pixels = (images.float() / 255 - self.mean) / self.std
-        features = self.backbone(pixels)  # (B, 1, H, W) -> (B, C) or (B, C, h, w)
+        features = self.backbone(self.normalise(images))  # (B, 1, H, W) -> (B, C) or (B, C, h, w)
         logits: Tensor = self.head(features)  # (B, K), columns in label order
         return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) uint8 -> float32 with the mean and standard deviation of the data set taken out."""
+        return (images.float() / 255 - self.mean) / self.std
 
 
 def create_classifier(settings: Settings, mean: float, std: float) -> Classifier:

@@ -1,16 +1,37 @@
 """`best.pt`: all that is needed to predict, in a file that `torch.load(weights_only=True)` reads."""
 
+import dataclasses
+import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from catheters.data.preprocessing import Preprocessing
+from catheters.errors import UserError, one_line
 from catheters.files import write_whole
-from catheters.models.classifier import Classifier
+from catheters.models.classifier import Classifier, create_classifier
 from catheters.settings import Settings
-from catheters.settings_file import settings_to_json
+from catheters.settings_file import settings_from_json, settings_to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained model with what it needs to know of an image.
+
+    Attributes:
+        file: where it comes from.
+        model: (B, 1, H, W) uint8 -> (B, K) logits, in evaluation mode, on the CPU.
+        settings: of its run.
+        preprocessing: from a file to its pixels.
+    """
+
+    file: Path
+    model: Classifier
+    settings: Settings
+    preprocessing: Preprocessing
 
 
 def save_checkpoint(
@@ -48,3 +69,34 @@ def save_tensors(file: Path, content: Mapping[str, Any]) -> None:
     """`torch.save`, through Python's file, whose error says why the disk would take no more."""
     with file.open("wb") as stream:
         torch.save(content, stream)
+
+
+def load_checkpoint(file: Path) -> Checkpoint:
+    """The inverse of `save_checkpoint`.
+
+    Raises:
+        UserError: it is missing, damaged, or no checkpoint of train.py.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; best.pt of a run is expected")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file}: damaged, or no checkpoint ({one_line(error).partition('. ')[0]})") from None
+    try:
+        weights, text, preprocessing = content["model"], content["settings"], content["preprocessing"]
+    except (KeyError, TypeError):
+        raise UserError(f"{file}: no checkpoint of train.py, which has weights, settings and preprocessing") from None
+    settings = settings_from_json(text, str(file))
+    # A checkpoint has all the weights: neither timm's nor those that it started from are looked for.
+    bare = dataclasses.replace(settings, pretrained=False, grad_checkpointing=False)
+    model = create_classifier(bare, preprocessing["mean"], preprocessing["std"])
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{file}: its weights are not those of {settings.backbone_model} as this version of timm makes it "
+            f"({one_line(error)})"
+        ) from None
+    model.origin = str(file)
+    return Checkpoint(file=file, model=model.eval(), settings=settings, preprocessing=Preprocessing.of(settings))

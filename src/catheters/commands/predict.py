@@ -1,0 +1,225 @@
+"""`predict.py`: checkpoints and X-rays to probabilities."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catheters.command_line import BAD_IMAGES_STATUS
+from catheters.errors import UserError
+from catheters.host import available_cores
+
+if TYPE_CHECKING:
+    from catheters.inference.findings import Findings
+    from catheters.inference.inputs import Images
+    from catheters.inference.predictor import Predictor
+    from catheters.inference.stream import Answers
+
+DESCRIPTION = """\
+Predict X-rays with trained models.
+
+  python predict.py --model saved_models/config images --out predictions.csv
+      the mean of all folds of a run, for every image in a folder and the folders in it (DICOM, JPEG, PNG, TIFF, WebP)
+  python predict.py --model saved_models/config/fold0/best.pt a.dcm b.png --out predictions.csv
+      one checkpoint, two files
+  python predict.py --model saved_models/ensemble test --submission sample_submission.csv --out predictions.csv
+      a blend that evaluate.py made, and a submission for Kaggle
+
+  python predict.py --model saved_models/config/fold0/best.pt --export model.onnx
+      one checkpoint as a file that runs without this program
+
+Where evaluate.py has been run, its calibration and operating points are used. Research software, not a medical device:
+nothing it says may decide about a patient.
+"""
+
+DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
+
+
+def main(arguments: list[str]) -> int:
+    """Predict images, or what else the options ask for. Returns the exit status."""
+    options = _parse(arguments)
+    # Imported only now: torch and timm take seconds to load, and a mistyped option is answered at once.
+    from catheters.inference.findings import find, urgent_columns
+    from catheters.inference.inputs import list_images
+    from catheters.inference.models import is_model, read_models
+    from catheters.inference.outputs import (
+        read_submission,
+        write_details,
+        write_predictions,
+        write_submission,
+        write_worklist,
+    )
+    from catheters.inference.predictor import Predictor
+    from catheters.training.step import choose_device, device_name
+
+    num_models = next((n for n, path in enumerate(options.model) if n and not is_model(path)), len(options.model))
+    model_paths, inputs = options.model[:num_models], options.model[num_models:] + options.inputs
+    if options.export is not None:
+        return _export(model_paths, inputs, options)
+    if not inputs:
+        raise UserError("no images: give files, folders or a CSV of ids after the models")
+    out: Path = options.out
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: a CSV file is expected, in a folder that exists")
+    if options.heatmaps is not None and (options.heatmaps.is_file() or not options.heatmaps.absolute().parent.is_dir()):
+        raise UserError(f"--heatmaps {options.heatmaps}: a folder is expected, in one that exists")
+    device = choose_device(options.device)
+    models = read_models(model_paths)
+    if options.no_calibration:
+        models = models.without_calibration()
+    images = list_images(inputs, models.settings, options.images)
+    urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
+    sample = None if options.submission is None else read_submission(options.submission, images, models.labels)
+    num_checkpoints = len(models.checkpoints)
+    print(
+        f"{len(images)} images, {num_checkpoints} model{'s' * (num_checkpoints > 1)} on {device_name(device)}; "
+        f"{_calibration_in_words(models.calibrator is None)}"
+    )
+    predictor = Predictor(models, device, flip=options.flip)
+    answers = _predict(predictor, images, options)
+    findings = find(predictor, answers.probabilities)
+    uid_column = models.settings.uid_column
+    written = {"the predictions": out, "a row an image and label": out.with_name(f"{out.stem}_details.csv")}
+    write_predictions(out, uid_column, images, answers, findings)
+    write_details(written["a row an image and label"], uid_column, images, answers, findings)
+    if sample is not None:
+        written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
+        write_submission(written["the submission"], sample, images, answers, findings)
+    if options.worklist:
+        written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
+        write_worklist(written["the worklist"], uid_column, images, answers, findings, urgent)
+    if options.heatmaps is not None:
+        written["heatmaps"] = _draw_heatmaps(options, predictor, images, findings)
+    _part_file(out).unlink()
+    print("\n".join(f"{what} -> {file}" for what, file in written.items()))
+    return _report(images, answers)
+
+
+def _export(model_paths: list[Path], inputs: list[Path], options: argparse.Namespace) -> int:
+    from catheters.inference.export import export
+    from catheters.inference.models import read_models
+
+    if inputs:
+        raise UserError(f"--export: {inputs[0]} is no model, and no images are predicted")
+    checked = export(read_models(model_paths), options.export, half=options.half)
+    print(f"{checked} -> {options.export}")
+    return 0
+
+
+def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Answers":
+    from catheters.inference.stream import predict_images
+
+    part_file = _part_file(options.out)
+    if options.fresh:
+        part_file.unlink(missing_ok=True)
+    checkpoints = [checkpoint.file for checkpoint in predictor.models.checkpoints]
+    states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoints]
+    return predict_images(
+        predictor,
+        images,
+        part_file,
+        batch_size=options.batch_size or DEFAULT_BATCH_SIZES[predictor.device.type],
+        num_workers=_num_workers(options),
+        key=f"{[str(file) for file in checkpoints]} {states} {options.flip}",
+    )
+
+
+def _draw_heatmaps(options: argparse.Namespace, predictor: "Predictor", images: "Images", findings: "Findings") -> Path:
+    from catheters.inference.heatmaps import write_heatmaps
+
+    num_maps, sheet = write_heatmaps(options.heatmaps, predictor, images, findings, _num_workers(options))
+    print(f"{num_maps} heatmaps of labels that are called present ({findings.rule})")
+    return sheet or Path(options.heatmaps)
+
+
+def _num_workers(options: argparse.Namespace) -> int:
+    return available_cores() if options.workers is None else int(options.workers)
+
+
+def _part_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.unfinished")  # `.part` is what whole files are written under
+
+
+def _calibration_in_words(is_missing: bool) -> str:
+    return "probabilities as the models give them, not calibrated" if is_missing else "calibrated probabilities"
+
+
+def _report(images: "Images", answers: "Answers") -> int:
+    """Say which images could not be read, and how many are doubtful; returns the exit status."""
+    bad = [(uid, reason) for uid, reason in zip(images.uids, answers.reasons, strict=True) if reason]
+    doubtful = [(uid, doubts[0]) for uid, doubts in zip(images.uids, answers.doubts, strict=True) if doubts]
+    for what, found in (("could not be read", bad), ("are doubtful, see the column `doubts`", doubtful)):
+        if found:
+            print(f"{len(found)} of {len(images)} images {what}:")
+            print("\n".join(f"  {uid}: {text}" for uid, text in found[:5]) + ("\n  ..." if len(found) > 5 else ""))
+    return BAD_IMAGES_STATUS if bad else 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="checkpoints (.pt), run folders or the folder of a blend; images may follow them",
+    )
+    parser.add_argument(
+        "inputs", nargs="*", type=Path, metavar="INPUT", help="image files, folders, or a CSV of ids (see --images)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="PATTERN",
+        help="where the images of a CSV of ids are, relative to it, as in test/{uid}.jpg (default: as in training)",
+    )
+    parser.add_argument(
+        "--submission", type=Path, metavar="FILE", help="a sample_submission.csv: write one in its format and order"
+    )
+    parser.add_argument(
+        "--worklist",
+        action="store_true",
+        help="write the images in the order in which to read them, with a sentence for each device",
+    )
+    parser.add_argument(
+        "--urgent",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="what makes an image urgent (default: every label that says abnormal); repeatable",
+    )
+    parser.add_argument(
+        "--heatmaps",
+        type=Path,
+        metavar="FOLDER",
+        help="draw over the X-ray where the models looked, for each label that is called present, and a contact sheet",
+    )
+    parser.add_argument("--flip", action="store_true", help="predict each image mirrored as well, and take the mean")
+    parser.add_argument("--no-calibration", action="store_true", help="leave the probabilities as the models give them")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<index>")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images at a time (default: 4 on a CPU, 16 on a GPU)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default: one a core)")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write one checkpoint for other programs: .onnx, or .safetensors with the weights; nothing is predicted",
+    )
+    parser.add_argument("--half", action="store_true", help="--export an .onnx at half precision (fp16)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over, where a command that was stopped has left a part"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    if options.batch_size is not None and options.batch_size < 1:
+        parser.error("--batch-size: 1 or more")
+    if options.workers is not None and options.workers < 1:
+        parser.error("--workers: 1 or more")
+    if options.half and options.export is None:
+        parser.error("--half goes with --export")
+    if options.urgent and not options.worklist:
+        parser.error("--urgent goes with --worklist")
+    return options

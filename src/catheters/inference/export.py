@@ -1,0 +1,150 @@
+"""A checkpoint as a file that runs without this package: ONNX, or the weights alone as safetensors."""
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from catheters.errors import UserError
+from catheters.evaluation.calibration import calibrator_to_json
+from catheters.files import write_whole
+from catheters.inference.models import Models
+from catheters.models.classifier import Classifier
+from catheters.settings_file import settings_to_json
+from catheters.training.checkpoint import Checkpoint
+
+OPSET = 20
+MAX_DIFFERENCE = 1e-4
+"""How far probabilities of the ONNX file may be from torch's."""
+MAX_HALF_DIFFERENCE = 2e-2
+"""The same at half precision, whose numbers have 11 bits."""
+FORMATS = (".onnx", ".safetensors")
+WARNING = "Research software, not a medical device: nothing it says may decide about a patient."
+
+
+class _Probabilities(nn.Module):
+    """What is exported: pixels in, probabilities out."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sigmoid(self.classifier(images))
+
+
+def export(models: Models, file: Path, *, half: bool) -> str:
+    """Write one checkpoint as a file for other programs; it is whole or absent. Returns a line on what was checked.
+
+    Args:
+        models: a single checkpoint, with its calibration and thresholds where they are known.
+        file: ends in .onnx or .safetensors.
+        half: ONNX at half precision.
+
+    Raises:
+        UserError: several checkpoints, another ending, packages are missing, or the file does not answer as torch does.
+    """
+    if len(models.checkpoints) > 1:
+        raise UserError(
+            f"--export: {len(models.checkpoints)} checkpoints; one is exported, for example "
+            f"{models.checkpoints[0].file}"
+        )
+    if file.suffix not in FORMATS or (half and file.suffix != ".onnx"):
+        raise UserError(f"--export {file}: a file that ends in {'.onnx' if half else ' or '.join(FORMATS)} is expected")
+    checkpoint = models.checkpoints[0]
+    metadata = describe(models)
+    if file.suffix == ".safetensors":
+        weights = {name: value.contiguous() for name, value in checkpoint.model.state_dict().items()}
+        write_whole(file, lambda part: save_file(weights, part, metadata=metadata))
+        return f"{len(weights)} tensors"
+    return _export_onnx(checkpoint, metadata, file, half=half)
+
+
+def describe(models: Models) -> dict[str, str]:
+    """What a program needs to know to run a checkpoint, name -> text; what is no plain text is JSON."""
+    checkpoint = models.checkpoints[0]
+    content: dict[str, Any] = {
+        "labels": list(models.labels),
+        "heads": {device: list(labels) for device, labels in models.heads.items()},
+        "preprocessing": checkpoint.preprocessing.describe(),
+        "thresholds": {} if models.thresholds is None else dict(models.thresholds.labels),
+        "threshold_rule": None if models.thresholds is None else models.thresholds.rule,
+        "calibration": None if models.calibrator is None else calibrator_to_json(models.calibrator),
+    }
+    return {
+        **{name: json.dumps(value) for name, value in content.items()},
+        "backbone_model": checkpoint.settings.backbone_model,
+        "settings": settings_to_json(checkpoint.settings),
+        "made_by": f"catheters {importlib.metadata.version('catheters')}",
+        "warning": WARNING,
+    }
+
+
+def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path, *, half: bool) -> str:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"--export {file}: needs {error.name}; pip install 'catheters[export]'") from None
+    module = _Probabilities(checkpoint.model).eval()
+    height, width = checkpoint.preprocessing.image_shape
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8))
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (images[:2],),  # an axis of length 1 would be taken for a constant
+            dynamo=True,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None
+        model = program.model_proto
+        if half:
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+
+            model = convert_float_to_float16(model, keep_io_types=True)
+    for name, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, value
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = module(images).numpy()
+    answers = [session.run(None, {"images": batch.numpy()})[0] for batch in (images[:1], images)]
+    difference = max(float(np.abs(answer - expected[: len(answer)]).max()) for answer in answers)
+    limit = MAX_HALF_DIFFERENCE if half else MAX_DIFFERENCE
+    if not difference <= limit:
+        raise UserError(
+            f"--export {file}: onnxruntime's probabilities differ from torch's by {difference:.1e}, more than "
+            f"{limit:.0e}; nothing is written"
+        )
+    write_whole(file, lambda part: onnx.save(model, part))
+    return f"onnxruntime's probabilities differ from torch's by {difference:.1e} at most, of batches of 1 and 3"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its warnings about itself from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,274 @@
+"""Where a model looked: Grad-CAM of each label that is called present, and the attention maps of multi-head models.
+
+A map says which region the answer hangs on, not that the answer is right.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import LayerGradCam
+from PIL import Image
+from torch import Tensor, nn
+
+from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.pictures.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Heading, make_sheet
+from catheters.data.preprocessing import Preprocessed, Preprocessing, place, preprocess, resize
+from catheters.data.radiograph import decode_radiograph, read_file
+from catheters.files import write_whole
+from catheters.inference.findings import Findings
+from catheters.inference.inputs import Images
+from catheters.inference.predictor import Predictor
+from catheters.models.classifier import Classifier
+from catheters.models.heads import AttentionHeads
+from catheters.opencv_threads import end_opencv_threads
+from catheters.progress import track
+from catheters.workers import Failure, map_guarded
+
+Pixels = npt.NDArray[np.uint8]
+Map = npt.NDArray[np.float32]
+
+OPACITY = 0.55
+"""Of the colour where a map is 1."""
+JPEG_QUALITY = 90
+MAX_SHEET_IMAGES = 20
+MAX_SHEET_MAPS = 5
+"""Maps of an image on the sheet, beside the image itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """An image with what the models looked at.
+
+    Attributes:
+        picture: (H, W) uint8, as a viewer would show it, every pixel.
+        maps: name -> (H, W) in 0..1, on that picture: a label's Grad-CAM, or `<device>, attention`.
+    """
+
+    picture: Pixels
+    maps: dict[str, Map]
+
+
+class _WithFeatures(nn.Module):
+    """A classifier whose last feature map is the output of a module, `features`, where gradients can be had."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.features = nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 1, H, W) normalised pixels -> (B, K) logits."""
+        backbone, head = self.classifier.backbone, self.classifier.head
+        if isinstance(head, AttentionHeads):
+            of_map: Tensor = head(self.features(backbone(pixels)))
+            return of_map
+        features = self.features(backbone.forward_features(pixels))  # type: ignore[operator]
+        logits: Tensor = head(backbone.forward_head(features))  # type: ignore[operator]
+        return logits
+
+
+def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:
+    """Selvaraju et al., Grad-CAM, ICCV 2017, on the last feature map, by the captum library.
+
+    Args:
+        classifier: in evaluation mode.
+        images: (B, 1, H, W) uint8, on its device.
+        column: of the label in its output.
+
+    Returns:
+        (B, h, w) float32, at least 0, not scaled.
+    """
+    model = _WithFeatures(classifier)
+    pixels = classifier.normalise(images)
+    attribution = LayerGradCam(model, model.features).attribute(pixels, target=column, relu_attributions=True)
+    maps: Tensor = attribution[:, 0].detach().float()
+    return maps
+
+
+@torch.inference_mode()
+def attention_maps(classifier: Classifier, images: Tensor) -> Tensor | None:
+    """Where each head looks: (B, 1, H, W) uint8 -> (B, G, h, w) in 0..1; None for a model without such heads."""
+    if not isinstance(classifier.head, AttentionHeads):
+        return None
+    return classifier.head.attention_maps(classifier.backbone(classifier.normalise(images)))
+
+
+def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]) -> Explained:
+    """The maps of some labels, means over the checkpoints, on the picture itself.
+
+    Args:
+        predictor: the models.
+        picture: (H, W) uint8, as a viewer would show it.
+        made: the image as each of `predictor.preprocessings` makes it.
+        labels: whose maps are wanted.
+    """
+    made_of = dict(zip(predictor.preprocessings, made, strict=True))
+    sums: dict[str, Map] = {}
+    counts: dict[str, int] = {}
+
+    def add(name: str, small: Map, preprocessing: Preprocessing) -> None:
+        highest = float(small.max())
+        projected = project(small / highest if highest > 0 else small, made_of[preprocessing], preprocessing, picture)
+        sums[name] = sums[name] + projected if name in sums else projected
+        counts[name] = counts.get(name, 0) + 1
+
+    for checkpoint in predictor.models.checkpoints:
+        preprocessing = checkpoint.preprocessing
+        images = torch.from_numpy(made_of[preprocessing].pixels)[None, None].to(predictor.device)
+        columns = checkpoint.settings.label_columns
+        for label in labels:
+            add(label, grad_cam(checkpoint.model, images, columns.index(label))[0].cpu().numpy(), preprocessing)
+        attention = attention_maps(checkpoint.model, images)
+        if attention is not None:
+            for device, of_device in zip(checkpoint.settings.heads, attention[0].cpu().numpy(), strict=False):
+                if set(labels) & set(checkpoint.settings.heads[device]):
+                    add(f"{device}, attention", of_device, preprocessing)
+    maps = {name: (total / counts[name]).astype(np.float32) for name, total in sums.items()}
+    return Explained(picture=picture, maps=maps)
+
+
+def project(small: Map, made: Preprocessed, preprocessing: Preprocessing, picture: Pixels) -> Map:
+    """(h, w) on a preprocessed image -> (H, W) on its picture, bilinear; 0 where the model saw nothing of it."""
+    height, width = picture.shape
+    placement = place(made.box, preprocessing)
+    image_height, image_width = preprocessing.image_shape
+    # Centres of pixels are whole numbers: a position of the image times this, and this beside it, is one of the map.
+    per_column, per_row = small.shape[1] / image_width, small.shape[0] / image_height
+    to_map = np.array(
+        [
+            [placement.scale[0] * per_column, 0, (placement.offset[0] + 0.5) * per_column - 0.5],
+            [0, placement.scale[1] * per_row, (placement.offset[1] + 0.5) * per_row - 0.5],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    projected = cv2.warpAffine(small, to_map, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    top, left, bottom, right = (round(edge) for edge in made.box)
+    seen = np.zeros((height, width), dtype=np.float32)
+    seen[top:bottom, left:right] = projected[top:bottom, left:right]
+    return seen
+
+
+def overlay(picture: Pixels, heat: Map) -> Pixels:
+    """(H, W) grey and (H, W) in 0..1 -> (H, W, 3) RGB, the map in colours over the picture."""
+    levels = np.rint(255 * heat).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    share = OPACITY * heat[..., None]
+    return np.rint((1 - share) * picture[..., None] + share * colours).astype(np.uint8)
+
+
+def write_heatmaps(
+    folder: Path, predictor: Predictor, images: Images, findings: Findings, num_workers: int
+) -> tuple[int, Path | None]:
+    """Draw every label that is called present over its X-ray, in a folder for each image, and a contact sheet.
+
+    Args:
+        folder: for the pictures; made where it is not there.
+        predictor: the models.
+        images: n of them.
+        findings: what they show.
+        num_workers: processes that read.
+
+    Returns:
+        How many maps were drawn; the sheet, None where there are none.
+    """
+    rows = np.flatnonzero(findings.is_called.any(axis=1)).tolist()
+    folder.mkdir(exist_ok=True)
+    read = functools.partial(_read, images.paths, predictor.preprocessings)
+    cells: dict[int, Cell] = {}
+    num_maps = 0
+    names = _safe_names(images.uids)
+    arriving = map_guarded(read, rows, num_workers)
+    for row, outcome in track(arriving, "drawing heatmaps", len(rows)):
+        if isinstance(outcome, Failure | str):
+            continue  # it could be read a moment ago; the predictions say what is known of it
+        picture, made = outcome
+        labels = [label for k, label in enumerate(findings.labels) if findings.is_called[row, k]]
+        explained = explain(predictor, picture, made, labels)
+        of_image = folder / names[row]
+        of_image.mkdir(exist_ok=True)
+        for name, heat in explained.maps.items():
+            drawn = Image.fromarray(overlay(picture, heat))
+            file = of_image / f"{_safe(name)}.jpg"
+            write_whole(file, functools.partial(drawn.save, format="JPEG", quality=JPEG_QUALITY))
+            num_maps += 1
+        if len(cells) < MAX_SHEET_IMAGES:
+            cells[row] = _cell(images.uids[row], explained, findings, row)
+    if not cells:
+        return 0, None
+    sheet_file = folder / "contact_sheet.jpg"
+    heading = Heading(
+        title=f"{len(cells)} of {len(rows)} images with labels that are called present ({findings.rule})",
+        subtitle="Grad-CAM on the last feature map, scaled to its highest value, mean over the models; a map says "
+        "which region an answer hangs on, not that it is right. Research software, not a medical device.",
+        legend={},
+    )
+    sheet = make_sheet(heading, [cells[row] for row in sorted(cells)])
+    write_whole(sheet_file, functools.partial(sheet.save, format="JPEG", quality=JPEG_QUALITY))
+    return num_maps, sheet_file
+
+
+def _read(
+    paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int
+) -> tuple[Pixels, list[Preprocessed]] | str:
+    """In a worker: the whole picture, and what the models see of it."""
+    end_opencv_threads()
+    try:
+        return read_for_maps(read_file(paths[row]), preprocessings)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> tuple[Pixels, list[Preprocessed]]:
+    """The content of a file as the whole picture, and as the models want it.
+
+    Raises:
+        UnreadableImage: see `preprocess`.
+    """
+    return decode_radiograph(data).image, [preprocess(data, preprocessing) for preprocessing in preprocessings]
+
+
+def _cell(uid: str, explained: Explained, findings: Findings, row: int) -> Cell:
+    height, width = explained.picture.shape
+    shape = (max(1, round(height * TILE_WIDTH / width)), TILE_WIDTH)
+    small = resize(explained.picture, shape)
+    tiles = [Image.fromarray(small).convert("RGB")]
+    captions = ["X-ray"]
+    for name, heat in list(explained.maps.items())[:MAX_SHEET_MAPS]:
+        tiles.append(Image.fromarray(overlay(small, _shrink(heat, shape))))
+        probability = findings.probabilities[row, findings.labels.index(name)] if name in findings.labels else None
+        captions.append(name if probability is None else f"{name} {probability:.2f}")
+    num_left = len(explained.maps) - MAX_SHEET_MAPS
+    text = [(uid, BRIGHT)] + ([(f"and {num_left} maps more in its folder", DIM)] if num_left > 0 else [])
+    return Cell([tiles], captions, text)
+
+
+def _shrink(heat: Map, shape: tuple[int, int]) -> Map:
+    return cast(Map, cv2.resize(heat, shape[::-1], interpolation=cv2.INTER_AREA))
+
+
+def _safe(name: str) -> str:
+    """A name that is one part of a path on any system."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "image"
+
+
+def _safe_names(uids: Sequence[str]) -> list[str]:
+    """Names of folders, each once."""
+    taken: set[str] = set()
+
+    def unique() -> Iterator[str]:
+        for number, uid in enumerate(uids):
+            name = _safe(uid)
+            if name.lower() in taken:
+                name = f"{name}_{number}"
+            taken.add(name.lower())
+            yield name
+
+    return list(unique())

@@ -1,0 +1,102 @@
+"""Which images are to be predicted, and what each is called."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from catheters.csv_files import check_columns, check_ids, read_csv
+from catheters.data.folder import folder_table
+from catheters.data.table import fill_in_paths
+from catheters.errors import UserError
+from catheters.files import printable
+from catheters.settings import Settings
+
+TABLE_SUFFIXES = (".csv", ".gz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """n images to predict.
+
+    Attributes:
+        uids: their names, each once.
+        paths: their files.
+    """
+
+    uids: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | None) -> Images:
+    """Files, folders with the folders in them, and tables of ids, as one list.
+
+    An image of a file or folder is called as the training table calls its images: after the file's name, without its
+    suffix where `path_pattern` has one, as in train/{uid}.jpg. Where two would have one name, all are called after
+    their paths.
+
+    Args:
+        inputs: what the user gave.
+        settings: of the model.
+        path_pattern: of the images of a table, relative to the table's folder; None: the settings' own.
+
+    Raises:
+        UserError: one is missing, holds no image, or an image is given twice.
+    """
+    names: list[str] = []  # of the training table's kind
+    full_names: list[str] = []  # each its own
+    paths: list[Path] = []
+    for given in inputs:
+        if given.is_dir():
+            table = folder_table(given)
+            paths += table.paths
+            names += [_training_name(path, settings) for path in table.paths]
+            full_names += table.uids.tolist()
+        elif given.suffix.lower() in TABLE_SUFFIXES:
+            uids, files = _read_table(given, settings, path_pattern)
+            paths += files
+            names += uids
+            full_names += uids
+        elif given.is_file():
+            paths.append(given)
+            names.append(_training_name(given, settings))
+            full_names.append(printable(given))
+        else:
+            raise UserError(f"{given}: no such file or folder; images, folders of images or a CSV of ids are expected")
+    if len(set(names)) < len(names):
+        example = max(names, key=names.count)
+        if len(set(full_names)) < len(full_names):
+            raise UserError(f"{max(full_names, key=full_names.count)}: is given twice")
+        print(f"warning: several images are named {example}: all are called after their paths", file=sys.stderr)
+        names = full_names
+    return Images(uids=tuple(names), paths=tuple(paths))
+
+
+def _training_name(path: Path, settings: Settings) -> str:
+    pattern = settings.path_pattern.rpartition("/")[2]
+    has_suffix = settings.dicom_id is None and pattern.startswith("{uid}.")
+    name = Path(path.name)
+    return printable(name.with_suffix("") if has_suffix and not name.suffix[1:].isdigit() else name)
+
+
+def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tuple[list[str], tuple[Path, ...]]:
+    frame = read_csv(file)
+    if path_pattern is not None:
+        try:
+            settings = dataclasses.replace(settings, path_pattern=path_pattern, dicom_id=None)
+        except ValidationError as error:
+            raise UserError(f"--images {path_pattern}: {error.errors()[0]['msg']}") from None
+    if settings.dicom_id is not None:
+        raise UserError(
+            f"{file}: the model's training images were found by {settings.dicom_id}; say with --images where these "
+            "are, as in --images 'images/{uid}.dcm'"
+        )
+    check_columns(frame, (settings.uid_column,), file)
+    check_ids(frame, settings.uid_column, file)
+    return frame[settings.uid_column].tolist(), fill_in_paths(frame, settings, file.parent, file)

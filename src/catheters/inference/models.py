@@ -1,0 +1,162 @@
+"""Which models predict: checkpoints, runs and blends, with the calibration and thresholds of their evaluation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from catheters.errors import UserError
+from catheters.evaluation.calibration import Calibrator, read_calibrator
+from catheters.evaluation.ensemble import Recipe, read_recipe
+from catheters.evaluation.results import Thresholds, read_thresholds
+from catheters.labels import known_heads
+from catheters.settings import Settings
+from catheters.settings_file import settings_from_json
+from catheters.training.checkpoint import Checkpoint, load_checkpoint
+
+BLEND_FILE, RUN_FILE = "ensemble.json", "settings.json"
+"""What makes a folder one of a blend, or of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A run, or a checkpoint by itself; the probabilities of its checkpoints are averaged.
+
+    Attributes:
+        name: of the run or file.
+        checkpoints: at least one.
+    """
+
+    name: str
+    checkpoints: tuple[Checkpoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """All that turns an image into probabilities.
+
+    Attributes:
+        members: the models, in the order of the recipe.
+        recipe: how they are blended.
+        labels: (K,) what they predict, in the order of the first one.
+        calibrator: for the blended probabilities; None: they stay as they are.
+        thresholds: operating points for the blended probabilities before calibration; None: not known.
+    """
+
+    members: tuple[Member, ...]
+    recipe: Recipe
+    labels: tuple[str, ...]
+    calibrator: Calibrator | None
+    thresholds: Thresholds | None
+
+    def without_calibration(self) -> "Models":
+        """The same, with the probabilities as the models give them."""
+        return replace(self, calibrator=None)
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Of all members."""
+        return tuple(checkpoint for member in self.members for checkpoint in member.checkpoints)
+
+    @property
+    def settings(self) -> Settings:
+        """Of the first checkpoint, for names and devices."""
+        return self.members[0].checkpoints[0].settings
+
+    @property
+    def heads(self) -> Mapping[str, tuple[str, ...]]:
+        """Device -> its labels; empty where the labels are of no device."""
+        return self.settings.heads or known_heads(self.labels)
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path looks like something that predicts, and not like an image."""
+    return path.suffix == ".pt" or (path / RUN_FILE).is_file() or (path / BLEND_FILE).is_file()
+
+
+def read_models(paths: Sequence[Path]) -> Models:
+    """Load checkpoints, the models of runs, or those of a blend.
+
+    A run is the mean of its finished folds or seeds, a blend what its recipe says, several of them their mean. What
+    evaluate.py found out about a run or a blend, its calibration and thresholds, belongs to it alone, and to each
+    checkpoint of the run; of several models nothing is known until their blend is evaluated.
+
+    Raises:
+        UserError: a file is missing or damaged, or the models predict different labels.
+    """
+    if len(paths) == 1 and (paths[0] / BLEND_FILE).is_file():
+        recipe = read_recipe(paths[0] / BLEND_FILE)
+        members = tuple(_read_member(_find_member(name, paths[0])) for name in recipe.weights)
+        evaluated = paths[0]
+    else:
+        for path in paths:
+            if (path / BLEND_FILE).is_file():
+                raise UserError(f"{path}: is a blend already; give it alone, or blend all the runs with evaluate.py")
+        members = tuple(_read_member(path) for path in paths)
+        recipe = Recipe(method="mean", weights={str(path): 1 / len(paths) for path in paths})
+        evaluated = paths[0] if paths[0].is_dir() else paths[0].absolute().parent.parent
+    labels = _check_labels([checkpoint for member in members for checkpoint in member.checkpoints])
+    is_evaluated = (
+        len(paths) == 1
+        and any((evaluated / name).is_file() for name in (RUN_FILE, BLEND_FILE))
+        and (evaluated / "metrics.json").is_file()
+    )
+    return Models(
+        members=members,
+        recipe=recipe,
+        labels=labels,
+        calibrator=_read_calibrator(evaluated / "calibration.json", labels) if is_evaluated else None,
+        thresholds=read_thresholds(evaluated / "metrics.json") if is_evaluated else None,
+    )
+
+
+def _find_member(name: str, blend: Path) -> Path:
+    """A member of a blend, named by the path that evaluate.py was given: from here, or beside the blend."""
+    for path in (Path(name), blend.absolute().parent / Path(name).name):
+        if is_model(path):
+            return path
+    raise UserError(
+        f"{blend / BLEND_FILE}: its member {name} is no run folder that can be found from here or beside the blend; "
+        "predictions of other programs can be blended, but only runs predict new images"
+    )
+
+
+def _read_member(path: Path) -> Member:
+    if path.suffix == ".pt":
+        return Member(name=str(path), checkpoints=(load_checkpoint(path),))
+    if not (path / RUN_FILE).is_file():
+        found = "no such file or folder" if not path.exists() else "neither a checkpoint (.pt) nor a run folder"
+        raise UserError(f"{path}: {found}; give best.pt of a run, a run folder, or the folder of a blend")
+    settings = settings_from_json((path / RUN_FILE).read_text(encoding="utf-8"), str(path / RUN_FILE))
+    what, checkpoint, last = ("fold", "best.pt", "predictions.csv")
+    numbers = settings.folds_to_train
+    if settings.all_data:
+        what, checkpoint, last = ("seed", "final.pt", "final.pt")
+        numbers = settings.seeds_to_train
+    finished = [number for number in numbers if (path / f"{what}{number}" / last).is_file()]
+    if not finished:
+        raise UserError(f"{path}: no {what} of this run is finished; run train.py, or give a checkpoint")
+    return Member(
+        name=str(path),
+        checkpoints=tuple(load_checkpoint(path / f"{what}{number}" / checkpoint) for number in finished),
+    )
+
+
+def _check_labels(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    first = checkpoints[0]
+    labels = first.settings.label_columns
+    for other in checkpoints[1:]:
+        differing = set(other.settings.label_columns) ^ set(labels)
+        if differing:
+            raise UserError(
+                f"{other.file}: predicts other labels than {first.file}: only one of them has "
+                f"{', '.join(sorted(differing))}"
+            )
+    return labels
+
+
+def _read_calibrator(file: Path, labels: tuple[str, ...]) -> Calibrator:
+    calibrator = read_calibrator(file)
+    missing = [label for label in labels if label not in calibrator.maps]
+    if missing:
+        raise UserError(f"{file}: has no calibration of {missing[0]}; run evaluate.py again")
+    return calibrator

@@ -1,0 +1,53 @@
+"""Models to look into."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from catheters.data.preprocessing import Preprocessing
+from catheters.evaluation.ensemble import Recipe
+from catheters.inference.models import Member, Models
+from catheters.labels import RANZCR_HEADS
+from catheters.models.classifier import create_classifier
+from catheters.models.heads import LinearHead
+from catheters.settings import Settings
+from catheters.training.checkpoint import Checkpoint
+
+
+def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
+    """Random weights, as training would keep them."""
+    settings = Settings(**{"backbone_model": "test_resnet", "pretrained": False, "image_size": 128, **changes})  # type: ignore[arg-type]
+    if settings.classifier == "attention":
+        settings = dataclasses.replace(settings, heads=dict(RANZCR_HEADS))
+    torch.manual_seed(seed)
+    model = create_classifier(settings, 0.5, 0.25).eval()
+    last = model.head.linear if isinstance(model.head, LinearHead) else model.head.outputs
+    with torch.no_grad():
+        spread = model(make_images()).std()
+        for parameter in last.parameters():
+            parameter.div_(spread)  # answers that differ from one half, and from each other
+    return Checkpoint(file=Path(f"{seed}.pt"), model=model, settings=settings, preprocessing=Preprocessing.of(settings))
+
+
+def make_models(*checkpoints: Checkpoint) -> Models:
+    return Models(
+        members=(Member(name="run", checkpoints=checkpoints),),
+        recipe=Recipe(method="mean", weights={"run": 1.0}),
+        labels=checkpoints[0].settings.label_columns,
+        calibrator=None,
+        thresholds=None,
+    )
+
+
+def make_images() -> torch.Tensor:
+    """(3, 1, 128, 128) uint8: blurred noise."""
+    noise = torch.rand((3, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    return (torch.nn.functional.interpolate(noise, size=128, mode="bilinear") * 255).to(torch.uint8)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """The same."""
+    return make_images()

@@ -1,0 +1,89 @@
+"""Exported files answer as the checkpoint does, and say what they are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from catheters.errors import UserError
+from catheters.inference.export import export
+from catheters.labels import RANZCR_LABELS
+from catheters.models.backbone import create_backbone
+from catheters.settings import Settings
+from tests.conftest import run_script
+from tests.inference.conftest import make_checkpoint, make_models
+
+FAMILIES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d")
+
+
+def assert_equal_answers(file: Path, model: torch.nn.Module, images: torch.Tensor, tolerance: float) -> None:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = torch.sigmoid(model(images)).numpy()
+    assert np.ptp(expected) > 0.1
+    for batch in (images[:1], images):
+        answers = session.run(["probabilities"], {"images": batch.numpy()})[0]
+        assert np.abs(answers - expected[: len(batch)]).max() < tolerance
+
+
+@pytest.mark.parametrize("classifier", ["linear", "attention"])
+@pytest.mark.parametrize(
+    "backbone_model", ["test_resnet", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES)]
+)
+def test_onnx(backbone_model: str, classifier: str, images: torch.Tensor, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(backbone_model=backbone_model, classifier=classifier)
+    line = export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
+    assert line.startswith("onnxruntime's probabilities differ from torch's by ")
+    assert_equal_answers(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
+
+
+def test_half_precision(images: torch.Tensor, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint()
+    for half in (False, True):
+        export(make_models(checkpoint), tmp_path / f"{half}.onnx", half=half)
+    assert_equal_answers(tmp_path / "True.onnx", checkpoint.model, images, 2e-2)
+    assert (tmp_path / "True.onnx").stat().st_size < 0.7 * (tmp_path / "False.onnx").stat().st_size
+
+
+def test_the_script_and_what_the_file_says(evaluated_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    done = run_script("predict.py", "--model", evaluated_run / "fold0" / "best.pt", "--export", file)
+    assert done.returncode == 0, done.stderr
+    assert f"of batches of 1 and 3 -> {file}" in done.stdout
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert json.loads(metadata["labels"]) == list(RANZCR_LABELS)
+    assert json.loads(metadata["preprocessing"])["image_size"] == [32, 32]
+    assert json.loads(metadata["thresholds"]).keys() <= set(RANZCR_LABELS)
+    assert json.loads(metadata["calibration"])["method"] in ("none", "temperature", "platt", "isotonic")
+    assert "not a medical device" in metadata["warning"]
+    shape = onnx.load(file).graph.input[0].type.tensor_type.shape.dim
+    assert (shape[0].dim_param, shape[2].dim_value) == ("batch", 32)
+
+
+def test_safetensors_can_be_trained_from(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    checkpoint = make_checkpoint()
+    export(make_models(checkpoint), file, half=False)
+    weights = load_file(file)
+    assert all(torch.equal(weights[name], value) for name, value in checkpoint.model.state_dict().items())
+    settings = Settings(backbone_model="test_resnet", pretrained=str(file), image_size=128)
+    backbone, origin = create_backbone(settings, is_pooled=True)
+    assert "tensors taken from" in origin
+    name, value = next(iter(backbone.state_dict().items()))
+    assert torch.equal(weights[f"backbone.{name}"], value)
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    one, two = make_checkpoint(0), make_checkpoint(1)
+    with pytest.raises(UserError, match=r"2 checkpoints; one is exported, for example 0\.pt"):
+        export(make_models(one, two), tmp_path / "model.onnx", half=False)
+    with pytest.raises(UserError, match=r"a file that ends in \.onnx or \.safetensors is expected"):
+        export(make_models(one), tmp_path / "model.pb", half=False)
+    with pytest.raises(UserError, match=r"a file that ends in \.onnx is expected"):
+        export(make_models(one), tmp_path / "model.safetensors", half=True)
+    assert list(tmp_path.iterdir()) == []

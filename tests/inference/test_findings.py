@@ -1,0 +1,104 @@
+"""From probabilities to calls and sentences, by hand."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from catheters.errors import UserError
+from catheters.evaluation.calibration import Calibrator, LogitMap
+from catheters.evaluation.results import Thresholds
+from catheters.inference.findings import Findings, describe_device, describe_others, find, has_others, urgent_columns
+from catheters.inference.models import Models, read_models
+from catheters.inference.predictor import Predictor
+from catheters.labels import RANZCR_LABELS
+
+LABELS = (
+    "NGT - Abnormal",
+    "NGT - Incompletely Imaged",
+    "NGT - Normal",
+    "Swan Ganz Catheter Present",
+    "Effusion",
+)
+HEADS: Mapping[str, tuple[str, ...]] = {"NGT": LABELS[:3], "Swan Ganz": LABELS[3:4]}
+
+
+@pytest.fixture
+def findings() -> Findings:
+    """Of three images: a tube whose tip is not imaged; nothing; a tube of which no label is called."""
+    probabilities = np.array(
+        [[0.05, 0.91, 0.2, 0.98, 0.8], [0.01, 0.02, 0.0, 0.004, 0.1], [0.3, 0.3, 0.3, 0.0, 0.0]], dtype=np.float64
+    )
+    thresholds = np.array([0.4, 0.34, 0.5, 0.5, 0.25])
+    is_called = probabilities >= thresholds
+    return Findings(
+        labels=LABELS,
+        heads=HEADS,
+        rule="by youden",
+        probabilities=probabilities,
+        thresholds=thresholds,
+        is_called=is_called,
+        is_present={"NGT": np.array([True, False, True]), "Swan Ganz": is_called[:, 3]},
+        spread=None,
+    )
+
+
+def test_sentences(findings: Findings) -> None:
+    assert describe_device(findings, "NGT", 0) == "NGT: present, tip not imaged (0.91, called from 0.34)"
+    assert describe_device(findings, "Swan Ganz", 0) == "Swan Ganz: present (0.98, called from 0.50)"
+    assert describe_device(findings, "NGT", 1) == "NGT: not seen (0.03)"  # 1 - .99 x .98
+    assert describe_device(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.00)"
+    assert describe_device(findings, "NGT", 2) == "NGT: present, position unclear (0.66)"  # 1 - .7^3
+    assert has_others(findings)
+    assert describe_others(findings, 0) == "Effusion (0.80, called from 0.25)"
+    assert describe_others(findings, 1) == "none"
+
+
+def test_what_is_urgent() -> None:
+    assert urgent_columns(RANZCR_LABELS, []) == [0, 3, 7]
+    assert urgent_columns(LABELS, ["Effusion"]) == [4]
+    with pytest.raises(UserError, match="--urgent Efusion: 'Efusion' is not a label; did you mean 'Effusion'"):
+        urgent_columns(LABELS, ["Efusion"])
+    with pytest.raises(UserError, match="no label says abnormal; name those that make an image urgent"):
+        urgent_columns(("Mass",), [])
+
+
+@pytest.fixture
+def models(evaluated_run) -> Models:  # type: ignore[no-untyped-def]
+    """With thresholds and a calibration that halves the odds."""
+    halved = LogitMap(slope=1.0, intercept=float(np.log(0.5)))
+    return dataclasses.replace(
+        read_models([evaluated_run]),
+        calibrator=Calibrator(method="platt", maps=dict.fromkeys(RANZCR_LABELS, halved)),
+        thresholds=Thresholds(rule="f1", labels={"ETT - Abnormal": 0.6}, devices={"ETT": 0.9}),
+    )
+
+
+def test_judged_before_calibration(models: Models) -> None:
+    """Two checkpoints, three images, the last one unreadable; the first label at 0.6, the others at 0.5."""
+    answers = np.full((2, 3, 11), 0.1, dtype=np.float32)
+    answers[:, 2] = np.nan
+    answers[:, 0, 0] = 0.55, 0.75
+    answers[:, 1, :3] = 0.45
+    found = find(Predictor(models, torch.device("cpu")), answers)
+    assert found.is_called[:, 0].tolist() == [True, False, False]
+    assert found.probabilities[0, 0] == pytest.approx(0.65 * 0.5 / (0.65 * 0.5 + 0.35))
+    assert found.thresholds[:2] == pytest.approx([0.3 / (0.3 + 0.4), 1 / 3])
+    assert np.isnan(found.probabilities[2]).all()
+    assert found.spread is not None
+    assert found.spread[0, 0] == pytest.approx(np.std([0.55, 0.75], ddof=1), abs=1e-6)
+    # 1 - .55^3 = .83 is less than the device's own threshold
+    assert found.is_present["ETT"].tolist() == [True, False, False]
+    assert found.rule == "by f1"
+
+
+def test_without_an_evaluation(models: Models) -> None:
+    bare = dataclasses.replace(models, calibrator=None, thresholds=None)
+    answers = np.full((2, 1, 11), 0.3, dtype=np.float32)
+    found = find(Predictor(bare, torch.device("cpu")), answers)
+    assert not found.is_called.any()
+    assert found.is_present["NGT"].tolist() == [True]  # 1 - .7^4
+    assert found.rule == "at 0.5, since the models are not evaluated"
+    assert (found.probabilities == np.float32(0.3)).all()

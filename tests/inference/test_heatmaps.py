@@ -1,0 +1,138 @@
+"""Heatmaps: the formula by hand, their place on the picture, and that they hang on the weights."""
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from catheters.data.preprocessing import Preprocessed, Preprocessing
+from catheters.inference.heatmaps import attention_maps, explain, grad_cam, overlay, project, read_for_maps
+from catheters.inference.predictor import Predictor
+from catheters.models.heads import LinearHead
+from tests.conftest import run_script
+from tests.inference.conftest import make_checkpoint, make_models
+
+
+def test_grad_cam_of_a_linear_head_by_hand(images: torch.Tensor) -> None:
+    """Over averaged features the gradient of a logit is its weights over the number of places, the same everywhere."""
+    model = make_checkpoint().model
+    assert isinstance(model.head, LinearHead)
+    with torch.no_grad():
+        features = model.backbone.forward_features(model.normalise(images))  # type: ignore[operator]
+        weights = model.head.linear.weight[4] / features[0, 0].numel()
+        expected = torch.relu((features * weights[:, None, None]).sum(dim=1))
+    assert torch.allclose(grad_cam(model, images, 4), expected, atol=1e-6)
+    assert expected.shape == (3, 4, 4)
+
+
+def test_grad_cam_of_attention_heads_by_finite_differences(images: torch.Tensor) -> None:
+    """The gradient of a logit by the mean of a channel, from moving that channel a little everywhere."""
+    model = make_checkpoint(classifier="attention").model.double()
+    image = images[:1]
+    with torch.no_grad():
+        features = model.backbone((image.double() / 255 - model.mean) / model.std)
+        step, num_places = 1e-5, features[0, 0].numel()
+        gradients = torch.empty(features.shape[1], dtype=torch.float64)
+        for channel in range(features.shape[1]):
+            moved = [features.clone() for _ in range(2)]
+            moved[0][:, channel] += step
+            moved[1][:, channel] -= step
+            above, below = (model.head(of_one)[0, 0] for of_one in moved)
+            gradients[channel] = (above - below) / (2 * step) / num_places
+        expected = torch.relu((features[0] * gradients[:, None, None]).sum(dim=0))
+    model.float()
+    assert torch.allclose(grad_cam(model, image, 0)[0], expected.float(), atol=1e-4 * float(expected.max()) + 1e-6)
+
+
+@pytest.mark.parametrize("classifier", ["linear", "attention"])
+def test_other_weights_give_another_map(classifier: str, images: torch.Tensor) -> None:
+    """Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018: a map that stays would show edges, no reasons."""
+    model = make_checkpoint(classifier=classifier).model
+    randomised = copy.deepcopy(model)
+    torch.manual_seed(1)
+    for module in randomised.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    similar = []
+    for column in range(11):
+        here, there = (grad_cam(of_one, images, column).flatten(1).numpy() for of_one in (model, randomised))
+        assert (here == grad_cam(model, images, column).flatten(1).numpy()).all()
+        similar += [
+            spearmanr(of_here, of_there).statistic
+            for of_here, of_there in zip(here, there, strict=True)
+            if np.ptp(of_here) > 0 and np.ptp(of_there) > 0
+        ]
+    assert len(similar) >= 10
+    assert np.mean(similar) < 0.4  # of the same map it would be 1
+
+
+def test_attention_maps_are_the_heads_own(images: torch.Tensor) -> None:
+    model = make_checkpoint(classifier="attention").model
+    maps = attention_maps(model, images)
+    assert maps is not None
+    assert maps.shape == (3, 4, 4, 4)
+    assert ((maps >= 0) & (maps <= 1)).all()
+    assert attention_maps(make_checkpoint().model, images) is None
+
+
+def test_a_map_lies_where_the_model_saw_it() -> None:
+    """A spot of the preprocessed image comes to lie on the same spot of the picture, padded and cropped."""
+    preprocessing = Preprocessing(image_shape=(64, 64), resize="pad", crop_borders=True)
+    picture = np.zeros((300, 500), dtype=np.uint8)
+    picture[40:260, 60:460] = 60  # the borders are black
+    picture[200:216, 100:116] = 255
+    _, (made,) = read_for_maps(cv2.imencode(".png", picture)[1].tobytes(), [preprocessing])
+    heat = project(made.pixels.astype(np.float32), made, preprocessing, picture)
+    assert heat.shape == (300, 500)
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    assert abs(row - 207.5) <= 4 and abs(column - 107.5) <= 4
+    assert (heat[:40] == 0).all() and (heat[:, 460:] == 0).all()
+
+
+def test_a_constant_map_stays_constant() -> None:
+    made = Preprocessed(pixels=np.zeros((8, 8), np.uint8), full_shape=(30, 20), box=(0.0, 0.0, 30.0, 20.0), notes=())
+    picture = np.zeros((30, 20), np.uint8)
+    heat = project(np.full((2, 2), 0.7, np.float32), made, Preprocessing(image_shape=(8, 8)), picture)
+    assert heat == pytest.approx(np.full((30, 20), 0.7), abs=1e-6)
+
+
+def test_overlay() -> None:
+    picture = np.array([[0, 100]], dtype=np.uint8)
+    drawn = overlay(picture, np.array([[0.0, 1.0]], dtype=np.float32))
+    assert drawn[0, 0].tolist() == [0, 0, 0]
+    brightest = np.array([252, 255, 164])  # inferno's last colour
+    assert drawn[0, 1] == pytest.approx(0.45 * 100 + 0.55 * brightest, abs=1)
+
+
+def test_means_over_checkpoints() -> None:
+    """Of other sizes too, on the picture of the file."""
+    checkpoints = [make_checkpoint(0), make_checkpoint(1, image_size=96, classifier="attention")]
+    predictor = Predictor(make_models(*checkpoints), torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (8, 10), dtype=np.uint8), (150, 120))
+    data = cv2.imencode(".png", picture)[1].tobytes()
+    explained = explain(predictor, *read_for_maps(data, predictor.preprocessings), ["CVC - Normal"])
+    assert list(explained.maps) == ["CVC - Normal", "CVC, attention"]
+    assert (explained.picture == picture).all()
+    for heat in explained.maps.values():
+        assert heat.shape == (120, 150)
+        assert 0 <= heat.min() <= heat.max() <= 1
+
+
+def test_the_script_draws_them(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    test = sample_folder / "test"
+    done = run_script("predict.py", "--model", evaluated_run, test, "--out", tmp_path / "p.csv", "--heatmaps", folder)
+    assert done.returncode == 0, done.stderr
+    drawn = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    assert drawn[-1] == "contact_sheet.jpg"
+    assert f"{len(drawn) - 1} heatmaps of labels that are called present" in done.stdout
+    details = (tmp_path / "p_details.csv").read_text().splitlines()
+    assert len(drawn) - 1 == sum(line.endswith(",1") for line in details)
+    picture = cv2.imread(str(sample_folder / "test" / f"{Path(drawn[0]).parts[0]}.jpg"))
+    assert cv2.imread(str(folder / drawn[0])).shape == picture.shape

@@ -1,0 +1,62 @@
+"""Which images are predicted, and under what names."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from catheters.errors import UserError
+from catheters.inference.inputs import list_images
+from catheters.settings import Settings
+
+SETTINGS = Settings()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("images/a.jpg", "images/deep/b.dcm", "images/deep/1.2.826", "images/notes.txt", "c.png"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    return tmp_path
+
+
+def test_files_and_folders(folder: Path) -> None:
+    images = list_images([Path("images"), Path("c.png")], SETTINGS, None)
+    assert images.uids == ("a", "1.2.826", "b", "c")
+    assert images.paths[1] == Path("images/deep/1.2.826")
+
+
+def test_names_keep_their_suffix_where_the_table_has_it(folder: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, path_pattern="images*/{uid}")
+    assert list_images([Path("c.png")], settings, None).uids == ("c.png",)
+
+
+def test_two_of_one_name_are_called_after_their_paths(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("images/deep/a.png").write_bytes(b"x")
+    assert list_images([Path("images")], SETTINGS, None).uids == ("a.jpg", "deep/1.2.826", "deep/a.png", "deep/b.dcm")
+    assert "several images are named a" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"c\.png: is given twice"):
+        list_images([Path("c.png"), Path("c.png")], SETTINGS, None)
+
+
+def test_a_table_of_ids(folder: Path) -> None:
+    Path("ids.csv").write_text("StudyInstanceUID,x\na,1\nz,0\n")
+    images = list_images([Path("ids.csv")], SETTINGS, "images/{uid}.jpg")
+    assert images.uids == ("a", "z")
+    assert images.paths == (Path("images/a.jpg"), Path("images/z.jpg"))
+    assert list_images([Path("ids.csv")], SETTINGS, None).paths[0] == Path("train/a.jpg")
+    with pytest.raises(UserError, match=r"--images images/a\.jpg: .*\{uid\} or a \{column\} of the table is expected"):
+        list_images([Path("ids.csv")], SETTINGS, "images/a.jpg")
+    by_header = dataclasses.replace(SETTINGS, path_pattern="**/*", dicom_id="StudyInstanceUID")
+    with pytest.raises(UserError, match="were found by StudyInstanceUID; say with --images where these are"):
+        list_images([Path("ids.csv")], by_header, None)
+
+
+def test_nothing_there(folder: Path) -> None:
+    with pytest.raises(UserError, match="gone: no such file or folder; images, folders of images or a CSV"):
+        list_images([Path("gone")], SETTINGS, None)
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match="empty: no image in it, nor in its folders"):
+        list_images([Path("empty")], SETTINGS, None)

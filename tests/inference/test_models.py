@@ -1,0 +1,139 @@
+"""Which models predict, and with what their evaluation found out."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from catheters.errors import UserError
+from catheters.evaluation.ensemble import Recipe, read_recipe
+from catheters.evaluation.results import read_thresholds
+from catheters.inference.models import is_model, read_models
+from catheters.labels import RANZCR_LABELS
+
+
+@pytest.fixture
+def run(evaluated_run: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(evaluated_run, tmp_path / "run"))
+
+
+def test_a_run_is_the_mean_of_its_folds(evaluated_run: Path) -> None:
+    models = read_models([evaluated_run])
+    assert [checkpoint.file.parent.name for checkpoint in models.checkpoints] == ["fold0", "fold1"]
+    assert models.recipe.weights == {str(evaluated_run): 1}
+    assert models.labels == RANZCR_LABELS
+    assert models.calibrator is not None and models.thresholds is not None
+    per_label = json.loads((evaluated_run / "metrics.json").read_text())["per_label"]
+    chosen = {entry["label"]: entry["operating_point"]["threshold"] for entry in per_label}
+    assert dict(models.thresholds.labels) == {label: value for label, value in chosen.items() if value is not None}
+    assert read_models([evaluated_run / "fold1" / "best.pt"]).thresholds == models.thresholds
+    assert models.without_calibration().calibrator is None
+
+
+def test_an_unfinished_fold_is_left_out(run: Path) -> None:
+    (run / "fold0" / "predictions.csv").unlink()
+    assert [checkpoint.file.parent.name for checkpoint in read_models([run]).checkpoints] == ["fold1"]
+    (run / "fold1" / "predictions.csv").unlink()
+    with pytest.raises(UserError, match="no fold of this run is finished"):
+        read_models([run])
+
+
+def test_several_are_averaged_without_an_evaluation(run: Path) -> None:
+    paths = [run / "fold0" / "best.pt", run / "fold1" / "best.pt"]
+    models = read_models(paths)
+    assert list(models.recipe.weights.values()) == [0.5, 0.5]
+    assert models.calibrator is None and models.thresholds is None
+
+
+def test_a_blend_finds_its_members(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the names that evaluate.py was given, or beside the blend."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "other")
+    blend = tmp_path / "blend"
+    blend.mkdir()
+    members = [{"name": "run", "weight": 0.25}, {"name": "elsewhere/other", "weight": 0.75}]
+    content = {"format_version": 1, "method": "mean", "members": members}
+    (blend / "ensemble.json").write_text(json.dumps(content))
+    models = read_models([blend])
+    assert [member.name for member in models.members] == ["run", str(tmp_path / "other")]
+    assert len(models.checkpoints) == 4
+    with pytest.raises(UserError, match="is a blend already; give it alone"):
+        read_models([run, blend])
+    (blend / "ensemble.json").write_text(json.dumps(content).replace("elsewhere/other", "theirs.csv"))
+    with pytest.raises(UserError, match=r"its member theirs\.csv is no run folder that can be found"):
+        read_models([blend])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "missing or damaged; evaluate.py writes it"),
+        ('{"format_version": 9}', "is of format 9, 1 is read; run evaluate.py again"),
+        ('{"format_version": 1, "method": "best", "members": []}', "damaged; run evaluate.py again"),
+        ('{"format_version": 1, "method": "mean"}', "damaged; run evaluate.py again"),
+    ],
+)
+def test_a_damaged_recipe(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "ensemble.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_recipe(tmp_path / "ensemble.json")
+
+
+def test_damaged_thresholds(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"format_version": 1, "per_label": [{}]}')
+    with pytest.raises(UserError, match=r"damaged; run evaluate\.py again"):
+        read_thresholds(tmp_path / "metrics.json")
+
+
+def test_a_recipe_by_hand() -> None:
+    """Two members, one label, two images."""
+    stacked = np.array([[[0.2], [0.6]], [[0.9], [0.1]]])
+    weights = {"a": 0.75, "b": 0.25}
+    blended = Recipe(method="mean", weights=weights).blend(stacked)
+    assert blended[:, 0] == pytest.approx([0.375, 0.475])
+    blended = Recipe(method="power", weights=weights).blend(stacked)
+    assert blended[:, 0] == pytest.approx([(0.75 * 0.04 + 0.25 * 0.81) ** 0.5, (0.75 * 0.36 + 0.25 * 0.01) ** 0.5])
+    blended = Recipe(method="rank", weights=weights).blend(stacked)
+    assert blended[:, 0] == pytest.approx([0.75 * 0.5 + 0.25, 0.75 + 0.25 * 0.5])
+
+
+def test_other_labels_are_refused(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "other.pt"
+    content = torch.load(run / "fold0" / "best.pt", weights_only=True)
+    settings = json.loads(content["settings"])
+    settings["label_columns"][0] = "ETT - Odd"
+    torch.save({**content, "settings": json.dumps(settings)}, file)
+    with pytest.raises(UserError, match=r"predicts other labels than .* has ETT - Abnormal, ETT - Odd"):
+        read_models([run, file])
+
+
+def test_what_is_no_model(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "best.pt"
+    cases: list[tuple[bytes, str]] = [
+        (b"", "damaged, or no checkpoint"),
+        ((run / "fold0" / "best.pt").read_bytes()[:20_000], "damaged, or no checkpoint"),
+        (b"not a checkpoint at all", "damaged, or no checkpoint"),
+    ]
+    for content, message in cases:
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_models([file])
+    torch.save({"model": {}}, file)
+    with pytest.raises(UserError, match=r"no checkpoint of train\.py, which has weights, settings and preprocessing"):
+        read_models([file])
+    content = torch.load(run / "fold0" / "best.pt", weights_only=True)
+    content["model"].popitem()
+    torch.save(content, file)
+    with pytest.raises(UserError, match="its weights are not those of test_resnet as this version of timm makes it"):
+        read_models([file])
+    with pytest.raises(UserError, match=r"gone\.pt: no such file; best\.pt of a run is expected"):
+        read_models([tmp_path / "gone.pt"])
+    with pytest.raises(UserError, match="neither a checkpoint"):
+        read_models([tmp_path])
+    assert [is_model(path) for path in (run, file, tmp_path, tmp_path / "a.png")] == [True, True, False, False]
+    assert dataclasses.is_dataclass(read_models([run]))

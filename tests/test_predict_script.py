@@ -1,0 +1,179 @@
+"""`predict.py` as a user runs it."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catheters.commands.predict import main
+from catheters.errors import UserError
+from catheters.labels import RANZCR_LABELS
+from tests.conftest import REPOSITORY, assert_user_error, run_script
+
+LABELS = list(RANZCR_LABELS)
+
+
+def read(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file, dtype={"StudyInstanceUID": str}).set_index("StudyInstanceUID")
+
+
+def test_out_of_fold_predictions_are_repeated(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    """From the original files, to 1e-5."""
+    of_fold = read(evaluated_run / "fold1" / "predictions.csv")
+    out = tmp_path / "p.csv"
+    checkpoint = evaluated_run / "fold1" / "best.pt"
+    done = run_script("predict.py", "--model", checkpoint, sample_folder / "train", "--no-calibration", "--out", out)
+    assert done.returncode == 0, done.stderr
+    predicted = read(out)
+    assert len(predicted) == 40
+    difference = predicted.loc[of_fold.index, LABELS] - of_fold[LABELS]
+    assert difference.abs().max(axis=None) < 1e-5
+    # ... which is the contract's file: it can be evaluated.
+    evaluated = run_script(
+        "evaluate.py", "--predictions", out, "--labels", sample_folder / "train.csv", "--resamples", "0"
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    images = tmp_path / "images"
+    shutil.copytree(sample_folder / "test", images)
+    (images / "bad.jpg").write_bytes(b"\xff\xd8\xff broken")
+    sample = pd.read_csv(sample_folder / "sample_submission.csv", dtype=str)
+    bad = pd.DataFrame({"StudyInstanceUID": ["bad"]} | {label: ["0"] for label in LABELS})
+    sample = pd.concat([bad, sample]).iloc[:, [0, *range(11, 0, -1)]]
+    sample.to_csv(tmp_path / "sample.csv", index=False)
+    done = run_script(
+        *("predict.py", "--model", evaluated_run, images, "--out", out, "--worklist"),
+        *("--submission", tmp_path / "sample.csv", "--flip", "--batch-size", "3", "--workers", "2"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "5 images, 2 models on the CPU; calibrated probabilities" in done.stdout
+    assert "1 of 5 images could not be read:\n  bad: damaged JPEG" in done.stdout
+    assert sorted(path.name for path in tmp_path.glob("p*")) == [
+        "p.csv",
+        "p_details.csv",
+        "p_submission.csv",
+        "p_worklist.csv",
+    ]
+    predicted = read(out)
+    assert predicted.loc["bad", "reason"].startswith("damaged JPEG")
+    assert predicted.loc["bad", LABELS].isna().all()
+    readable = predicted.drop(index="bad")
+    assert readable["reason"].isna().all()
+    assert ((readable[LABELS] >= 0) & (readable[LABELS] <= 1)).all(axis=None)
+    submission = pd.read_csv(tmp_path / "p_submission.csv", dtype={"StudyInstanceUID": str})
+    assert list(submission.columns) == list(sample.columns)
+    assert submission["StudyInstanceUID"].tolist() == sample["StudyInstanceUID"].tolist()
+    submission = submission.set_index("StudyInstanceUID")
+    assert submission.loc[readable.index, LABELS].to_numpy() == pytest.approx(readable[LABELS].to_numpy())
+    assert submission.loc["bad", LABELS].to_numpy(dtype=float) == pytest.approx(readable[LABELS].mean().to_numpy())
+    assert "1 images of the submission could not be read" in done.stderr
+    worklist = pd.read_csv(tmp_path / "p_worklist.csv", dtype={"StudyInstanceUID": str})
+    assert worklist["StudyInstanceUID"].iloc[0] == "bad"
+    urgent = 1 - (1 - readable[["ETT - Abnormal", "NGT - Abnormal", "CVC - Abnormal"]]).prod(axis=1)
+    assert worklist["StudyInstanceUID"].tolist()[1:] == urgent.sort_values(ascending=False).index.tolist()
+    assert worklist["urgency"].tolist()[1:] == pytest.approx(sorted(urgent, reverse=True), abs=1e-4)
+    assert worklist["ETT"].iloc[1].startswith("ETT: ")
+    details = pd.read_csv(tmp_path / "p_details.csv", dtype={"StudyInstanceUID": str})
+    assert len(details) == 4 * 11
+    assert (details["spread"] >= 0).all()
+    arguments = [
+        "--model",
+        str(evaluated_run),
+        str(images),
+        "--flip",
+        "--no-calibration",
+        "--out",
+        str(tmp_path / "r.csv"),
+    ]
+    main(arguments)
+    raw = pd.read_csv(tmp_path / "r_details.csv", dtype={"StudyInstanceUID": str})
+    assert ((raw["probability"] >= raw["threshold"]) == (raw["called_present"] == 1)).all()
+    assert (raw["called_present"] == details["called_present"]).all()  # judged before calibration
+
+
+def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    """Killed when some images are done, the same command goes on after them, and ends with the same numbers."""
+    whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
+    arguments = ["--model", str(evaluated_run), str(sample_folder / "train"), "--batch-size", "1", "--workers", "1"]
+    assert main([*arguments, "--out", str(whole)]) == 0
+    command = [sys.executable, str(REPOSITORY / "predict.py"), *arguments, "--out", str(killed)]
+    part = tmp_path / "killed.csv.unfinished"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (part.exists() and part.read_bytes().count(b"\n") > 3) and time.monotonic() < deadline:
+            assert process.poll() is None, "it was to be killed before its end"
+        process.send_signal(signal.SIGKILL)
+    with part.open("ab") as stream:
+        stream.write(b'{"row": 39, "rea')  # a line that the kill cut off
+    other = run_script("predict.py", *arguments, "--flip", "--out", killed)
+    assert_user_error(other, "an unfinished command with other images, models or options", "--fresh")
+    done = run_script("predict.py", *arguments, "--out", killed)
+    assert done.returncode == 0, done.stderr
+    assert "of 40 images were predicted before: going on from there" in done.stdout
+    assert not part.exists()
+    first, second = read(whole), read(killed)
+    assert (first.index == second.index).all()
+    assert np.abs(first[LABELS] - second[LABELS]).max(axis=None) < 1e-6
+    part.write_text('{"key": "of another command"}\n')
+    assert main([*arguments, "--out", str(killed), "--fresh"]) == 0
+
+
+def test_a_table_of_ids(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    table = sample_folder / "sample_submission.csv"
+    done = run_script("predict.py", "--model", evaluated_run, table, "--images", "test/{uid}.jpg", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert read(out).index.tolist() == pd.read_csv(table, dtype=str)["StudyInstanceUID"].tolist()
+
+
+def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "blank.png"), np.full((300, 300), 130, dtype=np.uint8))
+    cv2.imwrite(str(tmp_path / "long.png"), np.tile(np.arange(100, dtype=np.uint8), (300, 1)))
+    cv2.imwrite(str(tmp_path / "tiny.png"), np.tile(np.arange(0, 200, 20, dtype=np.uint8), (10, 1)))
+    done = run_script("predict.py", "--model", evaluated_run, tmp_path, "--out", tmp_path / "p.csv")
+    assert done.returncode == 0, done.stderr
+    doubts = read(tmp_path / "p.csv")["doubts"]
+    assert doubts["blank"].startswith("almost blank: the greys differ by 0.0 of 255")
+    assert "100 x 300 pixels: longer than a chest radiograph is" in doubts["long"]
+    assert "only 10 x 10 pixels, the model sees 32 x 32" in doubts["tiny"]
+    assert "3 of 3 images are doubtful, see the column `doubts`" in done.stdout
+
+
+def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    test = sample_folder / "test"
+    cases: list[tuple[list[object], list[str]]] = [
+        ([tmp_path, test], ["neither a checkpoint (.pt) nor a run folder"]),
+        ([evaluated_run], ["no images: give files, folders or a CSV of ids after the models"]),
+        ([evaluated_run, test, "--out", tmp_path], ["a CSV file is expected, in a folder that exists"]),
+        ([evaluated_run, tmp_path / "gone"], ["gone: no such file or folder"]),
+        ([evaluated_run, test, "--worklist", "--urgent", "ETT"], ["'ETT' is not a label"]),
+        ([evaluated_run, test, "--device", "cuda:9"], ["this machine has 0 CUDA GPUs"]),
+    ]
+    (tmp_path / "odd.csv").write_text("id,ETT - Abnormal,Odd\na,0,0\n")
+    table = pd.read_csv(sample_folder / "sample_submission.csv", dtype=str)
+    table.replace(table.iloc[0, 0], "1.2.3").to_csv(tmp_path / "missing.csv", index=False)
+    cases += [
+        ([evaluated_run, test, "--submission", tmp_path / "odd.csv"], ["do not predict its column 'Odd'"]),
+        (
+            [evaluated_run, test, "--submission", tmp_path / "missing.csv"],
+            ["1 of its 4 ids are not among the images, 1.2.3 for one"],
+        ),
+    ]
+    for arguments, parts in cases:
+        out = [] if "--out" in arguments else ["--out", tmp_path / "p.csv"]
+        with pytest.raises(UserError) as error:
+            main(["--model", *map(str, arguments), *map(str, out)])
+        assert all(part in str(error.value) for part in parts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "odd.csv"]
+    assert_user_error(run_script("predict.py", "--model", evaluated_run), "no images: give files")
