@@ -22,7 +22,8 @@ from catheters.settings import Settings
 from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
-from catheters.training.step import TrainStep, autocast, choose_device
+from catheters.training.precision import autocast
+from catheters.training.step import TrainStep, choose_device
 
 MEAN, STD = 0.49, 0.23
 WARM_UP_STEPS = 5

@@ -43,7 +43,7 @@ def test_imports_go_one_way(file: Path) -> None:
     here = folders[0] if folders else ""
     for module in imported_modules(file):
         assert module not in {"config", "multi_config", "preproc_npy", "train", "evaluate", "predict"}
-        if module.startswith("catheters."):
+        if module.startswith("catheters.") and file != PACKAGE / "__init__.py":  # the door, which opens late
             assert part_of(module) in {here} | MAY_IMPORT[here], f"{file} imports {module}"
 
 

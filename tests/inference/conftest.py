@@ -28,7 +28,13 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
         spread = model(make_images()).std()
         for parameter in last.parameters():
             parameter.div_(spread)  # answers that differ from one half, and from each other
-    return Checkpoint(file=Path(f"{seed}.pt"), model=model, settings=settings, preprocessing=Preprocessing.of(settings))
+    return Checkpoint(
+        file=Path(f"{seed}.pt"),
+        model=model,
+        settings=settings,
+        preprocessing=Preprocessing.of(settings),
+        feature_space=None,
+    )
 
 
 def make_models(*checkpoints: Checkpoint) -> Models:

@@ -13,8 +13,9 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
 from catheters.training.mixup import Mixup
+from catheters.training.precision import amp_dtype
 from catheters.training.run import train_run
-from catheters.training.step import TrainStep, amp_dtype, choose_device
+from catheters.training.step import TrainStep, choose_device
 from tests.models.test_backbone import FAMILIES
 
 CPU = torch.device("cpu")

@@ -11,6 +11,10 @@ MAX_ASPECT = 1.7
 """Long side over short side: beyond, it is no whole chest. Of the same radiographs the most has 1.23."""
 
 
+UNLIKE = "unlike the training images: its features are farther from theirs than those of 99 in 100 such images"
+"""Of an image that is far, see `catheters.models.feature_space`."""
+
+
 def doubts_of_pixels(made: Preprocessed) -> tuple[str, ...]:
     """What is odd about the size and the greys of an X-ray, in words; polarity and view are notes of its reading."""
     doubts = []

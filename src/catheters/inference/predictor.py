@@ -7,12 +7,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from catheters.inference.doubts import UNLIKE
 from catheters.inference.models import Models
+from catheters.inference.reading import ReadImage
+from catheters.models.feature_space import pooled
 from catheters.training.checkpoint import Checkpoint
-from catheters.training.step import amp_dtype, autocast
+from catheters.training.precision import amp_dtype, autocast
 
 Floats = npt.NDArray[np.float64]
-Pixels = npt.NDArray[np.uint8]
 
 
 class Predictor:
@@ -40,33 +42,41 @@ class Predictor:
             checkpoint.model.to(device)
 
     @torch.inference_mode()
-    def predict(self, batches: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+    def predict(self, batch: Sequence[ReadImage]) -> tuple[npt.NDArray[np.float32], list[tuple[str, ...]]]:
         """Predict some images.
 
         Args:
-            batches: for each of the `preprocessings` (B, H, W) uint8, the same images.
+            batch: B images that could be read, as the `preprocessings` make them.
 
         Returns:
-            (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`.
+            (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images' doubts,
+            with one more where most of the checkpoints that can tell find an image unlike those of the training.
         """
-        images = {
-            preprocessing: torch.from_numpy(batch)[:, None].to(self.device)
-            for preprocessing, batch in zip(self.preprocessings, batches, strict=True)
-        }
-        probabilities = [
-            self._predict(checkpoint, images[checkpoint.preprocessing]) for checkpoint in self.models.checkpoints
-        ]
-        return np.stack(probabilities)
+        images = {}
+        for number, preprocessing in enumerate(self.preprocessings):
+            pixels = np.stack([image.pixels[number] for image in batch])
+            images[preprocessing] = torch.from_numpy(pixels)[:, None].to(self.device)
+        probabilities, votes = [], []
+        for checkpoint in self.models.checkpoints:
+            of_one, features = self._predict(checkpoint, images[checkpoint.preprocessing])
+            probabilities.append(of_one)
+            if checkpoint.feature_space is not None:
+                votes.append(checkpoint.feature_space.are_far(features.astype(np.float64)))
+        are_far = np.mean(votes, axis=0) > 0.5 if votes else np.zeros(len(batch), dtype=np.bool_)
+        doubts = [(*image.doubts, *([UNLIKE] if far else [])) for image, far in zip(batch, are_far, strict=True)]
+        return np.stack(probabilities), doubts
 
-    def _predict(self, checkpoint: Checkpoint, images: Tensor) -> npt.NDArray[np.float32]:
-        views = [images, images.flip(-1)] if self._flip else [images]
-        dtype = amp_dtype(checkpoint.settings, self.device)
-        with autocast(self.device, dtype):
-            logits = [checkpoint.model(view) for view in views]
+    def _predict(
+        self, checkpoint: Checkpoint, images: Tensor
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(B, K) probabilities, and (B, C) features of the images as they are."""
+        model = checkpoint.model
+        with autocast(self.device, amp_dtype(checkpoint.settings, self.device)):
+            features = model.features(images)
+            logits = [model.head(features)] + ([model(images.flip(-1))] if self._flip else [])
         mean = torch.stack([torch.sigmoid(of_view.float()) for of_view in logits]).mean(dim=0)
         columns = [checkpoint.settings.label_columns.index(label) for label in self.models.labels]
-        of_labels: npt.NDArray[np.float32] = mean[:, columns].cpu().numpy()
-        return of_labels
+        return mean[:, columns].cpu().numpy(), pooled(features).cpu().numpy()
 
     def blend(self, probabilities: npt.NDArray[np.float32]) -> Floats:
         """(C, n, K) of the checkpoints -> (n, K) of all, uncalibrated; ranks are those among these images."""

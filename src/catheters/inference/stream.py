@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.preprocessing import Preprocessing, preprocess
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.radiograph import read_file
-from catheters.errors import UserError, one_line
+from catheters.errors import UserError
 from catheters.files import clear_end_when_full
-from catheters.inference.doubts import doubts_of_pixels
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import Predictor
+from catheters.inference.reading import ReadImage, read_image
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
 from catheters.workers import Failure, map_guarded
@@ -35,21 +34,6 @@ T = TypeVar("T")
 
 BATCHES_AHEAD = 2
 """Batches that are read while the models work."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadImage:
-    """An image for the models, or why there is none.
-
-    Attributes:
-        reason: why it could not be read; None for one that could.
-        pixels: (H, W) for each way of preprocessing.
-        doubts: what a reader should know about it.
-    """
-
-    reason: str | None
-    pixels: tuple[Pixels, ...] = ()
-    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +54,6 @@ class Answers:
     def is_read(self) -> npt.NDArray[np.bool_]:
         """(n,) whether the image could be read."""
         return np.array([reason == "" for reason in self.reasons], dtype=np.bool_)
-
-
-def read_image(data: bytes, preprocessings: Sequence[Preprocessing]) -> ReadImage:
-    """The content of a file as the models want it; never raises for a bad one."""
-    try:
-        made = [preprocess(data, preprocessing) for preprocessing in preprocessings]
-    except UnreadableImage as error:
-        return ReadImage(reason=str(error))
-    except cv2.error as error:  # mostly of memory
-        return ReadImage(reason=f"cannot be processed: {one_line(error)}")
-    return ReadImage(
-        reason=None,
-        pixels=tuple(of_one.pixels for of_one in made),
-        doubts=(*(note.text for note in made[0].notes), *doubts_of_pixels(made[0])),
-    )
 
 
 def predict_images(
@@ -146,12 +115,11 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, ReadImage | 
     """What became of each image, as it is written down."""
     readable = [(row, image) for row, image in batch if isinstance(image, ReadImage) and image.reason is None]
     if readable:
-        pixels = [np.stack(of_one) for of_one in zip(*(image.pixels for _, image in readable), strict=True)]
-        probabilities = predictor.predict(pixels)
-        for number, (row, image) in enumerate(readable):
+        probabilities, doubts = predictor.predict([image for _, image in readable])
+        for number, (row, _) in enumerate(readable):
             # As Python's numbers, which hold a float32 exactly.
             answers = probabilities[:, number].tolist()
-            yield {"row": row, "reason": None, "doubts": image.doubts, "probabilities": answers}
+            yield {"row": row, "reason": None, "doubts": doubts[number], "probabilities": answers}
     for row, outcome in batch:
         if outcome.reason is not None:
             yield {"row": row, "reason": outcome.reason, "doubts": ()}

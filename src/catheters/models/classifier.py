@@ -35,9 +35,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) uint8 -> (B, K) logits."""
-        features = self.backbone(self.normalise(images))  # (B, 1, H, W) -> (B, C) or (B, C, h, w)
-        logits: Tensor = self.head(features)  # (B, K), columns in label order
+        logits: Tensor = self.head(self.features(images))  # (B, K), columns in label order
         return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head sees: (B, 1, H, W) uint8 -> (B, C) for a linear head, (B, C, h, w) for attention heads."""
+        features: Tensor = self.backbone(self.normalise(images))
+        return features
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) uint8 -> float32 with the mean and standard deviation of the data set taken out."""

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from catheters.data.loader import Loader
 from catheters.data.preprocessing import Preprocessing
 from catheters.errors import UserError, one_line
 from catheters.files import write_whole
 from catheters.models.classifier import Classifier, create_classifier
+from catheters.models.feature_space import FeatureSpace, fit_feature_space, pooled
+from catheters.progress import track
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
+from catheters.training.precision import amp_dtype, autocast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +32,14 @@ class Checkpoint:
         model: (B, 1, H, W) uint8 -> (B, K) logits, in evaluation mode, on the CPU.
         settings: of its run.
         preprocessing: from a file to its pixels.
+        feature_space: where its features of ordinary images lie; None where that was not measured.
     """
 
     file: Path
     model: Classifier
     settings: Settings
     preprocessing: Preprocessing
+    feature_space: FeatureSpace | None
 
 
 def save_checkpoint(
@@ -71,6 +79,27 @@ def save_tensors(file: Path, content: Mapping[str, Any]) -> None:
         torch.save(content, stream)
 
 
+def add_feature_space(file: Path, loader: Loader, patient_ids: npt.NDArray[np.str_], device: torch.device) -> None:
+    """Measure where the features of ordinary images lie, and keep it in a checkpoint.
+
+    Args:
+        file: the checkpoint; it is replaced, whole or not at all.
+        loader: batches of n images, in order; those that the model was not trained on where there are any.
+        patient_ids: (n,) whose images they are.
+        device: where to compute.
+    """
+    checkpoint = load_checkpoint(file)
+    model, dtype = checkpoint.model.to(device), amp_dtype(checkpoint.settings, device)
+    parts = []
+    with torch.inference_mode(), autocast(device, dtype):
+        for images, _ in track(loader, "measuring features", len(loader), unit="batch", leave=False):
+            parts.append(pooled(model.features(images.to(device, non_blocking=True))).cpu().numpy())
+    space = fit_feature_space(np.concatenate(parts), patient_ids)
+    if space is not None:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        write_whole(file, lambda part: save_tensors(part, {**content, "feature_space": space.state_dict()}))
+
+
 def load_checkpoint(file: Path) -> Checkpoint:
     """The inverse of `save_checkpoint`.
 
@@ -99,4 +128,11 @@ def load_checkpoint(file: Path) -> Checkpoint:
             f"({one_line(error)})"
         ) from None
     model.origin = str(file)
-    return Checkpoint(file=file, model=model.eval(), settings=settings, preprocessing=Preprocessing.of(settings))
+    space = content.get("feature_space")
+    return Checkpoint(
+        file=file,
+        model=model.eval(),
+        settings=settings,
+        preprocessing=Preprocessing.of(settings),
+        feature_space=None if space is None else FeatureSpace.from_state_dict(space),
+    )

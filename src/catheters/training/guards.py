@@ -12,7 +12,8 @@ import torch
 from catheters.data.loader import Loader
 from catheters.errors import UserError, one_line
 from catheters.settings import Settings
-from catheters.training.step import TrainStep, autocast
+from catheters.training.precision import autocast
+from catheters.training.step import TrainStep
 
 MAX_SKIPPED_STEPS = 40
 """Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""

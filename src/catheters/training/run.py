@@ -11,6 +11,7 @@ import torch
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.plots import plot_curves
 from catheters.settings import Settings
+from catheters.training.checkpoint import add_feature_space
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
 from catheters.training.environment import describe_environment
 from catheters.training.log import read_epochs
@@ -22,6 +23,7 @@ from catheters.training.run_data import (
     all_samples,
     create_train_loader,
     create_valid_loader,
+    samples_as_they_are,
     split_samples,
 )
 from catheters.training.run_folder import check_space, enter_run_folder, move_aside, only_process, silent
@@ -152,6 +154,8 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
     loader = create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)
     train_on_all(of_seed, loader, around, folder)
     if around.processes.is_first:
+        whole = create_valid_loader(of_seed, samples_as_they_are(of_seed, data), around.device)
+        add_feature_space(folder / "final.pt", whole, data.table.patient_ids, around.device)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
         print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
@@ -171,6 +175,9 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
         folder,
     )
     if around.processes.is_first:
+        whole = create_valid_loader(settings, valid_samples, around.device)
+        patient_ids = data.table.patient_ids[data.folds == fold]
+        add_feature_space(folder / "best.pt", whole, patient_ids, around.device)
         plot_curves(read_epochs(folder), result.epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
         write_fold(settings, data, fold, result.probabilities)
         print(f"fold {fold}: best macro AUC {result.macro_auc:.4f} in epoch {result.epoch}")

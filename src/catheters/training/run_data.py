@@ -169,6 +169,11 @@ def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     return _samples(settings, data, np.full(len(data.rows), True), augmentation)
 
 
+def samples_as_they_are(settings: Settings, data: RunData) -> CachedRadiographs:
+    """Every image, not augmented."""
+    return _samples(settings, data, np.full(len(data.rows), True), None)
+
+
 def check_batches(settings: Settings, data: RunData, num_processes: int) -> None:
     """Raise a UserError where a model has fewer training images than one optimizer step takes.
 

@@ -22,12 +22,11 @@ from catheters.training.draws import seed_layers
 from catheters.training.losses import create_loss
 from catheters.training.mixup import Mixup
 from catheters.training.optimizers import create_optimizer
+from catheters.training.precision import amp_dtype, autocast
 from catheters.training.schedules import create_schedule
 
 # Of weights with a dimension of length 1, whose stride means nothing.
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-
-AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,13 +64,6 @@ def prepare_device(settings: Settings, device: torch.device) -> None:
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
     # It costs time, and nothing here reads such memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
-    """Type of mixed precision, or None for full precision, which a CPU always gets: there it is slower."""
-    if not settings.use_amp or device.type == "cpu":
-        return None
-    return AMP_DTYPES[settings.amp_dtype]
 
 
 class TrainStep:
@@ -230,11 +222,6 @@ def _share_gradients(model: Classifier, device: torch.device) -> DistributedData
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """Mixed precision of this type on this device, or nothing for None."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def device_name(device: torch.device) -> str:

@@ -18,7 +18,8 @@ from catheters.progress import track
 from catheters.settings import Settings
 from catheters.training.checkpoint import save_checkpoint
 from catheters.training.guards import check_answers, remedies
-from catheters.training.step import TrainStep, autocast
+from catheters.training.precision import autocast
+from catheters.training.step import TrainStep
 
 StopIfAsked = Callable[[], None]
 """Raises where a signal asks the process to end; all processes call it equally often."""

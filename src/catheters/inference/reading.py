@@ -1,0 +1,45 @@
+"""From the content of a file to the pixels that the models see, or the reason why there are none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.preprocessing import Preprocessing, preprocess
+from catheters.errors import one_line
+from catheters.inference.doubts import doubts_of_pixels
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadImage:
+    """An image for the models, or why there is none.
+
+    Attributes:
+        reason: why it could not be read; None for one that could.
+        pixels: (H, W) for each way of preprocessing.
+        doubts: what a reader should know about it.
+    """
+
+    reason: str | None
+    pixels: tuple[Pixels, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def read_image(data: bytes, preprocessings: Sequence[Preprocessing]) -> ReadImage:
+    """The content of a file as the models want it; never raises for a bad one."""
+    try:
+        made = [preprocess(data, preprocessing) for preprocessing in preprocessings]
+    except UnreadableImage as error:
+        return ReadImage(reason=str(error))
+    except cv2.error as error:  # mostly of memory
+        return ReadImage(reason=f"cannot be processed: {one_line(error)}")
+    return ReadImage(
+        reason=None,
+        pixels=tuple(of_one.pixels for of_one in made),
+        doubts=(*(note.text for note in made[0].notes), *doubts_of_pixels(made[0])),
+    )
