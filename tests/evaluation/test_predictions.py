@@ -54,7 +54,7 @@ def test_wrong_predictions(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["id,x,y\n1,1.01,3\n2,0.3,50\n", "id,x,age\n1,0.5,63\n"])
 def test_scales_are_not_guessed_from_one_column(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.csv").write_text(text)
-    with pytest.raises(TableError, match=r"every column but id, patient, fold is a label's$"):
+    with pytest.raises(TableError, match=r"every column but id, patient, fold, doubts, reason is a label's$"):
         read_predictions(tmp_path / "p.csv")
 
 

@@ -8,9 +8,18 @@ import pytest
 import torch
 
 from catheters.errors import UserError
+from catheters.evaluation.abstention import Band
 from catheters.evaluation.calibration import Calibrator, LogitMap
 from catheters.evaluation.results import Thresholds
-from catheters.inference.findings import Findings, describe_device, describe_others, find, has_others, urgent_columns
+from catheters.inference.findings import (
+    Findings,
+    describe_device,
+    describe_others,
+    describe_undecided,
+    find,
+    has_others,
+    urgent_columns,
+)
 from catheters.inference.models import Models, read_models
 from catheters.inference.predictor import Predictor
 from catheters.labels import RANZCR_LABELS
@@ -41,6 +50,7 @@ def findings() -> Findings:
         thresholds=thresholds,
         is_called=is_called,
         is_present={"NGT": np.array([True, False, True]), "Swan Ganz": is_called[:, 3]},
+        is_undecided=np.zeros(is_called.shape, dtype=np.bool_),
         spread=None,
     )
 
@@ -72,7 +82,13 @@ def models(evaluated_run) -> Models:  # type: ignore[no-untyped-def]
     return dataclasses.replace(
         read_models([evaluated_run]),
         calibrator=Calibrator(method="platt", maps=dict.fromkeys(RANZCR_LABELS, halved)),
-        thresholds=Thresholds(rule="f1", labels={"ETT - Abnormal": 0.6}, devices={"ETT": 0.9}),
+        thresholds=Thresholds(
+            rule="f1",
+            labels={"ETT - Abnormal": 0.6},
+            devices={"ETT": 0.9},
+            bands={"ETT - Abnormal": Band(low=0.44, high=0.6), "ETT - Borderline": Band(low=-np.inf, high=0.3)},
+            abstain_error=0.05,
+        ),
     )
 
 
@@ -92,6 +108,8 @@ def test_judged_before_calibration(models: Models) -> None:
     # 1 - .55^3 = .83 is less than the device's own threshold
     assert found.is_present["ETT"].tolist() == [True, False, False]
     assert found.rule == "by f1"
+    assert found.is_undecided[:, :3].tolist() == [[False, True, False], [True, False, False], [False] * 3]
+    assert describe_undecided(found, 0) == "ETT - Borderline"
 
 
 def test_without_an_evaluation(models: Models) -> None:

@@ -232,6 +232,9 @@ def _print(evaluation: Evaluation) -> None:
     part = evaluation.judged_parts
     print(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
     print(tables.points_table([*evaluation.points, *evaluation.presence_points]))
+    share = f"{choices.abstain_error:.0%}"
+    print(f"\nleft undecided, so that of all positives at most {share} are missed, and of all negatives called present")
+    print(tables.abstention_table(evaluation.abstentions))
     print(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
     if evaluation.folds:
         print(f"\n{tables.folds_table(evaluation)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation import calibration, ensemble
+from catheters.evaluation.abstention import ERROR_RATE
 from catheters.evaluation.evaluation import BEST_CALIBRATION, NO_CALIBRATION, NUM_RESAMPLES, Choices
 from catheters.evaluation.operating_points import parse_rule
 
@@ -92,6 +93,14 @@ def _create_parser() -> argparse.ArgumentParser:
         help="restate PPV and NPV of a label or device for another prevalence; repeatable",
     )
     parser.add_argument(
+        "--abstain-error",
+        type=float,
+        default=ERROR_RATE,
+        metavar="E",
+        help="leave images undecided, so that of all positives at most this share is missed, and of all negatives "
+        "called present (%(default)s)",
+    )
+    parser.add_argument(
         "--calibration",
         choices=[BEST_CALIBRATION, NO_CALIBRATION, *calibration.METHODS],
         default=BEST_CALIBRATION,
@@ -127,6 +136,8 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--logits goes with --predictions; a run has probabilities")
     if options.resamples != 0 and options.resamples < MIN_RESAMPLES:
         parser.error(f"--resamples: {MIN_RESAMPLES} or more, or 0 for no intervals")
+    if not 0 < options.abstain_error < 0.5:
+        parser.error("--abstain-error: above 0 and below 0.5")
     if options.seed < 0:
         parser.error("--seed is not negative")
 
@@ -162,6 +173,7 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
         rule=parse_rule(options.operating_point),
         prevalences=prevalences,
         calibration=options.calibration,
+        abstain_error=options.abstain_error,
         band_edges=edges,
     )
 

@@ -24,6 +24,8 @@ Predict X-rays with trained models.
   python predict.py --model saved_models/ensemble test --submission sample_submission.csv --out predictions.csv
       a blend that evaluate.py made, and a submission for Kaggle
 
+  python predict.py --model saved_models/config --serve
+      a local page: drop X-rays on it, see what the model says and where it looked
   python predict.py --model saved_models/config/fold0/best.pt --export model.onnx
       one checkpoint as a file that runs without this program
 
@@ -53,6 +55,8 @@ def main(arguments: list[str]) -> int:
 
     num_models = next((n for n, path in enumerate(options.model) if n and not is_model(path)), len(options.model))
     model_paths, inputs = options.model[:num_models], options.model[num_models:] + options.inputs
+    if options.serve:
+        return _serve(model_paths, inputs, options)
     if options.export is not None:
         return _export(model_paths, inputs, options)
     if not inputs:
@@ -102,6 +106,22 @@ def _export(model_paths: list[Path], inputs: list[Path], options: argparse.Names
         raise UserError(f"--export: {inputs[0]} is no model, and no images are predicted")
     checked = export(read_models(model_paths), options.export, half=options.half)
     print(f"{checked} -> {options.export}")
+    return 0
+
+
+def _serve(model_paths: list[Path], inputs: list[Path], options: argparse.Namespace) -> int:
+    from catheters.inference.models import read_models
+    from catheters.inference.predictor import Predictor
+    from catheters.inference.server import serve
+    from catheters.training.step import choose_device
+
+    if inputs:
+        raise UserError(f"--serve: {inputs[0]} is no model; X-rays are dropped on the page")
+    models = read_models(model_paths)
+    if options.no_calibration:
+        models = models.without_calibration()
+    predictor = Predictor(models, choose_device(options.device), flip=options.flip)
+    serve(predictor, ", ".join(map(str, model_paths)), options.host, options.port)
     return 0
 
 
@@ -208,6 +228,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="write one checkpoint for other programs: .onnx, or .safetensors with the weights; nothing is predicted",
+    )
+    parser.add_argument("--serve", action="store_true", help="open a local page to drop X-rays on")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address of the page (%(default)s: this machine alone can reach it)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="of the page; 0: any free one (%(default)s)"
     )
     parser.add_argument("--half", action="store_true", help="--export an .onnx at half precision (fp16)")
     parser.add_argument(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from catheters.evaluation.abstention import ERROR_RATE, Abstention, abstain
 from catheters.evaluation.bootstrap import Estimate, PatientBootstrap
 from catheters.evaluation.calibration import (
     IDENTITY,
@@ -40,6 +41,7 @@ class Choices:
         rule: how thresholds are chosen.
         prevalences: label or device -> the prevalence for which its predictive values are restated.
         calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
+        abstain_error: share of each class that may be called wrong, while the rest is left undecided.
         band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
     """
 
@@ -48,6 +50,7 @@ class Choices:
     rule: Rule = field(default_factory=lambda: Rule(name="youden"))
     prevalences: Mapping[str, float] = field(default_factory=dict)
     calibration: str = BEST_CALIBRATION
+    abstain_error: float = ERROR_RATE
     band_edges: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
 
 
@@ -95,6 +98,7 @@ class Evaluation:
         presence_scores: of the devices.
         points: the labels' operating points.
         presence_points: the devices'.
+        abstentions: what each label is when doubtful images are left to a person.
         calibrations: every method, and none.
         calibrator: the chosen one, fitted on all images.
         folds: each fold by itself; empty where the predictions name none.
@@ -111,6 +115,7 @@ class Evaluation:
     presence_scores: Scores
     points: list[OperatingPoint]
     presence_points: list[OperatingPoint]
+    abstentions: list[Abstention]
     calibrations: list[Calibrated]
     calibrator: Calibrator
     folds: list[FoldScore]
@@ -178,6 +183,7 @@ def evaluate(
         presence_scores=score(presence, bootstrap),
         points=points,
         presence_points=judge(presence, folds, choices.rule, bootstrap, choices.prevalences),
+        abstentions=abstain(evaluated, folds, points, bootstrap, choices.abstain_error),
         calibrations=calibrations,
         calibrator=_fit(chosen, evaluated),
         folds=_score_folds(evaluated, choices),

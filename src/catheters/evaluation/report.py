@@ -21,7 +21,7 @@ from catheters.evaluation.figures import (
     draw_roc,
 )
 from catheters.evaluation.scores import METRICS, Scores
-from catheters.evaluation.tables import number, with_interval
+from catheters.evaluation.tables import edge, number, with_interval
 from catheters.files import write_text
 
 MAX_LABEL_ERRORS = 30
@@ -138,6 +138,7 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     )
     environment.filters["interval"] = with_interval
     environment.filters["number"] = number
+    environment.filters["edge"] = edge
     environment.filters["markdown"] = _escape_markdown
     environment.filters["marked"] = _marked
     environment.filters["sortable"] = _sortable

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from catheters.errors import UserError
+from catheters.evaluation.abstention import Abstention, Band
 from catheters.evaluation.bootstrap import LEVEL, Estimate
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
@@ -47,6 +48,10 @@ def write_metrics(file: Path, evaluation: Evaluation, predictions: str, labels: 
         "operating_point_rule": str(choices.rule),
         "per_label": _labels(scores, evaluation.points),
         "per_device": _labels(evaluation.presence_scores, evaluation.presence_points),
+        "abstention": {
+            "error_rate": choices.abstain_error,
+            "per_label": [_abstention(abstention) for abstention in evaluation.abstentions],
+        },
         "calibration": {
             "chosen": evaluation.calibrator.method,
             "methods": [
@@ -118,6 +123,9 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
                 yield row(of, label, metric, scores.estimate(metric, label))
             for metric, estimate in _rates(point).items():
                 yield row(of, label, metric, estimate)
+    for abstention in evaluation.abstentions:
+        for metric, estimate in _kept_rates(abstention).items():
+            yield row("decided", abstention.label, metric, estimate)
     for metric in METRICS:
         yield row("macro", "all images", metric, evaluation.scores.macro(metric))
     for number, fold in enumerate(evaluation.folds):
@@ -136,11 +144,15 @@ class Thresholds:
         rule: how they were chosen.
         labels: label -> the probability, uncalibrated, from which on it is called present.
         devices: device -> likewise.
+        bands: label -> the probabilities, uncalibrated, at which it is left undecided.
+        abstain_error: share of each class that may be called wrong outside of the bands.
     """
 
     rule: str
     labels: Mapping[str, float]
     devices: Mapping[str, float]
+    bands: Mapping[str, Band]
+    abstain_error: float
 
 
 def read_thresholds(file: Path) -> Thresholds:
@@ -159,7 +171,20 @@ def read_thresholds(file: Path) -> Thresholds:
             }
             for part in ("per_label", "per_device")
         )
-        return Thresholds(rule=str(content["operating_point_rule"]), labels=labels, devices=devices)
+        bands = {
+            str(entry["label"]): Band(
+                low=-math.inf if entry["low"] is None else float(entry["low"]),
+                high=math.inf if entry["high"] is None else float(entry["high"]),
+            )
+            for entry in content["abstention"]["per_label"]
+        }
+        return Thresholds(
+            rule=str(content["operating_point_rule"]),
+            labels=labels,
+            devices=devices,
+            bands=bands,
+            abstain_error=float(content["abstention"]["error_rate"]),
+        )
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
 
@@ -203,6 +228,24 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
         **{name: _interval(estimate) for name, estimate in _rates(point).items()},
         "prevalence": point.prevalence,
         "prevalence_is_restated": point.is_restated,
+    }
+
+
+def _abstention(abstention: Abstention) -> dict[str, Any]:
+    edges = {"low": abstention.band.low, "high": abstention.band.high}
+    return {
+        "label": abstention.label,
+        **{name: edge if math.isfinite(edge) else None for name, edge in edges.items()},
+        **{name: _interval(estimate) for name, estimate in _kept_rates(abstention).items()},
+    }
+
+
+def _kept_rates(abstention: Abstention) -> dict[str, Estimate]:
+    return {
+        "kept": abstention.kept,
+        "missed": abstention.missed,
+        "false_alarms": abstention.false_alarms,
+        "accuracy": abstention.accuracy,
     }
 
 

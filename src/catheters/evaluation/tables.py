@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from catheters.evaluation.abstention import Abstention
 from catheters.evaluation.bootstrap import Estimate
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
@@ -66,6 +67,29 @@ def points_table(points: Sequence[OperatingPoint]) -> str:
             for point in points
         ],
     )
+
+
+def abstention_table(abstentions: Sequence[Abstention]) -> str:
+    """A row a label: where it is undecided, how much is decided, and how well."""
+    return text_table(
+        ["label", "undecided from", "to below", "decided", "missed", "false alarms", "accuracy of decided"],
+        [
+            [
+                abstention.label,
+                *(edge(value) for value in (abstention.band.low, abstention.band.high)),
+                *map(
+                    with_interval,
+                    (abstention.kept, abstention.missed, abstention.false_alarms, abstention.accuracy),
+                ),
+            ]
+            for abstention in abstentions
+        ],
+    )
+
+
+def edge(value: float) -> str:
+    """Of a band; a dash where the label is never called so."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
 def calibration_table(evaluation: Evaluation) -> str:

@@ -37,6 +37,7 @@ class Findings:
         thresholds: (K,) at and above which a label is called present, on the same scale.
         is_called: (n, K) whether it is.
         is_present: device -> (n,) whether it is called present.
+        is_undecided: (n, K) whether a label is better left to a person; nowhere without an evaluation.
         spread: (n, K) standard deviation over the checkpoints; None for a single one.
     """
 
@@ -47,6 +48,7 @@ class Findings:
     thresholds: Floats
     is_called: npt.NDArray[np.bool_]
     is_present: Mapping[str, npt.NDArray[np.bool_]]
+    is_undecided: npt.NDArray[np.bool_]
     spread: Floats | None
 
     def of_device(self, device: str) -> list[int]:
@@ -79,6 +81,10 @@ def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
     if known is not None:
         raw = np.array([known.labels.get(label, DEFAULT_THRESHOLD) for label in models.labels])
     is_called = blended >= raw
+    is_undecided = np.zeros(blended.shape, dtype=np.bool_)
+    for k, label in enumerate(models.labels):
+        if known is not None and label in known.bands:
+            is_undecided[:, k] = known.bands[label].is_undecided(blended[:, k])
     is_present: dict[str, npt.NDArray[np.bool_]] = {}
     for device, labels in models.heads.items():
         columns = [models.labels.index(label) for label in labels]
@@ -94,6 +100,7 @@ def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
         thresholds=predictor.calibrate(raw[None])[0],
         is_called=is_called,
         is_present=is_present,
+        is_undecided=is_undecided,
         spread=np.std(answers.astype(np.float64), axis=0, ddof=1) if len(answers) > 1 else None,
     )
 
@@ -125,9 +132,22 @@ def describe_others(findings: Findings, row: int) -> str:
     return ", ".join(called) or "none"
 
 
+def describe_undecided(findings: Findings, row: int) -> str:
+    """The labels of an image that are better left to a person."""
+    return ", ".join(label for k, label in enumerate(findings.labels) if findings.is_undecided[row, k])
+
+
 def has_others(findings: Findings) -> bool:
     """Whether there are labels that are of no device."""
     return bool(set(findings.labels) - {label for labels in findings.heads.values() for label in labels})
+
+
+def sentences_of(findings: Findings, row: int) -> dict[str, str]:
+    """What an image shows: device -> its sentence; labels of no device under `findings`."""
+    sentences = {device: describe_device(findings, device, row) for device in findings.heads}
+    if has_others(findings):
+        sentences["findings"] = f"findings: {describe_others(findings, row)}"
+    return sentences
 
 
 def urgent_columns(labels: tuple[str, ...], named: Sequence[str]) -> list[int]:

@@ -12,7 +12,7 @@ from PIL import Image
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.radiograph import read_file
 from catheters.errors import UserError, unknown_name
-from catheters.inference.findings import Findings, describe_device, describe_others, find, has_others
+from catheters.inference.findings import find, sentences_of
 from catheters.inference.models import read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
@@ -26,6 +26,7 @@ class Result:
     Attributes:
         probabilities: label -> probability, calibrated where the model's evaluation has a calibration.
         called_present: label -> whether it is, by the operating point of the model's evaluation, else from 0.5 on.
+        undecided: labels that are better left to a person, see `evaluate.py --abstain-error`.
         thresholds: label -> the probability from which on it is called present.
         sentences: device -> what the X-ray shows of it; labels of no device under `findings`.
         doubts: why the answer may be worth little: odd sizes, exchanged black and white, unlike the training images.
@@ -34,6 +35,7 @@ class Result:
 
     probabilities: Mapping[str, float]
     called_present: Mapping[str, bool]
+    undecided: tuple[str, ...]
     thresholds: Mapping[str, float]
     sentences: Mapping[str, str]
     doubts: tuple[str, ...]
@@ -110,8 +112,9 @@ class Model:
         return Result(
             probabilities=by_label(findings.probabilities[0]),
             called_present=dict(zip(self.labels, findings.is_called[0].tolist(), strict=True)),
+            undecided=tuple(np.array(self.labels)[findings.is_undecided[0]].tolist()),
             thresholds=by_label(findings.thresholds),
-            sentences=_sentences(findings),
+            sentences=sentences_of(findings, 0),
             doubts=doubts,
             spread={} if findings.spread is None else by_label(findings.spread[0]),
             _data=data,
@@ -136,10 +139,3 @@ def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool
         raise UserError("load() takes a run folder, a checkpoint or the folder of a blend")
     read = read_models([Path(model) for model in models])
     return Model(Predictor(read if calibrated else read.without_calibration(), choose_device(device), flip=flip))
-
-
-def _sentences(findings: Findings) -> dict[str, str]:
-    sentences = {device: describe_device(findings, device, 0) for device in findings.heads}
-    if has_others(findings):
-        sentences["findings"] = f"findings: {describe_others(findings, 0)}"
-    return sentences

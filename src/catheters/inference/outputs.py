@@ -9,7 +9,7 @@ import pandas as pd
 from catheters.csv_files import check_columns, check_ids, read_csv
 from catheters.errors import UserError
 from catheters.files import write_whole
-from catheters.inference.findings import Findings, describe_device, describe_others, has_others
+from catheters.inference.findings import Findings, describe_device, describe_others, describe_undecided, has_others
 from catheters.inference.inputs import Images
 from catheters.inference.stream import Answers
 
@@ -27,7 +27,8 @@ def write_predictions(file: Path, uid_column: str, images: Images, answers: Answ
 
 
 def write_details(file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings) -> None:
-    """Write a row an image and label: probability, spread over the models, threshold, whether it is called present.
+    """Write a row an image and label: probability, spread over the models, threshold, whether it is called present, and
+    whether that is better left to a person.
 
     The file is whole or absent.
     """
@@ -40,6 +41,7 @@ def write_details(file: Path, uid_column: str, images: Images, answers: Answers,
             "probability": findings.probabilities[rows].ravel(),
             "threshold": np.tile(findings.thresholds, len(rows)),
             "called_present": findings.is_called[rows].ravel().astype(np.int64),
+            "undecided": findings.is_undecided[rows].ravel().astype(np.int64),
         }
     )
     if findings.spread is not None:
@@ -109,13 +111,14 @@ def write_worklist(
     order = np.lexsort((-np.nan_to_num(urgency), answers.is_read))
     columns: dict[str, list[object]] = {uid_column: [], "urgency": []}
     others = ["findings"] if has_others(findings) else []
-    names = [*findings.heads, *others, "operating_points", "doubts", "reason"]
+    names = [*findings.heads, *others, "undecided", "operating_points", "doubts", "reason"]
     columns |= {name: [] for name in names}
     for row in order.tolist():
         is_read = answers.reasons[row] == ""
         sentences = [describe_device(findings, device, row) if is_read else "" for device in findings.heads]
         sentences += [describe_others(findings, row) if is_read else ""] * len(others)
-        values = [*sentences, findings.rule, "; ".join(answers.doubts[row]), answers.reasons[row]]
+        undecided = describe_undecided(findings, row)
+        values = [*sentences, undecided, findings.rule, "; ".join(answers.doubts[row]), answers.reasons[row]]
         columns[uid_column].append(images.uids[row])
         columns["urgency"].append(round(float(urgency[row]), 4) if is_read else "")
         for name, value in zip(names, values, strict=True):

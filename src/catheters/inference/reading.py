@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.preprocessing import Preprocessing, preprocess
+from catheters.data.preprocessing import Preprocessed, Preprocessing, preprocess
 from catheters.errors import one_line
 from catheters.inference.doubts import doubts_of_pixels
 
@@ -38,6 +38,11 @@ def read_image(data: bytes, preprocessings: Sequence[Preprocessing]) -> ReadImag
         return ReadImage(reason=str(error))
     except cv2.error as error:  # mostly of memory
         return ReadImage(reason=f"cannot be processed: {one_line(error)}")
+    return image_of(made)
+
+
+def image_of(made: Sequence[Preprocessed]) -> ReadImage:
+    """An image that each way of preprocessing has made."""
     return ReadImage(
         reason=None,
         pixels=tuple(of_one.pixels for of_one in made),

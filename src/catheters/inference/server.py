@@ -1,0 +1,245 @@
+"""A local page to try a model on: X-rays in, sentences, probabilities and heatmaps out.
+
+Nothing is kept: an upload is decoded in a process of its own, answered, and forgotten. Its file name never leaves the
+browser. The page needs nothing from elsewhere.
+"""
+
+import asyncio
+import base64
+import functools
+import io
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.preprocessing import Preprocessed, Preprocessing, resize
+from catheters.errors import UserError
+from catheters.inference.findings import find, sentences_of
+from catheters.inference.heatmaps import explain, overlay, read_for_maps
+from catheters.inference.predictor import Predictor
+from catheters.inference.reading import image_of
+from catheters.opencv_threads import end_opencv_threads
+from catheters.workers import Failure, map_guarded
+
+MAX_UPLOAD_BYTES = 64 << 20
+"""Of one X-ray; the largest radiographs have about 30 MB."""
+MAX_WAITING = 16
+"""Uploads at work or waiting; more are turned away until some are done."""
+MAX_SIDE = 900
+"""Pixels of the longer side at which the page shows an X-ray."""
+LOOPBACK = ("127.0.0.1", "localhost")
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _TurnedAway(Exception):
+    """An upload that is not answered."""
+
+    status: int
+    reason: str
+
+
+def serve(predictor: Predictor, name: str, host: str, port: int) -> None:
+    """Answer until Ctrl-C.
+
+    Args:
+        predictor: the models.
+        name: of the models, for the page.
+        host: address to listen on.
+        port: TCP port; 0: any free one.
+
+    Raises:
+        UserError: the address cannot be had.
+    """
+    try:
+        listener = socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--serve: cannot listen on {host}:{port}: {reason}; choose another --port") from None
+    with listener:
+        found = listener.getsockname()[1]
+        print(f"open http://{host if host in LOOPBACK else socket.gethostname()}:{found} in a browser; Ctrl-C ends it")
+        if host not in LOOPBACK:
+            print(f"warning: everybody who can reach this machine can use the page, since --host is {host}")
+        app = create_app(predictor, name, (*LOOPBACK, host) if host in LOOPBACK else ("*",))
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+
+
+def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...]) -> Starlette:
+    """The page as an ASGI application.
+
+    Args:
+        predictor: the models.
+        name: of the models, for the page.
+        hosts: names under which it may be reached, so that no other page can lead a browser here by a name of its own.
+    """
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("catheters.inference", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("page.html.jinja")
+    queue = _Queue()
+
+    async def page(request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        models = predictor.models
+        content = template.render(
+            nonce=nonce,
+            name=name,
+            labels=models.labels,
+            is_evaluated=models.thresholds is not None,
+            is_calibrated=models.calibrator is not None,
+            max_megabytes=MAX_UPLOAD_BYTES >> 20,
+        )
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return HTMLResponse(content, headers={"Content-Security-Policy": policy})
+
+    async def predict(request: Request) -> Response:
+        data = await _read_body(request)
+        return JSONResponse(await queue.run(functools.partial(_predict, predictor, data)))
+
+    async def heatmap(request: Request) -> Response:
+        label = request.query_params.get("label", "")
+        if label not in predictor.models.labels:
+            raise _TurnedAway(404, "no such label")
+        data = await _read_body(request)
+        drawn = await queue.run(functools.partial(_draw_heatmap, predictor, data, label))
+        return Response(drawn, media_type="image/jpeg")
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/predict", _guarded(predict), methods=["POST"]),
+            Route("/heatmap", _guarded(heatmap), methods=["POST"]),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+    )
+
+
+class _Queue:
+    """Work that one thread does after another, with so much of it waiting and no more."""
+
+    def __init__(self) -> None:
+        self._num_inside = 0
+        self._turn = asyncio.Lock()
+
+    async def run(self, work: Callable[[], bytes | dict[str, object]]) -> bytes | dict[str, object]:
+        if self._num_inside >= MAX_WAITING:
+            raise _TurnedAway(503, f"{MAX_WAITING} X-rays are waiting already; try again in a moment")
+        self._num_inside += 1
+        try:
+            async with self._turn:
+                return await run_in_threadpool(work)
+        finally:
+            self._num_inside -= 1
+
+
+def _guarded(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that other sites' pages cannot use, and that says why it does not answer."""
+
+    async def answer(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            return JSONResponse({"reason": "asked by another site's page"}, status_code=403)
+        try:
+            return await endpoint(request)
+        except _TurnedAway as turned_away:
+            return JSONResponse({"reason": turned_away.reason}, status_code=turned_away.status)
+        except ClientDisconnect:
+            return Response(status_code=400)
+
+    return answer
+
+
+async def _read_body(request: Request) -> bytes:
+    """The upload; no more of it than is allowed is ever in memory."""
+    too_large = _TurnedAway(413, f"is larger than {MAX_UPLOAD_BYTES >> 20} MB")
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > MAX_UPLOAD_BYTES:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_UPLOAD_BYTES:
+            raise too_large
+    if not body:
+        raise _TurnedAway(422, "the file is empty")
+    return bytes(body)
+
+
+def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
+    picture, made = _read(predictor, data)
+    probabilities, (doubts,) = predictor.predict([image_of(made)])
+    findings = find(predictor, probabilities)
+    rows = zip(
+        findings.labels,
+        findings.probabilities[0].tolist(),
+        findings.thresholds.tolist(),
+        findings.is_called[0].tolist(),
+        findings.is_undecided[0].tolist(),
+        strict=True,
+    )
+    names = ("label", "probability", "threshold", "called_present", "undecided")
+    return {
+        "picture": "data:image/jpeg;base64," + base64.b64encode(_jpeg(_shown(picture))).decode(),
+        "sentences": list(sentences_of(findings, 0).values()),
+        "doubts": list(doubts),
+        "labels": [dict(zip(names, row, strict=True)) for row in rows],
+    }
+
+
+def _draw_heatmap(predictor: Predictor, data: bytes, label: str) -> bytes:
+    picture, made = _read(predictor, data)
+    heat = explain(predictor, picture, made, [label]).maps[label]
+    return _jpeg(_shown(overlay(picture, heat)))
+
+
+def _read(predictor: Predictor, data: bytes) -> tuple[Pixels, list[Preprocessed]]:
+    """In a process of its own, which a hostile file may crash or fill."""
+    read = functools.partial(_decode, predictor.preprocessings)
+    ((_, outcome),) = map_guarded(read, [data], num_workers=1)
+    if isinstance(outcome, Failure):
+        raise _TurnedAway(422, outcome.reason)
+    if isinstance(outcome, str):
+        raise _TurnedAway(422, outcome)
+    return outcome
+
+
+def _decode(preprocessings: tuple[Preprocessing, ...], data: bytes) -> tuple[Pixels, list[Preprocessed]] | str:
+    end_opencv_threads()
+    try:
+        return read_for_maps(data, preprocessings)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _shown(picture: Pixels) -> Pixels:
+    """At the size of the page."""
+    scale = min(1.0, MAX_SIDE / max(picture.shape[:2]))
+    return resize(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))
+
+
+def _jpeg(picture: Pixels) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="JPEG", quality=88)
+    return content.getvalue()
