@@ -1,8 +1,10 @@
-# make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics
+# make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics,
+#             predictions of new X-rays
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
 # make bench  what caching, the training loop, snapshots and the attention heads cost, what several processes change,
-#             what intervals cost and are worth, what each family reaches on the sample
+#             what intervals cost and are worth, what reading costs beside predicting, what each family reaches on
+#             the sample
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -19,6 +21,7 @@ demo: $(VENV)/installed
 	$(BIN)/python train.py --config configs/sample.py
 	$(BIN)/python multi_train.py --config configs/sample_multi.py
 	$(BIN)/python evaluate.py saved_models/sample saved_models/sample_multi
+	$(BIN)/python predict.py --model saved_models/sample_multi dataset/sample/test --worklist --heatmaps saved_models/heatmaps --out saved_models/predictions.csv
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -37,6 +40,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/snapshots.py
 	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/combinations.py
 

@@ -1,6 +1,9 @@
 """Exported files answer as the checkpoint does, and say what they are."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import catheters
 from catheters.errors import UserError
 from catheters.inference.export import export
+from catheters.inference.models import read_models
 from catheters.labels import RANZCR_LABELS
 from catheters.models.backbone import create_backbone
 from catheters.settings import Settings
-from tests.conftest import run_script
+from tests.conftest import REPOSITORY, run_script
 from tests.inference.conftest import make_checkpoint, make_models
 
 FAMILIES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d")
@@ -87,3 +92,20 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a file that ends in \.onnx is expected"):
         export(make_models(one), tmp_path / "model.safetensors", half=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_in_the_docs(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    """It runs the file without this package, and comes close: its resizing is OpenCV's own."""
+    page = (REPOSITORY / "docs" / "prediction.md").read_text()
+    program = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in code)
+    assert "catheters" not in program
+    xray = min((sample_folder / "test").iterdir())
+    file = tmp_path / "model.onnx"
+    export(read_models([evaluated_run / "fold0" / "best.pt"]), file, half=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(file), str(xray)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    printed = dict(re.findall(r"^(.+): (0\.\d+), called from", done.stdout, re.MULTILINE))
+    result = catheters.load(evaluated_run / "fold0" / "best.pt", calibrated=False)(xray)
+    assert {label: float(text) for label, text in printed.items()} == pytest.approx(result.probabilities, abs=0.01)
+    assert sum(line != "" for line in program.splitlines()) <= 15

@@ -1,0 +1,154 @@
+"""What reading X-rays costs beside predicting them, and memory: python benchmarks/prediction.py.
+
+The same model predicts the same pictures twice, taking turns: from batches that are in memory already, and from JPEG
+files of RANZCR CLiP's size, as predict.py reads them. Then predict.py itself on ever more files: how much memory its
+own process takes. The pictures are drawn, enlarged and made noisy; the weights are random.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.radiograph import read_radiograph
+from catheters.data.sample import generate_sample
+from catheters.evaluation.ensemble import Recipe
+from catheters.host import available_cores
+from catheters.inference.inputs import Images
+from catheters.inference.models import Member, Models
+from catheters.inference.predictor import Predictor
+from catheters.inference.reading import ReadImage, read_image
+from catheters.inference.stream import predict_images
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.training.checkpoint import load_checkpoint, save_checkpoint
+from catheters.training.step import choose_device, device_name
+
+SIZE = (2500, 2048)
+"""Width and height of the commonest images of RANZCR CLiP."""
+NUM_FILES = 32
+"""Different ones; more are further names of the same files."""
+REPOSITORY = Path(__file__).parents[1]
+
+
+def main() -> int:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["rexnet_200", "seresnet50", "efficientnet_b3", "resnest50d"])
+    parser.add_argument("--image-size", type=int, default=512, help="pixels (default: 512)")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--num-images", type=int, default=32, help="of each round (default: 32)")
+    parser.add_argument("--rounds", type=int, default=3, help="of both ways, taking turns (default: 3)")
+    parser.add_argument("--memory-images", type=int, nargs="+", default=[200, 2000])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = make_files(folder)
+        print(
+            f"{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
+            f"batches of {options.batch_size}, {options.rounds} rounds, {available_cores()} cores, "
+            f"{device_name(choose_device('auto'))}"
+        )
+        print(f"{'backbone':<20}{'in memory, images/s':>22}{'from files':>14}{'median ratio':>14}")
+        for backbone in options.backbones:
+            compare(backbone, files, folder, options)
+        measure_memory(files, folder, options.memory_images)
+    return 0
+
+
+def make_files(folder: Path) -> list[Path]:
+    """Drawn X-rays as large as real ones, and as hard to decode."""
+    drawn = folder / "drawn"
+    with contextlib.redirect_stderr(io.StringIO()):
+        generate_sample(drawn, num_images=NUM_FILES, num_test_images=1, image_size=1024)
+    rng = np.random.default_rng(0)
+    files = []
+    for number, source in enumerate(sorted((drawn / "train").iterdir())):
+        large = cv2.resize(read_radiograph(source).image, SIZE, interpolation=cv2.INTER_CUBIC)
+        noisy = np.clip(large + rng.normal(0, 4, large.shape), 0, 255).astype(np.uint8)
+        file = folder / f"{number}.jpg"
+        cv2.imwrite(str(file), noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        files.append(file)
+    return files
+
+
+def create_models(settings: Settings, folder: Path) -> Models:
+    """A checkpoint of random weights, written and read as training and prediction do."""
+    file = folder / f"{settings.backbone_model}.pt"
+    save_checkpoint(file, create_classifier(settings, 0.48, 0.22), settings, {}, {"epoch": 1})
+    return Models(
+        members=(Member(name="random", checkpoints=(load_checkpoint(file),)),),
+        recipe=Recipe(method="mean", weights={"random": 1.0}),
+        labels=settings.label_columns,
+        calibrator=None,
+        thresholds=None,
+    )
+
+
+def compare(backbone: str, files: list[Path], folder: Path, options: argparse.Namespace) -> None:
+    """Print a line: images a second from memory and from files."""
+    settings = Settings(backbone_model=backbone, pretrained=False, image_size=options.image_size)
+    predictor = Predictor(create_models(settings, folder), choose_device("auto"))
+    chosen = [files[number % len(files)] for number in range(options.num_images)]
+    images = Images(uids=tuple(map(str, range(len(chosen)))), paths=tuple(chosen))
+    in_memory = [read_image(file.read_bytes(), [Preprocessing.of(settings)]) for file in chosen]
+    from_memory(predictor, in_memory[: options.batch_size], options.batch_size)  # warm-up
+    seconds: dict[str, list[float]] = {"memory": [], "files": []}
+    for _ in range(options.rounds):
+        started = time.perf_counter()
+        from_memory(predictor, in_memory, options.batch_size)
+        seconds["memory"].append(time.perf_counter() - started)
+        part = folder / "part"
+        started = time.perf_counter()
+        with contextlib.redirect_stderr(io.StringIO()):
+            predict_images(
+                predictor, images, part, batch_size=options.batch_size, num_workers=available_cores(), key=backbone
+            )
+        seconds["files"].append(time.perf_counter() - started)
+        part.unlink()
+    ratio = statistics.median(a / b for a, b in zip(seconds["memory"], seconds["files"], strict=True))
+    rates = [len(chosen) / statistics.median(of_one) for of_one in seconds.values()]
+    print(f"{backbone:<20}{rates[0]:>22.2f}{rates[1]:>14.2f}{ratio:>14.3f}", flush=True)
+
+
+def from_memory(predictor: Predictor, images: list[ReadImage], batch_size: int) -> None:
+    """Predict what is in memory already."""
+    for start in range(0, len(images), batch_size):
+        predictor.predict(images[start : start + batch_size])
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure_memory(files: list[Path], folder: Path, numbers: list[int]) -> None:
+    """Print the most memory of predict.py's process for so many files."""
+    settings = Settings(backbone_model="efficientnet_b0", pretrained=False, image_size=128)
+    create_models(settings, folder)
+    print(f"\n{'predict.py, images':<20}{'most memory':>22}{'seconds':>14}")
+    for number in numbers:
+        many = folder / f"{number}_files"
+        many.mkdir()
+        for image in range(number):
+            os.link(files[image % len(files)], many / f"{image}.jpg")
+        command = [sys.executable, str(REPOSITORY / "predict.py"), "--model", str(folder / "efficientnet_b0.pt")]
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, str(many), "--out", str(folder / "p.csv")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, "predict.py ended well"
+        print(f"{number:<20}{usage.ru_maxrss / 1e6:>19.2f} GB{time.perf_counter() - started:>14.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
