@@ -1,8 +1,8 @@
 """What reading X-rays costs beside predicting them, and memory: python benchmarks/prediction.py.
 
 The same model predicts the same pictures twice, taking turns: from batches that are in memory already, and from JPEG
-files of RANZCR CLiP's size, as predict.py reads them. Then predict.py itself on ever more files: how much memory its
-own process takes. The pictures are drawn, enlarged and made noisy; the weights are random.
+files of RANZCR CLiP's size, as predict.py reads them. Before that predict.py itself on more and more files: how much
+memory its own process takes. The pictures are drawn, enlarged and made noisy; the weights are random.
 """
 
 import argparse
@@ -55,15 +55,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_files(folder)
+        # First: a process is reckoned to have taken as much memory as the one that started it.
+        measure_memory(files, folder, options.memory_images)
         print(
-            f"{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
+            f"\n{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
             f"batches of {options.batch_size}, {options.rounds} rounds, {available_cores()} cores, "
             f"{device_name(choose_device('auto'))}"
         )
         print(f"{'backbone':<20}{'in memory, images/s':>22}{'from files':>14}{'median ratio':>14}")
         for backbone in options.backbones:
             compare(backbone, files, folder, options)
-        measure_memory(files, folder, options.memory_images)
     return 0
 
 
@@ -134,7 +135,7 @@ def measure_memory(files: list[Path], folder: Path, numbers: list[int]) -> None:
     """Print the most memory of predict.py's process for so many files."""
     settings = Settings(backbone_model="efficientnet_b0", pretrained=False, image_size=128)
     create_models(settings, folder)
-    print(f"\n{'predict.py, images':<20}{'most memory':>22}{'seconds':>14}")
+    print(f"{'predict.py, images':<20}{'most memory':>22}{'seconds':>14}")
     for number in numbers:
         many = folder / f"{number}_files"
         many.mkdir()

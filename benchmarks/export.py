@@ -1,0 +1,86 @@
+"""Exported ONNX files against torch: python benchmarks/export.py.
+
+All four families, single-head and multi-head, at full and at half precision: size, largest difference of probabilities
+from torch's, and images a second in onnxruntime beside torch's in the same run, taking turns. The weights are random.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from prediction import create_models
+
+from catheters.inference.export import export
+from catheters.labels import RANZCR_HEADS
+from catheters.settings import Settings
+
+BATCH_SIZE = 2
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
+    parser.add_argument("--image-size", type=int, default=256, help="pixels (default: 256)")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    print(f"{options.image_size} px, batches of {BATCH_SIZE}, {options.rounds} rounds")
+    print(
+        f"{'backbone':<18}{'classifier':<12}{'precision':<11}{'MB':>7}{'difference':>12}{'torch img/s':>13}"
+        f"{'onnx img/s':>12}{'median ratio':>14}"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        for backbone in options.backbones:
+            for classifier in ("linear", "attention"):
+                for half in (False, True):
+                    measure(backbone, classifier, Path(name), options, half=half)
+    return 0
+
+
+def measure(backbone: str, classifier: str, folder: Path, options: argparse.Namespace, *, half: bool) -> None:
+    """Print a line."""
+    settings = Settings(
+        backbone_model=backbone,
+        pretrained=False,
+        image_size=options.image_size,
+        classifier="attention" if classifier == "attention" else "linear",
+        heads=dict(RANZCR_HEADS) if classifier == "attention" else {},
+    )
+    torch.manual_seed(0)
+    models = create_models(settings, folder)
+    file = folder / "model.onnx"
+    export(models, file, half=half)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    model = models.checkpoints[0].model
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (BATCH_SIZE, 1, *settings.image_shape), dtype=np.uint8)
+    seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
+    for _ in range(options.rounds + 1):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            expected = torch.sigmoid(model(torch.from_numpy(images))).numpy()
+        middle = time.perf_counter()
+        answers = session.run(["probabilities"], {"images": images})[0]
+        seconds["torch"].append(middle - started)
+        seconds["onnx"].append(time.perf_counter() - middle)
+    difference = float(np.abs(answers - expected).max())
+    of_torch, of_onnx = (of_one[1:] for of_one in seconds.values())  # without the first, which warms up
+    ratio = statistics.median(a / b for a, b in zip(of_torch, of_onnx, strict=True))
+    rates = (BATCH_SIZE / statistics.median(of_one) for of_one in (of_torch, of_onnx))
+    print(
+        f"{backbone:<18}{classifier:<12}{'half' if half else 'full':<11}{file.stat().st_size / 1e6:>7.1f}"
+        f"{difference:>12.1e}"
+        + "".join(f"{rate:>{width}.2f}" for rate, width in zip(rates, (13, 12), strict=True))
+        + f"{ratio:>14.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
