@@ -34,13 +34,14 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/preproc.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/snapshots.py
 	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/combinations.py
 
