@@ -37,6 +37,7 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
         assert (checkpoint["seed"], checkpoint["epoch"]) == (seed, 2)
         assert json.loads(checkpoint["settings"])["seed"] == seed
         weights.append(checkpoint["model"]["head.linear.weight"])
+        assert checkpoint["feature_space"]["limit"] > 0
         log = read_epochs(folder)
         assert len(log) == 2
         assert not any(key.startswith("val/") for key in log[0])

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from catheters.data.table import read_label_table
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
+from catheters.models.feature_space import fit_feature_space, pooled
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
 from catheters.training.loop import train_epoch
@@ -63,6 +64,13 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
             expected = torch.sigmoid(model(images)).numpy()
         got = predictions.loc[is_valid, list(trained.label_columns)].to_numpy()
         np.testing.assert_allclose(got, expected, atol=1e-6)
+        with torch.inference_mode():
+            features = pooled(model.features(images)).numpy()
+        space = fit_feature_space(features, data.table.patient_ids[is_valid])
+        assert (space is None) == (len(features) < 20) == ("feature_space" not in checkpoint)
+        if space is not None:
+            assert checkpoint["feature_space"]["limit"] == pytest.approx(space.limit, rel=1e-3)
+            assert checkpoint["feature_space"]["mean"].numpy() == pytest.approx(features.mean(axis=0), abs=1e-5)
 
         targets = data.table.labels[is_valid]
         aucs = [

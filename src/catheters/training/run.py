@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from catheters.errors import SettingsError, UserError
@@ -23,12 +25,15 @@ from catheters.training.run_data import (
     all_samples,
     create_train_loader,
     create_valid_loader,
-    samples_as_they_are,
+    plain_samples,
     split_samples,
 )
 from catheters.training.run_folder import check_space, enter_run_folder, move_aside, only_process, silent
 from catheters.training.snapshot_files import read_progress
 from catheters.training.step import device_name
+
+MAX_FEATURE_IMAGES = 10_000
+"""Images whose features are measured for a checkpoint: more take time and tell little."""
 
 
 def train_run(settings: Settings, *, fresh: bool) -> None:
@@ -154,8 +159,7 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
     loader = create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)
     train_on_all(of_seed, loader, around, folder)
     if around.processes.is_first:
-        whole = create_valid_loader(of_seed, samples_as_they_are(of_seed, data), around.device)
-        add_feature_space(folder / "final.pt", whole, data.table.patient_ids, around.device)
+        _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
         print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
@@ -175,12 +179,24 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
         folder,
     )
     if around.processes.is_first:
-        whole = create_valid_loader(settings, valid_samples, around.device)
-        patient_ids = data.table.patient_ids[data.folds == fold]
-        add_feature_space(folder / "best.pt", whole, patient_ids, around.device)
+        _measure_features(settings, data, data.folds == fold, folder / "best.pt", around)
         plot_curves(read_epochs(folder), result.epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
         write_fold(settings, data, fold, result.probabilities)
         print(f"fold {fold}: best macro AUC {result.macro_auc:.4f} in epoch {result.epoch}")
+
+
+def _measure_features(
+    settings: Settings, data: RunData, is_ordinary: npt.NDArray[np.bool_], file: Path, around: Surroundings
+) -> None:
+    """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a part; one process does it."""
+    rows = np.flatnonzero(is_ordinary)
+    is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
+    is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
+    # Batches as large as in validation, where each of several processes has a part.
+    batch_size = settings.valid_batch_size or max(1, 2 * settings.batch_size // around.processes.count)
+    by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
+    loader = create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), around.device)
+    add_feature_space(file, loader, data.table.patient_ids[is_chosen], around.device)
 
 
 def _is_trained(settings: Settings, member: int) -> bool:

@@ -169,9 +169,9 @@ def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     return _samples(settings, data, np.full(len(data.rows), True), augmentation)
 
 
-def samples_as_they_are(settings: Settings, data: RunData) -> CachedRadiographs:
-    """Every image, not augmented."""
-    return _samples(settings, data, np.full(len(data.rows), True), None)
+def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
+    """The chosen images, (N,), as they are."""
+    return _samples(settings, data, is_chosen, None)
 
 
 def check_batches(settings: Settings, data: RunData, num_processes: int) -> None:
