@@ -1,5 +1,6 @@
 """`predict.py` as a user runs it."""
 
+import fcntl
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from catheters.commands.predict import main
 from catheters.errors import UserError
@@ -56,7 +58,7 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     )
     assert done.returncode == 1, done.stderr
     assert "5 images, 2 models on the CPU; calibrated probabilities" in done.stdout
-    assert "1 of 5 images could not be read:\n  bad: damaged JPEG" in done.stdout
+    assert "1 of 5 images not predicted:\n  bad: damaged JPEG" in done.stdout
     assert sorted(path.name for path in tmp_path.glob("p*")) == [
         "p.csv",
         "p_details.csv",
@@ -73,8 +75,8 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     assert list(submission.columns) == list(sample.columns)
     assert submission["StudyInstanceUID"].tolist() == sample["StudyInstanceUID"].tolist()
     submission = submission.set_index("StudyInstanceUID")
-    assert submission.loc[readable.index, LABELS].to_numpy() == pytest.approx(readable[LABELS].to_numpy())
-    assert submission.loc["bad", LABELS].to_numpy(dtype=float) == pytest.approx(readable[LABELS].mean().to_numpy())
+    of_others = submission.loc[readable.index, LABELS]
+    assert submission.loc["bad", LABELS].to_numpy(dtype=float) == pytest.approx(of_others.mean().to_numpy())
     assert "1 images of the submission could not be read" in done.stderr
     worklist = pd.read_csv(tmp_path / "p_worklist.csv", dtype={"StudyInstanceUID": str})
     assert worklist["StudyInstanceUID"].iloc[0] == "bad"
@@ -95,6 +97,8 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
         str(tmp_path / "r.csv"),
     ]
     main(arguments)
+    uncalibrated = read(tmp_path / "r.csv").loc[readable.index, LABELS]
+    assert of_others.to_numpy() == pytest.approx(uncalibrated.to_numpy())
     raw = pd.read_csv(tmp_path / "r_details.csv", dtype={"StudyInstanceUID": str})
     assert ((raw["probability"] >= raw["threshold"]) == (raw["called_present"] == 1)).all()
     assert (raw["called_present"] == details["called_present"]).all()  # judged before calibration
@@ -127,6 +131,25 @@ def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path
     assert main([*arguments, "--out", str(killed), "--fresh"]) == 0
 
 
+def test_one_process_at_a_time(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    part = tmp_path / "p.csv.unfinished"
+    with part.open("wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is at it; choose another --out, or wait"):
+            main(["--model", str(evaluated_run), str(sample_folder / "test"), "--out", str(tmp_path / "p.csv")])
+
+
+def test_answers_that_are_no_numbers(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    content = torch.load(evaluated_run / "fold0" / "best.pt", weights_only=True)
+    content["model"]["head.linear.bias"][:] = float("nan")
+    torch.save(content, tmp_path / "best.pt")
+    arguments = ["--model", str(tmp_path / "best.pt"), str(sample_folder / "test"), "--out", str(tmp_path / "p.csv")]
+    assert main([*arguments, "--worklist"]) == 1
+    assert (read(tmp_path / "p.csv")["reason"] == "a model answers NaN or infinity").all()
+    with pytest.raises(UserError, match="none of the images could be predicted"):
+        main([*arguments, "--submission", str(sample_folder / "sample_submission.csv")])
+
+
 def test_a_table_of_ids(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     table = sample_folder / "sample_submission.csv"
@@ -147,16 +170,22 @@ def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
     assert doubts["blank"].startswith("almost blank: the greys differ by 0.0 of 255")
     assert "100 x 300 pixels: longer than a chest radiograph is" in doubts["long"]
     assert "only 10 x 10 pixels, the model sees 32 x 32" in doubts["tiny"]
-    assert "3 of 3 images are doubtful, see the column `doubts`" in done.stdout
+    assert "3 of 3 images doubtful, see the column `doubts`" in done.stdout
     assert all("unlike the training images" in text for text in doubts)
 
 
 def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     test = sample_folder / "test"
+    copied = Path(shutil.copy(sample_folder / "sample_submission.csv", tmp_path / "copied.csv"))
     cases: list[tuple[list[object], list[str]]] = [
         ([tmp_path, test], ["neither a checkpoint (.pt) nor a run folder"]),
+        ([test, evaluated_run], ["neither a checkpoint (.pt) nor a run folder"]),
+        ([evaluated_run / "fold0", test], ["it holds", "best.pt"]),
+        ([evaluated_run, sample_folder / "sample_submission.csv"], ["none of its 4 images is there", "--images"]),
+        ([evaluated_run, test, "--out", evaluated_run / "predictions.csv"], ["its folder is that of a run or blend"]),
+        ([evaluated_run, copied, "--out", copied], ["would be written over"]),
         ([evaluated_run], ["no images: give files, folders or a CSV of ids after the models"]),
-        ([evaluated_run, test, "--out", tmp_path], ["a CSV file is expected, in a folder that exists"]),
+        ([evaluated_run, test, "--out", tmp_path], ["a file that ends in .csv is expected, in a folder that exists"]),
         ([evaluated_run, tmp_path / "gone"], ["gone: no such file or folder"]),
         ([evaluated_run, test, "--worklist", "--urgent", "ETT"], ["'ETT' is not a label"]),
         ([evaluated_run, test, "--device", "cuda:9"], ["this machine has 0 CUDA GPUs"]),
@@ -176,5 +205,5 @@ def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> N
         with pytest.raises(UserError) as error:
             main(["--model", *map(str, arguments), *map(str, out)])
         assert all(part in str(error.value) for part in parts)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "odd.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copied.csv", "missing.csv", "odd.csv"]
     assert_user_error(run_script("predict.py", "--model", evaluated_run), "no images: give files")

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -80,6 +81,12 @@ def read_written_json(file: Path, format_version: int) -> dict[str, Any]:
     if found != format_version:
         raise UserError(f"{file}: is of format {found}, {format_version} is read; run evaluate.py again")
     return dict(content)
+
+
+def sha256_of(file: Path) -> str:
+    """Of its content, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

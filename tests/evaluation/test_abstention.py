@@ -26,14 +26,22 @@ def test_cuts_by_hand() -> None:
     assert choose_band(targets, np.concatenate([positives, negatives]), 0.5, 0.09) == EVERYTHING
 
 
-@pytest.mark.parametrize(("threshold", "cut"), [(0.5, 0.5), (0.1, 0.2), (0.99, 0.8)])
-def test_classes_far_apart_have_one_cut(threshold: float, cut: float) -> None:
-    """At the operating point, as far as both errors stay rare there."""
+@pytest.mark.parametrize(("threshold", "low", "high"), [(0.5, 0.5, 0.5), (0.1, 0.1, 0.2), (0.99, 0.8, 0.99)])
+def test_classes_far_apart(threshold: float, low: float, high: float) -> None:
+    """One cut at the operating point, as far as both errors are rare there."""
     targets = np.repeat([1, 0], 30).astype(np.uint8)
     probabilities = np.concatenate([np.linspace(0.8, 0.9, 30), np.linspace(0.1, 0.2, 30)])
     band = choose_band(targets, probabilities, threshold, 0.05)
-    assert (band.low, band.high) == (pytest.approx(cut), pytest.approx(cut))
-    assert not band.is_undecided(probabilities).any()
+    assert (band.low, band.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_what_is_decided_is_decided_as_the_operating_point_does(rng: np.random.Generator) -> None:
+    targets = (rng.random(300) < 0.3).astype(np.uint8)
+    probabilities = 1 / (1 + np.exp(-(2.5 * targets - 1 + rng.normal(size=300))))
+    for threshold in (0.05, 0.3, 0.6, 0.95):
+        band = choose_band(targets, probabilities, threshold, 0.1)
+        decided = ~band.is_undecided(probabilities)
+        assert ((probabilities >= threshold) == (probabilities >= band.high))[decided].all()
 
 
 def test_new_images_are_called_wrong_as_often_as_was_asked_for(rng: np.random.Generator) -> None:
@@ -46,7 +54,7 @@ def test_new_images_are_called_wrong_as_often_as_was_asked_for(rng: np.random.Ge
     new_targets, new_probabilities = draw(20_000, 20_000)
     missed, alarms = [], []
     for _ in range(400):
-        band = choose_band(*draw(60, 400), 0.5, 0.1)
+        band = choose_band(*draw(60, 400), 0.45, 0.1)
         missed.append((new_probabilities[new_targets == 1] < band.low).mean())
         alarms.append((new_probabilities[new_targets == 0] >= band.high).mean())
     assert 0.085 < np.mean(missed) < 0.103

@@ -36,21 +36,30 @@ HEADS: Mapping[str, tuple[str, ...]] = {"NGT": LABELS[:3], "Swan Ganz": LABELS[3
 
 @pytest.fixture
 def findings() -> Findings:
-    """Of three images: a tube whose tip is not imaged; nothing; a tube of which no label is called."""
+    """Of four images: a tube whose tip is not imaged; nothing; a tube of which no label is called; a label alone."""
     probabilities = np.array(
-        [[0.05, 0.91, 0.2, 0.98, 0.8], [0.01, 0.02, 0.0, 0.004, 0.1], [0.3, 0.3, 0.3, 0.0, 0.0]], dtype=np.float64
+        [
+            [0.05, 0.91, 0.2, 0.98, 0.8],
+            [0.01, 0.02, 0.0, 0.004, 0.1],
+            [0.3, 0.3, 0.3, 0.0, 0.0],
+            [0.45, 0.0, 0.0, 0.0, 0.0],
+        ],
+        dtype=np.float64,
     )
     thresholds = np.array([0.4, 0.34, 0.5, 0.5, 0.25])
-    is_called = probabilities >= thresholds
+    is_undecided = np.zeros(probabilities.shape, dtype=np.bool_)
+    is_undecided[3, 0] = True
     return Findings(
         labels=LABELS,
         heads=HEADS,
         rule="by youden",
         probabilities=probabilities,
+        uncalibrated=probabilities,
         thresholds=thresholds,
-        is_called=is_called,
-        is_present={"NGT": np.array([True, False, True]), "Swan Ganz": is_called[:, 3]},
-        is_undecided=np.zeros(is_called.shape, dtype=np.bool_),
+        is_called=probabilities >= thresholds,
+        presence={"NGT": 1 - np.prod(1 - probabilities[:, :3], axis=1), "Swan Ganz": probabilities[:, 3]},
+        presence_thresholds={"NGT": 0.5, "Swan Ganz": 0.5},
+        is_undecided=is_undecided,
         spread=None,
     )
 
@@ -58,9 +67,13 @@ def findings() -> Findings:
 def test_sentences(findings: Findings) -> None:
     assert describe_device(findings, "NGT", 0) == "NGT: present, tip not imaged (0.91, called from 0.34)"
     assert describe_device(findings, "Swan Ganz", 0) == "Swan Ganz: present (0.98, called from 0.50)"
-    assert describe_device(findings, "NGT", 1) == "NGT: not seen (0.03)"  # 1 - .99 x .98
-    assert describe_device(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.00)"
-    assert describe_device(findings, "NGT", 2) == "NGT: present, position unclear (0.66)"  # 1 - .7^3
+    assert describe_device(findings, "NGT", 1) == "NGT: not seen (0.03, called from 0.50)"  # 1 - .99 x .98
+    assert describe_device(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.004, called from 0.50)"
+    # 1 - .7^3
+    assert describe_device(findings, "NGT", 2) == "NGT: present, position unclear (0.66, called from 0.50)"
+    assert describe_device(findings, "NGT", 3) == (
+        "NGT: uncertain (0.45, called from 0.50), abnormal position (0.45, called from 0.40, undecided)"
+    )
     assert has_others(findings)
     assert describe_others(findings, 0) == "Effusion (0.80, called from 0.25)"
     assert describe_others(findings, 1) == "none"
@@ -88,6 +101,7 @@ def models(evaluated_run) -> Models:  # type: ignore[no-untyped-def]
             devices={"ETT": 0.9},
             bands={"ETT - Abnormal": Band(low=0.44, high=0.6), "ETT - Borderline": Band(low=-np.inf, high=0.3)},
             abstain_error=0.05,
+            predictions_sha256="",
         ),
     )
 
@@ -105,9 +119,10 @@ def test_judged_before_calibration(models: Models) -> None:
     assert np.isnan(found.probabilities[2]).all()
     assert found.spread is not None
     assert found.spread[0, 0] == pytest.approx(np.std([0.55, 0.75], ddof=1), abs=1e-6)
-    # 1 - .55^3 = .83 is less than the device's own threshold
-    assert found.is_present["ETT"].tolist() == [True, False, False]
-    assert found.rule == "by f1"
+    assert found.uncalibrated[0, 0] == pytest.approx(0.65)
+    assert found.presence["ETT"][1] == pytest.approx(1 - 0.55**3)
+    assert found.presence_thresholds == {"ETT": 0.9, "NGT": 0.5, "CVC": 0.5, "Swan Ganz": 0.5}
+    assert found.rule.startswith("by f1; from 0.5 on: ETT - Borderline, ETT - Normal, ")
     assert found.is_undecided[:, :3].tolist() == [[False, True, False], [True, False, False], [False] * 3]
     assert describe_undecided(found, 0) == "ETT - Borderline"
 
@@ -117,6 +132,6 @@ def test_without_an_evaluation(models: Models) -> None:
     answers = np.full((2, 1, 11), 0.3, dtype=np.float32)
     found = find(Predictor(bare, torch.device("cpu")), answers)
     assert not found.is_called.any()
-    assert found.is_present["NGT"].tolist() == [True]  # 1 - .7^4
-    assert found.rule == "at 0.5, since the models are not evaluated"
+    assert describe_device(found, "NGT", 0) == "NGT: present, position unclear (0.76, called from 0.50)"  # 1 - .7^4
+    assert found.rule == "from 0.5 on, since no evaluation of these models is at hand"
     assert (found.probabilities == np.float32(0.3)).all()

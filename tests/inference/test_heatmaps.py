@@ -5,13 +5,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
 
 from catheters.data.preprocessing import Preprocessed, Preprocessing
-from catheters.inference.heatmaps import attention_maps, explain, grad_cam, overlay, project, read_for_maps
+from catheters.inference.heatmaps import _safe_names, attention_maps, explain, grad_cam, overlay, project, read_for_maps
 from catheters.inference.predictor import Predictor
 from catheters.models.heads import LinearHead
 from tests.conftest import run_script
@@ -101,6 +102,11 @@ def test_a_constant_map_stays_constant() -> None:
     assert heat == pytest.approx(np.full((30, 20), 0.7), abs=1e-6)
 
 
+def test_every_image_has_a_folder_of_its_own() -> None:
+    names = _safe_names(["a_b_2", "a b", "a_b", "A/b", "../..", "contact_sheet.jpg"], ["contact_sheet.jpg"])
+    assert names == ["a_b_2", "a_b", "a_b_3", "A_b_4", "image", "contact_sheet.jpg_2"]
+
+
 def test_overlay() -> None:
     picture = np.array([[0, 100]], dtype=np.uint8)
     drawn = overlay(picture, np.array([[0.0, 1.0]], dtype=np.float32))
@@ -132,7 +138,6 @@ def test_the_script_draws_them(evaluated_run: Path, sample_folder: Path, tmp_pat
     drawn = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
     assert drawn[-1] == "contact_sheet.jpg"
     assert f"{len(drawn) - 1} heatmaps of labels that are called present" in done.stdout
-    details = (tmp_path / "p_details.csv").read_text().splitlines()
-    assert len(drawn) - 1 == sum(line.endswith(",1") for line in details)
+    assert len(drawn) - 1 == pd.read_csv(tmp_path / "p_details.csv")["called_present"].sum()
     picture = cv2.imread(str(sample_folder / "test" / f"{Path(drawn[0]).parts[0]}.jpg"))
     assert cv2.imread(str(folder / drawn[0])).shape == picture.shape

@@ -37,16 +37,20 @@ def test_two_of_one_name_are_called_after_their_paths(folder: Path, capsys: pyte
     Path("images/deep/a.png").write_bytes(b"x")
     assert list_images([Path("images")], SETTINGS, None).uids == ("a.jpg", "deep/1.2.826", "deep/a.png", "deep/b.dcm")
     assert "several images are named a" in capsys.readouterr().err
+    Path("other").mkdir()
+    Path("other/c.png").write_bytes(b"x")
+    assert list_images([Path("c.png"), Path("other")], SETTINGS, None).uids == ("c.png", "other/c.png")
     with pytest.raises(UserError, match=r"c\.png: is given twice"):
         list_images([Path("c.png"), Path("c.png")], SETTINGS, None)
 
 
 def test_a_table_of_ids(folder: Path) -> None:
     Path("ids.csv").write_text("StudyInstanceUID,x\na,1\nz,0\n")
+    with pytest.raises(UserError, match=r"none of its 2 images is there, train/a\.jpg for one; say with --images"):
+        list_images([Path("ids.csv")], SETTINGS, None)
     images = list_images([Path("ids.csv")], SETTINGS, "images/{uid}.jpg")
     assert images.uids == ("a", "z")
     assert images.paths == (Path("images/a.jpg"), Path("images/z.jpg"))
-    assert list_images([Path("ids.csv")], SETTINGS, None).paths[0] == Path("train/a.jpg")
     with pytest.raises(UserError, match=r"--images images/a\.jpg: .*\{uid\} or a \{column\} of the table is expected"):
         list_images([Path("ids.csv")], SETTINGS, "images/a.jpg")
     by_header = dataclasses.replace(SETTINGS, path_pattern="**/*", dicom_id="StudyInstanceUID")

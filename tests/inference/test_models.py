@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+import catheters
+from catheters.commands.evaluate import main as evaluate
+from catheters.commands.predict import main as predict
 from catheters.errors import UserError
 from catheters.evaluation.ensemble import Recipe, read_recipe
 from catheters.evaluation.results import read_thresholds
@@ -84,8 +87,45 @@ def test_a_damaged_recipe(tmp_path: Path, content: str, message: str) -> None:
         read_recipe(tmp_path / "ensemble.json")
 
 
+def test_an_evaluation_of_other_predictions_is_passed_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (run / "predictions.csv").open("a") as stream:
+        stream.write("\n")
+    models = read_models([run])
+    assert models.thresholds is None and models.calibrator is None
+    assert "is the evaluation of other predictions than" in capsys.readouterr().err
+
+
+def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    blend = tmp_path / "blend"
+    assert (
+        evaluate([str(run), str(tmp_path / "other"), "--ensemble", "rank", "--out", str(blend), "--resamples", "0"])
+        == 0
+    )
+    models = read_models([blend])
+    assert not models.gives_probabilities
+    assert models.thresholds is None and models.calibrator is None
+    with pytest.raises(UserError, match="is a blend of ranks"):
+        catheters.load(blend)
+    xray = str(next(Path(models.settings.dataset_folder).glob("test/*")))
+    with pytest.raises(UserError, match="is a blend of ranks"):
+        predict(["--model", str(blend), xray, "--out", str(tmp_path / "p.csv"), "--worklist"])
+    assert predict(["--model", str(blend), xray, "--out", str(tmp_path / "p.csv")]) == 0
+    assert not (tmp_path / "p_details.csv").exists()
+    mean = tmp_path / "mean"
+    assert (
+        evaluate([str(run), str(tmp_path / "other"), "--ensemble", "mean", "--out", str(mean), "--resamples", "0"]) == 0
+    )
+    assert read_models([mean]).thresholds is not None
+
+
+def test_a_checkpoint_given_twice(run: Path) -> None:
+    with pytest.raises(UserError, match=r"fold0/best\.pt: is among the models twice"):
+        read_models([run, run / "fold0" / "best.pt"])
+
+
 def test_damaged_thresholds(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text('{"format_version": 1, "per_label": [{}]}')
+    (tmp_path / "metrics.json").write_text('{"format_version": 2, "per_label": [{}]}')
     with pytest.raises(UserError, match=r"damaged; run evaluate\.py again"):
         read_thresholds(tmp_path / "metrics.json")
 
@@ -122,6 +162,10 @@ def test_what_is_no_model(run: Path, tmp_path: Path) -> None:
     for content, message in cases:
         file.write_bytes(content)
         with pytest.raises(UserError, match=message):
+            read_models([file])
+    for content in (torch.zeros(3), {"model": [], "settings": "{}", "preprocessing": {}}, [1, 2]):
+        torch.save(content, file)
+        with pytest.raises(UserError, match="no checkpoint of train"):
             read_models([file])
     torch.save({"model": {}}, file)
     with pytest.raises(UserError, match=r"no checkpoint of train\.py, which has weights, settings and preprocessing"):

@@ -36,13 +36,19 @@ def test_one_in_a_hundred_ordinary_images_is_far(rng: np.random.Generator) -> No
     assert space.are_far(against).tolist() == [True, False]
 
 
-def test_fewer_images_than_channels(rng: np.random.Generator) -> None:
-    features = rng.normal(size=(60, 200)).astype(np.float32)
-    space = fit_feature_space(features, np.repeat(np.arange(20), 3).astype(np.str_))
+@pytest.mark.parametrize("num_images", [120, 400])
+def test_fewer_images_than_channels(rng: np.random.Generator, num_images: int) -> None:
+    """Of new ordinary images about one in a hundred is far, all the same."""
+    spread = np.arange(1, 1281) ** -0.5
+
+    def draw_wide(number: int) -> np.ndarray:
+        return (rng.normal(size=(number, 1280)) * spread).astype(np.float32)
+
+    space = fit_feature_space(draw_wide(num_images), np.repeat(np.arange(num_images // 4), 4).astype(np.str_))
     assert space is not None
-    assert space.components.shape == (6, 200)
-    assert np.isfinite(space.limit) and space.noise > 0
-    assert space.are_far(features.astype(np.float64) + 1).all()
+    assert space.components.shape == (num_images * 4 // 5 // 10, 1280)
+    assert space.are_far(draw_wide(2000).astype(np.float64)).mean() < 0.04
+    assert space.are_far(draw_wide(100).astype(np.float64) * 2).mean() > 0.95
 
 
 def test_too_few_to_tell(rng: np.random.Generator) -> None:

@@ -179,7 +179,7 @@ def _evaluate(
     folder, num_labelled = given.folder, len(given.truth.uids)
     (folder / "comparison.json").unlink(missing_ok=True)  # of an earlier evaluation
     comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores, folder)
-    write_metrics(folder / "metrics.json", evaluation, str(given.file), given.truth.source, num_labelled=num_labelled)
+    write_metrics(folder / "metrics.json", evaluation, given.file, given.truth.source, num_labelled)
     write_table(folder / "metrics.csv", evaluation)
     write_calibrator(folder / "calibration.json", evaluation.calibrator)
     write_cases(folder / "hardest_cases.csv", evaluated, evaluation.hardest, given.uid_column)
@@ -233,7 +233,7 @@ def _print(evaluation: Evaluation) -> None:
     print(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
     print(tables.points_table([*evaluation.points, *evaluation.presence_points]))
     share = f"{choices.abstain_error:.0%}"
-    print(f"\nleft undecided, so that of all positives at most {share} are missed, and of all negatives called present")
+    print(f"\nleft undecided, aiming at {share} at most of all positives missed, and of all negatives called present")
     print(tables.abstention_table(evaluation.abstentions))
     print(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
     if evaluation.folds:

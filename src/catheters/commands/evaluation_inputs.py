@@ -72,6 +72,10 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
         UserError: it is none, has no predictions, or they do not fit the table.
     """
     settings_file = run / "settings.json"
+    if not settings_file.is_file() and (run / "ensemble.json").is_file():
+        raise UserError(
+            f"{run}: is a blend; to evaluate it anew, repeat the command that made it, with --ensemble and --out {run}"
+        )
     if not settings_file.is_file():
         raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")
     settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))

@@ -11,6 +11,7 @@ from catheters.host import available_cores
 if TYPE_CHECKING:
     from catheters.inference.findings import Findings
     from catheters.inference.inputs import Images
+    from catheters.inference.models import Models
     from catheters.inference.predictor import Predictor
     from catheters.inference.stream import Answers
 
@@ -40,9 +41,11 @@ def main(arguments: list[str]) -> int:
     """Predict images, or what else the options ask for. Returns the exit status."""
     options = _parse(arguments)
     # Imported only now: torch and timm take seconds to load, and a mistyped option is answered at once.
+    import torch
+
     from catheters.inference.findings import find, urgent_columns
     from catheters.inference.inputs import list_images
-    from catheters.inference.models import is_model, read_models
+    from catheters.inference.models import RANKS_ONLY, is_model, read_models
     from catheters.inference.outputs import (
         read_submission,
         write_details,
@@ -59,32 +62,44 @@ def main(arguments: list[str]) -> int:
         return _serve(model_paths, inputs, options)
     if options.export is not None:
         return _export(model_paths, inputs, options)
+    if not is_model(model_paths[0]):
+        read_models(model_paths[:1])  # says what it is instead
     if not inputs:
         raise UserError("no images: give files, folders or a CSV of ids after the models")
     out: Path = options.out
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: a CSV file is expected, in a folder that exists")
+    _check_out(out, [*inputs, *([] if options.submission is None else [options.submission])])
     if options.heatmaps is not None and (options.heatmaps.is_file() or not options.heatmaps.absolute().parent.is_dir()):
         raise UserError(f"--heatmaps {options.heatmaps}: a folder is expected, in one that exists")
     device = choose_device(options.device)
     models = read_models(model_paths)
     if options.no_calibration:
         models = models.without_calibration()
+    if not models.gives_probabilities and (options.worklist or options.heatmaps is not None):
+        raise UserError(f"{model_paths[0]}: {RANKS_ONLY}")
     images = list_images(inputs, models.settings, options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else read_submission(options.submission, images, models.labels)
     num_checkpoints = len(models.checkpoints)
     print(
-        f"{len(images)} images, {num_checkpoints} model{'s' * (num_checkpoints > 1)} on {device_name(device)}; "
-        f"{_calibration_in_words(models.calibrator is None)}"
+        f"{_count(len(images), 'image')}, {_count(num_checkpoints, 'model')} on {device_name(device)}; "
+        f"{_kind_in_words(models)}"
     )
+    if len(model_paths) > 1:
+        print("calibration and operating points of several models: evaluate.py --ensemble, then --model its folder")
     predictor = Predictor(models, device, flip=options.flip)
-    answers = _predict(predictor, images, options)
+    try:
+        answers = _predict(predictor, images, options)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU has no memory for so much; give a smaller --batch-size. What is done is in {_part_file(out)}"
+        ) from None
     findings = find(predictor, answers.probabilities)
     uid_column = models.settings.uid_column
-    written = {"the predictions": out, "a row an image and label": out.with_name(f"{out.stem}_details.csv")}
+    written = {"the predictions": out}
     write_predictions(out, uid_column, images, answers, findings)
-    write_details(written["a row an image and label"], uid_column, images, answers, findings)
+    if models.gives_probabilities:
+        written["a row an image and label"] = out.with_name(f"{out.stem}_details.csv")
+        write_details(written["a row an image and label"], uid_column, images, answers, findings)
     if sample is not None:
         written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
         write_submission(written["the submission"], sample, images, answers, findings)
@@ -92,7 +107,7 @@ def main(arguments: list[str]) -> int:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
         write_worklist(written["the worklist"], uid_column, images, answers, findings, urgent)
     if options.heatmaps is not None:
-        written["heatmaps"] = _draw_heatmaps(options, predictor, images, findings)
+        written["heatmaps"] = _draw_heatmaps(options, predictor, images, answers, findings)
     _part_file(out).unlink()
     print("\n".join(f"{what} -> {file}" for what, file in written.items()))
     return _report(images, answers)
@@ -104,13 +119,16 @@ def _export(model_paths: list[Path], inputs: list[Path], options: argparse.Names
 
     if inputs:
         raise UserError(f"--export: {inputs[0]} is no model, and no images are predicted")
-    checked = export(read_models(model_paths), options.export, half=options.half)
+    models = read_models(model_paths)
+    if options.no_calibration:
+        models = models.without_calibration()
+    checked = export(models, options.export, half=options.half)
     print(f"{checked} -> {options.export}")
     return 0
 
 
 def _serve(model_paths: list[Path], inputs: list[Path], options: argparse.Namespace) -> int:
-    from catheters.inference.models import read_models
+    from catheters.inference.models import RANKS_ONLY, read_models
     from catheters.inference.predictor import Predictor
     from catheters.inference.server import serve
     from catheters.training.step import choose_device
@@ -118,6 +136,8 @@ def _serve(model_paths: list[Path], inputs: list[Path], options: argparse.Namesp
     if inputs:
         raise UserError(f"--serve: {inputs[0]} is no model; X-rays are dropped on the page")
     models = read_models(model_paths)
+    if not models.gives_probabilities:
+        raise UserError(f"{model_paths[0]}: {RANKS_ONLY}")
     if options.no_calibration:
         models = models.without_calibration()
     predictor = Predictor(models, choose_device(options.device), flip=options.flip)
@@ -143,10 +163,12 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
     )
 
 
-def _draw_heatmaps(options: argparse.Namespace, predictor: "Predictor", images: "Images", findings: "Findings") -> Path:
+def _draw_heatmaps(
+    options: argparse.Namespace, predictor: "Predictor", images: "Images", answers: "Answers", findings: "Findings"
+) -> Path:
     from catheters.inference.heatmaps import write_heatmaps
 
-    num_maps, sheet = write_heatmaps(options.heatmaps, predictor, images, findings, _num_workers(options))
+    num_maps, sheet = write_heatmaps(options.heatmaps, predictor, images, answers, findings, _num_workers(options))
     print(f"{num_maps} heatmaps of labels that are called present ({findings.rule})")
     return sheet or Path(options.heatmaps)
 
@@ -159,17 +181,36 @@ def _part_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.unfinished")  # `.part` is what whole files are written under
 
 
-def _calibration_in_words(is_missing: bool) -> str:
-    return "probabilities as the models give them, not calibrated" if is_missing else "calibrated probabilities"
+def _check_out(out: Path, read: list[Path]) -> None:
+    """Refuse to write over what is read, or over what training or evaluation have written."""
+    folder = out.absolute().parent
+    if out.is_dir() or out.suffix != ".csv" or not folder.is_dir():
+        raise UserError(f"--out {out}: a file that ends in .csv is expected, in a folder that exists")
+    written = {out.with_name(f"{out.stem}{end}.csv").resolve() for end in ("", "_details", "_submission", "_worklist")}
+    for path in read:
+        if path.resolve() in written:
+            raise UserError(f"--out {out}: {path} would be written over; choose another name")
+    if any((folder / name).is_file() for name in ("settings.json", "ensemble.json")):
+        raise UserError(f"--out {out}: its folder is that of a run or blend; choose another one")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _kind_in_words(models: "Models") -> str:
+    if not models.gives_probabilities:
+        return "ranks among these images, no probabilities"
+    return "probabilities as the models give them" if models.calibrator is None else "calibrated probabilities"
 
 
 def _report(images: "Images", answers: "Answers") -> int:
     """Say which images could not be read, and how many are doubtful; returns the exit status."""
     bad = [(uid, reason) for uid, reason in zip(images.uids, answers.reasons, strict=True) if reason]
     doubtful = [(uid, doubts[0]) for uid, doubts in zip(images.uids, answers.doubts, strict=True) if doubts]
-    for what, found in (("could not be read", bad), ("are doubtful, see the column `doubts`", doubtful)):
+    for what, found in (("not predicted", bad), ("doubtful, see the column `doubts`", doubtful)):
         if found:
-            print(f"{len(found)} of {len(images)} images {what}:")
+            print(f"{len(found)} of {_count(len(images), 'image')} {what}:")
             print("\n".join(f"  {uid}: {text}" for uid, text in found[:5]) + ("\n  ..." if len(found) > 5 else ""))
     return BAD_IMAGES_STATUS if bad else 0
 
@@ -245,6 +286,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--batch-size: 1 or more")
     if options.workers is not None and options.workers < 1:
         parser.error("--workers: 1 or more")
+    for other in ("export", "serve"):
+        idle = [name for name in ("worklist", "heatmaps", "submission", "images") if getattr(options, name)]
+        if getattr(options, other) and idle:
+            parser.error(f"--{idle[0]} does nothing with --{other}")
     if options.half and options.export is None:
         parser.error("--half goes with --export")
     if options.urgent and not options.worklist:

@@ -69,12 +69,12 @@ class Abstention:
 
 
 def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold: float, error_rate: float) -> Band:
-    """The cuts for one label; one cut where the classes are so far apart that both errors are rare at it.
+    """The cuts for one label, around its operating point; one cut where both errors are rare there.
 
     Args:
         targets: (n,) 0/1.
         probabilities: (n,).
-        threshold: of the operating point, which decides where either call would do.
+        threshold: of the operating point: what is decided is decided as it does.
         error_rate: share of each class that may be called wrong.
     """
     positives = np.sort(probabilities[targets == 1])
@@ -82,9 +82,8 @@ def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold
     num_missed, num_alarms = (_whole(error_rate * (len(of_class) + 1)) for of_class in (positives, negatives))
     low = positives[num_missed - 1] if num_missed else -math.inf
     high = np.nextafter(negatives[num_alarms - 1], np.inf) if num_alarms else math.inf
-    if low > high:
-        low = high = min(max(threshold, high), low)
-    return Band(low=float(low), high=float(high))
+    # Both errors only become rarer where a cut moves out, and rare enough where the classes lie apart of it.
+    return Band(low=float(min(low, threshold)), high=float(max(high, threshold)))
 
 
 def abstain(

@@ -15,25 +15,26 @@ from catheters.evaluation.bootstrap import LEVEL, Estimate
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
-from catheters.files import read_written_json, write_text, write_whole
+from catheters.files import read_written_json, sha256_of, write_text, write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
-def write_metrics(file: Path, evaluation: Evaluation, predictions: str, labels: str, num_labelled: int) -> None:
+def write_metrics(file: Path, evaluation: Evaluation, predictions: Path, labels: str, num_labelled: int) -> None:
     """Write `metrics.json`; what is undefined is null. The file is whole or absent.
 
     Args:
         file: the JSON file.
         evaluation: what was found out.
-        predictions: where they come from.
+        predictions: the file of them.
         labels: where the true ones come from.
         num_labelled: images in the label table.
     """
     scores, choices = evaluation.scores, evaluation.choices
     content = {
         "format_version": FORMAT_VERSION,
-        "predictions": predictions,
+        "predictions": str(predictions),
+        "predictions_sha256": sha256_of(predictions),
         "labels": labels,
         "num_images": scores.num_images,
         "num_patients": scores.num_patients,
@@ -144,6 +145,7 @@ class Thresholds:
         rule: how they were chosen.
         labels: label -> the probability, uncalibrated, from which on it is called present.
         devices: device -> likewise.
+        predictions_sha256: of the file of predictions on which they were chosen.
         bands: label -> the probabilities, uncalibrated, at which it is left undecided.
         abstain_error: share of each class that may be called wrong outside of the bands.
     """
@@ -151,6 +153,7 @@ class Thresholds:
     rule: str
     labels: Mapping[str, float]
     devices: Mapping[str, float]
+    predictions_sha256: str
     bands: Mapping[str, Band]
     abstain_error: float
 
@@ -182,6 +185,7 @@ def read_thresholds(file: Path) -> Thresholds:
             rule=str(content["operating_point_rule"]),
             labels=labels,
             devices=devices,
+            predictions_sha256=str(content["predictions_sha256"]),
             bands=bands,
             abstain_error=float(content["abstention"]["error_rate"]),
         )

@@ -1,6 +1,7 @@
 """A checkpoint as a file that runs without this package: ONNX, or the weights alone as safetensors."""
 
 import contextlib
+import importlib
 import importlib.metadata
 import io
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from catheters.errors import UserError
@@ -61,11 +62,14 @@ def export(models: Models, file: Path, *, half: bool) -> str:
         )
     if file.suffix not in FORMATS or (half and file.suffix != ".onnx"):
         raise UserError(f"--export {file}: a file that ends in {'.onnx' if half else ' or '.join(FORMATS)} is expected")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"--export {file}: a file in a folder that exists is expected")
     checkpoint = models.checkpoints[0]
     metadata = describe(models)
     if file.suffix == ".safetensors":
         weights = {name: value.contiguous() for name, value in checkpoint.model.state_dict().items()}
-        write_whole(file, lambda part: save_file(weights, part, metadata=metadata))
+        content = save(weights, metadata=metadata)
+        write_whole(file, lambda part: part.write_bytes(content))
         return f"{len(weights)} tensors"
     return _export_onnx(checkpoint, metadata, file, half=half)
 
@@ -94,6 +98,8 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
     try:
         import onnx
         import onnxruntime
+
+        importlib.import_module("onnxscript")  # torch's exporter needs it
     except ImportError as error:
         raise UserError(f"--export {file}: needs {error.name}; pip install 'catheters[export]'") from None
     module = _Probabilities(checkpoint.model).eval()

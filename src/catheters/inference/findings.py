@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import presence_probability
+from catheters.inference.models import Models
 from catheters.inference.predictor import Predictor
 
 Floats = npt.NDArray[np.float64]
@@ -33,10 +34,12 @@ class Findings:
         labels: (K,) names.
         heads: device -> its labels.
         rule: how the thresholds were chosen, in words.
-        probabilities: (n, K), calibrated where there is a calibration; NaN for images that could not be read.
-        thresholds: (K,) at and above which a label is called present, on the same scale.
+        probabilities: (n, K), calibrated where there is a calibration; NaN for images that could not be predicted.
+        uncalibrated: (n, K) likewise, as the models give them.
+        thresholds: (K,) at and above which a label is called present, on the scale of `probabilities`.
         is_called: (n, K) whether it is.
-        is_present: device -> (n,) whether it is called present.
+        presence: device -> (n,) probability that it is there, uncalibrated.
+        presence_thresholds: device -> at and above which it is called present.
         is_undecided: (n, K) whether a label is better left to a person; nowhere without an evaluation.
         spread: (n, K) standard deviation over the checkpoints; None for a single one.
     """
@@ -45,15 +48,17 @@ class Findings:
     heads: Mapping[str, tuple[str, ...]]
     rule: str
     probabilities: Floats
+    uncalibrated: Floats
     thresholds: Floats
     is_called: npt.NDArray[np.bool_]
-    is_present: Mapping[str, npt.NDArray[np.bool_]]
+    presence: Mapping[str, Floats]
+    presence_thresholds: Mapping[str, float]
     is_undecided: npt.NDArray[np.bool_]
     spread: Floats | None
 
     def of_device(self, device: str) -> list[int]:
         """Columns of its labels."""
-        return [self.labels.index(label) for label in self.heads[device] if label in self.labels]
+        return [self.labels.index(label) for label in self.heads[device]]
 
     def probability_of_any(self, columns: Sequence[int]) -> Floats:
         """(n,) that an image has one of these labels at least."""
@@ -77,55 +82,69 @@ def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
         blended[is_read] = predictor.blend(answers[:, is_read])
         calibrated[is_read] = predictor.calibrate(blended[is_read])
     known = models.thresholds
-    raw = np.full(len(models.labels), DEFAULT_THRESHOLD)
-    if known is not None:
-        raw = np.array([known.labels.get(label, DEFAULT_THRESHOLD) for label in models.labels])
-    is_called = blended >= raw
+    of_labels = {} if known is None else known.labels
+    of_devices = {} if known is None else known.devices
+    raw = np.array([of_labels.get(label, DEFAULT_THRESHOLD) for label in models.labels])
     is_undecided = np.zeros(blended.shape, dtype=np.bool_)
     for k, label in enumerate(models.labels):
         if known is not None and label in known.bands:
             is_undecided[:, k] = known.bands[label].is_undecided(blended[:, k])
-    is_present: dict[str, npt.NDArray[np.bool_]] = {}
+    presence, presence_thresholds = {}, {}
     for device, labels in models.heads.items():
         columns = [models.labels.index(label) for label in labels]
-        threshold = DEFAULT_THRESHOLD if known is None else known.devices.get(device, DEFAULT_THRESHOLD)
-        is_any_called = is_called[:, columns].any(axis=1)
-        is_seen = presence_probability(blended[:, columns]) >= threshold
-        is_present[device] = is_any_called | (is_seen & (len(columns) > 1))
+        presence[device] = presence_probability(blended[:, columns])
+        # A device's only label is its presence.
+        by_label = float(raw[columns[0]]) if len(columns) == 1 else DEFAULT_THRESHOLD
+        presence_thresholds[device] = of_devices.get(device, by_label)
     return Findings(
         labels=models.labels,
         heads=models.heads,
-        rule=f"at {DEFAULT_THRESHOLD}, since the models are not evaluated" if known is None else f"by {known.rule}",
+        rule=_rule_in_words(models),
         probabilities=calibrated,
+        uncalibrated=blended,
         thresholds=predictor.calibrate(raw[None])[0],
-        is_called=is_called,
-        is_present=is_present,
+        is_called=blended >= raw,
+        presence=presence,
+        presence_thresholds=presence_thresholds,
         is_undecided=is_undecided,
         spread=np.std(answers.astype(np.float64), axis=0, ddof=1) if len(answers) > 1 else None,
     )
 
 
+def _rule_in_words(models: Models) -> str:
+    known = models.thresholds
+    if known is None:
+        return f"from {DEFAULT_THRESHOLD} on, since no evaluation of these models is at hand"
+    missing = [label for label in models.labels if label not in known.labels]
+    return f"by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {', '.join(missing)}" if missing else "")
+
+
 def describe_device(findings: Findings, device: str, row: int) -> str:
-    """What an image shows of a device, as in `NGT: present, tip not imaged (0.91, called from 0.34)`."""
+    """What an image shows of a device, as in `NGT: present, tip not imaged (0.91, called from 0.34)`.
+
+    Whether it is there is said by the device's own operating point, what position it has by those of its labels. Where
+    a label is called and the device is not, it is uncertain.
+    """
     columns = findings.of_device(device)
     called = [k for k in columns if findings.is_called[row, k]]
-    if not findings.is_present[device][row]:
-        return f"{device}: not seen ({_percent(findings.probability_of_any(columns)[row])})"
-    if not called:
-        return f"{device}: present, position unclear ({_percent(findings.probability_of_any(columns)[row])})"
-    states = [
-        f"{_state(findings.labels[k], device)} ({_percent(findings.probabilities[row, k])}, called from "
-        f"{_percent(findings.thresholds[k])})"
-        for k in called
-    ]
-    return f"{device}: present{', ' if len(columns) > 1 else ' '}{', '.join(states)}".replace("  ", " ")
+    presence, threshold = findings.presence[device][row], findings.presence_thresholds[device]
+    if len(columns) == 1:
+        found = "present" if called else "not seen"
+        return f"{device}: {found} {_label_in_brackets(findings, columns[0], row)}"
+    in_brackets = f"({_short(presence)}, called from {_short(threshold)})"
+    positions = ", ".join(
+        f"{_state(findings.labels[k], device)} {_label_in_brackets(findings, k, row)}" for k in called
+    )
+    if presence < threshold:
+        return f"{device}: uncertain {in_brackets}, {positions}" if called else f"{device}: not seen {in_brackets}"
+    return f"{device}: present, {positions or f'position unclear {in_brackets}'}"
 
 
 def describe_others(findings: Findings, row: int) -> str:
     """What an image shows of labels that are of no device; `none` where it shows none of them."""
     of_devices = {label for labels in findings.heads.values() for label in labels}
     called = [
-        f"{label} ({_percent(findings.probabilities[row, k])}, called from {_percent(findings.thresholds[k])})"
+        f"{label} {_label_in_brackets(findings, k, row)}"
         for k, label in enumerate(findings.labels)
         if label not in of_devices and findings.is_called[row, k]
     ]
@@ -169,10 +188,16 @@ def urgent_columns(labels: tuple[str, ...], named: Sequence[str]) -> list[int]:
 
 
 def _state(label: str, device: str) -> str:
-    """`NGT - Incompletely Imaged` -> `tip not imaged`; nothing for a device's only label."""
+    """`NGT - Incompletely Imaged` -> `tip not imaged`."""
     state = label.removeprefix(device).strip(" -").lower()
-    return WORDS.get(state, "" if state.endswith("present") else state)
+    return WORDS.get(state, state)
 
 
-def _percent(probability: float) -> str:
-    return f"{probability:.2f}"
+def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
+    undecided = ", undecided" if findings.is_undecided[row, k] else ""
+    return f"({_short(findings.probabilities[row, k])}, called from {_short(findings.thresholds[k])}{undecided})"
+
+
+def _short(probability: float) -> str:
+    """Two decimals, and as many more as a small one needs to show two digits."""
+    return f"{probability:.2f}" if probability >= 0.1 or probability == 0 else f"{probability:.2g}"

@@ -5,7 +5,7 @@ A map says which region the answer hangs on, not that the answer is right.
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.pictures.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Heading, make_sheet
-from catheters.data.preprocessing import Preprocessed, Preprocessing, place, preprocess, resize
+from catheters.data.pictures.shown import NOTE_COLOUR
+from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
 from catheters.data.radiograph import decode_radiograph, read_file
 from catheters.files import write_whole
 from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import Predictor
+from catheters.inference.reading import make_images
+from catheters.inference.stream import Answers
 from catheters.models.classifier import Classifier
 from catheters.models.heads import AttentionHeads
 from catheters.opencv_threads import end_opencv_threads
@@ -38,6 +41,7 @@ Map = npt.NDArray[np.float32]
 OPACITY = 0.55
 """Of the colour where a map is 1."""
 JPEG_QUALITY = 90
+SHEET_NAME = "contact_sheet.jpg"
 MAX_SHEET_IMAGES = 20
 MAX_SHEET_MAPS = 5
 """Maps of an image on the sheet, beside the image itself."""
@@ -165,7 +169,7 @@ def overlay(picture: Pixels, heat: Map) -> Pixels:
 
 
 def write_heatmaps(
-    folder: Path, predictor: Predictor, images: Images, findings: Findings, num_workers: int
+    folder: Path, predictor: Predictor, images: Images, answers: Answers, findings: Findings, num_workers: int
 ) -> tuple[int, Path | None]:
     """Draw every label that is called present over its X-ray, in a folder for each image, and a contact sheet.
 
@@ -173,6 +177,7 @@ def write_heatmaps(
         folder: for the pictures; made where it is not there.
         predictor: the models.
         images: n of them.
+        answers: what became of them.
         findings: what they show.
         num_workers: processes that read.
 
@@ -184,7 +189,7 @@ def write_heatmaps(
     read = functools.partial(_read, images.paths, predictor.preprocessings)
     cells: dict[int, Cell] = {}
     num_maps = 0
-    names = _safe_names(images.uids)
+    names = _safe_names(images.uids, [SHEET_NAME])
     arriving = map_guarded(read, rows, num_workers)
     for row, outcome in track(arriving, "drawing heatmaps", len(rows)):
         if isinstance(outcome, Failure | str):
@@ -194,16 +199,16 @@ def write_heatmaps(
         explained = explain(predictor, picture, made, labels)
         of_image = folder / names[row]
         of_image.mkdir(exist_ok=True)
-        for name, heat in explained.maps.items():
+        for name, heat in zip(_safe_names(list(explained.maps)), explained.maps.values(), strict=True):
             drawn = Image.fromarray(overlay(picture, heat))
-            file = of_image / f"{_safe(name)}.jpg"
+            file = of_image / f"{name}.jpg"
             write_whole(file, functools.partial(drawn.save, format="JPEG", quality=JPEG_QUALITY))
             num_maps += 1
         if len(cells) < MAX_SHEET_IMAGES:
-            cells[row] = _cell(images.uids[row], explained, findings, row)
+            cells[row] = _cell(images.uids[row], answers.doubts[row], explained, findings, row)
     if not cells:
         return 0, None
-    sheet_file = folder / "contact_sheet.jpg"
+    sheet_file = folder / SHEET_NAME
     heading = Heading(
         title=f"{len(cells)} of {len(rows)} images with labels that are called present ({findings.rule})",
         subtitle="Grad-CAM on the last feature map, scaled to its highest value, mean over the models; a map says "
@@ -230,12 +235,13 @@ def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> tuple
     """The content of a file as the whole picture, and as the models want it.
 
     Raises:
-        UnreadableImage: see `preprocess`.
+        UnreadableImage: see `make_images`.
     """
-    return decode_radiograph(data).image, [preprocess(data, preprocessing) for preprocessing in preprocessings]
+    made = make_images(data, preprocessings)
+    return decode_radiograph(data).image, made
 
 
-def _cell(uid: str, explained: Explained, findings: Findings, row: int) -> Cell:
+def _cell(uid: str, doubts: Sequence[str], explained: Explained, findings: Findings, row: int) -> Cell:
     height, width = explained.picture.shape
     shape = (max(1, round(height * TILE_WIDTH / width)), TILE_WIDTH)
     small = resize(explained.picture, shape)
@@ -246,7 +252,8 @@ def _cell(uid: str, explained: Explained, findings: Findings, row: int) -> Cell:
         probability = findings.probabilities[row, findings.labels.index(name)] if name in findings.labels else None
         captions.append(name if probability is None else f"{name} {probability:.2f}")
     num_left = len(explained.maps) - MAX_SHEET_MAPS
-    text = [(uid, BRIGHT)] + ([(f"and {num_left} maps more in its folder", DIM)] if num_left > 0 else [])
+    text = [(uid, BRIGHT), *((f"doubtful: {doubt}", NOTE_COLOUR) for doubt in doubts)]
+    text += [(f"and {num_left} maps more in its folder", DIM)] if num_left > 0 else []
     return Cell([tiles], captions, text)
 
 
@@ -259,16 +266,16 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "image"
 
 
-def _safe_names(uids: Sequence[str]) -> list[str]:
-    """Names of folders, each once."""
-    taken: set[str] = set()
-
-    def unique() -> Iterator[str]:
-        for number, uid in enumerate(uids):
-            name = _safe(uid)
-            if name.lower() in taken:
-                name = f"{name}_{number}"
-            taken.add(name.lower())
-            yield name
-
-    return list(unique())
+def _safe_names(names: Sequence[str], reserved: Sequence[str] = ()) -> list[str]:
+    """Names of files or folders, each once whatever the case of its letters, and none of those reserved."""
+    taken = {name.lower() for name in reserved}
+    safe = []
+    for name in names:
+        wanted = candidate = _safe(name)
+        number = 1
+        while candidate.lower() in taken:
+            number += 1
+            candidate = f"{wanted}_{number}"
+        taken.add(candidate.lower())
+        safe.append(candidate)
+    return safe

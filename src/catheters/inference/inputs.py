@@ -57,7 +57,7 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
             table = folder_table(given)
             paths += table.paths
             names += [_training_name(path, settings) for path in table.paths]
-            full_names += table.uids.tolist()
+            full_names += [printable(path) for path in table.paths] if len(inputs) > 1 else table.uids.tolist()
         elif given.suffix.lower() in TABLE_SUFFIXES:
             uids, files = _read_table(given, settings, path_pattern)
             paths += files
@@ -69,13 +69,25 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
             full_names.append(printable(given))
         else:
             raise UserError(f"{given}: no such file or folder; images, folders of images or a CSV of ids are expected")
-    if len(set(names)) < len(names):
-        example = max(names, key=names.count)
-        if len(set(full_names)) < len(full_names):
-            raise UserError(f"{max(full_names, key=full_names.count)}: is given twice")
+    twice = _first_repeated([str(path.resolve()) for path in paths])
+    if twice is not None:
+        raise UserError(f"{paths[twice]}: is given twice")
+    repeated = _first_repeated(names)
+    if repeated is not None:
+        example = names[repeated]
         print(f"warning: several images are named {example}: all are called after their paths", file=sys.stderr)
         names = full_names
     return Images(uids=tuple(names), paths=tuple(paths))
+
+
+def _first_repeated(names: Sequence[str]) -> int | None:
+    """The position of the first name that stands before."""
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            return position
+        seen.add(name)
+    return None
 
 
 def _training_name(path: Path, settings: Settings) -> str:
@@ -99,4 +111,10 @@ def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tup
         )
     check_columns(frame, (settings.uid_column,), file)
     check_ids(frame, settings.uid_column, file)
-    return frame[settings.uid_column].tolist(), fill_in_paths(frame, settings, file.parent, file)
+    paths = fill_in_paths(frame, settings, file.parent, file)
+    if not any(path.exists() for path in paths):
+        raise UserError(
+            f"{file}: none of its {len(paths)} images is there, {paths[0]} for one; say with --images where they are, "
+            "relative to the table, as in --images 'test/{uid}.jpg'"
+        )
+    return frame[settings.uid_column].tolist(), paths

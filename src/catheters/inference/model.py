@@ -13,9 +13,10 @@ from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.radiograph import read_file
 from catheters.errors import UserError, unknown_name
 from catheters.inference.findings import find, sentences_of
-from catheters.inference.models import read_models
+from catheters.inference.models import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
+from catheters.inference.stream import NO_NUMBER
 from catheters.training.step import choose_device
 
 
@@ -86,6 +87,14 @@ class Model:
         self._predictor = predictor
         self.labels = predictor.models.labels
 
+    def __repr__(self) -> str:
+        """What it is made of."""
+        models = self._predictor.models
+        count = len(models.checkpoints)
+        how = "not calibrated" if models.calibrator is None else f"calibrated by {models.calibrator.method}"
+        names = ", ".join(member.name for member in models.members)
+        return f"Model of {names}: {count} checkpoint{'s' * (count > 1)}, {how}"
+
     def __call__(self, xray: str | os.PathLike[str] | bytes) -> Result:
         """Predict one X-ray.
 
@@ -104,6 +113,8 @@ class Model:
             where = "the X-ray" if isinstance(xray, bytes) else str(xray)
             raise UserError(f"{where}: {image.reason}")
         probabilities, (doubts,) = self._predictor.predict([image])
+        if not np.isfinite(probabilities).all():
+            raise UserError(f"{'the X-ray' if isinstance(xray, bytes) else xray}: {NO_NUMBER}")
         findings = find(self._predictor, probabilities)
 
         def by_label(values: npt.NDArray[np.generic]) -> dict[str, float]:
@@ -138,4 +149,6 @@ def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool
     if not models:
         raise UserError("load() takes a run folder, a checkpoint or the folder of a blend")
     read = read_models([Path(model) for model in models])
+    if not read.gives_probabilities:
+        raise UserError(f"{models[0]}: {RANKS_ONLY}")
     return Model(Predictor(read if calibrated else read.without_calibration(), choose_device(device), flip=flip))

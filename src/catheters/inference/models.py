@@ -1,13 +1,15 @@
 """Which models predict: checkpoints, runs and blends, with the calibration and thresholds of their evaluation."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, read_calibrator
-from catheters.evaluation.ensemble import Recipe, read_recipe
+from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
 from catheters.evaluation.results import Thresholds, read_thresholds
+from catheters.files import sha256_of
 from catheters.labels import known_heads
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
@@ -15,6 +17,11 @@ from catheters.training.checkpoint import Checkpoint, load_checkpoint
 
 BLEND_FILE, RUN_FILE = "ensemble.json", "settings.json"
 """What makes a folder one of a blend, or of a run."""
+RANKS_ONLY = (
+    "is a blend of ranks, which are those among many images and no probabilities: it can write predictions and a "
+    "submission; for anything else blend by mean or weights"
+)
+"""Said where probabilities are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +71,14 @@ class Models:
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:
-        """Device -> its labels; empty where the labels are of no device."""
-        return self.settings.heads or known_heads(self.labels)
+        """Device -> its labels, as the first checkpoint has them that has any; empty where the labels are of none."""
+        named = (checkpoint.settings.heads for checkpoint in self.checkpoints)
+        return next((heads for heads in named if heads), known_heads(self.labels))
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the blend can be taken for probabilities; ranks hang on the other images."""
+        return METHODS[self.recipe.method].gives_probabilities
 
 
 def is_model(path: Path) -> bool:
@@ -85,7 +98,9 @@ def read_models(paths: Sequence[Path]) -> Models:
     """
     if len(paths) == 1 and (paths[0] / BLEND_FILE).is_file():
         recipe = read_recipe(paths[0] / BLEND_FILE)
-        members = tuple(_read_member(_find_member(name, paths[0])) for name in recipe.weights)
+        used = {name: weight for name, weight in recipe.weights.items() if weight > 0}
+        recipe = Recipe(method=recipe.method, weights=used)
+        members = tuple(_read_member(_find_member(name, paths[0])) for name in used)
         evaluated = paths[0]
     else:
         for path in paths:
@@ -94,19 +109,34 @@ def read_models(paths: Sequence[Path]) -> Models:
         members = tuple(_read_member(path) for path in paths)
         recipe = Recipe(method="mean", weights={str(path): 1 / len(paths) for path in paths})
         evaluated = paths[0] if paths[0].is_dir() else paths[0].absolute().parent.parent
-    labels = _check_labels([checkpoint for member in members for checkpoint in member.checkpoints])
+    checkpoints = [checkpoint for member in members for checkpoint in member.checkpoints]
+    files = [checkpoint.file.resolve() for checkpoint in checkpoints]
+    for number, file in enumerate(files):
+        if file in files[:number]:
+            raise UserError(f"{checkpoints[number].file}: is among the models twice")
+    models = Models(members=members, recipe=recipe, labels=_check_labels(checkpoints), calibrator=None, thresholds=None)
     is_evaluated = (
         len(paths) == 1
+        and models.gives_probabilities
         and any((evaluated / name).is_file() for name in (RUN_FILE, BLEND_FILE))
         and (evaluated / "metrics.json").is_file()
     )
-    return Models(
-        members=members,
-        recipe=recipe,
-        labels=labels,
-        calibrator=_read_calibrator(evaluated / "calibration.json", labels) if is_evaluated else None,
-        thresholds=read_thresholds(evaluated / "metrics.json") if is_evaluated else None,
-    )
+    return _with_evaluation(models, evaluated) if is_evaluated else models
+
+
+def _with_evaluation(models: Models, folder: Path) -> Models:
+    """The models with what evaluate.py found out about the predictions in the folder, unless these are others now."""
+    thresholds = read_thresholds(folder / "metrics.json")
+    predictions = folder / "predictions.csv"
+    if not predictions.is_file() or sha256_of(predictions) != thresholds.predictions_sha256:
+        print(
+            f"warning: {folder / 'metrics.json'} is the evaluation of other predictions than {predictions}: it is "
+            "passed over; run evaluate.py again",
+            file=sys.stderr,
+        )
+        return models
+    calibrator = _read_calibrator(folder / "calibration.json", models.labels)
+    return replace(models, calibrator=calibrator, thresholds=thresholds)
 
 
 def _find_member(name: str, blend: Path) -> Path:
@@ -124,8 +154,7 @@ def _read_member(path: Path) -> Member:
     if path.suffix == ".pt":
         return Member(name=str(path), checkpoints=(load_checkpoint(path),))
     if not (path / RUN_FILE).is_file():
-        found = "no such file or folder" if not path.exists() else "neither a checkpoint (.pt) nor a run folder"
-        raise UserError(f"{path}: {found}; give best.pt of a run, a run folder, or the folder of a blend")
+        raise UserError(f"{path}: {_what_it_is(path)}")
     settings = settings_from_json((path / RUN_FILE).read_text(encoding="utf-8"), str(path / RUN_FILE))
     what, checkpoint, last = ("fold", "best.pt", "predictions.csv")
     numbers = settings.folds_to_train
@@ -139,6 +168,17 @@ def _read_member(path: Path) -> Member:
         name=str(path),
         checkpoints=tuple(load_checkpoint(path / f"{what}{number}" / checkpoint) for number in finished),
     )
+
+
+def _what_it_is(path: Path) -> str:
+    """Of what is no model, in words that lead to one."""
+    if not path.exists():
+        return "no such file or folder; give best.pt of a run, a run folder, or the folder of a blend"
+    if path.suffix in (".onnx", ".safetensors"):
+        return "is an export for other programs; give the checkpoint or run that it was made from"
+    near = sorted(path.glob("*.pt")) or [file.parent for file in sorted(path.glob(f"*/{RUN_FILE}"))]
+    hint = f"; it holds {', '.join(map(str, near[:5]))}" if near else ""
+    return f"neither a checkpoint (.pt) nor a run folder nor that of a blend{hint}"
 
 
 def _check_labels(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

@@ -76,7 +76,10 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, answers: 
 
     Kaggle takes no empty values: images that could not be read get the mean of all others, with a warning.
     """
-    probabilities = pd.DataFrame(findings.probabilities, index=list(images.uids), columns=list(findings.labels))
+    # Uncalibrated: calibration may make equal what was ranked, and ROC AUC is a matter of ranks.
+    probabilities = pd.DataFrame(findings.uncalibrated, index=list(images.uids), columns=list(findings.labels))
+    if probabilities.isna().all(axis=None):
+        raise UserError(f"{file}: not written: none of the images could be predicted")
     num_missing = int(probabilities.loc[sample.iloc[:, 0].tolist()].isna().any(axis=1).sum())
     if num_missing:
         print(

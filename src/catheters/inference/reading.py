@@ -33,18 +33,28 @@ class ReadImage:
 def read_image(data: bytes, preprocessings: Sequence[Preprocessing]) -> ReadImage:
     """The content of a file as the models want it; never raises for a bad one."""
     try:
-        made = [preprocess(data, preprocessing) for preprocessing in preprocessings]
+        return image_of(make_images(data, preprocessings))
     except UnreadableImage as error:
         return ReadImage(reason=str(error))
+
+
+def make_images(data: bytes, preprocessings: Sequence[Preprocessing]) -> list[Preprocessed]:
+    """The content of a file, as each way of preprocessing makes it.
+
+    Raises:
+        UnreadableImage: see `preprocess`; also where OpenCV cannot process it.
+    """
+    try:
+        return [preprocess(data, preprocessing) for preprocessing in preprocessings]
     except cv2.error as error:  # mostly of memory
-        return ReadImage(reason=f"cannot be processed: {one_line(error)}")
-    return image_of(made)
+        raise UnreadableImage(f"cannot be processed: {one_line(error)}") from None
 
 
 def image_of(made: Sequence[Preprocessed]) -> ReadImage:
     """An image that each way of preprocessing has made."""
+    largest = max(made, key=lambda of_one: of_one.pixels.size)
     return ReadImage(
         reason=None,
         pixels=tuple(of_one.pixels for of_one in made),
-        doubts=(*(note.text for note in made[0].notes), *doubts_of_pixels(made[0])),
+        doubts=(*(note.text for note in largest.notes), *doubts_of_pixels(largest)),
     )

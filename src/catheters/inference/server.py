@@ -12,6 +12,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import jinja2
@@ -34,6 +35,7 @@ from catheters.inference.findings import find, sentences_of
 from catheters.inference.heatmaps import explain, overlay, read_for_maps
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import image_of
+from catheters.inference.stream import NO_NUMBER
 from catheters.opencv_threads import end_opencv_threads
 from catheters.workers import Failure, map_guarded
 
@@ -113,15 +115,13 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...]) -> Starl
         return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
     async def predict(request: Request) -> Response:
-        data = await _read_body(request)
-        return JSONResponse(await queue.run(functools.partial(_predict, predictor, data)))
+        return JSONResponse(await queue.run(request, functools.partial(_predict, predictor)))
 
     async def heatmap(request: Request) -> Response:
         label = request.query_params.get("label", "")
         if label not in predictor.models.labels:
             raise _TurnedAway(404, "no such label")
-        data = await _read_body(request)
-        drawn = await queue.run(functools.partial(_draw_heatmap, predictor, data, label))
+        drawn = await queue.run(request, functools.partial(_draw_heatmap, predictor, label))
         return Response(drawn, media_type="image/jpeg")
 
     return Starlette(
@@ -135,19 +135,21 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...]) -> Starl
 
 
 class _Queue:
-    """Work that one thread does after another, with so much of it waiting and no more."""
+    """Uploads, of which one is worked on after another, with so many at hand and no more."""
 
     def __init__(self) -> None:
         self._num_inside = 0
         self._turn = asyncio.Lock()
 
-    async def run(self, work: Callable[[], bytes | dict[str, object]]) -> bytes | dict[str, object]:
+    async def run(self, request: Request, work: Callable[[bytes], Any]) -> Any:
+        """Take a place, read the upload, wait for the turn, work in a thread."""
         if self._num_inside >= MAX_WAITING:
             raise _TurnedAway(503, f"{MAX_WAITING} X-rays are waiting already; try again in a moment")
         self._num_inside += 1
         try:
+            data = await _read_body(request)
             async with self._turn:
-                return await run_in_threadpool(work)
+                return await run_in_threadpool(work, data)
         finally:
             self._num_inside -= 1
 
@@ -190,6 +192,8 @@ async def _read_body(request: Request) -> bytes:
 def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
     picture, made = _read(predictor, data)
     probabilities, (doubts,) = predictor.predict([image_of(made)])
+    if not np.isfinite(probabilities).all():
+        raise _TurnedAway(422, NO_NUMBER)
     findings = find(predictor, probabilities)
     rows = zip(
         findings.labels,
@@ -208,7 +212,7 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
     }
 
 
-def _draw_heatmap(predictor: Predictor, data: bytes, label: str) -> bytes:
+def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:
     picture, made = _read(predictor, data)
     heat = explain(predictor, picture, made, [label]).maps[label]
     return _jpeg(_shown(overlay(picture, heat)))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,9 +29,15 @@ from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
 from catheters.workers import Failure, map_guarded
 
-Pixels = npt.NDArray[np.uint8]
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 
+NO_NUMBER = "a model answers NaN or infinity"
+"""Reason why an image that could be read has no probabilities."""
 BATCHES_AHEAD = 2
 """Batches that are read while the models work."""
 
@@ -84,9 +90,7 @@ def predict_images(
         if entry["reason"] is None:
             probabilities[:, row] = np.array(entry["probabilities"], dtype=np.float32)
 
-    with _open_part(part_file, _full_key(key, images)) as (entries, write):
-        for entry in entries:
-            take(entry)
+    with _open_part(part_file, _full_key(key, images), take) as write:
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
             print(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")
@@ -119,7 +123,10 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, ReadImage | 
         for number, (row, _) in enumerate(readable):
             # As Python's numbers, which hold a float32 exactly.
             answers = probabilities[:, number].tolist()
-            yield {"row": row, "reason": None, "doubts": doubts[number], "probabilities": answers}
+            if np.isfinite(probabilities[:, number]).all():
+                yield {"row": row, "reason": None, "doubts": doubts[number], "probabilities": answers}
+            else:
+                yield {"row": row, "reason": NO_NUMBER, "doubts": ()}
     for row, outcome in batch:
         if outcome.reason is not None:
             yield {"row": row, "reason": outcome.reason, "doubts": ()}
@@ -182,33 +189,40 @@ def _full_key(key: str, images: Images) -> str:
 
 
 @contextlib.contextmanager
-def _open_part(file: Path, key: str) -> Iterator[tuple[list[dict[str, Any]], Any]]:
-    """What the file holds, and a function that adds entries to it and sees them safe."""
+def _open_part(
+    file: Path, key: str, take: Callable[[dict[str, Any]], None]
+) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """Hand over what the file holds, an entry after another, and give a function that adds entries to it."""
     head = json.dumps({"key": key}) + "\n"
-    entries: list[dict[str, Any]] = []
-    end = 0
-    if file.is_file() and file.stat().st_size:
-        with file.open("rb") as earlier:
-            if earlier.readline().decode(errors="replace") != head:
-                raise UserError(
-                    f"{file}: is what an unfinished command with other images, models or options has done; repeat that "
-                    "one to go on with it, or give --fresh to start over"
-                )
-            end = earlier.tell()
-            for line in earlier:
-                try:
-                    entries.append(json.loads(line))
-                except ValueError:
-                    break  # the kill cut it off
-                end += len(line)
-    with clear_end_when_full(file), file.open("r+b" if end else "wb") as stream:
+    with clear_end_when_full(file), file.open("a+b") as stream:
+        if fcntl is not None:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{file}: another process is at it; choose another --out, or wait") from None
+        stream.seek(0)
+        first = stream.readline()
+        if first and first.decode(errors="replace") != head:
+            raise UserError(
+                f"{file}: is what an unfinished command with other images, models or options has done; repeat that one "
+                "to go on with it, or give --fresh to start over"
+            )
+        end = len(first)
+        for line in stream:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the kill cut it off
+            if not line.endswith(b"\n"):
+                break
+            take(entry)
+            end += len(line)
+        stream.truncate(end)  # what is written goes to the end
         if not end:
-            end = stream.write(head.encode())
-        stream.truncate(end)
-        stream.seek(end)
+            stream.write(head.encode())
 
         def write(new: Sequence[dict[str, Any]]) -> None:
             stream.write("".join(json.dumps(entry) + "\n" for entry in new).encode())
             stream.flush()
 
-        yield entries, write
+        yield write

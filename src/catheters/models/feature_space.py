@@ -85,10 +85,14 @@ def fit_feature_space(features: npt.NDArray[np.float32], patient_ids: npt.NDArra
     values = features.astype(np.float64)
     if num_parts < 2 or len(values) < 2 * IMAGES_PER_COMPONENT or not values.var(axis=0).any():
         return None
+    parts = list(GroupKFold(num_parts).split(values, groups=patient_ids))
+    smallest_fit = min(len(others) for others, _ in parts)
+    # As many directions for all of these fits, or their distances would be on different scales.
+    num_components = max(1, min(MAX_COMPONENTS, smallest_fit // IMAGES_PER_COMPONENT, values.shape[1] - 1))
     held_out = np.empty(len(values))
-    for others, part in GroupKFold(num_parts).split(values, groups=patient_ids):
-        held_out[part] = _fit(values[others], limit=np.inf).squared_distances(values[part])
-    return _fit(values, limit=float(np.quantile(held_out, ORDINARY_SHARE)))
+    for others, part in parts:
+        held_out[part] = _fit(values[others], num_components, limit=np.inf).squared_distances(values[part])
+    return _fit(values, num_components, limit=float(np.quantile(held_out, ORDINARY_SHARE)))
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -96,14 +100,16 @@ def pooled(features: Tensor) -> Tensor:
     return (features.mean(dim=(2, 3)) if features.ndim == 4 else features).float()
 
 
-def _fit(values: Floats, limit: float) -> FeatureSpace:
-    num_components = max(1, min(MAX_COMPONENTS, len(values) // IMAGES_PER_COMPONENT, values.shape[1] - 1))
+def _fit(values: Floats, num_components: int, limit: float) -> FeatureSpace:
     fitted = PCA(num_components, svd_solver="randomized", random_state=0).fit(values)
-    smallest = np.finfo(np.float32).tiny
+    # The rest of the variance, over all other directions: with fewer images than channels scikit-learn's own
+    # noise_variance_ spreads it over as many as there are images.
+    rest = values.var(axis=0, ddof=1).sum() - fitted.explained_variance_.sum()
+    smallest = float(np.finfo(np.float32).tiny)
     return FeatureSpace(
         mean=fitted.mean_,
         components=fitted.components_,
         variances=np.maximum(fitted.explained_variance_, smallest),
-        noise=max(float(fitted.noise_variance_), float(smallest)),
+        noise=max(float(rest) / (values.shape[1] - num_components), smallest),
         limit=limit,
     )

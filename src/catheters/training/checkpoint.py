@@ -113,10 +113,14 @@ def load_checkpoint(file: Path) -> Checkpoint:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{file}: damaged, or no checkpoint ({one_line(error).partition('. ')[0]})") from None
     try:
-        weights, text, preprocessing = content["model"], content["settings"], content["preprocessing"]
-    except (KeyError, TypeError):
+        return _from_content(file, content)
+    except (KeyError, TypeError, IndexError, AttributeError):
         raise UserError(f"{file}: no checkpoint of train.py, which has weights, settings and preprocessing") from None
-    settings = settings_from_json(text, str(file))
+
+
+def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
+    weights, preprocessing = content["model"], content["preprocessing"]
+    settings = settings_from_json(content["settings"], str(file))
     # A checkpoint has all the weights: neither timm's nor those that it started from are looked for.
     bare = dataclasses.replace(settings, pretrained=False, grad_checkpointing=False)
     model = create_classifier(bare, preprocessing["mean"], preprocessing["std"])
