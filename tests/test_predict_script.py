@@ -104,18 +104,21 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     assert (raw["called_present"] == details["called_present"]).all()  # judged before calibration
 
 
-def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Killed when some images are done, the same command goes on after them, and ends with the same numbers."""
     whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
     arguments = ["--model", str(evaluated_run), str(sample_folder / "train"), "--batch-size", "1", "--workers", "1"]
     assert main([*arguments, "--out", str(whole)]) == 0
     command = [sys.executable, str(REPOSITORY / "predict.py"), *arguments, "--out", str(killed)]
     part = tmp_path / "killed.csv.unfinished"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not (part.exists() and part.read_bytes().count(b"\n") > 3) and time.monotonic() < deadline:
             assert process.poll() is None, "it was to be killed before its end"
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert ("stopped by SIGTERM: the same command goes on" in errors) == (number == signal.SIGTERM)
     with part.open("ab") as stream:
         stream.write(b'{"row": 39, "rea')  # a line that the kill cut off
     other = run_script("predict.py", *arguments, "--flip", "--out", killed)

@@ -1,12 +1,14 @@
 """`predict.py`: checkpoints and X-rays to probabilities."""
 
 import argparse
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catheters.command_line import BAD_IMAGES_STATUS
 from catheters.errors import UserError
 from catheters.host import available_cores
+from catheters.interrupts import Interrupted, interrupt_signal
 
 if TYPE_CHECKING:
     from catheters.inference.findings import Findings
@@ -89,6 +91,8 @@ def main(arguments: list[str]) -> int:
     predictor = Predictor(models, device, flip=options.flip)
     try:
         answers = _predict(predictor, images, options)
+    except KeyboardInterrupt:
+        raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
     except torch.OutOfMemoryError:
         raise UserError(
             f"the GPU has no memory for so much; give a smaller --batch-size. What is done is in {_part_file(out)}"
@@ -229,7 +233,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "inputs", nargs="*", type=Path, metavar="INPUT", help="image files, folders, or a CSV of ids (see --images)"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
+        "--out",
+        type=Path,
+        default=Path("predictions.csv"),
+        metavar="FILE",
+        help="the predictions; what else is written is named after it (default: %(default)s)",
     )
     parser.add_argument(
         "--images",
@@ -286,10 +294,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--batch-size: 1 or more")
     if options.workers is not None and options.workers < 1:
         parser.error("--workers: 1 or more")
-    for other in ("export", "serve"):
-        idle = [name for name in ("worklist", "heatmaps", "submission", "images") if getattr(options, name)]
-        if getattr(options, other) and idle:
-            parser.error(f"--{idle[0]} does nothing with --{other}")
+    of_predictions = ("worklist", "heatmaps", "submission", "images")
+    for other, idle in (("export", (*of_predictions, "flip")), ("serve", of_predictions)):
+        given = [name for name in idle if getattr(options, name)]
+        if getattr(options, other) and given:
+            parser.error(f"--{given[0]} does nothing with --{other}")
     if options.half and options.export is None:
         parser.error("--half goes with --export")
     if options.urgent and not options.worklist:
