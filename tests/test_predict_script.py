@@ -1,6 +1,5 @@
 """`predict.py` as a user runs it."""
 
-import fcntl
 import shutil
 import signal
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,11 +135,12 @@ def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path
 
 
 def test_one_process_at_a_time(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
-    part = tmp_path / "p.csv.unfinished"
-    with part.open("wb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is at it; choose another --out, or wait"):
-            main(["--model", str(evaluated_run), str(sample_folder / "test"), "--out", str(tmp_path / "p.csv")])
+    arguments = ["--model", str(evaluated_run), str(sample_folder / "test"), "--out", str(tmp_path / "p.csv")]
+    lock = filelock.FileLock(tmp_path / "p.csv.unfinished.lock")
+    with lock, pytest.raises(UserError, match="another process is at it; choose another --out, or wait"):
+        main(arguments)
+    assert main(arguments) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "p_details.csv"]
 
 
 def test_answers_that_are_no_numbers(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Which models predict, and with what their evaluation found out."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -180,4 +179,3 @@ def test_what_is_no_model(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a checkpoint"):
         read_models([tmp_path])
     assert [is_model(path) for path in (run, file, tmp_path, tmp_path / "a.png")] == [True, True, False, False]
-    assert dataclasses.is_dataclass(read_models([run]))

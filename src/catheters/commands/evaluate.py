@@ -16,9 +16,10 @@ from catheters.data.audit.examination import thumbnails
 from catheters.data.sample import is_synthetic
 from catheters.errors import UserError
 from catheters.evaluation import tables
+from catheters.evaluation.alike import check_alike
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.cases import write_cases
-from catheters.evaluation.ensemble import Ensemble, blend, check_alike, write_ensemble
+from catheters.evaluation.ensemble import Ensemble, blend, write_ensemble
 from catheters.evaluation.evaluated import device_presence
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.figures import Picture

@@ -18,6 +18,10 @@ from catheters.evaluation.scores import METRICS, Scores
 from catheters.files import read_written_json, sha256_of, write_text, write_whole
 
 FORMAT_VERSION = 2
+RATES = ("sensitivity", "specificity", "ppv", "npv")
+"""Of an operating point."""
+KEPT_RATES = ("kept", "missed", "false_alarms", "accuracy")
+"""Of what is decided."""
 
 
 def write_metrics(file: Path, evaluation: Evaluation, predictions: Path, labels: str, num_labelled: int) -> None:
@@ -122,10 +126,10 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
         for label, point in zip(scores.labels, points, strict=True):
             for metric in METRICS:
                 yield row(of, label, metric, scores.estimate(metric, label))
-            for metric, estimate in _rates(point).items():
+            for metric, estimate in _estimates(point, RATES).items():
                 yield row(of, label, metric, estimate)
     for abstention in evaluation.abstentions:
-        for metric, estimate in _kept_rates(abstention).items():
+        for metric, estimate in _estimates(abstention, KEPT_RATES).items():
             yield row("decided", abstention.label, metric, estimate)
     for metric in METRICS:
         yield row("macro", "all images", metric, evaluation.scores.macro(metric))
@@ -229,7 +233,7 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
         "confusion": dict(
             zip(("true_positive", "false_positive", "false_negative", "true_negative"), point.confusion, strict=True)
         ),
-        **{name: _interval(estimate) for name, estimate in _rates(point).items()},
+        **{name: _interval(estimate) for name, estimate in _estimates(point, RATES).items()},
         "prevalence": point.prevalence,
         "prevalence_is_restated": point.is_restated,
     }
@@ -240,26 +244,13 @@ def _abstention(abstention: Abstention) -> dict[str, Any]:
     return {
         "label": abstention.label,
         **{name: edge if math.isfinite(edge) else None for name, edge in edges.items()},
-        **{name: _interval(estimate) for name, estimate in _kept_rates(abstention).items()},
+        **{name: _interval(estimate) for name, estimate in _estimates(abstention, KEPT_RATES).items()},
     }
 
 
-def _kept_rates(abstention: Abstention) -> dict[str, Estimate]:
-    return {
-        "kept": abstention.kept,
-        "missed": abstention.missed,
-        "false_alarms": abstention.false_alarms,
-        "accuracy": abstention.accuracy,
-    }
-
-
-def _rates(point: OperatingPoint) -> dict[str, Estimate]:
-    return {
-        "sensitivity": point.sensitivity,
-        "specificity": point.specificity,
-        "ppv": point.ppv,
-        "npv": point.npv,
-    }
+def _estimates(of: OperatingPoint | Abstention, names: Sequence[str]) -> dict[str, Estimate]:
+    """Its attributes of these names."""
+    return {name: getattr(of, name) for name in names}
 
 
 def _interval(estimate: Estimate) -> dict[str, float]:

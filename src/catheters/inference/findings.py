@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from catheters.data.decoding.picture import UnreadableImage
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import presence_probability
 from catheters.inference.models import Models
-from catheters.inference.predictor import Predictor
+from catheters.inference.predictor import NO_NUMBER, Predictor
+from catheters.inference.reading import ReadImage
 
 Floats = npt.NDArray[np.float64]
 
@@ -109,6 +111,20 @@ def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
         is_undecided=is_undecided,
         spread=np.std(answers.astype(np.float64), axis=0, ddof=1) if len(answers) > 1 else None,
     )
+
+
+def find_one(predictor: Predictor, image: ReadImage) -> tuple[Findings, tuple[str, ...]]:
+    """What one image shows, and its doubts.
+
+    Raises:
+        UnreadableImage: it could not be read, or a model has no answer.
+    """
+    if image.reason is not None:
+        raise UnreadableImage(image.reason)
+    probabilities, (doubts,) = predictor.predict([image])
+    if not np.isfinite(probabilities).all():
+        raise UnreadableImage(NO_NUMBER)
+    return find(predictor, probabilities), doubts
 
 
 def _rule_in_words(models: Models) -> str:

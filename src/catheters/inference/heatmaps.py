@@ -37,6 +37,7 @@ from catheters.workers import Failure, map_guarded
 
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
+Read = tuple[Pixels, list[Preprocessed]]
 
 OPACITY = 0.55
 """Of the colour where a map is 1."""
@@ -102,7 +103,7 @@ def attention_maps(classifier: Classifier, images: Tensor) -> Tensor | None:
     """Where each head looks: (B, 1, H, W) uint8 -> (B, G, h, w) in 0..1; None for a model without such heads."""
     if not isinstance(classifier.head, AttentionHeads):
         return None
-    return classifier.head.attention_maps(classifier.backbone(classifier.normalise(images)))
+    return classifier.head.attention_maps(classifier.features(images))
 
 
 def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]) -> Explained:
@@ -132,9 +133,10 @@ def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed],
             add(label, grad_cam(checkpoint.model, images, columns.index(label))[0].cpu().numpy(), preprocessing)
         attention = attention_maps(checkpoint.model, images)
         if attention is not None:
-            for device, of_device in zip(checkpoint.settings.heads, attention[0].cpu().numpy(), strict=False):
-                if set(labels) & set(checkpoint.settings.heads[device]):
-                    add(f"{device}, attention", of_device, preprocessing)
+            heads = checkpoint.settings.heads or {"all labels": columns}  # without devices there is one head
+            for (device, of_device), small in zip(heads.items(), attention[0].cpu().numpy(), strict=True):
+                if set(labels) & set(of_device):
+                    add(f"{device}, attention", small, preprocessing)
     maps = {name: (total / counts[name]).astype(np.float32) for name, total in sums.items()}
     return Explained(picture=picture, maps=maps)
 
@@ -220,18 +222,20 @@ def write_heatmaps(
     return num_maps, sheet_file
 
 
-def _read(
-    paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int
-) -> tuple[Pixels, list[Preprocessed]] | str:
-    """In a worker: the whole picture, and what the models see of it."""
+def _read(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> Read | str:
+    return try_to_read(preprocessings, paths[row])
+
+
+def try_to_read(preprocessings: tuple[Preprocessing, ...], source: Path | bytes) -> Read | str:
+    """In a worker: `read_for_maps` of a file or the content of one, or the reason why it cannot be read."""
     end_opencv_threads()
     try:
-        return read_for_maps(read_file(paths[row]), preprocessings)
+        return read_for_maps(source if isinstance(source, bytes) else read_file(source), preprocessings)
     except UnreadableImage as error:
         return str(error)
 
 
-def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> tuple[Pixels, list[Preprocessed]]:
+def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> Read:
     """The content of a file as the whole picture, and as the models want it.
 
     Raises:

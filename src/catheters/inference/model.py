@@ -12,11 +12,10 @@ from PIL import Image
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.radiograph import read_file
 from catheters.errors import UserError, unknown_name
-from catheters.inference.findings import find, sentences_of
+from catheters.inference.findings import find_one, sentences_of
 from catheters.inference.models import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
-from catheters.inference.stream import NO_NUMBER
 from catheters.training.step import choose_device
 
 
@@ -106,16 +105,9 @@ class Model:
         """
         try:
             data = xray if isinstance(xray, bytes) else read_file(Path(xray))
+            findings, doubts = find_one(self._predictor, read_image(data, self._predictor.preprocessings))
         except UnreadableImage as error:
-            raise UserError(f"{xray!s}: {error}") from None
-        image = read_image(data, self._predictor.preprocessings)
-        if image.reason is not None:
-            where = "the X-ray" if isinstance(xray, bytes) else str(xray)
-            raise UserError(f"{where}: {image.reason}")
-        probabilities, (doubts,) = self._predictor.predict([image])
-        if not np.isfinite(probabilities).all():
-            raise UserError(f"{'the X-ray' if isinstance(xray, bytes) else xray}: {NO_NUMBER}")
-        findings = find(self._predictor, probabilities)
+            raise UserError(f"{'the X-ray' if isinstance(xray, bytes) else xray}: {error}") from None
 
         def by_label(values: npt.NDArray[np.generic]) -> dict[str, float]:
             return {label: float(value) for label, value in zip(self.labels, values, strict=True)}

@@ -96,7 +96,7 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, answers: 
 
 def write_worklist(
     file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings, urgent: list[int]
-) -> pd.DataFrame:
+) -> None:
     """Write the images in the order in which they should be read, with a sentence for each device.
 
     Those that no model could read come first, since nothing is known of them; then the others by the probability that
@@ -126,9 +126,7 @@ def write_worklist(
         columns["urgency"].append(round(float(urgency[row]), 4) if is_read else "")
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
-    frame = pd.DataFrame(columns)
-    _write(file, frame)
-    return frame
+    _write(file, pd.DataFrame(columns))
 
 
 def _write(file: Path, frame: pd.DataFrame) -> None:

@@ -16,6 +16,9 @@ from catheters.training.precision import amp_dtype, autocast
 
 Floats = npt.NDArray[np.float64]
 
+NO_NUMBER = "a model answers NaN or infinity"
+"""Reason why an image that could be read has no probabilities."""
+
 
 class Predictor:
     """Models on a device.

@@ -29,14 +29,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.preprocessing import Preprocessed, Preprocessing, resize
+from catheters.data.preprocessing import Preprocessed, resize
 from catheters.errors import UserError
-from catheters.inference.findings import find, sentences_of
-from catheters.inference.heatmaps import explain, overlay, read_for_maps
+from catheters.inference.findings import find_one, sentences_of
+from catheters.inference.heatmaps import explain, overlay, try_to_read
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import image_of
-from catheters.inference.stream import NO_NUMBER
-from catheters.opencv_threads import end_opencv_threads
 from catheters.workers import Failure, map_guarded
 
 MAX_UPLOAD_BYTES = 64 << 20
@@ -191,10 +189,10 @@ async def _read_body(request: Request) -> bytes:
 
 def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
     picture, made = _read(predictor, data)
-    probabilities, (doubts,) = predictor.predict([image_of(made)])
-    if not np.isfinite(probabilities).all():
-        raise _TurnedAway(422, NO_NUMBER)
-    findings = find(predictor, probabilities)
+    try:
+        findings, doubts = find_one(predictor, image_of(made))
+    except UnreadableImage as error:
+        raise _TurnedAway(422, str(error)) from None
     rows = zip(
         findings.labels,
         findings.probabilities[0].tolist(),
@@ -220,21 +218,12 @@ def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:
 
 def _read(predictor: Predictor, data: bytes) -> tuple[Pixels, list[Preprocessed]]:
     """In a process of its own, which a hostile file may crash or fill."""
-    read = functools.partial(_decode, predictor.preprocessings)
-    ((_, outcome),) = map_guarded(read, [data], num_workers=1)
+    ((_, outcome),) = map_guarded(functools.partial(try_to_read, predictor.preprocessings), [data], num_workers=1)
     if isinstance(outcome, Failure):
         raise _TurnedAway(422, outcome.reason)
     if isinstance(outcome, str):
         raise _TurnedAway(422, outcome)
     return outcome
-
-
-def _decode(preprocessings: tuple[Preprocessing, ...], data: bytes) -> tuple[Pixels, list[Preprocessed]] | str:
-    end_opencv_threads()
-    try:
-        return read_for_maps(data, preprocessings)
-    except UnreadableImage as error:
-        return str(error)
 
 
 def _shown(picture: Pixels) -> Pixels:

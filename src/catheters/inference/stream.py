@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 
@@ -23,21 +24,14 @@ from catheters.data.radiograph import read_file
 from catheters.errors import UserError
 from catheters.files import clear_end_when_full
 from catheters.inference.inputs import Images
-from catheters.inference.predictor import Predictor
+from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage, read_image
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
 from catheters.workers import Failure, map_guarded
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
 T = TypeVar("T")
 
-NO_NUMBER = "a model answers NaN or infinity"
-"""Reason why an image that could be read has no probabilities."""
 BATCHES_AHEAD = 2
 """Batches that are read while the models work."""
 
@@ -189,17 +183,29 @@ def _full_key(key: str, images: Images) -> str:
 
 
 @contextlib.contextmanager
+def _only_process(file: Path) -> Iterator[None]:
+    lock = filelock.FileLock(f"{file}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"{file}: another process is at it; choose another --out, or wait") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # or one would lie beside all predictions
+        lock.release()
+
+
+@contextlib.contextmanager
 def _open_part(
     file: Path, key: str, take: Callable[[dict[str, Any]], None]
 ) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
-    """Hand over what the file holds, an entry after another, and give a function that adds entries to it."""
+    """Hand over what the file holds, an entry after another, and give a function that adds entries to it.
+
+    No other process can have it open meanwhile.
+    """
     head = json.dumps({"key": key}) + "\n"
-    with clear_end_when_full(file), file.open("a+b") as stream:
-        if fcntl is not None:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{file}: another process is at it; choose another --out, or wait") from None
+    with clear_end_when_full(file), _only_process(file), file.open("a+b") as stream:
         stream.seek(0)
         first = stream.readline()
         if first and first.decode(errors="replace") != head:

@@ -88,7 +88,8 @@ def add_feature_space(file: Path, loader: Loader, patient_ids: npt.NDArray[np.st
         patient_ids: (n,) whose images they are.
         device: where to compute.
     """
-    checkpoint = load_checkpoint(file)
+    content = _read(file)
+    checkpoint = _from_content(file, content)
     model, dtype = checkpoint.model.to(device), amp_dtype(checkpoint.settings, device)
     parts = []
     with torch.inference_mode(), autocast(device, dtype):
@@ -96,7 +97,6 @@ def add_feature_space(file: Path, loader: Loader, patient_ids: npt.NDArray[np.st
             parts.append(pooled(model.features(images.to(device, non_blocking=True))).cpu().numpy())
     space = fit_feature_space(np.concatenate(parts), patient_ids)
     if space is not None:
-        content = torch.load(file, map_location="cpu", weights_only=True)
         write_whole(file, lambda part: save_tensors(part, {**content, "feature_space": space.state_dict()}))
 
 
@@ -106,16 +106,21 @@ def load_checkpoint(file: Path) -> Checkpoint:
     Raises:
         UserError: it is missing, damaged, or no checkpoint of train.py.
     """
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; best.pt of a run is expected")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file}: damaged, or no checkpoint ({one_line(error).partition('. ')[0]})") from None
+    content = _read(file)
     try:
         return _from_content(file, content)
     except (KeyError, TypeError, IndexError, AttributeError):
         raise UserError(f"{file}: no checkpoint of train.py, which has weights, settings and preprocessing") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; best.pt of a run is expected")
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file}: damaged, or no checkpoint ({one_line(error).partition('. ')[0]})") from None
+    return content
 
 
 def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
