@@ -1,6 +1,8 @@
 """Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
 
 import dataclasses
+import os
+import pickle
 from itertools import chain
 
 import numpy as np
@@ -156,3 +158,30 @@ def test_a_cache_that_was_made_anew_meanwhile_is_not_read(cached: Settings) -> N
     other.cache_file.replace(cached.cache_file)
     with pytest.raises(CacheError, match=r"tiny_32\.npy: was made anew meanwhile, and its rows may be others"):
         data[0, 0]
+
+
+def test_a_cache_that_becomes_shorter_is_damaged(cached: Settings) -> None:
+    """A full disk or a careless copy, while training reads it."""
+    data = samples(cached, [0, 39], augment=False)
+    first, _ = data[0, 0]
+    os.truncate(cached.cache_file, cached.cache_file.stat().st_size - 1)
+    assert torch.equal(data[0, 0][0], first)
+    with pytest.raises(CacheError, match=r"tiny_32\.npy: damaged: ends within row 39"):
+        data[0, 1]
+
+
+def test_samples_can_be_sent_to_another_process(cached: Settings) -> None:
+    """Where processes are not forked, they get a copy, which opens the file anew."""
+    data = samples(cached, [0, 1, 2], augment=True)
+    image, labels = data[3, 2]
+    copied = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copied[3, 2][0], image)
+    assert torch.equal(copied[3, 2][1], labels)
+
+
+def test_an_item_is_the_row_of_the_cache(cached: Settings) -> None:
+    """As anybody reads it with numpy."""
+    images = np.load(cached.cache_file)
+    data = samples(cached, [7, 0, 39], augment=False)
+    for position, row in enumerate([7, 0, 39]):
+        assert np.array_equal(data[0, position][0].numpy()[0], images[row])

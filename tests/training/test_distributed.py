@@ -68,7 +68,7 @@ def test_two_processes_compute_what_one_does(plain: Settings, tmp_path: Path) ->
     np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
     data = load_data(plain)
     expected, got = (pd.read_csv(settings.run_folder / "predictions.csv") for settings in (one, plain))
-    assert got["StudyInstanceUID"].tolist() == data.table.uids[data.folds == 1].tolist()
+    assert got["StudyInstanceUID"].tolist() == data.uids[data.folds == 1].tolist()
     labels = list(plain.label_columns)
     np.testing.assert_allclose(got[labels], expected[labels], rtol=1e-4)
     assert (tmp_path / "out1").read_text() == ""  # the first one speaks for both

@@ -84,10 +84,10 @@ def test_debug_with_all_data_and_with_fold_column(cached: Settings, tmp_path: Pa
     part_of = dict(zip(frame["StudyInstanceUID"], frame["part"].astype(int), strict=True))
     data = load_data(settings)
     assert 0 < len(data.rows) < 40
-    assert data.folds.tolist() == [part_of[uid] for uid in data.table.uids.tolist()]
+    assert data.folds.tolist() == [part_of[uid] for uid in data.uids.tolist()]
     of_all = load_data(dataclasses.replace(settings, all_data=True, fold_column="absent"))
     num_patients = frame["PatientID"].nunique()
-    assert len(set(of_all.table.patient_ids.tolist())) == math.ceil(0.5 * num_patients)
+    assert len(set(of_all.patient_ids.tolist())) == math.ceil(0.5 * num_patients)
 
 
 def test_a_fold_with_every_image_is_refused(cached: Settings) -> None:
@@ -107,14 +107,14 @@ def test_debug_is_a_trial_on_few_patients_in_a_folder_of_its_own(
     folder = cached.run_folder.with_name("run_debug")
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"patient": str})
     assert f"debug: a trial on {len(predictions)} of 40 images" in capsys.readouterr().out
-    fold_of = dict(zip(whole.table.uids.tolist(), whole.folds.tolist(), strict=True))
+    fold_of = dict(zip(whole.uids.tolist(), whole.folds.tolist(), strict=True))
     assert [fold_of[uid] for uid in predictions["StudyInstanceUID"]] == predictions["fold"].tolist()
     for fold in (0, 1):
-        all_patients = set(whole.table.patient_ids[whole.folds == fold].tolist())
+        all_patients = set(whole.patient_ids[whole.folds == fold].tolist())
         chosen = set(predictions.loc[predictions["fold"] == fold, "patient"])
         assert len(chosen) == math.ceil(0.5 * len(all_patients))
         # A chosen patient comes with all images.
-        is_chosen = np.isin(whole.table.patient_ids, list(chosen)) & (whole.folds == fold)
+        is_chosen = np.isin(whole.patient_ids, list(chosen)) & (whole.folds == fold)
         assert is_chosen.sum() == (predictions["fold"] == fold).sum()
 
 

@@ -25,8 +25,8 @@ def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Setti
     log = read_epochs(folder)
     data = load_data(settings)
     is_valid = data.folds == 0
-    images = torch.from_numpy(np.array(data.cache.images[data.rows[is_valid]]))[:, None]
-    targets = data.table.labels[is_valid]
+    images = torch.from_numpy(np.array(data.cache_file.load()[data.rows[is_valid]]))[:, None]
+    targets = data.labels[is_valid]
     probabilities = {}
     for file, key in (("best.pt", "val/macro_auc"), ("best_raw.pt", "val/raw/macro_auc")):
         checkpoint = torch.load(folder / file, weights_only=True)
@@ -131,7 +131,7 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
     assert log[0]["iteration"] == (~is_valid).sum() // 4 >= 4
     model = create_classifier(settings, 0.0, 1.0).eval()
     model.load_state_dict(torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)["model"])
-    images = torch.from_numpy(np.array(data.cache.images[data.rows[is_valid]]))[:, None]
+    images = torch.from_numpy(np.array(data.cache_file.load()[data.rows[is_valid]]))[:, None]
     with torch.inference_mode():
         expected = torch.sigmoid(model(images)).numpy()
     got = pd.read_csv(settings.run_folder / "predictions.csv")[list(settings.label_columns)].to_numpy()

@@ -49,9 +49,9 @@ def test_run_folder(trained: Settings) -> None:
 def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Settings) -> None:
     data = load_data(trained)
     predictions = pd.read_csv(trained.run_folder / "predictions.csv")
-    assert predictions["StudyInstanceUID"].tolist() == data.table.uids.tolist()
+    assert predictions["StudyInstanceUID"].tolist() == data.uids.tolist()
     assert predictions["fold"].tolist() == data.folds.tolist()
-    assert predictions["patient"].tolist() == data.table.patient_ids.tolist()
+    assert predictions["patient"].tolist() == data.patient_ids.tolist()
     assert predictions.groupby("patient")["fold"].nunique().max() == 1
     for fold in (0, 1):
         checkpoint = torch.load(trained.run_folder / f"fold{fold}" / "best.pt", weights_only=True)
@@ -59,20 +59,20 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
         model.load_state_dict(checkpoint["model"])
         model.eval()
         is_valid = data.folds == fold
-        images = torch.from_numpy(np.array(data.cache.images[data.rows[is_valid]]))[:, None]
+        images = torch.from_numpy(np.array(data.cache_file.load()[data.rows[is_valid]]))[:, None]
         with torch.inference_mode():
             expected = torch.sigmoid(model(images)).numpy()
         got = predictions.loc[is_valid, list(trained.label_columns)].to_numpy()
         np.testing.assert_allclose(got, expected, atol=1e-6)
         with torch.inference_mode():
             features = pooled(model.features(images)).numpy()
-        space = fit_feature_space(features, data.table.patient_ids[is_valid])
+        space = fit_feature_space(features, data.patient_ids[is_valid])
         assert (space is None) == (len(features) < 20) == ("feature_space" not in checkpoint)
         if space is not None:
             assert checkpoint["feature_space"]["limit"] == pytest.approx(space.limit, rel=1e-3)
             assert checkpoint["feature_space"]["mean"].numpy() == pytest.approx(features.mean(axis=0), abs=1e-5)
 
-        targets = data.table.labels[is_valid]
+        targets = data.labels[is_valid]
         aucs = [
             roc_auc_score(targets[:, k], expected[:, k]) for k in range(11) if 0 < targets[:, k].sum() < len(targets)
         ]
@@ -84,7 +84,7 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
         assert checkpoint["fold"] == fold
         assert checkpoint["label_columns"] == list(trained.label_columns)
         assert checkpoint["preprocessing"]["image_size"] == [32, 32]
-        assert checkpoint["preprocessing"]["mean"] == pytest.approx(data.cache.mean)
+        assert checkpoint["preprocessing"]["mean"] == pytest.approx(data.mean)
 
 
 def test_no_fold_learns_from_its_validation_images(cached: Settings) -> None:
@@ -93,12 +93,12 @@ def test_no_fold_learns_from_its_validation_images(cached: Settings) -> None:
         train, valid = split_samples(cached, data, fold)
         train_labels = [train[0, position][1] for position in range(len(train))]
         assert len(train_labels) == (data.folds != fold).sum()
-        images = {bytes(data.cache.images[row]) for row in data.rows[data.folds == fold]}
+        images = {bytes(data.cache_file.load()[row]) for row in data.rows[data.folds == fold]}
         assert {valid[0, position][0].numpy().tobytes() for position in range(len(valid))} == images
         flipped = 0
         for position in range(len(train)):
             image = train[0, position][0].numpy()
-            flipped += image[:, :, ::-1].tobytes() in {bytes(data.cache.images[row]) for row in data.rows}
+            flipped += image[:, :, ::-1].tobytes() in {bytes(data.cache_file.load()[row]) for row in data.rows}
             assert image.tobytes() not in images
             assert image[:, :, ::-1].tobytes() not in images
         assert 0 < flipped < len(train)  # the augmentation is at work, half the time
@@ -111,7 +111,7 @@ def test_logged_loss_is_the_weighted_loss_of_the_predictions(cached: Settings) -
     data = load_data(settings)
     predictions = pd.read_csv(settings.run_folder / "predictions.csv")
     p = predictions[list(settings.label_columns)].to_numpy(dtype=np.float64)
-    y = data.table.labels[data.folds == 0].astype(np.float64)
+    y = data.labels[data.folds == 0].astype(np.float64)
     w = np.array([weights[label] for label in settings.label_columns])
     expected = -np.mean(w * y * np.log(p) + (1 - y) * np.log(1 - p))
     log = read_epochs(settings.run_folder / "fold0")
@@ -333,7 +333,7 @@ def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: py
     """Of the 40 images few have the rarest labels; with many folds, some fold has none of one."""
     settings = dataclasses.replace(cached, num_folds=8, folds=None)
     data = load_data(settings)
-    counts = np.array([data.table.labels[data.folds == fold].sum(axis=0) for fold in range(8)])
+    counts = np.array([data.labels[data.folds == fold].sum(axis=0) for fold in range(8)])
     fold = int(np.flatnonzero((counts == 0).any(axis=1) & (counts > 0).any(axis=1))[0])
     label = settings.label_columns[int(np.flatnonzero(counts[fold] == 0)[0])]
     train_run(dataclasses.replace(settings, folds=(fold,), cosine_epochs=0), fresh=False)

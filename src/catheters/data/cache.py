@@ -6,6 +6,8 @@ pixels. The index is written last, so a cache without one is not a cache.
 """
 
 import hashlib
+import os
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,51 @@ class CacheFile:
         if not is_same:
             raise CacheError(f"{self.path}: was made anew meanwhile, and its rows may be others")
         return images
+
+    def open_rows(self) -> "CacheRows":
+        """To read single images.
+
+        Raises:
+            CacheError: as `load`.
+        """
+        images = self.load()
+        assert isinstance(images, np.memmap)
+        return CacheRows(self.path, images.offset, (images.shape[1], images.shape[2]))
+
+
+class CacheRows:
+    """Images read from the file one by one.
+
+    Not mapped: the pages of a mapped file that were read stay with the process, whose memory then seems to grow by the
+    whole cache, and a disk that fails ends it without a word.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, int]) -> None:
+        """Open a `.npy`, whose pixels begin `offset` bytes from its start, in images of `shape`."""
+        self._path = path
+        self._offset = offset
+        self._shape = shape
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise CacheError(f"{path}: {one_line(error)}") from None
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, row: int) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8, the process's own.
+
+        Raises:
+            CacheError: the disk cannot read it, or the file has become shorter.
+        """
+        image = np.empty(self._shape, dtype=np.uint8)
+        try:
+            # At a place of its own for each read: forked processes share the file's position.
+            num_bytes = os.preadv(self._file, [image.data], self._offset + row * image.nbytes)
+        except OSError as error:
+            raise CacheError(f"{self._path}: row {row} cannot be read ({one_line(error)})") from None
+        if num_bytes < image.nbytes:
+            raise CacheError(f"{self._path}: damaged: ends within row {row}")
+        return image
 
 
 def _identity(path: Path) -> tuple[int, int, int, int]:
@@ -195,4 +242,4 @@ def _check_sources(cache_file: Path, entries: list[CacheRow], table: LabelTable)
     return num_absent
 
 
-__all__ = ["CacheError", "CacheFile", "CacheRow", "ImageCache", "index_file", "open_cache"]
+__all__ = ["CacheError", "CacheFile", "CacheRow", "CacheRows", "ImageCache", "index_file", "open_cache"]

@@ -1,5 +1,7 @@
 """Folds for cross-validation: grouped by patient, balanced in every label."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,14 +22,14 @@ def choose_folds(settings: Settings, table: LabelTable) -> npt.NDArray[np.int8]:
     return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed)
 
 
-def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[np.str_]) -> list[str]:
+def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[Any]) -> list[Any]:
     """Those of `names`, of the patient or picture of each image, that occur in more than one fold; sorted."""
     unique, name_of_image = np.unique(names, return_inverse=True)
     lowest = np.full(len(unique), np.iinfo(np.int8).max, dtype=np.int8)
     np.minimum.at(lowest, name_of_image, folds)
     highest = np.zeros(len(unique), dtype=np.int8)
     np.maximum.at(highest, name_of_image, folds)
-    several: list[str] = unique[lowest < highest].tolist()
+    several: list[Any] = unique[lowest < highest].tolist()
     return several
 
 

@@ -1,7 +1,9 @@
 """Batches: rows of the cache, shuffled and augmented as (seed, epoch, image) alone decide."""
 
+import gc
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catheters.data.augment import Augmentation
-from catheters.data.cache import CacheFile
+from catheters.data.cache import CacheFile, CacheRows
 from catheters.host import available_cores, num_local_processes
 from catheters.interrupts import leave_interrupts_to_parent
 from catheters.opencv_threads import end_opencv_threads
@@ -51,7 +53,7 @@ class CachedRadiographs(Dataset[Sample]):
             seed: the run's seed.
         """
         self._cache_file = cache_file
-        self._images: npt.NDArray[np.uint8] | None = None
+        self._images: CacheRows | None = None
         self._rows = rows
         self._labels = torch.from_numpy(labels.astype(np.float32))
         self._augmentation = augmentation
@@ -59,14 +61,18 @@ class CachedRadiographs(Dataset[Sample]):
         # Numbers, not strings: no Python object a row, whose reference count would copy memory into every worker.
         self._uid_hashes = np.array([zlib.crc32(uid.encode()) for uid in uids.tolist()], dtype=np.uint32)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file: a process that is sent the samples opens it anew."""
+        return {**self.__dict__, "_images": None}
+
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, position = key
-        if self._images is None:  # opened in the process that reads, so that no worker is sent the images
-            self._images = self._cache_file.load()
-        image = np.array(self._images[self._rows[position]])
+        if self._images is None:
+            self._images = self._cache_file.open_rows()
+        image = self._images.read(int(self._rows[position]))
         if self._augmentation is not None:
             image = self._augmentation(image, self.augmentation_seed(epoch, position))
         return torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), self._labels[position]
@@ -127,10 +133,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, num_done = self.epoch, self.num_done
         self.epoch, self.num_done = epoch + 1, 0
-        order = np.random.default_rng((self._seed, epoch)).permutation(self._num_samples).tolist()
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._num_samples)
         for batch in range(num_done, len(self)):
             start = batch * self._batch_size + self._part_start
-            yield [(epoch, position) for position in order[start : start + self._part_size]]
+            yield [(epoch, position) for position in order[start : start + self._part_size].tolist()]
 
 
 class BatchesInOrder(Sampler[list[tuple[int, int]]]):
@@ -189,4 +195,5 @@ def create_loader(
 
 def _start_worker(worker: int) -> None:
     leave_interrupts_to_parent()  # the training process may want some more batches before it ends
+    gc.freeze()  # what came from the parent stays shared with it: a collection would write to every object of it
     end_opencv_threads()  # the workers are the threads

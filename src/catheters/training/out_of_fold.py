@@ -34,8 +34,8 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
             raise UserError(f"{error}; the file is damaged: delete {file.parent} to train that fold again") from None
         frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
     predictions = pd.concat(frames)
-    is_predicted = np.isin(data.table.uids, predictions.index)
-    probabilities = predictions.loc[data.table.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
+    is_predicted = np.isin(data.uids, predictions.index)
+    probabilities = predictions.loc[data.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
     _write(settings, data, is_predicted, probabilities, "predictions.csv")
     return is_predicted, probabilities
 
@@ -44,7 +44,7 @@ def print_scores(
     settings: Settings, data: RunData, is_predicted: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float32]
 ) -> None:
     """Print a table of the out-of-fold predictions of all finished folds, as one set."""
-    metrics = score_labels(data.table.labels[is_predicted], probabilities, settings.label_columns)
+    metrics = score_labels(data.labels[is_predicted], probabilities, settings.label_columns)
     for warning in one_class_warnings(metrics):
         print(f"warning: {warning}", file=sys.stderr)
     num_finished = len(np.unique(data.folds[is_predicted]))
@@ -65,8 +65,8 @@ def _write(
     write_predictions(
         settings.run_folder / name,
         settings.uid_column,
-        data.table.uids[is_chosen],
-        data.table.patient_ids[is_chosen],
+        data.uids[is_chosen],
+        data.patient_ids[is_chosen],
         data.folds[is_chosen],
         probabilities,
         settings.label_columns,

@@ -196,7 +196,7 @@ def _measure_features(
     batch_size = settings.valid_batch_size or max(1, 2 * settings.batch_size // around.processes.count)
     by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
     loader = create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), around.device)
-    add_feature_space(file, loader, data.table.patient_ids[is_chosen], around.device)
+    add_feature_space(file, loader, data.patient_ids[is_chosen], around.device)
 
 
 def _is_trained(settings: Settings, member: int) -> bool:
@@ -241,6 +241,6 @@ def _files_of(settings: Settings, member: int) -> tuple[Path, str]:
 def _grey_values(settings: Settings, data: RunData) -> tuple[float, float]:
     """Mean and standard deviation of the images, in 0..1: the settings', or the cache's own."""
     return (
-        data.cache.mean if settings.grey_mean is None else settings.grey_mean,
-        data.cache.std if settings.grey_std is None else settings.grey_std,
+        data.mean if settings.grey_mean is None else settings.grey_mean,
+        data.std if settings.grey_std is None else settings.grey_std,
     )

@@ -40,7 +40,7 @@ def prepare_run(settings: Settings, num_processes: int) -> tuple[RunData, torch.
     if settings.sync_batch_norm and num_processes == 1:
         print("warning: sync_batch_norm=True has no effect: one process has the whole batch", file=sys.stderr)
     if not settings.all_data:
-        print(fold_table(data.folds, data.table.patient_ids, data.table.labels, data.table.label_columns))
+        print(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
     return data, device, num_bytes
 
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from catheters.data.augment import Augmentation
-from catheters.data.cache import ImageCache, open_cache
+from catheters.data.cache import CacheFile, open_cache
 from catheters.data.folds import choose_folds, in_several_folds
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, Loader, create_loader
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.table import LabelTable, read_label_table
+from catheters.data.table import read_label_table
 from catheters.errors import SettingsError, UserError
 from catheters.settings import Settings
 from catheters.training.distributed import ALONE, Processes
@@ -24,28 +24,42 @@ from catheters.training.distributed import ALONE, Processes
 class RunData:
     """The images of a run, readable ones only.
 
+    It stays in memory as long as the run lasts, so it is arrays alone: no Python object an image, and texts as UTF-8,
+    where numpy's have four bytes a character.
+
     Attributes:
-        table: N images with their labels.
-        rows: (N,) their rows in the cache.
-        cache: the image cache.
+        encoded_uids: (N,) UTF-8, unique names of the images.
+        encoded_patient_ids: (N,) UTF-8, patients.
+        labels: (N, K) uint8, 0 or 1, columns in the order of the setting `label_columns`.
         folds: (N,) the fold of each image.
-        pictures: (N,) equal for images with equal pixels.
+        pictures: (N,) numbers, equal for images with equal pixels.
+        rows: (N,) the images' rows in the cache.
+        cache_file: the cache's `.npy`.
+        mean: mean of the cached images' grey values, in 0..1.
+        std: their standard deviation, in 0..1.
+        fingerprint: hash of pixels, ids, labels and folds.
     """
 
-    table: LabelTable
-    rows: npt.NDArray[np.intp]
-    cache: ImageCache
+    encoded_uids: npt.NDArray[np.bytes_]
+    encoded_patient_ids: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.uint8]
     folds: npt.NDArray[np.int8]
-    pictures: npt.NDArray[np.str_]
+    pictures: npt.NDArray[np.intp]
+    rows: npt.NDArray[np.intp]
+    cache_file: CacheFile
+    mean: float
+    std: float
+    fingerprint: str
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of pixels, ids, labels and folds."""
-        digest = hashlib.sha256(self.cache.pixels_hash.encode())
-        digest.update("\n".join(self.table.uids.tolist()).encode())
-        digest.update(self.table.labels.tobytes())
-        digest.update(self.folds.tobytes())
-        return digest.hexdigest()
+    def uids(self) -> npt.NDArray[np.str_]:
+        """(N,) unique names of the images."""
+        return np.strings.decode(self.encoded_uids, "utf-8")
+
+    @property
+    def patient_ids(self) -> npt.NDArray[np.str_]:
+        """(N,) patients."""
+        return np.strings.decode(self.encoded_patient_ids, "utf-8")
 
 
 def load_data(settings: Settings) -> RunData:
@@ -58,9 +72,10 @@ def load_data(settings: Settings) -> RunData:
     cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
     # Folds are dealt before unreadable images are left out: mending one of them moves no other image.
     folds = choose_folds(settings, table)
-    is_kept = np.array([uid not in cache.failed for uid in table.uids.tolist()])
-    if cache.failed:
-        print(f"warning: {len(cache.failed)} images that could not be read are left out", file=sys.stderr)
+    failed = cache.failed
+    is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
+    if failed:
+        print(f"warning: {len(failed)} images that could not be read are left out", file=sys.stderr)
     if cache.num_absent:
         print(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
     if settings.debug:
@@ -68,10 +83,29 @@ def load_data(settings: Settings) -> RunData:
         print(
             f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients"
         )
-    kept = np.flatnonzero(is_kept)
+    labels, folds = table.labels[is_kept], folds[is_kept]
     return RunData(
-        table=table.take(kept), rows=cache.rows[kept], cache=cache, folds=folds[kept], pictures=cache.pictures[kept]
+        encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
+        encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
+        labels=labels,
+        folds=folds,
+        pictures=np.unique(cache.pictures[is_kept], return_inverse=True)[1],
+        rows=cache.rows[is_kept],
+        cache_file=cache.file,
+        mean=cache.mean,
+        std=cache.std,
+        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds),
     )
+
+
+def _fingerprint(
+    pixels_hash: str, uids: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], folds: npt.NDArray[np.int8]
+) -> str:
+    digest = hashlib.sha256(pixels_hash.encode())
+    digest.update("\n".join(uids.tolist()).encode())
+    digest.update(labels.tobytes())
+    digest.update(folds.tobytes())
+    return digest.hexdigest()
 
 
 def check_leaks(settings: Settings, data: RunData) -> None:
@@ -79,12 +113,12 @@ def check_leaks(settings: Settings, data: RunData) -> None:
     if settings.all_data:
         return
     leaks = []
-    patients = in_several_folds(data.folds, data.table.patient_ids)
+    patients = in_several_folds(data.folds, data.patient_ids)
     if patients:
         leaks.append(f"patients in more than one fold: {len(patients)}, {patients[0]} for one")
     shared = in_several_folds(data.folds, data.pictures)
     if shared:
-        uids = data.table.uids[data.pictures == shared[0]].tolist()
+        uids = data.uids[data.pictures == shared[0]].tolist()
         leaks.append(f"images in more than one fold under several ids: {len(shared)}, {' and '.join(uids)} for one")
     if not leaks:
         return
@@ -112,7 +146,7 @@ def _choose_for_trial(
 
 def check_positives(settings: Settings, data: RunData) -> None:
     """Warn of labels that a fold cannot train or score; refuse a fold that can score none."""
-    labels = data.table.labels
+    labels = data.labels
     if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
         raise UserError(f"{settings.label_table}: no label has both positives and negatives; there is nothing to learn")
     if settings.all_data:
@@ -154,10 +188,10 @@ def _samples(
     settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_], augmentation: Augmentation | None
 ) -> CachedRadiographs:
     return CachedRadiographs(
-        data.cache.file,
+        data.cache_file,
         data.rows[is_chosen],
-        data.table.uids[is_chosen],
-        data.table.labels[is_chosen],
+        data.uids[is_chosen],
+        data.labels[is_chosen],
         augmentation,
         settings.seed,
     )
