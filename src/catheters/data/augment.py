@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -47,11 +49,26 @@ class Augmentation:
         Returns:
             (H, W) uint8.
         """
-        # Compose draws from generators of its own, which worker processes would inherit alike: each image gets anew
-        # what its seed says, whichever process it comes from.
-        self._compose.set_random_seed(seed)
+        _seed(self._compose, seed)
         augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
         return augmented
+
+    def draw(self, seed: int) -> Iterator[tuple[A.BasicTransform, dict[str, Any] | None]]:
+        """What `__call__` draws with this seed, where that does not depend on an image's pixels.
+
+        Yields:
+            Each transform with its parameters for this image, or None where it is not applied.
+        """
+        _seed(self._compose, seed)
+        # As albumentations goes about it (Compose.__call__ and BasicTransform.__call__), up to the pixels.
+        self._compose.py_random.random()  # whether to run at all, which it does
+        data = {"image": np.broadcast_to(np.uint8(0), self._image_shape)}
+        for transform in self._compose.transforms:
+            if not transform.should_apply():
+                yield transform, None
+                continue
+            params = transform.update_transform_params(transform.get_params(), data)
+            yield transform, {**params, **transform.get_params_dependent_on_data(params, data)}
 
     @property
     def unfollowed(self) -> tuple[str, ...]:
@@ -83,11 +100,20 @@ class Augmentation:
             transforms,
             keypoint_params=A.KeypointParams(format="xy", label_fields=["rows"], remove_invisible=False),
         )
-        compose.set_random_seed(seed)
+        _seed(compose, seed)
         result = compose(image=image, keypoints=points, rows=np.arange(len(points)))
         moved = np.full(points.shape, np.nan)
         moved[np.asarray(result["rows"], dtype=np.intp)] = np.asarray(result["keypoints"], dtype=np.float64)
         return moved
+
+
+def _seed(compose: A.Compose, seed: int) -> None:
+    """Let all draws of a chain follow from a seed.
+
+    Compose draws from generators of its own, which worker processes would inherit alike. One pair serves the whole
+    chain: `set_random_seed` would give each transform the same numbers, so that two flips come always together.
+    """
+    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
 
 
 def _with_plain_border(name: str, params: dict[str, Any]) -> dict[str, Any]:
