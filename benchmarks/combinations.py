@@ -25,9 +25,10 @@ from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
+from catheters.training.device import choose_device
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
-from catheters.training.step import TrainStep, choose_device
+from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]
 BACKBONES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d")

@@ -6,7 +6,6 @@ Both do the same few resamples, then the first one does 2,000. Then how often 95
 simulation where the images of a patient are alike, resampling patients and resampling images.
 """
 
-import argparse
 import resource
 import statistics
 import sys
@@ -14,6 +13,7 @@ import time
 
 import numpy as np
 import numpy.typing as npt
+from rows import Row, compare_seconds, create_parser, finish
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -28,16 +28,17 @@ Scores = npt.NDArray[np.float64]
 
 def main() -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of loop and bootstrap, taking turns (default: 5)")
-    parser.add_argument("--trials", type=int, default=1000, help="of the simulation (default: 1000)")
+    parser.add_argument("--trials", type=int, default=1000, help="of the simulation; 0: none (default: 1000)")
     options = parser.parse_args()
-    compare_times(options.rounds)
-    simulate_coverage(options.trials)
-    return 0
+    row = compare_times(options.rounds)
+    if options.trials:
+        simulate_coverage(options.trials)
+    return finish([row], options)
 
 
-def compare_times(num_rounds: int) -> None:
+def compare_times(num_rounds: int) -> Row:
     """Seconds of the loop and of the bootstrap for the same resamples, and of 2,000."""
     rng = np.random.default_rng(0)
     patients = np.concatenate([np.arange(NUM_PATIENTS), rng.integers(0, NUM_PATIENTS, NUM_IMAGES - NUM_PATIENTS)])
@@ -46,7 +47,7 @@ def compare_times(num_rounds: int) -> None:
     for k, number in enumerate(POSITIVES):
         targets[rng.choice(NUM_IMAGES, number, replace=False), k] = 1
     scores = 2.0 * targets + rng.normal(size=targets.shape)
-    ratios, looped, vectorised = [], [], []
+    looped, vectorised = [], []
     for number in range(num_rounds):
         started = time.perf_counter()
         by_loop = loop(patients, targets, scores, number)
@@ -56,19 +57,23 @@ def compare_times(num_rounds: int) -> None:
         assert np.allclose(by_loop, side_by_side), "the same numbers"
         looped.append(middle - started)
         vectorised.append(ended - middle)
-        ratios.append(looped[-1] / vectorised[-1])
     print(f"ROC AUC and average precision of {NUM_IMAGES:,} images, {NUM_PATIENTS:,} patients, {len(POSITIVES)} labels")
-    print(f"{'':<28}{'resamples':>10}{'seconds':>10}")
-    print(f"{'loop with scikit-learn':<28}{NUM_LOOPED:>10}{statistics.median(looped):>10.2f}")
-    print(f"{'side by side':<28}{NUM_LOOPED:>10}{statistics.median(vectorised):>10.2f}")
-    print(f"{'median ratio':<28}{'':>10}{statistics.median(ratios):>10.1f}")
     seconds = []
     for number in range(num_rounds):
         started = time.perf_counter()
         bootstrap(patients, targets, scores, 2000, number)
         seconds.append(time.perf_counter() - started)
-    print(f"{'side by side':<28}{2000:>10}{statistics.median(seconds):>10.2f}")
+    print(f"2,000 resamples take {statistics.median(seconds):.1f} s")
     print(f"most memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    return compare_seconds(
+        "evaluation",
+        f"bootstrap of {NUM_LOOPED} resamples, side by side",
+        vectorised,
+        "loop with scikit-learn",
+        looped,
+        each=NUM_LOOPED,
+        unit="ms/resample",
+    )
 
 
 def loop(patients: npt.NDArray[np.str_], targets: npt.NDArray[np.uint8], scores: Scores, seed: int) -> Scores:

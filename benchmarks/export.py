@@ -5,7 +5,6 @@ from torch's, and images a second in onnxruntime beside torch's in the same run,
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime
 import torch
 from prediction import create_models
+from rows import Row, compare_seconds, create_parser, finish
 
 from catheters.inference.export import export
 from catheters.labels import RANZCR_HEADS
@@ -25,26 +25,23 @@ BATCH_SIZE = 2
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
     parser.add_argument("--image-size", type=int, default=256, help="pixels (default: 256)")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    print(f"{options.image_size} px, batches of {BATCH_SIZE}, {options.rounds} rounds")
-    print(
-        f"{'backbone':<18}{'classifier':<12}{'precision':<11}{'MB':>7}{'difference':>12}{'torch img/s':>13}"
-        f"{'onnx img/s':>12}{'median ratio':>14}"
-    )
     with tempfile.TemporaryDirectory() as name:
-        for backbone in options.backbones:
-            for classifier in ("linear", "attention"):
-                for half in (False, True):
-                    measure(backbone, classifier, Path(name), options, half=half)
-    return 0
+        rows = [
+            measure(backbone, classifier, Path(name), options, half=half)
+            for backbone in options.backbones
+            for classifier in ("linear", "attention")
+            for half in (False, True)
+        ]
+    return finish(rows, options)
 
 
-def measure(backbone: str, classifier: str, folder: Path, options: argparse.Namespace, *, half: bool) -> None:
-    """Print a line."""
+def measure(backbone: str, classifier: str, folder: Path, options: argparse.Namespace, *, half: bool) -> Row:
+    """onnxruntime beside torch; prints size and difference."""
     settings = Settings(
         backbone_model=backbone,
         pretrained=False,
@@ -71,14 +68,10 @@ def measure(backbone: str, classifier: str, folder: Path, options: argparse.Name
         seconds["onnx"].append(time.perf_counter() - middle)
     difference = float(np.abs(answers - expected).max())
     of_torch, of_onnx = (of_one[1:] for of_one in seconds.values())  # without the first, which warms up
-    ratio = statistics.median(a / b for a, b in zip(of_torch, of_onnx, strict=True))
-    rates = (BATCH_SIZE / statistics.median(of_one) for of_one in (of_torch, of_onnx))
-    print(
-        f"{backbone:<18}{classifier:<12}{'half' if half else 'full':<11}{file.stat().st_size / 1e6:>7.1f}"
-        f"{difference:>12.1e}"
-        + "".join(f"{rate:>{width}.2f}" for rate, width in zip(rates, (13, 12), strict=True))
-        + f"{ratio:>14.2f}",
-        flush=True,
+    what = f"{backbone}, {classifier}, {'half' if half else 'full'} precision"
+    print(f"{what}: {file.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e}", flush=True)
+    return compare_seconds(
+        "export", f"{what}, onnxruntime", of_onnx, "torch", of_torch, each=BATCH_SIZE, unit="ms/image"
     )
 
 

@@ -7,23 +7,22 @@ are those of the recipes in configs/, at the multi-head recipe's 512 px.
 """
 
 import argparse
-import time
+import sys
 from dataclasses import replace
 
-from timing import print_header, print_turns, random_batches, seconds_since
+from rows import Row, compare_seconds, create_parser, finish
+from timing import MEAN, STD, random_batches, take_turns
 
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
-from catheters.training.step import TrainStep, choose_device
-
-MEAN, STD = 0.49, 0.23
-WARM_UP_STEPS = 1
+from catheters.training.device import choose_device
+from catheters.training.step import TrainStep
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument(
         "--backbones", nargs="+", default=["rexnet_200", "seresnet152d", "efficientnet_b5", "resnest101e"]
     )
@@ -31,26 +30,30 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6, help="steps of each side")
     options = parser.parse_args()
+    return finish([compare(backbone, options) for backbone in options.backbones], options)
+
+
+def compare(backbone: str, options: argparse.Namespace) -> Row:
+    """Steps with four heads beside steps with one."""
     device = choose_device("auto")
-    print(f"{options.steps} steps of {options.batch_size} images at {options.image_size} px on {device}")
-    print_header("linear", "attention")
-    for backbone in options.backbones:
-        linear = Settings(
-            backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
-        )
-        attention = replace(linear, classifier="attention", heads=dict(RANZCR_HEADS))
-        steps = [
-            TrainStep(settings, create_classifier(settings, MEAN, STD).to(device).train(), options.steps, device)
-            for settings in (linear, attention)
-        ]
-        seconds: list[list[float]] = [[], []]
-        for number, batch in enumerate(random_batches(linear, WARM_UP_STEPS + options.steps, device)):
-            for side in (0, 1) if number % 2 else (1, 0):
-                started = time.perf_counter()
-                steps[side](*batch)
-                seconds[side].append(seconds_since(started))
-        print_turns(backbone, *(side[WARM_UP_STEPS:] for side in seconds))
+    linear = Settings(
+        backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
+    )
+    attention = replace(linear, classifier="attention", heads=dict(RANZCR_HEADS))
+    steps = [
+        TrainStep(settings, create_classifier(settings, MEAN, STD).to(device).train(), options.steps, device)
+        for settings in (linear, attention)
+    ]
+    (batch,) = random_batches(linear, 1, device)
+    of_linear, of_attention = take_turns([lambda: steps[0](*batch), lambda: steps[1](*batch)], options.steps)
+    return compare_seconds(
+        "heads",
+        f"{backbone}, an attention head a device, {options.batch_size} x {options.image_size} px",
+        of_attention,
+        "one linear head",
+        of_linear,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

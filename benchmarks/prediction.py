@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import io
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from rows import Row, compare_seconds, compare_sizes, create_parser, finish
 
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.radiograph import read_radiograph
@@ -33,7 +33,7 @@ from catheters.inference.stream import predict_images
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.checkpoint import load_checkpoint, save_checkpoint
-from catheters.training.step import choose_device, device_name
+from catheters.training.device import choose_device, device_name
 
 SIZE = (2500, 2048)
 """Width and height of the commonest images of RANZCR CLiP."""
@@ -44,7 +44,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 def main() -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--backbones", nargs="+", default=["rexnet_200", "seresnet50", "efficientnet_b3", "resnest50d"])
     parser.add_argument("--image-size", type=int, default=512, help="pixels (default: 512)")
     parser.add_argument("--batch-size", type=int, default=4)
@@ -56,16 +56,14 @@ def main() -> int:
         folder = Path(name)
         files = make_files(folder)
         # First: a process is reckoned to have taken as much memory as the one that started it.
-        measure_memory(files, folder, options.memory_images)
+        row = measure_memory(files, folder, options.memory_images)
         print(
-            f"\n{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
+            f"{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
             f"batches of {options.batch_size}, {options.rounds} rounds, {available_cores()} cores, "
             f"{device_name(choose_device('auto'))}"
         )
-        print(f"{'backbone':<20}{'in memory, images/s':>22}{'from files':>14}{'median ratio':>14}")
-        for backbone in options.backbones:
-            compare(backbone, files, folder, options)
-    return 0
+        rows = [compare(backbone, files, folder, options) for backbone in options.backbones]
+    return finish([*rows, row], options)
 
 
 def make_files(folder: Path) -> list[Path]:
@@ -97,8 +95,8 @@ def create_models(settings: Settings, folder: Path) -> Models:
     )
 
 
-def compare(backbone: str, files: list[Path], folder: Path, options: argparse.Namespace) -> None:
-    """Print a line: images a second from memory and from files."""
+def compare(backbone: str, files: list[Path], folder: Path, options: argparse.Namespace) -> Row:
+    """Predicting from files beside predicting from memory."""
     settings = Settings(backbone_model=backbone, pretrained=False, image_size=options.image_size)
     predictor = Predictor(create_models(settings, folder), choose_device("auto"))
     chosen = [files[number % len(files)] for number in range(options.num_images)]
@@ -118,9 +116,16 @@ def compare(backbone: str, files: list[Path], folder: Path, options: argparse.Na
             )
         seconds["files"].append(time.perf_counter() - started)
         part.unlink()
-    ratio = statistics.median(a / b for a, b in zip(seconds["memory"], seconds["files"], strict=True))
-    rates = [len(chosen) / statistics.median(of_one) for of_one in seconds.values()]
-    print(f"{backbone:<20}{rates[0]:>22.2f}{rates[1]:>14.2f}{ratio:>14.3f}", flush=True)
+    return compare_seconds(
+        "prediction",
+        f"{backbone} at {options.image_size} px, from JPEG files",
+        seconds["files"],
+        "batches in memory",
+        seconds["memory"],
+        each=len(chosen),
+        unit="ms/image",
+        at_least=0.9,
+    )
 
 
 def from_memory(predictor: Predictor, images: list[ReadImage], batch_size: int) -> None:
@@ -131,24 +136,32 @@ def from_memory(predictor: Predictor, images: list[ReadImage], batch_size: int) 
         torch.cuda.synchronize()
 
 
-def measure_memory(files: list[Path], folder: Path, numbers: list[int]) -> None:
-    """Print the most memory of predict.py's process for so many files."""
+def measure_memory(files: list[Path], folder: Path, numbers: list[int]) -> Row:
+    """The most memory of predict.py's process for the last number of files beside the first."""
     settings = Settings(backbone_model="efficientnet_b0", pretrained=False, image_size=128)
     create_models(settings, folder)
-    print(f"{'predict.py, images':<20}{'most memory':>22}{'seconds':>14}")
+    megabytes = []
     for number in numbers:
         many = folder / f"{number}_files"
         many.mkdir()
         for image in range(number):
             os.link(files[image % len(files)], many / f"{image}.jpg")
         command = [sys.executable, str(REPOSITORY / "predict.py"), "--model", str(folder / "efficientnet_b0.pt")]
-        started = time.perf_counter()
         process = subprocess.Popen(
             [*command, str(many), "--out", str(folder / "p.csv")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         _, status, usage = os.wait4(process.pid, 0)
         assert status == 0, "predict.py ended well"
-        print(f"{number:<20}{usage.ru_maxrss / 1e6:>19.2f} GB{time.perf_counter() - started:>14.0f}", flush=True)
+        megabytes.append(usage.ru_maxrss / 1e3)
+    return compare_sizes(
+        "prediction",
+        f"most memory of predict.py, {numbers[-1]:,} files",
+        megabytes[-1:],
+        f"{numbers[0]:,} files",
+        megabytes[:1],
+        unit="MB",
+        at_most=1.05,
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ that makes them as large as real ones (about 0.4 MB), are cached at 640 px. The 
 Memory is that of all processes together (proportional set size: shared pages count once), looked at every 20 ms.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from rows import compare_seconds, compare_sizes, create_parser, finish
 
 from catheters.data.sample import generate_sample
 from catheters.host import available_cores
@@ -37,8 +37,6 @@ NUM_PICTURES = 24
 GRAIN = 1.5
 JPEG_QUALITY = 85
 IMAGE_SIZE = 640
-MEMORY_ROWS = (200, 2000)
-"""Images of which the memory is measured."""
 SCRIPT = Path(__file__).parents[1] / "preproc_npy.py"
 
 
@@ -143,23 +141,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def print_table(seconds: dict[str, list[float]], num_files: int) -> None:
-    """A line a way: seconds, milliseconds an image, and how many times its rate `preproc_npy.py` reaches."""
-    print(f"{'':<16}{'s':>8}{'range':>16}{'ms an image':>13}{'preproc_npy.py / it':>21}{'without its start':>19}")
-    own, start = np.array(seconds["preproc_npy.py"]), np.array(seconds["its start"])
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        line = f"{name:<16}{median:8.2f}{f'{min(values):.2f} to {max(values):.2f}':>16}{median / num_files * 1e3:13.2f}"
-        if name not in ("preproc_npy.py", "its start"):
-            line += f"{np.median(values / own):21.2f}{np.median(values / (own - start)):19.2f}"
-        print(line)
-
-
-def main() -> None:
+def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--num-images", type=int, default=1000, help="files of the timings (default: 1000)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory-images", type=int, nargs=2, default=[200, 2000], help="files of the memory's peaks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -187,13 +174,31 @@ def main() -> None:
             for name, way in ways.items():
                 seconds[name].append(timed(way))
         difference = np.load(work / "reference.npy").astype(np.int16) - np.load(cache_files[0])
-        print_table(seconds, len(files))
+        start = seconds.pop("its start")
+        print(f"preproc_npy.py starts in {statistics.median(start):.2f} s, which is part of its time")
+        own = seconds.pop("preproc_npy.py")
+        rows = [
+            compare_seconds(
+                "preproc",
+                f"preproc_npy.py, {len(files):,} JPEGs to {IMAGE_SIZE} px",
+                own,
+                name,
+                of_way,
+                each=len(files),
+                unit="ms/image",
+            )
+            for name, of_way in seconds.items()
+        ]
         print(f"mean difference to the straightforward result: {np.abs(difference).mean():.3f} grey levels")
-        for num_images in MEMORY_ROWS:
+        peaks = []
+        for num_images in options.memory_images:
             make_data_set(work / f"data{num_images}", pictures, num_images)
-            peak = peak_memory(cache_command(work / f"data{num_images}", work / f"cache{num_images}"))
-            print(f"peak memory for {num_images} images: {peak / 1e6:.0f} MB")
+            peaks.append(peak_memory(cache_command(work / f"data{num_images}", work / f"cache{num_images}")) / 1e6)
+        few, many = options.memory_images
+        what, reference = f"most memory of preproc_npy.py, {many:,} JPEGs", f"{few:,} JPEGs"
+        rows.append(compare_sizes("preproc", what, peaks[1:], reference, peaks[:1], unit="MB"))
+    return finish(rows, options)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -29,13 +29,14 @@ from catheters.data.table import read_label_table
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
+from catheters.training.device import choose_device
 from catheters.training.distributed import ALONE
 from catheters.training.environment import describe_environment
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.run import train_run
 from catheters.training.snapshots import Snapshots
-from catheters.training.step import TrainStep, choose_device
+from catheters.training.step import TrainStep
 from catheters.training.validation import KeepLast
 
 REPOSITORY = Path(__file__).parents[1]

@@ -1,25 +1,25 @@
-"""What the benchmarks share: batches in memory, a clock, and a table of two sides that take turns."""
+"""What the benchmarks of training share: batches in memory, a clock that waits for a GPU, and two sides in turns."""
 
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from catheters.settings import Settings
 
-WIDTH = 20
+MEAN, STD = 0.49, 0.23
+"""Grey values of the made-up images, about those of radiographs."""
 
 
 def random_batches(settings: Settings, number: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Batches of ((B, 1, H, W) uint8, (B, K) float32) on the device."""
-    shape = (settings.batch_size, 1, *settings.image_shape)
+    shape = (settings.images_per_batch, 1, *settings.image_shape)
     num_labels = len(settings.label_columns)
     return [
         (
             torch.randint(0, 256, shape, dtype=torch.uint8, device=device),
-            torch.randint(0, 2, (settings.batch_size, num_labels), device=device).float(),
+            torch.randint(0, 2, (settings.images_per_batch, num_labels), device=device).float(),
         )
         for _ in range(number)
     ]
@@ -32,19 +32,13 @@ def seconds_since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def print_header(reference: str, other: str) -> None:
-    """Head of the table: what is compared with what."""
-    print(
-        f"{'backbone':<{WIDTH}}{f'{reference} ms/step':>20}{f'{other} ms/step':>20}{f'{other} / {reference}':>22}"
-        f"{'quartiles':>18}"
-    )
-
-
-def print_turns(backbone: str, reference: Sequence[float], other: Sequence[float]) -> None:
-    """A line: the median seconds of each side, and of the ratios of neighbouring steps the median and quartiles."""
-    first, median, third = statistics.quantiles([b / a for a, b in zip(reference, other, strict=True)], n=4)
-    print(
-        f"{backbone:<{WIDTH}}{1000 * statistics.median(reference):>20.1f}{1000 * statistics.median(other):>20.1f}"
-        f"{median:>22.3f}{first:>10.3f} {third:>7.3f}",
-        flush=True,
-    )
+def take_turns(ways: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1) -> list[list[float]]:
+    """Seconds of each way in each round; neighbours change places from round to round."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for number in range(warm_up + rounds):
+        order = range(len(ways)) if number % 2 else reversed(range(len(ways)))
+        for way in order:
+            started = time.perf_counter()
+            ways[way]()
+            seconds[way].append(seconds_since(started))
+    return [of_way[warm_up:] for of_way in seconds]

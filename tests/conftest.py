@@ -50,6 +50,7 @@ def tiny_settings(sample_folder: Path, folder: Path) -> Settings:
         num_workers=0,
         backbone_model="test_resnet",
         pretrained=False,
+        channels_last=False,  # None is measured, and may come out either way
         init_lr=1e-3,
         warmup_epochs=1,
         warmup_multiplier=2.0,

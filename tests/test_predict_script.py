@@ -175,7 +175,8 @@ def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
     assert "100 x 300 pixels: longer than a chest radiograph is" in doubts["long"]
     assert "only 10 x 10 pixels, the model sees 32 x 32" in doubts["tiny"]
     assert "3 of 3 images doubtful, see the column `doubts`" in done.stdout
-    assert all("unlike the training images" in text for text in doubts)
+    # The tiny one, enlarged, is a smooth ramp, which this model of 32 px need not tell from a radiograph's background.
+    assert all("unlike the training images" in doubts[name] for name in ("blank", "long"))
 
 
 def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:

@@ -137,7 +137,10 @@ def test_wrong_override_is_one_clear_line(tmp_path: Path, override: str, parts: 
             "settings = Settings(\n    batch_size=4,\n    bach_size=3,\n)",
             "mine.py:4: 'bach_size' is not a setting; did you",
         ),
-        ("settings = Settings(\n    batch_size='4',\n)", "mine.py:3: batch_size: '4' came, valid integer is expected"),
+        (
+            "settings = Settings(\n    batch_size='4',\n)",
+            "mine.py:3: batch_size: '4' came, valid integer or 'auto' is expected",
+        ),
         ("settings = Settings(folds=[7])", "mine.py: folds=[7]: num_folds=5"),
         ("settings = Settings(warmup_epochs=0, cosine_epochs=0)", "nothing to train"),
         ("x = 1", "no `settings = Settings(...)` in it"),

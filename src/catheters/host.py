@@ -1,6 +1,10 @@
-"""What the machine offers."""
+"""What the machine offers, and what this process has of it."""
 
+import contextlib
+import ctypes
 import os
+import sys
+from pathlib import Path
 
 
 def available_cores() -> int:
@@ -26,3 +30,45 @@ def num_local_processes() -> int:
 def local_rank() -> int:
     """This process's number among those of this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say (it is no Linux)."""
+    return _kilobytes(Path("/proc/self/status"), "VmRSS") * 1024
+
+
+def peak_memory() -> int:
+    """The most bytes that it had since `reset_peak_memory`; 0 where the system does not say."""
+    return _kilobytes(Path("/proc/self/status"), "VmHWM") * 1024
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` begin anew, where the system lets it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def release_free_memory() -> None:
+    """Give the system back what this process has freed, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc's
+        trim(0)
+
+
+def available_memory() -> int:
+    """Bytes that a new process could get, a container's limit considered; 0 where the system does not say."""
+    free = _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
+    try:
+        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return min(free, int(limit) - int(used)) if limit.isdigit() else free
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    """A line such as `VmRSS:  1234 kB` of a file of /proc; 0 where there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)

@@ -107,8 +107,15 @@ class Settings:
     # Batches
     train_transforms: Transforms = ()
     """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
-    batch_size: Annotated[int, Field(ge=1)] = 12
-    """Images in a training batch, of all processes together where torchrun starts several."""
+    augment_on: Literal["cpu", "device"] = "cpu"
+    """cpu: the loading processes augment; device: they only draw, and the GPU augments whole batches (flips, Affine,
+    RandomResizedCrop, CoarseDropout, RandomBrightnessContrast): for a GPU that waits for data."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 12
+    """Images in a training batch, of all processes together where torchrun starts several; auto: the most that fit into
+    memory, found before the run, with the learning rate that follows."""
+    lr_batch_size: Annotated[int, Field(ge=1)] = 12
+    """batch_size="auto": the batch that init_lr is meant for; the rate used follows the batch found with its square
+    root, for SGD in proportion."""
     valid_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Images in a validation batch of one process; None: twice its part of `batch_size`. It changes speed and memory,
     not results."""
@@ -137,6 +144,12 @@ class Settings:
     """Dropout before the linear classifier; attention heads have 0.5 of their own."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Stochastic depth: the rate at which the last residual branch is dropped; earlier ones less."""
+    channels_last: bool | None = None
+    """Keep pictures in memory channel by channel (False) or pixel by pixel (True); None: what a short trial before the
+    run finds faster for this model and device."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    """torch.compile of the training step: minutes at the start, faster steps; reduce-overhead and max-autotune use CUDA
+    graphs. None: not compiled."""
     grad_checkpointing: bool = False
     """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients; batch
     norm's running averages then follow each batch twice."""
@@ -203,6 +216,10 @@ class Settings:
     """Several GPUs: batch norm's statistics are those of the whole batch, not of each process's part of it."""
     folds_parallel: bool = False
     """Several processes: each trains folds (or seeds) of its own, in place of a part of every batch."""
+
+    profile: bool = False
+    """Before the run, do some steps of a model of its own and write where their time goes, with and without loading, to
+    <run folder>/profile: a table, and traces for ui.perfetto.dev."""
 
     # Run
     saved_models_folder: str = "saved_models"
@@ -272,6 +289,12 @@ class Settings:
             raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
+
+    @property
+    def images_per_batch(self) -> int:
+        """`batch_size`, once a run has put a number in the place of "auto"."""
+        assert self.batch_size != "auto", "a run chooses before it needs it"
+        return self.batch_size
 
     @property
     def num_epochs(self) -> int:

@@ -104,6 +104,7 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "num_folds": ("all_data=True", settings.all_data),
         "valid_batch_size": ("all_data=True", settings.all_data),
         "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
+        "lr_batch_size": ("batch_size is a number", settings.batch_size != "auto"),
         "mixup_alpha": ("batch_size=1, so no image has another to be mixed with", settings.batch_size == 1),
         "debug_fraction": ("debug=False", not settings.debug),
         "deterministic": ("device='cpu', which always is", settings.device == "cpu"),

@@ -102,7 +102,7 @@ def test_pictures_have_the_statistics_of_the_cpu(sample_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("chain", "message"),
     [
-        ((("GaussNoise", {}),), "GaussNoise runs on a CPU only; set augment_on='cpu' (devices do HorizontalFlip, "),
+        ((("GaussNoise", {}),), "GaussNoise runs on a CPU only; set augment_on='cpu' (a device does HorizontalFlip, "),
         ((("Affine", {"interpolation": 0}),), "Affine: another interpolation than linear is for a CPU only"),
         ((("Affine", {"border_mode": 3}),), "Affine: border_mode=3 is for a CPU only"),
         ((("Affine", {"fit_output": True}),), "Affine: fit_output=True is for a CPU only"),

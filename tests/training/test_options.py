@@ -1,6 +1,8 @@
 """Options of the recipes in whole runs: what they write, and that they do something."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from catheters.settings import Settings
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
 from catheters.training.run_data import load_data
+from tests.conftest import assert_user_error, run_script
 from tests.models.test_backbone import FAMILIES
 
 
@@ -136,3 +139,31 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
         expected = torch.sigmoid(model(images)).numpy()
     got = pd.read_csv(settings.run_folder / "predictions.csv")[list(settings.label_columns)].to_numpy()
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_compiled(
+    cached: Settings, write_config: Callable[[Settings], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, without a compiler."""
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", cached.cache_folder)
+    config = write_config(dataclasses.replace(cached, compile_mode="default"))
+    assert_user_error(
+        run_script("train.py", "--config", config),
+        "compile_mode=default: torch could not compile test_resnet (InvalidCxxCompiler: No working C++ compiler found",
+        "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None",
+    )
+    assert not cached.run_folder.exists()
+
+
+@pytest.mark.parametrize("augment_on", ["cpu", "device"])
+def test_augmentation_on_the_device_learns_the_same(cached: Settings, augment_on: str) -> None:
+    """Flips need no interpolation: wherever they are done, by however many processes, the run is the same."""
+    settings = dataclasses.replace(cached, folds=(1,), optimizer="momentum", warmup_epochs=0, init_lr=1e-3)
+    losses = []
+    for number, changes in enumerate(({"augment_on": "cpu"}, {"augment_on": augment_on, "num_workers": 2})):
+        train_run(dataclasses.replace(settings, run_name=f"run{number}", **changes), fresh=False)
+        log = read_epochs(settings.run_folder.with_name(f"run{number}") / "fold1")
+        losses.append([entry["train/loss"] for entry in log])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -138,7 +138,7 @@ def test_every_epoch_trains_in_training_mode(cached: Settings) -> None:
     train_run(settings, fresh=False)
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     data = load_data(settings)
-    per_epoch = (data.folds != 0).sum() // settings.batch_size
+    per_epoch = (data.folds != 0).sum() // settings.images_per_batch
     counts = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
     assert counts == {checkpoint["epoch"] * per_epoch}
     log = read_epochs(settings.run_folder / "fold0")

@@ -11,11 +11,12 @@ from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.device import choose_device
 from catheters.training.distributed import Processes
 from catheters.training.mixup import Mixup
 from catheters.training.precision import amp_dtype
 from catheters.training.run import train_run
-from catheters.training.step import TrainStep, choose_device
+from catheters.training.step import TrainStep
 from tests.models.test_backbone import FAMILIES
 
 CPU = torch.device("cpu")
@@ -56,6 +57,7 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
     bare = optimizer_class(
         [{"params": norms_and_biases, "weight_decay": 0.0}, {"params": others, "weight_decay": 0.01}],
         lr=settings.init_lr,
+        fused=True,
     )
     for rate in (1e-3, 1.5e-3, 2e-3):  # warm-up over two iterations to twice init_lr, then the top of the cosine
         images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
@@ -69,6 +71,101 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
         assert torch.equal(step(images, targets), loss.detach())
     for expected, got in zip(model.parameters(), step.model.parameters(), strict=True):
         assert torch.equal(expected, got)
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD", "momentum"])
+def test_fused_optimizers_keep_the_rule(settings: Settings, optimizer: str) -> None:
+    """One kernel over all weights, against torch's plain loop, which a parameter asks for."""
+    plain = {"foreach": False, **({"momentum": 0.9} if optimizer in ("SGD", "momentum") else {})}
+    steps = []
+    for params in ({key: value for key, value in plain.items() if key != "foreach"}, plain):
+        changes = {"optimizer": optimizer, "optimizer_params": params, "weight_decay": 0.01, "init_lr": 0.01}
+        steps.append(create_step(dataclasses.replace(settings, **changes)))
+    fused, loop = steps
+    assert (fused.optimizer.defaults["fused"], loop.optimizer.defaults["fused"]) == (True, None)
+    torch.manual_seed(3)
+    for _ in range(4):
+        # The same gradients for both: where one is nearly 0, Adam makes a step of its rounding.
+        for got, expected in zip(fused.model.parameters(), loop.model.parameters(), strict=True):
+            got.grad = torch.randn_like(got)
+            expected.grad = got.grad.clone()
+        fused.optimizer.step()
+        loop.optimizer.step()
+    for got, expected in zip(fused.model.parameters(), loop.model.parameters(), strict=True):
+        assert torch.allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_channels_last_computes_the_same(settings: Settings) -> None:
+    """Another order in memory, other rounding."""
+    settings = dataclasses.replace(settings, backbone_model="test_convnext", image_size=64)
+    steps = [create_step(dataclasses.replace(settings, channels_last=layout)) for layout in (False, True)]
+    weights = [
+        next(value for value in step.model.parameters() if value.ndim == 4 and value.shape[1] > 1) for step in steps
+    ]
+    assert [value.is_contiguous(memory_format=torch.channels_last) for value in weights] == [False, True]
+    torch.manual_seed(5)
+    images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
+    targets = torch.randint(0, 2, (4, 11)).float()
+    for _ in range(3):
+        losses = [step(images, targets) for step in steps]
+        assert torch.allclose(*losses, rtol=1e-4)
+    saved = [step.model.state_dict() for step in steps]
+    assert saved[0].keys() == saved[1].keys()
+
+
+def test_augmentation_on_the_device_is_what_the_model_sees(settings: Settings) -> None:
+    """With the weights still, the loss of a batch is that of the flipped images, flipped beforehand."""
+    still = {"init_lr": 1e-30, "min_lr": 0.0, "warmup_epochs": 0, "train_transforms": (("HorizontalFlip", {"p": 1.0}),)}
+    settings = dataclasses.replace(settings, **still)
+    images, targets = random_batch(4)
+    step = create_step(dataclasses.replace(settings, augment_on="device"))
+    loss = step(images, targets, *step.draw_nothing(4))
+    assert torch.allclose(loss, create_step(settings)(images.flip(3), targets), rtol=1e-5)
+    assert not torch.allclose(loss, create_step(settings)(images, targets), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_computes_the_same(settings: Settings) -> None:
+    """And its checkpoint knows nothing of it."""
+    settings = dataclasses.replace(settings, optimizer="momentum", optimizer_params={"momentum": 0.9}, init_lr=0.01)
+    plain, compiled = (
+        create_step(dataclasses.replace(settings, compile_mode=mode, ema_decay=0.9)) for mode in (None, "default")
+    )
+    torch.manual_seed(4)
+    for _ in range(3):
+        batch = random_batch(4)
+        assert torch.allclose(compiled(*batch), plain(*batch), rtol=1e-4)
+    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert not any("_orig_mod" in name for name in compiled.scored_model.state_dict())
+    for expected, got in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        assert torch.allclose(got, expected, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
+    """torch raises at every call that would; the first steps may, while the optimizer makes its state."""
+    settings = dataclasses.replace(
+        settings,
+        amp_dtype=dtype,
+        augment_on="device",
+        mixup_alpha=0.4,
+        clip_grad_norm=1.0,
+        ema_decay=0.99,
+        drop_rate=0.1,
+        optimizer="AdamW",
+    )
+    step = create_step(settings, torch.device("cuda"))
+    images, targets = (tensor.pin_memory() for tensor in random_batch(8))
+    draws = step.draw_nothing(8)
+    step(images, targets, *draws)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [step(images, targets, *draws) for _ in range(3)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(torch.stack(losses)).all()
 
 
 def random_batch(num_images: int) -> tuple[Tensor, Tensor]:

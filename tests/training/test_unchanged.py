@@ -26,6 +26,9 @@ HARMLESS = {
     "snapshot_minutes": None,
     "snapshot_iterations": 7,
     "folds_parallel": True,
+    "channels_last": True,
+    "compile_mode": "default",
+    "profile": True,
 }
 
 

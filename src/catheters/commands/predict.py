@@ -66,7 +66,7 @@ def _export(models: "Models", options: argparse.Namespace) -> int:
 def _serve(models: "Models", model_paths: list[Path], options: argparse.Namespace) -> int:
     from catheters.inference.predictor import Predictor
     from catheters.inference.server import serve
-    from catheters.training.step import choose_device
+    from catheters.training.device import choose_device
 
     predictor = Predictor(models, choose_device(options.device), flip=options.flip)
     serve(predictor, ", ".join(map(str, model_paths)), options.host, options.port)
@@ -79,7 +79,7 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     from catheters.inference.findings import find, urgent_columns
     from catheters.inference.inputs import list_images
     from catheters.inference.predictor import Predictor
-    from catheters.training.step import choose_device, device_name
+    from catheters.training.device import choose_device, device_name
 
     device = choose_device(options.device)
     images = list_images(inputs, models.settings, options.images)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, CacheRows
+from catheters.data.device_augment import DeviceAugmentation
 from catheters.host import available_cores, num_local_processes
 from catheters.interrupts import leave_interrupts_to_parent
 from catheters.opencv_threads import end_opencv_threads
@@ -20,17 +21,18 @@ from catheters.opencv_threads import end_opencv_threads
 MAX_DEFAULT_WORKERS = 8
 """More workers than this rarely help and cost memory."""
 
-Sample = tuple[Tensor, Tensor]
+Sample = tuple[Tensor, ...]
 
 Loader = DataLoader[Sample]
-"""Gives batches of ((B, 1, H, W) uint8, (B, K) float32)."""
+"""Gives batches of ((B, 1, H, W) uint8, (B, K) float32), with draws, (B, P) float32, for a `DeviceAugmentation`."""
 
 
 class CachedRadiographs(Dataset[Sample]):
     """Images of the cache with their labels.
 
     An item is asked for by (epoch, position) and is ((1, H, W) uint8, (K,) float32). Its augmentation is decided by the
-    seed, the epoch and the image's uid: the number of workers, the order and other images change nothing.
+    seed, the epoch and the image's uid: the number of workers, the order and other images change nothing. One that the
+    device does comes as a third tensor, (P,) float32, and the image as it is.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class CachedRadiographs(Dataset[Sample]):
         rows: npt.NDArray[np.intp],
         uids: npt.NDArray[np.str_],
         labels: npt.NDArray[np.uint8],
-        augmentation: Augmentation | None,
+        augmentation: Augmentation | DeviceAugmentation | None,
         seed: int,
     ) -> None:
         """Choose images.
@@ -73,9 +75,12 @@ class CachedRadiographs(Dataset[Sample]):
         if self._images is None:
             self._images = self._cache_file.open_rows()
         image = self._images.read(int(self._rows[position]))
-        if self._augmentation is not None:
+        draws: tuple[Tensor, ...] = ()
+        if isinstance(self._augmentation, DeviceAugmentation):
+            draws = (torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position))),)
+        elif self._augmentation is not None:
             image = self._augmentation(image, self.augmentation_seed(epoch, position))
-        return torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), self._labels[position]
+        return torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), self._labels[position], *draws
 
     def augmentation_seed(self, epoch: int, position: int) -> int:
         """What decides an item's augmentation."""
@@ -165,6 +170,44 @@ class BatchesInOrder(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for start in range(0, len(self._positions), self._batch_size):
             yield [(0, position) for position in self._positions[start : start + self._batch_size]]
+
+
+class EpochLoader:
+    """Training batches, epoch by epoch, whose loading processes can be started while something else is computed."""
+
+    def __init__(self, loader: Loader) -> None:
+        """Go through the epochs of a loader over `EpochBatches`."""
+        assert isinstance(loader.batch_sampler, EpochBatches)
+        self._loader = loader
+        self._batches = loader.batch_sampler
+        self._position = (0, 0)
+        self._started: Iterator[Sample] | None = None
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    @property
+    def samples(self) -> Dataset[Sample]:
+        """What the batches are made of."""
+        return self._loader.dataset
+
+    def go_to(self, epoch: int, num_done: int) -> None:
+        """Let the next pass be of this epoch, from 0, without the batches of it that were learnt from before."""
+        if self._position != (epoch, num_done):
+            self._position = (epoch, num_done)
+            self._started = None
+
+    def start(self, epoch: int) -> None:
+        """Load the first batches of the epoch that comes next."""
+        self.go_to(epoch, 0)
+        self._started = iter(self)
+
+    def __iter__(self) -> Iterator[Sample]:
+        if self._started is not None:
+            started, self._started = self._started, None
+            return started
+        self._batches.epoch, self._batches.num_done = self._position
+        return iter(self._loader)
 
 
 def create_loader(

@@ -16,7 +16,7 @@ from catheters.inference.findings import find_one, sentences_of
 from catheters.inference.models import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
-from catheters.training.step import choose_device
+from catheters.training.device import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)

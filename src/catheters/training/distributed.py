@@ -112,7 +112,8 @@ class Team:
 
     def share(self, name: str, value: T) -> T:
         """The first process's value, on every process; it has to be plain data."""
-        assert self.store is not None
+        if self.store is None:
+            return value
         if self.rank == 0:
             self.store.set(f"shared/{name}", json.dumps(value))
             return value

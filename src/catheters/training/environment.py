@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from catheters.host import available_cores
-from catheters.training.step import device_name
+from catheters.training.device import device_name
 
 PACKAGES = ("catheters", "torch", "timm", "albumentations", "numpy", "pytorch-pfn-extras")
 """Packages whose versions are kept with a run: those that decide its numbers."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
-from catheters.data.loader import Loader
+from catheters.data.loader import Sample
 from catheters.errors import UserError, one_line
 from catheters.settings import Settings
 from catheters.training.precision import autocast
@@ -74,16 +75,15 @@ def remedies(learning_rate: float, folder: Path) -> str:
 
 
 @torch.inference_mode()
-def check_answers(step: TrainStep, loader: Loader, what: str, folder: Path) -> None:
+def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: Path) -> None:
     """Raise a UserError if the model answers an image with NaN or infinity, although its losses were finite.
 
     The losses are those before the last step; what that made of the weights, validation shows where there is one.
     """
     step.scored_model.eval()
-    # One image, and not a batch of the loader, whose next pass would then be another epoch's.
-    images = loader.dataset[0, 0][0][None]
+    image = images[0, 0][0][None]
     with autocast(step.device, step.dtype):
-        logits = step.scored_model(images.to(step.device))
+        logits = step.scored_model(image.to(step.device))
     if not torch.isfinite(logits).all():
         raise UserError(
             f"{what}: the model answers NaN or infinity after this epoch {remedies(step.last_learning_rate, folder)}"
@@ -133,11 +133,11 @@ def _number_of_workers(settings: Settings) -> str:
 
 def _memory_remedies(settings: Settings) -> str:
     """What takes less memory, by this run's own numbers, the cheapest first."""
-    half = max(settings.batch_size // 2, 1)
-    doubled = settings.accumulation_steps * settings.batch_size // half
+    size = settings.images_per_batch
+    half = max(size // 2, 1)
+    doubled = settings.accumulation_steps * size // half
     parts = [
-        f"lower batch_size={settings.batch_size} (batch_size={half} accumulation_steps={doubled} learns from as many "
-        "images a step)"
+        f"lower batch_size={size} (batch_size={half} accumulation_steps={doubled} learns from as many images a step)"
     ]
     if not settings.use_amp:
         parts.append("set use_amp=True")

@@ -13,7 +13,7 @@ from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.writing import Writer
 
-from catheters.data.loader import EpochBatches, Loader
+from catheters.data.loader import EpochLoader, Loader
 from catheters.interrupts import deferred_interrupts
 from catheters.models.classifier import create_classifier
 from catheters.progress import duration, track
@@ -63,7 +63,7 @@ class FoldResult:
 
 
 def train_fold(
-    settings: Settings, fold: int, train_loader: Loader, valid_loader: Loader, around: Surroundings, folder: Path
+    settings: Settings, fold: int, train_loader: EpochLoader, valid_loader: Loader, around: Surroundings, folder: Path
 ) -> FoldResult:
     """Train until the last epoch, or until `early_stop` epochs brought nothing better.
 
@@ -80,7 +80,7 @@ def train_fold(
         Interrupted: a signal asked for it, and a snapshot is written.
     """
     seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
-    step = _create_step(settings, seed, len(train_loader), around)
+    step = create_step(settings, seed, len(train_loader), around)
     validation = Validation(settings, fold, step, valid_loader, around.environment, folder)
     _train(settings, f"fold {fold}", train_loader, step, validation, around, folder)
     return FoldResult(
@@ -90,7 +90,7 @@ def train_fold(
     )
 
 
-def train_on_all(settings: Settings, train_loader: Loader, around: Surroundings, folder: Path) -> None:
+def train_on_all(settings: Settings, train_loader: EpochLoader, around: Surroundings, folder: Path) -> None:
     """Train every epoch without validation and keep the last weights.
 
     Args:
@@ -104,8 +104,8 @@ def train_on_all(settings: Settings, train_loader: Loader, around: Surroundings,
         UserError: as in `train_fold`, or an answer is NaN or infinite.
         Interrupted: a signal asked for it, and a snapshot is written.
     """
-    step = _create_step(settings, settings.seed, len(train_loader), around)
-    keep_last = KeepLast(settings, step, train_loader, around.environment, folder)
+    step = create_step(settings, settings.seed, len(train_loader), around)
+    keep_last = KeepLast(settings, step, train_loader.samples, around.environment, folder)
     _train(settings, f"seed {settings.seed}", train_loader, step, keep_last, around, folder)
     keep_last.finish()
 
@@ -122,7 +122,8 @@ def is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
     return num_epochs >= settings.num_epochs or 0 < settings.early_stop <= num_epochs - best_epoch
 
 
-def _create_step(settings: Settings, seed: int, num_batches: int, around: Surroundings) -> TrainStep:
+def create_step(settings: Settings, seed: int, num_batches: int, around: Surroundings) -> TrainStep:
+    """A new model with all that it needs to learn, its weights drawn by the seed."""
     torch.manual_seed(seed)
     model = create_classifier(settings, around.mean, around.std).to(around.device)
     if settings.sync_batch_norm and around.processes.count > 1:
@@ -133,7 +134,7 @@ def _create_step(settings: Settings, seed: int, num_batches: int, around: Surrou
 def _train(
     settings: Settings,
     what: str,
-    loader: Loader,
+    loader: EpochLoader,
     step: TrainStep,
     scorer: Validation | KeepLast,
     around: Surroundings,
@@ -148,7 +149,7 @@ def _train(
         around.device,
         num_batches=num_batches,
         num_epochs=settings.num_epochs,
-        batch_size=settings.batch_size,
+        batch_size=settings.images_per_batch,
         num_models_left=around.num_models_left,
         may_skip=step.scaler.is_enabled(),
     )
@@ -169,10 +170,12 @@ def _train(
         while True:
             epoch, num_done = divmod(manager.iteration, num_batches)
             if scorer.num_epochs < epoch:  # its batches are learnt from, its score is not known yet
+                if epoch < settings.num_epochs:
+                    loader.start(epoch)  # the score may end the fold; mostly it does not
                 _end_epoch(settings, what, step, scorer, log, snapshots, manager)
             if is_over(settings, scorer.num_epochs, scorer.best_epoch):
                 break
-            _set_position(loader, epoch, num_done)
+            loader.go_to(epoch, num_done)
             train_epoch(loader, step, manager, log, f"{what} epoch {epoch + 1}/{settings.num_epochs}", num_done)
     snapshots.finish()
     if around.processes.is_first and scorer.num_epochs < settings.num_epochs:
@@ -180,7 +183,7 @@ def _train(
 
 
 class Batches(Protocol):
-    """What an epoch goes through: a number of ((B, 1, H, W) uint8, (B, K) float32) batches."""
+    """What an epoch goes through: a number of batches, each what a `TrainStep` takes."""
 
     def __len__(self) -> int: ...
 
@@ -207,20 +210,13 @@ def train_epoch(
     step.model.train()
     log.begin_epoch()
     waited_for = log.wait_for_each(batches)
-    for images, targets in track(waited_for, what, len(batches), unit="batch", leave=False, num_done=num_done):
+    for batch in track(waited_for, what, len(batches), unit="batch", leave=False, num_done=num_done):
         with manager.run_iteration():
             learning_rate = step.learning_rate
-            loss = step(images, targets)
+            loss = step(*batch)
             report({"train/loss": loss, "lr": learning_rate})
             if step.grad_norm is not None:
                 report({"train/grad_norm": step.grad_norm})
-
-
-def _set_position(loader: Loader, epoch: int, num_done: int) -> None:
-    """Let the next pass begin there, so that no batch which was learnt from is read again."""
-    batches = loader.batch_sampler
-    assert isinstance(batches, EpochBatches)
-    batches.epoch, batches.num_done = epoch, num_done
 
 
 def _end_epoch(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from catheters.training.device import send
 from catheters.training.draws import MIXUP, generator_of
 
 
@@ -35,7 +36,7 @@ class Mixup:
         """
         rng = generator_of(self._seed, MIXUP, batch, self._rank)
         shares = rng.beta(self._alpha, self._alpha, size=len(images)).astype("float32")
-        partners = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-        share = torch.from_numpy(shares).to(images.device)
+        partners = send(torch.from_numpy(rng.permutation(len(images))), images.device)
+        share = send(torch.from_numpy(shares), images.device)
         mixed = torch.lerp(images[partners].float(), images.float(), share[:, None, None, None])
         return mixed, torch.lerp(targets[partners], targets, share[:, None])

@@ -18,6 +18,9 @@ OF_SETTINGS = {
 }
 """Arguments of timm's factory that are no parameters of an optimizer, and what stands for them."""
 
+CHOOSE_KERNELS = {"foreach", "fused", "capturable", "differentiable"}
+"""Parameters of torch's optimizers by which a user has chosen how the step is computed."""
+
 
 def check_optimizer(settings: Settings) -> None:
     """Raise a SettingsError unless timm has an optimizer of this name, and its parameters are no settings' matter."""
@@ -39,11 +42,12 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
         SettingsError: no such optimizer, or a parameter that it does not take.
     """
     check_optimizer(settings)
-    groups = _group_parameters(model, settings)
     try:
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            groups, settings.optimizer, lr=settings.init_lr, **settings.optimizer_params
-        )
+        optimizer = _create(model, settings)
+        if optimizer.defaults.get("fused", "unknown") is None and not CHOOSE_KERNELS & settings.optimizer_params.keys():
+            # One pass over the weights where torch's default makes several; on a GPU it also reads whether the gradient
+            # scaler skips the step there, where the CPU would wait for the answer. The rule is the same.
+            optimizer = _create(model, settings, fused=True)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
         raise SettingsError(
             f"optimizer={settings.optimizer}, optimizer_params={settings.optimizer_params}: {one_line(error)}"
@@ -52,6 +56,14 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
         if name not in optimizer.defaults:  # timm passes over what its optimizer does not know
             kind = f"a parameter of {settings.optimizer}"
             raise SettingsError(f"optimizer_params: {unknown_name(name, kind, optimizer.defaults)}")
+    return optimizer
+
+
+def _create(model: Classifier, settings: Settings, **further: bool) -> torch.optim.Optimizer:
+    groups, parameters = _group_parameters(model, settings), {**settings.optimizer_params, **further}
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        groups, settings.optimizer, lr=settings.init_lr, **parameters
+    )
     return optimizer
 
 

@@ -14,11 +14,13 @@ from catheters.errors import SettingsError, UserError
 from catheters.evaluation.plots import plot_curves
 from catheters.settings import Settings
 from catheters.training.checkpoint import add_feature_space
+from catheters.training.device import device_name
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
 from catheters.training.environment import describe_environment
 from catheters.training.log import read_epochs
-from catheters.training.loop import Surroundings, is_over, train_fold, train_on_all
+from catheters.training.loop import Surroundings, create_step, is_over, train_fold, train_on_all
 from catheters.training.out_of_fold import join_folds, print_scores, write_fold
+from catheters.training.profiling import profile_training
 from catheters.training.run_checks import prepare_run
 from catheters.training.run_data import (
     RunData,
@@ -30,7 +32,6 @@ from catheters.training.run_data import (
 )
 from catheters.training.run_folder import check_space, enter_run_folder, move_aside, only_process, silent
 from catheters.training.snapshot_files import read_progress
-from catheters.training.step import device_name
 
 MAX_FEATURE_IMAGES = 10_000
 """Images whose features are measured for a checkpoint: more take time and tell little."""
@@ -55,7 +56,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
         is_first = team.rank == 0
         num_processes = 1 if settings.folds_parallel else team.count
         with silent(not is_first):
-            data, device, num_bytes = prepare_run(settings, num_processes)
+            settings, data, device, num_bytes = prepare_run(settings, team, num_processes, fresh=fresh)
         folder = settings.run_folder
         with only_process(folder) if is_first else contextlib.nullcontext():
             environment = describe_environment(device, num_processes)
@@ -116,6 +117,19 @@ class _Run:
             check_space(self.settings, self.num_bytes)
         return waiting
 
+    def profile(self, member: int, processes: Processes) -> None:
+        """If the settings ask for it, find out where the time goes, with a model that is then forgotten."""
+        if not self.settings.profile:
+            return
+        train_samples = (
+            all_samples(self.settings, self.data)
+            if self.settings.all_data
+            else split_samples(self.settings, self.data, member)[0]
+        )
+        loader = create_train_loader(self.settings, train_samples, self.device, processes)
+        step = create_step(self.settings, self.settings.seed, len(loader), self.around(processes, 0))
+        profile_training(self.settings, step, loader, self.settings.run_folder)
+
     def train(self, member: int, processes: Processes, num_models_left: int) -> None:
         """Train one."""
         train = _train_seed if self.settings.all_data else _train_fold
@@ -129,6 +143,8 @@ def _where(device: torch.device, num_processes: int) -> str:
 def _train_in_turn(run: _Run, processes: Processes) -> None:
     """One model after another, each by all processes."""
     waiting = processes.broadcast(run.waiting() if processes.is_first else [])
+    if waiting:
+        run.profile(waiting[0], processes)
     for number, member in enumerate(waiting):
         run.train(member, processes, num_models_left=len(waiting) - number - 1)
         if processes.is_first and not run.settings.all_data:
@@ -144,6 +160,8 @@ def _train_in_parallel(run: _Run, team: Team) -> None:
             "saved_models_folder that all machines share"
         )
     waiting = team.share("waiting", run.waiting() if team.rank == 0 else [])
+    if waiting and team.rank == 0:
+        run.profile(waiting[0], ALONE)
     while (number := team.take("model")) < len(waiting):
         num_left = (len(waiting) - number - 1) // team.count
         run.train(waiting[number], ALONE, num_models_left=num_left)
@@ -193,7 +211,7 @@ def _measure_features(
     is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
     is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
     # Batches as large as in validation, where each of several processes has a part.
-    batch_size = settings.valid_batch_size or max(1, 2 * settings.batch_size // around.processes.count)
+    batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // around.processes.count)
     by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
     loader = create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), around.device)
     add_feature_space(file, loader, data.patient_ids[is_chosen], around.device)

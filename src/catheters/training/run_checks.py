@@ -7,41 +7,79 @@ from pathlib import Path
 
 import torch
 
-from catheters.data.augment import Augmentation
 from catheters.data.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
+from catheters.training.device import choose_device, prepare_device
+from catheters.training.distributed import Team
 from catheters.training.guards import clear_ends
 from catheters.training.losses import create_loss
 from catheters.training.optimizers import check_optimizer
-from catheters.training.run_data import RunData, check_batches, check_leaks, check_parts, check_positives, load_data
-from catheters.training.step import TrainStep, choose_device, convert_batch_norm, prepare_device
+from catheters.training.run_data import (
+    RunData,
+    check_batches,
+    check_leaks,
+    check_parts,
+    check_positives,
+    create_augmentation,
+    load_data,
+    num_training_images,
+)
+from catheters.training.step import TrainStep, convert_batch_norm
+from catheters.training.trials import choose_batch_size, choose_layout, settings_of_run, with_batch_size
 
 
-def prepare_run(settings: Settings, num_processes: int) -> tuple[RunData, torch.device, int]:
-    """All that can be checked before the run folder is looked at; data, device, and the bytes of a model's state.
+def prepare_run(
+    settings: Settings, team: Team, num_processes: int, *, fresh: bool
+) -> tuple[Settings, RunData, torch.device, int]:
+    """All that can be checked before the run folder is entered, and what the settings leave to the run.
 
     What can be said at once comes first, then what needs the data, then the model, which may have to be downloaded.
+
+    Args:
+        settings: the run's settings.
+        team: all processes that call this.
+        num_processes: those that train one model together.
+        fresh: whether an earlier run of this name is of no concern.
+
+    Returns:
+        The settings with nothing left open, data, device, and the bytes of a model's state.
     """
     _check_choices(settings)
     check_parts(settings, num_processes)
     device = choose_device(settings.device)
-    prepare_device(settings, device)
+    prepare_device(device, deterministic=settings.deterministic)
     data = load_data(settings)
     check_leaks(settings, data)
     check_positives(settings, data)
     check_batches(settings, data, num_processes)
     num_bytes = _try_step(settings, device, num_processes)
+    settings = _settle(settings, data, device, team, num_processes, fresh=fresh)
     if isinstance(settings.pretrained, str):
         _warn_of_leak(settings, Path(settings.pretrained))
     if settings.sync_batch_norm and num_processes == 1:
         print("warning: sync_batch_norm=True has no effect: one process has the whole batch", file=sys.stderr)
     if not settings.all_data:
         print(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
-    return data, device, num_bytes
+    return settings, data, device, num_bytes
+
+
+def _settle(
+    settings: Settings, data: RunData, device: torch.device, team: Team, num_processes: int, *, fresh: bool
+) -> Settings:
+    """Put numbers where the settings say `auto` or leave it to a trial: the first process tries, all do the same."""
+    earlier = settings_of_run(settings, fresh=fresh)
+    is_first = team.rank == 0
+    if settings.batch_size == "auto":
+        num_images = num_training_images(settings, data)
+        batch_size = choose_batch_size(settings, earlier, device, num_processes, num_images) if is_first else 0
+        settings = with_batch_size(settings, team.share("batch_size", batch_size))
+    part = max(1, settings.images_per_batch // num_processes)
+    channels_last = choose_layout(settings, earlier, device, part) if is_first else False
+    return dataclasses.replace(settings, channels_last=team.share("channels_last", channels_last))
 
 
 def _check_choices(settings: Settings) -> None:
@@ -49,7 +87,7 @@ def _check_choices(settings: Settings) -> None:
     choose_device(settings.device)
     create_loss(settings)
     check_optimizer(settings)
-    Augmentation(settings.train_transforms, settings.image_shape)
+    create_augmentation(settings)
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
         raise SettingsError(
@@ -85,14 +123,22 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     print(model.origin)
     if settings.sync_batch_norm and num_processes > 1:
         model = convert_batch_norm(model, device)
-    num_images = min(settings.batch_size // num_processes, 2)
-    settings = dataclasses.replace(settings, accumulation_steps=1)
+    num_images = 2 if settings.batch_size == "auto" else settings.batch_size // num_processes
+    if settings.compile_mode is None:  # what is compiled is kept for the batches of the run, if they are as large
+        num_images = min(num_images, 2)
+    settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1)
     step = TrainStep(settings, model, num_batches=1, device=device)
     images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
     try:
         with clear_ends(settings, "the first try"):
-            step(images, torch.zeros((num_images, len(settings.label_columns))))
+            step(images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
+            raise UserError(
+                f"compile_mode={settings.compile_mode}: torch could not compile {settings.backbone_model} "
+                f"({reason}); a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
+            ) from error
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "
             f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, backbone_model or "

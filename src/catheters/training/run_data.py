@@ -11,8 +11,9 @@ import torch
 
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, open_cache
+from catheters.data.device_augment import DeviceAugmentation
 from catheters.data.folds import choose_folds, in_several_folds
-from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, Loader, create_loader
+from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import read_label_table
 from catheters.errors import SettingsError, UserError
@@ -180,12 +181,20 @@ def check_positives(settings: Settings, data: RunData) -> None:
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
     """The images of the other folds, augmented, and the validation images of this fold, as they are."""
     is_valid = data.folds == fold
-    augmentation = Augmentation(settings.train_transforms, settings.image_shape)
-    return _samples(settings, data, ~is_valid, augmentation), _samples(settings, data, is_valid, None)
+    return _samples(settings, data, ~is_valid, create_augmentation(settings)), _samples(settings, data, is_valid, None)
+
+
+def create_augmentation(settings: Settings) -> Augmentation | DeviceAugmentation:
+    """That of the training images; a SettingsError names what is wrong with `train_transforms`."""
+    create = DeviceAugmentation if settings.augment_on == "device" else Augmentation
+    return create(settings.train_transforms, settings.image_shape)
 
 
 def _samples(
-    settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_], augmentation: Augmentation | None
+    settings: Settings,
+    data: RunData,
+    is_chosen: npt.NDArray[np.bool_],
+    augmentation: Augmentation | DeviceAugmentation | None,
 ) -> CachedRadiographs:
     return CachedRadiographs(
         data.cache_file,
@@ -199,8 +208,7 @@ def _samples(
 
 def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     """Every image, augmented."""
-    augmentation = Augmentation(settings.train_transforms, settings.image_shape)
-    return _samples(settings, data, np.full(len(data.rows), True), augmentation)
+    return _samples(settings, data, np.full(len(data.rows), True), create_augmentation(settings))
 
 
 def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
@@ -213,19 +221,25 @@ def check_batches(settings: Settings, data: RunData, num_processes: int) -> None
 
     One process without accumulation can make do with one smaller batch an epoch.
     """
-    if settings.accumulation_steps == 1 and num_processes == 1:
+    if settings.batch_size == "auto" or (settings.accumulation_steps == 1 and num_processes == 1):
         return
-    counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
-    if min(counts) < settings.batch_size * settings.accumulation_steps:
+    num_images = num_training_images(settings, data)
+    if num_images < settings.batch_size * settings.accumulation_steps:
         raise UserError(
-            f"batch_size={settings.batch_size} times accumulation_steps={settings.accumulation_steps} is more than the "
-            f"{min(counts)} training images; lower one of them"
+            f"batch_size={settings.batch_size} times accumulation_steps={settings.accumulation_steps} is more than "
+            f"the {num_images} training images; lower one of them"
         )
+
+
+def num_training_images(settings: Settings, data: RunData) -> int:
+    """Of the model that has fewest."""
+    counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
+    return int(min(counts))
 
 
 def check_parts(settings: Settings, num_processes: int) -> None:
     """Raise a SettingsError unless every process can have a part of the same size of every batch."""
-    if settings.batch_size % num_processes:
+    if settings.batch_size != "auto" and settings.batch_size % num_processes:
         near = max(settings.batch_size // num_processes, 1) * num_processes
         raise SettingsError(
             f"batch_size={settings.batch_size} is that of all {num_processes} processes together and cannot be dealt "
@@ -235,23 +249,23 @@ def check_parts(settings: Settings, num_processes: int) -> None:
 
 def create_train_loader(
     settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
-) -> Loader:
+) -> EpochLoader:
     """Shuffled batches, as many an epoch as make whole optimizer steps; of each batch this process's part."""
     batches = EpochBatches(
         len(samples),
-        settings.batch_size,
+        settings.images_per_batch,
         settings.seed,
         settings.accumulation_steps,
         processes.rank,
         processes.count,
     )
-    return create_loader(samples, batches, settings.num_workers, device)
+    return EpochLoader(create_loader(samples, batches, settings.num_workers, device))
 
 
 def create_valid_loader(
     settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
 ) -> Loader:
     """Batches in order, of every image once; this process's part of the images."""
-    batch_size = settings.valid_batch_size or 2 * settings.batch_size // processes.count
+    batch_size = settings.valid_batch_size or 2 * settings.images_per_batch // processes.count
     batches = BatchesInOrder(len(samples), batch_size, processes.rank, processes.count)
     return create_loader(samples, batches, settings.num_workers, device)

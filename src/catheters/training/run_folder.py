@@ -18,6 +18,9 @@ from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.snapshot_files import has_snapshot
 from catheters.training.unchanged import check_same_settings
 
+SETTINGS_FILE = "settings.json"
+"""Written last, so that a folder with it is a run's."""
+
 
 @contextlib.contextmanager
 def only_process(run_folder: Path) -> Iterator[None]:
@@ -57,20 +60,26 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
         UserError: the folder holds a run of other settings or data, or something else.
     """
     folder = settings.run_folder
-    settings_file = folder / "settings.json"  # written last, so that a folder with it is a run's
+    settings_file = folder / SETTINGS_FILE
     environments = [dict(environment)]
-    is_run = settings_file.exists()
-    if is_run and (any(folder.glob("*/*.pt")) or any(map(has_snapshot, folder.iterdir()))):
+    if holds_run(folder):
         earlier = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
         check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
         print(f"continuing the run in {folder}")
-    elif not is_run and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
+    elif not settings_file.exists() and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
     else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
         folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, data_fingerprint, environments)
     write_text(settings_file, settings_to_json(settings))
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun there whose settings can no longer change: it has a checkpoint or a snapshot."""
+    if not (folder / SETTINGS_FILE).exists():
+        return False
+    return any(folder.glob("*/*.pt")) or any(map(has_snapshot, folder.iterdir()))
 
 
 def _is_foreign(path: Path) -> bool:

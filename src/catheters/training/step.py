@@ -1,9 +1,9 @@
-"""One training step, and where and in which precision it runs."""
+"""One training step."""
 
 import contextlib
-import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.profiler import record_function
 
-from catheters.errors import SettingsError, UserError
-from catheters.host import local_rank, num_local_processes, num_processes
+from catheters.data.device_augment import DeviceAugmentation
+from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier
 from catheters.settings import Settings
+from catheters.training.device import send
 from catheters.training.distributed import ALONE, Processes
 from catheters.training.draws import seed_layers
 from catheters.training.losses import create_loss
@@ -28,42 +30,17 @@ from catheters.training.schedules import create_schedule
 # Of weights with a dimension of length 1, whose stride means nothing.
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
-
-def choose_device(name: str) -> torch.device:
-    """The device of the setting `device`; with several processes each gets a GPU of its own.
-
-    Raises:
-        UserError: there is no such GPU, or one for each process.
-    """
-    num_gpus = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not num_gpus):
-        return torch.device("cpu")
-    if num_processes() > 1:
-        if name.startswith("cuda:"):
-            raise SettingsError(f"device={name}: {num_processes()} processes need a GPU each; set device=auto")
-        if num_local_processes() > num_gpus:
-            raise UserError(
-                f"torchrun started {num_local_processes()} processes on this machine, which has {num_gpus} CUDA GPUs; "
-                "start one a GPU, or set device=cpu"
-            )
-        return torch.device("cuda", local_rank())
-    index = (torch.device(name).index or 0) if name != "auto" else 0
-    if index >= num_gpus:
-        raise UserError(f"device={name}: this machine has {num_gpus} CUDA GPUs; set device=auto")
-    return torch.device("cuda", index)
-
-
-def prepare_device(settings: Settings, device: torch.device) -> None:
-    """Make a GPU this process's own, and let it compute the same bits every time if the settings say so."""
-    if device.type == "cpu":
-        return  # always does, with the same number of threads
-    torch.cuda.set_device(device)
-    torch.backends.cudnn.deterministic = settings.deterministic
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' condition for it
-    # Where there is no such algorithm torch warns, and the run goes on.
-    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
-    # It costs time, and nothing here reads such memory.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+PHASES = MappingProxyType(
+    {
+        "send": "step: send to the device",
+        "augment": "step: augmentation on the device",
+        "mixup": "step: mixup",
+        "forward": "step: forward and loss",
+        "backward": "step: backward",
+        "optimizer": "step: optimizer and averages",
+    }
+)
+"""Names of a step's parts in a profile."""
 
 
 class TrainStep:
@@ -98,9 +75,14 @@ class TrainStep:
         Raises:
             SettingsError: a loss, optimizer or schedule that does not exist or cannot be made so.
         """
-        self.model = model
+        # Before anything holds its parameters; None: nothing was measured.
+        self.model = model.to(memory_format=torch.channels_last if settings.channels_last else torch.contiguous_format)
         self.processes = processes
         self._sharing = None if processes.count == 1 else _share_gradients(model, device)
+        self._forward: Callable[[Tensor], Tensor] = self._sharing or self.model
+        if settings.compile_mode is not None:
+            # The model itself stays as it is, so that checkpoints and validation know nothing of it.
+            self._forward = torch.compile(self._forward, mode=settings.compile_mode)
         self.loss_func = create_loss(settings).to(device)
         self.optimizer = create_optimizer(settings, model)
         self.schedule = create_schedule(settings, self.optimizer, num_batches // settings.accumulation_steps)
@@ -109,6 +91,11 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.ema = (
             ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay is not None else None
+        )
+        self.augmentation = (
+            DeviceAugmentation(settings.train_transforms, settings.image_shape)
+            if settings.augment_on == "device"
+            else None
         )
         self._mixup = Mixup(settings.mixup_alpha, settings.seed, processes.rank) if settings.mixup_alpha > 0 else None
         self._seed = settings.seed
@@ -134,30 +121,45 @@ class TrainStep:
         """Whether no gradient waits for further batches, so that the state is all there is."""
         return self.num_batches_seen % self._accumulation_steps == 0
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
         """Learn from one batch; every `accumulation_steps` of them the weights move.
+
+        Nothing here waits for a GPU, which has its next step to do before it is done with this one.
 
         Args:
             images: (B, 1, H, W) uint8.
             targets: (B, K) float32.
+            draws: (B, P) of `augmentation`, where the settings augment on the device.
 
         Returns:
             The batch's loss, a detached scalar still on the device: reading it would make the CPU wait.
         """
-        images = images.to(self.device, non_blocking=True)
-        targets = targets.to(self.device, non_blocking=True)
+        with record_function(PHASES["send"]):
+            images, targets = send(images, self.device), send(targets, self.device)
+        if self.augmentation is not None:
+            assert draws is not None, "the loader draws what is augmented here"
+            with record_function(PHASES["augment"]):
+                images = self.augmentation(images, send(draws, self.device))
         if self._mixup is not None:
-            images, targets = self._mixup(images, targets, self.num_batches_seen)
+            with record_function(PHASES["mixup"]):
+                images, targets = self._mixup(images, targets, self.num_batches_seen)
         seed_layers(self._seed, self.num_batches_seen, self.processes.rank)
         self.num_batches_seen += 1
         # Gradients travel between processes once an optimizer step.
-        forward = self._sharing or self.model
         with contextlib.nullcontext() if self.is_whole or self._sharing is None else self._sharing.no_sync():
-            with autocast(self.device, self.dtype):
-                loss: Tensor = self.loss_func(forward(images), targets)
-            self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
-        self.grad_norm = self._move() if self.is_whole else None
+            with record_function(PHASES["forward"]), autocast(self.device, self.dtype):
+                loss: Tensor = self.loss_func(self._forward(images), targets)
+            with record_function(PHASES["backward"]):
+                self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
+        with record_function(PHASES["optimizer"]):
+            self.grad_norm = self._move() if self.is_whole else None
         return loss.detach()
+
+    def draw_nothing(self, num_images: int) -> tuple[Tensor, ...]:
+        """What a batch has beside images and targets, for a trial: one image's draws for all, or nothing."""
+        if self.augmentation is None:
+            return ()
+        return (torch.from_numpy(self.augmentation.draw(0)).expand(num_images, -1),)
 
     def _move(self) -> Tensor:
         """One step of the optimizer; returns the total norm of its gradients."""
@@ -222,8 +224,3 @@ def _share_gradients(model: Classifier, device: torch.device) -> DistributedData
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"

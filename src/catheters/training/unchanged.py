@@ -10,10 +10,10 @@ from catheters.settings_file import settings_to_json
 MAY_CHANGE = (
     *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
     *("annotation_table", "saved_models_folder", "run_name"),
-    *("snapshot_minutes", "snapshot_iterations", "folds_parallel"),
+    *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
 )
 """Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,
-although another kind of device rounds otherwise."""
+although another kind of device, layout in memory or compilation rounds otherwise."""
 MAY_GROW = ("epochs", "early_stop")
 """Settings that may become larger: a longer run begins as the shorter one did."""
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from catheters.data.loader import BatchesInOrder, Loader
+from catheters.data.loader import BatchesInOrder, Loader, Sample
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.models.classifier import Classifier
@@ -157,20 +158,20 @@ class KeepLast:
     checkpoint_names = ("last.pt",)
 
     def __init__(
-        self, settings: Settings, step: TrainStep, loader: Loader, environment: Mapping[str, Any], folder: Path
+        self, settings: Settings, step: TrainStep, images: Dataset[Sample], environment: Mapping[str, Any], folder: Path
     ) -> None:
         """Keep the model of a step.
 
         Args:
             settings: the run's settings, with the seed of this model.
             step: holds the model.
-            loader: batches of the training images, one of which is predicted.
+            images: the training images, one of which is predicted.
             environment: goes into the checkpoints.
             folder: gets `last.pt`, and at the end `final.pt`, with averaged weights also `final_raw.pt`.
         """
         self._settings = settings
         self._step = step
-        self._loader = loader
+        self._images = images
         self._environment = environment
         self._folder = folder
         self.num_epochs = 0
@@ -188,7 +189,7 @@ class KeepLast:
         """
         epoch = f"seed {self._settings.seed} epoch {self.num_epochs + 1}/{self._settings.num_epochs}"
         self._step.processes.share_buffers(self._step.scored_model)
-        check_answers(self._step, self._loader, epoch, self._folder)
+        check_answers(self._step, self._images, epoch, self._folder)
         self.num_epochs += 1
         self._save("last.pt", self._step.scored_model)
         return {}

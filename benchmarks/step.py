@@ -1,70 +1,91 @@
 """What the training loop costs over the bare forward, backward and step, on batches already in memory.
 
-    python benchmarks/loop.py
+    python benchmarks/step.py
 
-Both sides train the same model on the same batches and take turns at every step, so that a busy machine slows both
-alike. The table gives the median time of a step on each side, and of the ratios of neighbouring steps the median and
-the quartiles. The loop's side is what `train.py` runs: step, schedule, gradient scaler, manager, log, progress.
+Both sides train the same model with the same optimizer on the same batches and take turns at every step, so that a busy
+machine slows both alike. The loop's side is what `train.py` runs: step, schedule, gradient scaler, gradients' norm,
+manager, log, progress. All four families, with one linear head and with an attention head a device.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pytorch_pfn_extras.training import ExtensionsManager
-from timing import print_header, print_turns, random_batches, seconds_since
+from rows import Row, compare_seconds, create_parser, finish
+from timing import MEAN, STD, random_batches, seconds_since
 from torch import Tensor
 
+from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
+from catheters.training.device import choose_device
 from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.precision import autocast
-from catheters.training.step import TrainStep, choose_device
+from catheters.training.step import TrainStep
 
-MEAN, STD = 0.49, 0.23
 WARM_UP_STEPS = 5
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=120, help="steps of each side")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=50, help="steps of each side")
     options = parser.parse_args()
+    rows = [
+        compare(backbone, classifier, options)
+        for classifier in ("linear", "attention")
+        for backbone in options.backbones
+    ]
+    return finish(rows, options)
+
+
+def compare(backbone: str, classifier: str, options: argparse.Namespace) -> Row:
+    """The loop's steps beside the bare ones."""
     device = choose_device("auto")
-    print(f"{options.steps} steps of {options.batch_size} images at {options.image_size} px on {device}")
-    print_header("bare", "loop")
-    for backbone in options.backbones:
-        settings = Settings(
-            backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
-        )
-        model = create_classifier(settings, MEAN, STD).to(device).train()
-        step = TrainStep(settings, model, options.steps, device)
-        turns = Turns(step, random_batches(settings, WARM_UP_STEPS + options.steps, device))
-        folder = Path(tempfile.mkdtemp())
+    settings = Settings(
+        backbone_model=backbone,
+        pretrained=False,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        classifier="attention" if classifier == "attention" else "linear",
+        heads=dict(RANZCR_HEADS) if classifier == "attention" else {},
+    )
+    num_batches = WARM_UP_STEPS + options.steps
+    step = TrainStep(settings, create_classifier(settings, MEAN, STD).to(device), num_batches, device)
+    turns = Turns(step, random_batches(settings, num_batches, device))
+    with tempfile.TemporaryDirectory() as name:
         log = TrainingLog(
-            folder,
+            Path(name),
             backbone,
             ALONE,
             device,
-            num_batches=len(turns),
+            num_batches=num_batches,
             num_epochs=1,
-            batch_size=settings.batch_size,
+            batch_size=options.batch_size,
             num_models_left=0,
             may_skip=step.scaler.is_enabled(),
         )
         manager = ExtensionsManager(
-            step.model, step.optimizer, 1, iters_per_epoch=len(turns), extensions=[log], out_dir=str(folder)
+            step.model, step.optimizer, 1, iters_per_epoch=num_batches, extensions=[log], out_dir=name
         )
         train_epoch(turns, step, manager, log, backbone)
-        bare, loop = (seconds[WARM_UP_STEPS:] for seconds in (turns.bare_seconds, turns.loop_seconds))
-        print_turns(backbone, bare, loop)
+    return compare_seconds(
+        "step",
+        f"{backbone}, {classifier}, {options.batch_size} x {options.image_size} px",
+        turns.loop_seconds[WARM_UP_STEPS:],
+        "bare forward, backward, step",
+        turns.bare_seconds[WARM_UP_STEPS:],
+        at_least=0.97,
+    )
 
 
 class Turns:
@@ -103,4 +124,4 @@ class Turns:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

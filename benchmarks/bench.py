@@ -1,0 +1,141 @@
+"""Every benchmark, one table: python benchmarks/bench.py, or make bench.
+
+Each benchmark is a script of its own, which can be run alone. Their rows go to `benchmarks/results/<host>.json`, of
+which the page `docs/performance.md` is made, with its pictures.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from rows import Row, number, print_rows, read_rows
+
+from catheters.training.device import choose_device
+from catheters.training.environment import describe_environment
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent
+QUICK_ARGUMENTS = {
+    "preproc": "--num-images 6 --rounds 1 --memory-images 2 4",
+    "loading": "--sizes 64 --workers 1 --samples 36 --rounds 1",
+    "step": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 3",
+    "heads": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 2",
+    "waiting": "--recipes configs/sample.py --epochs 2",
+    "end_to_end": "--backbone test_resnet --sizes 32 --batch-sizes 2 --steps 4 --rounds 2 --num-images 4",
+    "memory": "--rows 60 120 --seconds 4 --rounds 1",
+    "evaluation": "--rounds 1 --trials 0",
+    "prediction": "--backbones test_resnet --image-size 64 --num-images 4 --rounds 1 --memory-images 2 3",
+    "export": "--backbones test_resnet --image-size 32 --rounds 2",
+}
+"""Benchmark -> what lets it end within seconds, to see that it works; in the order in which they run."""
+TITLES = {
+    "preproc": "Building the cache",
+    "loading": "Loading and augmenting",
+    "step": "The training loop beside bare steps",
+    "heads": "Attention heads beside one linear head",
+    "waiting": "Waiting for data, recipe by recipe",
+    "end_to_end": "Training from the cache beside batches on the device",
+    "memory": "Memory as the data set grows",
+    "evaluation": "Bootstrap",
+    "prediction": "Prediction",
+    "export": "Exported models",
+}
+
+
+def main() -> int:
+    """Run them all and write what came."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(TITLES), default=list(TITLES), help="these benchmarks alone")
+    parser.add_argument("--host", default=platform.node(), help="name of the results (default: this machine's)")
+    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "performance.md", metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="sizes that take seconds and say nothing")
+    parser.add_argument("--page-only", action="store_true", help="measure nothing; make the page of earlier results")
+    options = parser.parse_args()
+    file = options.results / f"{options.host}.json"
+    earlier = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    chosen = [] if options.page_only else options.only
+    rows = {name: [row for row in read_rows(json.dumps(earlier)) if row.benchmark == name] for name in TITLES}
+    for name in chosen:
+        print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
+        rows[name] = run(name, QUICK_ARGUMENTS[name].split() if options.quick else [])
+        write_results(file, options.host, [row for of_one in rows.values() for row in of_one])
+    results = json.loads(file.read_text(encoding="utf-8"))
+    write_page(options.page, results, {name: of_one for name, of_one in rows.items() if of_one})
+    print()
+    print_rows([row for of_one in rows.values() for row in of_one])
+    print(f"-> {file}, {options.page}")
+    return 0
+
+
+def run(name: str, arguments: list[str]) -> list[Row]:
+    """The rows of one benchmark, whose own output is shown as it comes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(file), *arguments]
+        subprocess.run(command, check=True, cwd=REPOSITORY)
+        return read_rows(file.read_text())
+
+
+def write_results(file: Path, host: str, rows: list[Row]) -> None:
+    """All rows, and under what they were measured."""
+    environment = describe_environment(choose_device("auto"), 1)
+    results: dict[str, Any] = {
+        "host": host,
+        "date": datetime.date.today().isoformat(),
+        **{key: environment[key] for key in ("git_commit", "python", "versions", "device", "num_threads", "hardware")},
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def write_page(page: Path, results: dict[str, Any], rows: dict[str, list[Row]]) -> None:
+    """The page, and beside it a folder of its name with a picture of each benchmark."""
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, of_one in rows.items():
+        draw(of_one, folder / f"{name}.svg")
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.get_template("performance.md.jinja")
+    page.write_text(
+        template.render(results=results, rows=rows, titles=TITLES, number=number, folder=folder.name), encoding="utf-8"
+    )
+
+
+def draw(rows: list[Row], file: Path) -> None:
+    """A dot a row: its ratio between the rounds' quartiles, and the aim where there is one."""
+    with mpl.rc_context({"svg.hashsalt": "catheters", "font.size": 9}):
+        figure = Figure(figsize=(8.5, 0.6 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for place, row in enumerate(rows):
+            colour = "#1f6f54" if row.is_reached else "#b3362c"
+            axes.plot(row.quartiles, (place, place), color=colour, linewidth=2, alpha=0.5)
+            axes.plot(row.ratio, place, "o", color=colour)
+            if row.bound is not None:
+                axes.plot(row.bound[1], place, "|", color="black", markersize=12)
+        axes.axvline(1.0, color="#999999", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [f"{row.what} / {row.reference}" for row in rows])
+        axes.invert_yaxis()
+        ratios = [value for row in rows for value in (row.ratio, *row.quartiles)]
+        if max(ratios) > 8 * min(ratios):
+            axes.set_xscale("log")
+        axes.set_xlabel("ratio to the reference (line: quartiles of the rounds; bar: the aim)")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(file, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

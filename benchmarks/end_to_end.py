@@ -1,0 +1,137 @@
+"""Training from the cache beside the same loop on batches that are on the device already.
+
+    python benchmarks/end_to_end.py
+
+On a GPU: EfficientNet-B3, bfloat16, the published augmentation, 512 and 1024 px, augmented by the loading processes and
+on the device; it takes a machine as users have it to say anything. On a CPU a small model at a small size: that shows
+that the command works. The two sides take turns, an epoch of some steps each.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from loading import cache_file
+from rows import Row, compare_seconds, create_parser, finish
+from timing import MEAN, STD, take_turns
+from torch import Tensor
+
+from catheters.data.loader import CachedRadiographs, EpochLoader
+from catheters.models.classifier import create_classifier
+from catheters.published import PUBLISHED_TRANSFORMS
+from catheters.settings import Settings
+from catheters.training.device import choose_device, device_name, prepare_device
+from catheters.training.run_data import create_augmentation, create_train_loader
+from catheters.training.step import TrainStep
+
+AIM = 0.95
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cuda": {"backbone": "efficientnet_b3", "sizes": [512, 1024], "batch_sizes": [64, 16], "steps": 60},
+    "cpu": {"backbone": "efficientnet_b0", "sizes": [128], "batch_sizes": [8], "steps": 10},
+}
+
+
+def main() -> int:
+    """Measure and print."""
+    device = choose_device("auto")
+    prepare_device(device, deterministic=False)
+    default = DEFAULTS[device.type]
+    parser = create_parser(__doc__)
+    parser.add_argument("--backbone", default=default["backbone"])
+    parser.add_argument("--sizes", type=int, nargs="+", default=default["sizes"], help="pixels")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=default["batch_sizes"], help="one for each size")
+    parser.add_argument("--steps", type=int, default=default["steps"], help="of an epoch")
+    parser.add_argument("--rounds", type=int, default=5, help="epochs of each side")
+    parser.add_argument("--num-images", type=int, default=256, help="different ones in the cache")
+    parser.add_argument("--num-workers", type=int, default=None, help="loading processes (default: as in training)")
+    parser.add_argument("--compile-mode", default=None, help="of torch.compile (default: not compiled)")
+    options = parser.parse_args()
+    print(f"{device_name(device)}, {options.steps} steps an epoch")
+    rows = [
+        compare(size, batch_size, place, device, options)
+        for size, batch_size in zip(options.sizes, options.batch_sizes, strict=True)
+        for place in ("cpu", "device")
+    ]
+    return finish(rows, options)
+
+
+def compare(size: int, batch_size: int, augment_on: str, device: torch.device, options: argparse.Namespace) -> Row:
+    """Epochs from the cache beside epochs of one batch in memory; where the device augments, it does so in both."""
+    place: Literal["cpu", "device"] = "device" if augment_on == "device" else "cpu"
+    settings = Settings(
+        backbone_model=options.backbone,
+        pretrained=False,
+        channels_last=True,
+        compile_mode=options.compile_mode,
+        image_size=size,
+        batch_size=batch_size,
+        num_workers=options.num_workers,
+        train_transforms=PUBLISHED_TRANSFORMS,
+        augment_on=place,
+        amp_dtype="bfloat16",
+    )
+    model = create_classifier(settings, MEAN, STD).to(device).train()
+    step = TrainStep(settings, model, options.steps, device)
+    with tempfile.TemporaryDirectory() as name:
+        loader = create_loader(settings, Path(name), device, options)
+        epochs = itertools.count()
+        batch = tuple(tensor.to(device) for tensor in next(iter(loader)))
+        from_cache, in_memory = take_turns(
+            [
+                lambda: train(step, from_loader(loader, next(epochs))),
+                lambda: train(step, itertools.repeat(batch, options.steps)),
+            ],
+            options.rounds,
+        )
+    return compare_seconds(
+        "end_to_end",
+        f"{options.backbone}, {batch_size} x {size} px, augment_on={place}",
+        from_cache,
+        "batches on the device",
+        in_memory,
+        each=options.steps,
+        at_least=AIM,
+    )
+
+
+def create_loader(settings: Settings, folder: Path, device: torch.device, options: argparse.Namespace) -> EpochLoader:
+    """Shuffled batches from a cache of made-up pictures."""
+    rng = np.random.default_rng(0)
+    file = folder / "cache.npy"
+    images = np.lib.format.open_memmap(file, "w+", np.uint8, (options.num_images, *settings.image_shape))
+    for image in images:
+        image[:] = rng.integers(0, 256, settings.image_shape, dtype=np.uint8)
+    images.flush()
+    number = options.steps * settings.images_per_batch
+    samples = CachedRadiographs(
+        cache_file(file),
+        np.arange(number) % options.num_images,
+        np.arange(number).astype(np.str_),
+        rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8),
+        create_augmentation(settings),
+        seed=0,
+    )
+    return create_train_loader(settings, samples, device)
+
+
+def from_loader(loader: EpochLoader, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    """The epoch's batches; the next one's are begun to be loaded at its end, as while training validates."""
+    loader.go_to(epoch, 0)
+    yield from loader
+    loader.start(epoch + 1)
+
+
+def train(step: TrainStep, batches: Iterator[tuple[Tensor, ...]]) -> None:
+    """Learn from each."""
+    for batch in batches:
+        step(*batch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""What a sample costs on its way from the cache to a batch.
+
+    python benchmarks/loading.py
+
+Milliseconds a sample through the published augmentation, by 1, 2 and 4 loading processes at 512 and 1024 px. Taking
+turns with it: one PNG file a sample, decoded to three channels, augmented and normalised in float, which is what the
+published program does, by as many processes; and the bare copy of cached images into a batch, by one process. The
+pictures are made up.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from rows import Row, compare_seconds, create_parser, finish
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from catheters.data.augment import Augmentation
+from catheters.data.cache import CacheFile
+from catheters.data.device_augment import DeviceAugmentation
+from catheters.data.loader import CachedRadiographs, EpochBatches, Loader, create_loader
+from catheters.labels import RANZCR_LABELS
+from catheters.opencv_threads import end_opencv_threads
+from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
+
+NUM_FILES = 64
+BATCH_SIZE = 12
+NUM_LABELS = len(RANZCR_LABELS)
+AIM = {512: 3.0}
+"""Picture size -> how many times as fast as PNG files the cache has to be."""
+
+
+class PngFiles(Dataset[tuple[Tensor, Tensor]]):
+    """A file a sample, decoded to three channels, augmented, and normalised in float."""
+
+    def __init__(self, files: list[Path], num_samples: int, size: int) -> None:
+        """Go through the files as often as it takes for `num_samples`."""
+        self._files = files
+        self._num_samples = num_samples
+        import albumentations as A  # after catheters.data.augment, or it would ask the network for news
+
+        transforms = [
+            getattr(A, name)(**({"size": (size, size)} if name == "RandomResizedCrop" else {}), **params)
+            for name, params in PUBLISHED_TRANSFORMS
+        ]
+        normalise = A.Normalize(mean=[PUBLISHED_GREY_MEAN] * 3, std=[PUBLISHED_GREY_STD] * 3)
+        self._compose = A.Compose([*transforms, normalise])
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        image = cv2.imread(str(self._files[number % len(self._files)]))
+        assert image is not None
+        augmented = self._compose(image=image)["image"]  # (H, W, 3) float32
+        return torch.from_numpy(np.ascontiguousarray(augmented.transpose(2, 0, 1))), torch.zeros(NUM_LABELS)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = create_parser(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024], help="pixels")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--samples", type=int, default=480, help="of each way in a round (default: 480)")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    rows = []
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            rows += compare(size, Path(name), options)
+    return finish(rows, options)
+
+
+def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
+    """The ways, for each number of loading processes."""
+    rng = np.random.default_rng(0)
+    images = np.stack([draw(rng, size) for _ in range(NUM_FILES)])
+    np.save(folder / "cache.npy", images)
+    files = []
+    for number, image in enumerate(images):
+        files.append(folder / f"{number}.png")
+        cv2.imwrite(str(files[-1]), image)
+    indices = np.arange(options.samples) % NUM_FILES
+    shape = (size, size)
+    of_cpu, of_device = Augmentation(PUBLISHED_TRANSFORMS, shape), DeviceAugmentation(PUBLISHED_TRANSFORMS, shape)
+    rows = []
+    for num_workers in options.workers:
+        seconds: dict[str, list[float]] = {"cache": [], "drawn": [], "png": [], "copy": []}
+        for epoch in range(options.rounds):
+            for name, augmentation in (("cache", of_cpu), ("drawn", of_device)):
+                loader = create_cache_loader(folder / "cache.npy", indices, augmentation, num_workers, epoch)
+                seconds[name].append(time_loader(loader))
+            png = DataLoader(
+                PngFiles(files, options.samples, size),
+                batch_size=BATCH_SIZE,
+                num_workers=num_workers,
+                worker_init_fn=_start_worker,
+                drop_last=True,
+            )
+            seconds["png"].append(time_loader(png))
+            seconds["copy"].append(time_copies(images, indices))
+        workers = f"{size} px, {num_workers} loading {'process' if num_workers == 1 else 'processes'}"
+        rows += [
+            compare_seconds(
+                "loading",
+                workers,
+                seconds["cache"],
+                "a PNG a sample, RGB float",
+                seconds["png"],
+                unit="ms/sample",
+                at_least=AIM.get(size),
+            ),
+            compare_seconds(
+                "loading", workers, seconds["cache"], "bare copy, one process", seconds["copy"], unit="ms/sample"
+            ),
+            compare_seconds(
+                "loading",
+                f"{workers}, augment_on=device",
+                seconds["drawn"],
+                "a PNG a sample, RGB float",
+                seconds["png"],
+                unit="ms/sample",
+            ),
+        ]
+    return rows
+
+
+def _start_worker(_: int) -> None:
+    end_opencv_threads()
+
+
+def draw(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
+    """Blurred noise with grain, which a PNG compresses about as well as a radiograph."""
+    smooth = cv2.resize(rng.integers(0, 256, (24, 24), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    grainy: npt.NDArray[np.uint8] = np.clip(smooth + rng.normal(0, 3, smooth.shape), 0, 255).astype(np.uint8)
+    return grainy
+
+
+def cache_file(file: Path) -> CacheFile:
+    """A `.npy` that nobody has checked."""
+    state = file.stat()
+    return CacheFile(file, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+def create_cache_loader(
+    file: Path,
+    indices: npt.NDArray[np.intp],
+    augmentation: Augmentation | DeviceAugmentation,
+    num_workers: int,
+    epoch: int,
+) -> Loader:
+    """As training loads: uint8, one channel."""
+    samples = CachedRadiographs(
+        cache_file(file),
+        indices,
+        np.arange(len(indices)).astype(np.str_),
+        np.zeros((len(indices), NUM_LABELS), dtype=np.uint8),
+        augmentation,
+        seed=0,
+    )
+    batches = EpochBatches(len(indices), BATCH_SIZE, seed=0)
+    batches.epoch = epoch
+    return create_loader(samples, batches, num_workers, torch.device("cpu"))
+
+
+def time_loader(loader: "DataLoader[tuple[Tensor, ...]] | DataLoader[tuple[Tensor, Tensor]]") -> float:
+    """Seconds a sample from the second batch on: starting the processes is not loading."""
+    iterator = iter(loader)
+    next(iterator)
+    started = time.perf_counter()
+    num_batches = sum(1 for _ in iterator)
+    return (time.perf_counter() - started) / (num_batches * BATCH_SIZE)
+
+
+def time_copies(images: npt.NDArray[np.uint8], indices: npt.NDArray[np.intp]) -> float:
+    """Seconds a sample of nothing but copying pixels into batches."""
+    batch = np.empty((BATCH_SIZE, *images.shape[1:]), dtype=np.uint8)
+    started = time.perf_counter()
+    for start in range(0, len(indices) - BATCH_SIZE + 1, BATCH_SIZE):
+        for place, row in enumerate(indices[start : start + BATCH_SIZE]):
+            batch[place] = images[row]
+    return (time.perf_counter() - started) / len(indices)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""How long each recipe's training waits for data: python benchmarks/waiting.py.
+
+Every settings file of configs/ with its own model, picture size, augmentation and number of loading processes, from a
+cache of made-up pictures. The recipes for a GPU are timed for a few steps, with smaller batches where the machine is
+small: step and loading grow alike with the batch. Those of the synthetic sample's size run for whole epochs, whose
+loading processes start while the epoch before is validated, as in training.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from loading import cache_file
+from rows import Row, compare_sizes, create_parser, finish
+from timing import MEAN, STD, seconds_since
+
+from catheters.data.loader import CachedRadiographs
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.settings_file import load_settings
+from catheters.training.device import choose_device
+from catheters.training.run_data import create_augmentation, create_train_loader
+from catheters.training.step import TrainStep
+
+REPOSITORY = Path(__file__).parents[1]
+NUM_IMAGES = 48
+SMALL = 256
+"""Pixels up to which a recipe is one for a CPU, and runs as it is."""
+AIM = 0.05
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = create_parser(__doc__)
+    parser.add_argument("--recipes", nargs="+", type=Path, default=sorted((REPOSITORY / "configs").glob("*.py")))
+    parser.add_argument("--batch-size", type=int, default=2, help="of the recipes for a GPU (default: 2)")
+    parser.add_argument("--steps", type=int, default=3, help="of each of them (default: 3)")
+    parser.add_argument("--epochs", type=int, default=5, help="of the small ones, of 25 batches (default: 5)")
+    options = parser.parse_args()
+    return finish([measure(file, options) for file in options.recipes], options)
+
+
+def measure(file: Path, options: argparse.Namespace) -> Row:
+    """Milliseconds of waiting beside those of a step, all of it included."""
+    recipe = load_settings(file)
+    is_small = max(recipe.image_shape) <= SMALL
+    batch_size = recipe.images_per_batch if is_small else min(recipe.images_per_batch, options.batch_size)
+    settings = dataclasses.replace(recipe, pretrained=False, batch_size=batch_size, accumulation_steps=1)
+    num_steps, num_epochs = (25, options.epochs) if is_small else (options.steps, 1)
+    with tempfile.TemporaryDirectory() as name:
+        waits, seconds = train(settings, Path(name), num_steps, num_epochs)
+    what = f"{file.name}, {batch_size} x {settings.image_size} px"
+    return compare_sizes("waiting", what, waits, "a step", seconds, unit="ms", at_most=AIM)
+
+
+def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> tuple[list[float], list[float]]:
+    """Milliseconds a step of each epoch: those waited for data, and all; without the first steps, which warm up."""
+    device = choose_device("auto")
+    rng = np.random.default_rng(0)
+    np.save(folder / "cache.npy", rng.integers(0, 256, (NUM_IMAGES, *settings.image_shape), dtype=np.uint8))
+    number = (num_steps + 1) * settings.images_per_batch
+    samples = CachedRadiographs(
+        cache_file(folder / "cache.npy"),
+        np.arange(number) % NUM_IMAGES,
+        np.arange(number).astype(np.str_),
+        rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8),
+        create_augmentation(settings),
+        seed=0,
+    )
+    loader = create_train_loader(settings, samples, device)
+    step = TrainStep(settings, create_classifier(settings, MEAN, STD).to(device).train(), len(loader), device)
+    waits, seconds = [], []
+    for epoch in range(num_epochs):
+        loader.start(epoch)  # while the epoch before is validated
+        batches = iter(loader)
+        step(*next(batches))
+        waited = 0.0
+        started = before = time.perf_counter()
+        for batch in batches:
+            waited += time.perf_counter() - before
+            step(*batch)
+            before = time.perf_counter()
+        seconds.append(1e3 * seconds_since(started) / num_steps)
+        waits.append(1e3 * waited / num_steps)
+    return waits, seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""What a run finds out by trying before it begins: the layout of pictures in memory, and the largest batch."""
+
+import contextlib
+import dataclasses
+import gc
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from catheters.files import write_text
+from catheters.host import (
+    available_memory,
+    num_local_processes,
+    peak_memory,
+    release_free_memory,
+    reset_peak_memory,
+    resident_memory,
+)
+from catheters.models.backbone import IN_CHANS
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.settings_file import settings_from_json
+from catheters.training.device import device_name, wait_for
+from catheters.training.guards import clear_ends
+from catheters.training.losses import create_loss
+from catheters.training.precision import amp_dtype, autocast
+from catheters.training.run_folder import SETTINGS_FILE, holds_run
+from catheters.training.step import TrainStep
+
+LAYOUTS_FILE = "memory_layouts.json"
+"""In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+TIMED_ROUNDS = 3
+MAX_IMAGES_ON_CPU = 4
+"""Images of a trial's batch on a CPU, where more take longer and tell no more."""
+
+TRIAL_IMAGES = (2, 4)
+"""Batches whose memory is measured: what each further image takes follows."""
+MAX_SHARE = 0.9
+"""Part of the free memory that a batch may take: it is cut up in a long run, and other programs need some."""
+STEP_BACK = 0.95
+MIN_STEPS = 20
+"""Optimizer steps that an epoch has at least, however much memory there is."""
+PROPORTIONAL = ("sgd", "nesterov", "momentum", "sgdp", "sgdw")
+"""Optimizers whose rate follows the batch in proportion; the others divide by the size of the gradients."""
+
+
+def settings_of_run(settings: Settings, *, fresh: bool) -> Settings | None:
+    """The settings of the run that these go on with, whose choices stay; None for a new run."""
+    if fresh or not holds_run(settings.run_folder):
+        return None
+    file = settings.run_folder / SETTINGS_FILE
+    return settings_from_json(file.read_text(encoding="utf-8"), str(file))
+
+
+def choose_batch_size(
+    settings: Settings, earlier: Settings | None, device: torch.device, num_processes: int, num_images: int
+) -> int:
+    """`batch_size`, or in place of "auto" the largest that fits into memory.
+
+    A step of few images is done twice with different numbers of them; what each further one takes follows. On a GPU
+    the batch is then tried, and made smaller until it fits.
+
+    Args:
+        settings: the run's settings.
+        earlier: the run that they go on with.
+        device: where it computes.
+        num_processes: those that divide the batch.
+        num_images: training images of the smallest fold.
+
+    Returns:
+        Images in a batch of all processes, so few that an epoch has `MIN_STEPS` steps.
+    """
+    if settings.batch_size != "auto":
+        return settings.batch_size
+    if earlier is not None:
+        return earlier.images_per_batch
+    most = max(2, num_images // (MIN_STEPS * settings.accumulation_steps * num_processes))
+    with clear_ends(dataclasses.replace(settings, batch_size=TRIAL_IMAGES[1]), "batch_size='auto'"):
+        few, more = (_bytes_of_steps(settings, device, number) for number in TRIAL_IMAGES)
+    _release(device)
+    budget = _memory(device)
+    for_each = max((more - few) / (TRIAL_IMAGES[1] - TRIAL_IMAGES[0]), 1.0)
+    number = min(most, max(2, int((budget - few) / for_each) + TRIAL_IMAGES[0]))
+    while device.type == "cuda" and number > 2 and not _fits(settings, device, number):
+        number = max(2, int(STEP_BACK * number))
+    why = f"leave an epoch {MIN_STEPS} steps" if number == most else f"fit into {budget / 1e9:.1f} GB"
+    parts = f", {number} a process" if num_processes > 1 else ""
+    print(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
+    return number * num_processes
+
+
+def with_batch_size(settings: Settings, batch_size: int) -> Settings:
+    """The settings with this number in place of "auto", and the learning rate that follows.
+
+    In proportion to the batch for plain gradient descent (Goyal et al. 2017, "Accurate, Large Minibatch SGD", 2.1),
+    with its square root for optimizers that divide by the gradients' size (Malladi et al. 2022, "On the SDEs and
+    Scaling Rules for Adaptive Gradient Algorithms").
+    """
+    if settings.batch_size != "auto":
+        return settings
+    ratio = batch_size / settings.lr_batch_size
+    is_proportional = settings.optimizer.lower() in PROPORTIONAL
+    init_lr = settings.init_lr * (ratio if is_proportional else math.sqrt(ratio))
+    print(
+        f"init_lr={init_lr:.3g}: {settings.init_lr:g} is meant for lr_batch_size={settings.lr_batch_size}, and follows "
+        f"the batch {'in proportion' if is_proportional else 'with its square root'} ({settings.optimizer})"
+    )
+    return dataclasses.replace(settings, batch_size=batch_size, init_lr=init_lr)
+
+
+def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int) -> int:
+    """The most memory that the process has while it learns from batches of so many images, all else included."""
+    of_trial = dataclasses.replace(
+        settings, batch_size=num_images, pretrained=False, accumulation_steps=1, compile_mode=None
+    )
+    _release(device)
+    step = TrainStep(of_trial, create_classifier(of_trial, 0.5, 0.25).to(device), num_batches=2, device=device)
+    for _ in range(2):  # the optimizer has its state from the second step on
+        images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
+        targets = torch.zeros((num_images, len(settings.label_columns)))
+        step(images, targets, *step.draw_nothing(num_images))
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+
+
+def _release(device: torch.device) -> None:
+    """Give back what is free, and begin to look for the most memory anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        release_free_memory()
+        reset_peak_memory()
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that this process has or may take."""
+    if device.type == "cuda":
+        return int(MAX_SHARE * torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_allocated(device)
+    return resident_memory() + int(MAX_SHARE * available_memory()) // num_local_processes()
+
+
+def _fits(settings: Settings, device: torch.device, num_images: int) -> bool:
+    try:
+        _bytes_of_steps(settings, device, num_images)
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def choose_layout(settings: Settings, earlier: Settings | None, device: torch.device, num_images: int) -> bool:
+    """Whether `channels_last` is faster: measured once for a model, picture size, batch and device, then remembered.
+
+    Args:
+        settings: the run's settings.
+        earlier: the run that they go on with, whose layout stays, since the other one rounds otherwise.
+        device: where it computes.
+        num_images: images in a batch of one process.
+    """
+    if settings.channels_last is not None:
+        return settings.channels_last
+    if earlier is not None:
+        return bool(earlier.channels_last)
+    num_images = num_images if device.type == "cuda" else min(num_images, MAX_IMAGES_ON_CPU)
+    key = ", ".join(
+        [
+            settings.backbone_model,
+            settings.classifier,
+            "x".join(map(str, (num_images, IN_CHANS, *settings.image_shape))),
+            str(amp_dtype(settings, device) or torch.float32).removeprefix("torch."),
+            device_name(device) if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads",
+            f"torch {torch.__version__}",
+        ]
+    )
+    file = Path(settings.cache_folder) / LAYOUTS_FILE
+    known = _read_layouts(file)
+    seconds = known.get(key)
+    if seconds is None:
+        seconds = known[key] = _time_layouts(settings, device, num_images)
+        with contextlib.suppress(OSError):  # a folder of others', perhaps: it is measured again next time
+            write_text(file, json.dumps(known, indent=2) + "\n")
+    is_faster = seconds["channels_last"] < seconds["contiguous"]
+    print(
+        f"channels_last={is_faster}: forward and backward take {1000 * seconds['channels_last']:.0f} ms with it, "
+        f"{1000 * seconds['contiguous']:.0f} ms without ({file})"
+    )
+    return is_faster
+
+
+def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
+    """Key -> seconds of each layout; nothing where the file is missing or not ours."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return {key: {name: float(seconds[name]) for name in LAYOUTS} for key, seconds in known.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> dict[str, float]:
+    """Seconds of forward and backward, the least of a few rounds in which the layouts take turns."""
+    model = create_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
+    loss_func = create_loss(settings).to(device)
+    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8, device=device)
+    targets = torch.zeros((num_images, len(settings.label_columns)), device=device)
+    seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
+    for _ in range(1 + TIMED_ROUNDS):  # the first one warms up
+        for name, memory_format in LAYOUTS.items():
+            model.to(memory_format=memory_format)
+            wait_for(device)
+            started = time.perf_counter()
+            with autocast(device, amp_dtype(settings, device)):
+                loss = loss_func(model(images), targets)
+            loss.backward()
+            wait_for(device)
+            seconds[name].append(time.perf_counter() - started)
+            model.zero_grad(set_to_none=True)
+    return {name: min(of_layout[1:]) for name, of_layout in seconds.items()}

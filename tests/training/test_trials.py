@@ -1,0 +1,144 @@
+"""What a run finds out before it begins: the layout of pictures in memory, the largest batch, the rate that follows."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from catheters.settings import Settings
+from catheters.settings_file import settings_from_json
+from catheters.training.run import train_run
+from catheters.training.trials import (
+    LAYOUTS_FILE,
+    choose_batch_size,
+    choose_layout,
+    settings_of_run,
+    with_batch_size,
+)
+
+CPU = torch.device("cpu")
+AUTO = Settings(batch_size="auto", lr_batch_size=16, init_lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size", "init_lr"),
+    [("Adam", 64, 2e-3), ("LAMB", 4, 5e-4), ("SGD", 64, 4e-3), ("momentum", 8, 5e-4), ("AdamW", 16, 1e-3)],
+)
+def test_rate_follows_the_batch(optimizer: str, batch_size: int, init_lr: float) -> None:
+    """Worked out by hand: 4 times the batch is twice the rate, or 4 times where it is in proportion."""
+    settled = with_batch_size(dataclasses.replace(AUTO, optimizer=optimizer), batch_size)
+    assert settled.batch_size == settled.images_per_batch == batch_size
+    assert settled.init_lr == pytest.approx(init_lr)
+
+
+def test_a_number_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(batch_size=5)
+    assert choose_batch_size(settings, None, CPU, 1, 100) == 5
+    assert with_batch_size(settings, 5) == settings
+    assert capsys.readouterr().out == ""
+
+
+def test_an_epoch_keeps_some_steps(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory would take all the images at once."""
+    settings = dataclasses.replace(settings, batch_size="auto")
+    assert choose_batch_size(settings, None, CPU, 1, 200) == 10
+    assert choose_batch_size(settings, None, CPU, 2, 200) == 10  # 5 a process
+    assert choose_batch_size(dataclasses.replace(settings, accumulation_steps=5), None, CPU, 1, 200) == 2
+    assert "batch_size='auto': 10 images, 5 a process, the most that leave an epoch 20 steps" in capsys.readouterr().out
+
+
+LARGEST_BATCH = """
+import torch
+from catheters.host import peak_memory, resident_memory
+from catheters.settings import Settings
+from catheters.training import trials
+
+settings = Settings(
+    batch_size="auto", image_size=512, backbone_model="resnet18", pretrained=False, channels_last=False
+)
+room = 2_000_000_000
+trials.available_memory = lambda: room  # of a smaller machine
+cpu = torch.device("cpu")
+number = trials.choose_batch_size(settings, None, cpu, 1, 10**6)
+assert 5 < number < 100, number
+trials._release(cpu)
+before = resident_memory()
+trials._bytes_of_steps(settings, cpu, number)
+assert 0.5 * room < peak_memory() - before < room, (number, peak_memory() - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_bounds_the_batch() -> None:
+    """What a step of the batch really takes agrees with what was foreseen; in a process that has freed nothing yet."""
+    subprocess.run([sys.executable, "-c", LARGEST_BATCH], check=True)
+
+
+MEMORY_OF_A_PROCESS = """
+from catheters.host import available_memory, peak_memory, release_free_memory, reset_peak_memory, resident_memory
+
+before = resident_memory()
+block = bytearray(b"x") * 120_000_000
+assert 110e6 < resident_memory() - before < 150e6
+del block
+release_free_memory()
+assert resident_memory() < before + 30e6
+assert peak_memory() > before + 110e6
+reset_peak_memory()
+assert peak_memory() < before + 30e6
+assert available_memory() > 1e8
+"""
+
+
+def test_memory_of_a_process() -> None:
+    """In one of its own, which has freed nothing yet."""
+    subprocess.run([sys.executable, "-c", MEMORY_OF_A_PROCESS], check=True)
+
+
+def test_layout_is_measured_once(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = dataclasses.replace(settings, channels_last=None, cache_folder=str(tmp_path))
+    chosen = choose_layout(settings, None, CPU, 8)
+    said = capsys.readouterr().out
+    assert f"channels_last={chosen}: forward and backward take " in said
+    ((key, seconds),) = json.loads((tmp_path / LAYOUTS_FILE).read_text()).items()
+    assert key.startswith("test_resnet, linear, 4x1x32x32, float32, CPU with 1 threads, torch ")
+    assert chosen == (seconds["channels_last"] < seconds["contiguous"])
+    for contiguous, channels_last in ((1.0, 2.0), (2.0, 1.0)):  # what is remembered decides, not the clock
+        layouts = {key: {"contiguous": contiguous, "channels_last": channels_last}}
+        (tmp_path / LAYOUTS_FILE).write_text(json.dumps(layouts))
+        assert choose_layout(settings, None, CPU, 8) == (channels_last < contiguous)
+    assert choose_layout(dataclasses.replace(settings, channels_last=False), None, CPU, 8) is False
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": {"contiguous": "x"}}'])
+def test_a_damaged_note_is_measured_anew(settings: Settings, tmp_path: Path, content: str) -> None:
+    (tmp_path / LAYOUTS_FILE).write_text(content)
+    settings = dataclasses.replace(settings, channels_last=None, cache_folder=str(tmp_path))
+    choose_layout(settings, None, CPU, 2)
+    assert len(json.loads((tmp_path / LAYOUTS_FILE).read_text())) == 1
+
+
+def test_a_run_that_goes_on_keeps_its_choices(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Batch and layout are those that it was begun with, whatever a trial would find now; bit for bit as in one go."""
+    settings = dataclasses.replace(
+        cached, batch_size="auto", channels_last=None, lr_batch_size=4, folds=(1,), early_stop=0, cosine_epochs=2
+    )
+    train_run(dataclasses.replace(settings, run_name="whole"), fresh=False)
+    layouts = Path(settings.cache_folder) / LAYOUTS_FILE
+    train_run(dataclasses.replace(settings, epochs=1), fresh=False)
+    begun = settings_from_json((settings.run_folder / "settings.json").read_text(), "")
+    assert begun.channels_last is not None
+    known = json.loads(layouts.read_text())
+    other = {key: dict(zip(of_key, reversed(of_key.values()), strict=True)) for key, of_key in known.items()}
+    layouts.write_text(json.dumps(other))
+    capsys.readouterr()
+    train_run(settings, fresh=False)
+    assert "channels_last" not in capsys.readouterr().out
+    assert settings_of_run(settings, fresh=False) == dataclasses.replace(begun, epochs=None)
+    assert settings_of_run(settings, fresh=True) is None
+    whole = dataclasses.replace(settings, run_name="whole").run_folder
+    assert (settings.run_folder / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
