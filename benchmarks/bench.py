@@ -37,7 +37,9 @@ QUICK_ARGUMENTS = {
     "prediction": "--backbones test_resnet --image-size 64 --num-images 4 --rounds 1 --memory-images 2 3",
     "export": "--backbones test_resnet --image-size 32 --rounds 2",
 }
-"""Benchmark -> what lets it end within seconds, to see that it works; in the order in which they run."""
+"""Benchmark -> what lets it end within seconds, to see that it works."""
+FULL_ARGUMENTS = {"evaluation": ["--trials", "0"]}
+"""Benchmark -> what else it gets: what intervals are worth is no matter of speed, and takes minutes."""
 TITLES = {
     "preproc": "Building the cache",
     "loading": "Loading and augmenting",
@@ -68,7 +70,7 @@ def main() -> int:
     rows = {name: [row for row in read_rows(json.dumps(earlier)) if row.benchmark == name] for name in TITLES}
     for name in chosen:
         print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
-        rows[name] = run(name, QUICK_ARGUMENTS[name].split() if options.quick else [])
+        rows[name] = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
         write_results(file, options.host, [row for of_one in rows.values() for row in of_one])
     results = json.loads(file.read_text(encoding="utf-8"))
     write_page(options.page, results, {name: of_one for name, of_one in rows.items() if of_one})

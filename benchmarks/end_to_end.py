@@ -96,7 +96,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
         "batches on the device",
         in_memory,
         each=options.steps,
-        at_least=AIM,
+        at_least=AIM if device.type == "cuda" else None,
     )
 
 

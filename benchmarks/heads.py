@@ -27,8 +27,8 @@ def main() -> int:
         "--backbones", nargs="+", default=["rexnet_200", "seresnet152d", "efficientnet_b5", "resnest101e"]
     )
     parser.add_argument("--image-size", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6, help="steps of each side")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=5, help="steps of each side")
     options = parser.parse_args()
     return finish([compare(backbone, options) for backbone in options.backbones], options)
 

@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024], help="pixels")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--samples", type=int, default=480, help="of each way in a round (default: 480)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows = []
     for size in options.sizes:

@@ -37,7 +37,7 @@ def main() -> int:
     """Measure and print."""
     parser = create_parser(__doc__)
     parser.add_argument("--rows", type=int, nargs=2, default=[1000, 100_000], metavar=("FEW", "MANY"))
-    parser.add_argument("--seconds", type=float, default=40.0, help="of each training that are watched (default: 40)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each training that are watched (default: 30)")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     sizes: dict[tuple[int, str], list[float]] = {

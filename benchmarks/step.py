@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from pytorch_pfn_extras.training import ExtensionsManager
@@ -37,8 +38,8 @@ def main() -> int:
     parser = create_parser(__doc__)
     parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
     parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=50, help="steps of each side")
+    parser.add_argument("--batch-size", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=40, help="steps of each side")
     options = parser.parse_args()
     rows = [
         compare(backbone, classifier, options)
@@ -77,7 +78,8 @@ def compare(backbone: str, classifier: str, options: argparse.Namespace) -> Row:
         manager = ExtensionsManager(
             step.model, step.optimizer, 1, iters_per_epoch=num_batches, extensions=[log], out_dir=name
         )
-        train_epoch(turns, step, manager, log, backbone)
+        with closing(log):
+            train_epoch(turns, step, manager, log, backbone)
     return compare_seconds(
         "step",
         f"{backbone}, {classifier}, {options.batch_size} x {options.image_size} px",
@@ -117,9 +119,9 @@ class Turns:
         started = time.perf_counter()
         with autocast(self._step.device, self._step.dtype):
             loss = self._step.loss_func(self._step.model(images), targets)
-        self._step.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._step.optimizer.step()
+        self._step.optimizer.zero_grad(set_to_none=True)  # else the loop's next gradients were added to these
         self.bare_seconds.append(seconds_since(started))
 
 
