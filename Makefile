@@ -2,9 +2,8 @@
 #             predictions of new X-rays
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
-# make bench  what caching, the training loop, snapshots and the attention heads cost, what several processes change,
-#             what intervals cost and are worth, what reading costs beside predicting, what each family reaches on
-#             the sample
+# make bench  every benchmark of speed and memory as one table, benchmarks/results/<host>.json and docs/performance.md;
+#             about an hour; HOST=name names the results
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -35,15 +34,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-dev
-	$(BIN)/python benchmarks/preproc.py
-	$(BIN)/python benchmarks/loop.py
-	$(BIN)/python benchmarks/snapshots.py
-	$(BIN)/python benchmarks/distributed.py
-	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/prediction.py
-	$(BIN)/python benchmarks/export.py
-	$(BIN)/python benchmarks/heads.py
-	$(BIN)/python benchmarks/combinations.py
+	$(BIN)/python benchmarks/bench.py $(if $(HOST),--host $(HOST))
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -12,7 +12,15 @@ import torch
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheError, open_cache
 from catheters.data.cache_writer import build_cache
-from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, create_loader, sample_seed
+from catheters.data.device_augment import DeviceAugmentation
+from catheters.data.loader import (
+    BatchesInOrder,
+    CachedRadiographs,
+    EpochBatches,
+    EpochLoader,
+    create_loader,
+    sample_seed,
+)
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import read_label_table
 from catheters.settings import Settings
@@ -185,3 +193,44 @@ def test_an_item_is_the_row_of_the_cache(cached: Settings) -> None:
     data = samples(cached, [7, 0, 39], augment=False)
     for position, row in enumerate([7, 0, 39]):
         assert np.array_equal(data[0, position][0].numpy()[0], images[row])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_epoch_that_is_started_early_is_the_same(cached: Settings, num_workers: int) -> None:
+    def create() -> EpochLoader:
+        data = samples(cached, list(range(40)))
+        return EpochLoader(create_loader(data, EpochBatches(len(data), 8, cached.seed), num_workers, CPU))
+
+    def images(loader: EpochLoader) -> torch.Tensor:
+        return torch.cat([images for images, _ in loader])
+
+    plain = create()
+    expected = []
+    for epoch in range(3):
+        plain.go_to(epoch, 0)
+        expected.append(images(plain))
+    loader = create()
+    assert torch.equal(images(loader), expected[0])
+    loader.start(1)
+    loader.go_to(1, 0)
+    assert torch.equal(images(loader), expected[1])
+    loader.start(2)
+    loader.go_to(1, 3)  # a run goes on elsewhere than was thought
+    assert torch.equal(images(loader), expected[1][24:])
+    loader.start(2)
+    assert torch.equal(images(loader), expected[2])
+    assert len(loader) == 5
+
+
+def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None:
+    """The image as it is in the cache, and the draws of its seed."""
+    table = read_label_table(cached)
+    cache_file = open_cache(cached.cache_file, table, Preprocessing.of(cached)).file
+    augmentation = DeviceAugmentation(TRANSFORMS, cached.image_shape)
+    chosen = np.array([5, 9, 11])
+    data = CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, cached.seed)
+    ((images, targets, draws),) = create_loader(data, BatchesInOrder(3, 3), 0, CPU)
+    assert np.array_equal(images[:, 0].numpy(), np.load(cached.cache_file)[chosen])
+    assert np.array_equal(targets.numpy(), table.labels[chosen])
+    for position in range(3):
+        assert np.array_equal(draws[position].numpy(), augmentation.draw(data.augmentation_seed(0, position)))

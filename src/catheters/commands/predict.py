@@ -12,6 +12,8 @@ from catheters.host import available_cores
 from catheters.interrupts import Interrupted, interrupt_signal
 
 if TYPE_CHECKING:
+    import torch
+
     from catheters.inference.findings import Findings
     from catheters.inference.inputs import Images
     from catheters.inference.models import Models
@@ -66,11 +68,19 @@ def _export(models: "Models", options: argparse.Namespace) -> int:
 def _serve(models: "Models", model_paths: list[Path], options: argparse.Namespace) -> int:
     from catheters.inference.predictor import Predictor
     from catheters.inference.server import serve
-    from catheters.training.device import choose_device
 
-    predictor = Predictor(models, choose_device(options.device), flip=options.flip)
+    predictor = Predictor(models, _device(options.device), flip=options.flip)
     serve(predictor, ", ".join(map(str, model_paths)), options.host, options.port)
     return 0
+
+
+def _device(name: str) -> "torch.device":
+    """Computing as exactly as in training, so that its predictions come again."""
+    from catheters.training.device import choose_device, prepare_device
+
+    device = choose_device(name)
+    prepare_device(device, deterministic=True)
+    return device
 
 
 def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.Namespace) -> int:
@@ -79,9 +89,9 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     from catheters.inference.findings import find, urgent_columns
     from catheters.inference.inputs import list_images
     from catheters.inference.predictor import Predictor
-    from catheters.training.device import choose_device, device_name
+    from catheters.training.device import device_name
 
-    device = choose_device(options.device)
+    device = _device(options.device)
     images = list_images(inputs, models.settings, options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else outputs.read_submission(options.submission, images, models.labels)

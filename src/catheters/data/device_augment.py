@@ -163,11 +163,16 @@ class _Warp(_Stage):
         p, q, low, high = draws[:, 10:14, None].unbind(1)
         y = (p * rows + q).clamp(low, high)[:, :, None]  # (B, H, 1)
         a, b, c, d, e, f = draws[:, :6, None, None].unbind(1)
-        of_image = torch.stack([a * x + b * y + c, d * x + e * y + f], dim=-1)  # (B, H, W, 2)
         padding, align_corners = ("border", True) if self.border is None else PADDINGS[self.border.border_mode]
+        of_image = ((a * x + b * y + c, width), (d * x + e * y + f, height))  # (B, H, W) each
         # grid_sample's own coordinates go from -1 to 1, between pixel centres or pixel edges.
-        size = torch.tensor([width, height], dtype=torch.float32).to(pixels.device, non_blocking=True)
-        grid = 2 * of_image / (size - 1).clamp(min=1) - 1 if align_corners else (2 * of_image + 1) / size - 1
+        grid = torch.stack(
+            [
+                2 * place / (length - 1) - 1 if align_corners else (2 * place + 1) / length - 1
+                for place, length in of_image
+            ],
+            dim=-1,
+        )  # (B, H, W, 2)
         fill = 0.0 if self.border is None or padding != "zeros" else float(self.border.fill)
         sampled = grid_sample(pixels - fill, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)
         return sampled + fill

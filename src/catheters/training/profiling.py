@@ -96,20 +96,22 @@ def _profile(step: TrainStep, batches: Iterator[tuple[Tensor, ...]], trace: Path
         profiled_seconds = _do_steps(step, batches, NUM_STEPS)
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    events = {event.key: event for event in profiler.key_averages()}
-    parts = [part for part in (WAITING, *PHASES.values()) if part in events]
-    cpu_ms = {part: events[part].cpu_time_total / 1e3 / NUM_STEPS for part in parts}
+    events = profiler.key_averages()
+    # On a GPU's side a part is an event of its own, beside the one on the CPU's.
+    of_part = {part: [event for event in events if event.key == part] for part in (WAITING, *PHASES.values())}
+    parts = [part for part, of_one in of_part.items() if of_one]
+    cpu_ms = {part: max(event.cpu_time_total for event in of_part[part]) / 1e3 / NUM_STEPS for part in parts}
     profiled_ms = 1e3 * profiled_seconds / NUM_STEPS
     gpu_ms = {}
     if step.device.type == "cuda":
-        gpu_ms = {part: events[part].device_time_total / 1e3 / NUM_STEPS for part in parts}
+        gpu_ms = {part: max(event.device_time_total for event in of_part[part]) / 1e3 / NUM_STEPS for part in parts}
     return StepProfile(
         ms_per_step=1e3 * seconds / NUM_STEPS,
         profiled_ms_per_step=profiled_ms,
         cpu_ms={**cpu_ms, REST: profiled_ms - sum(cpu_ms.values())},
         gpu_ms=gpu_ms,
-        operators=profiler.key_averages().table(
-            sort_by="self_cuda_time_total" if gpu_ms else "self_cpu_time_total", row_limit=NUM_OPERATORS
+        operators=events.table(
+            sort_by="self_device_time_total" if gpu_ms else "self_cpu_time_total", row_limit=NUM_OPERATORS
         ),
     )
 
