@@ -58,24 +58,27 @@ def main() -> int:
     """Run them all and write what came."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(TITLES), default=list(TITLES), help="these benchmarks alone")
-    parser.add_argument("--host", default=platform.node(), help="name of the results (default: this machine's)")
+    parser.add_argument("--host", help="name of the results (default: this machine's; with --quick: quick)")
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "performance.md", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="sizes that take seconds and say nothing")
     parser.add_argument("--page-only", action="store_true", help="measure nothing; make the page of earlier results")
     options = parser.parse_args()
-    file = options.results / f"{options.host}.json"
-    earlier = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
-    chosen = [] if options.page_only else options.only
-    rows = {name: [row for row in read_rows(json.dumps(earlier)) if row.benchmark == name] for name in TITLES}
-    for name in chosen:
+    host = options.host or ("quick" if options.quick else platform.node())
+    file = options.results / f"{host}.json"
+    if options.page_only and not file.exists():
+        parser.error(f"--page-only: {file} is not there")
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    for name in [] if options.page_only else options.only:
         print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
-        rows[name] = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
-        write_results(file, options.host, [row for of_one in rows.values() for row in of_one])
-    results = json.loads(file.read_text(encoding="utf-8"))
-    write_page(options.page, results, {name: of_one for name, of_one in rows.items() if of_one})
+        rows = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
+        results[name] = {**describe_circumstances(), "rows": [dataclasses.asdict(row) for row in rows]}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    measured = {name: read_rows(json.dumps(results[name]["rows"])) for name in TITLES if name in results}
+    write_page(options.page, host, results, measured)
     print()
-    print_rows([row for of_one in rows.values() for row in of_one])
+    print_rows([row for rows in measured.values() for row in rows])
     print(f"-> {file}, {options.page}")
     return 0
 
@@ -89,32 +92,25 @@ def run(name: str, arguments: list[str]) -> list[Row]:
         return read_rows(file.read_text())
 
 
-def write_results(file: Path, host: str, rows: list[Row]) -> None:
-    """All rows, and under what they were measured."""
+def describe_circumstances() -> dict[str, Any]:
+    """When, of which state of the program and on what something is measured."""
     environment = describe_environment(choose_device("auto"), 1)
-    results: dict[str, Any] = {
-        "host": host,
-        "date": datetime.date.today().isoformat(),
-        **{key: environment[key] for key in ("git_commit", "python", "versions", "device", "num_threads", "hardware")},
-        "rows": [dataclasses.asdict(row) for row in rows],
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    kept = ("git_commit", "python", "versions", "device", "num_threads", "hardware")
+    return {"date": datetime.date.today().isoformat(), **{key: environment[key] for key in kept}}
 
 
-def write_page(page: Path, results: dict[str, Any], rows: dict[str, list[Row]]) -> None:
+def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, list[Row]]) -> None:
     """The page, and beside it a folder of its name with a picture of each benchmark."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, of_one in rows.items():
-        draw(of_one, folder / f"{name}.svg")
+    for name, of_benchmark in rows.items():
+        draw(of_benchmark, folder / f"{name}.svg")
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.get_template("performance.md.jinja")
-    page.write_text(
-        template.render(results=results, rows=rows, titles=TITLES, number=number, folder=folder.name), encoding="utf-8"
-    )
+    text = template.render(host=host, results=results, rows=rows, titles=TITLES, number=number, folder=folder.name)
+    page.write_text(text, encoding="utf-8")
 
 
 def draw(rows: list[Row], file: Path) -> None:

@@ -4,13 +4,14 @@
 
 On a GPU: EfficientNet-B3, bfloat16, the published augmentation, 512 and 1024 px, augmented by the loading processes and
 on the device; it takes a machine as users have it to say anything. On a CPU a small model at a small size: that shows
-that the command works. The two sides take turns, an epoch of some steps each.
+that the command works. The two sides take turns, some steps each; what was loaded before them is not timed.
 """
 
 import argparse
 import itertools
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +20,10 @@ import numpy as np
 import torch
 from loading import cache_file
 from rows import Row, compare_seconds, create_parser, finish
-from timing import MEAN, STD, take_turns
+from timing import MEAN, STD, seconds_since
 from torch import Tensor
 
-from catheters.data.loader import CachedRadiographs, EpochLoader
+from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
 from catheters.models.classifier import create_classifier
 from catheters.published import PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
@@ -31,6 +32,8 @@ from catheters.training.run_data import create_augmentation, create_train_loader
 from catheters.training.step import TrainStep
 
 AIM = 0.95
+BATCHES_AHEAD = 2
+"""That each loading process loads ahead: torch's default."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cuda": {"backbone": "efficientnet_b3", "sizes": [512, 1024], "batch_sizes": [64, 16], "steps": 60},
     "cpu": {"backbone": "efficientnet_b0", "sizes": [128], "batch_sizes": [8], "steps": 10},
@@ -79,16 +82,16 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
     model = create_classifier(settings, MEAN, STD).to(device).train()
     step = TrainStep(settings, model, options.steps, device)
     with tempfile.TemporaryDirectory() as name:
-        loader = create_loader(settings, Path(name), device, options)
-        epochs = itertools.count()
+        loader = load_made_up(settings, Path(name), device, options)
         batch = tuple(tensor.to(device) for tensor in next(iter(loader)))
-        from_cache, in_memory = take_turns(
-            [
-                lambda: train(step, from_loader(loader, next(epochs))),
-                lambda: train(step, itertools.repeat(batch, options.steps)),
-            ],
-            options.rounds,
-        )
+        from_cache, in_memory = [], []
+        for epoch in range(options.rounds):
+            loader.go_to(epoch, 0)
+            batches = iter(loader)
+            # Until what was loaded ahead, while nothing was learnt, is used up; these warm up as well.
+            train(step, itertools.islice(batches, num_ahead(options)))
+            from_cache.append(train(step, batches))
+            in_memory.append(train(step, itertools.repeat(batch, options.steps)))
     return compare_seconds(
         "end_to_end",
         f"{options.backbone}, {batch_size} x {size} px, augment_on={place}",
@@ -100,7 +103,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
     )
 
 
-def create_loader(settings: Settings, folder: Path, device: torch.device, options: argparse.Namespace) -> EpochLoader:
+def load_made_up(settings: Settings, folder: Path, device: torch.device, options: argparse.Namespace) -> EpochLoader:
     """Shuffled batches from a cache of made-up pictures."""
     rng = np.random.default_rng(0)
     file = folder / "cache.npy"
@@ -108,7 +111,7 @@ def create_loader(settings: Settings, folder: Path, device: torch.device, option
     for image in images:
         image[:] = rng.integers(0, 256, settings.image_shape, dtype=np.uint8)
     images.flush()
-    number = options.steps * settings.images_per_batch
+    number = (num_ahead(options) + options.steps) * settings.images_per_batch
     samples = CachedRadiographs(
         cache_file(file),
         np.arange(number) % options.num_images,
@@ -120,17 +123,19 @@ def create_loader(settings: Settings, folder: Path, device: torch.device, option
     return create_train_loader(settings, samples, device)
 
 
-def from_loader(loader: EpochLoader, epoch: int) -> Iterator[tuple[Tensor, ...]]:
-    """The epoch's batches; the next one's are begun to be loaded at its end, as while training validates."""
-    loader.go_to(epoch, 0)
-    yield from loader
-    loader.start(epoch + 1)
+def num_ahead(options: argparse.Namespace) -> int:
+    """Batches that are left out of the timing: as many as loading processes may have ready at once, and one."""
+    num_workers = default_num_workers(choose_device("auto")) if options.num_workers is None else options.num_workers
+    return 1 + BATCHES_AHEAD * num_workers
 
 
-def train(step: TrainStep, batches: Iterator[tuple[Tensor, ...]]) -> None:
-    """Learn from each."""
+def train(step: TrainStep, batches: Iterator[tuple[Tensor, ...]]) -> float:
+    """Learn from each; seconds."""
+    seconds_since(time.perf_counter())  # a GPU has done what came before
+    started = time.perf_counter()
     for batch in batches:
         step(*batch)
+    return seconds_since(started)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Every settings file of configs/ with its own model, picture size, augmentation and number of loading processes, from a
 cache of made-up pictures. The recipes for a GPU are timed for a few steps, with smaller batches where the machine is
-small: step and loading grow alike with the batch. Those of the synthetic sample's size run for whole epochs, whose
-loading processes start while the epoch before is validated, as in training.
+small: step and loading grow alike with the batch. Those of the synthetic sample's size run for whole epochs; starting
+the loading processes counts as waiting, the first batch does not, since it is loaded while training validates.
 """
 
 import argparse
@@ -75,11 +75,13 @@ def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> 
     step = TrainStep(settings, create_classifier(settings, MEAN, STD).to(device).train(), len(loader), device)
     waits, seconds = [], []
     for epoch in range(num_epochs):
-        loader.start(epoch)  # while the epoch before is validated
+        before = time.perf_counter()
+        loader.start(epoch)
+        waited = time.perf_counter() - before
         batches = iter(loader)
         step(*next(batches))
-        waited = 0.0
-        started = before = time.perf_counter()
+        before = time.perf_counter()
+        started = before - waited
         for batch in batches:
             waited += time.perf_counter() - before
             step(*batch)

@@ -1,6 +1,5 @@
 """What the machine offers, and what this process has of it."""
 
-import contextlib
 import ctypes
 import os
 import sys
@@ -42,10 +41,13 @@ def peak_memory() -> int:
     return _kilobytes(Path("/proc/self/status"), "VmHWM") * 1024
 
 
-def reset_peak_memory() -> None:
-    """Let `peak_memory` begin anew, where the system lets it."""
-    with contextlib.suppress(OSError):
+def reset_peak_memory() -> bool:
+    """Let `peak_memory` begin anew; returns whether the system lets it."""
+    try:
         Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return peak_memory() > 0
 
 
 def release_free_memory() -> None:
@@ -58,11 +60,14 @@ def release_free_memory() -> None:
 def available_memory() -> int:
     """Bytes that a new process could get, a container's limit considered; 0 where the system does not say."""
     free = _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
+    group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        # Files that were read count as used, until somebody needs the room.
+        of_kind = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, int(limit) - int(used) + int(of_kind["inactive_file"])) if limit.isdigit() else free
+    except (OSError, ValueError, KeyError):
         return free
-    return min(free, int(limit) - int(used)) if limit.isdigit() else free
 
 
 def _kilobytes(file: Path, name: str) -> int:

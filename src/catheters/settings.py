@@ -114,8 +114,8 @@ class Settings:
     """Images in a training batch, of all processes together where torchrun starts several; auto: the most that fit into
     memory, found before the run, with the learning rate that follows."""
     lr_batch_size: Annotated[int, Field(ge=1)] = 12
-    """batch_size="auto": the batch that init_lr is meant for; the rate used follows the batch found with its square
-    root, for SGD in proportion."""
+    """batch_size="auto": the images of an optimizer step that init_lr is meant for; the rate used follows those found
+    with their square root, for SGD in proportion."""
     valid_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Images in a validation batch of one process; None: twice its part of `batch_size`. It changes speed and memory,
     not results."""
@@ -217,11 +217,10 @@ class Settings:
     folds_parallel: bool = False
     """Several processes: each trains folds (or seeds) of its own, in place of a part of every batch."""
 
+    # Run
     profile: bool = False
     """Before the run, do some steps of a model of its own and write where their time goes, with and without loading, to
     <run folder>/profile: a table, and traces for ui.perfetto.dev."""
-
-    # Run
     saved_models_folder: str = "saved_models"
     """Folder of the run folders."""
     run_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
@@ -287,6 +286,11 @@ class Settings:
             )
         elif self.schedule == "one_cycle" and self.warmup_multiplier == 1:
             raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
+        if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
+            raise ValueError(
+                f"compile_mode='{self.compile_mode}' has CUDA graphs, which write over gradients that wait for further "
+                f"batches (accumulation_steps={self.accumulation_steps}); compile_mode='default' has none"
+            )
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
 

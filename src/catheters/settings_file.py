@@ -105,6 +105,11 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "valid_batch_size": ("all_data=True", settings.all_data),
         "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
         "lr_batch_size": ("batch_size is a number", settings.batch_size != "auto"),
+        "augment_on": ("train_transforms is empty", not settings.train_transforms),
+        "compile_mode": (
+            "device='cpu', which has no CUDA graphs, so it is as 'default'",
+            settings.device == "cpu" and settings.compile_mode == "reduce-overhead",
+        ),
         "mixup_alpha": ("batch_size=1, so no image has another to be mixed with", settings.batch_size == 1),
         "debug_fraction": ("debug=False", not settings.debug),
         "deterministic": ("device='cpu', which always is", settings.device == "cpu"),

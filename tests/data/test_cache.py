@@ -238,7 +238,7 @@ def test_an_index_that_changes_while_it_is_opened(
     def load_after_another_build(cache_file: CacheFile) -> np.ndarray:
         cv2.imwrite(str(table.paths[0]), np.zeros((16, 16), dtype=np.uint8))
         build_cache(table, file, PLAIN)
-        return load(dataclasses.replace(cache_file, identity=cache_module._identity(file)))
+        return load(dataclasses.replace(cache_file, identity=cache_module._identity(file.stat())))
 
     monkeypatch.setattr(CacheFile, "load", load_after_another_build)
     with pytest.raises(CacheError, match="is being made anew by another process"):

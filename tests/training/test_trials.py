@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from catheters.errors import SettingsError
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
+from catheters.training import trials
 from catheters.training.run import train_run
 from catheters.training.trials import (
     LAYOUTS_FILE,
@@ -48,7 +50,28 @@ def test_an_epoch_keeps_some_steps(settings: Settings, capsys: pytest.CaptureFix
     assert choose_batch_size(settings, None, CPU, 1, 200) == 10
     assert choose_batch_size(settings, None, CPU, 2, 200) == 10  # 5 a process
     assert choose_batch_size(dataclasses.replace(settings, accumulation_steps=5), None, CPU, 1, 200) == 2
-    assert "batch_size='auto': 10 images, 5 a process, the most that leave an epoch 20 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "batch_size='auto': 10 images, 5 a process, the most that 200 training images allow" in said
+    # So few images that an epoch cannot have them all at once: as many as there are for a step of each.
+    assert choose_batch_size(dataclasses.replace(settings, accumulation_steps=8), None, CPU, 1, 10) == 1
+    assert choose_batch_size(settings, None, CPU, 2, 3) == 2
+
+
+def test_a_system_that_does_not_say_what_memory_is_taken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "reset_peak_memory", lambda: False)
+    with pytest.raises(SettingsError, match="does not say how much memory a batch takes; set a number"):
+        choose_batch_size(dataclasses.replace(settings, batch_size="auto"), None, CPU, 1, 1000)
+
+
+def test_a_rate_that_follows_below_the_lowest() -> None:
+    settings = dataclasses.replace(AUTO, optimizer="SGD", warmup_epochs=0, min_lr=3e-4)
+    with pytest.raises(SettingsError, match=r"'auto': 2 images, so init_lr=0.000125: min_lr=0.0003 is above the peak"):
+        with_batch_size(settings, 2)
+
+
+def test_accumulated_batches_are_one_step() -> None:
+    settings = dataclasses.replace(AUTO, accumulation_steps=4)
+    assert with_batch_size(settings, 16).init_lr == pytest.approx(2e-3)
 
 
 LARGEST_BATCH = """
@@ -105,7 +128,7 @@ def test_layout_is_measured_once(settings: Settings, tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert f"channels_last={chosen}: forward and backward take " in said
     ((key, seconds),) = json.loads((tmp_path / LAYOUTS_FILE).read_text()).items()
-    assert key.startswith("test_resnet, linear, 4x1x32x32, float32, CPU with 1 threads, torch ")
+    assert key.startswith("test_resnet, linear of 1, 4x1x32x32, float32, CPU with 1 threads, deterministic, torch ")
     assert chosen == (seconds["channels_last"] < seconds["contiguous"])
     for contiguous, channels_last in ((1.0, 2.0), (2.0, 1.0)):  # what is remembered decides, not the clock
         layouts = {key: {"contiguous": contiguous, "channels_last": channels_last}}

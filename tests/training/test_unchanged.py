@@ -9,6 +9,7 @@ from catheters.errors import SettingsError
 from catheters.run_record import read_record, write_record
 from catheters.settings import Settings
 from catheters.training.environment import describe_environment
+from catheters.training.log import read_epochs
 from catheters.training.run import train_run
 from catheters.training.unchanged import MAY_CHANGE, MAY_GROW, check_same_settings
 
@@ -35,6 +36,31 @@ HARMLESS = {
 def test_harmless_changes() -> None:
     assert HARMLESS.keys() == set(MAY_CHANGE)
     check_same_settings(Settings(), Settings(**HARMLESS), "here")
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+def test_a_run_goes_on_in_another_layout(cached: Settings, optimizer: str) -> None:
+    """What the optimizer remembers follows the weights: else fused kernels would apply it to others."""
+    params = {"momentum": 0.9} if optimizer == "SGD" else {}
+    settings = dataclasses.replace(
+        cached,
+        optimizer=optimizer,
+        optimizer_params=params,
+        init_lr=0.01,
+        folds=(1,),
+        cosine_epochs=3,
+        backbone_model="test_convnext",
+    )
+    losses = []
+    for name, layouts in (("same", (False, False)), ("other", (False, True)), ("back", (True, False))):
+        for number, layout in enumerate(layouts):
+            changes = {"channels_last": layout, "run_name": name, "epochs": 2 * number + 2}
+            train_run(dataclasses.replace(settings, **changes), fresh=False)
+        log = read_epochs(settings.run_folder.with_name(name) / "fold1")
+        losses.append([entry["train/loss"] for entry in log])
+    assert len(losses[0]) == 4
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class CacheFile:
         """
         try:
             images: npt.NDArray[np.uint8] = np.load(self.path, mmap_mode="r")
-            is_same = _identity(self.path) == self.identity
+            is_same = _identity(self.path.stat()) == self.identity
         except (OSError, ValueError, EOFError) as error:
             raise CacheError(f"{self.path}: damaged ({one_line(error)})") from None
         if not is_same:
@@ -67,9 +67,7 @@ class CacheFile:
         Raises:
             CacheError: as `load`.
         """
-        images = self.load()
-        assert isinstance(images, np.memmap)
-        return CacheRows(self.path, images.offset, (images.shape[1], images.shape[2]))
+        return CacheRows(self)
 
 
 class CacheRows:
@@ -79,16 +77,26 @@ class CacheRows:
     whole cache, and a disk that fails ends it without a word.
     """
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, int]) -> None:
-        """Open a `.npy`, whose pixels begin `offset` bytes from its start, in images of `shape`."""
-        self._path = path
-        self._offset = offset
-        self._shape = shape
+    def __init__(self, file: CacheFile) -> None:
+        """Open the file that was checked, and no other.
+
+        Raises:
+            CacheError: it is not there, not readable or not the same any more.
+        """
+        self._path = file.path
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._descriptor = os.open(file.path, os.O_RDONLY)
         except OSError as error:
-            raise CacheError(f"{path}: {one_line(error)}") from None
-        weakref.finalize(self, os.close, self._file)
+            raise CacheError(f"{file.path}: {one_line(error)}") from None
+        weakref.finalize(self, os.close, self._descriptor)
+        if _identity(os.fstat(self._descriptor)) != file.identity:
+            raise CacheError(f"{file.path}: was made anew meanwhile, and its rows may be others")
+        with os.fdopen(os.dup(self._descriptor), "rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            assert version == (1, 0), "open_cache has read it, and build_cache writes no other"
+            shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+            self._offset = stream.tell()
+        self._shape = (shape[1], shape[2])
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
         """(H, W) uint8, the process's own.
@@ -97,18 +105,22 @@ class CacheRows:
             CacheError: the disk cannot read it, or the file has become shorter.
         """
         image = np.empty(self._shape, dtype=np.uint8)
-        try:
-            # At a place of its own for each read: forked processes share the file's position.
-            num_bytes = os.preadv(self._file, [image.data], self._offset + row * image.nbytes)
-        except OSError as error:
-            raise CacheError(f"{self._path}: row {row} cannot be read ({one_line(error)})") from None
-        if num_bytes < image.nbytes:
-            raise CacheError(f"{self._path}: damaged: ends within row {row}")
+        pixels = image.data.cast("B")
+        start = self._offset + row * image.nbytes
+        num_done = 0
+        while num_done < image.nbytes:  # a network's disk may give less at once than was asked for
+            try:
+                # At a place of its own for each read: forked processes share the file's position.
+                num_read = os.preadv(self._descriptor, [pixels[num_done:]], start + num_done)
+            except OSError as error:
+                raise CacheError(f"{self._path}: row {row} cannot be read ({one_line(error)})") from None
+            if num_read == 0:
+                raise CacheError(f"{self._path}: damaged: ends within row {row}")
+            num_done += num_read
         return image
 
 
-def _identity(path: Path) -> tuple[int, int, int, int]:
-    stat = path.stat()
+def _identity(stat: os.stat_result) -> tuple[int, int, int, int]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -191,7 +203,7 @@ def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing
         CacheError: says what does not match, and to run preproc_npy.py.
     """
     index = read_index(cache_file)
-    file = CacheFile(cache_file, _identity(cache_file))
+    file = CacheFile(cache_file, _identity(cache_file.stat()))
     images = file.load()
     if read_index(cache_file) != index:
         raise CacheError(f"{cache_file}: is being made anew by another process")

@@ -54,7 +54,7 @@ class DeviceAugmentation:
         self._augmentation = Augmentation(transforms, image_shape)
         self._stages: list[_Stage] = []
         for transform, _ in self._augmentation.draw(0):
-            _check(transform, image_shape)
+            _check(transform)
             if not (self._stages and self._stages[-1].take(transform)):
                 self._stages.append(_create_stage(transform, image_shape))
 
@@ -173,7 +173,7 @@ class _Warp(_Stage):
             ],
             dim=-1,
         )  # (B, H, W, 2)
-        fill = 0.0 if self.border is None or padding != "zeros" else float(self.border.fill)
+        fill = 0.0 if self.border is None or padding != "zeros" else min(max(float(self.border.fill), 0.0), 255.0)
         sampled = grid_sample(pixels - fill, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)
         return sampled + fill
 
@@ -210,7 +210,7 @@ class _Holes(_Stage):
     num_transforms = 1
 
     def __init__(self, transform: A.CoarseDropout) -> None:
-        self._fill = float(transform.fill)
+        self._fill = min(max(float(transform.fill), 0.0), 255.0)
         self._max_holes = transform.num_holes_range[1]
         self.num_columns = 4 * self._max_holes
 
@@ -257,7 +257,7 @@ def _create_stage(transform: A.BasicTransform, image_shape: tuple[int, int]) -> 
     return warp
 
 
-def _check(transform: A.BasicTransform, image_shape: tuple[int, int]) -> None:
+def _check(transform: A.BasicTransform) -> None:
     """Raise a SettingsError for what only a CPU can do."""
     name = type(transform).__name__
     if not isinstance(transform, KNOWN):

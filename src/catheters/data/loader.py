@@ -218,22 +218,28 @@ def create_loader(
     Args:
         samples: where the images come from.
         batches: which images make a batch.
-        num_workers: loading processes; None: one a core for a GPU, those of a machine shared by its training
-            processes, and one for a CPU, whose cores the model needs.
+        num_workers: loading processes; None: `default_num_workers`.
         device: where the batches will go.
     """
-    is_gpu = device.type == "cuda"
     if num_workers is None:
-        num_workers = min(max(1, available_cores() // num_local_processes()), MAX_DEFAULT_WORKERS) if is_gpu else 1
+        num_workers = default_num_workers(device)
     return DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=num_workers,
         # Workers kept from epoch to epoch would save some 40 ms each, and outlive the fold until Python collects it.
         persistent_workers=False,
-        pin_memory=is_gpu,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_start_worker if num_workers else None,
     )
+
+
+def default_num_workers(device: torch.device) -> int:
+    """One a core for a GPU, those of a machine shared by its training processes; one for a CPU, whose cores the model
+    needs."""
+    if device.type == "cpu":
+        return 1
+    return min(max(1, available_cores() // num_local_processes()), MAX_DEFAULT_WORKERS)
 
 
 def _start_worker(worker: int) -> None:

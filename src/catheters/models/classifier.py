@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) uint8 -> (B, K) logits."""
+        """(B, 1, H, W) uint8, or float32 in 0..255, -> (B, K) logits."""
         logits: Tensor = self.head(self.features(images))  # (B, K), columns in label order
         return logits
 

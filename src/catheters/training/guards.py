@@ -114,6 +114,12 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
             raise
         raise UserError(re.findall(r"^[\w.]+: (.*)$", str(error), re.MULTILINE)[-1]) from None
     except RuntimeError as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
+            raise UserError(
+                f"compile_mode={settings.compile_mode}: torch could not compile {settings.backbone_model} ({reason}); "
+                "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
+            ) from error
         if "DefaultCPUAllocator" in str(error):
             raise UserError(f"{what}: out of memory; {_memory_remedies(settings)}") from None
         dead = re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*?)(\.|$)", str(error))

@@ -124,6 +124,8 @@ def is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
 
 def create_step(settings: Settings, seed: int, num_batches: int, around: Surroundings) -> TrainStep:
     """A new model with all that it needs to learn, its weights drawn by the seed."""
+    if around.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(around.device)  # what was tried before is not what the log shows
     torch.manual_seed(seed)
     model = create_classifier(settings, around.mean, around.std).to(around.device)
     if settings.sync_batch_norm and around.processes.count > 1:

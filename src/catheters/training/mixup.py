@@ -27,7 +27,7 @@ class Mixup:
         """Mix a batch.
 
         Args:
-            images: (B, 1, H, W) uint8.
+            images: (B, 1, H, W) uint8, or float32 in 0..255.
             targets: (B, K) float32.
             batch: number of the batch in the whole training.
 

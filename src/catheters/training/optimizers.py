@@ -18,7 +18,7 @@ OF_SETTINGS = {
 }
 """Arguments of timm's factory that are no parameters of an optimizer, and what stands for them."""
 
-CHOOSE_KERNELS = {"foreach", "fused", "capturable", "differentiable"}
+KERNEL_CHOICES = {"foreach", "fused", "capturable", "differentiable"}
 """Parameters of torch's optimizers by which a user has chosen how the step is computed."""
 
 
@@ -44,7 +44,7 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
     check_optimizer(settings)
     try:
         optimizer = _create(model, settings)
-        if optimizer.defaults.get("fused", "unknown") is None and not CHOOSE_KERNELS & settings.optimizer_params.keys():
+        if optimizer.defaults.get("fused", "unknown") is None and not KERNEL_CHOICES & settings.optimizer_params.keys():
             # One pass over the weights where torch's default makes several; on a GPU it also reads whether the gradient
             # scaler skips the step there, where the CPU would wait for the answer. The rule is the same.
             optimizer = _create(model, settings, fused=True)

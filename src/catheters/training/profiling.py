@@ -1,15 +1,16 @@
 """`profile=True`: where the time of a training step goes, with and without loading, before the run begins."""
 
-import gc
+import contextlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from catheters.data.loader import EpochLoader
@@ -21,7 +22,7 @@ from catheters.training.step import PHASES, TrainStep
 NUM_WARM_UP_STEPS = 3
 NUM_STEPS = 5
 WAITING = "waiting for data"
-REST = "rest of the loop"
+REST = "between the parts"
 NUM_OPERATORS = 25
 FOLDER = "profile"
 
@@ -33,15 +34,16 @@ class StepProfile:
     Attributes:
         ms_per_step: by a clock, with the profiler off.
         profiled_ms_per_step: with it on, which takes time itself; the parts are of this.
-        cpu_ms: part -> milliseconds on the CPU, which on a GPU's side only says what to do.
-        gpu_ms: part -> milliseconds of a GPU's kernels; empty without one.
+        cpu_ms: part -> milliseconds of the CPU. Beside a GPU these are what it takes to give the GPU its work.
+        gpu_busy_ms: milliseconds in which a GPU's kernels ran, None without one. By part they cannot be had: autograd
+            begins those of the backward pass from a thread of its own.
         operators: torch's table of the operators that took most.
     """
 
     ms_per_step: float
     profiled_ms_per_step: float
     cpu_ms: Mapping[str, float]
-    gpu_ms: Mapping[str, float]
+    gpu_busy_ms: float | None
     operators: str
 
 
@@ -60,14 +62,14 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     if is_first:
         folder.mkdir(exist_ok=True)
     step.model.train()
-    batches = _endless(loader)
-    in_memory = tuple(tensor.to(step.device) for tensor in next(batches))
-    ways = {"with_loading": batches, "without_loading": itertools.repeat(in_memory)}
+    with contextlib.closing(_endless(loader)) as batches:
+        in_memory = tuple(tensor.to(step.device) for tensor in next(batches))
+        loaded = _profile(step, batches, folder / "with_loading.json.gz" if is_first else None)
+    repeated = itertools.repeat(in_memory)
     profiles = {
-        way: _profile(step, of_way, folder / f"{way}.json.gz" if is_first else None) for way, of_way in ways.items()
+        "with_loading": loaded,
+        "without_loading": _profile(step, repeated, folder / "without_loading.json.gz" if is_first else None),
     }
-    del batches  # its loading processes end
-    gc.collect()
     if not is_first:
         return
     head = (
@@ -81,7 +83,7 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     print(f"{phases}\n-> {folder}")
 
 
-def _endless(loader: EpochLoader) -> Iterator[tuple[Tensor, ...]]:
+def _endless(loader: EpochLoader) -> Generator[tuple[Tensor, ...]]:
     for epoch in itertools.count():
         loader.go_to(epoch, 0)
         yield from loader
@@ -97,21 +99,24 @@ def _profile(step: TrainStep, batches: Iterator[tuple[Tensor, ...]], trace: Path
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
     events = profiler.key_averages()
-    # On a GPU's side a part is an event of its own, beside the one on the CPU's.
-    of_part = {part: [event for event in events if event.key == part] for part in (WAITING, *PHASES.values())}
-    parts = [part for part, of_one in of_part.items() if of_one]
-    cpu_ms = {part: max(event.cpu_time_total for event in of_part[part]) / 1e3 / NUM_STEPS for part in parts}
+    names = (WAITING, *PHASES.values())
+    cpu_ms = {
+        event.key: event.cpu_time_total / 1e3 / NUM_STEPS
+        for event in sorted((event for event in events if event.key in names), key=lambda event: names.index(event.key))
+        if event.device_type == DeviceType.CPU
+    }
     profiled_ms = 1e3 * profiled_seconds / NUM_STEPS
-    gpu_ms = {}
+    gpu_busy_ms = None
     if step.device.type == "cuda":
-        gpu_ms = {part: max(event.device_time_total for event in of_part[part]) / 1e3 / NUM_STEPS for part in parts}
+        kernels = [event for event in events if event.device_type == DeviceType.CUDA and not event.is_user_annotation]
+        gpu_busy_ms = sum(event.self_device_time_total for event in kernels) / 1e3 / NUM_STEPS
     return StepProfile(
         ms_per_step=1e3 * seconds / NUM_STEPS,
         profiled_ms_per_step=profiled_ms,
         cpu_ms={**cpu_ms, REST: profiled_ms - sum(cpu_ms.values())},
-        gpu_ms=gpu_ms,
+        gpu_busy_ms=gpu_busy_ms,
         operators=events.table(
-            sort_by="self_device_time_total" if gpu_ms else "self_cpu_time_total", row_limit=NUM_OPERATORS
+            sort_by="self_cpu_time_total" if gpu_busy_ms is None else "self_device_time_total", row_limit=NUM_OPERATORS
         ),
     )
 
@@ -129,23 +134,20 @@ def _do_steps(step: TrainStep, batches: Iterator[tuple[Tensor, ...]], number: in
 
 
 def _table(profiles: Mapping[str, StepProfile]) -> str:
-    """A row a part; a GPU's columns where there is one."""
-    head, lines = f"{'':<36}", []
-    for way, of_way in profiles.items():
-        head += f"{way.replace('_', ' '):>24}" + (f"{'GPU':>12}" if of_way.gpu_ms else "")
+    """A row a part, a column a way."""
+    lines = [f"{'':<36}" + "".join(f"{way.replace('_', ' '):>24}" for way in profiles)]
     for part in (WAITING, *PHASES.values(), REST):
-        if not any(part in of_way.cpu_ms for of_way in profiles.values()):
-            continue
-        line = f"{part:<36}"
-        for of_way in profiles.values():
-            ms = of_way.cpu_ms.get(part, 0.0)
-            line += f"{f'{ms:.1f} ms':>16}{ms / of_way.profiled_ms_per_step:>8.1%}"
-            if of_way.gpu_ms:
-                line += f"{f'{of_way.gpu_ms.get(part, 0.0):.1f} ms':>12}"
-        lines.append(line)
-    for what, name in (("a step", "profiled_ms_per_step"), ("a step, without the profiler", "ms_per_step")):
-        line = f"{what:<36}"
-        for of_way in profiles.values():
-            line += f"{f'{getattr(of_way, name):.1f} ms':>16}{'':>8}" + (f"{'':>12}" if of_way.gpu_ms else "")
-        lines.append(line.rstrip())
-    return "\n".join([head, *lines])
+        if any(part in profile.cpu_ms for profile in profiles.values()):
+            lines.append(_line(part, [(p.cpu_ms.get(part, 0.0), p.profiled_ms_per_step) for p in profiles.values()]))
+    lines.append(_line("a step", [(profile.profiled_ms_per_step, None) for profile in profiles.values()]))
+    lines.append(_line("a step, without the profiler", [(profile.ms_per_step, None) for profile in profiles.values()]))
+    busy = [(p.gpu_busy_ms, p.profiled_ms_per_step) for p in profiles.values() if p.gpu_busy_ms is not None]
+    if busy:
+        lines.append(_line("the GPU's kernels", busy))
+    return "\n".join(lines)
+
+
+def _line(what: str, values: Sequence[tuple[float, float | None]]) -> str:
+    """Milliseconds of each way, and what part of its step they are."""
+    cells = [f"{f'{ms:.1f} ms':>16}{'' if whole is None else f'{ms / whole:.1%}':>8}" for ms, whole in values]
+    return f"{what:<36}{''.join(cells)}".rstrip()

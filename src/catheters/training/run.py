@@ -17,6 +17,7 @@ from catheters.training.checkpoint import add_feature_space
 from catheters.training.device import device_name
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
 from catheters.training.environment import describe_environment
+from catheters.training.guards import clear_ends
 from catheters.training.log import read_epochs
 from catheters.training.loop import Surroundings, create_step, is_over, train_fold, train_on_all
 from catheters.training.out_of_fold import join_folds, print_scores, write_fold
@@ -128,7 +129,8 @@ class _Run:
         )
         loader = create_train_loader(self.settings, train_samples, self.device, processes)
         step = create_step(self.settings, self.settings.seed, len(loader), self.around(processes, 0))
-        profile_training(self.settings, step, loader, self.settings.run_folder)
+        with clear_ends(self.settings, "profile=True"):
+            profile_training(self.settings, step, loader, self.settings.run_folder)
 
     def train(self, member: int, processes: Processes, num_models_left: int) -> None:
         """Train one."""

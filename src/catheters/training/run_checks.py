@@ -58,6 +58,10 @@ def prepare_run(
     check_batches(settings, data, num_processes)
     num_bytes = _try_step(settings, device, num_processes)
     settings = _settle(settings, data, device, team, num_processes, fresh=fresh)
+    check_parts(settings, num_processes)
+    check_batches(settings, data, num_processes)
+    if settings.compile_mode is not None:
+        _try_compiled(settings, device, settings.images_per_batch // num_processes)
     if isinstance(settings.pretrained, str):
         _warn_of_leak(settings, Path(settings.pretrained))
     if settings.sync_batch_norm and num_processes == 1:
@@ -71,8 +75,8 @@ def _settle(
     settings: Settings, data: RunData, device: torch.device, team: Team, num_processes: int, *, fresh: bool
 ) -> Settings:
     """Put numbers where the settings say `auto` or leave it to a trial: the first process tries, all do the same."""
-    earlier = settings_of_run(settings, fresh=fresh)
     is_first = team.rank == 0
+    earlier = settings_of_run(settings, fresh=fresh) if is_first else None
     if settings.batch_size == "auto":
         num_images = num_training_images(settings, data)
         batch_size = choose_batch_size(settings, earlier, device, num_processes, num_images) if is_first else 0
@@ -112,6 +116,15 @@ def _warn_of_leak(settings: Settings, weights: Path) -> None:
         )
 
 
+def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> None:
+    """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
+    settings = dataclasses.replace(settings, pretrained=False, accumulation_steps=1)
+    step = TrainStep(settings, create_classifier(settings, mean=0.5, std=0.25).to(device).train(), 1, device)
+    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
+    with clear_ends(settings, "the first compiled step"):
+        step(images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images))
+
+
 def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
     """Some models refuse some image sizes, batch norm a batch of one, some optimizers a plain step: better now than
     after the first epoch.
@@ -123,22 +136,14 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     print(model.origin)
     if settings.sync_batch_norm and num_processes > 1:
         model = convert_batch_norm(model, device)
-    num_images = 2 if settings.batch_size == "auto" else settings.batch_size // num_processes
-    if settings.compile_mode is None:  # what is compiled is kept for the batches of the run, if they are as large
-        num_images = min(num_images, 2)
-    settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1)
+    num_images = 2 if settings.batch_size == "auto" else min(settings.batch_size // num_processes, 2)
+    settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
     step = TrainStep(settings, model, num_batches=1, device=device)
     images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
     try:
         with clear_ends(settings, "the first try"):
             step(images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
-            raise UserError(
-                f"compile_mode={settings.compile_mode}: torch could not compile {settings.backbone_model} "
-                f"({reason}); a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
-            ) from error
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "
             f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, backbone_model or "

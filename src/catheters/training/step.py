@@ -23,7 +23,7 @@ from catheters.training.distributed import ALONE, Processes
 from catheters.training.draws import seed_layers
 from catheters.training.losses import create_loss
 from catheters.training.mixup import Mixup
-from catheters.training.optimizers import create_optimizer
+from catheters.training.optimizers import KERNEL_CHOICES, create_optimizer
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.schedules import create_schedule
 
@@ -67,7 +67,7 @@ class TrainStep:
 
         Args:
             settings: the run's settings.
-            model: (B, 1, H, W) uint8 -> (B, K) logits, on `device`.
+            model: (B, 1, H, W) uint8, or float32 in 0..255, -> (B, K) logits, on `device`.
             num_batches: batches of an epoch, a multiple of `accumulation_steps`.
             device: where the batches go.
             processes: those that learn together, each from its part of every batch; their gradients are averaged.
@@ -124,7 +124,8 @@ class TrainStep:
     def __call__(self, images: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
         """Learn from one batch; every `accumulation_steps` of them the weights move.
 
-        Nothing here waits for a GPU, which has its next step to do before it is done with this one.
+        Nothing here waits for a GPU, which has its next step to do before it is done with this one; but for the
+        gradient scaler of float16, where the optimizer has no fused kernel to tell it in.
 
         Args:
             images: (B, 1, H, W) uint8.
@@ -159,7 +160,7 @@ class TrainStep:
         """What a batch has beside images and targets, for a trial: one image's draws for all, or nothing."""
         if self.augmentation is None:
             return ()
-        return (torch.from_numpy(self.augmentation.draw(0)).expand(num_images, -1),)
+        return (torch.from_numpy(self.augmentation.draw(0)).repeat(num_images, 1),)
 
     def _move(self) -> Tensor:
         """One step of the optimizer; returns the total norm of its gradients."""
@@ -193,7 +194,8 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`, for the same settings; the optimizer's state has to be loaded as well."""
+        """The inverse of `state_dict`, for the same settings; the optimizer's state has to be loaded before."""
+        self._adopt_optimizer_state()
         self.num_batches_seen = state["num_batches_seen"]
         self.last_learning_rate = state["last_learning_rate"]
         self.schedule.load_state_dict(state["schedule"])
@@ -201,6 +203,19 @@ class TrainStep:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+
+    def _adopt_optimizer_state(self) -> None:
+        """Let a loaded state lie in memory as the weights do, and this optimizer's kernels go on with it.
+
+        A snapshot may be of another layout, and fused kernels go through state and weights side by side; and torch's
+        optimizers take over the choice of kernel with the state.
+        """
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        for group in self.optimizer.param_groups:
+            group.update({name: self.optimizer.defaults[name] for name in KERNEL_CHOICES & group.keys()})
 
 
 def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:

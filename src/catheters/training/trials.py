@@ -1,15 +1,17 @@
 """What a run finds out by trying before it begins: the layout of pictures in memory, and the largest batch."""
 
-import contextlib
 import dataclasses
 import gc
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
+from catheters.errors import SettingsError, UserError, one_line
 from catheters.files import write_text
 from catheters.host import (
     available_memory,
@@ -44,8 +46,8 @@ MAX_SHARE = 0.9
 STEP_BACK = 0.95
 MIN_STEPS = 20
 """Optimizer steps that an epoch has at least, however much memory there is."""
-PROPORTIONAL = ("sgd", "nesterov", "momentum", "sgdp", "sgdw")
-"""Optimizers whose rate follows the batch in proportion; the others divide by the size of the gradients."""
+PROPORTIONAL = ("sgd", "nesterov", "momentum")
+"""Parts of the names of optimizers whose rate follows the batch in proportion; others divide by the gradients' size."""
 
 
 def settings_of_run(settings: Settings, *, fresh: bool) -> Settings | None:
@@ -72,22 +74,28 @@ def choose_batch_size(
         num_images: training images of the smallest fold.
 
     Returns:
-        Images in a batch of all processes, so few that an epoch has `MIN_STEPS` steps.
+        Images in a batch of all processes; so few that an epoch has `MIN_STEPS` steps, if the images suffice.
+
+    Raises:
+        UserError: not even a few images fit, or the system does not say what they take.
     """
     if settings.batch_size != "auto":
         return settings.batch_size
     if earlier is not None:
         return earlier.images_per_batch
-    most = max(2, num_images // (MIN_STEPS * settings.accumulation_steps * num_processes))
+    images_of_step = num_images // (settings.accumulation_steps * num_processes)  # if an epoch had one
+    most = max(1, min(images_of_step, max(2, images_of_step // MIN_STEPS)))
     with clear_ends(dataclasses.replace(settings, batch_size=TRIAL_IMAGES[1]), "batch_size='auto'"):
         few, more = (_bytes_of_steps(settings, device, number) for number in TRIAL_IMAGES)
     _release(device)
     budget = _memory(device)
-    for_each = max((more - few) / (TRIAL_IMAGES[1] - TRIAL_IMAGES[0]), 1.0)
+    # At least the image itself as numbers: a tiny model's memory is lost in what the process has anyway.
+    least = 4 * math.prod(settings.image_shape)
+    for_each = max((more - few) / (TRIAL_IMAGES[1] - TRIAL_IMAGES[0]), least)
     number = min(most, max(2, int((budget - few) / for_each) + TRIAL_IMAGES[0]))
     while device.type == "cuda" and number > 2 and not _fits(settings, device, number):
         number = max(2, int(STEP_BACK * number))
-    why = f"leave an epoch {MIN_STEPS} steps" if number == most else f"fit into {budget / 1e9:.1f} GB"
+    why = f"{num_images} training images allow" if number == most else f"fit into {budget / 1e9:.1f} GB"
     parts = f", {number} a process" if num_processes > 1 else ""
     print(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
     return number * num_processes
@@ -102,14 +110,21 @@ def with_batch_size(settings: Settings, batch_size: int) -> Settings:
     """
     if settings.batch_size != "auto":
         return settings
-    ratio = batch_size / settings.lr_batch_size
-    is_proportional = settings.optimizer.lower() in PROPORTIONAL
+    ratio = batch_size * settings.accumulation_steps / settings.lr_batch_size
+    is_proportional = any(part in settings.optimizer.lower() for part in PROPORTIONAL)
     init_lr = settings.init_lr * (ratio if is_proportional else math.sqrt(ratio))
+    follows = f"the images of a step {'in proportion' if is_proportional else 'with their square root'}"
     print(
         f"init_lr={init_lr:.3g}: {settings.init_lr:g} is meant for lr_batch_size={settings.lr_batch_size}, and follows "
-        f"the batch {'in proportion' if is_proportional else 'with its square root'} ({settings.optimizer})"
+        f"{follows} ({settings.optimizer})"
     )
-    return dataclasses.replace(settings, batch_size=batch_size, init_lr=init_lr)
+    try:
+        return dataclasses.replace(settings, batch_size=batch_size, init_lr=init_lr)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise SettingsError(
+            f"batch_size='auto': {batch_size} images, so init_lr={init_lr:.3g}: {reason}; change init_lr or min_lr"
+        ) from None
 
 
 def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int) -> int:
@@ -134,7 +149,10 @@ def _release(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         release_free_memory()
-        reset_peak_memory()
+        if not reset_peak_memory():
+            raise SettingsError(
+                "batch_size='auto': this system does not say how much memory a batch takes; set a number"
+            )
 
 
 def _memory(device: torch.device) -> int:
@@ -169,20 +187,27 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
     key = ", ".join(
         [
             settings.backbone_model,
-            settings.classifier,
+            f"{settings.classifier} of {max(1, len(settings.heads))}",
             "x".join(map(str, (num_images, IN_CHANS, *settings.image_shape))),
             str(amp_dtype(settings, device) or torch.float32).removeprefix("torch."),
             device_name(device) if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads",
+            *(name for name in ("deterministic", "grad_checkpointing") if getattr(settings, name)),
             f"torch {torch.__version__}",
         ]
     )
     file = Path(settings.cache_folder) / LAYOUTS_FILE
-    known = _read_layouts(file)
-    seconds = known.get(key)
+    seconds = _read_layouts(file).get(key)
     if seconds is None:
-        seconds = known[key] = _time_layouts(settings, device, num_images)
-        with contextlib.suppress(OSError):  # a folder of others', perhaps: it is measured again next time
-            write_text(file, json.dumps(known, indent=2) + "\n")
+        with clear_ends(settings, "channels_last=None, the trial of both layouts"):
+            seconds = _time_layouts(settings, device, num_images)
+        try:
+            write_text(file, json.dumps({**_read_layouts(file), key: seconds}, indent=2) + "\n")
+        except (OSError, UserError) as error:  # a folder of others', perhaps
+            print(
+                f"warning: {file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
+                "rounds otherwise",
+                file=sys.stderr,
+            )
     is_faster = seconds["channels_last"] < seconds["contiguous"]
     print(
         f"channels_last={is_faster}: forward and backward take {1000 * seconds['channels_last']:.0f} ms with it, "
