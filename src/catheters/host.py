@@ -50,6 +50,18 @@ def reset_peak_memory() -> bool:
     return peak_memory() > 0
 
 
+def keep_freed_memory(num_bytes: int) -> None:
+    """Let the C library keep up to so much of what is freed for what comes next, where it would give it back at once.
+
+    The system makes each page anew that was given back. What glibc does by default depends on what was freed before, so
+    that the same work takes more or less memory and time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc's; parameters by malloc.h: mmap threshold, trim threshold, pad
+        for parameter, value in ((-3, 32 << 20), (-1, num_bytes), (-2, 16 << 20)):
+            mallopt(parameter, value)
+
+
 def release_free_memory() -> None:
     """Give the system back what this process has freed, where the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -1,7 +1,6 @@
 """Worker processes for untrusted files: one that crashes, hangs or eats up the memory costs its file, not the run."""
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from catheters.host import keep_freed_memory
 from catheters.interrupts import leave_interrupts_to_parent
 
 Task = TypeVar("Task")
@@ -148,7 +148,7 @@ def _serve(function: Callable[[Task], Result], connection: Connection, parents_e
     # Else the pipe would stay open when the parent is killed, and an answer that it cannot hold wait for ever.
     parents_end.close()
     _limit_memory(max_bytes)
-    _keep_freed_memory()
+    keep_freed_memory(64 << 20)  # made anew for each picture, its pages took a seventh of the time here
     while True:
         # Workers that were forked later hold the parent's end open too, until they notice in the same way.
         while not connection.poll(SECONDS_BETWEEN_LOOKS):
@@ -164,17 +164,6 @@ def _serve(function: Callable[[Task], Result], connection: Connection, parents_e
             connection.send(outcome)
         except BrokenPipeError:
             return
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what was freed for the next picture, where it would give it back at once.
-
-    Each picture's pages would have to be made anew by the system: that took a seventh of the time here.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # glibc's; parameters by malloc.h
-        for parameter, num_bytes in ((-3, 32 << 20), (-1, 64 << 20), (-2, 16 << 20)):  # mmap and trim threshold, pad
-            mallopt(parameter, num_bytes)
 
 
 def _limit_memory(max_bytes: int) -> None:

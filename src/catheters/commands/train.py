@@ -3,7 +3,7 @@
 import signal
 
 from catheters.command_line import read_settings, settings_parser
-from catheters.host import process_rank
+from catheters.host import keep_freed_memory, process_rank
 from catheters.interrupts import Interrupted, interrupt_signal
 
 DESCRIPTION = """\
@@ -18,6 +18,9 @@ SIGKILL or a power cut, and ends as if it had not been stopped.
       4 GPUs: each trains folds of its own
 """
 
+MAX_KEPT_BYTES = 1 << 30
+"""Of the memory that a step on a CPU frees, for the next one."""
+
 
 def main(arguments: list[str], default_config: str = "config.py") -> int:
     """Train the folds that the settings choose. Returns the exit status."""
@@ -28,6 +31,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
     from catheters.training.run import train_run
 
+    keep_freed_memory(MAX_KEPT_BYTES)
     try:
         train_run(settings, fresh=options.fresh)
     except Interrupted:

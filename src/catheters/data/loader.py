@@ -61,7 +61,7 @@ class CachedRadiographs(Dataset[Sample]):
         self._augmentation = augmentation
         self._seed = seed
         # Numbers, not strings: no Python object a row, whose reference count would copy memory into every worker.
-        self._uid_hashes = np.array([zlib.crc32(uid.encode()) for uid in uids.tolist()], dtype=np.uint32)
+        self._uid_hashes = np.fromiter((zlib.crc32(uid.encode()) for uid in uids), np.uint32, len(uids))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open file: a process that is sent the samples opens it anew."""

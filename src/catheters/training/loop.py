@@ -14,6 +14,7 @@ from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.writing import Writer
 
 from catheters.data.loader import EpochLoader, Loader
+from catheters.host import release_free_memory
 from catheters.interrupts import deferred_interrupts
 from catheters.models.classifier import create_classifier
 from catheters.progress import duration, track
@@ -144,6 +145,7 @@ def _train(
 ) -> None:
     """All epochs of a model that are not done yet; `what` names it."""
     num_batches = len(loader)
+    release_free_memory()  # reading table and index took many times what is kept of them, and processes fork from here
     log = TrainingLog(
         folder,
         what,
