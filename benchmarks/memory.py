@@ -23,6 +23,7 @@ from rows import compare_sizes, create_parser, finish
 
 from catheters.data.cache_index import FORMAT_VERSION, CacheIndex, CacheRow, decoder_versions, write_index
 from catheters.data.preprocessing import Preprocessing
+from catheters.host import kilobytes_in
 from catheters.labels import RANZCR_LABELS
 from catheters.settings import Settings
 
@@ -126,7 +127,12 @@ def watch(config: Path, num_seconds: float) -> tuple[float, float]:
                 continue
             if not looks:
                 deadline = time.monotonic() + num_seconds
-            looks.append((resident_set_size(process.pid) / 1e6, sum(map(proportional_set_size, members)) / 1e6))
+            looks.append(
+                (
+                    kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") / 1e3,
+                    sum(map(proportional_set_size, members)) / 1e6,
+                )
+            )
     finally:
         process.terminate()
         _, errors = process.communicate()
@@ -134,15 +140,6 @@ def watch(config: Path, num_seconds: float) -> tuple[float, float]:
         raise RuntimeError(f"train.py --config {config} was not seen loading: {errors}")
     looks = looks[len(looks) // 3 :]  # the first batches make what stays
     return statistics.median(alone for alone, _ in looks), statistics.median(together for _, together in looks)
-
-
-def resident_set_size(pid: int) -> int:
-    """Bytes; 0 for a process that has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
 
 
 if __name__ == "__main__":

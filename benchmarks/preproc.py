@@ -29,7 +29,7 @@ import simplejpeg
 from rows import compare_seconds, compare_sizes, create_parser, finish
 
 from catheters.data.sample import generate_sample
-from catheters.host import available_cores
+from catheters.host import available_cores, kilobytes_in
 from catheters.workers import map_guarded
 
 SIZES = ((2500, 2048), (2500, 2048), (3056, 2544))
@@ -127,11 +127,7 @@ def family(pid: int) -> list[int]:
 
 def proportional_set_size(pid: int) -> int:
     """Bytes; 0 for a process that has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return kilobytes_in(Path(f"/proc/{pid}/smaps_rollup"), "Pss") * 1024
 
 
 def timed(work: Callable[[], object]) -> float:

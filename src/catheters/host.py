@@ -33,12 +33,12 @@ def local_rank() -> int:
 
 def resident_memory() -> int:
     """Bytes of memory that this process has; 0 where the system does not say (it is no Linux)."""
-    return _kilobytes(Path("/proc/self/status"), "VmRSS") * 1024
+    return kilobytes_in(Path("/proc/self/status"), "VmRSS") * 1024
 
 
 def peak_memory() -> int:
     """The most bytes that it had since `reset_peak_memory`; 0 where the system does not say."""
-    return _kilobytes(Path("/proc/self/status"), "VmHWM") * 1024
+    return kilobytes_in(Path("/proc/self/status"), "VmHWM") * 1024
 
 
 def reset_peak_memory() -> bool:
@@ -71,7 +71,7 @@ def release_free_memory() -> None:
 
 def available_memory() -> int:
     """Bytes that a new process could get, a container's limit considered; 0 where the system does not say."""
-    free = _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
+    free = kilobytes_in(Path("/proc/meminfo"), "MemAvailable") * 1024
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
@@ -82,7 +82,7 @@ def available_memory() -> int:
         return free
 
 
-def _kilobytes(file: Path, name: str) -> int:
+def kilobytes_in(file: Path, name: str) -> int:
     """A line such as `VmRSS:  1234 kB` of a file of /proc; 0 where there is none."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -9,7 +9,6 @@ import torch
 
 from catheters.data.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
-from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
@@ -28,7 +27,7 @@ from catheters.training.run_data import (
     load_data,
     num_training_images,
 )
-from catheters.training.step import TrainStep, convert_batch_norm
+from catheters.training.step import TrainStep, blank_batch, convert_batch_norm
 from catheters.training.trials import choose_batch_size, choose_layout, settings_of_run, with_batch_size
 
 
@@ -120,9 +119,8 @@ def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> 
     """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
     settings = dataclasses.replace(settings, pretrained=False, accumulation_steps=1)
     step = TrainStep(settings, create_classifier(settings, mean=0.5, std=0.25).to(device).train(), 1, device)
-    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
     with clear_ends(settings, "the first compiled step"):
-        step(images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images))
+        step(*blank_batch(settings, step, num_images))
 
 
 def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
@@ -139,10 +137,9 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     num_images = 2 if settings.batch_size == "auto" else min(settings.batch_size // num_processes, 2)
     settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
     step = TrainStep(settings, model, num_batches=1, device=device)
-    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
     try:
         with clear_ends(settings, "the first try"):
-            step(images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images))
+            step(*blank_batch(settings, step, num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "

@@ -16,6 +16,7 @@ from torch.profiler import record_function
 
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.errors import SettingsError
+from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier
 from catheters.settings import Settings
 from catheters.training.device import send
@@ -216,6 +217,12 @@ class TrainStep:
                     state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         for group in self.optimizer.param_groups:
             group.update({name: self.optimizer.defaults[name] for name in KERNEL_CHOICES & group.keys()})
+
+
+def blank_batch(settings: Settings, step: TrainStep, num_images: int) -> tuple[Tensor, ...]:
+    """A batch of black images without a positive label, for a trial of the step."""
+    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
+    return images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images)
 
 
 def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:

@@ -30,7 +30,7 @@ from catheters.training.guards import clear_ends
 from catheters.training.losses import create_loss
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.run_folder import SETTINGS_FILE, holds_run
-from catheters.training.step import TrainStep
+from catheters.training.step import TrainStep, blank_batch
 
 LAYOUTS_FILE = "memory_layouts.json"
 """In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
@@ -135,9 +135,7 @@ def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int) -
     _release(device)
     step = TrainStep(of_trial, create_classifier(of_trial, 0.5, 0.25).to(device), num_batches=2, device=device)
     for _ in range(2):  # the optimizer has its state from the second step on
-        images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
-        targets = torch.zeros((num_images, len(settings.label_columns)))
-        step(images, targets, *step.draw_nothing(num_images))
+        step(*blank_batch(settings, step, num_images))
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
