@@ -129,7 +129,7 @@ def watch(config: Path, num_seconds: float) -> tuple[float, float]:
                 deadline = time.monotonic() + num_seconds
             looks.append(
                 (
-                    kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") / 1e3,
+                    kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6,
                     sum(map(proportional_set_size, members)) / 1e6,
                 )
             )
