@@ -32,8 +32,8 @@ QUICK_ARGUMENTS = {
     "heads": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 2",
     "waiting": "--recipes configs/sample.py --epochs 2",
     "end_to_end": "--backbone test_resnet --sizes 32 --batch-sizes 2 --steps 4 --rounds 2 --num-images 4",
-    "memory": "--rows 60 120 --seconds 4 --rounds 1",
-    "evaluation": "--rounds 1 --trials 0",
+    "memory": "--rows 60 120 --rounds 1",
+    "evaluation": "--rounds 1 --resamples 100 --trials 0",
     "prediction": "--backbones test_resnet --image-size 64 --num-images 4 --rounds 1 --memory-images 2 3",
     "export": "--backbones test_resnet --image-size 32 --rounds 2",
 }
@@ -48,7 +48,7 @@ TITLES = {
     "waiting": "Waiting for data, recipe by recipe",
     "end_to_end": "Training from the cache beside batches on the device",
     "memory": "Memory as the data set grows",
-    "evaluation": "Bootstrap",
+    "evaluation": "Evaluation",
     "prediction": "Prediction",
     "export": "Exported models",
 }
@@ -58,14 +58,18 @@ def main() -> int:
     """Run them all and write what came."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(TITLES), default=list(TITLES), help="these benchmarks alone")
-    parser.add_argument("--host", help="name of the results (default: this machine's; with --quick: quick)")
-    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "performance.md", metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="sizes that take seconds and say nothing")
+    parser.add_argument("--host", help="name of the results (default: this machine's)")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="(default: benchmarks/results)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="(default: docs/performance.md)")
+    parser.add_argument(
+        "--quick", action="store_true", help="sizes that take seconds and say nothing, by default into a new folder"
+    )
     parser.add_argument("--page-only", action="store_true", help="measure nothing; make the page of earlier results")
     options = parser.parse_args()
-    host = options.host or ("quick" if options.quick else platform.node())
-    file = options.results / f"{host}.json"
+    host = options.host or platform.node()
+    folder = Path(tempfile.mkdtemp(prefix="bench_")) if options.quick else None
+    file = (options.results or folder or HERE / "results") / f"{host}.json"
+    page = options.page or (folder or REPOSITORY / "docs") / "performance.md"
     if options.page_only and not file.exists():
         parser.error(f"--page-only: {file} is not there")
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -76,10 +80,10 @@ def main() -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     measured = {name: read_rows(json.dumps(results[name]["rows"])) for name in TITLES if name in results}
-    write_page(options.page, host, results, measured)
+    write_page(page, host, results, measured)
     print()
     print_rows([row for rows in measured.values() for row in rows])
-    print(f"-> {file}, {options.page}")
+    print(f"-> {file}, {page}")
     return 0
 
 
@@ -103,13 +107,20 @@ def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, l
     """The page, and beside it a folder of its name with a picture of each benchmark."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, of_benchmark in rows.items():
-        draw(of_benchmark, folder / f"{name}.svg")
+    for name, measured in rows.items():
+        draw(measured, folder / f"{name}.svg")
     environment = Environment(
-        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     template = environment.get_template("performance.md.jinja")
-    text = template.render(host=host, results=results, rows=rows, titles=TITLES, number=number, folder=folder.name)
+    missing = [f"{title} (`python benchmarks/{name}.py`)" for name, title in TITLES.items() if name not in rows]
+    text = template.render(
+        host=host, results=results, rows=rows, missing=missing, titles=TITLES, number=number, folder=folder.name
+    )
     page.write_text(text, encoding="utf-8")
 
 

@@ -1,23 +1,34 @@
 """What intervals cost, and what they are worth: python benchmarks/evaluation.py.
 
-First the bootstrap over patients, all resamples side by side, against the plain loop that repeats the images of each
-resample and asks scikit-learn, on as many images, patients and labels as RANZCR CLiP has; the predictions are made up.
-Both do the same few resamples, then the first one does 2,000. Then how often 95% intervals hold the truth in a
-simulation where the images of a patient are alike, resampling patients and resampling images.
+On as many images, patients and labels as RANZCR CLiP has, with predictions that are made up: the bootstrap over
+patients, all resamples side by side, against the plain loop that repeats the images of each resample and asks
+scikit-learn; both do the same few resamples, then the first one does 2,000. Then the whole of evaluate.py against
+reading the same files and asking scikit-learn for the two scores of each label, which have no intervals: what
+intervals, operating points, calibration and the page cost. Then how often 95% intervals hold the truth in a simulation
+where the images of a patient are alike, resampling patients and resampling images.
 """
 
+import contextlib
+import io
 import resource
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from rows import Row, compare_seconds, create_parser, finish
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
+from timing import take_turns
 
+from catheters.commands.evaluate import main as evaluate
 from catheters.evaluation.bootstrap import PatientBootstrap, percentile_estimate
+from catheters.labels import RANZCR_LABELS
 
 NUM_IMAGES, NUM_PATIENTS = 30_083, 3_255
 POSITIVES = (79, 1138, 7240, 279, 529, 2748, 4797, 3195, 8460, 21324, 830)
@@ -31,28 +42,41 @@ def main() -> int:
     parser = create_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of loop and bootstrap, taking turns (default: 5)")
     parser.add_argument("--trials", type=int, default=1000, help="of the simulation; 0: none (default: 1000)")
+    parser.add_argument("--resamples", type=int, default=2000, help="of evaluate.py (default: 2,000)")
     options = parser.parse_args()
-    row = compare_times(options.rounds)
+    data = make_up()
+    rows = [compare_bootstraps(data, options.rounds), compare_evaluations(data, options.resamples, options.rounds)]
     if options.trials:
         simulate_coverage(options.trials)
-    return finish([row], options)
+    return finish(rows, options)
 
 
-def compare_times(num_rounds: int) -> Row:
-    """Seconds of the loop and of the bootstrap for the same resamples, and of 2,000."""
+class MadeUp(NamedTuple):
+    """(N,) patients, (N, K) targets and as many scores, the larger the likelier."""
+
+    patients: npt.NDArray[np.str_]
+    targets: npt.NDArray[np.uint8]
+    scores: Scores
+
+
+def make_up() -> MadeUp:
+    """As many as in RANZCR CLiP."""
     rng = np.random.default_rng(0)
     patients = np.concatenate([np.arange(NUM_PATIENTS), rng.integers(0, NUM_PATIENTS, NUM_IMAGES - NUM_PATIENTS)])
-    patients = patients.astype(np.str_)
     targets = np.zeros((NUM_IMAGES, len(POSITIVES)), dtype=np.uint8)
     for k, number in enumerate(POSITIVES):
         targets[rng.choice(NUM_IMAGES, number, replace=False), k] = 1
-    scores = 2.0 * targets + rng.normal(size=targets.shape)
+    return MadeUp(patients.astype(np.str_), targets, 2.0 * targets + rng.normal(size=targets.shape))
+
+
+def compare_bootstraps(data: MadeUp, num_rounds: int) -> Row:
+    """Seconds of the loop and of the bootstrap for the same resamples, and of 2,000."""
     looped, vectorised = [], []
     for number in range(num_rounds):
         started = time.perf_counter()
-        by_loop = loop(patients, targets, scores, number)
+        by_loop = loop(data, number)
         middle = time.perf_counter()
-        side_by_side = bootstrap(patients, targets, scores, NUM_LOOPED, number)
+        side_by_side = bootstrap(data, NUM_LOOPED, number)
         ended = time.perf_counter()
         assert np.allclose(by_loop, side_by_side), "the same numbers"
         looped.append(middle - started)
@@ -61,7 +85,7 @@ def compare_times(num_rounds: int) -> Row:
     seconds = []
     for number in range(num_rounds):
         started = time.perf_counter()
-        bootstrap(patients, targets, scores, 2000, number)
+        bootstrap(data, 2000, number)
         seconds.append(time.perf_counter() - started)
     print(f"2,000 resamples take {statistics.median(seconds):.1f} s")
     print(f"most memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
@@ -76,8 +100,9 @@ def compare_times(num_rounds: int) -> Row:
     )
 
 
-def loop(patients: npt.NDArray[np.str_], targets: npt.NDArray[np.uint8], scores: Scores, seed: int) -> Scores:
+def loop(data: MadeUp, seed: int) -> Scores:
     """(resamples, labels, 2) in the plain way, of the resamples that `PatientBootstrap` draws."""
+    patients, targets, scores = data
     names, patient_of = np.unique(patients, return_inverse=True)
     results = []
     for drawn in np.random.default_rng(seed).integers(0, len(names), (NUM_LOOPED, len(names))):
@@ -91,13 +116,54 @@ def loop(patients: npt.NDArray[np.str_], targets: npt.NDArray[np.uint8], scores:
     return np.array(results)
 
 
-def bootstrap(
-    patients: npt.NDArray[np.str_], targets: npt.NDArray[np.uint8], scores: Scores, num_resamples: int, seed: int
-) -> Scores:
+def bootstrap(data: MadeUp, num_resamples: int, seed: int) -> Scores:
     """The same side by side."""
+    patients, targets, scores = data
     drawn = PatientBootstrap(patients, num_resamples, seed)
     columns = [np.stack(drawn.ranking_scores(targets[:, k], scores[:, k]), axis=1) for k in range(targets.shape[1])]
     return np.stack(columns, axis=1)
+
+
+def compare_evaluations(data: MadeUp, num_resamples: int, num_rounds: int) -> Row:
+    """Seconds of evaluate.py, of a file to its page, and of scikit-learn's scores of the same files."""
+    labels = list(RANZCR_LABELS)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = folder / "labels.csv", folder / "predictions.csv"
+        index = pd.Index([f"image{number}" for number in range(NUM_IMAGES)], name="StudyInstanceUID")
+        truth = pd.DataFrame(data.targets, columns=labels, index=index)
+        truth.assign(PatientID=data.patients).to_csv(files[0])
+        pd.DataFrame(1 / (1 + np.exp(1 - data.scores)), columns=labels, index=index).to_csv(files[1])
+        arguments = [
+            "--predictions",
+            files[1],
+            "--labels",
+            files[0],
+            "--resamples",
+            num_resamples,
+            "--out",
+            folder / "out",
+        ]
+
+        def whole() -> None:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                assert evaluate(list(map(str, arguments))) == 0
+
+        def plain() -> None:
+            truth, predictions = (pd.read_csv(file).set_index("StudyInstanceUID")[labels] for file in files)
+            predictions = predictions.loc[truth.index]
+            for label in labels:
+                roc_auc_score(truth[label], predictions[label])
+                average_precision_score(truth[label], predictions[label])
+
+        seconds, plain_seconds = take_turns([whole, plain], num_rounds)
+    return compare_seconds(
+        "evaluation",
+        f"evaluate.py, {num_resamples:,} resamples, with its page",
+        seconds,
+        "ROC AUC, AP by scikit-learn",
+        plain_seconds,
+    )
 
 
 def simulate_coverage(num_trials: int) -> None:

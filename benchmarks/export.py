@@ -67,7 +67,7 @@ def measure(backbone: str, classifier: str, folder: Path, options: argparse.Name
         seconds["torch"].append(middle - started)
         seconds["onnx"].append(time.perf_counter() - middle)
     difference = float(np.abs(answers - expected).max())
-    of_torch, of_onnx = (of_one[1:] for of_one in seconds.values())  # without the first, which warms up
+    of_torch, of_onnx = (measured[1:] for measured in seconds.values())  # without the first, which warms up
     what = f"{backbone}, {classifier}, {'half' if half else 'full'} precision"
     print(f"{what}: {file.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e}", flush=True)
     return compare_seconds(

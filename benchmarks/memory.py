@@ -3,8 +3,10 @@
     python benchmarks/memory.py
 
 The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the pictures are
-black, and nothing is learnt. Looked at twice a second while batches are learnt from: the resident set of the training
-process, and that of all its processes together, in which shared pages count once (proportional set size).
+black, and nothing is learnt. Two whole epochs of one fold with their validation, and as many more of the few rows as
+last as long; from the first batch to the end the most is kept that is seen at any time: the resident set of the
+training process, and that of all its processes together, in which shared pages count once (proportional set size). The
+model is tiny, so that what grows with the rows is not lost in what does not.
 """
 
 import hashlib
@@ -28,9 +30,11 @@ from catheters.labels import RANZCR_LABELS
 from catheters.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
-IMAGE_SIZE = 256
-SECONDS_BETWEEN_LOOKS = 0.5
-MAX_SECONDS_TO_START = 300.0
+IMAGE_SIZE = 32
+NUM_EPOCHS = 2
+MAX_EPOCHS = 20
+"""Of the few rows: more would tell no more."""
+SECONDS_BETWEEN_LOOKS = 0.1
 AIM = 1.05
 
 
@@ -38,24 +42,28 @@ def main() -> int:
     """Measure and print."""
     parser = create_parser(__doc__)
     parser.add_argument("--rows", type=int, nargs=2, default=[1000, 100_000], metavar=("FEW", "MANY"))
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each training that are watched (default: 30)")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     sizes: dict[tuple[int, str], list[float]] = {
         (number, what): [] for number in options.rows for what in ("alone", "family")
     }
     with tempfile.TemporaryDirectory() as name:
-        configs = {number: make_data(Path(name), number) for number in options.rows}
+        few, many = options.rows
+        num_epochs = {few: min(MAX_EPOCHS, NUM_EPOCHS * many // few), many: NUM_EPOCHS}
+        configs = {number: make_data(Path(name), number, num_epochs[number]) for number in options.rows}
         for _ in range(options.rounds):
             for number, config in configs.items():
-                alone, together = watch(config, options.seconds)
+                alone, together = watch(config)
                 sizes[number, "alone"].append(alone)
                 sizes[number, "family"].append(together)
     few, many = options.rows
+    for what, of_whom in (("alone", "train.py"), ("family", "with its loading processes")):
+        growth = statistics.median(sizes[many, what]) - statistics.median(sizes[few, what])
+        print(f"{of_whom}: {growth:.0f} MB more with {many:,} rows than with {few:,}")
     rows = [
         compare_sizes(
             "memory",
-            f"{of_whom}, {many:,} rows",
+            f"most of {of_whom}, {many:,} rows",
             sizes[many, what],
             f"{few:,} rows",
             sizes[few, what],
@@ -67,7 +75,7 @@ def main() -> int:
     return finish(rows, options)
 
 
-def make_data(folder: Path, num_rows: int) -> Path:
+def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
     """A label table and a sparse cache of so many black images whose X-rays are gone; the config that trains on it."""
     rng = np.random.default_rng(0)
     settings = Settings(
@@ -81,11 +89,14 @@ def make_data(folder: Path, num_rows: int) -> Path:
         grey_mean=0.5,
         grey_std=0.25,
         train_transforms=(("HorizontalFlip", {"p": 0.5}), ("Affine", {"rotate": (-15, 15), "p": 0.8})),
-        batch_size=16,
+        batch_size=50,
         num_workers=2,
-        backbone_model="test_efficientnet",
+        backbone_model="test_resnet",
         channels_last=True,
         pretrained=False,
+        warmup_epochs=0,
+        cosine_epochs=num_epochs,
+        early_stop=0,
         saved_models_folder=str(folder / "saved_models"),
         run_name=f"rows{num_rows}",
     )
@@ -113,33 +124,22 @@ def make_data(folder: Path, num_rows: int) -> Path:
     return write_config(settings, folder / f"rows{num_rows}.py")
 
 
-def watch(config: Path, num_seconds: float) -> tuple[float, float]:
-    """Median MB of a fresh training's process, and of it with its loading processes."""
+def watch(config: Path) -> tuple[float, float]:
+    """The most MB of a fresh training's process, and of it with its loading processes, from its first batch on."""
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), "--fresh"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + MAX_SECONDS_TO_START
-    looks: list[tuple[float, float]] = []
-    try:
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            members = family(process.pid)
-            if len(members) < 2:  # between epochs, or before the first: nothing is loaded
-                continue
-            if not looks:
-                deadline = time.monotonic() + num_seconds
-            looks.append(
-                (
-                    kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6,
-                    sum(map(proportional_set_size, members)) / 1e6,
-                )
-            )
-    finally:
-        process.terminate()
-        _, errors = process.communicate()
-    if len(looks) < 5:
+    alone, together = 0.0, 0.0
+    while process.poll() is None:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        members = family(process.pid)
+        if not together and len(members) < 2:  # nothing is loaded yet
+            continue
+        alone = max(alone, kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6)
+        together = max(together, sum(map(proportional_set_size, members)) / 1e6)
+    _, errors = process.communicate()
+    if process.returncode != 0 or not together:
         raise RuntimeError(f"train.py --config {config} was not seen loading: {errors}")
-    looks = looks[len(looks) // 3 :]  # the first batches make what stays
-    return statistics.median(alone for alone, _ in looks), statistics.median(together for _, together in looks)
+    return alone, together
 
 
 if __name__ == "__main__":

@@ -179,11 +179,11 @@ def main() -> int:
                 f"preproc_npy.py, {len(files):,} JPEGs to {IMAGE_SIZE} px",
                 own,
                 name,
-                of_way,
+                measured,
                 each=len(files),
                 unit="ms/image",
             )
-            for name, of_way in seconds.items()
+            for name, measured in seconds.items()
         ]
         print(f"mean difference to the straightforward result: {np.abs(difference).mean():.3f} grey levels")
         peaks = []

@@ -4,7 +4,8 @@
 
 Both sides train the same model with the same optimizer on the same batches and take turns at every step, so that a busy
 machine slows both alike. The loop's side is what `train.py` runs: step, schedule, gradient scaler, gradients' norm,
-manager, log, progress. All four families, with one linear head and with an attention head a device.
+manager, log, progress; but for snapshots, which benchmarks/snapshots.py measures. All four families, with one linear
+head and with an attention head a device.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, random_batches, seconds_since
 from torch import Tensor
 
+from catheters.commands.train import MAX_KEPT_BYTES
+from catheters.host import keep_freed_memory
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
@@ -41,6 +44,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--steps", type=int, default=40, help="steps of each side")
     options = parser.parse_args()
+    keep_freed_memory(MAX_KEPT_BYTES)  # as train.py does
     rows = [
         compare(backbone, classifier, options)
         for classifier in ("linear", "attention")

@@ -41,4 +41,4 @@ def take_turns(ways: Sequence[Callable[[], object]], rounds: int, warm_up: int =
             started = time.perf_counter()
             ways[way]()
             seconds[way].append(seconds_since(started))
-    return [of_way[warm_up:] for of_way in seconds]
+    return [measured[warm_up:] for measured in seconds]

@@ -65,7 +65,7 @@ def test_every_benchmark_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "here.json").read_text())
     names = list(results)
-    rows = [row for of_benchmark in results.values() for row in of_benchmark["rows"]]
+    rows = [row for benchmark in results.values() for row in benchmark["rows"]]
     assert names == sorted(
         names,
         key=[

@@ -70,7 +70,8 @@ def release_free_memory() -> None:
 
 
 def available_memory() -> int:
-    """Bytes that a new process could get, a container's limit considered; 0 where the system does not say."""
+    """Bytes that a new process could get, a container's own limit considered (cgroup v2, as it sees it itself; a batch
+    system's limits are not); 0 where the system does not say."""
     free = kilobytes_in(Path("/proc/meminfo"), "MemAvailable") * 1024
     group = Path("/sys/fs/cgroup")
     try:

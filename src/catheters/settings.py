@@ -108,11 +108,12 @@ class Settings:
     train_transforms: Transforms = ()
     """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
     augment_on: Literal["cpu", "device"] = "cpu"
-    """cpu: the loading processes augment; device: they only draw, and the GPU augments whole batches (flips, Affine,
-    RandomResizedCrop, CoarseDropout, RandomBrightnessContrast): for a GPU that waits for data."""
+    """cpu: the loading processes augment; device: they only draw, and the GPU augments whole batches (both flips,
+    Affine, RandomResizedCrop, RandomSizedCrop, CoarseDropout, RandomBrightnessContrast): for a GPU that waits for
+    data."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 12
     """Images in a training batch, of all processes together where torchrun starts several; auto: the most that fit into
-    memory, found before the run, with the learning rate that follows."""
+    memory and leave an epoch 20 steps, found before the run, with the learning rate that follows."""
     lr_batch_size: Annotated[int, Field(ge=1)] = 12
     """batch_size="auto": the images of an optimizer step that init_lr is meant for; the rate used follows those found
     with their square root, for SGD in proportion."""
@@ -237,6 +238,11 @@ class Settings:
         self._check_labels()
         self._check_members()
         self._check_epochs()
+        if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
+            raise ValueError(
+                f"compile_mode='{self.compile_mode}' has CUDA graphs, which write over gradients that wait for further "
+                f"batches (accumulation_steps={self.accumulation_steps}); compile_mode='default' has none"
+            )
         return self
 
     def _check_columns(self) -> None:
@@ -286,11 +292,6 @@ class Settings:
             )
         elif self.schedule == "one_cycle" and self.warmup_multiplier == 1:
             raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
-        if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
-            raise ValueError(
-                f"compile_mode='{self.compile_mode}' has CUDA graphs, which write over gradients that wait for further "
-                f"batches (accumulation_steps={self.accumulation_steps}); compile_mode='default' has none"
-            )
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
 

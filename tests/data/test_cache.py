@@ -188,6 +188,17 @@ def test_damaged_pixels_are_noticed_and_mended(file: Path, table: LabelTable) ->
     assert file.read_bytes() == content
 
 
+def test_rows_of_another_file_are_not_read(file: Path, table: LabelTable) -> None:
+    """One that took the name after the check, even with the same content: its rows may be others."""
+    checked = build_and_open(table, file).file
+    other = file.with_name("other")
+    other.write_bytes(file.read_bytes())
+    other.replace(file)
+    for read in (checked.load, checked.open_rows):
+        with pytest.raises(CacheError, match=r"was made anew meanwhile, and its rows may be others; run preproc_npy"):
+            read()
+
+
 def test_a_cache_that_is_the_last_of_its_x_rays_is_not_replaced(file: Path, table: LabelTable) -> None:
     build_cache(table, file, PLAIN)
     content = file.read_bytes()

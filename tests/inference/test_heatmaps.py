@@ -43,7 +43,7 @@ def test_grad_cam_of_attention_heads_by_finite_differences(images: torch.Tensor)
             moved = [features.clone() for _ in range(2)]
             moved[0][:, channel] += step
             moved[1][:, channel] -= step
-            above, below = (model.head(of_one)[0, 0] for of_one in moved)
+            above, below = (model.head(shifted)[0, 0] for shifted in moved)
             gradients[channel] = (above - below) / (2 * step) / num_places
         expected = torch.relu((features[0] * gradients[:, None, None]).sum(dim=0))
     model.float()
@@ -61,7 +61,7 @@ def test_other_weights_give_another_map(classifier: str, images: torch.Tensor) -
             module.reset_parameters()
     similar = []
     for column in range(11):
-        here, there = (grad_cam(of_one, images, column).flatten(1).numpy() for of_one in (model, randomised))
+        here, there = (grad_cam(either, images, column).flatten(1).numpy() for either in (model, randomised))
         assert (here == grad_cam(model, images, column).flatten(1).numpy()).all()
         similar += [
             spearmanr(of_here, of_there).statistic

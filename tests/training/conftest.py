@@ -11,6 +11,7 @@ from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
+from tests.processes import Training, processes_of
 
 
 @pytest.fixture
@@ -51,3 +52,17 @@ def create_manager() -> Iterator[CreateManager]:
     yield create
     for log in logs:
         log.close()
+
+
+def start_processes(settings: Settings, folder: Path, count: int) -> list[Training]:
+    """So many processes of one run, each with its output in `out<rank>`."""
+    return [
+        Training(settings, folder / f"out{rank}", environment) for rank, environment in enumerate(processes_of(count))
+    ]
+
+
+def train_with_processes(settings: Settings, folder: Path, count: int) -> None:
+    """Train with so many processes until all have ended well."""
+    trainings = start_processes(settings, folder, count)
+    statuses = [training.wait() for training in trainings]
+    assert statuses == [0] * count, "\n".join(training.text for training in trainings)

@@ -20,6 +20,7 @@ from catheters.training.run_data import check_parts, load_data
 from catheters.training.step import convert_batch_norm
 from tests.models.test_backbone import FAMILIES
 from tests.processes import Training, num_snapshots, outcome, processes_of, wait_until
+from tests.training.conftest import start_processes, train_with_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 
@@ -41,20 +42,6 @@ def plain(cached: Settings) -> Settings:
     )
 
 
-def start(settings: Settings, folder: Path, count: int) -> list[Training]:
-    """So many processes, each with its output in a file."""
-    return [
-        Training(settings, folder / f"out{rank}", environment) for rank, environment in enumerate(processes_of(count))
-    ]
-
-
-def train(settings: Settings, folder: Path, count: int) -> None:
-    """Train with so many processes until all have ended well."""
-    trainings = start(settings, folder, count)
-    statuses = [training.wait() for training in trainings]
-    assert statuses == [0] * count, "\n".join(training.text for training in trainings)
-
-
 def losses_of(settings: Settings) -> np.ndarray:
     log = read_epochs(settings.run_folder / "fold1")
     return np.array([[entry["train/loss"], entry["val/loss"], entry["val/raw/loss"]] for entry in log])
@@ -64,7 +51,7 @@ def test_two_processes_compute_what_one_does(plain: Settings, tmp_path: Path) ->
     """The losses of every epoch within 1e-5 relative; every validation image once, in the table's order."""
     one = dataclasses.replace(plain, run_name="one")
     train_run(one, fresh=False)
-    train(plain, tmp_path, 2)
+    train_with_processes(plain, tmp_path, 2)
     np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
     data = load_data(plain)
     expected, got = (pd.read_csv(settings.run_folder / "predictions.csv") for settings in (one, plain))
@@ -81,7 +68,7 @@ def test_more_processes_than_validation_images_each_can_have(plain: Settings, tm
     one = dataclasses.replace(plain, run_name="one", epochs=2)
     train_run(one, fresh=False)
     settings = dataclasses.replace(plain, epochs=2, valid_batch_size=5)
-    train(settings, tmp_path, 4)
+    train_with_processes(settings, tmp_path, 4)
     np.testing.assert_allclose(losses_of(settings), losses_of(one), rtol=1e-5)
 
 
@@ -100,13 +87,13 @@ def test_killed_processes_go_on(cached: Settings, tmp_path: Path) -> None:
         snapshot_iterations=1,
     )
     whole = dataclasses.replace(settings, run_name="whole")
-    train(whole, tmp_path, 2)
-    trainings = start(settings, tmp_path, 2)
+    train_with_processes(whole, tmp_path, 2)
+    trainings = start_processes(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 8, trainings[0])
     for training in trainings:
         training.signal(signal.SIGKILL)
     assert [training.wait() for training in trainings] == [-signal.SIGKILL] * 2
-    train(settings, tmp_path, 2)
+    train_with_processes(settings, tmp_path, 2)
     assert "fold 1: goes on from its snapshot, " in (tmp_path / "out0").read_text()
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
 
@@ -116,7 +103,7 @@ def test_another_number_of_processes(plain: Settings, tmp_path: Path, capsys: py
     """It may change in the middle; what that changes is said."""
     one = dataclasses.replace(plain, run_name="one")
     train_run(one, fresh=False)
-    train(dataclasses.replace(plain, epochs=2), tmp_path, 2)
+    train_with_processes(dataclasses.replace(plain, epochs=2), tmp_path, 2)
     capsys.readouterr()
     train_run(plain, fresh=False)
     printed = capsys.readouterr()
@@ -126,7 +113,7 @@ def test_another_number_of_processes(plain: Settings, tmp_path: Path, capsys: py
     np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
     mixed = dataclasses.replace(plain, run_name="mixed", backbone_model="test_resnet", mixup_alpha=0.4, drop_rate=0.1)
     train_run(dataclasses.replace(mixed, epochs=1), fresh=False)
-    train(dataclasses.replace(mixed, epochs=2), tmp_path, 2)
+    train_with_processes(dataclasses.replace(mixed, epochs=2), tmp_path, 2)
     assert (
         "warning: the snapshot is of 1 processes, these are 2: the result will differ from an undisturbed run's, since "
         "batch norm's statistics, the draws of dropout, mixup's partners depend on each process's part of a batch"
@@ -141,13 +128,13 @@ def test_a_fold_for_each_process(plain: Settings, tmp_path: Path) -> None:
     one = dataclasses.replace(settings, run_name="one")
     train_run(one, fresh=False)
     settings = dataclasses.replace(settings, folds_parallel=True)
-    train(settings, tmp_path, 2)
+    train_with_processes(settings, tmp_path, 2)
     assert outcome(settings.run_folder) == outcome(one.run_folder)
     texts = [(tmp_path / f"out{rank}").read_text() for rank in range(2)]
     assert sum(text.count("best macro AUC") for text in texts) == 3
     assert all("best macro AUC" in text for text in texts)
     assert texts[0].count("out-of-fold predictions of 40 images, 3 of 3 folds") == 1
-    train(settings, tmp_path, 2)
+    train_with_processes(settings, tmp_path, 2)
     assert (tmp_path / "out0").read_text().count("already trained") == 3
 
 
@@ -156,7 +143,7 @@ def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Pat
     settings = dataclasses.replace(
         plain, folds=(0, 1), epochs=200, cosine_epochs=200, folds_parallel=folds_parallel, valid_batch_size=1
     )
-    trainings = start(settings, tmp_path, 2)
+    trainings = start_processes(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold0") >= 1, trainings[0])
     trainings[1].signal(signal.SIGTERM)
     assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
@@ -166,7 +153,7 @@ def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Pat
 def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> None:
     """It has no fold to train; the other one still saves its own."""
     settings = dataclasses.replace(plain, epochs=200, cosine_epochs=200, folds_parallel=True)
-    trainings = start(settings, tmp_path, 2)
+    trainings = start_processes(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, trainings[0])
     idle = next(training for training in trainings if "epoch 1/200" not in training.text)
     busy = next(training for training in trainings if training is not idle)
@@ -218,7 +205,7 @@ def test_a_dead_process_ends_the_other_within_a_minute(
 ) -> None:
     """Killed, or silent, as when its machine is cut off; without torchrun, which would look after its own machine."""
     settings = dataclasses.replace(plain, epochs=400, cosine_epochs=400)
-    first, second = start(settings, tmp_path, 2)
+    first, second = start_processes(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, first)
     second.signal(number)
     started = time.monotonic()

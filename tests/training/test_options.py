@@ -1,8 +1,6 @@
 """Options of the recipes in whole runs: what they write, and that they do something."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,6 @@ from catheters.settings import Settings
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
 from catheters.training.run_data import load_data
-from tests.conftest import assert_user_error, run_script
 from tests.models.test_backbone import FAMILIES
 
 
@@ -139,22 +136,6 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
         expected = torch.sigmoid(model(images)).numpy()
     got = pd.read_csv(settings.run_folder / "predictions.csv")[list(settings.label_columns)].to_numpy()
     np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_model_that_cannot_be_compiled(
-    cached: Settings, write_config: Callable[[Settings], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process of its own, without a compiler."""
-    monkeypatch.setenv("CXX", "/nonexistent")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", cached.cache_folder)
-    config = write_config(dataclasses.replace(cached, compile_mode="default"))
-    assert_user_error(
-        run_script("train.py", "--config", config),
-        "compile_mode=default: torch could not compile test_resnet (InvalidCxxCompiler: No working C++ compiler found",
-        "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None",
-    )
-    assert not cached.run_folder.exists()
 
 
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])

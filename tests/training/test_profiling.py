@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from catheters.settings import Settings
 from catheters.training.profiling import REST, WAITING
 from catheters.training.run import train_run
 from catheters.training.step import PHASES
+from tests.processes import outcome
+from tests.training.conftest import train_with_processes
 
 
 def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,3 +39,32 @@ def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) 
         assert names.count(PHASES["forward"]) >= 5
     plain, profiled = (settings.run_folder.with_name(name) for name in ("plain", "profiled"))
     assert (plain / "predictions.csv").read_bytes() == (profiled / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("folds_parallel", [False, True])
+def test_profile_of_several_processes(cached: Settings, tmp_path: Path, folds_parallel: bool) -> None:
+    """One writes what its own steps took; the run ends as without it."""
+    settings = dataclasses.replace(cached, epochs=1, folds_parallel=folds_parallel)
+    plain, profiled = (
+        dataclasses.replace(settings, run_name=name, profile=name == "profiled") for name in ("plain", "profiled")
+    )
+    for each in (plain, profiled):
+        (tmp_path / each.run_name).mkdir()
+        train_with_processes(each, tmp_path / each.run_name, 2)
+    outputs = [(tmp_path / "profiled" / f"out{rank}").read_text() for rank in range(2)]
+    folder = profiled.run_folder / "profile"
+    assert [output.count(f"-> {folder}") for output in outputs] == [1, 0]
+    written = json.loads((folder / "profile.json").read_text())
+    assert all(way["ms_per_step"] > 0 for way in written.values())
+    assert outcome(profiled.run_folder) == outcome(plain.run_folder)
+
+
+def test_profile_of_training_on_all_images(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, all_data=True, seeds=(3, 4), epochs=1)
+    plain, profiled = (
+        dataclasses.replace(settings, run_name=name, profile=name == "profiled") for name in ("plain", "profiled")
+    )
+    for each in (plain, profiled):
+        train_run(each, fresh=False)
+    assert (profiled.run_folder / "profile" / "profile.txt").exists()
+    assert outcome(profiled.run_folder) == outcome(plain.run_folder)

@@ -119,26 +119,9 @@ def test_augmentation_on_the_device_is_what_the_model_sees(settings: Settings) -
     settings = dataclasses.replace(settings, **still)
     images, targets = random_batch(4)
     step = create_step(dataclasses.replace(settings, augment_on="device"))
-    loss = step(images, targets, *step.draw_nothing(4))
+    loss = step(images, targets, *step.draws_for_trial(4))
     assert torch.allclose(loss, create_step(settings)(images.flip(3), targets), rtol=1e-5)
     assert not torch.allclose(loss, create_step(settings)(images, targets), rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_compiled_step_computes_the_same(settings: Settings) -> None:
-    """And its checkpoint knows nothing of it."""
-    settings = dataclasses.replace(settings, optimizer="momentum", optimizer_params={"momentum": 0.9}, init_lr=0.01)
-    plain, compiled = (
-        create_step(dataclasses.replace(settings, compile_mode=mode, ema_decay=0.9)) for mode in (None, "default")
-    )
-    torch.manual_seed(4)
-    for _ in range(3):
-        batch = random_batch(4)
-        assert torch.allclose(compiled(*batch), plain(*batch), rtol=1e-4)
-    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
-    assert not any("_orig_mod" in name for name in compiled.scored_model.state_dict())
-    for expected, got in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
-        assert torch.allclose(got, expected, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.gpu
@@ -158,7 +141,7 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
     )
     step = create_step(settings, torch.device("cuda"))
     images, targets = (tensor.pin_memory() for tensor in random_batch(8))
-    draws = step.draw_nothing(8)
+    draws = step.draws_for_trial(8)
     step(images, targets, *draws)
     torch.cuda.set_sync_debug_mode("error")
     try:

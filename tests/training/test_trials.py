@@ -5,13 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from catheters.errors import SettingsError
 from catheters.settings import Settings
-from catheters.settings_file import settings_from_json
+from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training import trials
 from catheters.training.run import train_run
 from catheters.training.trials import (
@@ -21,6 +22,7 @@ from catheters.training.trials import (
     settings_of_run,
     with_batch_size,
 )
+from tests.training.conftest import start_processes, train_with_processes
 
 CPU = torch.device("cpu")
 AUTO = Settings(batch_size="auto", lr_batch_size=16, init_lr=1e-3)
@@ -165,3 +167,67 @@ def test_a_run_that_goes_on_keeps_its_choices(cached: Settings, capsys: pytest.C
     assert settings_of_run(settings, fresh=True) is None
     whole = dataclasses.replace(settings, run_name="whole").run_folder
     assert (settings.run_folder / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+
+
+def test_another_number_of_processes_keeps_the_batch(cached: Settings, tmp_path: Path) -> None:
+    """It is that of all together; so many that it cannot be dealt out are refused in one line."""
+    settings = dataclasses.replace(cached, batch_size="auto", lr_batch_size=4, folds=(1,), early_stop=0)
+    train_run(dataclasses.replace(settings, epochs=1), fresh=False)
+    begun = settings_from_json((settings.run_folder / "settings.json").read_text(), "")
+    number = begun.images_per_batch
+    assert number == 2
+    train_with_processes(dataclasses.replace(settings, epochs=2), tmp_path, 2)
+    assert "the snapshot is of 1 processes, these are 2" in (tmp_path / "out0").read_text()
+    assert settings_of_run(settings, fresh=False) == dataclasses.replace(begun, epochs=2)
+    more = start_processes(settings, tmp_path, 3)
+    statuses = [training.wait() for training in more]
+    assert statuses[0] == 2
+    assert "error: batch_size=2 is that of all 3 processes together" in (tmp_path / "out0").read_text()
+
+
+LITTLE_MEMORY = """
+import dataclasses
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.table import read_label_table
+from catheters.errors import UserError
+from catheters.settings_file import settings_from_json, settings_to_json
+from catheters.training.run import train_run
+
+settings = settings_from_json(Path(sys.argv[1]).read_text(), "")
+build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+small = dataclasses.replace(settings, batch_size=2, profile=False, channels_last=False, run_name="small", epochs=1)
+train_run(small, fresh=False)  # what is loaded once, and threads
+(size,) = (int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmSize" in line)
+limit = 1024 * size + 200_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    train_run(settings, fresh=False)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"channels_last": None, "batch_size": 4}, "channels_last=None, the trial of both layouts"),
+        ({"profile": True, "batch_size": 16}, "profile=True"),
+    ],
+)
+def test_memory_that_runs_out_in_a_trial(
+    settings: Settings, tmp_path: Path, changes: dict[str, Any], what: str
+) -> None:
+    """In a process that may have little: a batch of two images still fits."""
+    settings = dataclasses.replace(settings, backbone_model="resnet18", image_size=512, **changes)
+    file = tmp_path / "settings.json"
+    file.write_text(settings_to_json(settings))
+    done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"\n{what}: out of memory; lower batch_size={settings.batch_size} (" in done.stdout

@@ -30,6 +30,7 @@ HARMLESS = {
     "channels_last": True,
     "compile_mode": "default",
     "profile": True,
+    "lr_batch_size": 7,
 }
 
 

@@ -75,7 +75,7 @@ def _serve(models: "Models", model_paths: list[Path], options: argparse.Namespac
 
 
 def _device(name: str) -> "torch.device":
-    """Computing as exactly as in training, so that its predictions come again."""
+    """Computing as exactly as in training, so that its predictions come again but for rounding."""
     from catheters.training.device import choose_device, prepare_device
 
     device = choose_device(name)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, CacheRows
 from catheters.data.device_augment import DeviceAugmentation
-from catheters.host import available_cores, num_local_processes
+from catheters.host import available_cores, num_local_processes, release_free_memory
 from catheters.interrupts import leave_interrupts_to_parent
 from catheters.opencv_threads import end_opencv_threads
 
@@ -244,5 +244,7 @@ def default_num_workers(device: torch.device) -> int:
 
 def _start_worker(worker: int) -> None:
     leave_interrupts_to_parent()  # the training process may want some more batches before it ends
+    # What a step has freed is used by the next one, in the training process alone: held here it would be there twice.
+    release_free_memory()
     gc.freeze()  # what came from the parent stays shared with it: a collection would write to every object of it
     end_opencv_threads()  # the workers are the threads

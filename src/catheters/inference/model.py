@@ -128,6 +128,9 @@ class Model:
 def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool = True, flip: bool = False) -> Model:
     """Load a trained model.
 
+    torch's settings of the whole process (TF32, deterministic algorithms) stay as they are, the caller's: on a GPU the
+    answers may round otherwise than `predict.py`'s.
+
     Args:
         models: a run folder (the mean of its folds), a checkpoint, the folder of a blend; or several runs and
             checkpoints, whose probabilities are averaged.

@@ -61,8 +61,8 @@ class Predictor:
             images[preprocessing] = torch.from_numpy(pixels)[:, None].to(self.device)
         probabilities, votes = [], []
         for checkpoint in self.models.checkpoints:
-            of_one, features = self._predict(checkpoint, images[checkpoint.preprocessing])
-            probabilities.append(of_one)
+            predicted, features = self._predict(checkpoint, images[checkpoint.preprocessing])
+            probabilities.append(predicted)
             if checkpoint.feature_space is not None:
                 votes.append(checkpoint.feature_space.are_far(features.astype(np.float64)))
         are_far = np.mean(votes, axis=0) > 0.5 if votes else np.zeros(len(batch), dtype=np.bool_)

@@ -52,9 +52,9 @@ def make_images(data: bytes, preprocessings: Sequence[Preprocessing]) -> list[Pr
 
 def image_of(made: Sequence[Preprocessed]) -> ReadImage:
     """An image that each way of preprocessing has made."""
-    largest = max(made, key=lambda of_one: of_one.pixels.size)
+    largest = max(made, key=lambda preprocessed: preprocessed.pixels.size)
     return ReadImage(
         reason=None,
-        pixels=tuple(of_one.pixels for of_one in made),
+        pixels=tuple(preprocessed.pixels for preprocessed in made),
         doubts=(*(note.text for note in largest.notes), *doubts_of_pixels(largest)),
     )

@@ -19,6 +19,14 @@ from catheters.training.step import TrainStep
 MAX_SKIPPED_STEPS = 40
 """Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""
 
+OUT_OF_MEMORY_TEXTS = (
+    "DefaultCPUAllocator",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Unable to find a valid cuDNN algorithm",
+)
+"""Parts of errors that have no class of their own; the last comes where no algorithm's memory can be had."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchValues:
@@ -90,6 +98,11 @@ def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: P
         )
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch, or a library of NVIDIA's that it calls, says so."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+
+
 @contextlib.contextmanager
 def clear_ends(settings: Settings, what: str) -> Iterator[None]:
     """Turn what the system does to long runs into a UserError: memory that runs out, loading processes that die.
@@ -114,14 +127,14 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
             raise
         raise UserError(re.findall(r"^[\w.]+: (.*)$", str(error), re.MULTILINE)[-1]) from None
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise UserError(f"{what}: out of memory; {_memory_remedies(settings)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
             raise UserError(
                 f"compile_mode={settings.compile_mode}: torch could not compile {settings.backbone_model} ({reason}); "
                 "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
             ) from error
-        if "DefaultCPUAllocator" in str(error):
-            raise UserError(f"{what}: out of memory; {_memory_remedies(settings)}") from None
         dead = re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*?)(\.|$)", str(error))
         if dead is None:
             raise
@@ -139,12 +152,15 @@ def _number_of_workers(settings: Settings) -> str:
 
 def _memory_remedies(settings: Settings) -> str:
     """What takes less memory, by this run's own numbers, the cheapest first."""
-    size = settings.images_per_batch
-    half = max(size // 2, 1)
-    doubled = settings.accumulation_steps * size // half
-    parts = [
-        f"lower batch_size={size} (batch_size={half} accumulation_steps={doubled} learns from as many images a step)"
-    ]
+    parts = []
+    if settings.batch_size != "auto":  # else no batch is known yet
+        size = settings.batch_size
+        half = max(size // 2, 1)
+        doubled = settings.accumulation_steps * size // half
+        parts.append(
+            f"lower batch_size={size} (batch_size={half} accumulation_steps={doubled} learns from as many images a "
+            "step)"
+        )
     if not settings.use_amp:
         parts.append("set use_amp=True")
     if not settings.grad_checkpointing:

@@ -35,8 +35,8 @@ class StepProfile:
         ms_per_step: by a clock, with the profiler off.
         profiled_ms_per_step: with it on, which takes time itself; the parts are of this.
         cpu_ms: part -> milliseconds of the CPU. Beside a GPU these are what it takes to give the GPU its work.
-        gpu_busy_ms: milliseconds in which a GPU's kernels ran, None without one. By part they cannot be had: autograd
-            begins those of the backward pass from a thread of its own.
+        gpu_busy_ms: milliseconds of a GPU's kernels and copies, one after another; None without one. By part they
+            cannot be had: autograd begins those of the backward pass from a thread of its own.
         operators: torch's table of the operators that took most.
     """
 
@@ -72,12 +72,13 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     }
     if not is_first:
         return
+    of_each = f" ({len(in_memory[0])} a process)" if step.processes.count > 1 else ""
     head = (
-        f"{settings.backbone_model}, batches of {settings.images_per_batch} at {settings.image_size} px, on "
+        f"{settings.backbone_model}, batches of {settings.images_per_batch}{of_each} at {settings.image_size} px, on "
         f"{device_name(step.device)}, mean of {NUM_STEPS} steps"
     )
     phases = f"{head}\n{_table(profiles)}"
-    operators = "\n".join(f"\n{way}\n{of_way.operators}" for way, of_way in profiles.items())
+    operators = "\n".join(f"\n{way}\n{profiled.operators}" for way, profiled in profiles.items())
     write_text(folder / "profile.txt", f"{phases}\n{operators}\n")
     write_text(folder / "profile.json", json.dumps({way: asdict(p) for way, p in profiles.items()}, indent=2) + "\n")
     print(f"{phases}\n-> {folder}")
@@ -143,7 +144,7 @@ def _table(profiles: Mapping[str, StepProfile]) -> str:
     lines.append(_line("a step, without the profiler", [(profile.ms_per_step, None) for profile in profiles.values()]))
     busy = [(p.gpu_busy_ms, p.profiled_ms_per_step) for p in profiles.values() if p.gpu_busy_ms is not None]
     if busy:
-        lines.append(_line("the GPU's kernels", busy))
+        lines.append(_line("the GPU's kernels and copies", busy))
     return "\n".join(lines)
 
 

@@ -27,8 +27,15 @@ from catheters.training.run_data import (
     load_data,
     num_training_images,
 )
-from catheters.training.step import TrainStep, blank_batch, convert_batch_norm
-from catheters.training.trials import choose_batch_size, choose_layout, settings_of_run, with_batch_size
+from catheters.training.run_folder import silent
+from catheters.training.step import TrainStep, convert_batch_norm, trial_batch, trial_step
+from catheters.training.trials import (
+    TRIAL_IMAGES,
+    choose_batch_size,
+    choose_layout,
+    settings_of_run,
+    with_batch_size,
+)
 
 
 def prepare_run(
@@ -56,11 +63,15 @@ def prepare_run(
     check_positives(settings, data)
     check_batches(settings, data, num_processes)
     num_bytes = _try_step(settings, device, num_processes)
+    is_open = settings.batch_size == "auto"
     settings = _settle(settings, data, device, team, num_processes, fresh=fresh)
     check_parts(settings, num_processes)
     check_batches(settings, data, num_processes)
-    if settings.compile_mode is not None:
-        _try_compiled(settings, device, settings.images_per_batch // num_processes)
+    if is_open and settings.images_per_batch == num_processes:
+        with silent(True):
+            _try_step(settings, device, num_processes)  # with one image, where two were tried
+    if settings.compile_mode is not None and num_processes == 1:  # several compile what shares their gradients
+        _try_compiled(settings, device, min(settings.images_per_batch, num_training_images(settings, data)))
     if isinstance(settings.pretrained, str):
         _warn_of_leak(settings, Path(settings.pretrained))
     if settings.sync_batch_norm and num_processes == 1:
@@ -76,13 +87,21 @@ def _settle(
     """Put numbers where the settings say `auto` or leave it to a trial: the first process tries, all do the same."""
     is_first = team.rank == 0
     earlier = settings_of_run(settings, fresh=fresh) if is_first else None
-    if settings.batch_size == "auto":
-        num_images = num_training_images(settings, data)
-        batch_size = choose_batch_size(settings, earlier, device, num_processes, num_images) if is_first else 0
-        settings = with_batch_size(settings, team.share("batch_size", batch_size))
-    part = max(1, settings.images_per_batch // num_processes)
+    part = TRIAL_IMAGES[-1] if settings.batch_size == "auto" else max(1, settings.batch_size // num_processes)
     channels_last = choose_layout(settings, earlier, device, part) if is_first else False
-    return dataclasses.replace(settings, channels_last=team.share("channels_last", channels_last))
+    settings = dataclasses.replace(settings, channels_last=team.share("channels_last", channels_last))
+    if settings.batch_size != "auto":
+        return settings
+    num_images = num_training_images(settings, data)
+    batch_size = choose_batch_size(settings, earlier, device, num_processes, num_images) if is_first else 0
+    settings = with_batch_size(settings, team.share("batch_size", batch_size))
+    if earlier is not None and settings.init_lr != earlier.init_lr:
+        raise SettingsError(
+            f"batch_size='auto': the run was begun with batch_size={earlier.batch_size} init_lr={earlier.init_lr:g}, "
+            f"and init_lr={settings.init_lr:g} would follow now; set those two numbers to go on with it, or choose "
+            "another run_name"
+        )
+    return settings
 
 
 def _check_choices(settings: Settings) -> None:
@@ -117,10 +136,9 @@ def _warn_of_leak(settings: Settings, weights: Path) -> None:
 
 def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> None:
     """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
-    settings = dataclasses.replace(settings, pretrained=False, accumulation_steps=1)
-    step = TrainStep(settings, create_classifier(settings, mean=0.5, std=0.25).to(device).train(), 1, device)
+    step = trial_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
     with clear_ends(settings, "the first compiled step"):
-        step(*blank_batch(settings, step, num_images))
+        step(*trial_batch(settings, num_images), *step.draws_for_trial(num_images))
 
 
 def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
@@ -139,7 +157,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     step = TrainStep(settings, model, num_batches=1, device=device)
     try:
         with clear_ends(settings, "the first try"):
-            step(*blank_batch(settings, step, num_images))
+            step(*trial_batch(settings, num_images), *step.draws_for_trial(num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "

@@ -1,6 +1,7 @@
 """One training step."""
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from torch.profiler import record_function
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.errors import SettingsError
 from catheters.models.backbone import IN_CHANS
-from catheters.models.classifier import Classifier
+from catheters.models.classifier import Classifier, create_classifier
 from catheters.settings import Settings
 from catheters.training.device import send
 from catheters.training.distributed import ALONE, Processes
@@ -157,7 +158,7 @@ class TrainStep:
             self.grad_norm = self._move() if self.is_whole else None
         return loss.detach()
 
-    def draw_nothing(self, num_images: int) -> tuple[Tensor, ...]:
+    def draws_for_trial(self, num_images: int) -> tuple[Tensor, ...]:
         """What a batch has beside images and targets, for a trial: one image's draws for all, or nothing."""
         if self.augmentation is None:
             return ()
@@ -211,18 +212,37 @@ class TrainStep:
         A snapshot may be of another layout, and fused kernels go through state and weights side by side; and torch's
         optimizers take over the choice of kernel with the state.
         """
-        for parameter, state in self.optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         for group in self.optimizer.param_groups:
             group.update({name: self.optimizer.defaults[name] for name in KERNEL_CHOICES & group.keys()})
+            # Where the number of a parameter's steps has to lie, by torch's optimizers.
+            counts_on_device = group.get("fused") or group.get("capturable")
+            for parameter in group["params"]:
+                state = self.optimizer.state.get(parameter, {})
+                for name, value in state.items():
+                    if name == "step":
+                        if counts_on_device and isinstance(value, Tensor):
+                            state[name] = value.to(parameter.device)
+                    elif isinstance(value, Tensor) and value.shape == parameter.shape:
+                        state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def blank_batch(settings: Settings, step: TrainStep, num_images: int) -> tuple[Tensor, ...]:
-    """A batch of black images without a positive label, for a trial of the step."""
-    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8)
-    return images, torch.zeros((num_images, len(settings.label_columns))), *step.draw_nothing(num_images)
+def trial_step(settings: Settings, device: torch.device, num_batches: int) -> TrainStep:
+    """The step of a model with random weights, which a trial throws away."""
+    settings = dataclasses.replace(settings, pretrained=False)
+    return TrainStep(settings, create_classifier(settings, mean=0.5, std=0.25).to(device).train(), num_batches, device)
+
+
+def trial_batch(settings: Settings, num_images: int) -> tuple[Tensor, Tensor]:
+    """(B, 1, H, W) uint8 images of noise and (B, K) float32 targets, the same each time.
+
+    Of black images batch norm makes gradients that no scale brings into float16's range, and the optimizer would not
+    move.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (num_images, IN_CHANS, *settings.image_shape)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
+    return images, targets
 
 
 def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:

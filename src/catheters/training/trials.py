@@ -26,11 +26,11 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
 from catheters.training.device import device_name, wait_for
-from catheters.training.guards import clear_ends
+from catheters.training.guards import clear_ends, is_out_of_memory
 from catheters.training.losses import create_loss
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.run_folder import SETTINGS_FILE, holds_run
-from catheters.training.step import TrainStep, blank_batch
+from catheters.training.step import trial_batch, trial_step
 
 LAYOUTS_FILE = "memory_layouts.json"
 """In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
@@ -64,7 +64,7 @@ def choose_batch_size(
     """`batch_size`, or in place of "auto" the largest that fits into memory.
 
     A step of few images is done twice with different numbers of them; what each further one takes follows. On a GPU
-    the batch is then tried, and made smaller until it fits.
+    the batch is then tried, validation's too, and made smaller until both fit.
 
     Args:
         settings: the run's settings.
@@ -85,16 +85,19 @@ def choose_batch_size(
         return earlier.images_per_batch
     images_of_step = num_images // (settings.accumulation_steps * num_processes)  # if an epoch had one
     most = max(1, min(images_of_step, max(2, images_of_step // MIN_STEPS)))
-    with clear_ends(dataclasses.replace(settings, batch_size=TRIAL_IMAGES[1]), "batch_size='auto'"):
-        few, more = (_bytes_of_steps(settings, device, number) for number in TRIAL_IMAGES)
+    # Several processes keep their gradients, to send them; so does one that gathers them over several batches.
+    keeps_gradients = num_processes > 1 or settings.accumulation_steps > 1
+    with clear_ends(settings, "batch_size='auto'"):
+        few, more = (_bytes_of_steps(settings, device, number, keeps_gradients) for number in TRIAL_IMAGES)
     _release(device)
     budget = _memory(device)
     # At least the image itself as numbers: a tiny model's memory is lost in what the process has anyway.
     least = 4 * math.prod(settings.image_shape)
     for_each = max((more - few) / (TRIAL_IMAGES[1] - TRIAL_IMAGES[0]), least)
     number = min(most, max(2, int((budget - few) / for_each) + TRIAL_IMAGES[0]))
-    while device.type == "cuda" and number > 2 and not _fits(settings, device, number):
-        number = max(2, int(STEP_BACK * number))
+    with clear_ends(settings, "batch_size='auto'"):
+        while device.type == "cuda" and number > 2 and not _fits(settings, device, number, keeps_gradients):
+            number = max(2, int(STEP_BACK * number))
     why = f"{num_images} training images allow" if number == most else f"fit into {budget / 1e9:.1f} GB"
     parts = f", {number} a process" if num_processes > 1 else ""
     print(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
@@ -127,15 +130,15 @@ def with_batch_size(settings: Settings, batch_size: int) -> Settings:
         ) from None
 
 
-def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int) -> int:
+def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> int:
     """The most memory that the process has while it learns from batches of so many images, all else included."""
-    of_trial = dataclasses.replace(
-        settings, batch_size=num_images, pretrained=False, accumulation_steps=1, compile_mode=None
-    )
+    num_gathered = 2 if keeps_gradients else 1
+    of_trial = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=num_gathered, compile_mode=None)
     _release(device)
-    step = TrainStep(of_trial, create_classifier(of_trial, 0.5, 0.25).to(device), num_batches=2, device=device)
-    for _ in range(2):  # the optimizer has its state from the second step on
-        step(*blank_batch(settings, step, num_images))
+    step = trial_step(of_trial, device, num_batches=2 * num_gathered)
+    batch = *trial_batch(settings, num_images), *step.draws_for_trial(num_images)
+    for _ in range(2 * num_gathered):  # the optimizer has its state from the second step on
+        step(*batch)
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
@@ -160,12 +163,25 @@ def _memory(device: torch.device) -> int:
     return resident_memory() + int(MAX_SHARE * available_memory()) // num_local_processes()
 
 
-def _fits(settings: Settings, device: torch.device, num_images: int) -> bool:
+def _fits(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> bool:
     try:
-        _bytes_of_steps(settings, device, num_images)
-    except torch.OutOfMemoryError:
+        _bytes_of_steps(settings, device, num_images, keeps_gradients)
+        _predict(settings, device, settings.valid_batch_size or 2 * num_images)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     return True
+
+
+@torch.inference_mode()
+def _predict(settings: Settings, device: torch.device, num_images: int) -> None:
+    """As in validation, with all that a model has while it learns."""
+    step = trial_step(dataclasses.replace(settings, batch_size=num_images, compile_mode=None), device, num_batches=1)
+    step.scored_model.eval()
+    images, _ = trial_batch(settings, num_images)
+    with autocast(device, step.dtype):
+        step.scored_model(images.to(device))
 
 
 def choose_layout(settings: Settings, earlier: Settings | None, device: torch.device, num_images: int) -> bool:
@@ -175,7 +191,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         settings: the run's settings.
         earlier: the run that they go on with, whose layout stays, since the other one rounds otherwise.
         device: where it computes.
-        num_images: images in a batch of one process.
+        num_images: images in a batch of one process, or some where that is not known yet.
     """
     if settings.channels_last is not None:
         return settings.channels_last
@@ -196,6 +212,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
     file = Path(settings.cache_folder) / LAYOUTS_FILE
     seconds = _read_layouts(file).get(key)
     if seconds is None:
+        print(f"channels_last=None: trying both layouts of {num_images} images in memory, once for this model")
         with clear_ends(settings, "channels_last=None, the trial of both layouts"):
             seconds = _time_layouts(settings, device, num_images)
         try:
@@ -227,8 +244,7 @@ def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> 
     """Seconds of forward and backward, the least of a few rounds in which the layouts take turns."""
     model = create_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
     loss_func = create_loss(settings).to(device)
-    images = torch.zeros((num_images, IN_CHANS, *settings.image_shape), dtype=torch.uint8, device=device)
-    targets = torch.zeros((num_images, len(settings.label_columns)), device=device)
+    images, targets = (tensor.to(device) for tensor in trial_batch(settings, num_images))
     seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
     for _ in range(1 + TIMED_ROUNDS):  # the first one warms up
         for name, memory_format in LAYOUTS.items():

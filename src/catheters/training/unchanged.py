@@ -10,6 +10,7 @@ from catheters.settings_file import settings_to_json
 MAY_CHANGE = (
     *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
     *("annotation_table", "saved_models_folder", "run_name"),
+    "lr_batch_size",  # what follows from it is compared: the learning rate
     *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
 )
 """Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,

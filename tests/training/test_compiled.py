@@ -1,0 +1,82 @@
+"""`compile_mode`: the same numbers but for rounding, checkpoints without a trace of it, no compiler."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.training.log import read_epochs
+from catheters.training.step import TrainStep
+from tests.conftest import assert_user_error, run_script
+from tests.training.conftest import train_with_processes
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"accumulation_steps": 2, "clip_grad_norm": 0.5}, {"grad_checkpointing": True, "mixup_alpha": 0.4}],
+    ids=["plain", "accumulated", "checkpointed"],
+)
+def test_a_compiled_step_computes_the_same(settings: Settings, changes: dict[str, Any]) -> None:
+    settings = dataclasses.replace(
+        settings, optimizer="momentum", optimizer_params={"momentum": 0.9}, init_lr=0.01, ema_decay=0.9, **changes
+    )
+    steps = []
+    for mode in (None, "default"):
+        torch.manual_seed(0)
+        model = create_classifier(settings, 0.5, 0.25)
+        steps.append(TrainStep(dataclasses.replace(settings, compile_mode=mode), model, 2, torch.device("cpu")))
+    plain, compiled = steps
+    torch.manual_seed(4)
+    for _ in range(4):
+        batch = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8), torch.randint(0, 2, (4, 11)).float()
+        assert torch.allclose(compiled(*batch), plain(*batch), rtol=1e-4)
+    for expected, got in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        assert torch.allclose(got, expected, rtol=1e-2, atol=1e-4)
+    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert not any("_orig_mod" in name for name in compiled.scored_model.state_dict())
+
+
+def test_two_processes_with_compiled_models(cached: Settings, tmp_path: Path) -> None:
+    """Gradients still travel: the losses are those of two processes whose models are not compiled."""
+    settings = dataclasses.replace(
+        cached,
+        backbone_model="test_convnext",
+        folds=(1,),
+        batch_size=4,
+        accumulation_steps=2,
+        cosine_epochs=2,
+    )
+    losses = []
+    for mode in (None, "default"):
+        of_mode = dataclasses.replace(settings, compile_mode=mode, run_name=f"mode{mode}")
+        (tmp_path / of_mode.run_name).mkdir()
+        train_with_processes(of_mode, tmp_path / of_mode.run_name, 2)
+        log = read_epochs(of_mode.run_folder / "fold1")
+        losses.append([(entry["train/loss"], entry["val/loss"]) for entry in log])
+        checkpoint = torch.load(of_mode.run_folder / "fold1" / "best.pt", weights_only=True)
+        assert checkpoint["model"].keys() == create_classifier(settings, 0.5, 0.25).state_dict().keys()
+    assert len(losses[0]) == 3
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_a_model_that_cannot_be_compiled(
+    cached: Settings, write_config: Callable[[Settings], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, without a compiler."""
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", cached.cache_folder)
+    config = write_config(dataclasses.replace(cached, compile_mode="default"))
+    assert_user_error(
+        run_script("train.py", "--config", config),
+        "compile_mode=default: torch could not compile test_resnet (InvalidCxxCompiler: No working C++ compiler found",
+        "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None",
+    )
+    assert not cached.run_folder.exists()
