@@ -3,8 +3,8 @@
     python benchmarks/memory.py
 
 The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the pictures are
-black, and nothing is learnt. Two whole epochs of one fold with their validation, and as many more of the few rows as
-last as long; from the first batch to the end the most is kept that is seen at any time: the resident set of the
+black, and nothing is learnt. Two whole epochs of one fold with their validation, and more of the few rows, since theirs
+are short; the most is kept that is seen at any time while batches are loaded: the resident set of the
 training process, and that of all its processes together, in which shared pages count once (proportional set size). The
 model is tiny, so that what grows with the rows is not lost in what does not.
 """
@@ -125,14 +125,14 @@ def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
 
 
 def watch(config: Path) -> tuple[float, float]:
-    """The most MB of a fresh training's process, and of it with its loading processes, from its first batch on."""
+    """The most MB of a fresh training's process, and of it with its loading processes, while there are any."""
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), "--fresh"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     alone, together = 0.0, 0.0
     while process.poll() is None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         members = family(process.pid)
-        if not together and len(members) < 2:  # nothing is loaded yet
+        if len(members) < 2:  # before the first batch, between training and validation, after the last batch
             continue
         alone = max(alone, kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6)
         together = max(together, sum(map(proportional_set_size, members)) / 1e6)

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pickle
+import subprocess
+import sys
 from itertools import chain
 
 import numpy as np
@@ -43,6 +45,35 @@ def epochs(settings: Settings, num_workers: int, num_epochs: int = 2) -> list[li
     data = samples(settings, list(range(40)))
     loader = create_loader(data, EpochBatches(len(data), 8, settings.seed), num_workers, CPU)
     return [list(loader) for _ in range(num_epochs)]
+
+
+KEPT_MEMORY = """
+import torch
+from torch.utils.data import DataLoader
+from catheters.data.loader import _start_worker
+from catheters.host import keep_freed_memory, resident_memory
+
+class Memory(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, position):
+        return resident_memory()
+
+keep_freed_memory(1 << 30)
+before = resident_memory()
+blocks = [bytearray(b"x") * (4 << 20) for _ in range(75)]
+del blocks
+kept = resident_memory() - before
+assert kept > 290 << 20, kept
+(held,) = DataLoader(Memory(), num_workers=1, worker_init_fn=_start_worker)
+assert held.item() - before < 50 << 20, held.item() - before
+"""
+
+
+def test_loading_processes_do_not_hold_what_a_step_has_freed() -> None:
+    """The training process keeps it for the next step; a loading process, forked from it, would hold it once more."""
+    subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True)
 
 
 def test_shapes_and_content(cached: Settings) -> None:

@@ -16,7 +16,7 @@ from catheters.training.step import TrainStep
 from tests.conftest import assert_user_error, run_script
 from tests.training.conftest import train_with_processes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,27 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "is_memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("could not create a primitive", True),
+        ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_libraries_out_of_memory(settings: Settings, text: str, is_memory: bool) -> None:
+    """What NVIDIA's and Intel's say of memory comes as a plain RuntimeError, as their bugs do."""
+    with (
+        pytest.raises(
+            UserError if is_memory else RuntimeError, match="profile=True: out of mem" if is_memory else text
+        ),
+        clear_ends(settings, "profile=True"),
+    ):
+        raise RuntimeError(text)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 def test_a_gpu_out_of_memory(settings: Settings) -> None:

@@ -28,7 +28,6 @@ def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) 
     assert list(written) == ["with_loading", "without_loading"]
     for way in written.values():
         assert set(way["cpu_ms"]) == {WAITING, *PHASES.values(), REST}
-        assert sum(way["cpu_ms"].values()) == pytest.approx(way["profiled_ms_per_step"])
         assert all(0 <= ms < way["profiled_ms_per_step"] for ms in way["cpu_ms"].values())
         assert way["gpu_busy_ms"] is None
         assert way["ms_per_step"] > 0

@@ -19,13 +19,12 @@ from catheters.training.step import TrainStep
 MAX_SKIPPED_STEPS = 40
 """Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""
 
-OUT_OF_MEMORY_TEXTS = (
-    "DefaultCPUAllocator",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "Unable to find a valid cuDNN algorithm",
+OUT_OF_MEMORY_TEXTS = re.compile(
+    "DefaultCPUAllocator|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
+    # What cuDNN and oneDNN say where no algorithm's memory can be had.
+    "Unable to find a valid cuDNN algorithm|could not create a primitive$"
 )
-"""Parts of errors that have no class of their own; the last comes where no algorithm's memory can be had."""
+"""In the texts of errors that have no class of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +98,8 @@ def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: P
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch, or a library of NVIDIA's that it calls, says so."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+    """Whether torch says so, or a library that it calls."""
+    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY_TEXTS.search(str(error)) is not None
 
 
 @contextlib.contextmanager
