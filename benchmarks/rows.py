@@ -152,7 +152,7 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
     """The table as text."""
     wide = max(len(row.what) for row in rows) + 2
     reference_wide = max(len(row.reference) for row in rows) + 2
-    head = f"{'':<12}{'':<{wide}}{'measured':>18}{'reference':>18}  {'':<{reference_wide}}{'ratio':>8}{'quartiles':>18}"
+    head = f"{'':<12}{'':<{wide}}{'measured':>18}{'reference':>18}  {'':<{reference_wide}}{'ratio':>8}{'quartiles':>20}"
     return [f"{head}  {'aim':<8}", *(_line(row, wide, reference_wide) for row in rows)]
 
 
@@ -162,7 +162,7 @@ def _line(row: Row, wide: int, reference_wide: int) -> str:
     return (
         f"{row.benchmark:<12}{row.what:<{wide}}{f'{number(row.value)} {row.unit}':>18}"
         f"{f'{number(row.reference_value)} {row.unit}':>18}  "
-        f"{row.reference:<{reference_wide}}{number(row.ratio):>8}{f'{number(first)} to {number(third)}':>18}  {aim:<8}"
+        f"{row.reference:<{reference_wide}}{number(row.ratio):>8}{f'{number(first)} to {number(third)}':>20}  {aim:<8}"
     ).rstrip()
 
 
