@@ -2,8 +2,8 @@
 #             predictions of new X-rays
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
-# make bench  every benchmark of speed and memory as one table, benchmarks/results/<host>.json and docs/performance.md;
-#             about an hour; HOST=name names the results
+# make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
+#             docs/performance.md; an hour; HOST=name names the results
 # make lint   lint and types only
 
 PYTHON ?= python3

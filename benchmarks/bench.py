@@ -67,9 +67,11 @@ def main() -> int:
     parser.add_argument("--page-only", action="store_true", help="measure nothing; make the page of earlier results")
     options = parser.parse_args()
     host = options.host or platform.node()
-    folder = Path(tempfile.mkdtemp(prefix="bench_")) if options.quick else None
-    file = (options.results or folder or HERE / "results") / f"{host}.json"
-    page = options.page or (folder or REPOSITORY / "docs") / "performance.md"
+    if options.quick and None in (options.results, options.page):
+        folder = Path(tempfile.mkdtemp(prefix="bench_"))
+        options.results, options.page = options.results or folder, options.page or folder / "performance.md"
+    file = (options.results or HERE / "results") / f"{host}.json"
+    page = options.page or REPOSITORY / "docs" / "performance.md"
     if options.page_only and not file.exists():
         parser.error(f"--page-only: {file} is not there")
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

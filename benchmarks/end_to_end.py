@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from loading import cache_file
 from rows import Row, compare_seconds, create_parser, finish
-from timing import MEAN, STD, seconds_since
+from timing import MEAN, STD, as_in_training, seconds_since
 from torch import Tensor
 
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
@@ -42,7 +42,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def main() -> int:
     """Measure and print."""
-    device = choose_device("auto")
+    device = as_in_training()
     prepare_device(device, deterministic=False)
     default = DEFAULTS[device.type]
     parser = create_parser(__doc__)

@@ -11,12 +11,11 @@ import sys
 from dataclasses import replace
 
 from rows import Row, compare_seconds, create_parser, finish
-from timing import MEAN, STD, random_batches, take_turns
+from timing import MEAN, STD, as_in_training, random_batches, take_turns
 
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
-from catheters.training.device import choose_device
 from catheters.training.step import TrainStep
 
 
@@ -35,7 +34,7 @@ def main() -> int:
 
 def compare(backbone: str, options: argparse.Namespace) -> Row:
     """Steps with four heads beside steps with one."""
-    device = choose_device("auto")
+    device = as_in_training()
     linear = Settings(
         backbone_model=backbone, pretrained=False, image_size=options.image_size, batch_size=options.batch_size
     )

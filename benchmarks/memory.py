@@ -4,7 +4,8 @@
 
 The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the pictures are
 black, and nothing is learnt. Two whole epochs of one fold with their validation, and more of the few rows, since theirs
-are short; the most is kept that is seen at any time while batches are loaded: the resident set of the
+are short; the most is kept that is seen at any time while batches are loaded, and of the training process also the most
+ever, the reading of table and index and the writing of predictions included: the resident set of the
 training process, and that of all its processes together, in which shared pages count once (proportional set size). The
 model is tiny, so that what grows with the rows is not lost in what does not.
 """
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,7 +37,16 @@ NUM_EPOCHS = 2
 MAX_EPOCHS = 20
 """Of the few rows: more would tell no more."""
 SECONDS_BETWEEN_LOOKS = 0.1
+MAX_SECONDS = 1200.0
 AIM = 1.05
+
+
+class Seen(NamedTuple):
+    """The most MB of the training process and of it with its loading processes while there are any, and of it ever."""
+
+    alone: float
+    together: float
+    ever: float
 
 
 def main() -> int:
@@ -44,34 +55,25 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs=2, default=[1000, 100_000], metavar=("FEW", "MANY"))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    sizes: dict[tuple[int, str], list[float]] = {
-        (number, what): [] for number in options.rows for what in ("alone", "family")
-    }
+    few, many = options.rows
+    seen: dict[int, list[Seen]] = {few: [], many: []}
     with tempfile.TemporaryDirectory() as name:
-        few, many = options.rows
         num_epochs = {few: min(MAX_EPOCHS, NUM_EPOCHS * many // few), many: NUM_EPOCHS}
         configs = {number: make_data(Path(name), number, num_epochs[number]) for number in options.rows}
         for _ in range(options.rounds):
             for number, config in configs.items():
-                alone, together = watch(config)
-                sizes[number, "alone"].append(alone)
-                sizes[number, "family"].append(together)
-    few, many = options.rows
-    for what, of_whom in (("alone", "train.py"), ("family", "with its loading processes")):
-        growth = statistics.median(sizes[many, what]) - statistics.median(sizes[few, what])
-        print(f"{of_whom}: {growth:.0f} MB more with {many:,} rows than with {few:,}")
-    rows = [
-        compare_sizes(
-            "memory",
-            f"most of {of_whom}, {many:,} rows",
-            sizes[many, what],
-            f"{few:,} rows",
-            sizes[few, what],
-            unit="MB",
-            at_most=AIM,
+                seen[number].append(watch(config))
+    rows = []
+    for column, (what, aim) in enumerate(
+        (("train.py", AIM), ("train.py and its loading processes", AIM), ("train.py, reading and writing too", None))
+    ):
+        of_many, of_few = ([looked[column] for looked in seen[number]] for number in (many, few))
+        growth = statistics.median(of_many) - statistics.median(of_few)
+        print(f"{what}: {growth:.0f} MB more with {many:,} rows than with {few:,}")
+        row = compare_sizes(
+            "memory", f"{what}, {many:,} rows", of_many, f"{few:,} rows", of_few, unit="MB", at_most=aim
         )
-        for what, of_whom in (("alone", "train.py"), ("family", "train.py and its loading processes"))
-    ]
+        rows.append(row)
     return finish(rows, options)
 
 
@@ -124,22 +126,29 @@ def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
     return write_config(settings, folder / f"rows{num_rows}.py")
 
 
-def watch(config: Path) -> tuple[float, float]:
-    """The most MB of a fresh training's process, and of it with its loading processes, while there are any."""
+def watch(config: Path) -> Seen:
+    """The most memory of a fresh training."""
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), "--fresh"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    alone, together = 0.0, 0.0
-    while process.poll() is None:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-        members = family(process.pid)
-        if len(members) < 2:  # before the first batch, between training and validation, after the last batch
-            continue
-        alone = max(alone, kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6)
-        together = max(together, sum(map(proportional_set_size, members)) / 1e6)
-    _, errors = process.communicate()
-    if process.returncode != 0 or not together:
-        raise RuntimeError(f"train.py --config {config} was not seen loading: {errors}")
-    return alone, together
+    alone, together, ever = 0.0, 0.0, 0.0
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        deadline = time.monotonic() + MAX_SECONDS
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                members = family(process.pid)
+                resident = kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6
+                ever = max(ever, resident)
+                if len(members) > 1:
+                    alone = max(alone, resident)
+                    together = max(together, sum(map(proportional_set_size, members)) / 1e6)
+        finally:
+            process.terminate()
+            process.wait()
+        errors.seek(0)
+        if process.returncode != 0 or not together:
+            raise RuntimeError(f"train.py --config {config} was not seen to the end: {errors.read()}")
+    return Seen(alone, together, ever)
 
 
 if __name__ == "__main__":

@@ -152,17 +152,17 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
     """The table as text."""
     wide = max(len(row.what) for row in rows) + 2
     reference_wide = max(len(row.reference) for row in rows) + 2
-    head = f"{'':<12}{'':<{wide}}{'measured':>18}{'reference':>18}  {'':<{reference_wide}}{'ratio':>8}{'quartiles':>20}"
-    return [f"{head}  {'aim':<8}", *(_line(row, wide, reference_wide) for row in rows)]
+    names = f"{'measured':>18}{'reference':>18}  {'':<{reference_wide}}{'ratio':>8}{'quartiles':>20}{'rounds':>8}  aim"
+    return [f"{'':<{12 + wide}}{names}", *(_line(row, wide, reference_wide) for row in rows)]
 
 
 def _line(row: Row, wide: int, reference_wide: int) -> str:
-    first, third = row.quartiles
+    spread = "" if row.rounds == 1 else " to ".join(map(number, row.quartiles))
     aim = "" if row.bound is None else f"{row.bound[0]} {row.bound[1]:g}{'' if row.is_reached else '  missed'}"
     return (
         f"{row.benchmark:<12}{row.what:<{wide}}{f'{number(row.value)} {row.unit}':>18}"
         f"{f'{number(row.reference_value)} {row.unit}':>18}  "
-        f"{row.reference:<{reference_wide}}{number(row.ratio):>8}{f'{number(first)} to {number(third)}':>20}  {aim:<8}"
+        f"{row.reference:<{reference_wide}}{number(row.ratio):>8}{spread:>20}{row.rounds:>8}  {aim:<8}"
     ).rstrip()
 
 

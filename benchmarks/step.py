@@ -18,15 +18,12 @@ from pathlib import Path
 
 from pytorch_pfn_extras.training import ExtensionsManager
 from rows import Row, compare_seconds, create_parser, finish
-from timing import MEAN, STD, random_batches, seconds_since
+from timing import MEAN, STD, as_in_training, random_batches, seconds_since
 from torch import Tensor
 
-from catheters.commands.train import MAX_KEPT_BYTES
-from catheters.host import keep_freed_memory
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
-from catheters.training.device import choose_device
 from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
@@ -42,9 +39,8 @@ def main() -> int:
     parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=40, help="steps of each side")
+    parser.add_argument("--steps", type=int, default=80, help="steps of each side")
     options = parser.parse_args()
-    keep_freed_memory(MAX_KEPT_BYTES)  # as train.py does
     rows = [
         compare(backbone, classifier, options)
         for classifier in ("linear", "attention")
@@ -55,7 +51,7 @@ def main() -> int:
 
 def compare(backbone: str, classifier: str, options: argparse.Namespace) -> Row:
     """The loop's steps beside the bare ones."""
-    device = choose_device("auto")
+    device = as_in_training()
     settings = Settings(
         backbone_model=backbone,
         pretrained=False,

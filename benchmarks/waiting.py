@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 from loading import cache_file
 from rows import Row, compare_sizes, create_parser, finish
-from timing import MEAN, STD, seconds_since
+from timing import MEAN, STD, as_in_training, seconds_since
 
 from catheters.data.loader import CachedRadiographs
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
-from catheters.training.device import choose_device
 from catheters.training.run_data import create_augmentation, create_train_loader
 from catheters.training.step import TrainStep
 
@@ -59,7 +58,7 @@ def measure(file: Path, options: argparse.Namespace) -> Row:
 
 def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> tuple[list[float], list[float]]:
     """Milliseconds a step of each epoch: those waited for data, and all; without the first steps, which warm up."""
-    device = choose_device("auto")
+    device = as_in_training()
     rng = np.random.default_rng(0)
     np.save(folder / "cache.npy", rng.integers(0, 256, (NUM_IMAGES, *settings.image_shape), dtype=np.uint8))
     number = (num_steps + 1) * settings.images_per_batch

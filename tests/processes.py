@@ -65,9 +65,9 @@ class Training:
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if ended else None
 
-    def wait(self) -> int:
+    def wait(self, max_seconds: float = MAX_SECONDS) -> int:
         """Its exit status, once it has ended."""
-        deadline = time.monotonic() + MAX_SECONDS
+        deadline = time.monotonic() + max_seconds
         while True:
             status = self.poll()
             if status is not None:

@@ -80,7 +80,8 @@ def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path,
 def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
     with (
         pytest.raises(
-            UserError, match=r"fold 3: out of memory; lower batch_size=8 \(batch_size=4 accumulation_steps=2"
+            UserError,
+            match=r"fold 3: out of memory \(.*1152921504606846976 bytes.*\); lower batch_size=8 \(batch_size=4 acc",
         ),
         clear_ends(settings, "fold 3"),
     ):
@@ -100,7 +101,9 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
     ("text", "is_memory"),
     [
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
-        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("CUDA error: out of memory", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
         ("could not create a primitive", True),
         ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
         ("mat1 and mat2 shapes cannot be multiplied", False),
@@ -108,7 +111,7 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
 )
 def test_libraries_out_of_memory(settings: Settings, text: str, is_memory: bool) -> None:
     """What NVIDIA's and Intel's say of memory comes as a plain RuntimeError, as their bugs do."""
-    kind, said = (UserError, "profile=True: out of memory; lower") if is_memory else (RuntimeError, text)
+    kind, said = (UserError, f"profile=True: out of memory ({text}); lower") if is_memory else (RuntimeError, text)
     with pytest.raises(kind, match=re.escape(said)), clear_ends(settings, "profile=True"):
         raise RuntimeError(text)
 

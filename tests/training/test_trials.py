@@ -78,13 +78,17 @@ def test_accumulated_batches_are_one_step() -> None:
 
 
 LARGEST_BATCH = """
+import dataclasses
+import sys
 import torch
 from catheters.host import peak_memory, resident_memory
 from catheters.settings import Settings
 from catheters.training import trials
+from catheters.training.step import trial_batch, trial_step
 
 settings = Settings(
-    batch_size="auto", image_size=512, backbone_model="resnet18", pretrained=False, channels_last=False
+    batch_size="auto", image_size=512, backbone_model="resnet18", pretrained=False, channels_last=False,
+    accumulation_steps=int(sys.argv[1]),
 )
 room = 2_000_000_000
 trials.available_memory = lambda: room  # of a smaller machine
@@ -93,15 +97,19 @@ number = trials.choose_batch_size(settings, None, cpu, 1, 10**6)
 assert 5 < number < 100, number
 trials._release(cpu)
 before = resident_memory()
-trials._bytes_of_steps(settings, cpu, number, keeps_gradients=False)
+settings = dataclasses.replace(settings, batch_size=number)
+step = trial_step(settings, cpu, 12)
+for _ in range(2 * settings.accumulation_steps):
+    step(*trial_batch(settings, number))
 assert 0.5 * room < peak_memory() - before < room, (number, peak_memory() - before)
 """
 
 
 @pytest.mark.slow
-def test_memory_bounds_the_batch() -> None:
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+def test_memory_bounds_the_batch(accumulation_steps: int) -> None:
     """What a step of the batch really takes agrees with what was foreseen; in a process that has freed nothing yet."""
-    subprocess.run([sys.executable, "-c", LARGEST_BATCH], check=True)
+    subprocess.run([sys.executable, "-c", LARGEST_BATCH, str(accumulation_steps)], check=True)
 
 
 MEMORY_OF_A_PROCESS = """
@@ -186,7 +194,9 @@ def test_another_number_of_processes_keeps_the_batch(cached: Settings, tmp_path:
     more = start_processes(settings, tmp_path, 3)
     statuses = [training.wait() for training in more]
     assert statuses[0] == 2
-    assert "error: batch_size=2 is that of all 3 processes together" in (tmp_path / "out0").read_text()
+    assert (
+        "error: batch_size='auto': the run was begun with 2 images, which 3 processes cannot share equally; start a"
+    ) in (tmp_path / "out0").read_text()
 
 
 def test_auto_goes_on_with_the_rate_that_the_run_was_begun_with(cached: Settings) -> None:
@@ -214,7 +224,7 @@ def test_a_batch_of_one_that_is_too_small(cached: Settings) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 @pytest.mark.parametrize("changes", [{}, {"accumulation_steps": 2, "optimizer": "LAMB"}])
 def test_largest_batch_of_a_gpu(settings: Settings, changes: dict[str, Any]) -> None:
-    """A run's steps with it take between a half and all of the memory."""
+    """A run's steps with it fit, and take more than a half of the memory."""
     settings = dataclasses.replace(
         settings, batch_size="auto", image_size=1024, backbone_model="resnet18", device="cuda", **changes
     )
@@ -224,4 +234,4 @@ def test_largest_batch_of_a_gpu(settings: Settings, changes: dict[str, Any]) -> 
     torch.cuda.reset_peak_memory_stats()
     for _ in range(4):
         step(*trial_batch(settings, number))
-    assert 0.5 < torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1] < 1
+    assert torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1] > 0.5

@@ -20,9 +20,9 @@ MAX_SKIPPED_STEPS = 40
 """Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""
 
 OUT_OF_MEMORY_TEXTS = re.compile(
-    "DefaultCPUAllocator|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
-    # What cuDNN and oneDNN say where no algorithm's memory can be had.
-    "Unable to find a valid cuDNN algorithm|could not create a primitive$"
+    "DefaultCPUAllocator|out of memory|_ALLOC_FAILED|ALLOCATION_FAILED|"
+    # What torch says where cuDNN, and what oneDNN says where itself, has no memory for any of its algorithms.
+    "unable to find an engine|Unable to find a valid cuDNN algorithm|could not create a primitive$"
 )
 """In the texts of errors that have no class of their own."""
 
@@ -127,7 +127,7 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
         raise UserError(re.findall(r"^[\w.]+: (.*)$", str(error), re.MULTILINE)[-1]) from None
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise UserError(f"{what}: out of memory; {_memory_remedies(settings)}") from None
+            raise UserError(f"{what}: out of memory ({one_line(error)}); {_memory_remedies(settings)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
             raise UserError(

@@ -28,7 +28,7 @@ from catheters.training.run_data import (
     num_training_images,
 )
 from catheters.training.run_folder import silent
-from catheters.training.step import TrainStep, convert_batch_norm, trial_batch, trial_step
+from catheters.training.step import convert_batch_norm, trial_batch, trial_step
 from catheters.training.trials import (
     TRIAL_IMAGES,
     choose_batch_size,
@@ -65,7 +65,6 @@ def prepare_run(
     num_bytes = _try_step(settings, device, num_processes)
     is_open = settings.batch_size == "auto"
     settings = _settle(settings, data, device, team, num_processes, fresh=fresh)
-    check_parts(settings, num_processes)
     check_batches(settings, data, num_processes)
     if is_open and settings.images_per_batch == num_processes:
         with silent(True):
@@ -87,21 +86,31 @@ def _settle(
     """Put numbers where the settings say `auto` or leave it to a trial: the first process tries, all do the same."""
     is_first = team.rank == 0
     earlier = settings_of_run(settings, fresh=fresh) if is_first else None
-    part = TRIAL_IMAGES[-1] if settings.batch_size == "auto" else max(1, settings.batch_size // num_processes)
-    channels_last = choose_layout(settings, earlier, device, part) if is_first else False
-    settings = dataclasses.replace(settings, channels_last=team.share("channels_last", channels_last))
+
+    def with_layout(settings: Settings, num_images: int, key: str = "layout") -> Settings:
+        channels_last = choose_layout(settings, earlier, device, max(1, num_images)) if is_first else False
+        return dataclasses.replace(settings, channels_last=team.share(key, channels_last))
+
     if settings.batch_size != "auto":
-        return settings
+        return with_layout(settings, settings.batch_size // num_processes)
+    tried = with_layout(settings, TRIAL_IMAGES[-1], "layout of trial")
     num_images = num_training_images(settings, data)
-    batch_size = choose_batch_size(settings, earlier, device, num_processes, num_images) if is_first else 0
+    batch_size = choose_batch_size(tried, earlier, device, num_processes, num_images) if is_first else 0
     settings = with_batch_size(settings, team.share("batch_size", batch_size))
+    if settings.images_per_batch % num_processes:
+        raise SettingsError(
+            f"batch_size='auto': the run was begun with {settings.batch_size} images, which {num_processes} processes "
+            "cannot share equally; start a number of them that can"
+        )
     if earlier is not None and settings.init_lr != earlier.init_lr:
         raise SettingsError(
             f"batch_size='auto': the run was begun with batch_size={earlier.batch_size} init_lr={earlier.init_lr:g}, "
             f"and init_lr={settings.init_lr:g} would follow now; set those two numbers to go on with it, or choose "
-            "another run_name"
+            "another run_name, or --fresh to start over"
         )
-    return settings
+    if device.type == "cuda":  # where the answer may be another for so many; a CPU tries few of them anyway
+        return with_layout(settings, settings.images_per_batch // num_processes)
+    return dataclasses.replace(settings, channels_last=tried.channels_last)
 
 
 def _check_choices(settings: Settings) -> None:
@@ -154,15 +163,15 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
         model = convert_batch_norm(model, device)
     num_images = 2 if settings.batch_size == "auto" else min(settings.batch_size // num_processes, 2)
     settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
-    step = TrainStep(settings, model, num_batches=1, device=device)
+    step = trial_step(settings, device, num_batches=1, model=model)
     try:
         with clear_ends(settings, "the first try"):
             step(*trial_batch(settings, num_images), *step.draws_for_trial(num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "
-            f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, backbone_model or "
-            "optimizer"
+            f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, "
+            "accumulation_steps, backbone_model or optimizer"
         ) from error
     of_weights = sum(value.nbytes for value in model.state_dict().values())
     of_optimizer = sum(

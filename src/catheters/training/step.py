@@ -226,17 +226,25 @@ class TrainStep:
                         state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def trial_step(settings: Settings, device: torch.device, num_batches: int) -> TrainStep:
-    """The step of a model with random weights, which a trial throws away."""
-    settings = dataclasses.replace(settings, pretrained=False)
-    return TrainStep(settings, create_classifier(settings, mean=0.5, std=0.25).to(device).train(), num_batches, device)
+def trial_step(
+    settings: Settings, device: torch.device, num_batches: int, model: Classifier | None = None
+) -> TrainStep:
+    """The step of a model, of one with random weights where none is given, which a trial throws away.
+
+    Without gradient scaler: it would pass over the first steps until it has found its scale, and the optimizer might
+    make no state.
+    """
+    if model is None:
+        model = create_classifier(dataclasses.replace(settings, pretrained=False), mean=0.5, std=0.25).to(device)
+    step = TrainStep(settings, model.train(), num_batches, device)
+    step.scaler = torch.amp.GradScaler(device.type, enabled=False)
+    return step
 
 
 def trial_batch(settings: Settings, num_images: int) -> tuple[Tensor, Tensor]:
     """(B, 1, H, W) uint8 images of noise and (B, K) float32 targets, the same each time.
 
-    Of black images batch norm makes gradients that no scale brings into float16's range, and the optimizer would not
-    move.
+    Of black images batch norm would make gradients beyond any range.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (num_images, IN_CHANS, *settings.image_shape)

@@ -30,7 +30,7 @@ from catheters.training.guards import clear_ends, is_out_of_memory
 from catheters.training.losses import create_loss
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.run_folder import SETTINGS_FILE, holds_run
-from catheters.training.step import trial_batch, trial_step
+from catheters.training.step import TrainStep, trial_batch, trial_step
 
 LAYOUTS_FILE = "memory_layouts.json"
 """In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
@@ -64,7 +64,7 @@ def choose_batch_size(
     """`batch_size`, or in place of "auto" the largest that fits into memory.
 
     A step of few images is done twice with different numbers of them; what each further one takes follows. On a GPU
-    the batch is then tried, validation's too, and made smaller until both fit.
+    the batch is then tried, and validation's where it follows from it, and made smaller until both fit.
 
     Args:
         settings: the run's settings.
@@ -98,6 +98,7 @@ def choose_batch_size(
     with clear_ends(settings, "batch_size='auto'"):
         while device.type == "cuda" and number > 2 and not _fits(settings, device, number, keeps_gradients):
             number = max(2, int(STEP_BACK * number))
+    _release(device)
     why = f"{num_images} training images allow" if number == most else f"fit into {budget / 1e9:.1f} GB"
     parts = f", {number} a process" if num_processes > 1 else ""
     print(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
@@ -132,14 +133,19 @@ def with_batch_size(settings: Settings, batch_size: int) -> Settings:
 
 def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> int:
     """The most memory that the process has while it learns from batches of so many images, all else included."""
+    _release(device)
+    _do_steps(settings, device, num_images, keeps_gradients)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+
+
+def _do_steps(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> TrainStep:
     num_gathered = 2 if keeps_gradients else 1
     of_trial = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=num_gathered, compile_mode=None)
-    _release(device)
     step = trial_step(of_trial, device, num_batches=2 * num_gathered)
     batch = *trial_batch(settings, num_images), *step.draws_for_trial(num_images)
     for _ in range(2 * num_gathered):  # the optimizer has its state from the second step on
         step(*batch)
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return step
 
 
 def _release(device: torch.device) -> None:
@@ -164,9 +170,11 @@ def _memory(device: torch.device) -> int:
 
 
 def _fits(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> bool:
+    _release(device)
     try:
-        _bytes_of_steps(settings, device, num_images, keeps_gradients)
-        _predict(settings, device, settings.valid_batch_size or 2 * num_images)
+        step = _do_steps(settings, device, num_images, keeps_gradients)
+        if settings.valid_batch_size is None and not settings.all_data:
+            _predict(settings, step, 2 * num_images)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -175,13 +183,12 @@ def _fits(settings: Settings, device: torch.device, num_images: int, keeps_gradi
 
 
 @torch.inference_mode()
-def _predict(settings: Settings, device: torch.device, num_images: int) -> None:
-    """As in validation, with all that a model has while it learns."""
-    step = trial_step(dataclasses.replace(settings, batch_size=num_images, compile_mode=None), device, num_batches=1)
+def _predict(settings: Settings, step: TrainStep, num_images: int) -> None:
+    """As in validation."""
     step.scored_model.eval()
     images, _ = trial_batch(settings, num_images)
-    with autocast(device, step.dtype):
-        step.scored_model(images.to(device))
+    with autocast(step.device, step.dtype):
+        step.scored_model(images.to(step.device))
 
 
 def choose_layout(settings: Settings, earlier: Settings | None, device: torch.device, num_images: int) -> bool:
