@@ -19,6 +19,7 @@ from rows import Row, compare_sizes, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
 
 from catheters.data.loader import CachedRadiographs
+from catheters.host import release_free_memory
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
@@ -59,6 +60,7 @@ def measure(file: Path, options: argparse.Namespace) -> Row:
 def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> tuple[list[float], list[float]]:
     """Milliseconds a step of each epoch: those waited for data, and all; without the first steps, which warm up."""
     device = as_in_training()
+    release_free_memory()  # as before a run's first batch: what the recipe before has left would be forked along
     rng = np.random.default_rng(0)
     np.save(folder / "cache.npy", rng.integers(0, 256, (NUM_IMAGES, *settings.image_shape), dtype=np.uint8))
     number = (num_steps + 1) * settings.images_per_batch
