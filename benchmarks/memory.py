@@ -4,8 +4,8 @@
 
 The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the pictures are
 black, and nothing is learnt. Two whole epochs of one fold with their validation, and more of the few rows, since theirs
-are short; the most is kept that is seen at any time while batches are loaded, and of the training process also the most
-ever, the reading of table and index and the writing of predictions included: the resident set of the
+are short; the median over all looks while batches are loaded, and of the training process also the most ever, the reading
+of table and index before the first batch and all that follows the last one included: the resident set of the
 training process, and that of all its processes together, in which shared pages count once (proportional set size). The
 model is tiny, so that what grows with the rows is not lost in what does not.
 """
@@ -36,13 +36,13 @@ IMAGE_SIZE = 32
 NUM_EPOCHS = 2
 MAX_EPOCHS = 20
 """Of the few rows: more would tell no more."""
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_LOOKS = 0.25
 MAX_SECONDS = 1200.0
 AIM = 1.05
 
 
 class Seen(NamedTuple):
-    """The most MB of the training process and of it with its loading processes while there are any, and of it ever."""
+    """MB of the training process and of it with its loading processes, while there are any; the most MB of it ever."""
 
     alone: float
     together: float
@@ -65,7 +65,7 @@ def main() -> int:
                 seen[number].append(watch(config))
     rows = []
     for column, (what, aim) in enumerate(
-        (("train.py", AIM), ("train.py and its loading processes", AIM), ("train.py, reading and writing too", None))
+        (("train.py", AIM), ("train.py and its loading processes", AIM), ("train.py, at its most", None))
     ):
         of_many, of_few = ([looked[column] for looked in seen[number]] for number in (many, few))
         growth = statistics.median(of_many) - statistics.median(of_few)
@@ -127,9 +127,9 @@ def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
 
 
 def watch(config: Path) -> Seen:
-    """The most memory of a fresh training."""
+    """The memory of a fresh training."""
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), "--fresh"]
-    alone, together, ever = 0.0, 0.0, 0.0
+    alone, together, ever = [], [], 0.0
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
         deadline = time.monotonic() + MAX_SECONDS
@@ -140,15 +140,15 @@ def watch(config: Path) -> Seen:
                 resident = kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6
                 ever = max(ever, resident)
                 if len(members) > 1:
-                    alone = max(alone, resident)
-                    together = max(together, sum(map(proportional_set_size, members)) / 1e6)
+                    alone.append(resident)
+                    together.append(sum(map(proportional_set_size, members)) / 1e6)
         finally:
             process.terminate()
             process.wait()
         errors.seek(0)
         if process.returncode != 0 or not together:
             raise RuntimeError(f"train.py --config {config} was not seen to the end: {errors.read()}")
-    return Seen(alone, together, ever)
+    return Seen(statistics.median(alone), statistics.median(together), ever)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
             raise UserError(f"{error}; the file is damaged: delete {file.parent} to train that fold again") from None
         frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
     predictions = pd.concat(frames)
-    is_predicted = np.isin(data.uids, predictions.index)
+    is_predicted = pd.Index(data.uids).isin(predictions.index)  # numpy's own goes through all pairs of texts
     probabilities = predictions.loc[data.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
     _write(settings, data, is_predicted, probabilities, "predictions.csv")
     return is_predicted, probabilities
