@@ -4,9 +4,9 @@
 
 The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the pictures are
 black, and nothing is learnt. Two whole epochs of one fold with their validation, and more of the few rows, since theirs
-are short; the median over all looks while batches are loaded, and of the training process also the most ever, the reading
-of table and index before the first batch and all that follows the last one included: the resident set of the
-training process, and that of all its processes together, in which shared pages count once (proportional set size). The
+are short. While batches are loaded, the median over all looks at the resident set of the training process, and at that
+of all its processes together, in which shared pages count once (proportional set size); of the training process also
+the most ever, the reading of table and index before the first batch and all that follows the last one included. The
 model is tiny, so that what grows with the rows is not lost in what does not.
 """
 

@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--backbones", nargs="+", default=["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"])
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=60, help="steps of each side")
+    parser.add_argument("--steps", type=int, default=40, help="steps of each side")
     options = parser.parse_args()
     rows = [
         compare(backbone, classifier, options)
