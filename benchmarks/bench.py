@@ -33,7 +33,7 @@ QUICK_ARGUMENTS = {
     "waiting": "--recipes configs/sample.py --epochs 2",
     "end_to_end": "--backbone test_resnet --sizes 32 --batch-sizes 2 --steps 4 --rounds 2 --num-images 4",
     "memory": "--rows 60 120 --rounds 1",
-    "evaluation": "--rounds 1 --resamples 100 --trials 0",
+    "evaluation": "--every 20 --rounds 1 --resamples 100 --trials 0",
     "prediction": "--backbones test_resnet --image-size 64 --num-images 4 --rounds 1 --memory-images 2 3",
     "export": "--backbones test_resnet --image-size 32 --rounds 2",
 }
