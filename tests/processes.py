@@ -138,3 +138,21 @@ def processes_of(count: int) -> list[dict[str, str]]:
         }
         for rank in range(count)
     ]
+
+
+def run_in_fork(work: Callable[[], object]) -> None:
+    """Do in a process of its own what starts autograd's threads, after which no process that learns can be forked."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -14,6 +14,7 @@ from catheters.settings import Settings
 from catheters.training.log import read_epochs
 from catheters.training.step import TrainStep
 from tests.conftest import assert_user_error, run_script
+from tests.processes import run_in_fork
 from tests.training.conftest import train_with_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")]
@@ -25,6 +26,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Grad strides 
     ids=["plain", "accumulated", "checkpointed"],
 )
 def test_a_compiled_step_computes_the_same(settings: Settings, changes: dict[str, Any]) -> None:
+    run_in_fork(lambda: compare_steps(settings, changes))
+
+
+def compare_steps(settings: Settings, changes: dict[str, Any]) -> None:
     settings = dataclasses.replace(
         settings, optimizer="momentum", optimizer_params={"momentum": 0.9}, init_lr=0.01, ema_decay=0.9, **changes
     )
