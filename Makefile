@@ -3,7 +3,7 @@
 # make test   lint, types and every test
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
-#             docs/performance.md; an hour; HOST=name names the results
+#             docs/performance.md; takes long; HOST=name names the results
 # make lint   lint and types only
 
 PYTHON ?= python3

@@ -99,7 +99,8 @@ def choose_batch_size(
         while device.type == "cuda" and number > 2 and not _fits(settings, device, number, keeps_gradients):
             number = max(2, int(STEP_BACK * number))
     _release(device)
-    why = f"{num_images} training images allow" if number == most else f"fit into {budget / 1e9:.1f} GB"
+    allowed = f"{num_images} training images allow for {MIN_STEPS} steps an epoch"
+    why = allowed if number == most else f"fit into {budget / 1e9:.1f} GB"
     parts = f", {number} a process" if num_processes > 1 else ""
     print(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
     return number * num_processes
