@@ -42,6 +42,7 @@ settings = Settings(
     pos_weight={"CVC - Abnormal": 2.0, "CVC - Borderline": 2.0, "CVC - Normal": 2.0},
     optimizer="Adam",
     init_lr=6.5e-5,
+    lr_batch_size=16,
     warmup_epochs=0,
     schedule="cosine_restarts",
     epochs=15,

@@ -75,10 +75,11 @@ def main() -> int:
     if options.page_only and not file.exists():
         parser.error(f"--page-only: {file} is not there")
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    circumstances = describe_circumstances()  # before the results change what git says
     for name in [] if options.page_only else options.only:
         print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
         rows = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
-        results[name] = {**describe_circumstances(), "rows": [dataclasses.asdict(row) for row in rows]}
+        results[name] = {**circumstances, "rows": [dataclasses.asdict(row) for row in rows]}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     measured = {name: read_rows(json.dumps(results[name]["rows"])) for name in TITLES if name in results}

@@ -24,6 +24,7 @@ settings = Settings(
     pos_weight=dict(PUBLISHED_POS_WEIGHT),
     optimizer="Adam",
     init_lr=6.5e-5,
+    lr_batch_size=16,
     warmup_epochs=0,
     schedule="cosine_restarts",
     epochs=15,

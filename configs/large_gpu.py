@@ -26,6 +26,7 @@ settings = Settings(
     pos_weight=dict(PUBLISHED_POS_WEIGHT),
     optimizer="AdamW",
     init_lr=1.13e-4,
+    lr_batch_size=48,
     weight_decay=0.01,
     clip_grad_norm=1.0,
     ema_decay=0.999,

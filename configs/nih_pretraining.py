@@ -33,6 +33,7 @@ settings = Settings(
     backbone_model="resnest50d",
     optimizer="AdamW",
     init_lr=3e-4,
+    lr_batch_size=32,
     weight_decay=0.01,
     warmup_epochs=1,
     warmup_multiplier=1.0,

@@ -33,6 +33,7 @@ settings = Settings(
     pretrained=False,
     optimizer="AdamW",
     init_lr=1e-4,
+    lr_batch_size=8,
     weight_decay=0.01,
     warmup_epochs=1,
     warmup_multiplier=10.0,

@@ -36,6 +36,7 @@ settings = Settings(
     pretrained=False,
     optimizer="AdamW",
     init_lr=3e-4,
+    lr_batch_size=16,
     weight_decay=0.02,
     warmup_epochs=3,
     warmup_multiplier=10.0,

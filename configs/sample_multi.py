@@ -39,6 +39,7 @@ settings = Settings(
     heads=dict(RANZCR_HEADS),
     optimizer="AdamW",
     init_lr=3e-4,
+    lr_batch_size=16,
     weight_decay=0.02,
     warmup_epochs=3,
     warmup_multiplier=10.0,

@@ -19,6 +19,7 @@ settings = Settings(
     backbone_model="resnest50d",
     pos_weight=dict(PUBLISHED_POS_WEIGHT),
     init_lr=3e-5,
+    lr_batch_size=16,
     warmup_multiplier=10.0,
     cosine_epochs=20,
     early_stop=5,

@@ -169,6 +169,13 @@ CONFIGS = [REPOSITORY / "config.py", REPOSITORY / "multi_config.py", *sorted((RE
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_configs_say_which_batch_their_rate_is_meant_for(config: Path) -> None:
+    """With batch_size="auto" their rate then follows the batch from there."""
+    settings = load_settings(config)
+    assert settings.lr_batch_size == settings.images_per_batch * settings.accumulation_steps
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
 def test_configs_are_valid(config: Path) -> None:
     settings = load_settings(config)
     assert settings.run_name == config.stem

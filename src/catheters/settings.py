@@ -149,8 +149,8 @@ class Settings:
     """Keep pictures in memory channel by channel (False) or pixel by pixel (True); None: what a short trial before the
     run finds faster for this model and device."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None
-    """torch.compile of the training step: minutes at the start, faster steps; reduce-overhead and max-autotune use CUDA
-    graphs. None: not compiled."""
+    """torch.compile of the training step: seconds to minutes at the start, faster steps; reduce-overhead and
+    max-autotune use CUDA graphs. None: not compiled."""
     grad_checkpointing: bool = False
     """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients; batch
     norm's running averages then follow each batch twice."""

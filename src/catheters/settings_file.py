@@ -7,7 +7,7 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -104,7 +104,6 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "num_folds": ("all_data=True", settings.all_data),
         "valid_batch_size": ("all_data=True", settings.all_data),
         "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
-        "lr_batch_size": ("batch_size is a number", settings.batch_size != "auto"),
         "augment_on": ("train_transforms is empty", not settings.train_transforms),
         "compile_mode": (
             "device='cpu', which has no CUDA graphs, so it is as 'default'",
@@ -212,12 +211,18 @@ def _describe(error: ValidationError) -> str:
         return first["msg"]
     # A union such as `bool | str` reports each of its members.
     wanted = dict.fromkeys(
-        other["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+        other["msg"]
+        .removeprefix("Input should be ")
+        .replace("valid tuple", "list")
+        .replace("a valid boolean", "True or False")
         for other in errors
         if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
     )
+    field = Settings.__pydantic_fields__[name]  # type: ignore[attr-defined]
+    if type(None) in get_args(field.annotation):
+        wanted["None"] = None
     expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
-    meaning = " ".join(Settings.__pydantic_fields__[name].description.split())  # type: ignore[attr-defined]
+    meaning = " ".join(field.description.split())
     return f"{name}: {first['input']!r} came{expected} ({meaning})"
 
 

@@ -1,10 +1,13 @@
 """Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
 
 import dataclasses
+import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from itertools import chain
 
 import numpy as np
@@ -20,6 +23,8 @@ from catheters.data.loader import (
     CachedRadiographs,
     EpochBatches,
     EpochLoader,
+    Loader,
+    LoadingProcessDied,
     create_loader,
     sample_seed,
 )
@@ -99,6 +104,24 @@ def test_number_of_workers_changes_nothing(cached: Settings, num_workers: int) -
         for (images, targets), (other_images, other_targets) in zip(expected, got, strict=True):
             assert torch.equal(images, other_images)
             assert torch.equal(targets, other_targets)
+
+
+def test_a_loading_process_that_dies(cached: Settings) -> None:
+    """It is said where its batch is asked for: torch's handler would raise at once, wherever the process is."""
+    data = samples(cached, list(range(40)))
+    batches = iter(create_loader(data, EpochBatches(len(data), 4, cached.seed), 2, CPU))
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    time.sleep(0.2)
+    with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
+        list(batches)
+
+
+def test_errors_of_a_loading_process_stay_what_they_are(cached: Settings) -> None:
+    batches = [[(0, 0)], [(0, 99)]]
+    loader = Loader(samples(cached, [0, 1]), batch_sampler=batches, num_workers=1)
+    with pytest.raises(IndexError, match="out of bounds"):
+        list(loader)
 
 
 def test_epochs_differ_in_order_and_augmentation(cached: Settings) -> None:

@@ -103,6 +103,13 @@ def test_pretrained_of_the_same_run_is_refused(trained: Settings, capsys: pytest
     assert "best.pt was trained on images of the same label table; a fold that validates on" in captured.err
 
 
+def test_a_batch_larger_than_the_data(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    train_run(dataclasses.replace(cached, batch_size=1000, epochs=1, folds=(1,)), fresh=False)
+    few = (load_data(cached).folds != 1).sum()
+    said = f"batch_size=1000 is more than the {few} training images: an epoch is one step, of all of them"
+    assert said in capsys.readouterr().err
+
+
 def test_too_few_images_to_accumulate(cached: Settings) -> None:
     settings = dataclasses.replace(cached, batch_size=8, accumulation_steps=8)
     with pytest.raises(UserError, match=r"batch_size=8 times accumulation_steps=8 is more than the \d+ training"):

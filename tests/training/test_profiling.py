@@ -38,6 +38,9 @@ def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) 
         assert names.count(PHASES["forward"]) >= 5
     plain, profiled = (settings.run_folder.with_name(name) for name in ("plain", "profiled"))
     assert (plain / "predictions.csv").read_bytes() == (profiled / "predictions.csv").read_bytes()
+    train_run(dataclasses.replace(settings, run_name="plain", profile=True), fresh=False)
+    assert "profile=True has no effect: every model of this run is trained" in capsys.readouterr().err
+    assert not (plain / "profile").exists()
 
 
 @pytest.mark.parametrize("folds_parallel", [False, True])

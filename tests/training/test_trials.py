@@ -140,11 +140,12 @@ def test_layout_is_measured_once(settings: Settings, tmp_path: Path, capsys: pyt
     assert f"channels_last={chosen}: forward and backward take " in said
     ((key, seconds),) = json.loads((tmp_path / LAYOUTS_FILE).read_text()).items()
     assert key.startswith("test_resnet, linear of 1, 4x1x32x32, float32, CPU with 1 threads, deterministic, torch ")
-    assert chosen == (seconds["channels_last"] < seconds["contiguous"])
-    for contiguous, channels_last in ((1.0, 2.0), (2.0, 1.0)):  # what is remembered decides, not the clock
+    assert chosen == (seconds["channels_last"] < 0.97 * seconds["contiguous"])
+    # What is remembered decides, not the clock; a gain of 2% may be the clock's.
+    for contiguous, channels_last, is_taken in ((1.0, 2.0, False), (2.0, 1.0, True), (1.0, 0.98, False)):
         layouts = {key: {"contiguous": contiguous, "channels_last": channels_last}}
         (tmp_path / LAYOUTS_FILE).write_text(json.dumps(layouts))
-        assert choose_layout(settings, None, CPU, 8) == (channels_last < contiguous)
+        assert choose_layout(settings, None, CPU, 8) == is_taken
     assert choose_layout(dataclasses.replace(settings, channels_last=False), None, CPU, 8) is False
 
 

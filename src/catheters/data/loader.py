@@ -1,8 +1,11 @@
 """Batches: rows of the cache, shuffled and augmented as (seed, epoch, image) alone decide."""
 
 import gc
+import multiprocessing.connection
+import signal
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,54 @@ from catheters.opencv_threads import end_opencv_threads
 
 MAX_DEFAULT_WORKERS = 8
 """More workers than this rarely help and cost memory."""
+MAX_SECONDS_OF_END = 1.0
+"""How long the system may need, from the last sign of a process that dies, until its end is known."""
 
 Sample = tuple[Tensor, ...]
 
-Loader = DataLoader[Sample]
-"""Gives batches of ((B, 1, H, W) uint8, (B, K) float32), with draws, (B, P) float32, for a `DeviceAugmentation`."""
+
+class LoadingProcessDied(Exception):
+    """A loading process ended before its batches were there; the message says by what."""
+
+
+class Loader(DataLoader[Sample]):
+    """Gives batches of ((B, 1, H, W) uint8, (B, K) float32), with draws, (B, P) float32, for a `DeviceAugmentation`.
+
+    A loading process that dies is found out where a batch of its is waited for, a few seconds later. torch's handler
+    of signals would raise at once, wherever the training process is: in the middle of a snapshot's file, or of the
+    words about the first error.
+    """
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]  # a plain iterator suffices
+        """Start the loading processes of one pass.
+
+        Raises:
+            LoadingProcessDied: one of them ended early.
+        """
+        if self.num_workers == 0:
+            return super().__iter__()
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches: Any = super().__iter__()
+        if signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler)
+        # Private, but Python's own list of children has lost one that ended before it was asked.
+        return _watched(batches, batches._workers)
+
+
+def _watched(batches: Iterator[Sample], processes: Collection[BaseProcess]) -> Iterator[Sample]:
+    try:
+        yield from batches
+    except Exception as error:
+        # What a dead process has sent breaks off, in many ways; an error of its own code leaves it alive.
+        ended = multiprocessing.connection.wait([process.sentinel for process in processes], MAX_SECONDS_OF_END)
+        for process in processes:
+            if process.sentinel in ended:
+                process.join()
+        statuses = [process.exitcode for process in processes if process.exitcode]
+        if not statuses:
+            raise
+        names = [signal.Signals(-status).name if status < 0 else f"exit status {status}" for status in statuses]
+        raise LoadingProcessDied(", ".join(names)) from error
 
 
 class CachedRadiographs(Dataset[Sample]):
@@ -223,7 +269,7 @@ def create_loader(
     """
     if num_workers is None:
         num_workers = default_num_workers(device)
-    return DataLoader(
+    return Loader(
         samples,
         batch_sampler=batches,
         num_workers=num_workers,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from catheters.data.loader import Sample
+from catheters.data.loader import LoadingProcessDied, Sample
 from catheters.errors import UserError, one_line
 from catheters.settings import Settings
 from catheters.training.precision import autocast
@@ -134,14 +134,13 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
                 f"compile_mode={settings.compile_mode}: torch could not compile {settings.backbone_model} ({reason}); "
                 "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
             ) from error
-        dead = re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*?)(\.|$)", str(error))
-        if dead is None:
-            raise
+        raise
+    except LoadingProcessDied as error:
         raise UserError(
-            f"{what}: a process that loads batches died ({one_line(Exception(dead[1]))}): most often memory ran "
-            "out, or shared memory did (/dev/shm; in a container --shm-size=8g or --ipc=host), or the cache's disk "
-            f"failed; lower num_workers ({_number_of_workers(settings)}; 0 needs no shared memory). The same command "
-            "goes on from the last snapshot"
+            f"{what}: a process that loads batches died ({error}): most often memory ran out (SIGKILL), or shared "
+            "memory did (SIGBUS: /dev/shm; in a container --shm-size=8g or --ipc=host); lower num_workers "
+            f"({_number_of_workers(settings)}; 0 needs no shared memory). The same command goes on from the last "
+            "snapshot"
         ) from None
 
 

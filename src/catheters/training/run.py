@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ class _Run:
         waiting = [member for member in self.members if not _is_trained(self.settings, member)]
         if waiting:
             check_space(self.settings, self.num_bytes)
+        elif self.settings.profile:
+            print("profile=True has no effect: every model of this run is trained", file=sys.stderr)
         return waiting
 
     def profile(self, member: int, processes: Processes) -> None:

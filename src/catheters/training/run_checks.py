@@ -69,10 +69,17 @@ def prepare_run(
     if is_open and settings.images_per_batch == num_processes:
         with silent(True):
             _try_step(settings, device, num_processes)  # with one image, where two were tried
+    num_images = num_training_images(settings, data)
     if settings.compile_mode is not None and num_processes == 1:  # several compile what shares their gradients
-        _try_compiled(settings, device, min(settings.images_per_batch, num_training_images(settings, data)))
+        _try_compiled(settings, device, min(settings.images_per_batch, num_images))
     if isinstance(settings.pretrained, str):
         _warn_of_leak(settings, Path(settings.pretrained))
+    if settings.images_per_batch > num_images:
+        print(
+            f"warning: batch_size={settings.batch_size} is more than the {num_images} training images: an epoch is one "
+            "step, of all of them",
+            file=sys.stderr,
+        )
     if settings.sync_batch_norm and num_processes == 1:
         print("warning: sync_batch_norm=True has no effect: one process has the whole batch", file=sys.stderr)
     if not settings.all_data:
@@ -145,6 +152,10 @@ def _warn_of_leak(settings: Settings, weights: Path) -> None:
 
 def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> None:
     """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
+    print(
+        f"compile_mode={settings.compile_mode}: compiling {settings.backbone_model}, from seconds to minutes",
+        flush=True,
+    )
     step = trial_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
     with clear_ends(settings, "the first compiled step"):
         step(*trial_batch(settings, num_images), *step.draws_for_trial(num_images))

@@ -36,6 +36,8 @@ LAYOUTS_FILE = "memory_layouts.json"
 """In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TIMED_ROUNDS = 3
+MIN_GAIN = 0.03
+"""What `channels_last` has to save to be taken: less is within what the clock says of one and the same layout."""
 MAX_IMAGES_ON_CPU = 4
 """Images of a trial's batch on a CPU, where more take longer and tell no more."""
 
@@ -119,17 +121,18 @@ def with_batch_size(settings: Settings, batch_size: int) -> Settings:
     is_proportional = any(part in settings.optimizer.lower() for part in PROPORTIONAL)
     init_lr = settings.init_lr * (ratio if is_proportional else math.sqrt(ratio))
     follows = f"the images of a step {'in proportion' if is_proportional else 'with their square root'}"
-    print(
-        f"init_lr={init_lr:.3g}: {settings.init_lr:g} is meant for lr_batch_size={settings.lr_batch_size}, and follows "
-        f"{follows} ({settings.optimizer})"
-    )
     try:
-        return dataclasses.replace(settings, batch_size=batch_size, init_lr=init_lr)
+        chosen = dataclasses.replace(settings, batch_size=batch_size, init_lr=init_lr)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise SettingsError(
             f"batch_size='auto': {batch_size} images, so init_lr={init_lr:.3g}: {reason}; change init_lr or min_lr"
         ) from None
+    print(
+        f"init_lr={init_lr:.3g}: {settings.init_lr:g} is meant for lr_batch_size={settings.lr_batch_size}, and follows "
+        f"{follows} ({settings.optimizer})"
+    )
+    return chosen
 
 
 def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> int:
@@ -193,7 +196,7 @@ def _predict(settings: Settings, step: TrainStep, num_images: int) -> None:
 
 
 def choose_layout(settings: Settings, earlier: Settings | None, device: torch.device, num_images: int) -> bool:
-    """Whether `channels_last` is faster: measured once for a model, picture size, batch and device, then remembered.
+    """Whether `channels_last` is clearly faster: measured once for model, picture size, batch and device, remembered.
 
     Args:
         settings: the run's settings.
@@ -231,10 +234,10 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
                 "rounds otherwise",
                 file=sys.stderr,
             )
-    is_faster = seconds["channels_last"] < seconds["contiguous"]
+    is_faster = seconds["channels_last"] < (1 - MIN_GAIN) * seconds["contiguous"]
     print(
         f"channels_last={is_faster}: forward and backward take {1000 * seconds['channels_last']:.0f} ms with it, "
-        f"{1000 * seconds['contiguous']:.0f} ms without ({file})"
+        f"{1000 * seconds['contiguous']:.0f} ms without; it has to save {MIN_GAIN:.0%} ({file})"
     )
     return is_faster
 
