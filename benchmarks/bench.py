@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from rows import Row, number, print_rows, read_rows
 
 from catheters.training.device import choose_device
-from catheters.training.environment import describe_environment
+from catheters.training.environment import describe_environment, git_commit
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
@@ -40,6 +40,8 @@ QUICK_ARGUMENTS = {
 """Benchmark -> what lets it end within seconds, to see that it works."""
 FULL_ARGUMENTS = {"evaluation": ["--trials", "0"]}
 """Benchmark -> what else it gets: what intervals are worth is no matter of speed, and takes minutes."""
+WRITTEN = ("benchmarks/results", "docs", "README.md")
+"""What no benchmark measures, and what they write."""
 TITLES = {
     "preproc": "Building the cache",
     "loading": "Loading and augmenting",
@@ -75,9 +77,9 @@ def main() -> int:
     if options.page_only and not file.exists():
         parser.error(f"--page-only: {file} is not there")
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    circumstances = describe_circumstances()  # before the results change what git says
     for name in [] if options.page_only else options.only:
         print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
+        circumstances = describe_circumstances()
         rows = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
         results[name] = {**circumstances, "rows": [dataclasses.asdict(row) for row in rows]}
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +104,23 @@ def run(name: str, arguments: list[str]) -> list[Row]:
 def describe_circumstances() -> dict[str, Any]:
     """When, of which state of the program and on what something is measured."""
     environment = describe_environment(choose_device("auto"), 1)
-    kept = ("git_commit", "python", "versions", "device", "num_threads", "hardware")
-    return {"date": datetime.date.today().isoformat(), **{key: environment[key] for key in kept}}
+    kept = ("python", "versions", "device", "num_threads", "hardware")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "git_commit": measured_commit(),
+        **{key: environment[key] for key in kept},
+    }
+
+
+def measured_commit() -> str | None:
+    """The commit, with -dirty where files that are measured have changed: results and pages are written meanwhile."""
+    commit = git_commit()
+    if commit is None:
+        return None
+    changed = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "diff", "--quiet", "HEAD", "--", ".", *(f":!{path}" for path in WRITTEN)]
+    )
+    return commit.removesuffix("-dirty") + ("-dirty" if changed.returncode else "")
 
 
 def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, list[Row]]) -> None:

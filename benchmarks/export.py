@@ -71,7 +71,7 @@ def measure(backbone: str, classifier: str, folder: Path, options: argparse.Name
     what = f"{backbone}, {classifier}, {'half' if half else 'full'} precision"
     print(f"{what}: {file.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e}", flush=True)
     return compare_seconds(
-        "export", f"{what}, onnxruntime", of_onnx, "torch", of_torch, each=BATCH_SIZE, unit="ms/image"
+        "export", f"{what}, onnxruntime", of_onnx, "torch, full precision", of_torch, each=BATCH_SIZE, unit="ms/image"
     )
 
 

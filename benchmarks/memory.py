@@ -138,7 +138,7 @@ def watch(config: Path) -> Seen:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 members = family(process.pid)
                 resident = kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6
-                ever = max(ever, resident)
+                ever = max(ever, kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmHWM") * 1024 / 1e6)
                 if len(members) > 1:
                     alone.append(resident)
                     together.append(sum(map(proportional_set_size, members)) / 1e6)

@@ -24,7 +24,7 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.data.radiograph import read_radiograph
 from catheters.data.sample import generate_sample
 from catheters.evaluation.ensemble import Recipe
-from catheters.host import available_cores
+from catheters.host import available_cores, kilobytes_in
 from catheters.inference.inputs import Images
 from catheters.inference.models import Member, Models
 from catheters.inference.predictor import Predictor
@@ -40,6 +40,7 @@ SIZE = (2500, 2048)
 NUM_FILES = 32
 """Different ones; more are further names of the same files."""
 REPOSITORY = Path(__file__).parents[1]
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def main() -> int:
@@ -55,7 +56,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_files(folder)
-        # First: a process is reckoned to have taken as much memory as the one that started it.
         row = measure_memory(files, folder, options.memory_images)
         print(
             f"{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
@@ -150,9 +150,12 @@ def measure_memory(files: list[Path], folder: Path, numbers: list[int]) -> Row:
         process = subprocess.Popen(
             [*command, str(many), "--out", str(folder / "p.csv")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, "predict.py ended well"
-        megabytes.append(usage.ru_maxrss / 1e3)
+        most = 0.0  # not by rusage, which counts the memory of the process that started it as well
+        while process.poll() is None:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            most = max(most, kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmHWM") * 1024 / 1e6)
+        assert process.returncode == 0, "predict.py ended well"
+        megabytes.append(most)
     return compare_sizes(
         "prediction",
         f"most memory of predict.py, {numbers[-1]:,} files",

@@ -64,6 +64,7 @@ def test_settings_are_frozen() -> None:
         ("folds=3", ["folds: 3 came", "list"]),
         ("folds=[0,0]", ["names a fold twice"]),
         ("folds=[5]", ["num_folds=5, so at most 4"]),
+        ("folds=[-1]", ["folds: -1 came, greater than or equal to 0", "not 0 is expected (Folds to train"]),
         ("folds=[]", ["folds: [] came"]),
         (
             "pos_weight={'CVC - Normall': 2}",

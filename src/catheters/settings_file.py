@@ -219,7 +219,8 @@ def _describe(error: ValidationError) -> str:
         if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
     )
     field = Settings.__pydantic_fields__[name]  # type: ignore[attr-defined]
-    if type(None) in get_args(field.annotation):
+    is_element = any(isinstance(part, int) for part in first["loc"])
+    if type(None) in get_args(field.annotation) and not is_element:
         wanted["None"] = None
     expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
     meaning = " ".join(field.description.split())

@@ -4,10 +4,8 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
 from itertools import chain
 
 import numpy as np
@@ -109,12 +107,38 @@ def test_number_of_workers_changes_nothing(cached: Settings, num_workers: int) -
 def test_a_loading_process_that_dies(cached: Settings) -> None:
     """It is said where its batch is asked for: torch's handler would raise at once, wherever the process is."""
     data = samples(cached, list(range(40)))
+    others = set(multiprocessing.active_children())
     batches = iter(create_loader(data, EpochBatches(len(data), 4, cached.seed), 2, CPU))
     next(batches)
-    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
-    time.sleep(0.2)
+    process = min(set(multiprocessing.active_children()) - others, key=lambda process: process.pid or 0)
+    process.kill()
+    process.join()
     with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
         list(batches)
+
+
+IGNORED_ENDS = """
+import multiprocessing
+import signal
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from catheters.data.loader import Loader, LoadingProcessDied
+
+batches = iter(Loader(range(40), batch_size=4, num_workers=1))
+next(batches)
+(process,) = multiprocessing.active_children()
+process.kill()
+try:
+    list(batches)
+except LoadingProcessDied as error:
+    print(error)
+"""
+
+
+def test_a_loading_process_that_dies_where_ends_are_ignored() -> None:
+    """As some launchers have it: the system would not say that it has ended, and the training would wait for ever."""
+    done = subprocess.run([sys.executable, "-c", IGNORED_ENDS], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "SIGKILL\n"
 
 
 def test_errors_of_a_loading_process_stay_what_they_are(cached: Settings) -> None:

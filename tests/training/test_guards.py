@@ -77,6 +77,20 @@ def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path,
             assert step.scaler.get_scale() == 2.0 ** (127 - skipped)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_skipped_steps_of_short_epochs_are_counted(
+    settings: Settings, tmp_path: Path, create_manager: CreateManager
+) -> None:
+    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    spoil_gradient(step, 1)
+    manager, log = create_manager(step, tmp_path, num_batches=25, num_epochs=2, may_skip=True)
+    train_epoch(batches(25), step, manager, log, "")
+    log.end_epoch(25, 1e-3, {})
+    with pytest.raises(UserError, match=rf"gradients of {MAX_SKIPPED_STEPS} steps in a row were NaN or infin"):
+        train_epoch(batches(25), step, manager, log, "")
+
+
 def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
     with (
         pytest.raises(
@@ -116,6 +130,23 @@ def test_libraries_out_of_memory(settings: Settings, text: str, is_memory: bool)
         raise RuntimeError(text)
 
 
+@pytest.mark.parametrize(("num_workers", "number"), [(3, 3), (None, 1)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unable to allocate shared memory(shm) for file </torch_12_3_4>: No space left on device (28)",
+        "unable to write to file </torch_12_3_4>: No space left on device (28)",
+        "unable to mmap 6291456 bytes from file </torch_12_3_4>: Cannot allocate memory (12)",
+    ],
+)
+def test_no_room_in_shared_memory(settings: Settings, text: str, num_workers: int | None, number: int) -> None:
+    """A loading process says so and lives on: a small /dev/shm, as containers have."""
+    settings = dataclasses.replace(settings, num_workers=num_workers, device="cpu")
+    message = rf"no room for a batch in shared memory; lower num_workers \(now {number}; 0 needs no shared memory\) or"
+    with pytest.raises(UserError, match=message), clear_ends(settings, "fold 0"):
+        raise RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback\n{text}")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 def test_a_gpu_out_of_memory(settings: Settings) -> None:
@@ -151,7 +182,7 @@ def test_a_loading_process_that_dies(long_run: Settings, tmp_path: Path) -> None
     assert training.wait() == 2
     last = training.text.splitlines()[-1]
     assert last.startswith("error: fold 1: a process that loads batches died (SIGKILL): most often memory ran out")
-    assert "lower num_workers (now 2; 0 needs no shared memory). The same command goes on from the last" in last
+    assert "lower num_workers (now 2; 0 needs no shared memory) or give" in last
     train_run(settings, fresh=False)
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
 

@@ -50,9 +50,12 @@ class Loader(DataLoader[Sample]):
         if self.num_workers == 0:
             return super().__iter__()
         handler = signal.getsignal(signal.SIGCHLD)
-        batches: Any = super().__iter__()
-        if signal.getsignal(signal.SIGCHLD) is not handler:
-            signal.signal(signal.SIGCHLD, handler)
+        try:
+            batches: Any = super().__iter__()
+        finally:
+            if signal.getsignal(signal.SIGCHLD) is not handler:
+                # Where it was ignored, as some launchers have it, the system would never tell how a process ended.
+                signal.signal(signal.SIGCHLD, handler if callable(handler) else signal.SIG_DFL)
         # Private, but Python's own list of children has lost one that ended before it was asked.
         return _watched(batches, batches._workers)
 
@@ -66,7 +69,7 @@ def _watched(batches: Iterator[Sample], processes: Collection[BaseProcess]) -> I
         for process in processes:
             if process.sentinel in ended:
                 process.join()
-        statuses = [process.exitcode for process in processes if process.exitcode]
+        statuses = [process.exitcode for process in processes if process.exitcode is not None]
         if not statuses:
             raise
         names = [signal.Signals(-status).name if status < 0 else f"exit status {status}" for status in statuses]

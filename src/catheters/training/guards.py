@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from catheters.data.loader import LoadingProcessDied, Sample
+from catheters.data.loader import LoadingProcessDied, Sample, default_num_workers
 from catheters.errors import UserError, one_line
 from catheters.settings import Settings
+from catheters.training.device import choose_device
 from catheters.training.precision import autocast
 from catheters.training.step import TrainStep
 
@@ -25,6 +26,8 @@ OUT_OF_MEMORY_TEXTS = re.compile(
     "unable to find an engine|Unable to find a valid cuDNN algorithm|could not create a primitive$"
 )
 """In the texts of errors that have no class of their own."""
+NO_SHARED_MEMORY_TEXTS = re.compile("unable to (allocate shared memory|write to file </torch_|mmap .*</torch_)")
+"""What torch says in a loading process that finds no room in /dev/shm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +66,15 @@ def check_batches(batches: Sequence[BatchValues], num_before: int, what: str, fo
 
 
 def check_skipped(grad_norms: Sequence[float], what: str, folder: Path, learning_rate: float) -> None:
-    """Raise a UserError where the gradient scaler skips every step, since no scale makes the gradients finite."""
-    latest = grad_norms[-MAX_SKIPPED_STEPS:]
-    if len(latest) == MAX_SKIPPED_STEPS and not any(map(math.isfinite, latest)):
+    """Raise a UserError where the gradient scaler skips every step, since no scale makes the gradients finite.
+
+    Args:
+        grad_norms: those of the latest steps, `MAX_SKIPPED_STEPS` of them as soon as there were so many.
+        what: names the epoch.
+        folder: where the checkpoints are.
+        learning_rate: of the last step.
+    """
+    if len(grad_norms) == MAX_SKIPPED_STEPS and not any(map(math.isfinite, grad_norms)):
         raise UserError(
             f"{what}: the gradients of {MAX_SKIPPED_STEPS} steps in a row were NaN or infinite at any scale "
             f"{remedies(learning_rate, folder)}"
@@ -126,6 +135,8 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
             raise
         raise UserError(re.findall(r"^[\w.]+: (.*)$", str(error), re.MULTILINE)[-1]) from None
     except RuntimeError as error:
+        if NO_SHARED_MEMORY_TEXTS.search(str(error)):
+            raise UserError(f"{what}: no room for a batch in shared memory; {_loading_remedies(settings)}") from None
         if is_out_of_memory(error):
             raise UserError(f"{what}: out of memory ({one_line(error)}); {_memory_remedies(settings)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -138,14 +149,19 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
     except LoadingProcessDied as error:
         raise UserError(
             f"{what}: a process that loads batches died ({error}): most often memory ran out (SIGKILL), or shared "
-            "memory did (SIGBUS: /dev/shm; in a container --shm-size=8g or --ipc=host); lower num_workers "
-            f"({_number_of_workers(settings)}; 0 needs no shared memory). The same command goes on from the last "
-            "snapshot"
+            f"memory did (SIGBUS); {_loading_remedies(settings)}"
         ) from None
 
 
-def _number_of_workers(settings: Settings) -> str:
-    return "now one a core, at most 8" if settings.num_workers is None else f"now {settings.num_workers}"
+def _loading_remedies(settings: Settings) -> str:
+    """What loading processes can do with, and how to go on."""
+    number = settings.num_workers
+    if number is None:
+        number = default_num_workers(choose_device(settings.device))
+    return (
+        f"lower num_workers (now {number}; 0 needs no shared memory) or give a container more of it (--shm-size=8g or "
+        "--ipc=host). The same command goes on from the last snapshot"
+    )
 
 
 def _memory_remedies(settings: Settings) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from catheters.files import clear_end_when_full
 from catheters.training.board import Board
 from catheters.training.distributed import Processes
-from catheters.training.guards import BatchValues, check_batches, check_skipped
+from catheters.training.guards import MAX_SKIPPED_STEPS, BatchValues, check_batches, check_skipped
 
 FILE_NAME = "log.jsonl"
 LINE_EVERY = 50
@@ -88,6 +88,7 @@ class TrainingLog(Extension):
         self._may_skip = may_skip
         self._unread: list[tuple[float, Tensor, Tensor | None]] = []
         self._batches: list[BatchValues] = []  # of this epoch
+        self._latest_norms: list[float] = []  # of the epochs before as well
         self._num_in_lines = 0  # of them
         self._epoch = 0  # how many have ended
         self._iteration = 0  # where this process began
@@ -150,7 +151,8 @@ class TrainingLog(Extension):
         check_batches(batches, num_before, what, self._file.parent, may_skip=self._may_skip)
         self._batches += batches
         if self._may_skip:
-            check_skipped(_norms(self._batches), what, self._file.parent, batches[-1].learning_rate)
+            self._latest_norms = [*self._latest_norms, *_norms(batches)][-MAX_SKIPPED_STEPS:]
+            check_skipped(self._latest_norms, what, self._file.parent, batches[-1].learning_rate)
 
     def _write_group(self, iteration: int) -> None:
         group = self._batches[self._num_in_lines :]
@@ -228,6 +230,7 @@ class TrainingLog(Extension):
         self._batches = [
             BatchValues(learning_rate=rate, loss=loss, grad_norm=norm) for rate, loss, norm in state["batches"]
         ]
+        self._latest_norms = _norms(self._batches)
         self._num_bytes = state["num_bytes"]
         self._iteration = state["epoch"] * self._num_batches + len(state["batches"])
         self.cut()

@@ -20,7 +20,6 @@ from catheters.models.classifier import create_classifier
 from catheters.progress import duration, track
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
-from catheters.training.guards import clear_ends
 from catheters.training.log import TrainingLog
 from catheters.training.snapshots import Snapshots
 from catheters.training.step import TrainStep, convert_batch_norm
@@ -168,7 +167,7 @@ def _train(
         writer=_NoWriter(),
         state_objects={"step": step, "scorer": scorer},
     )
-    with deferred_interrupts(), clear_ends(settings, what), closing(log):
+    with deferred_interrupts(), closing(log):
         if not snapshots.restore(manager):
             log.cut()  # lines of a process that was killed before its first snapshot
         while True:

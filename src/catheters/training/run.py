@@ -118,7 +118,7 @@ class _Run:
         if waiting:
             check_space(self.settings, self.num_bytes)
         elif self.settings.profile:
-            print("profile=True has no effect: every model of this run is trained", file=sys.stderr)
+            print("warning: profile=True has no effect: every model of this run is trained", file=sys.stderr)
         return waiting
 
     def profile(self, member: int, processes: Processes) -> None:
@@ -137,8 +137,9 @@ class _Run:
 
     def train(self, member: int, processes: Processes, num_models_left: int) -> None:
         """Train one."""
-        train = _train_seed if self.settings.all_data else _train_fold
-        train(self.settings, self.data, member, self.around(processes, num_models_left))
+        what, train = ("seed", _train_seed) if self.settings.all_data else ("fold", _train_fold)
+        with clear_ends(self.settings, f"{what} {member}"):
+            train(self.settings, self.data, member, self.around(processes, num_models_left))
 
 
 def _where(device: torch.device, num_processes: int) -> str:

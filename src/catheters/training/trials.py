@@ -221,13 +221,14 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         ]
     )
     file = Path(settings.cache_folder) / LAYOUTS_FILE
-    seconds = _read_layouts(file).get(key)
+    known = _read_layouts(file)
+    seconds = known.get(key)
     if seconds is None:
         print(f"channels_last=None: trying both layouts of {num_images} images in memory, once for this model")
         with clear_ends(settings, "channels_last=None, the trial of both layouts"):
             seconds = _time_layouts(settings, device, num_images)
         try:
-            write_text(file, json.dumps({**_read_layouts(file), key: seconds}, indent=2) + "\n")
+            write_text(file, json.dumps({**known, key: seconds}, indent=2) + "\n")
         except (OSError, UserError) as error:  # a folder of others', perhaps
             print(
                 f"warning: {file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
@@ -243,11 +244,14 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
 
 
 def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
-    """Key -> seconds of each layout; nothing where the file is missing or not ours."""
+    """Key -> seconds of each layout; nothing where the file is missing, or with a warning where it is not ours."""
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         return {key: {name: float(seconds[name]) for name in LAYOUTS} for key, seconds in known.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        print(f"warning: {file}: cannot be read ({one_line(error)}); layouts are tried anew", file=sys.stderr)
         return {}
 
 
