@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rows import Row, number, print_rows, read_rows
 
 from catheters.training.device import choose_device
@@ -161,7 +162,9 @@ def draw(rows: list[Row], file: Path) -> None:
         ratios = [value for row in rows for value in (row.ratio, *row.quartiles)]
         if max(ratios) > 8 * min(ratios):
             axes.set_xscale("log")
-        axes.set_xlabel("ratio to the reference (line: quartiles of the rounds; bar: the aim)")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("ratio (line: quartiles; bar: the aim)")
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(file, metadata={"Date": None})
 
