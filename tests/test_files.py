@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from catheters.files import DiskFullError, link_or_copy, write_text, write_whole
+from catheters.files import DiskFullError, UnreadableFileError, link_or_copy, read_json, write_text, write_whole
+from catheters.torch_files import read_torch_file
 from catheters.training.checkpoint import save_tensors
 
 
@@ -51,3 +52,39 @@ def test_a_second_name_outlives_the_first(tmp_path: Path, mount_disk: Callable[[
     link_or_copy(tmp_path / "a", other)
     write_text(tmp_path / "a", "new")
     assert (tmp_path / "b").read_text() == other.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": -Infinity}', "-Infinity is no number"),
+        (b'{"a": 1e400}', "1e400 is too large a number"),
+        (b'{"a": 1' + b"0" * 400 + b"}", "is too large a number"),
+        (b"[" * 100_000, "nested too deeply"),
+        ('{"a": 1}'.encode("utf-16"), "'utf-8' codec can't decode"),
+        (b'{"a": ', "Expecting value"),
+    ],
+    ids=["nan", "infinity", "1e400", "10**400", "nested", "utf-16", "cut"],
+)
+def test_json_is_read_strictly(tmp_path: Path, content: bytes, reason: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=rf"x\.json: damaged \(.*{reason}"):
+        read_json(file)
+    with pytest.raises(UnreadableFileError, match="no such file"):
+        read_json(tmp_path / "y.json")
+
+
+def test_a_flipped_bit_of_a_torch_file_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "x.pt"
+    torch.save({"weights": torch.arange(1000.0)}, file)
+    assert torch.equal(read_torch_file(file)["weights"], torch.arange(1000.0))
+    content = bytearray(file.read_bytes())
+    content[content.index(torch.tensor([500.0]).numpy().tobytes())] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r"x\.pt: damaged \(x/data/0 is not what was written\)"):
+        read_torch_file(file)
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableFileError, match=r"x\.pt: damaged"):
+        read_torch_file(file)

@@ -4,13 +4,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 
 FULL_DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -67,6 +68,54 @@ def write_text(file: Path, text: str) -> None:
     write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+class UnreadableFileError(UserError):
+    """A file of this program's that is missing, damaged, or not what its name says."""
+
+
+def parse_json(text: str) -> Any:
+    """JSON as RFC 8259 has it: NaN, Infinity and numbers that float64 cannot hold are refused.
+
+    Raises:
+        ValueError: it is no such text, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_bounded_int)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(file: Path) -> Any:
+    """The content of a UTF-8 JSON file; see `parse_json`.
+
+    Raises:
+        UnreadableFileError: it is missing or damaged.
+    """
+    try:
+        return parse_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnreadableFileError(f"{file}: no such file") from None
+    except OSError as error:
+        raise UnreadableFileError(f"{file}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are
+        raise UnreadableFileError(f"{file}: damaged ({one_line(error, 120)})") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return value
+
+
+def _bounded_int(digits: str) -> int:
+    _finite_float(digits)  # else it would overflow wherever it meets a float
+    return int(digits)
+
+
 def read_written_json(file: Path, format_version: int) -> dict[str, Any]:
     """JSON that `evaluate.py` wrote for other commands to read.
 
@@ -74,9 +123,9 @@ def read_written_json(file: Path, format_version: int) -> dict[str, Any]:
         UserError: it is missing, damaged or of another version.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         found = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UnreadableFileError, KeyError, TypeError):
         raise UserError(f"{file}: missing or damaged; evaluate.py writes it") from None
     if found != format_version:
         raise UserError(f"{file}: is of format {found}, {format_version} is read; run evaluate.py again")
