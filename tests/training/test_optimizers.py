@@ -1,15 +1,19 @@
-"""Optimizers of timm's factory: their kind, their groups, and what is refused."""
+"""Optimizers of timm's factory: their kind, their groups, what is refused, and steps that are skipped."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
-from timm.optim import Lamb
+from timm.optim import Lamb, list_optimizers
 
 from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier, create_classifier
 from catheters.settings import Settings
 from catheters.training.optimizers import create_optimizer
+from catheters.training.step import TrainStep
+
+FUSED_UNASKED = ["adagrad", "adam", "adamw", "momentum", "nesterov", "sgd"]
 
 
 def create(settings: Settings) -> tuple[Classifier, torch.optim.Optimizer]:
@@ -98,9 +102,91 @@ def test_layers_learn_slower_towards_the_stem(settings: Settings) -> None:
             "optimizer_params: 'momentum' is not a parameter of Adam; there are",
         ),
         ({"optimizer_params": {"betas": (2.0, 0.9)}}, "Invalid beta parameter"),
+        (
+            {"optimizer": "momentum", "optimizer_params": {"momentum": 0.9, "dampening": 0.1, "fused": True}},
+            "fused=True has no right first step with momentum and dampening",
+        ),
     ],
 )
 def test_refusals(settings: Settings, changes: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError) as error:
         create(settings_by_name(settings, changes))
     assert message in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum' installed")
+def test_what_is_fused_unasked(settings: Settings) -> None:
+    """Nothing but what the tests below hold for, and all of those."""
+    needs_gpu = ("bnb", "fused")  # of NVIDIA's apex and of bitsandbytes
+    names = [name for name in list_optimizers() if not name.startswith(needs_gpu)]
+    optimizers = {name: create(dataclasses.replace(settings, optimizer=name))[1] for name in names}
+    assert [name for name, optimizer in optimizers.items() if optimizer.defaults.get("fused")] == FUSED_UNASKED
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        *((name, {}) for name in FUSED_UNASKED),
+        ("momentum", {"momentum": 0.0}),
+        ("momentum", {"momentum": 0.9, "dampening": 0.1}),  # not fused
+        ("sgd", {"fused": True}),
+    ],
+)
+def test_a_skipped_step_changes_nothing(settings: Settings, name: str, params: dict[str, object]) -> None:
+    """The first one too, although memory is full of what was there before; accepted steps equal the plain loop's."""
+    plain = {"foreach": False, **{key: value for key, value in params.items() if key != "fused"}}
+    changes = {"optimizer": name, "weight_decay": 0.01, "init_lr": 0.01}
+    pairs = [create(settings_by_name(settings, {**changes, "optimizer_params": of})) for of in (params, plain)]
+    weights, expected = (list(model.parameters()) for model, _ in pairs)
+    expected_weights = dict(zip(weights, expected, strict=True))
+    for weight, other in expected_weights.items():
+        other.data.copy_(weight.data)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=1024.0) for _ in pairs]
+    torch.manual_seed(3)
+    for number, is_skipped in enumerate((True, True, False, False, True, False)):
+        weights_before = [weight.detach().clone() for weight in weights]
+        state_before = {key: value.clone() for key, value in tensors_of_state(pairs[0][1], weights).items()}
+        scale = float(scalers[0].scale(torch.ones(())))
+        scalers[1].scale(torch.ones(()))
+        for weight, other in expected_weights.items():
+            weight.grad = torch.randn_like(weight) * scale
+            other.grad = weight.grad.clone()
+        if is_skipped:
+            expected[0].grad[0] = weights[0].grad[0] = math.inf  # type: ignore[index]
+        used = [torch.full_like(weight, 1e4) for weight in weights for _ in range(4)]
+        del used
+        for (_, optimizer), scaler in zip(pairs, scalers, strict=True):
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        if is_skipped:
+            assert all(map(torch.equal, weights, weights_before))
+            for key, value in tensors_of_state(pairs[0][1], weights).items():
+                # A state that begins in a skipped step begins with zeros.
+                assert torch.equal(value, state_before.get(key, torch.zeros_like(value))), (number, key)
+        for weight, other in expected_weights.items():
+            torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-7)
+
+
+def tensors_of_state(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {
+        f"{number}.{name}": value
+        for number, weight in enumerate(weights)
+        for name, value in optimizer.state.get(weight, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def test_a_snapshot_of_skipped_steps_alone(settings: Settings) -> None:
+    """One of a plain optimizer has no momentum yet: the fused one that goes on from it begins with zeros."""
+    steps = []
+    for params in ({"foreach": False}, {}):
+        torch.manual_seed(0)
+        changed = settings_by_name(settings, {"optimizer": "SGD", "optimizer_params": params})
+        steps.append(TrainStep(changed, create_classifier(changed, 0.5, 0.25), 2, torch.device("cpu")))
+    plain, fused = steps
+    fused.optimizer.load_state_dict(plain.optimizer.state_dict())
+    fused.load_state_dict(plain.state_dict())
+    momenta = [fused.optimizer.state[weight]["momentum_buffer"] for weight in fused.model.parameters()]
+    assert momenta
+    assert not any(momentum.any() for momentum in momenta)

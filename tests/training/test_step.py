@@ -161,6 +161,28 @@ def test_a_trial_moves_the_optimizer(settings: Settings, device: torch.device) -
     assert step.optimizer.state.keys() == set(step.model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("optimizer", ["SGD", "momentum", "Adam"])
+def test_float16_learns_after_its_first_steps_are_skipped(settings: Settings, optimizer: str) -> None:
+    """With a scale that is far too large at first, in memory that is full of large numbers."""
+    changes = {"optimizer": optimizer, "init_lr": 0.01, "warmup_epochs": 0, "schedule": "constant", "epochs": 8}
+    step = create_step(dataclasses.replace(settings, **changes))
+    step.dtype = torch.float16
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=3e6)
+    torch.manual_seed(2)
+    batch = random_batch(4)
+    losses, skipped = [], []
+    for _ in range(16):
+        used = [torch.full_like(weight, 1e4) for weight in step.model.parameters() for _ in range(4)]
+        del used
+        losses.append(float(step(*batch)))
+        assert step.grad_norm is not None
+        skipped.append(not bool(step.grad_norm.isfinite()))
+    assert skipped[0]
+    assert not skipped[-1]
+    assert losses[-1] < 0.9 * losses[0]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 def test_a_snapshot_from_before_fused_kernels(settings: Settings) -> None:

@@ -48,7 +48,8 @@ def prepare_device(device: torch.device, *, deterministic: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' condition for it
     # Where there is no such algorithm torch warns, and the run goes on.
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    # It costs time, and nothing here reads such memory.
+    # Filling memory costs time. What reads it before it is written is wrong with any filling: torch's fused SGD does
+    # after a skipped first step, so that its momentum is made beforehand (`begin_momentum`).
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

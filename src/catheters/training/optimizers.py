@@ -21,6 +21,10 @@ OF_SETTINGS = {
 KERNEL_CHOICES = {"foreach", "fused", "capturable", "differentiable"}
 """Parameters of torch's optimizers by which a user has chosen how the step is computed."""
 
+FUSED_UNASKED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.SGD)
+"""Optimizers whose fused kernel leaves weights and state alone where the gradient scaler skips a step, the first one
+too; of SGD that is so with the zeros of `begin_momentum`."""
+
 
 def check_optimizer(settings: Settings) -> None:
     """Raise a SettingsError unless timm has an optimizer of this name, and its parameters are no settings' matter."""
@@ -44,7 +48,8 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
     check_optimizer(settings)
     try:
         optimizer = _create(model, settings)
-        if optimizer.defaults.get("fused", "unknown") is None and not KERNEL_CHOICES & settings.optimizer_params.keys():
+        is_chosen = bool(KERNEL_CHOICES & settings.optimizer_params.keys())
+        if type(optimizer) in FUSED_UNASKED and not is_chosen and not _is_dampened(optimizer):
             # One pass over the weights where torch's default makes several; on a GPU it also reads whether the gradient
             # scaler skips the step there, where the CPU would wait for the answer. The rule is the same.
             optimizer = _create(model, settings, fused=True)
@@ -56,7 +61,34 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
         if name not in optimizer.defaults:  # timm passes over what its optimizer does not know
             kind = f"a parameter of {settings.optimizer}"
             raise SettingsError(f"optimizer_params: {unknown_name(name, kind, optimizer.defaults)}")
+    if optimizer.defaults.get("fused") and _is_dampened(optimizer):
+        raise SettingsError(
+            "optimizer_params: fused=True has no right first step with momentum and dampening where float16's gradient "
+            "scaler skips it; leave fused or dampening out"
+        )
+    begin_momentum(optimizer)
     return optimizer
+
+
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch's fused SGD begin with a momentum of zeros where it has none; others are left alone.
+
+    By itself it takes raw memory, which its first step writes over. Where the gradient scaler skips that step the
+    memory stays, and the next one adds it to the weights. With zeros the first step is the same, since it makes the
+    momentum momentum * 0 + gradient.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"]:
+            for parameter in group["params"]:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _is_dampened(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether SGD's first step differs from the later ones, so that a momentum of zeros is no beginning."""
+    return bool(optimizer.defaults.get("momentum") and optimizer.defaults.get("dampening"))
 
 
 def _create(model: Classifier, settings: Settings, **further: bool) -> torch.optim.Optimizer:

@@ -25,7 +25,7 @@ from catheters.training.distributed import ALONE, Processes
 from catheters.training.draws import seed_layers
 from catheters.training.losses import create_loss
 from catheters.training.mixup import Mixup
-from catheters.training.optimizers import KERNEL_CHOICES, create_optimizer
+from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum, create_optimizer
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.schedules import create_schedule
 
@@ -224,6 +224,7 @@ class TrainStep:
                             state[name] = value.to(parameter.device)
                     elif isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        begin_momentum(self.optimizer)  # a snapshot of steps that were all skipped has none
 
 
 def trial_step(
