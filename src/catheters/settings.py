@@ -150,7 +150,7 @@ class Settings:
     a short trial before the run finds that it saves 3% or more for this model and device."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     """torch.compile of the training step: seconds to minutes at the start, faster steps; reduce-overhead and
-    max-autotune use CUDA graphs. None: not compiled."""
+    max-autotune use CUDA graphs, max-autotune for use with deterministic=False. None: not compiled."""
     grad_checkpointing: bool = False
     """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients; batch
     norm's running averages then follow each batch twice."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import math
 import os
 import re
@@ -89,6 +90,41 @@ def test_skipped_steps_of_short_epochs_are_counted(
     log.end_epoch(25, 1e-3, {})
     with pytest.raises(UserError, match=rf"gradients of {MAX_SKIPPED_STEPS} steps in a row were NaN or infin"):
         train_epoch(batches(25), step, manager, log, "")
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_skipped_steps_are_counted_over_a_snapshot(
+    settings: Settings, tmp_path: Path, create_manager: CreateManager
+) -> None:
+    """25 before it, in an epoch that has ended, and 15 after resuming; at 14 training goes on."""
+    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    spoil_gradient(step, 1)
+    manager, log = create_manager(step, tmp_path, num_batches=25, num_epochs=2, may_skip=True)
+    train_epoch(batches(25), step, manager, log, "")
+    log.end_epoch(25, 1e-3, {})
+    file = io.BytesIO()
+    torch.save(log.state_dict(), file)
+    for number in (14, 15):
+        manager, resumed = create_manager(step, tmp_path, num_batches=number, num_epochs=2, may_skip=True)
+        file.seek(0)
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+        if number == 15:
+            with pytest.raises(UserError, match=rf"gradients of {MAX_SKIPPED_STEPS} steps in a row were NaN or infin"):
+                train_epoch(batches(number), step, manager, resumed, "")
+        else:
+            train_epoch(batches(number), step, manager, resumed, "")
+
+
+def test_a_log_of_a_snapshot_without_the_latest_norms(
+    settings: Settings, tmp_path: Path, create_manager: CreateManager
+) -> None:
+    """As version 0.2.0 wrote them: the epoch's own batches are known."""
+    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+    log = create_manager(step, tmp_path, num_batches=50, may_skip=True)[1]
+    earlier = {"epoch": 1, "num_in_lines": 0, "seconds": 1.0, "batches": [(0.1, 0.5, math.inf)] * 3, "num_bytes": 0}
+    log.load_state_dict(earlier)
+    assert log.state_dict()["latest_norms"] == [math.inf] * 3
 
 
 def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
+from catheters.training.run_checks import warn_of_search
 from catheters.training.run_data import load_data
 from tests.models.test_backbone import FAMILIES
 
@@ -155,3 +156,21 @@ def test_augmentation_on_the_device_learns_the_same(cached: Settings, augment_on
         log = read_epochs(settings.run_folder.with_name(f"run{number}") / "fold1")
         losses.append([entry["train/loss"] for entry in log])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "is_warned"),
+    [
+        ({}, "cuda", True),
+        ({"deterministic": False}, "cuda", False),
+        ({"compile_mode": "reduce-overhead"}, "cuda", False),
+        ({}, "cpu", False),  # where `deterministic` changes nothing
+    ],
+)
+def test_a_search_for_kernels_that_may_not_be_used(
+    settings: Settings, changes: dict[str, object], device: str, is_warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searched = dataclasses.replace(settings, **{"compile_mode": "max-autotune", **changes})  # type: ignore[arg-type]
+    warn_of_search(searched, torch.device(device))
+    warning = "warning: compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels"
+    assert capsys.readouterr().err.startswith(warning) == is_warned

@@ -220,6 +220,7 @@ class TrainingLog(Extension):
             "num_in_lines": self._num_in_lines,
             "seconds": self._seconds(),
             "batches": [(batch.learning_rate, batch.loss, batch.grad_norm) for batch in self._batches],
+            "latest_norms": list(self._latest_norms),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -230,7 +231,9 @@ class TrainingLog(Extension):
         self._batches = [
             BatchValues(learning_rate=rate, loss=loss, grad_norm=norm) for rate, loss, norm in state["batches"]
         ]
-        self._latest_norms = _norms(self._batches)
+        # Snapshots of version 0.2.0 know those of the epoch alone, and nothing of steps skipped before it.
+        latest = state["latest_norms"] if "latest_norms" in state else _norms(self._batches)
+        self._latest_norms = list(latest[-MAX_SKIPPED_STEPS:])
         self._num_bytes = state["num_bytes"]
         self._iteration = state["epoch"] * self._num_batches + len(state["batches"])
         self.cut()

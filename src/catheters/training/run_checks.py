@@ -58,6 +58,7 @@ def prepare_run(
     check_parts(settings, num_processes)
     device = choose_device(settings.device)
     prepare_device(device, deterministic=settings.deterministic)
+    warn_of_search(settings, device)
     data = load_data(settings)
     check_leaks(settings, data)
     check_positives(settings, data)
@@ -131,6 +132,17 @@ def _check_choices(settings: Settings) -> None:
         raise SettingsError(
             f"pretrained={weights} is of this very run: the same command without it goes on where the run "
             "stopped; a run that starts anew from these weights needs a run_name of its own"
+        )
+
+
+def warn_of_search(settings: Settings, device: torch.device) -> None:
+    """Say that compilation searches for kernels by a clock, and that `deterministic` keeps it from most of them."""
+    if settings.compile_mode == "max-autotune" and settings.deterministic and device.type == "cuda":
+        print(
+            "warning: compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels "
+            "and may not use many of them, while two runs still round differently; set deterministic=False, or "
+            "compile_mode='reduce-overhead'",
+            file=sys.stderr,
         )
 
 
