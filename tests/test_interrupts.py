@@ -9,6 +9,7 @@ COMMAND = """
 import os, signal, time
 from catheters.command_line import run_command
 from catheters.interrupts import Interrupted, deferred_interrupts, interrupt_signal, leave_interrupts_to_parent
+from catheters.interrupts import end_with_this_process, interrupts_held_back
 from catheters import interrupts
 
 def command(arguments):
@@ -62,22 +63,40 @@ with deferred_interrupts():
 
 
 def test_a_process_that_works_for_another_is_not_ended_by_a_signal_to_both() -> None:
-    """But by the end of its parent, when Python sends SIGTERM to those that are left, and waits for them."""
+    """Not while it starts, nor later; it ends with its parent, where Python would send SIGTERM and wait for ever."""
     done = run("""
 import multiprocessing
 context = multiprocessing.get_context("fork")
-ready, done = context.Event(), context.Event()
+started, signalled, ready = context.Event(), context.Event(), context.Event()
 def work():
+    started.set()
+    signalled.wait()
     leave_interrupts_to_parent()
     ready.set()
     while True:
-        time.sleep(0.1)
+        signal.pause()
 process = context.Process(target=work, daemon=True)
-process.start()
-ready.wait()
+with interrupts_held_back():
+    process.start()
+end_with_this_process([process])
+started.wait()
 os.kill(process.pid, signal.SIGINT)
 os.kill(process.pid, signal.SIGTERM)
-process.join(0.5)
+signalled.set()
+ready.wait()
+os.kill(process.pid, signal.SIGTERM)
+os.kill(process.pid, signal.SIGINT)
+process.join(0.2)
 print(process.is_alive())
 """)
     assert (done.stdout, done.returncode, done.stderr) == ("True\n", 0, "")
+
+
+def test_signals_that_are_held_back_come_afterwards() -> None:
+    done = run("""
+with interrupts_held_back():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("inside")
+print("behind")
+""")
+    assert (done.stdout, done.returncode) == ("inside\n", 143)

@@ -50,9 +50,10 @@ def test_what_a_worker_does_not_survive_costs_its_task_only() -> None:
 
 
 def test_an_exception_is_raised_here_and_no_worker_is_left() -> None:
+    others = multiprocessing.active_children()
     with pytest.raises(ValueError, match="a bug"):
         list(map_guarded(misbehave, ["a", "fail", "b"], 2))
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 ORPHAN_SCRIPT = """

@@ -1,23 +1,28 @@
 """Ctrl-C and SIGTERM that are neither lost nor too early.
 
 Python raises KeyboardInterrupt wherever it happens to be, and drops it with a traceback in a destructor or in a hook
-that runs around a fork, as when a loading process starts. Long work therefore also asks from time to time. Work that
+that runs around a fork, as when a DataLoader worker starts. Long work therefore also asks from time to time. Work that
 has something to save first defers them.
 """
 
 import atexit
 import contextlib
 import importlib
-import mmap
+import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 SECONDS_OF_ONE_REQUEST = 2.0
 """Signals that follow the first one so soon mean the same request: torchrun passes on what a terminal has sent to its
 processes already."""
+LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
+"""Signals that a process which works for another one leaves to it."""
 
 _signal_number: int | None = None
 _seconds_of_first: float
@@ -43,28 +48,52 @@ def note_interrupts() -> None:
     signal.signal(signal.SIGTERM, _note)
 
 
-def leave_interrupts_to_parent() -> None:
-    """For a forked process that works for its parent: a terminal or a scheduler signals both, and the parent decides.
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Start in here the processes that work for this one and call `leave_interrupts_to_parent`.
 
-    SIGTERM ends it only once the parent is at its end: with it Python ends the forked processes that are left by then.
+    A new process has no handlers of ours yet, and one that does not start by fork imports for seconds first: a signal
+    to all of them would end it. So it starts with both signals blocked; those to this process come at the end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_with_parent)
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends neither
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # it unblocks both signals when it starts, up to Python 3.13
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent(signal_number: int, frame: FrameType | None) -> None:
-    if _parent_is_ending[0]:
-        os._exit(128 + signal_number)
+def leave_interrupts_to_parent() -> None:
+    """For a process that works for its parent: a terminal or a scheduler signals both, and the parent decides.
+
+    The parent kills it, or names it to `end_with_this_process`.
+    """
+    for number in LEFT_TO_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
 
 
-def _tell_forked() -> None:
-    _parent_is_ending[0] = 1
+def end_with_this_process(processes: Iterable[BaseProcess]) -> None:
+    """Kill those of them that are left when this process ends: Python would send SIGTERM and wait."""
+    _helpers.update(processes)
 
 
-_parent_is_ending = mmap.mmap(-1, 1)  # one byte that forked processes share
-# Registered after multiprocessing's own, and so called before it, which sends SIGTERM and waits.
+def _kill_helpers() -> None:
+    for process in list(_helpers):
+        process.kill()
+
+
+_helpers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.clear)  # they are the parent's
+# Registered after multiprocessing's own, and so called before it.
 importlib.import_module("multiprocessing.util")
-atexit.register(_tell_forked)
+atexit.register(_kill_helpers)
 
 
 def raise_if_interrupted() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from catheters.host import keep_freed_memory
-from catheters.interrupts import leave_interrupts_to_parent
+from catheters.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -91,7 +91,9 @@ class _Worker(Generic[Task, Result]):
         self._process = _context.Process(
             target=_serve, args=(function, theirs, self.connection, max_bytes), daemon=True
         )
-        self._process.start()
+        with interrupts_held_back():
+            self._process.start()
+        end_with_this_process([self._process])
         theirs.close()
         self.is_alive = True
 

@@ -1,12 +1,15 @@
 """Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
 
+import contextlib
 import dataclasses
+import hashlib
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +118,77 @@ def test_a_loading_process_that_dies(cached: Settings) -> None:
     process.join()
     with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
         list(batches)
+
+
+STARTED = """
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+
+import torch
+
+from catheters.data.loader import EpochBatches, create_loader
+from catheters.interrupts import deferred_interrupts, interrupt_signal, note_interrupts
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    note_interrupts()
+    samples = pickle.load(sys.stdin.buffer)
+    digest, workers = hashlib.sha256(), set()
+    batches = EpochBatches(len(samples), 8, 0)
+    with contextlib.suppress(KeyboardInterrupt), deferred_interrupts():
+        with contextlib.closing(create_loader(samples, batches, 2, torch.device("cpu"))) as loader:
+            for epoch in range(3):
+                loaded = iter(loader)
+                workers |= {process.pid for process in multiprocessing.active_children()}
+                if epoch == 0:
+                    os.killpg(0, signal.SIGTERM)  # as a scheduler does, while they import torch
+                for images, targets in loaded:
+                    digest.update(images.numpy().tobytes() + targets.numpy().tobytes())
+        print(digest.hexdigest(), len(workers), len(multiprocessing.active_children()), interrupt_signal())
+"""
+
+
+@pytest.mark.parametrize(("start_method", "num_started"), [("fork", 6), ("forkserver", 2), ("spawn", 2)])
+def test_workers_of_every_start_method(cached: Settings, tmp_path: Path, start_method: str, num_started: int) -> None:
+    """They give the same batches, are started once where that takes seconds, and outlive a signal to all of them."""
+    script = tmp_path / "started.py"
+    script.write_text(STARTED)
+    data = samples(cached, list(range(40)))
+    expected = hashlib.sha256()
+    loader = create_loader(data, EpochBatches(len(data), 8, 0), 0, CPU)
+    for images, targets in chain(loader, loader, loader):
+        expected.update(images.numpy().tobytes() + targets.numpy().tobytes())
+    done = subprocess.run(
+        [sys.executable, script, start_method],
+        input=pickle.dumps(data),
+        capture_output=True,
+        start_new_session=True,
+        check=False,
+    )
+    assert done.stdout.decode() == f"{expected.hexdigest()} {num_started} 0 15\n"
+    assert (done.stderr, done.returncode) == (b"", 0)
+
+
+def test_workers_that_are_kept_go_to_another_place(cached: Settings) -> None:
+    """What they have loaded already is not what is asked for then."""
+    data = samples(cached, list(range(40)))
+    batches = EpochBatches(len(data), 8, cached.seed)
+    expected = list(create_loader(data, EpochBatches(40, 8, cached.seed), 0, CPU))
+    kept = Loader(data, batch_sampler=batches, num_workers=2, persistent_workers=True)
+    with contextlib.closing(EpochLoader(kept)) as loader:
+        loader.start(1)
+        started = set(multiprocessing.active_children())
+        loader.go_to(0, 2)
+        got = list(loader)
+        assert set(multiprocessing.active_children()) == started
+    assert len(got) == 3
+    assert all(torch.equal(a, b) for a, b in zip(chain(*got), chain(*expected[2:]), strict=True))
+    assert not started & set(multiprocessing.active_children())
 
 
 IGNORED_ENDS = """

@@ -1,6 +1,7 @@
 """Batches: rows of the cache, shuffled and augmented as (seed, epoch, image) alone decide."""
 
 import gc
+import multiprocessing
 import multiprocessing.connection
 import signal
 import zlib
@@ -18,7 +19,7 @@ from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, CacheRows
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.host import available_cores, num_local_processes, release_free_memory
-from catheters.interrupts import leave_interrupts_to_parent
+from catheters.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 from catheters.opencv_threads import end_opencv_threads
 
 MAX_DEFAULT_WORKERS = 8
@@ -42,7 +43,10 @@ class Loader(DataLoader[Sample]):
     """
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]  # a plain iterator suffices
-        """Start the loading processes of one pass.
+        """One pass, by DataLoader workers that are started for it, or were by the first one.
+
+        Forked ones are started for each pass. By another start method each would import torch anew, for seconds, so
+        they are kept until `close`; those of a forkserver import it once for all.
 
         Raises:
             LoadingProcessDied: one of them ended early.
@@ -51,13 +55,23 @@ class Loader(DataLoader[Sample]):
             return super().__iter__()
         handler = signal.getsignal(signal.SIGCHLD)
         try:
-            batches: Any = super().__iter__()
+            with interrupts_held_back():
+                batches: Any = super().__iter__()
         finally:
             if signal.getsignal(signal.SIGCHLD) is not handler:
                 # Where it was ignored, as some launchers have it, the system would never tell how a process ended.
                 signal.signal(signal.SIGCHLD, handler if callable(handler) else signal.SIG_DFL)
         # Private, but Python's own list of children has lost one that ended before it was asked.
-        return _watched(batches, batches._workers)
+        workers: list[BaseProcess] = batches._workers
+        end_with_this_process(workers)
+        return _watched(batches, workers)
+
+    def close(self) -> None:
+        """End the DataLoader workers that are kept from pass to pass."""
+        kept: Any = self._iterator
+        if kept is not None:
+            self._iterator = None
+            kept._shutdown_workers()
 
 
 def _watched(batches: Iterator[Sample], processes: Collection[BaseProcess]) -> Iterator[Sample]:
@@ -235,6 +249,11 @@ class EpochLoader:
     def __len__(self) -> int:
         return len(self._loader)
 
+    def close(self) -> None:
+        """End what loads; the loader is not used any more."""
+        self._started = None
+        self._loader.close()
+
     @property
     def samples(self) -> Dataset[Sample]:
         """What the batches are made of."""
@@ -272,12 +291,16 @@ def create_loader(
     """
     if num_workers is None:
         num_workers = default_num_workers(device)
+    start_method = multiprocessing.get_start_method()
+    if start_method == "forkserver":
+        # Else each worker would import torch: the server does it once, and its workers are forked from it.
+        multiprocessing.set_forkserver_preload(["__main__", __name__])
     return Loader(
         samples,
         batch_sampler=batches,
         num_workers=num_workers,
-        # Workers kept from epoch to epoch would save some 40 ms each, and outlive the fold until Python collects it.
-        persistent_workers=False,
+        # Forking one takes some 40 ms, and it shares what the training process has in memory by then.
+        persistent_workers=num_workers > 0 and start_method != "fork",
         pin_memory=device.type == "cuda",
         worker_init_fn=_start_worker if num_workers else None,
     )

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from catheters.data.loader import LoadingProcessDied, Sample, default_num_workers
 from catheters.errors import UserError, one_line
+from catheters.interrupts import interrupt_signal
 from catheters.settings import Settings
 from catheters.training.device import choose_device
 from catheters.training.precision import autocast
@@ -147,6 +148,8 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
             ) from error
         raise
     except LoadingProcessDied as error:
+        if interrupt_signal() is not None:  # whoever asked this process to end has ended that one as well
+            raise KeyboardInterrupt from None
         raise UserError(
             f"{what}: a process that loads batches died ({error}): most often memory ran out (SIGKILL), or shared "
             f"memory did (SIGBUS); {_loading_remedies(settings)}"

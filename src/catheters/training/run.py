@@ -1,9 +1,9 @@
 """A whole run: every chosen fold or seed, in one run folder."""
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
         with silent(not is_first):
             settings, data, device, num_bytes = prepare_run(settings, team, num_processes, fresh=fresh)
         folder = settings.run_folder
-        with only_process(folder) if is_first else contextlib.nullcontext():
+        with only_process(folder) if is_first else nullcontext():
             environment = describe_environment(device, num_processes)
             if is_first:
                 if fresh and folder.exists():
@@ -130,9 +130,11 @@ class _Run:
             if self.settings.all_data
             else split_samples(self.settings, self.data, member)[0]
         )
-        loader = create_train_loader(self.settings, train_samples, self.device, processes)
-        step = create_step(self.settings, self.settings.seed, len(loader), self.around(processes, 0))
-        with clear_ends(self.settings, "profile=True"):
+        with (
+            clear_ends(self.settings, "profile=True"),
+            closing(create_train_loader(self.settings, train_samples, self.device, processes)) as loader,
+        ):
+            step = create_step(self.settings, self.settings.seed, len(loader), self.around(processes, 0))
             profile_training(self.settings, step, loader, self.settings.run_folder)
 
     def train(self, member: int, processes: Processes, num_models_left: int) -> None:
@@ -180,8 +182,8 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
     if around.processes.is_first:
         folder.mkdir(exist_ok=True)
     of_seed = dataclasses.replace(settings, seed=seed)
-    loader = create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)
-    train_on_all(of_seed, loader, around, folder)
+    with closing(create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)) as loader:
+        train_on_all(of_seed, loader, around, folder)
     if around.processes.is_first:
         _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
@@ -194,14 +196,11 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
     if around.processes.is_first:
         folder.mkdir(exist_ok=True)
     train_samples, valid_samples = split_samples(settings, data, fold)
-    result = train_fold(
-        settings,
-        fold,
-        create_train_loader(settings, train_samples, around.device, around.processes),
-        create_valid_loader(settings, valid_samples, around.device, around.processes),
-        around,
-        folder,
-    )
+    with (
+        closing(create_train_loader(settings, train_samples, around.device, around.processes)) as train_loader,
+        closing(create_valid_loader(settings, valid_samples, around.device, around.processes)) as valid_loader,
+    ):
+        result = train_fold(settings, fold, train_loader, valid_loader, around, folder)
     if around.processes.is_first:
         _measure_features(settings, data, data.folds == fold, folder / "best.pt", around)
         plot_curves(read_epochs(folder), result.epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
@@ -219,8 +218,8 @@ def _measure_features(
     # Batches as large as in validation, where each of several processes has a part.
     batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // around.processes.count)
     by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
-    loader = create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), around.device)
-    add_feature_space(file, loader, data.patient_ids[is_chosen], around.device)
+    with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), around.device)) as loader:
+        add_feature_space(file, loader, data.patient_ids[is_chosen], around.device)
 
 
 def _is_trained(settings: Settings, member: int) -> bool:
