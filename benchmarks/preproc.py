@@ -7,7 +7,8 @@ that makes them as large as real ones (about 0.4 MB), are cached at 640 px. The 
 
     straightforward   one loop: full decoding, OpenCV's INTER_AREA, a list, np.save
     full decoding     cv2.imread of every file in as many processes as there are cores, and nothing else
-    half decoding     the same at half the size, as the cache decodes them
+    half decoding     the same at half the size
+    quick             preproc_npy.py resampling=quick: half decoding, bilinear and blocks, as version 0.2.0 did
 
 Memory is that of all processes together (proportional set size: shared pages count once), looked at every 20 ms.
 """
@@ -153,15 +154,16 @@ def main() -> int:
         command = cache_command(work / "data", work / "cache")
         cache_files = [work / "cache" / f"ranzcr_{IMAGE_SIZE}.{suffix}" for suffix in ("npy", "json")]
 
-        def build() -> None:
+        def build(*overrides: str) -> None:
             for file in cache_files:
                 file.unlink(missing_ok=True)
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run([*command, *overrides], check=True, capture_output=True)
 
         ways: dict[str, Callable[[], object]] = {
             "straightforward": lambda: straightforward(files, work / "reference.npy"),
             "full decoding": lambda: in_processes(decode_fully, files),
             "half decoding": lambda: in_processes(decode_to_half, files),
+            "quick": lambda: build("resampling=quick"),
             "preproc_npy.py": build,
             "its start": lambda: subprocess.run([*command[:2], "--help"], check=True, capture_output=True),
         }

@@ -93,6 +93,7 @@ def compare_sizes(
     *,
     unit: str,
     at_most: float | None = None,
+    at_least: float | None = None,
 ) -> Row:
     """How large something is beside the reference; arguments as in `compare_seconds`."""
     ratios = [ours / theirs for ours, theirs in zip(values, reference_values, strict=True)]
@@ -106,7 +107,7 @@ def compare_sizes(
         ratio=statistics.median(ratios),
         quartiles=_quartiles(ratios),
         rounds=len(ratios),
-        bound=None if at_most is None else ("<=", at_most),
+        bound=("<=", at_most) if at_most is not None else (">=", at_least) if at_least is not None else None,
     )
 
 

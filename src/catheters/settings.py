@@ -83,6 +83,9 @@ class Settings:
     inverted: Literal["keep", "invert", "exclude"] = "keep"
     """What becomes of X-rays whose black and white seem exchanged (dark mediastinum, bright lungs): keep, invert or
     exclude."""
+    resampling: Literal["area", "quick"] = "area"
+    """area: every pixel of the X-ray is averaged into image_size, which keeps thin lines; quick: as version 0.2.0 did,
+    for its runs and caches."""
 
     # Folds
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import runpy
 import textwrap
 import traceback
@@ -19,6 +20,8 @@ from catheters.settings import Settings
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
 """What people write on a command line for Python's True, False and None."""
+MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
+"""What the settings of a run mean that was made before these settings were."""
 _adapter = TypeAdapter(Settings)
 
 
@@ -57,9 +60,11 @@ def settings_from_json(text: str, source: str) -> Settings:
         SettingsError: it is not JSON of settings.
     """
     try:
-        return _adapter.validate_json(text)
+        settings = _adapter.validate_json(text)
     except ValidationError as error:
         raise SettingsError(f"{source}: {_describe(error)}") from None
+    stored = json.loads(text)
+    return dataclasses.replace(settings, **{name: old for name, old in MEANT_BEFORE.items() if name not in stored})
 
 
 def describe_settings() -> str:

@@ -153,6 +153,7 @@ def test_settings() -> None:
         "resize": "pad",
         "crop_borders": True,
         "inverted": "invert",
+        "resampling": "area",
     }
     assert settings.cache_file.name == "x_320x256.npy"
     assert Settings(image_size=64).image_shape == (64, 64)

@@ -80,7 +80,8 @@ def test_changes_that_are_refused(changes: dict[str, object], part: str) -> None
     with pytest.raises(SettingsError) as error:
         check_same_settings(Settings(), Settings(**changes), "saved_models/x: holds a run")
     assert str(error.value) == (
-        f"saved_models/x: holds a run of other settings: {part}; choose another run_name, or --fresh to start over"
+        f"saved_models/x: holds a run of other settings: {part}; set them as they were, choose another "
+        "run_name, or --fresh to start over"
     )
 
 

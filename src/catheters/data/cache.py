@@ -223,7 +223,10 @@ def _check_preprocessing(cache_file: Path, index: CacheIndex, preprocessing: Pre
     for name, value in preprocessing.describe().items():
         made_with = index.preprocessing.get(name)
         if made_with != value:
-            raise CacheError(f"{cache_file}: was made with {name}={made_with!r}, the settings say {value!r}")
+            raise CacheError(
+                f"{cache_file}: was made with {name}={made_with!r}, the settings say {value!r}; set "
+                f"{name}={made_with!r} to use it as it is"
+            )
 
 
 def _find_rows(cache_file: Path, index: CacheIndex, table: LabelTable) -> npt.NDArray[np.intp]:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ FORMAT_VERSION = 2
 """Goes up when the same sources would give other pixels, or the index looks different."""
 DECODERS = ("simplejpeg", "pillow", "opencv-python-headless", "pydicom", "python-gdcm")
 """Packages whose version may change the pixels of a new cache; what an old one holds stays valid."""
+MEANT_BEFORE = {"resampling": "quick"}
+"""What an index means that was written before these settings were."""
 ABSENT = (-1, -1)
 """State of a source file that is not there."""
 
@@ -165,7 +168,7 @@ def read_index(cache_file: Path) -> CacheIndex:
         raise CacheError(f"{file}: made by another version") from None
     if index.format_version != FORMAT_VERSION:
         raise CacheError(f"{file}: format {index.format_version}, this version reads {FORMAT_VERSION}")
-    return index
+    return replace(index, preprocessing={**MEANT_BEFORE, **index.preprocessing})
 
 
 def _hash(content: str) -> str:

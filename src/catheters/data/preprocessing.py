@@ -12,11 +12,12 @@ from catheters.data.radiograph import decode_radiograph, polarity_notes
 from catheters.settings import Settings
 
 Pixels = npt.NDArray[np.uint8]
+Resampling = Literal["area", "quick"]
 
 EXCLUDED = "excluded"
 """How the reason begins of an image that could be read, and that the settings leave out."""
 MAX_BY_BLOCKS = 2.5
-"""Pictures at most so many times larger than asked for are shrunk by 2 x 2 blocks."""
+"""The quick resampling shrinks pictures at most so many times larger than asked for by 2 x 2 blocks."""
 BORDER_GREY = 12
 """Darker pixels may belong to a black border."""
 BORDER_SHARE = 0.99
@@ -33,12 +34,16 @@ class Preprocessing:
             fills up with black.
         crop_borders: whether black borders are cut off first.
         inverted: what becomes of radiographs whose black and white seem exchanged: "keep", "invert" or "exclude".
+        resampling: "area" averages all pixels of the file by areas; "quick" is what version 0.2.0 did: JPEGs decoded
+            to a fraction of their size, then bilinear and blocks. It weakens lines of a few pixels, and remains for
+            models and caches that were made with it.
     """
 
     image_shape: tuple[int, int]
     resize: Literal["stretch", "pad"] = "stretch"
     crop_borders: bool = False
     inverted: Literal["keep", "invert", "exclude"] = "keep"
+    resampling: Resampling = "area"
 
     @classmethod
     def of(cls, settings: Settings) -> "Preprocessing":
@@ -48,6 +53,7 @@ class Preprocessing:
             resize=settings.resize,
             crop_borders=settings.crop_borders,
             inverted=settings.inverted,
+            resampling=settings.resampling,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -57,6 +63,7 @@ class Preprocessing:
             "resize": self.resize,
             "crop_borders": self.crop_borders,
             "inverted": self.inverted,
+            "resampling": self.resampling,
         }
 
 
@@ -105,7 +112,8 @@ def preprocess(data: bytes, preprocessing: Preprocessing) -> Preprocessed:
         UnreadableImage: see `read_radiograph`; or the settings exclude it.
     """
     target = preprocessing.image_shape
-    picture = decode_radiograph(data, target)
+    # A fraction of a JPEG's size is an average over blocks that its pixels' areas do not share: it costs contrast.
+    picture = decode_radiograph(data, target if preprocessing.resampling == "quick" else None)
     box = _picture_box(picture.image, preprocessing)
     is_reduced = picture.image.shape != picture.full_shape
     if is_reduced and (box[2] - box[0] < target[0] or box[3] - box[1] < target[1]):
@@ -115,7 +123,8 @@ def preprocess(data: bytes, preprocessing: Preprocessing) -> Preprocessed:
     per_row, per_column = picture.full_shape[0] / height, picture.full_shape[1] / width
     kept = picture.image[box[0] : box[2], box[1] : box[3]]
     fitted_shape, corner = _fitted_shape(kept.shape[0], kept.shape[1], preprocessing)
-    pixels, notes = _treat_inverted(resize(kept, fitted_shape), picture.notes, preprocessing)
+    resized = resize(kept, fitted_shape, preprocessing.resampling)
+    pixels, notes = _treat_inverted(resized, picture.notes, preprocessing)
     return Preprocessed(
         pixels=_pad(pixels, corner, preprocessing.image_shape),
         full_shape=picture.full_shape,
@@ -189,19 +198,21 @@ def _pad(image: Pixels, corner: tuple[int, int], shape: tuple[int, int]) -> Pixe
     return padded
 
 
-def resize(image: Pixels, shape: tuple[int, int]) -> Pixels:
+def resize(image: Pixels, shape: tuple[int, int], resampling: Resampling = "area") -> Pixels:
     """(h, w) uint8 to `shape`: area averaging where it shrinks, bilinear where it is enlarged.
 
-    OpenCV averages whole 2 x 2 blocks many times faster than areas of other sizes. So where no side shrinks to less
-    than 1 / `MAX_BY_BLOCKS`, the picture is brought to twice the shape first, bilinearly (docs/lab-notes.md has what
-    that changes and saves).
+    "quick": OpenCV averages whole 2 x 2 blocks many times faster than areas of other sizes. So where no side shrinks
+    to less than 1 / `MAX_BY_BLOCKS`, the picture is brought to twice the shape first, bilinearly.
     """
     height, width = shape
     if (height - image.shape[0]) * (width - image.shape[1]) < 0:  # one side shrinks, the other is enlarged
-        image = resize(image, (min(height, image.shape[0]), min(width, image.shape[1])))
-    shrinks = height < image.shape[0] and width < image.shape[1]
-    if shrinks and image.shape[0] <= MAX_BY_BLOCKS * height and image.shape[1] <= MAX_BY_BLOCKS * width:
+        image = resize(image, (min(height, image.shape[0]), min(width, image.shape[1])), resampling)
+    if resampling == "quick" and _may_go_by_blocks(image, shape):
         image = cast(Pixels, cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))
     is_smaller = height < image.shape[0] or width < image.shape[1]
     interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
     return cast(Pixels, cv2.resize(image, (width, height), interpolation=interpolation))
+
+
+def _may_go_by_blocks(image: Pixels, shape: tuple[int, int]) -> bool:
+    return all(after < before <= MAX_BY_BLOCKS * after for before, after in zip(image.shape, shape, strict=True))

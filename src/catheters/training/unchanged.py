@@ -42,7 +42,8 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
         differences.append(f"early_stop was {earlier.early_stop}, is {settings.early_stop}, and may not become less")
     if differences:
         raise SettingsError(
-            f"{where} of other settings: {'; '.join(differences)}; choose another run_name, or --fresh to start over"
+            f"{where} of other settings: {'; '.join(differences)}; set them as they were, choose another "
+            "run_name, or --fresh to start over"
         )
 
 

@@ -1,0 +1,131 @@
+"""Thin lines survive resizing; what was made with the earlier, quick resizing is named so and never mixed with it."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from catheters.data.cache import CacheError, open_cache
+from catheters.data.cache_index import read_index, write_index
+from catheters.data.cache_writer import build_cache
+from catheters.data.preprocessing import Preprocessing, preprocess
+from catheters.data.table import LabelTable
+from catheters.training.checkpoint import load_checkpoint
+from tests.conftest import REPOSITORY
+
+AREA, QUICK = (Preprocessing(image_shape=(8, 8), resampling=resampling) for resampling in ("area", "quick"))
+
+
+@pytest.fixture
+def resizing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/resizing.py, which draws the lines and measures them."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    return importlib.import_module("resizing")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "x_8.npy"
+
+
+def area_weights(before: int, after: int) -> np.ndarray:
+    """(after, before) float64: the share that each pixel before has in each pixel after, by how far they overlap."""
+    edges = np.arange(after + 1) * before / after
+    starts = np.arange(before)
+    overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return np.clip(overlap, 0, None) * after / before
+
+
+def exact_areas(data: bytes, target: int) -> np.ndarray:
+    """Full decoding and area averaging by definition."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE).astype(np.float64)
+    height, width = image.shape
+    return area_weights(height, target) @ image @ area_weights(width, target).T
+
+
+@pytest.mark.parametrize("shape", [(2048, 2500), (2500, 2048)])
+def test_lines_of_two_to_six_pixels_keep_their_contrast(resizing: ModuleType, shape: tuple[int, int]) -> None:
+    """Contrast of every width, and the gradients, within 2% of exact area averaging from full decoding."""
+    background = resizing.synthetic_radiograph(shape, np.random.default_rng(0))
+    drawn = resizing.draw_lines(background, np.random.default_rng(1))
+
+    def as_by_default(data: bytes, target: int) -> np.ndarray:
+        return preprocess(data, Preprocessing(image_shape=(target, target))).pixels
+
+    for target in (256, 512, 640, 1024):
+        found = resizing.Measured.of(as_by_default, drawn, target, 1)
+        expected = resizing.Measured.of(exact_areas, drawn, target, 1)
+        assert len(found.contrasts) == 5
+        assert min(expected.contrasts) > 3
+        for width, contrast, whole in zip(resizing.WIDTHS, found.contrasts, expected.contrasts, strict=True):
+            assert contrast >= 0.98 * whole, (target, width)
+        assert found.gradient >= 0.98 * expected.gradient, target
+
+
+def test_pixels_are_those_of_opencv_alone(rng: np.random.Generator) -> None:
+    """Other programs, which run an exported model, need nothing else."""
+    image = cv2.GaussianBlur(rng.integers(0, 256, (600, 500), dtype=np.uint8), (0, 0), 1)
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    alone = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    expected = cv2.resize(alone, (128, 120), interpolation=cv2.INTER_AREA)
+    assert (preprocess(data, Preprocessing(image_shape=(120, 128))).pixels == expected).all()
+
+
+def test_quick_pixels_are_those_of_version_0_2_0(rng: np.random.Generator) -> None:
+    """600 x 600 to 128 x 128: decoded to a quarter, bilinear to 256 x 256, blocks of 2 x 2."""
+    image = cv2.GaussianBlur(rng.integers(0, 256, (600, 600), dtype=np.uint8), (0, 0), 1)
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    quarter = simplejpeg.decode_jpeg(data, "GRAY", min_height=150, min_width=150)[..., 0]
+    assert quarter.shape == (150, 150)
+    twice = cv2.resize(quarter, (256, 256), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(twice, (128, 128), interpolation=cv2.INTER_AREA)
+    assert (preprocess(data, Preprocessing(image_shape=(128, 128), resampling="quick")).pixels == expected).all()
+
+
+def make_old(file: Path) -> None:
+    """Its index as version 0.2.0 wrote it, which knew no resampling."""
+    index = read_index(file)
+    known = {name: value for name, value in index.preprocessing.items() if name != "resampling"}
+    write_index(file, dataclasses.replace(index, preprocessing=known))
+
+
+def test_an_old_cache_is_kept_by_name_alone(file: Path, table: LabelTable) -> None:
+    build_cache(table, file, QUICK)
+    make_old(file)
+    assert open_cache(file, table, QUICK).failed == {}
+    with pytest.raises(
+        CacheError, match="made with resampling='quick', the settings say 'area'; set resampling='quick' to"
+    ):
+        open_cache(file, table, AREA)
+
+
+@pytest.mark.parametrize("resampling", ["area", "quick"])
+def test_rows_of_an_old_cache_are_taken_over_by_name_alone(
+    file: Path, table: LabelTable, resampling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_cache(table.take(np.array([0, 1, 2])), file, QUICK)
+    make_old(file)
+    build_cache(table, file, dataclasses.replace(QUICK, resampling=resampling))
+    is_refused = (
+        "nothing is taken over from the earlier cache: resampling was quick, is area" in capsys.readouterr().out
+    )
+    assert is_refused == (resampling == "area")
+    assert read_index(file).preprocessing["resampling"] == resampling
+
+
+def test_a_checkpoint_of_before_sees_what_it_learnt_from(evaluated_run: Path, tmp_path: Path) -> None:
+    content = torch.load(evaluated_run / "fold0" / "best.pt", weights_only=True)
+    assert content["preprocessing"]["resampling"] == "area"
+    assert load_checkpoint(evaluated_run / "fold0" / "best.pt").preprocessing.resampling == "area"
+    settings = json.loads(content["settings"])
+    del settings["resampling"], content["preprocessing"]["resampling"]
+    torch.save({**content, "settings": json.dumps(settings)}, tmp_path / "best.pt")
+    old = load_checkpoint(tmp_path / "best.pt")
+    assert (old.settings.resampling, old.preprocessing.resampling) == ("quick", "quick")
