@@ -123,9 +123,9 @@ def test_written_and_read_back(tmp_path: Path, rng: np.random.Generator) -> None
     evaluated = make_evaluated(targets, probabilities, labels=["x", "y"])
     for method in METHODS:
         calibrator = fit_calibrator(method, evaluated)
-        write_calibrator(tmp_path / "c.json", calibrator)
-        read = read_calibrator(tmp_path / "c.json")
-        assert read == calibrator
+        write_calibrator(tmp_path / "c.json", calibrator, "ab")
+        read, fitted_on = read_calibrator(tmp_path / "c.json")
+        assert (read, fitted_on) == (calibrator, "ab")
         swapped = read(("y", "x"), probabilities[:, ::-1])  # columns by name
         assert (swapped[:, ::-1] == calibrator(("x", "y"), probabilities)).all()
 
@@ -150,6 +150,11 @@ def test_damaged_files(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_the_file_is_plain_json(tmp_path: Path) -> None:
-    write_calibrator(tmp_path / "c.json", Calibrator(method="platt", maps={"x": LogitMap(slope=1.5, intercept=-0.25)}))
+    calibrator = Calibrator(method="platt", maps={"x": LogitMap(slope=1.5, intercept=-0.25)})
+    write_calibrator(tmp_path / "c.json", calibrator, "ab")
     content = json.loads((tmp_path / "c.json").read_text())
-    assert content == {"format_version": 1, "method": "platt", "maps": {"x": {"slope": 1.5, "intercept": -0.25}}}
+    maps = {"x": {"slope": 1.5, "intercept": -0.25}}
+    assert content == {"format_version": 1, "method": "platt", "maps": maps, "predictions_sha256": "ab"}
+    del content["predictions_sha256"]  # as earlier versions wrote it
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert read_calibrator(tmp_path / "c.json") == (calibrator, None)

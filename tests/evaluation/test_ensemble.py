@@ -156,9 +156,13 @@ def test_the_recipe(tmp_path: Path, rng: np.random.Generator) -> None:
     members = make_members(rng, [1.0, 0.5], num_images=100)
     for method in METHODS:
         ensemble = blend(method, members, "blend")
-        write_ensemble(tmp_path / "ensemble.json", ensemble)
+        write_ensemble(tmp_path / "ensemble.json", ensemble, "ab", ["cd", "ef"])
         assert json.loads((tmp_path / "ensemble.json").read_text()) == {
             "format_version": 1,
             "method": method,
-            "members": [{"name": member.name, "weight": member.weight} for member in ensemble.members],
+            "predictions_sha256": "ab",
+            "members": [
+                {"name": member.name, "weight": member.weight, "predictions_sha256": sha256}
+                for member, sha256 in zip(ensemble.members, ("cd", "ef"), strict=True)
+            ],
         }

@@ -33,11 +33,10 @@ def evaluation(rng: np.random.Generator) -> Evaluation:
 
 def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
     predictions = tmp_path / "p.csv"
-    predictions.write_bytes(b"abc")
-    write_metrics(tmp_path / "metrics.json", evaluation, predictions, "labels.csv", num_labelled=310)
+    write_metrics(tmp_path / "metrics.json", evaluation, predictions, "ba78", "cafe", "labels.csv", num_labelled=310)
     content = json.loads((tmp_path / "metrics.json").read_text())
-    # FIPS 180-2's own example
-    assert content["predictions_sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert content["predictions_sha256"] == "ba78"
+    assert content["calibration"]["sha256"] == "cafe"
     assert (content["num_images"], content["num_patients"], content["num_images_in_label_table"]) == (300, 100, 310)
     a, b, c = content["per_label"]
     assert content["macro"]["roc_auc"]["value"] == pytest.approx((a["roc_auc"]["value"] + b["roc_auc"]["value"]) / 2)

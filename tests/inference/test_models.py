@@ -94,6 +94,95 @@ def test_an_evaluation_of_other_predictions_is_passed_over(run: Path, capsys: py
     assert "is the evaluation of other predictions than" in capsys.readouterr().err
 
 
+def change(file: Path, **values: object) -> None:
+    """Give some of a JSON file's keys other values."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def forget_identity(folder: Path) -> None:
+    """Take from an evaluation what earlier versions did not write."""
+    calibration, metrics = (json.loads((folder / name).read_text()) for name in ("calibration.json", "metrics.json"))
+    del calibration["predictions_sha256"], metrics["calibration"]["sha256"]
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_a_calibration_of_another_evaluation_is_passed_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a kill between two files, or a part of a copy, leaves: new thresholds beside an old calibration."""
+    old = (run / "calibration.json").read_text()
+    predictions = (run / "predictions.csv").read_bytes()
+    (run / "predictions.csv").write_bytes(predictions + b"\n")
+    assert evaluate([str(run), "--resamples", "0"]) == 0
+    assert read_models([run]).calibrator is not None
+    (run / "calibration.json").write_text(old)
+    capsys.readouterr()
+    models = read_models([run])
+    assert models.calibrator is None and models.thresholds is None
+    assert "calibration.json is of another evaluation than" in capsys.readouterr().err
+    # The same predictions, evaluated by other choices
+    assert evaluate([str(run), "--resamples", "0", "--calibration", "platt"]) == 0
+    of_platt = (run / "calibration.json").read_text()
+    assert evaluate([str(run), "--resamples", "0", "--calibration", "isotonic"]) == 0
+    (run / "calibration.json").write_text(of_platt)
+    assert read_models([run]).calibrator is None
+
+
+def test_an_evaluation_that_ended_too_early_is_passed_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The metrics, which say that all is there, are removed first and written last."""
+    (run / "MODEL_CARD.md").unlink()
+    (run / "MODEL_CARD.md").mkdir()  # so that it cannot be written
+    with pytest.raises(OSError, match="MODEL_CARD"):
+        evaluate([str(run), "--resamples", "0"])
+    assert (run / "calibration.json").is_file() and not (run / "metrics.json").exists()
+    models = read_models([run])
+    assert models.calibrator is None and models.thresholds is None
+    assert "its evaluation did not finish and is passed over; run evaluate.py again" in capsys.readouterr().err
+    (run / "MODEL_CARD.md").rmdir()
+    assert evaluate([str(run), "--resamples", "0"]) == 0
+    assert read_models([run]).calibrator is not None
+
+
+def test_an_evaluation_of_an_earlier_version_is_taken(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget_identity(run)
+    assert read_models([run]).calibrator is not None
+    assert "an earlier version wrote it, without saying which predictions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["mean", "weights"])
+def test_a_blend_whose_member_has_changed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    other, blend = shutil.copytree(run, tmp_path / "other"), tmp_path / "blend"
+    command = [str(run), str(other), "--ensemble", method, "--out", str(blend), "--resamples", "0"]
+    assert evaluate(command) == 0
+    assert sorted(path.name for path in blend.glob("*.csv")) == [
+        *("hardest_cases.csv", "label_errors.csv", "metrics.csv", "predictions.csv")
+    ]
+    assert read_models([blend]).calibrator is not None
+    capsys.readouterr()
+    # One that predicts another blend now than it did
+    change(blend / "ensemble.json", predictions_sha256="0" * 64)
+    assert read_models([blend]).calibrator is None
+    assert "is the evaluation of other predictions than" in capsys.readouterr().err
+    assert evaluate(command) == 0
+    with (other / "predictions.csv").open("a") as stream:
+        stream.write("\n")
+    if method == "weights":
+        with pytest.raises(UserError, match=r"other/predictions\.csv: is not what the blend's weights were fitted to"):
+            read_models([blend])
+    else:
+        assert read_models([blend]).calibrator is None
+        assert f"is the evaluation of a blend of other predictions than {other} holds" in capsys.readouterr().err
+    assert evaluate(command) == 0
+    assert read_models([blend]).calibrator is not None
+    content = json.loads((blend / "ensemble.json").read_text())
+    del content["predictions_sha256"]
+    for member in content["members"]:
+        del member["predictions_sha256"]
+    (blend / "ensemble.json").write_text(json.dumps(content))  # as earlier versions wrote it
+    assert read_models([blend]).calibrator is not None
+
+
 def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "other")
     blend = tmp_path / "blend"

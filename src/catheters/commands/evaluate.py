@@ -26,9 +26,17 @@ from catheters.evaluation.figures import Picture
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.report import Background, Comparison, write_model_card, write_report
-from catheters.evaluation.results import some_lack_intervals, write_comparison, write_metrics, write_table
+from catheters.evaluation.results import (
+    CALIBRATION_FILE,
+    METRICS_FILE,
+    some_lack_intervals,
+    write_comparison,
+    write_metrics,
+    write_table,
+)
 from catheters.evaluation.scores import Scores, difference
 from catheters.evaluation.subgroups import make_groups
+from catheters.files import sha256_of
 from catheters.progress import track
 from catheters.run_record import describe_environment_in_words, read_record
 from catheters.settings_file import changed_settings
@@ -127,9 +135,10 @@ def _blend(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, In
         )
     ensemble = blend(method, members, str(folder))
     print(tables.ensemble_table(ensemble))
-    blended, file = ensemble.blended, folder / "predictions.csv"
+    blended, file, written = ensemble.blended, folder / "predictions.csv", folder / "predictions.new.csv"
+    (folder / METRICS_FILE).unlink(missing_ok=True)  # of an earlier evaluation, which is that of this folder no longer
     write_predictions(
-        file,
+        written,
         first.uid_column,
         blended.uids,
         blended.patient_ids,
@@ -137,9 +146,14 @@ def _blend(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, In
         blended.probabilities,
         blended.labels,
     )
-    write_ensemble(folder / "ensemble.json", ensemble)
+    sha256 = sha256_of(written)
+    # The recipe first: after a kill the folder is one of a blend, and the same command mends it.
+    write_ensemble(folder / "ensemble.json", ensemble, sha256, [given.sha256 for given in inputs])
+    written.replace(file)
     print(f"the blend -> {file}\nits recipe -> {folder / 'ensemble.json'}\n")
-    return ensemble, dataclasses.replace(first, evaluated=blended, file=file, folder=folder, settings=None)
+    return ensemble, dataclasses.replace(
+        first, evaluated=blended, file=file, sha256=sha256, folder=folder, settings=None
+    )
 
 
 def _compare(first: Scores, second: Scores, folder: Path) -> Comparison:
@@ -178,11 +192,14 @@ def _evaluate(
         )
     _print(evaluation)
     folder, num_labelled = given.folder, len(given.truth.uids)
-    (folder / "comparison.json").unlink(missing_ok=True)  # of an earlier evaluation
+    metrics = folder / METRICS_FILE
+    # Of an earlier evaluation. The metrics say that all files are of one evaluation: they go first and come last.
+    metrics.unlink(missing_ok=True)
+    (folder / "comparison.json").unlink(missing_ok=True)
     comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores, folder)
-    write_metrics(folder / "metrics.json", evaluation, given.file, given.truth.source, num_labelled)
     write_table(folder / "metrics.csv", evaluation)
-    write_calibrator(folder / "calibration.json", evaluation.calibrator)
+    calibration = folder / CALIBRATION_FILE
+    write_calibrator(calibration, evaluation.calibrator, given.sha256)
     write_cases(folder / "hardest_cases.csv", evaluated, evaluation.hardest, given.uid_column)
     write_cases(folder / "label_errors.csv", evaluated, evaluation.label_errors, given.uid_column)
     environment = _describe_environment(given)
@@ -206,6 +223,9 @@ def _evaluate(
         None if paths is None else functools.partial(thumbnails, paths),
     )
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
+    write_metrics(
+        metrics, evaluation, given.file, given.sha256, sha256_of(calibration), given.truth.source, num_labelled
+    )
     if evaluation.unknown_labels:
         print(
             "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
@@ -213,7 +233,7 @@ def _evaluate(
         )
     print(
         f"\n{len(evaluation.label_errors)} labels are probably wrong -> {folder / 'label_errors.csv'}\n"
-        f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {folder / 'metrics.json'}\n"
+        f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {metrics}\n"
         f"a page to look at -> {folder / 'report.html'}"
     )
     if environment:

@@ -14,6 +14,7 @@ from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
+from catheters.files import sha256_of
 from catheters.labels import known_heads
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
@@ -30,6 +31,7 @@ class Input:
         evaluated: n predictions beside the truth.
         uid_column: name of the id column.
         file: the predictions.
+        sha256: of that file's content.
         truth: the label table.
         rows: (n,) its rows that are predicted.
         folder: where results go.
@@ -41,6 +43,7 @@ class Input:
     evaluated: Evaluated
     uid_column: str
     file: Path
+    sha256: str
     truth: Truth
     rows: npt.NDArray[np.intp]
     folder: Path
@@ -84,6 +87,8 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
     file = run / "predictions.csv"
     if not file.is_file():
         raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
+    # Before it is read: what is written over it meanwhile is then never taken for what was evaluated.
+    sha256 = sha256_of(file)
     if labels_file is not None:
         uid_column, predictions, labels = read_predictions(file, id_column)
         truth, paths = _read_truth(labels_file, uid_column, labels, patient_column), None
@@ -106,6 +111,7 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
         evaluated=evaluated,
         uid_column=uid_column,
         file=file,
+        sha256=sha256,
         truth=truth,
         rows=rows,
         folder=run,
@@ -123,6 +129,7 @@ def read_file(
     Raises:
         UserError: a file is missing or wrong, or they do not fit.
     """
+    sha256 = sha256_of(file) if file.is_file() else ""  # else reading it says what is wrong
     uid_column, predictions, labels = read_predictions(file, id_column, are_logits=are_logits)
     truth = _read_truth(labels_file, uid_column, labels, patient_column)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
@@ -130,6 +137,7 @@ def read_file(
         evaluated=evaluated,
         uid_column=uid_column,
         file=file,
+        sha256=sha256,
         truth=truth,
         rows=rows,
         folder=file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}_evaluation"),

@@ -193,7 +193,7 @@ def log_losses(targets: Targets, probabilities: Floats) -> Floats:
 
 
 def calibrator_to_json(calibrator: Calibrator) -> dict[str, Any]:
-    """As plain data."""
+    """As plain data; see `write_calibrator`."""
     return {
         "format_version": FORMAT_VERSION,
         "method": calibrator.method,
@@ -201,13 +201,24 @@ def calibrator_to_json(calibrator: Calibrator) -> dict[str, Any]:
     }
 
 
-def write_calibrator(file: Path, calibrator: Calibrator) -> None:
-    """Write it as JSON; the file is whole or absent."""
-    write_text(file, json.dumps(calibrator_to_json(calibrator), indent=1) + "\n")
+def write_calibrator(file: Path, calibrator: Calibrator, predictions_sha256: str) -> None:
+    """Write it as JSON; the file is whole or absent.
+
+    Args:
+        file: the JSON file.
+        calibrator: what it holds.
+        predictions_sha256: of the file of predictions that it was fitted on.
+    """
+    content = calibrator_to_json(calibrator) | {"predictions_sha256": predictions_sha256}
+    write_text(file, json.dumps(content, indent=1) + "\n")
 
 
-def read_calibrator(file: Path) -> Calibrator:
+def read_calibrator(file: Path) -> tuple[Calibrator, str | None]:
     """The inverse of `write_calibrator`.
+
+    Returns:
+        The calibrator, and the hash of the predictions that it was fitted on; None where an earlier version, which did
+        not write that, has written it.
 
     Raises:
         UserError: it is missing, damaged or of another version.
@@ -218,7 +229,8 @@ def read_calibrator(file: Path) -> Calibrator:
         method = str(content["method"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
-    return Calibrator(method=method, maps=maps)
+    fitted_on = content.get("predictions_sha256")
+    return Calibrator(method=method, maps=maps), None if fitted_on is None else str(fitted_on)
 
 
 def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:

@@ -97,10 +97,14 @@ class Recipe:
     Attributes:
         method: a key of `METHODS`.
         weights: member -> its part, in the order of the members; they add up to 1.
+        predictions_sha256: of the file that holds the blend of the members' predictions; None: not known.
+        members_sha256: member -> that of the predictions that were blended; without those that are not known.
     """
 
     method: str
     weights: Mapping[str, float]
+    predictions_sha256: str | None = None
+    members_sha256: Mapping[str, str] = field(default_factory=dict)
 
     def blend(self, stacked: Floats) -> Floats:
         """(M, n, K) probabilities of the members -> (n, K)."""
@@ -236,12 +240,23 @@ def _likeliest_weights(likelihoods: Floats, entropy: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def write_ensemble(file: Path, ensemble: Ensemble) -> None:
-    """Write the recipe that blends new predictions: method, members, weights. The file is whole or absent."""
+def write_ensemble(file: Path, ensemble: Ensemble, predictions_sha256: str, members_sha256: Sequence[str]) -> None:
+    """Write the recipe that blends new predictions: method, members, weights. The file is whole or absent.
+
+    Args:
+        file: the JSON file.
+        ensemble: the blend.
+        predictions_sha256: of the file that holds its predictions.
+        members_sha256: of the files of its members' predictions.
+    """
     content = {
         "format_version": FORMAT_VERSION,
         "method": ensemble.method,
-        "members": [{"name": member.name, "weight": member.weight} for member in ensemble.members],
+        "predictions_sha256": predictions_sha256,
+        "members": [
+            {"name": member.name, "weight": member.weight, "predictions_sha256": sha256}
+            for member, sha256 in zip(ensemble.members, members_sha256, strict=True)
+        ],
     }
     write_text(file, json.dumps(content, indent=2) + "\n")
 
@@ -256,11 +271,23 @@ def read_recipe(file: Path) -> Recipe:
     try:
         weights = {str(member["name"]): float(member["weight"]) for member in content["members"]}
         method = str(content["method"])
+        # Earlier versions wrote no hashes.
+        blended = content.get("predictions_sha256")
+        of_members = {
+            str(member["name"]): str(member["predictions_sha256"])
+            for member in content["members"]
+            if "predictions_sha256" in member
+        }
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
     if method not in METHODS or len(weights) < 2 or sum(weights.values()) <= 0:
         raise UserError(f"{file}: damaged; run evaluate.py again")
-    return Recipe(method=method, weights=weights)
+    return Recipe(
+        method=method,
+        weights=weights,
+        predictions_sha256=None if blended is None else str(blended),
+        members_sha256=of_members,
+    )
 
 
 def _macro_auc(evaluated: Evaluated) -> float:

@@ -15,22 +15,36 @@ from catheters.evaluation.bootstrap import LEVEL, Estimate
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
-from catheters.files import read_written_json, sha256_of, write_text, write_whole
+from catheters.files import read_written_json, write_text, write_whole
 
 FORMAT_VERSION = 2
+METRICS_FILE, CALIBRATION_FILE = "metrics.json", "calibration.json"
+"""What other commands read of an evaluation; the first one, written last, says that it is complete."""
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 """Of an operating point."""
 KEPT_RATES = ("kept", "missed", "false_alarms", "accuracy")
 """Of what is decided."""
 
 
-def write_metrics(file: Path, evaluation: Evaluation, predictions: Path, labels: str, num_labelled: int) -> None:
+def write_metrics(
+    file: Path,
+    evaluation: Evaluation,
+    predictions: Path,
+    predictions_sha256: str,
+    calibration_sha256: str,
+    labels: str,
+    num_labelled: int,
+) -> None:
     """Write `metrics.json`; what is undefined is null. The file is whole or absent.
+
+    It says that the evaluation is complete, so it is written after all other files.
 
     Args:
         file: the JSON file.
         evaluation: what was found out.
         predictions: the file of them.
+        predictions_sha256: of that file's content as it was read.
+        calibration_sha256: of the `calibration.json` of the same evaluation.
         labels: where the true ones come from.
         num_labelled: images in the label table.
     """
@@ -38,7 +52,7 @@ def write_metrics(file: Path, evaluation: Evaluation, predictions: Path, labels:
     content = {
         "format_version": FORMAT_VERSION,
         "predictions": str(predictions),
-        "predictions_sha256": sha256_of(predictions),
+        "predictions_sha256": predictions_sha256,
         "labels": labels,
         "num_images": scores.num_images,
         "num_patients": scores.num_patients,
@@ -59,6 +73,7 @@ def write_metrics(file: Path, evaluation: Evaluation, predictions: Path, labels:
         },
         "calibration": {
             "chosen": evaluation.calibrator.method,
+            "sha256": calibration_sha256,
             "methods": [
                 {
                     "method": calibrated.method,
@@ -150,6 +165,8 @@ class Thresholds:
         labels: label -> the probability, uncalibrated, from which on it is called present.
         devices: device -> likewise.
         predictions_sha256: of the file of predictions on which they were chosen.
+        calibration_sha256: of the `calibration.json` of the same evaluation; None where an earlier version, which did
+            not write that, has written them.
         bands: label -> the probabilities, uncalibrated, at which it is left undecided.
         abstain_error: share of each class that may be called wrong outside of the bands.
     """
@@ -158,6 +175,7 @@ class Thresholds:
     labels: Mapping[str, float]
     devices: Mapping[str, float]
     predictions_sha256: str
+    calibration_sha256: str | None
     bands: Mapping[str, Band]
     abstain_error: float
 
@@ -185,15 +203,17 @@ def read_thresholds(file: Path) -> Thresholds:
             )
             for entry in content["abstention"]["per_label"]
         }
+        of_calibration = content["calibration"].get("sha256")
         return Thresholds(
             rule=str(content["operating_point_rule"]),
             labels=labels,
             devices=devices,
             predictions_sha256=str(content["predictions_sha256"]),
+            calibration_sha256=None if of_calibration is None else str(of_calibration),
             bands=bands,
             abstain_error=float(content["abstention"]["error_rate"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
 
 

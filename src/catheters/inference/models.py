@@ -8,7 +8,7 @@ from pathlib import Path
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
-from catheters.evaluation.results import Thresholds, read_thresholds
+from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
 from catheters.files import sha256_of
 from catheters.labels import known_heads
 from catheters.settings import Settings
@@ -17,6 +17,8 @@ from catheters.training.checkpoint import Checkpoint, load_checkpoint
 
 BLEND_FILE, RUN_FILE = "ensemble.json", "settings.json"
 """What makes a folder one of a blend, or of a run."""
+PREDICTIONS_FILE = "predictions.csv"
+"""Of a run, out of fold, or of a blend."""
 RANKS_ONLY = (
     "is a blend of ranks, which are those among many images and no probabilities: it can write predictions and a "
     "submission; for anything else blend by mean or weights"
@@ -98,9 +100,8 @@ def read_models(paths: Sequence[Path]) -> Models:
     """
     if len(paths) == 1 and (paths[0] / BLEND_FILE).is_file():
         recipe = read_recipe(paths[0] / BLEND_FILE)
-        used = {name: weight for name, weight in recipe.weights.items() if weight > 0}
-        recipe = Recipe(method=recipe.method, weights=used)
-        members = tuple(_read_member(_find_member(name, paths[0])) for name in used)
+        recipe = replace(recipe, weights={name: weight for name, weight in recipe.weights.items() if weight > 0})
+        members = tuple(_read_member(_find_member(name, paths[0])) for name in recipe.weights)
         evaluated = paths[0]
     else:
         for path in paths:
@@ -115,28 +116,79 @@ def read_models(paths: Sequence[Path]) -> Models:
         if file in files[:number]:
             raise UserError(f"{checkpoints[number].file}: is among the models twice")
     models = Models(members=members, recipe=recipe, labels=_check_labels(checkpoints), calibrator=None, thresholds=None)
-    is_evaluated = (
-        len(paths) == 1
-        and models.gives_probabilities
-        and any((evaluated / name).is_file() for name in (RUN_FILE, BLEND_FILE))
-        and (evaluated / "metrics.json").is_file()
-    )
-    return _with_evaluation(models, evaluated) if is_evaluated else models
+    may_be_evaluated = any((evaluated / name).is_file() for name in (RUN_FILE, BLEND_FILE))
+    if len(paths) > 1 or not models.gives_probabilities or not may_be_evaluated:
+        return models
+    return _with_evaluation(models, evaluated)
 
 
 def _with_evaluation(models: Models, folder: Path) -> Models:
-    """The models with what evaluate.py found out about the predictions in the folder, unless these are others now."""
-    thresholds = read_thresholds(folder / "metrics.json")
-    predictions = folder / "predictions.csv"
-    if not predictions.is_file() or sha256_of(predictions) != thresholds.predictions_sha256:
-        print(
-            f"warning: {folder / 'metrics.json'} is the evaluation of other predictions than {predictions}: it is "
-            "passed over; run evaluate.py again",
-            file=sys.stderr,
+    """The models with what evaluate.py found out about the predictions in the folder.
+
+    It is passed over, with a warning, where it is not complete, or where its files, the predictions and those of the
+    members of a blend do not belong together. Files of earlier versions, which name no predictions, are taken as they
+    are, with a warning.
+
+    Raises:
+        UserError: a file is damaged, or the weights of a blend were fitted to other predictions of its members.
+    """
+    changed = _changed_member(models)
+    metrics, calibration, predictions = (folder / name for name in (METRICS_FILE, CALIBRATION_FILE, PREDICTIONS_FILE))
+    if not metrics.is_file():
+        if calibration.is_file():
+            _warn(f"{folder}: its evaluation did not finish and is passed over; run evaluate.py again")
+        return models
+    thresholds = read_thresholds(metrics)
+    current = _sha256_if_any(predictions)
+    if current != thresholds.predictions_sha256 or models.recipe.predictions_sha256 not in (None, current):
+        _warn(
+            f"{metrics} is the evaluation of other predictions than {predictions}: it is passed over; run evaluate.py "
+            "again"
         )
         return models
-    calibrator = _read_calibrator(folder / "calibration.json", models.labels)
+    if changed is not None:
+        _warn(
+            f"{metrics} is the evaluation of a blend of other predictions than {changed} holds now: it is passed over; "
+            "run evaluate.py --ensemble again"
+        )
+        return models
+    calibrator, fitted_on = read_calibrator(calibration)
+    if fitted_on not in (None, current) or thresholds.calibration_sha256 not in (None, sha256_of(calibration)):
+        _warn(f"{calibration} is of another evaluation than {metrics}: both are passed over; run evaluate.py again")
+        return models
+    if fitted_on is None:
+        _warn(
+            f"{calibration}: an earlier version wrote it, without saying which predictions it was fitted on; run "
+            "evaluate.py again to be sure of it"
+        )
+    _check_maps(calibrator, calibration, models.labels)
     return replace(models, calibrator=calibrator, thresholds=thresholds)
+
+
+def _changed_member(models: Models) -> Path | None:
+    """The first member of a blend whose predictions are others than those that were blended.
+
+    Raises:
+        UserError: the blend's weights were fitted to those.
+    """
+    recipe = models.recipe
+    for member, name in zip(models.members, recipe.weights, strict=True):
+        file = Path(member.name) / PREDICTIONS_FILE
+        if name in recipe.members_sha256 and _sha256_if_any(file) != recipe.members_sha256[name]:
+            if METHODS[recipe.method].fits_weights:
+                raise UserError(
+                    f"{file}: is not what the blend's weights were fitted to; run evaluate.py --ensemble again"
+                )
+            return Path(member.name)
+    return None
+
+
+def _sha256_if_any(file: Path) -> str | None:
+    return sha256_of(file) if file.is_file() else None
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _find_member(name: str, blend: Path) -> Path:
@@ -194,9 +246,7 @@ def _check_labels(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     return labels
 
 
-def _read_calibrator(file: Path, labels: tuple[str, ...]) -> Calibrator:
-    calibrator = read_calibrator(file)
+def _check_maps(calibrator: Calibrator, file: Path, labels: tuple[str, ...]) -> None:
     missing = [label for label in labels if label not in calibrator.maps]
     if missing:
         raise UserError(f"{file}: has no calibration of {missing[0]}; run evaluate.py again")
-    return calibrator
