@@ -1,7 +1,9 @@
 """The local page: what it answers, what it turns away, and how it works in a browser."""
 
 import base64
+import contextlib
 import html
+import http.client
 import json
 import re
 import shutil
@@ -10,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,9 +35,63 @@ from tests.conftest import REPOSITORY, assert_user_error, run_script
 
 
 @pytest.fixture
-def app(evaluated_run: Path) -> Starlette:
+def uploads() -> server.Uploads:
+    return server.Uploads()
+
+
+@pytest.fixture
+def app(evaluated_run: Path, uploads: server.Uploads) -> Starlette:
     predictor = Predictor(read_models([evaluated_run]), torch.device("cpu"))
-    return server.create_app(predictor, "<b>saved_models/run</b>", (*server.LOOPBACK, "testserver"))
+    return server.create_app(predictor, "<b>saved_models/run</b>", (*server.LOOPBACK, "testserver"), uploads)
+
+
+@pytest.fixture
+def connections() -> Iterator[contextlib.ExitStack]:
+    """Closes them once the page has ended."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def port(app: Starlette, uploads: server.Uploads, connections: contextlib.ExitStack) -> Iterator[int]:
+    """Of the page, served as the script does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        page = server.PageServer(app, uploads)
+        thread = threading.Thread(target=page.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        page.should_exit = True
+        thread.join()
+
+
+def silent_upload(port: int) -> socket.socket:
+    """One that has announced 1000 bytes and sends none, from the moment on when the page waits for them."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+    )
+    asked = b""
+    while not asked.endswith(b"\r\n\r\n"):
+        asked += connection.recv(1)
+    assert asked.startswith(b"HTTP/1.1 100"), asked
+    return connection
+
+
+def answer_of(connection: socket.socket) -> tuple[int, str]:
+    """Status and reason of an answer, after which the connection is closed."""
+    answer = b""
+    while chunk := connection.recv(1 << 16):
+        answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["reason"]
+
+
+def post(port: int, data: bytes, **headers: str) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    with contextlib.closing(connection):
+        connection.request("POST", "/predict", data, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
 
 
 @pytest.fixture
@@ -118,6 +173,44 @@ def test_many_at_once(client: TestClient, xray: Path, monkeypatch: pytest.Monkey
     assert reason == "3 X-rays are waiting already; try again in a moment"
 
 
+@pytest.mark.parametrize("uploads", [server.Uploads(max_seconds=3600)])
+def test_silent_uploads_keep_nobody_out(port: int, xray: Path, connections: contextlib.ExitStack) -> None:
+    """Nor does the page wait for them when it is to end, as it is behind this test."""
+    for _ in range(server.MAX_WAITING + 4):
+        connections.enter_context(silent_upload(port))
+    assert post(port, xray.read_bytes())[0] == 200
+
+
+@pytest.mark.parametrize("uploads", [server.Uploads(max_seconds=0.2)])
+def test_an_upload_has_a_deadline(port: int) -> None:
+    with silent_upload(port) as connection:
+        assert answer_of(connection) == (408, "the upload was not complete after 0.2 s")
+
+
+@pytest.mark.parametrize("uploads", [server.Uploads(max_seconds=3600)])
+def test_so_many_uploads_come_in_at_once(
+    port: int, xray: Path, connections: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_RECEIVING", 2)
+    first, _ = [connections.enter_context(silent_upload(port)) for _ in range(2)]
+    status, answer = post(port, xray.read_bytes())
+    assert (status, answer["reason"]) == (503, "2 uploads come in already; try again in a moment")
+    first.sendall(bytes(1000))
+    assert first.recv(12) == b"HTTP/1.1 422"
+    assert post(port, xray.read_bytes())[0] == 200
+    monkeypatch.setattr(server, "MAX_BYTES_RECEIVED", len(xray.read_bytes()) - 1)
+    status, answer = post(port, xray.read_bytes())
+    assert (status, answer["reason"]) == (503, "too many uploads come in at the same time; try again in a moment")
+
+
+def test_a_form_is_told_what_to_send(client: TestClient, xray: Path) -> None:
+    answer = client.post("/predict", files={"file": xray.read_bytes()})
+    assert answer.status_code == 415
+    assert answer.json()["reason"] == "send the file itself as the body, as `curl --data-binary @FILE` does, not a form"
+    plain = {"content-type": "application/x-www-form-urlencoded"}  # as curl calls any data
+    assert client.post("/predict", content=xray.read_bytes(), headers=plain).status_code == 200
+
+
 class _AddScript(BaseHTTPMiddleware):
     """Uses the page as a person would: drops files on it, points at a label."""
 
@@ -156,8 +249,16 @@ def test_in_a_browser(app: Starlette, xray: Path, tmp_path: Path) -> None:
       document.querySelector("article tbody tr").dispatchEvent(new Event("mouseenter"));
       await until(() => image.src !== before);
       await image.decode();
+      const row = document.querySelector("article tbody tr"), button = row.querySelector("button");
+      button.click();  // as a keyboard and a touch screen do
+      const pressed = [button.getAttribute("aria-pressed")];
+      row.dispatchEvent(new Event("mouseleave"));
+      await until(() => image.src !== before && row.className.includes("shown"));
+      await until(() => document.querySelector(".picture p").textContent.includes("Grad-CAM"));
+      button.dispatchEvent(new KeyboardEvent("keydown", {{key: "Escape", bubbles: true}}));
+      pressed.push(button.getAttribute("aria-pressed"), String(image.src === before));
       document.title = JSON.stringify({{
-        names: [...document.querySelectorAll("article h2")].map((node) => node.textContent),
+        pressed, names: [...document.querySelectorAll("article h2")].map((node) => node.textContent),
         error: document.querySelector(".error").textContent,
         rows: document.querySelectorAll("article tbody tr").length,
         sentences: [...document.querySelectorAll(".sentences li")].map((node) => node.textContent),
@@ -200,6 +301,7 @@ def test_in_a_browser(app: Starlette, xray: Path, tmp_path: Path) -> None:
     assert (found["rows"], found["images"]) == (11, 1)
     assert found["sentences"][0].startswith("ETT: ")
     assert found["size"] == list(cv2.imread(str(xray)).shape[1::-1])
+    assert found["pressed"] == ["true", "false", "true"]
     assert found["fits"]
     lines = found["csv"].splitlines()
     assert lines[0].startswith('"file","ETT - Abnormal"')
@@ -214,17 +316,14 @@ def test_the_script_serves_until_it_is_interrupted(evaluated_run: Path) -> None:
         line = process.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:(\d+) in a browser", line)
         assert address is not None, line
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                with socket.create_connection(("127.0.0.1", int(address[1])), timeout=5) as connection:
-                    connection.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                    assert connection.recv(15).startswith(b"HTTP/1.1 200")
-                    break
-            except OSError:
-                continue
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        # The port listens before its address is printed, so that what comes too early waits.
+        with socket.create_connection(("127.0.0.1", int(address[1]))) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(15).startswith(b"HTTP/1.1 200")
+        with silent_upload(int(address[1])) as connection:
+            process.send_signal(signal.SIGINT)
+            assert answer_of(connection) == (503, "the page is being closed")
+        _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
 

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import functools
 import io
+import math
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
@@ -40,7 +41,15 @@ from catheters.workers import Failure, map_guarded
 MAX_UPLOAD_BYTES = 64 << 20
 """Of one X-ray; the largest radiographs have about 30 MB."""
 MAX_WAITING = 16
-"""Uploads at work or waiting; more are turned away until some are done."""
+"""X-rays at work or waiting; more are turned away until some are done."""
+MAX_RECEIVING = 128
+"""Uploads that come in at the same time."""
+MAX_BYTES_RECEIVED = 16 * MAX_UPLOAD_BYTES
+"""Of all uploads that come in at the same time."""
+SECONDS_OF_UPLOAD = 60.0
+"""Time that one upload may take: 64 MB at 9 Mbit/s."""
+SECONDS_OF_END = 10.0
+"""After Ctrl-C, for what is at work and for answers that nobody takes."""
 MAX_SIDE = 900
 """Pixels of the longer side at which the page shows an X-ray."""
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -78,22 +87,41 @@ def serve(predictor: Predictor, name: str, host: str, port: int) -> None:
         print(f"open http://{host if host in LOOPBACK else socket.gethostname()}:{found} in a browser; Ctrl-C ends it")
         if host not in LOOPBACK:
             print(f"warning: everybody who can reach this machine can use the page, since --host is {host}")
-        app = create_app(predictor, name, (*LOOPBACK, host) if host in LOOPBACK else ("*",))
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        uploads = Uploads()
+        app = create_app(predictor, name, (*LOOPBACK, host) if host in LOOPBACK else ("*",), uploads)
+        PageServer(app, uploads).run(sockets=[listener])
 
 
-def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...]) -> Starlette:
+class PageServer(uvicorn.Server):
+    """Serves the page; when it is to end, it waits for no upload."""
+
+    def __init__(self, app: Starlette, uploads: "Uploads") -> None:
+        """Serve `app`, whose uploads these are."""
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(SECONDS_OF_END)
+            )
+        )
+        self._uploads = uploads
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Turn away what is not at work yet, answer what is, and end."""
+        self._uploads.close()
+        await super().shutdown(sockets)
+
+
+def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads: "Uploads") -> Starlette:
     """The page as an ASGI application.
 
     Args:
         predictor: the models.
         name: of the models, for the page.
         hosts: names under which it may be reached, so that no other page can lead a browser here by a name of its own.
+        uploads: lets them in.
     """
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("catheters.inference", "."), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("page.html.jinja")
-    queue = _Queue()
 
     async def page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -113,13 +141,13 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...]) -> Starl
         return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
     async def predict(request: Request) -> Response:
-        return JSONResponse(await queue.run(request, functools.partial(_predict, predictor)))
+        return JSONResponse(await uploads.run(request, functools.partial(_predict, predictor)))
 
     async def heatmap(request: Request) -> Response:
         label = request.query_params.get("label", "")
         if label not in predictor.models.labels:
             raise _TurnedAway(404, "no such label")
-        drawn = await queue.run(request, functools.partial(_draw_heatmap, predictor, label))
+        drawn = await uploads.run(request, functools.partial(_draw_heatmap, predictor, label))
         return Response(drawn, media_type="image/jpeg")
 
     return Starlette(
@@ -132,24 +160,79 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...]) -> Starl
     )
 
 
-class _Queue:
-    """Uploads, of which one is worked on after another, with so many at hand and no more."""
+class Uploads:
+    """Lets uploads in, a limited number and amount of them, and works on one after another.
 
-    def __init__(self) -> None:
-        self._num_inside = 0
+    An upload takes a place among those that wait only once it is whole: one that is silent keeps nobody out.
+    """
+
+    def __init__(self, max_seconds: float = SECONDS_OF_UPLOAD) -> None:
+        """Let each upload take so long."""
+        self._max_seconds = max_seconds
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._num_bytes = 0
+        self._num_waiting = 0
         self._turn = asyncio.Lock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Turn away the uploads that come in or wait."""
+        self._is_closed = True
+        for deadline in self._deadlines:
+            deadline.reschedule(0.0)
 
     async def run(self, request: Request, work: Callable[[bytes], Any]) -> Any:
-        """Take a place, read the upload, wait for the turn, work in a thread."""
-        if self._num_inside >= MAX_WAITING:
+        """Read the upload, take a place, wait for the turn, work in a thread."""
+        data = await self._read(request)
+        if self._num_waiting >= MAX_WAITING:
             raise _TurnedAway(503, f"{MAX_WAITING} X-rays are waiting already; try again in a moment")
-        self._num_inside += 1
+        self._num_waiting += 1
         try:
-            data = await _read_body(request)
             async with self._turn:
+                self._check_open()
                 return await run_in_threadpool(work, data)
         finally:
-            self._num_inside -= 1
+            self._num_waiting -= 1
+
+    async def _read(self, request: Request) -> bytes:
+        """The upload; no more of it than is allowed is ever in memory."""
+        self._check_open()
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise _TurnedAway(415, "send the file itself as the body, as `curl --data-binary @FILE` does, not a form")
+        announced = request.headers.get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > MAX_UPLOAD_BYTES:
+            raise _too_large()
+        if len(self._deadlines) >= MAX_RECEIVING:
+            raise _TurnedAway(503, f"{MAX_RECEIVING} uploads come in already; try again in a moment")
+        body = bytearray()
+        deadline = asyncio.timeout(self._max_seconds)
+        try:
+            async with deadline:
+                self._deadlines.add(deadline)
+                async for chunk in request.stream():
+                    body += chunk
+                    self._num_bytes += len(chunk)
+                    if len(body) > MAX_UPLOAD_BYTES:
+                        raise _too_large()
+                    if self._num_bytes > MAX_BYTES_RECEIVED:
+                        raise _TurnedAway(503, "too many uploads come in at the same time; try again in a moment")
+        except TimeoutError:
+            self._check_open()
+            raise _TurnedAway(408, f"the upload was not complete after {self._max_seconds:g} s") from None
+        finally:
+            self._deadlines.discard(deadline)
+            self._num_bytes -= len(body)
+        if not body:
+            raise _TurnedAway(422, "the file is empty")
+        return bytes(body)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _TurnedAway(503, "the page is being closed")
+
+
+def _too_large() -> _TurnedAway:
+    return _TurnedAway(413, f"is larger than {MAX_UPLOAD_BYTES >> 20} MB")
 
 
 def _guarded(
@@ -164,27 +247,13 @@ def _guarded(
         try:
             return await endpoint(request)
         except _TurnedAway as turned_away:
-            return JSONResponse({"reason": turned_away.reason}, status_code=turned_away.status)
+            # The rest of such an upload is not read, so its connection can carry no other request.
+            headers = {"Connection": "close"}
+            return JSONResponse({"reason": turned_away.reason}, status_code=turned_away.status, headers=headers)
         except ClientDisconnect:
             return Response(status_code=400)
 
     return answer
-
-
-async def _read_body(request: Request) -> bytes:
-    """The upload; no more of it than is allowed is ever in memory."""
-    too_large = _TurnedAway(413, f"is larger than {MAX_UPLOAD_BYTES >> 20} MB")
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > MAX_UPLOAD_BYTES:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_UPLOAD_BYTES:
-            raise too_large
-    if not body:
-        raise _TurnedAway(422, "the file is empty")
-    return bytes(body)
 
 
 def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
