@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from catheters.csv_files import TableError
+from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.folder import folder_table
+from catheters.data.radiograph import read_file
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -63,3 +65,33 @@ def test_folders_without_images_say_what_is_in_them(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TableError, match="are sought, and there are no files"):
         folder_table(tmp_path / "empty")
+
+
+def test_a_file_of_several_names_is_taken_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the name that is no link, also where the link or a linked folder comes first."""
+    touch(tmp_path, "b.png", "z/c.png")
+    (tmp_path / "a.png").symlink_to("b.png")
+    (tmp_path / "y").symlink_to("z")
+    assert folder_table(tmp_path).uids.tolist() == ["b.png", "z/c.png"]
+    said = capsys.readouterr().err
+    assert "warning: 2 further names of files that are taken once" in said
+    assert "a.png (b.png), y/c.png (z/c.png)" in said
+
+
+def test_links_out_of_the_folder_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, "elsewhere/a.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.png").symlink_to("../elsewhere/a.png")
+    (tmp_path / "images" / "w.png").symlink_to("../elsewhere/a.png")
+    assert folder_table(tmp_path / "images").uids.tolist() == ["w.png"]
+    assert "x.png (w.png)" in capsys.readouterr().err
+
+
+def test_links_to_nowhere_are_images_with_a_reason(tmp_path: Path) -> None:
+    for name, target in {"a.png": "gone.png", "b.png": "gone.png", "loop.png": "loop.png"}.items():
+        (tmp_path / name).symlink_to(target)
+    assert folder_table(tmp_path).uids.tolist() == ["a.png", "b.png", "loop.png"]
+    with pytest.raises(UnreadableImage, match=r"is a link to gone\.png, which is not there"):
+        read_file(tmp_path / "b.png")
+    with pytest.raises(UnreadableImage, match="cannot be read: Too many levels of symbolic links"):
+        read_file(tmp_path / "loop.png")

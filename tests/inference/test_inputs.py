@@ -40,8 +40,20 @@ def test_two_of_one_name_are_called_after_their_paths(folder: Path, capsys: pyte
     Path("other").mkdir()
     Path("other/c.png").write_bytes(b"x")
     assert list_images([Path("c.png"), Path("other")], SETTINGS, None).uids == ("c.png", "other/c.png")
-    with pytest.raises(UserError, match=r"c\.png: is given twice"):
-        list_images([Path("c.png"), Path("c.png")], SETTINGS, None)
+
+
+def test_what_is_given_twice_is_predicted_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("images/link.jpg").symlink_to("a.jpg")
+    images = list_images([Path("c.png"), Path("images"), Path("images/a.jpg"), Path("c.png")], SETTINGS, None)
+    assert images.uids == ("c", "a", "1.2.826", "b")
+    said = capsys.readouterr().err
+    assert "1 further names of files that are taken once (in brackets their own): link.jpg (a.jpg)" in said
+    assert "2 further names of files that are taken once" in said
+    assert "images/a.jpg (images/a.jpg), c.png (c.png)" in said
+    # Ids of a table keep a row each, and its file is not predicted by its path as well.
+    Path("ids.csv").write_text("StudyInstanceUID\na\nlink\n")
+    images = list_images([Path("images/a.jpg"), Path("ids.csv")], SETTINGS, "images/{uid}.jpg")
+    assert images.uids == ("a", "link")
 
 
 def test_a_table_of_ids(folder: Path) -> None:

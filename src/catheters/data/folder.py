@@ -1,7 +1,9 @@
 """A plain folder of X-rays as a table without labels."""
 
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,16 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".dcm", ".d
 """Suffixes of images, in any case; a file without one may be DICOM."""
 SUFFIXES_SHOWN = 10
 """Suffixes of other files that the message of a folder without images names."""
+REPEATS_SHOWN = 5
+"""Files under further names that a warning names."""
 
 
 def folder_table(folder: Path) -> LabelTable:
     """Every image in the folder and the folders in it, sorted by path.
 
     Hidden files and folders are passed over, as are `__MACOSX`, which macOS adds to archives, and `DICOMDIR`, the index
-    of a DICOM medium.
+    of a DICOM medium. A file that has several names there, by links, is taken once, by the name that is no link or else
+    the first; a warning names the others. Links to nowhere are images too, whose reading says so.
 
     Args:
         folder: where the images lie.
@@ -30,7 +35,7 @@ def folder_table(folder: Path) -> LabelTable:
         labels: (N, 0) uint8.
 
     Raises:
-        TableError: no such folder, or no image in it.
+        TableError: no such folder, no image in it, or one of its folders cannot be listed.
     """
     if not folder.is_dir():
         found = "is a file" if folder.is_file() else "no such folder"
@@ -38,7 +43,7 @@ def folder_table(folder: Path) -> LabelTable:
     names = []
     other_suffixes: Counter[str] = Counter()
     seen: set[str] = set()
-    for root, subfolders, files in os.walk(folder, followlinks=True):
+    for root, subfolders, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         seen.add(os.path.realpath(root))
         subfolders[:] = [
             name
@@ -48,7 +53,7 @@ def folder_table(folder: Path) -> LabelTable:
             and os.path.realpath(Path(root) / name) not in seen  # a link back would be followed for ever
         ]
         for name in files:
-            if name.startswith(".") or name == "DICOMDIR" or not (Path(root) / name).is_file():
+            if name.startswith(".") or name == "DICOMDIR":
                 continue
             suffix = _suffix(name)
             if suffix == "" or suffix in IMAGE_SUFFIXES:
@@ -63,7 +68,7 @@ def folder_table(folder: Path) -> LabelTable:
             f"{folder}: no image in it, nor in its folders; files that end in {', '.join(IMAGE_SUFFIXES)} or have no "
             f"suffix are sought, and there are {f'only others: {others}' if others else 'no files'}"
         )
-    names.sort()
+    names = _without_further_names(folder, names)
     uids = np.array([printable(Path(name)) for name in names], dtype=np.str_)
     return LabelTable(
         uids=uids,
@@ -72,6 +77,49 @@ def folder_table(folder: Path) -> LabelTable:
         labels=np.zeros((len(uids), 0), dtype=np.uint8),
         label_columns=(),
     )
+
+
+def repeated_files(paths: Iterable[Path], taken: Sequence[Path] = ()) -> dict[int, Path]:
+    """Position -> the path before it, or of `taken`, that leads to the same file; only those that have one."""
+    first_of_file = {_file_of(path): path for path in reversed(taken)}
+    repeated = {}
+    for position, path in enumerate(paths):
+        first = first_of_file.setdefault(_file_of(path), path)
+        if first is not path:
+            repeated[position] = first
+    return repeated
+
+
+def warn_of_repeated(names: Sequence[tuple[str, str]]) -> None:
+    """Say which files, each by its further name and the one that it goes by, are taken once."""
+    if names:
+        shown = ", ".join(f"{further} ({name})" for further, name in names[:REPEATS_SHOWN])
+        more = f" and {len(names) - REPEATS_SHOWN} more" if len(names) > REPEATS_SHOWN else ""
+        print(
+            f"warning: {len(names)} further names of files that are taken once (in brackets their own): {shown}{more}",
+            file=sys.stderr,
+        )
+
+
+def _file_of(path: Path) -> str:
+    """What a path leads to; a link to nowhere stands for itself."""
+    return os.path.realpath(path) if path.exists() else str(path.absolute())
+
+
+def _without_further_names(folder: Path, names: Sequence[str]) -> list[str]:
+    """Sorted, each file once."""
+    real_folder = Path(os.path.realpath(folder))
+    # Of several names, one without a link on its way comes first.
+    ordered = sorted(names, key=lambda name: (_file_of(folder / name) != str(real_folder / name), name))
+    repeated = repeated_files([folder / name for name in ordered])
+    warn_of_repeated(
+        [(ordered[position], printable(first.relative_to(folder))) for position, first in repeated.items()]
+    )
+    return sorted(name for position, name in enumerate(ordered) if position not in repeated)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise TableError(f"{error.filename}: cannot be listed: {error.strerror}")
 
 
 def _suffix(name: str) -> str:

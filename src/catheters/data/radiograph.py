@@ -11,6 +11,7 @@ from catheters.data.decoding.dicom import decode_dicom, is_dicom
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage
 from catheters.data.decoding.polarity import looks_inverted
 from catheters.data.decoding.raster import decode_jpeg, decode_raster
+from catheters.files import printable
 
 OTHER_FORMATS = {
     b"version https://git-lfs": "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from",
@@ -84,6 +85,8 @@ def read_file(file: Path) -> bytes:
             raise UnreadableImage(f"is larger than {MAX_FILE_BYTES >> 20} MB")
         data = file.read_bytes()
     except FileNotFoundError:
+        if file.is_symlink():
+            raise UnreadableImage(f"is a link to {printable(file.readlink())}, which is not there") from None
         raise UnreadableImage("no such file") from None
     except OSError as error:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from None

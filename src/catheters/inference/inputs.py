@@ -2,14 +2,14 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from catheters.csv_files import check_columns, check_ids, read_csv
-from catheters.data.folder import folder_table
+from catheters.data.folder import folder_table, repeated_files, warn_of_repeated
 from catheters.data.table import fill_in_paths
 from catheters.errors import UserError
 from catheters.files import printable
@@ -39,7 +39,8 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
 
     An image of a file or folder is called as the training table calls its images: after the file's name, without its
     suffix where `path_pattern` has one, as in train/{uid}.jpg. Where two would have one name, all are called after
-    their paths.
+    their paths. A file that is given several times is taken once, which a warning says; only the ids of a table each
+    keep their row.
 
     Args:
         inputs: what the user gave.
@@ -47,11 +48,12 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
         path_pattern: of the images of a table, relative to the table's folder; None: the settings' own.
 
     Raises:
-        UserError: one is missing, holds no image, or an image is given twice.
+        UserError: one is missing, or holds no image.
     """
     names: list[str] = []  # of the training table's kind
     full_names: list[str] = []  # each its own
     paths: list[Path] = []
+    listed: set[int] = set()  # positions of a table's images
     for given in inputs:
         if given.is_dir():
             table = folder_table(given)
@@ -60,6 +62,7 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
             full_names += [printable(path) for path in table.paths] if len(inputs) > 1 else table.uids.tolist()
         elif given.suffix.lower() in TABLE_SUFFIXES:
             uids, files = _read_table(given, settings, path_pattern)
+            listed.update(range(len(paths), len(paths) + len(files)))
             paths += files
             names += uids
             full_names += uids
@@ -69,15 +72,25 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
             full_names.append(printable(given))
         else:
             raise UserError(f"{given}: no such file or folder; images, folders of images or a CSV of ids are expected")
-    twice = _first_repeated([str(path.resolve()) for path in paths])
-    if twice is not None:
-        raise UserError(f"{paths[twice]}: is given twice")
+    kept = _once_each(paths, listed)
+    names = [names[position] for position in kept]
     repeated = _first_repeated(names)
     if repeated is not None:
         example = names[repeated]
         print(f"warning: several images are named {example}: all are called after their paths", file=sys.stderr)
-        names = full_names
-    return Images(uids=tuple(names), paths=tuple(paths))
+        names = [full_names[position] for position in kept]
+    return Images(uids=tuple(names), paths=tuple(paths[position] for position in kept))
+
+
+def _once_each(paths: Sequence[Path], listed: Collection[int]) -> list[int]:
+    """Positions of the images, without files that stand before or, by an id, in a table; a warning names these."""
+    others = [position for position in range(len(paths)) if position not in listed]
+    repeated = repeated_files(
+        [paths[position] for position in others], [paths[position] for position in sorted(listed)]
+    )
+    dropped = {others[number]: first for number, first in repeated.items()}
+    warn_of_repeated([(printable(paths[position]), printable(first)) for position, first in dropped.items()])
+    return [position for position in range(len(paths)) if position not in dropped]
 
 
 def _first_repeated(names: Sequence[str]) -> int | None:

@@ -1,5 +1,6 @@
 """DICOM radiographs made here, with greys worked out by hand or by pydicom, and the real ones."""
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from catheters.data.decoding.dicom import decode_dicom
+from catheters.data.decoding.dicom import decode_dicom, decode_jpeg_extended
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.radiograph import read_radiograph
 from tests.conftest import SHARED_DATA
@@ -197,6 +199,31 @@ def test_colour() -> None:
     colours = np.zeros((4, 4, 3), dtype=np.uint8)
     colours[..., 0] = 255
     assert (decode_dicom(make_dicom(colours)).image == round(0.299 * 255)).all()
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("u1", 8), ("u1", 7), ("u2", 12), ("u2", 16), ("u4", 32)])
+def test_colours_of_any_number_of_bits(dtype: str, bits: int) -> None:
+    """Greys in three channels: value / (2^bits - 1) of 255."""
+    largest = (1 << bits) - 1
+    values = np.linspace(0, largest, 64).astype(dtype).reshape(8, 8)
+    colours = np.repeat(values[..., None], 3, axis=2)
+    image = decode_dicom(make_dicom(colours, BitsStored=bits, HighBit=bits - 1)).image
+    assert np.abs(image - values.astype(np.float64) / largest * 255).max() <= 0.5 + 1e-3
+
+
+def test_jpeg_extended_of_12_bits() -> None:
+    """All stored values are those that imagecodecs 2026.3.6 decodes, with libjpeg-turbo: 0 to 264, this digest."""
+    file = get_testdata_file("JPGExtended.dcm")
+    dataset = pydicom.dcmread(file)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    values = decode_jpeg_extended(frame, dataset)
+    assert values.shape == (1024, 256)
+    assert (values[420, 140], values[230, 120]) == (244, 95)  # pydicom's own expectation, of pylibjpeg
+    digest = hashlib.sha256(values.astype("<u2").tobytes()).hexdigest()
+    assert digest == "d30242775a414c01d616447854ebe3f2b20259822894bcd6891f879bcdcbf313"
+    assert decode_dicom(Path(file).read_bytes()).full_shape == (1024, 256)
+    with pytest.raises(UnreadableImage, match="is coded as 12-bit JPEG Extended, of which its decoder says"):
+        decode_jpeg_extended(frame[: len(frame) // 2], dataset)
 
 
 def encapsulated(frame: bytes, **tags: Any) -> bytes:

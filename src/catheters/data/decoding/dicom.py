@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+TWELVE_BITS_MESSAGE = "Unsupported JPEG data precision 12"
+"""What GDCM's decoder of 8 bits says of any file of 12, before the one of 12 bits is asked."""
 RLE = "1.2.840.10008.1.2.5"
 FRONTAL_VIEWS = ("PA", "AP")
 LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
@@ -88,7 +90,7 @@ def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> Pi
     pixels, full_shape = _decode_pixels(dataset, shape, min_shape)
     notes = _notes_of_tags(dataset)
     if pixels.ndim == 3:
-        image = _luma(pixels)
+        image = _luma(pixels, dataset)
     else:
         image, window_note = _show(pixels, dataset)
         notes += window_note
@@ -111,9 +113,8 @@ def _decode_pixels(
             raise UnreadableImage(f"damaged DICOM: its JPEG is {picture.full_shape}, its tags say {shape}")
         return picture.image, shape
     if syntax == JPEG_EXTENDED and dataset.BitsStored > 8:
-        raise UnreadableImage(
-            "is coded as 12-bit JPEG Extended, which no decoder here reads; convert it with GDCM's or DCMTK's tools"
-        )
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=_num_frames(dataset)))
+        return decode_jpeg_extended(frame, dataset), shape
     is_encapsulated = syntax.is_encapsulated
     plugin = "" if not is_encapsulated else "pydicom" if syntax == RLE else "gdcm"
     try:
@@ -128,6 +129,49 @@ def _decode_pixels(
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
     return pixels, shape
+
+
+def decode_jpeg_extended(frame: bytes, dataset: "Dataset") -> Values:
+    """Decode 12-bit JPEG Extended, by GDCM without pydicom, which does not ask it.
+
+    Args:
+        frame: the JPEG.
+        dataset: what it belongs to.
+
+    Returns:
+        (h, w) uint16 or int16 stored values.
+
+    Raises:
+        UnreadableImage: it is of colours, or GDCM reports damage, that which it can bridge included.
+    """
+    import gdcm
+
+    what = "is coded as 12-bit JPEG Extended"
+    if dataset.SamplesPerPixel != 1 or dataset.BitsAllocated != 16:
+        raise UnreadableImage(f"{what} of colours, which no decoder here reads; convert it with DCMTK's tools")
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((dataset.Columns, dataset.Rows, 1))
+    image.SetDataElement(element)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    bits = dataset.BitsStored
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, dataset.PixelRepresentation))
+    with decoder_messages() as messages:
+        text: str | None = image.GetBuffer()  # bytes, which its interface takes for a text; None: it gave up
+    buffer = (text or "").encode("utf-8", "surrogateescape")
+    damage = [message for message in messages if message != TWELVE_BITS_MESSAGE]
+    if damage or len(buffer) != 2 * dataset.Rows * dataset.Columns:
+        said = damage[0][:200] if damage else f"{len(buffer)} bytes"
+        raise UnreadableImage(f"{what}, of which its decoder says: {said}; convert it with DCMTK's tools")
+    dtype = np.int16 if dataset.PixelRepresentation else np.uint16
+    return np.frombuffer(buffer, dtype=dtype).reshape(dataset.Rows, dataset.Columns)
 
 
 def _transfer_syntax(dataset: "Dataset") -> Any:
@@ -147,10 +191,12 @@ def _num_frames(dataset: "Dataset") -> int:
     return int(dataset.get("NumberOfFrames") or 1)
 
 
-def _luma(colours: Values) -> npt.NDArray[np.uint8]:
-    """(h, w, 3) RGB of 8 or 16 bits -> (h, w) grey."""
-    if colours.dtype != np.uint8:
-        colours = to_greys(colours, 0, np.iinfo(np.uint16).max)
+def _luma(colours: Values, dataset: "Dataset") -> npt.NDArray[np.uint8]:
+    """(h, w, 3) RGB of any number of bits -> (h, w) grey; a palette's colours fill their type, whatever is stored."""
+    is_palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
+    largest = np.iinfo(colours.dtype).max if is_palette else (1 << int(dataset.BitsStored)) - 1
+    if largest != np.iinfo(np.uint8).max:
+        colours = to_greys(colours if is_palette else colours & largest, 0, largest)
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 

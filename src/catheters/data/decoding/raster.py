@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,11 @@ ORIENTATION_TAG = 0x0112
 """EXIF's tag that says how a picture is turned."""
 WHITE_IS_ZERO = 0
 PHOTOMETRIC_TAG = 262
+COMPRESSION_TAG, DEFLATE, FILL_ORDER_TAG = 259, (8, 32946), 266
+"""TIFF's compression by zlib, under both of its numbers."""
+STRIP_TAGS, TILE_TAGS = (273, 279), (324, 325)
+"""Where in a TIFF the strips or tiles of a page begin, and how many bytes they have."""
+INFLATED_AT_ONCE = 1 << 20
 
 
 def decode_jpeg(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
@@ -112,6 +118,7 @@ def decode_raster(data: bytes) -> Picture:
                 check_size(picture.height, picture.width)
                 num_frames = getattr(picture, "n_frames", 1)
                 is_negative = _is_negative(picture)
+                _compare_deflate_checksums(data, picture)
                 picture.load()
                 image = _to_grey(ImageOps.exif_transpose(picture))
     except (UnreadableImage, MemoryError):
@@ -130,6 +137,27 @@ def _is_negative(picture: Image.Image) -> bool:
     """Whether it is a TIFF whose zeros are white, of the kinds that Pillow does not turn itself."""
     tags = getattr(picture, "tag_v2", {})
     return tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and picture.mode[0] in "IF"
+
+
+def _compare_deflate_checksums(data: bytes, picture: Image.Image) -> None:
+    """Inflate a TIFF's strips or tiles: libtiff stops at the last pixel, before the checksum that ends each of them.
+
+    Raises:
+        zlib.error: one is damaged.
+        UnreadableImage: one is cut off.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(COMPRESSION_TAG) not in DEFLATE or tags.get(FILL_ORDER_TAG, 1) != 1:
+        return
+    offset_tag, count_tag = TILE_TAGS if TILE_TAGS[0] in tags else STRIP_TAGS
+    for offset, count in zip(tags.get(offset_tag, ()), tags.get(count_tag, ()), strict=False):
+        inflater = zlib.decompressobj()
+        rest = data[offset : offset + count]
+        while not inflater.eof:
+            inflated = inflater.decompress(rest, INFLATED_AT_ONCE)
+            rest = inflater.unconsumed_tail
+            if not (inflated or rest or inflater.eof):
+                raise UnreadableImage("damaged: a deflated part of it is cut off")
 
 
 def _to_grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
