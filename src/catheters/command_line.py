@@ -57,7 +57,7 @@ def read_settings(arguments: argparse.Namespace, *, is_silent: bool = False) -> 
 def run_command(command: Callable[[list[str]], int]) -> None:
     """Run `command` with the process's arguments and end the process with its exit status.
 
-    A `UserError`, or a file that the system refuses, becomes one line on stderr and status 2; anything else keeps its
+    A `UserError`, or what the system refuses, becomes one line on stderr and status 2; anything else keeps its
     traceback, since it is a bug.
     """
     assert isinstance(sys.stdout, io.TextIOWrapper)
@@ -73,9 +73,10 @@ def run_command(command: Callable[[list[str]], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.errno is None:
             raise
-        _print_error(f"{error.filename or 'disk'}: {error.strerror}")
+        where = error.filename or ("disk" if error.errno == errno.ENOSPC else "this machine")
+        _print_error(f"{where}: {error.strerror}")
         status = USER_ERROR_STATUS
     except KeyboardInterrupt as interrupt:
         number = interrupt_signal() or signal.SIGINT

@@ -1,10 +1,13 @@
 """The exceptions that mean: the user can mend this; and the words for what most often goes wrong."""
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+OF_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+"""What the system says of a path that is not there, is something else or is not for this user."""
 
 
 class UserError(Exception):
@@ -38,6 +41,20 @@ def look_up(registry: Mapping[str, T], name: str, setting: str) -> T:
     if name not in registry:
         raise SettingsError(f"{setting}: {unknown_name(name, 'known', registry)}")
     return registry[name]
+
+
+def is_of_path(error: OSError) -> bool:
+    """Whether the system refuses this very path, and not every file: for want of memory, descriptors, a sound disk."""
+    return error.errno in OF_PATH
+
+
+def raise_of_machine(error: Exception) -> None:
+    """Raise what a decoder brings out that has its content in memory, if the system is the one that failed.
+
+    Libraries make OSErrors of their own for damaged content, which have no errno.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def one_line(error: Exception, max_length: int = 300) -> str:

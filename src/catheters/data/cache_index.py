@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from catheters.errors import UserError
+from catheters.errors import UserError, is_of_path
 from catheters.files import write_text
 
 FORMAT_VERSION = 2
@@ -111,10 +111,16 @@ def decoder_versions() -> dict[str, str]:
 
 
 def source_state(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds; `ABSENT` where there is no such file."""
+    """Size in bytes and time of change in nanoseconds; `ABSENT` where there is no such file.
+
+    Raises:
+        OSError: the machine cannot tell.
+    """
     try:
         stat = path.stat()
-    except OSError:
+    except OSError as error:
+        if not is_of_path(error):
+            raise
         return ABSENT
     return stat.st_size, stat.st_mtime_ns
 

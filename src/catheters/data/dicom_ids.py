@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from catheters.csv_files import TableError
 from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
-from catheters.errors import one_line
+from catheters.errors import is_of_path, one_line, raise_of_machine
 from catheters.files import write_text
 from catheters.progress import track
 from catheters.settings import Settings
@@ -116,7 +116,9 @@ def _read_headers(folder: Path, settings: Settings) -> dict[str, Header]:
         for file in track(unread, "reading DICOM headers", total=len(unread), unit="file"):
             try:
                 headers[file] = Header(*states[file], *_read_header(folder / file, settings))
-            except OSError:  # a disk or network that may do better next time
+            except OSError as error:
+                if not is_of_path(error):
+                    raise OSError(error.errno, error.strerror, str(folder / file)) from None
                 unreadable[file] = Header(*states[file], "", "")
     finally:
         _keep(kept_file, headers, settings)
@@ -129,8 +131,10 @@ def _list_files(folder: Path, pattern: str) -> dict[str, tuple[int, int]]:
     for path in folder.glob(pattern):
         try:
             state = path.stat()
-        except OSError:  # a link to nowhere
-            continue
+        except OSError as error:
+            if not is_of_path(error):
+                raise
+            continue  # a link to nowhere
         if stat.S_ISREG(state.st_mode):
             states[path.relative_to(folder).as_posix()] = (state.st_size, state.st_mtime_ns)
     return dict(sorted(states.items()))
@@ -162,8 +166,7 @@ def _read_header(file: Path, settings: Settings) -> tuple[str, str]:
             file_id, view = ("" if value is None else str(value).strip(" \0") for value in values)
             return file_id, view
     except Exception as error:  # whatever a file that is damaged or made to harm brings out in the library
-        if isinstance(error, OSError) and error.errno is not None:  # pydicom's own, of truncated files, have none
-            raise
+        raise_of_machine(error)
         return "", ""
 
 

@@ -11,6 +11,7 @@ from catheters.data.decoding.dicom import decode_dicom, is_dicom
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage
 from catheters.data.decoding.polarity import looks_inverted
 from catheters.data.decoding.raster import decode_jpeg, decode_raster
+from catheters.errors import is_of_path
 from catheters.files import printable
 
 OTHER_FORMATS = {
@@ -47,6 +48,7 @@ def read_radiograph(file: Path, min_shape: tuple[int, int] | None = None) -> Pic
 
     Raises:
         UnreadableImage: the file is missing, empty, damaged or no such picture; the message is the reason.
+        OSError: the machine failed, not the file.
     """
     picture = decode_radiograph(read_file(file), min_shape)
     return replace(picture, notes=(*picture.notes, *polarity_notes(picture.image, picture.notes)))
@@ -75,7 +77,8 @@ def read_file(file: Path) -> bytes:
     """The content of an image file.
 
     Raises:
-        UnreadableImage: it is missing, empty, or larger than any radiograph.
+        UnreadableImage: it is missing, not for this user, empty, or larger than any radiograph.
+        OSError: the machine cannot read it, for want of descriptors, memory or a sound disk.
     """
     try:
         state = file.stat()
@@ -89,6 +92,8 @@ def read_file(file: Path) -> bytes:
             raise UnreadableImage(f"is a link to {printable(file.readlink())}, which is not there") from None
         raise UnreadableImage("no such file") from None
     except OSError as error:
+        if not is_of_path(error):
+            raise OSError(error.errno, error.strerror, str(file)) from None
         raise UnreadableImage(f"cannot be read: {error.strerror}") from None
     if not data:
         raise UnreadableImage("the file is empty")

@@ -287,7 +287,10 @@ def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:
 
 def _read(predictor: Predictor, data: bytes) -> tuple[Pixels, list[Preprocessed]]:
     """In a process of its own, which a hostile file may crash or fill."""
-    ((_, outcome),) = map_guarded(functools.partial(try_to_read, predictor.preprocessings), [data], num_workers=1)
+    try:
+        ((_, outcome),) = map_guarded(functools.partial(try_to_read, predictor.preprocessings), [data], num_workers=1)
+    except OSError as error:
+        raise _TurnedAway(503, f"this machine cannot read X-rays now: {error.strerror}") from None
     if isinstance(outcome, Failure):
         raise _TurnedAway(422, outcome.reason)
     if isinstance(outcome, str):

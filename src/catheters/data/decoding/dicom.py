@@ -18,7 +18,7 @@ from catheters.data.decoding.messages import decoder_messages
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.raster import decode_jpeg
 from catheters.data.decoding.window import percentile_window, to_greys
-from catheters.errors import one_line
+from catheters.errors import one_line, raise_of_machine
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -71,6 +71,7 @@ def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> Pictu
     except RecursionError:
         raise UnreadableImage("damaged DICOM: its sequences are nested without end") from None
     except Exception as error:  # pydicom raises whatever its parsers stumble over
+        raise_of_machine(error)
         raise UnreadableImage(f"damaged DICOM: {type(error).__name__}: {one_line(error)}") from None
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from catheters.data.decoding.messages import decoder_messages
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.window import percentile_window, to_greys
-from catheters.errors import one_line
+from catheters.errors import one_line, raise_of_machine
 
 Image.MAX_IMAGE_PIXELS = None  # check_size decides, for every format alike
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -84,7 +84,8 @@ def _exif_orientation(data: bytes) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             orientation = Image.open(io.BytesIO(data)).getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # broken EXIF beside a picture that can be decoded
+    except Exception as error:  # broken EXIF beside a picture that can be decoded
+        raise_of_machine(error)
         return 1
     return orientation if orientation in range(1, 9) else 1
 
@@ -124,6 +125,7 @@ def decode_raster(data: bytes) -> Picture:
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # Pillow raises whatever its parsers stumble over
+        raise_of_machine(error)
         raise UnreadableImage(f"damaged: {one_line(error)}") from None
     if messages:
         raise UnreadableImage(f"damaged: its decoder says: {messages[0][:200]}")
