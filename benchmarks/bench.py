@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rows import Row, number, print_rows, read_rows
 
-from catheters.training.device import choose_device
+from catheters.training.device import open_device
 from catheters.training.environment import describe_environment, git_commit
 
 HERE = Path(__file__).parent
@@ -104,7 +104,7 @@ def run(name: str, arguments: list[str]) -> list[Row]:
 
 def describe_circumstances() -> dict[str, Any]:
     """When, of which state of the program and on what something is measured."""
-    environment = describe_environment(choose_device("auto"), 1)
+    environment = describe_environment(open_device("auto"), 1)
     kept = ("python", "versions", "device", "num_threads", "hardware")
     return {
         "date": datetime.date.today().isoformat(),

@@ -25,7 +25,7 @@ from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
-from catheters.training.device import choose_device
+from catheters.training.device import open_device
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
@@ -57,7 +57,7 @@ def main() -> None:
         )
         build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
         print(
-            f"{options.epochs} epochs of fold 0 at {options.image_size} px on {choose_device('auto')}, synthetic sample"
+            f"{options.epochs} epochs of fold 0 at {options.image_size} px on {open_device('auto')}, synthetic sample"
         )
         print(f"{'backbone':<18}{'classifier':<12}{'million parameters':>20}{'ms/step':>10}{'best macro AUC':>16}")
         combinations = [
@@ -86,7 +86,7 @@ def main() -> None:
 
 def _measure_step(settings: Settings) -> tuple[float, float]:
     """Million parameters, and the median milliseconds of a step."""
-    device = choose_device("auto")
+    device = open_device("auto")
     model = create_classifier(settings, 0.49, 0.23).to(device).train()
     step = TrainStep(settings, model, NUM_TIMED_STEPS, device)
     seconds = []

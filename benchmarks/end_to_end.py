@@ -27,7 +27,7 @@ from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_wo
 from catheters.models.classifier import create_classifier
 from catheters.published import PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
-from catheters.training.device import choose_device, device_name, prepare_device
+from catheters.training.device import device_name, open_device, prepare_device
 from catheters.training.run_data import create_augmentation, create_train_loader
 from catheters.training.step import TrainStep
 
@@ -125,7 +125,7 @@ def load_made_up(settings: Settings, folder: Path, device: torch.device, options
 
 def num_ahead(options: argparse.Namespace) -> int:
     """Batches that are left out of the timing: as many as loading processes may have ready at once, and one."""
-    num_workers = default_num_workers(choose_device("auto")) if options.num_workers is None else options.num_workers
+    num_workers = default_num_workers(open_device("auto")) if options.num_workers is None else options.num_workers
     return 1 + BATCHES_AHEAD * num_workers
 
 

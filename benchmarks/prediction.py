@@ -33,7 +33,7 @@ from catheters.inference.stream import predict_images
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.checkpoint import load_checkpoint, save_checkpoint
-from catheters.training.device import choose_device, device_name
+from catheters.training.device import device_name, open_device
 
 SIZE = (2500, 2048)
 """Width and height of the commonest images of RANZCR CLiP."""
@@ -60,7 +60,7 @@ def main() -> int:
         print(
             f"{options.num_images} JPEGs of {SIZE[0]} x {SIZE[1]} px, {options.image_size} px for the model, "
             f"batches of {options.batch_size}, {options.rounds} rounds, {available_cores()} cores, "
-            f"{device_name(choose_device('auto'))}"
+            f"{device_name(open_device('auto'))}"
         )
         rows = [compare(backbone, files, folder, options) for backbone in options.backbones]
     return finish([*rows, row], options)
@@ -98,7 +98,7 @@ def create_models(settings: Settings, folder: Path) -> Models:
 def compare(backbone: str, files: list[Path], folder: Path, options: argparse.Namespace) -> Row:
     """Predicting from files beside predicting from memory."""
     settings = Settings(backbone_model=backbone, pretrained=False, image_size=options.image_size)
-    predictor = Predictor(create_models(settings, folder), choose_device("auto"))
+    predictor = Predictor(create_models(settings, folder), open_device("auto"))
     chosen = [files[number % len(files)] for number in range(options.num_images)]
     images = Images(uids=tuple(map(str, range(len(chosen)))), paths=tuple(chosen))
     in_memory = [read_image(file.read_bytes(), [Preprocessing.of(settings)]) for file in chosen]

@@ -29,7 +29,7 @@ from catheters.data.table import read_label_table
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
-from catheters.training.device import choose_device
+from catheters.training.device import open_device
 from catheters.training.distributed import ALONE
 from catheters.training.environment import describe_environment
 from catheters.training.log import TrainingLog
@@ -90,7 +90,7 @@ def measure_sample(folder: Path, num_epochs: int, rounds: int) -> None:
         epochs=num_epochs,
     )
     build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
-    print(f"configs/sample.py, {num_epochs} epochs of fold 0 on {choose_device('auto')}")
+    print(f"configs/sample.py, {num_epochs} epochs of fold 0 on {open_device('auto')}")
     print(f"{'round':<8}{'snapshots':>10}{'seconds of them':>18}{'seconds of the rest':>22}{'share':>9}")
     shares = []
     for number in range(rounds):
@@ -105,7 +105,7 @@ def measure_sample(folder: Path, num_epochs: int, rounds: int) -> None:
 
 def measure_families(folder: Path, rounds: int) -> None:
     """A line a family."""
-    device = choose_device("auto")
+    device = open_device("auto")
     print(f"{'backbone':<18}{'MB':>8}{'median seconds':>16}{'share of 10 min':>18}")
     for backbone in BACKBONES:
         settings = Settings(

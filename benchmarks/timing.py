@@ -9,7 +9,7 @@ from torch import Tensor
 from catheters.commands.train import MAX_KEPT_BYTES
 from catheters.host import keep_freed_memory
 from catheters.settings import Settings
-from catheters.training.device import choose_device
+from catheters.training.device import open_device
 
 MEAN, STD = 0.49, 0.23
 """Grey values of the made-up images, about those of radiographs."""
@@ -18,7 +18,7 @@ MEAN, STD = 0.49, 0.23
 def as_in_training() -> torch.device:
     """Set the process up as train.py does, and give the device that it would choose."""
     keep_freed_memory(MAX_KEPT_BYTES)
-    return choose_device("auto")
+    return open_device("auto")
 
 
 def random_batches(settings: Settings, number: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:

@@ -92,6 +92,19 @@ def check_plain(setting: str, value: object) -> None:
         raise ValueError(f"{setting}: {error}; plain Python numbers, texts and lists are expected") from None
 
 
+def check_device(name: str) -> str:
+    """The name of a device, if it is one that models compute on; names what runs instead of torch's other ones."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        return name
+    others = {"mps": "Apple's GPUs", "xpu": "Intel's GPUs"}
+    owner = others.get(name.partition(":")[0])
+    instead = f"; models do not compute on {owner} here, on such a machine device=cpu runs" if owner else ""
+    raise ValueError(
+        f"device: {name!r} came, auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index> is "
+        f"expected{instead}"
+    )
+
+
 def number_in(text: str) -> float | None:
     """The finite number that a text holds, or None."""
     try:

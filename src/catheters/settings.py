@@ -8,7 +8,7 @@ and what is allowed.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from catheters import setting_checks
@@ -211,9 +211,9 @@ class Settings:
     """Mixed precision; on a CPU it is always off."""
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each process a
-    GPU of its own."""
+    device: Annotated[str, AfterValidator(setting_checks.check_device)] = "auto"
+    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each
+    process a GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
     deterministic: bool = True
     """On a GPU: only algorithms that give the same bits every time, where there are such. False: faster ones."""
     sync_batch_norm: bool = False

@@ -69,16 +69,18 @@ def _serve(models: "Models", model_paths: list[Path], options: argparse.Namespac
     from catheters.inference.predictor import Predictor
     from catheters.inference.server import serve
 
-    predictor = Predictor(models, _device(options.device), flip=options.flip)
+    predictor = Predictor(models, _device(models, options.device), flip=options.flip)
     serve(predictor, ", ".join(map(str, model_paths)), options.host, options.port)
     return 0
 
 
-def _device(name: str) -> "torch.device":
+def _device(models: "Models", name: str) -> "torch.device":
     """Computing as exactly as in training, so that its predictions come again but for rounding."""
-    from catheters.training.device import choose_device, prepare_device
+    from catheters.training.device import open_device, prepare_device
+    from catheters.training.precision import warn_of_precision
 
-    device = choose_device(name)
+    device = open_device(name)
+    warn_of_precision([checkpoint.settings for checkpoint in models.checkpoints], device)
     prepare_device(device, deterministic=True)
     return device
 
@@ -91,7 +93,7 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     from catheters.inference.predictor import Predictor
     from catheters.training.device import device_name
 
-    device = _device(options.device)
+    device = _device(models, options.device)
     images = list_images(inputs, models.settings, options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else outputs.read_submission(options.submission, images, models.labels)

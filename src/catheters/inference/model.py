@@ -16,7 +16,7 @@ from catheters.inference.findings import find_one, sentences_of
 from catheters.inference.models import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
-from catheters.training.device import choose_device
+from catheters.training.device import open_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +134,17 @@ def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool
     Args:
         models: a run folder (the mean of its folds), a checkpoint, the folder of a blend; or several runs and
             checkpoints, whose probabilities are averaged.
-        device: auto (the first GPU, else the CPU), cpu, cuda or cuda:<index>.
+        device: auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>.
         calibrated: whether the calibration of its evaluation is applied.
         flip: whether each X-ray is predicted mirrored as well.
 
     Raises:
-        UserError: a file is missing or damaged, the models predict different labels, or there is no such device.
+        UserError: a file is missing or damaged, the models predict different labels, there is no such device, or it
+            does not compute.
     """
     if not models:
         raise UserError("load() takes a run folder, a checkpoint or the folder of a blend")
     read = read_models([Path(model) for model in models])
     if not read.gives_probabilities:
         raise UserError(f"{models[0]}: {RANKS_ONLY}")
-    return Model(Predictor(read if calibrated else read.without_calibration(), choose_device(device), flip=flip))
+    return Model(Predictor(read if calibrated else read.without_calibration(), open_device(device), flip=flip))

@@ -120,6 +120,13 @@ class Team:
         shared: T = json.loads(self.store.get(f"shared/{name}"))
         return shared
 
+    def gather(self, name: str, value: str) -> list[str]:
+        """What each process gives, on every process, in the order of the ranks."""
+        if self.store is None:
+            return [value]
+        self.store.set(f"gathered/{name}/{self.rank}", value)
+        return [self.store.get(f"gathered/{name}/{rank}").decode() for rank in range(self.count)]
+
     def meet(self) -> None:
         """Wait for all processes, however long it takes; the watch ends those that wait for a dead one."""
         if self.store is None:

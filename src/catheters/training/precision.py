@@ -1,5 +1,8 @@
 """Mixed precision: of which type, and where."""
 
+import sys
+from collections.abc import Iterable
+
 import torch
 
 from catheters.settings import Settings
@@ -17,3 +20,22 @@ def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Mixed precision of this type on this device, or nothing for None."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def warn_of_precision(settings: Iterable[Settings], device: torch.device) -> None:
+    """Say so on stderr where a model of these settings computes in bfloat16 on a GPU that has no units for it."""
+    types = {amp_dtype(of_model, device) for of_model in settings}
+    if device.type == "cuda" and torch.bfloat16 in types:
+        warning = doubt_of_bfloat16(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def doubt_of_bfloat16(name: str, capability: tuple[int, int]) -> str:
+    """Why a GPU of this compute capability should not compute in bfloat16; empty from Ampere (8.0) on."""
+    if capability >= (8, 0):
+        return ""
+    return (
+        f"amp_dtype=bfloat16: {name} (sm_{capability[0]}{capability[1]}) is older than Ampere (sm_80) and has no units "
+        "for it, so that it is slow or fails; float16 is what such a GPU is quick in"
+    )

@@ -12,11 +12,12 @@ from catheters.errors import SettingsError, UserError, one_line
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
-from catheters.training.device import choose_device, prepare_device
+from catheters.training.device import check_own_devices, identity_of, open_device, prepare_device
 from catheters.training.distributed import Team
 from catheters.training.guards import clear_ends
 from catheters.training.losses import create_loss
 from catheters.training.optimizers import check_optimizer
+from catheters.training.precision import warn_of_precision
 from catheters.training.run_data import (
     RunData,
     check_batches,
@@ -54,9 +55,11 @@ def prepare_run(
     Returns:
         The settings with nothing left open, data, device, and the bytes of a model's state.
     """
+    device = open_device(settings.device)
+    check_own_devices(team.gather("device", identity_of(device)))
     _check_choices(settings)
     check_parts(settings, num_processes)
-    device = choose_device(settings.device)
+    warn_of_precision([settings], device)
     prepare_device(device, deterministic=settings.deterministic)
     warn_of_search(settings, device)
     data = load_data(settings)
@@ -123,7 +126,6 @@ def _settle(
 
 def _check_choices(settings: Settings) -> None:
     """What the settings name must exist, before data is read or a folder made."""
-    choose_device(settings.device)
     create_loss(settings)
     check_optimizer(settings)
     create_augmentation(settings)
