@@ -16,7 +16,7 @@ from catheters.settings import Settings
 from catheters.settings_file import describe_settings, doubtful_settings, load_settings
 
 BAD_IMAGES_STATUS = 1
-"""Exit status of a command that finished although some images could not be read."""
+"""Exit status of a command that finished although some images could not be read, or have no heatmaps."""
 USER_ERROR_STATUS = 2
 """Exit status of a command that a user's mistake ended."""
 SIGNAL_STATUS = 128

@@ -109,6 +109,7 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     out: Path = options.out
     uid_column = models.settings.uid_column
     written = {"the predictions": out}
+    is_complete = True
     outputs.write_predictions(out, uid_column, images, answers, findings)
     if models.gives_probabilities:
         written["a row an image and label"] = out.with_name(f"{out.stem}_details.csv")
@@ -120,16 +121,15 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
         outputs.write_worklist(written["the worklist"], uid_column, images, answers, findings, urgent)
     if options.heatmaps is not None:
-        written["heatmaps"] = _draw_heatmaps(options, predictor, images, answers, findings)
+        written["heatmaps"], is_complete = _draw_heatmaps(options, predictor, images, answers, findings)
     _part_file(out).unlink()
     print("\n".join(f"{what} -> {file}" for what, file in written.items()))
-    return _report(images, answers)
+    return max(_report(images, answers), 0 if is_complete else BAD_IMAGES_STATUS)
 
 
 def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Answers":
-    import torch
-
     from catheters.inference.stream import predict_images
+    from catheters.training.shortage import DeviceError
 
     part_file = _part_file(options.out)
     if options.fresh:
@@ -147,20 +147,21 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
         )
     except KeyboardInterrupt:
         raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"the GPU has no memory for so much; give a smaller --batch-size. What is done is in {part_file}"
-        ) from None
+    except DeviceError as error:
+        raise UserError(f"{error}. What is done is in {part_file}; the same command goes on from there") from None
 
 
 def _draw_heatmaps(
     options: argparse.Namespace, predictor: "Predictor", images: "Images", answers: "Answers", findings: "Findings"
-) -> Path:
+) -> tuple[Path, bool]:
+    """The contact sheet, or the folder where there is none; and whether each image has its heatmaps."""
     from catheters.inference.heatmaps import write_heatmaps
 
-    num_maps, sheet = write_heatmaps(options.heatmaps, predictor, images, answers, findings, _num_workers(options))
-    print(f"{num_maps} heatmaps of labels that are called present ({findings.rule})")
-    return sheet or Path(options.heatmaps)
+    drawn = write_heatmaps(options.heatmaps, predictor, images, answers, findings, _num_workers(options))
+    print(f"{drawn.num_maps} heatmaps of labels that are called present ({findings.rule})")
+    if drawn.missing:
+        _print_some(f"{_count(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
+    return drawn.sheet or Path(options.heatmaps), not drawn.missing
 
 
 def _num_workers(options: argparse.Namespace) -> int:
@@ -200,6 +201,10 @@ def _report(images: "Images", answers: "Answers") -> int:
     doubtful = [(uid, doubts[0]) for uid, doubts in zip(images.uids, answers.doubts, strict=True) if doubts]
     for what, found in (("not predicted", bad), ("doubtful, see the column `doubts`", doubtful)):
         if found:
-            print(f"{len(found)} of {_count(len(images), 'image')} {what}:")
-            print("\n".join(f"  {uid}: {text}" for uid, text in found[:5]) + ("\n  ..." if len(found) > 5 else ""))
+            _print_some(f"{len(found)} of {_count(len(images), 'image')} {what}:", found)
     return BAD_IMAGES_STATUS if bad else 0
+
+
+def _print_some(heading: str, reasons: list[tuple[str, str]]) -> None:
+    print(heading)
+    print("\n".join(f"  {uid}: {text}" for uid, text in reasons[:5]) + ("\n  ..." if len(reasons) > 5 else ""))

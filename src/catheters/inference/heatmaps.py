@@ -26,13 +26,15 @@ from catheters.data.radiograph import decode_radiograph, read_file
 from catheters.files import write_whole
 from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
-from catheters.inference.predictor import Predictor
+from catheters.inference.predictor import REMEDIES, Predictor
 from catheters.inference.reading import make_images
 from catheters.inference.stream import Answers
 from catheters.models.classifier import Classifier
 from catheters.models.heads import AttentionHeads
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
+from catheters.training.device import device_name
+from catheters.training.shortage import DeviceError, device_work
 from catheters.workers import Failure, map_guarded
 
 Pixels = npt.NDArray[np.uint8]
@@ -59,6 +61,21 @@ class Explained:
 
     picture: Pixels
     maps: dict[str, Map]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What `write_heatmaps` has drawn.
+
+    Attributes:
+        num_maps: files, besides the sheet.
+        sheet: the contact sheet; None where nothing was drawn.
+        missing: id -> why an image with labels that are called present has no maps.
+    """
+
+    num_maps: int
+    sheet: Path | None
+    missing: dict[str, str]
 
 
 class _WithFeatures(nn.Module):
@@ -114,7 +131,17 @@ def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed],
         picture: (H, W) uint8, as a viewer would show it.
         made: the image as each of `predictor.preprocessings` makes it.
         labels: whose maps are wanted.
+
+    Raises:
+        DeviceError: the device has no room for it, which takes more than to predict.
     """
+    with device_work(f"heatmaps on {device_name(predictor.device)}", REMEDIES):
+        return Explained(picture=picture, maps=_mean_maps(predictor, picture, made, labels))
+
+
+def _mean_maps(
+    predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]
+) -> dict[str, Map]:
     made_of = dict(zip(predictor.preprocessings, made, strict=True))
     sums: dict[str, Map] = {}
     counts: dict[str, int] = {}
@@ -137,8 +164,7 @@ def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed],
             for (device, of_device), small in zip(heads.items(), attention[0].cpu().numpy(), strict=True):
                 if set(labels) & set(of_device):
                     add(f"{device}, attention", small, preprocessing)
-    maps = {name: (total / counts[name]).astype(np.float32) for name, total in sums.items()}
-    return Explained(picture=picture, maps=maps)
+    return {name: (total / counts[name]).astype(np.float32) for name, total in sums.items()}
 
 
 def project(small: Map, made: Preprocessed, preprocessing: Preprocessing, picture: Pixels) -> Map:
@@ -172,8 +198,10 @@ def overlay(picture: Pixels, heat: Map) -> Pixels:
 
 def write_heatmaps(
     folder: Path, predictor: Predictor, images: Images, answers: Answers, findings: Findings, num_workers: int
-) -> tuple[int, Path | None]:
+) -> Drawn:
     """Draw every label that is called present over its X-ray, in a folder for each image, and a contact sheet.
+
+    An image that cannot be read any more, or whose maps the device has no room for, is passed over and named.
 
     Args:
         folder: for the pictures; made where it is not there.
@@ -182,23 +210,26 @@ def write_heatmaps(
         answers: what became of them.
         findings: what they show.
         num_workers: processes that read.
-
-    Returns:
-        How many maps were drawn; the sheet, None where there are none.
     """
     rows = np.flatnonzero(findings.is_called.any(axis=1)).tolist()
     folder.mkdir(exist_ok=True)
     read = functools.partial(_read, images.paths, predictor.preprocessings)
     cells: dict[int, Cell] = {}
+    missing: dict[str, str] = {}
     num_maps = 0
     names = _safe_names(images.uids, [SHEET_NAME])
     arriving = map_guarded(read, rows, num_workers)
     for row, outcome in track(arriving, "drawing heatmaps", len(rows)):
-        if isinstance(outcome, Failure | str):
-            continue  # it could be read a moment ago; the predictions say what is known of it
+        if isinstance(outcome, Failure | str):  # it could be read a moment ago
+            missing[images.uids[row]] = outcome if isinstance(outcome, str) else outcome.reason
+            continue
         picture, made = outcome
         labels = [label for k, label in enumerate(findings.labels) if findings.is_called[row, k]]
-        explained = explain(predictor, picture, made, labels)
+        try:
+            explained = explain(predictor, picture, made, labels)
+        except DeviceError as error:
+            missing[images.uids[row]] = str(error)
+            continue
         of_image = folder / names[row]
         of_image.mkdir(exist_ok=True)
         for name, heat in zip(_safe_names(list(explained.maps)), explained.maps.values(), strict=True):
@@ -209,7 +240,7 @@ def write_heatmaps(
         if len(cells) < MAX_SHEET_IMAGES:
             cells[row] = _cell(images.uids[row], answers.doubts[row], explained, findings, row)
     if not cells:
-        return 0, None
+        return Drawn(num_maps=0, sheet=None, missing=missing)
     sheet_file = folder / SHEET_NAME
     heading = Heading(
         title=f"{len(cells)} of {len(rows)} images with labels that are called present ({findings.rule})",
@@ -219,7 +250,7 @@ def write_heatmaps(
     )
     sheet = make_sheet(heading, [cells[row] for row in sorted(cells)])
     write_whole(sheet_file, functools.partial(sheet.save, format="JPEG", quality=JPEG_QUALITY))
-    return num_maps, sheet_file
+    return Drawn(num_maps=num_maps, sheet=sheet_file, missing=missing)
 
 
 def _read(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> Read | str:

@@ -12,10 +12,14 @@ from catheters.inference.models import Models
 from catheters.inference.reading import ReadImage
 from catheters.models.feature_space import pooled
 from catheters.training.checkpoint import Checkpoint
+from catheters.training.device import device_name
 from catheters.training.precision import amp_dtype, autocast
+from catheters.training.shortage import device_work
 
 Floats = npt.NDArray[np.float64]
 
+REMEDIES = "fewer models or device=cpu (--device cpu) may fit"
+"""What takes less room on a device."""
 NO_NUMBER = "a model answers NaN or infinity"
 """Reason why an image that could be read has no probabilities."""
 
@@ -36,13 +40,18 @@ class Predictor:
             models: what predicts.
             device: where.
             flip: whether each image is predicted as it is and mirrored, and the probabilities averaged.
+
+        Raises:
+            DeviceError: the device has no room for them.
         """
         self.models = models
         self.device = device
         self.preprocessings = tuple(dict.fromkeys(checkpoint.preprocessing for checkpoint in models.checkpoints))
         self._flip = flip
-        for checkpoint in models.checkpoints:
-            checkpoint.model.to(device)
+        number = len(models.checkpoints)
+        with device_work(f"loading {number} model{'s' * (number != 1)} onto {device_name(device)}", REMEDIES):
+            for checkpoint in models.checkpoints:
+                checkpoint.model.to(device)
 
     @torch.inference_mode()
     def predict(self, batch: Sequence[ReadImage]) -> tuple[npt.NDArray[np.float32], list[tuple[str, ...]]]:
@@ -54,7 +63,16 @@ class Predictor:
         Returns:
             (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images' doubts,
             with one more where most of the checkpoints that can tell find an image unlike those of the training.
+
+        Raises:
+            DeviceError: the device has no room for so many.
         """
+        number = len(batch)
+        what = f"predicting {number} image{'s' * (number != 1)} at a time on {device_name(self.device)}"
+        with device_work(what, f"a smaller batch (--batch-size), {REMEDIES}"):
+            return self._predict_batch(batch)
+
+    def _predict_batch(self, batch: Sequence[ReadImage]) -> tuple[npt.NDArray[np.float32], list[tuple[str, ...]]]:
         images = {}
         for number, preprocessing in enumerate(self.preprocessings):
             pixels = np.stack([image.pixels[number] for image in batch])

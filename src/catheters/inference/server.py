@@ -36,6 +36,7 @@ from catheters.inference.findings import find_one, sentences_of
 from catheters.inference.heatmaps import explain, overlay, try_to_read
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import image_of
+from catheters.training.shortage import DeviceError
 from catheters.workers import Failure, map_guarded
 
 MAX_UPLOAD_BYTES = 64 << 20
@@ -250,6 +251,8 @@ def _guarded(
             # The rest of such an upload is not read, so its connection can carry no other request.
             headers = {"Connection": "close"}
             return JSONResponse({"reason": turned_away.reason}, status_code=turned_away.status, headers=headers)
+        except DeviceError as error:
+            return JSONResponse({"reason": str(error)}, status_code=503)
         except ClientDisconnect:
             return Response(status_code=400)
 

@@ -16,17 +16,12 @@ from catheters.interrupts import interrupt_signal
 from catheters.settings import Settings
 from catheters.training.device import choose_device
 from catheters.training.precision import autocast
+from catheters.training.shortage import is_out_of_memory, shortage_of
 from catheters.training.step import TrainStep
 
 MAX_SKIPPED_STEPS = 40
 """Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""
 
-OUT_OF_MEMORY_TEXTS = re.compile(
-    "DefaultCPUAllocator|out of memory|_ALLOC_FAILED|ALLOCATION_FAILED|"
-    # What torch says where cuDNN, and what oneDNN says where itself, has no memory for any of its algorithms.
-    "unable to find an engine|Unable to find a valid cuDNN algorithm|could not create a primitive$"
-)
-"""In the texts of errors that have no class of their own."""
 NO_SHARED_MEMORY_TEXTS = re.compile("unable to (allocate shared memory|write to file </torch_|mmap .*</torch_)")
 """What torch says in a loading process that finds no room in /dev/shm."""
 
@@ -107,11 +102,6 @@ def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: P
         )
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says so, or a library that it calls."""
-    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY_TEXTS.search(str(error)) is not None
-
-
 @contextlib.contextmanager
 def clear_ends(settings: Settings, what: str) -> Iterator[None]:
     """Turn what the system does to long runs into a UserError: memory that runs out, loading processes that die.
@@ -122,14 +112,8 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        tried = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
-        raise UserError(
-            f"{what}: the GPU is out of memory{f' ({tried[1]} more were asked for)' if tried else ''}; "
-            f"{_memory_remedies(settings)}"
-        ) from None
     except MemoryError as error:
-        raise UserError(f"{what}: out of memory ({one_line(error)}); {_memory_remedies(settings)}") from None
+        raise UserError(f"{what}: {shortage_of(error)}; {_memory_remedies(settings)}") from None
     except UserError as error:
         # From a loading process torch brings an exception with its whole traceback for a text.
         if not str(error).startswith("Caught "):
@@ -139,7 +123,7 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
         if NO_SHARED_MEMORY_TEXTS.search(str(error)):
             raise UserError(f"{what}: no room for a batch in shared memory; {_loading_remedies(settings)}") from None
         if is_out_of_memory(error):
-            raise UserError(f"{what}: out of memory ({one_line(error)}); {_memory_remedies(settings)}") from None
+            raise UserError(f"{what}: {shortage_of(error)}; {_memory_remedies(settings)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
             raise UserError(

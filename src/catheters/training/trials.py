@@ -26,10 +26,11 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
 from catheters.training.device import device_name, wait_for
-from catheters.training.guards import clear_ends, is_out_of_memory
+from catheters.training.guards import clear_ends
 from catheters.training.losses import create_loss
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.run_folder import SETTINGS_FILE, holds_run
+from catheters.training.shortage import is_out_of_memory
 from catheters.training.step import TrainStep, trial_batch, trial_step
 
 LAYOUTS_FILE = "memory_layouts.json"

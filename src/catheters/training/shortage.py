@@ -1,0 +1,73 @@
+"""What torch and the libraries that it calls say where a device has no room, in one line that says what takes less."""
+
+import contextlib
+import gc
+import re
+from collections.abc import Iterator
+
+import torch
+
+from catheters.errors import UserError, one_line
+
+OUT_OF_MEMORY_TEXTS = re.compile(
+    "DefaultCPUAllocator|out of memory|_ALLOC_FAILED|ALLOCATION_FAILED|"
+    "could not create a primitive$"  # oneDNN, where it has no memory for any of its algorithms
+)
+"""In the texts of errors that have no class of their own."""
+NO_ENGINE_TEXTS = re.compile("unable to find an engine|Unable to find a valid cuDNN algorithm")
+"""What torch says where cuDNN has no algorithm that it may use, be it for want of memory or since there is none."""
+
+
+class DeviceError(UserError):
+    """A device that has no room for what was asked of it; what asks for less may still go on."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch says so, or a library that it calls."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and OUT_OF_MEMORY_TEXTS.search(str(error)) is not None
+    )
+
+
+def finds_no_engine(error: Exception) -> bool:
+    """Whether cuDNN has no algorithm: for want of memory, or as `deterministic=True` allows none that there is."""
+    return isinstance(error, RuntimeError) and NO_ENGINE_TEXTS.search(str(error)) is not None
+
+
+def shortage_of(error: Exception) -> str:
+    """What is short, and how much of it was asked for."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return f"out of memory ({one_line(error)})"
+    tried = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    return f"the GPU is out of memory{f' ({tried[1]} more were asked for)' if tried else ''}"
+
+
+def release_memory(error: Exception) -> None:
+    """Let go of what the work that failed had on the device, so that less of it can be tried."""
+    error.with_traceback(None)  # its frames hold tensors
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing without a GPU
+
+
+@contextlib.contextmanager
+def device_work(what: str, remedies: str) -> Iterator[None]:
+    """Work on a device that may be too small for it.
+
+    Args:
+        what: is done, for the message.
+        remedies: what takes less.
+
+    Raises:
+        DeviceError: it is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            reason = shortage_of(error)
+        elif finds_no_engine(error):
+            reason = f"cuDNN has no algorithm, as where memory is short ({one_line(error)})"
+        else:
+            raise
+        release_memory(error)
+        raise DeviceError(f"{what}: {reason}; {remedies}") from None
