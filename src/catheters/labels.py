@@ -21,6 +21,10 @@ EXCLUSIVE_LABELS = (RANZCR_HEADS["ETT"],)
 """Labels of which an image has one at most: there is one endotracheal tube. Of nasogastric tubes and central venous
 catheters RANZCR CLiP has up to 2 and 3 in an image."""
 
+SELDOM_TOGETHER = (RANZCR_HEADS["ETT"], RANZCR_HEADS["NGT"])
+"""Labels of which an image hardly ever has two. In RANZCR CLiP's `train.csv` none of the 8,457 images with an ETT label
+has another one, and 45 of the 8,308 with an NGT label (0.5%); of the 29,333 with a CVC label 3,575 have (12%)."""
+
 NIH_LABELS = (
     "Atelectasis",
     "Cardiomegaly",

@@ -3,12 +3,15 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from catheters.evaluation.bootstrap import PatientBootstrap
-from catheters.evaluation.evaluated import device_presence, fitting_folds
+from catheters.evaluation.evaluated import device_presence, fitting_folds, probability_of_any
 from catheters.evaluation.scores import difference, score
+from catheters.labels import RANZCR_HEADS
+from tests.conftest import SHARED_DATA
 from tests.evaluation.conftest import make_evaluated
 
 
@@ -87,9 +90,34 @@ def test_device_presence_by_hand() -> None:
     assert presence.labels == ("tube",)  # the line is its label itself
     assert presence.targets.tolist() == [[1], [0], [1]]
     assert presence.probabilities == pytest.approx(np.array([[1 - 0.5 * 0.8], [0.0], [1.0]]))
+    # An image has one of these labels at most; those of a CVC are several in one of eight.
+    etts, cvcs = ("ETT - Abnormal", "ETT - Normal"), ("CVC - Abnormal", "CVC - Normal")
+    tubes = make_evaluated([[1, 0, 0, 1]] * 2, [[0.5, 0.4, 0.5, 0.4], [0.9, 0.3, 0.9, 0.3]], labels=[*etts, *cvcs])
+    presence = device_presence(tubes, {"ETT": etts, "CVC": cvcs})
+    assert presence.probabilities == pytest.approx(np.array([[0.9, 0.7], [1.0, 0.93]]))
     none = device_presence(evaluated, {})
     assert none.targets.shape == (3, 0)
     assert score(none, PatientBootstrap(none.patient_ids, 10, seed=0)).replicates["brier"].shape == (10, 0)
+
+
+def test_probability_of_any_label_of_several_devices() -> None:
+    """What is urgent: labels of one device type exclude each other, those of different ones do not."""
+    labels = ("NGT - Abnormal", "NGT - Borderline", "Swan Ganz Catheter Present", "CVC - Abnormal")
+    any_of = probability_of_any(labels, np.array([[0.3, 0.2, 0.5, 0.1], [np.nan] * 4]))
+    assert any_of[0] == pytest.approx(1 - 0.5 * 0.5 * 0.9)
+    assert np.isnan(any_of[1])
+
+
+def test_seldom_together_in_the_real_table() -> None:
+    file = SHARED_DATA / "ranzcr" / "train.csv"
+    if not file.is_file():
+        pytest.skip(f"{file} is not there")
+    table = pd.read_csv(file)
+    counts = {}
+    for device in ("ETT", "NGT", "CVC"):
+        num_labels = table[list(RANZCR_HEADS[device])].sum(axis=1)
+        counts[device] = (int((num_labels > 1).sum()), int((num_labels > 0).sum()))
+    assert counts == {"ETT": (0, 8457), "NGT": (45, 8308), "CVC": (3575, 29333)}
 
 
 def test_folds_to_fit_on(rng: np.random.Generator) -> None:

@@ -102,6 +102,7 @@ def models(evaluated_run) -> Models:  # type: ignore[no-untyped-def]
             bands={"ETT - Abnormal": Band(low=0.44, high=0.6), "ETT - Borderline": Band(low=-np.inf, high=0.3)},
             abstain_error=0.05,
             predictions_sha256="",
+            calibration_sha256=None,
         ),
     )
 
@@ -120,7 +121,9 @@ def test_judged_before_calibration(models: Models) -> None:
     assert found.spread is not None
     assert found.spread[0, 0] == pytest.approx(np.std([0.55, 0.75], ddof=1), abs=1e-6)
     assert found.uncalibrated[0, 0] == pytest.approx(0.65)
-    assert found.presence["ETT"][1] == pytest.approx(1 - 0.55**3)
+    assert found.presence["ETT"][1] == 1  # 3 x 0.45 is more than can be
+    assert found.presence["ETT"][0] == pytest.approx(0.65 + 0.1 + 0.1)
+    assert found.presence["CVC"][0] == pytest.approx(1 - 0.9**3)
     assert found.presence_thresholds == {"ETT": 0.9, "NGT": 0.5, "CVC": 0.5, "Swan Ganz": 0.5}
     assert found.rule.startswith("by f1; from 0.5 on: ETT - Borderline, ETT - Normal, ")
     assert found.is_undecided[:, :3].tolist() == [[False, True, False], [True, False, False], [False] * 3]
@@ -129,9 +132,9 @@ def test_judged_before_calibration(models: Models) -> None:
 
 def test_without_an_evaluation(models: Models) -> None:
     bare = dataclasses.replace(models, calibrator=None, thresholds=None)
-    answers = np.full((2, 1, 11), 0.3, dtype=np.float32)
+    answers = np.full((2, 1, 11), 0.19, dtype=np.float32)
     found = find(Predictor(bare, torch.device("cpu")), answers)
     assert not found.is_called.any()
-    assert describe_device(found, "NGT", 0) == "NGT: present, position unclear (0.76, called from 0.50)"  # 1 - .7^4
+    assert describe_device(found, "NGT", 0) == "NGT: present, position unclear (0.76, called from 0.50)"  # 4 x .19
     assert found.rule == "from 0.5 on, since no evaluation of these models is at hand"
-    assert (found.probabilities == np.float32(0.3)).all()
+    assert (found.probabilities == np.float32(0.19)).all()

@@ -102,7 +102,7 @@ def change(file: Path, **values: object) -> None:
 def forget_identity(folder: Path) -> None:
     """Take from an evaluation what earlier versions did not write."""
     calibration, metrics = (json.loads((folder / name).read_text()) for name in ("calibration.json", "metrics.json"))
-    del calibration["predictions_sha256"], metrics["calibration"]["sha256"]
+    del calibration["predictions_sha256"], metrics["calibration"]["sha256"], metrics["presence_rule"]
     (folder / "calibration.json").write_text(json.dumps(calibration))
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
@@ -143,8 +143,12 @@ def test_an_evaluation_that_ended_too_early_is_passed_over(run: Path, capsys: py
 
 
 def test_an_evaluation_of_an_earlier_version_is_taken(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = read_models([run]).thresholds
     forget_identity(run)
-    assert read_models([run]).calibrator is not None
+    models = read_models([run])
+    assert models.calibrator is not None
+    assert models.thresholds is not None and new is not None and new.devices
+    assert (models.thresholds.labels, models.thresholds.devices) == (new.labels, {})  # another scale
     assert "an earlier version wrote it, without saying which predictions" in capsys.readouterr().err
 
 

@@ -1,12 +1,14 @@
 """Predictions beside the truth: what everything in this package is computed from."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import GroupKFold
+
+from catheters.labels import SELDOM_TOGETHER
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,16 +62,35 @@ class Evaluated:
         return dataclasses.replace(self, probabilities=probabilities, name=name or self.name)
 
 
-def presence_probability(probabilities: Floats) -> Floats:
-    """(n, G) of a device's labels -> (n,) that it is there: 1 - (1 - p1)(1 - p2)..., as if they were independent."""
-    return np.asarray(1 - np.prod(1 - probabilities, axis=1))
+PRESENCE_RULE = "sum of labels seldom together, else as if independent"
+"""How `probability_of_any` combines labels, for files: thresholds by another rule are on another scale."""
+
+
+def probability_of_any(labels: Sequence[str], probabilities: Floats) -> Floats:
+    """The probability that an image has one label at least.
+
+    Labels that exclude each other (`SELDOM_TOGETHER`) add up, to 1 at most: 0.5 and 0.4 are 0.9. All others, and these
+    groups, count as independent: 1 - (1 - p1)(1 - p2)...
+
+    Args:
+        labels: (G,) names.
+        probabilities: (n, G) in 0..1, or NaN.
+
+    Returns:
+        (n,).
+    """
+    groups = [[g for g, label in enumerate(labels) if label in together] for together in SELDOM_TOGETHER]
+    grouped = {g for group in groups for g in group}
+    groups += [[g] for g in range(len(labels)) if g not in grouped]
+    absent = [1 - np.minimum(probabilities[:, group].sum(axis=1), 1) for group in groups]
+    return np.asarray(1 - np.prod(absent, axis=0))
 
 
 def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) -> Evaluated:
     """Whether each device is there at all: any label of its group.
 
-    The probability is that of one label at least if the labels were independent; it lies between the largest of theirs
-    and their sum. Devices that have a single label are left out: they are in the labels.
+    The probability is that of one label at least, see `probability_of_any`. Devices that have a single label are left
+    out: they are in the labels.
 
     Args:
         evaluated: the labels.
@@ -83,7 +104,9 @@ def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) 
     }
     num_images = len(evaluated)
     targets = [evaluated.targets[:, ks].max(axis=1) for ks in columns.values()]
-    probabilities = [presence_probability(evaluated.probabilities[:, ks]) for ks in columns.values()]
+    probabilities = [
+        probability_of_any([evaluated.labels[k] for k in ks], evaluated.probabilities[:, ks]) for ks in columns.values()
+    ]
     return dataclasses.replace(
         evaluated,
         labels=tuple(columns),

@@ -12,6 +12,7 @@ import pandas as pd
 from catheters.errors import UserError
 from catheters.evaluation.abstention import Abstention, Band
 from catheters.evaluation.bootstrap import LEVEL, Estimate
+from catheters.evaluation.evaluated import PRESENCE_RULE
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
@@ -65,6 +66,7 @@ def write_metrics(
         },
         "macro": _macro(scores),
         "operating_point_rule": str(choices.rule),
+        "presence_rule": PRESENCE_RULE,
         "per_label": _labels(scores, evaluation.points),
         "per_device": _labels(evaluation.presence_scores, evaluation.presence_points),
         "abstention": {
@@ -163,7 +165,7 @@ class Thresholds:
     Attributes:
         rule: how they were chosen.
         labels: label -> the probability, uncalibrated, from which on it is called present.
-        devices: device -> likewise.
+        devices: device -> likewise; none where an earlier version combined the labels by another rule.
         predictions_sha256: of the file of predictions on which they were chosen.
         calibration_sha256: of the `calibration.json` of the same evaluation; None where an earlier version, which did
             not write that, has written them.
@@ -203,6 +205,8 @@ def read_thresholds(file: Path) -> Thresholds:
             )
             for entry in content["abstention"]["per_label"]
         }
+        if content.get("presence_rule") != PRESENCE_RULE:
+            devices = {}
         of_calibration = content["calibration"].get("sha256")
         return Thresholds(
             rule=str(content["operating_point_rule"]),

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.errors import UserError, unknown_name
-from catheters.evaluation.evaluated import presence_probability
+from catheters.evaluation.evaluated import probability_of_any
 from catheters.inference.models import Models
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage
@@ -64,7 +64,7 @@ class Findings:
 
     def probability_of_any(self, columns: Sequence[int]) -> Floats:
         """(n,) that an image has one of these labels at least."""
-        return presence_probability(self.probabilities[:, columns])
+        return probability_of_any([self.labels[k] for k in columns], self.probabilities[:, columns])
 
 
 def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
@@ -94,7 +94,7 @@ def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
     presence, presence_thresholds = {}, {}
     for device, labels in models.heads.items():
         columns = [models.labels.index(label) for label in labels]
-        presence[device] = presence_probability(blended[:, columns])
+        presence[device] = probability_of_any(labels, blended[:, columns])
         # A device's only label is its presence.
         by_label = float(raw[columns[0]]) if len(columns) == 1 else DEFAULT_THRESHOLD
         presence_thresholds[device] = of_devices.get(device, by_label)
