@@ -5,7 +5,8 @@ patients, all resamples side by side, against the plain loop that repeats the im
 scikit-learn; both do the same few resamples, then the first one does 2,000. Then the whole of evaluate.py against
 reading the same files and asking scikit-learn for the two scores of each label, which have no intervals: what
 intervals, operating points, calibration and the page cost. Then how often 95% intervals hold the truth in a simulation
-where the images of a patient are alike, resampling patients and resampling images.
+where the images of a patient are alike, resampling patients and resampling images; likewise for means over eleven
+labels.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ Scores = npt.NDArray[np.float64]
 
 
 def main() -> int:
-    """Print both tables."""
+    """Print all tables."""
     parser = create_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of loop and bootstrap, taking turns (default: 5)")
     parser.add_argument("--trials", type=int, default=1000, help="of the simulation; 0: none (default: 1000)")
@@ -50,6 +51,7 @@ def main() -> int:
     rows = [compare_bootstraps(data, options.rounds), compare_evaluations(data, options.resamples, options.rounds)]
     if options.trials:
         simulate_coverage(options.trials)
+        simulate_macro_coverage(max(options.trials // 5, 1))
     return finish(rows, options)
 
 
@@ -221,6 +223,99 @@ def coverage(trials: list[Trial]) -> float:
         estimate = percentile_estimate(float(roc_auc_score(targets, scores)), areas, num_patients)
         num_held += estimate.low <= truth <= estimate.high
     return num_held / len(trials)
+
+
+LABEL_LOGITS = np.linspace(-3.5, 0.5, 11)
+"""Of eleven labels: how common they are, from about 4% of the images to 60%."""
+STRENGTHS = {"weak": 0.5, "strong": 2.0}
+"""How far apart positives and negatives are, in standard deviations of what a patient's images share."""
+GAIN = 0.2
+"""How much farther apart they are for the second of two models."""
+MACRO_COLUMNS = ("macro AUC", "its difference", "AP of a label", "macro AP", "its difference")
+
+
+def simulate_macro_coverage(num_trials: int) -> None:
+    """The share of intervals that hold the true means over eleven labels, of a model and of two models' difference.
+
+    The truth is that of 100,000 patients; a label without positives in a trial is left out of the trial and its truth.
+    """
+    print(f"\nshare of 95% intervals that hold the truth, {num_trials} trials of 3 images a patient, 11 labels")
+    print(f"{'patients, model':<20}" + "".join(f"{column:>16}" for column in MACRO_COLUMNS))
+    for num_patients in (100, 300, 1000):
+        for strength, distance in STRENGTHS.items():
+            truth = exact_scores(*draw_labels(np.random.default_rng(0), 100_000, distance))
+            rng = np.random.default_rng(1)
+            held = [held_truth(draw_labels(rng, num_patients, distance), truth, seed) for seed in range(num_trials)]
+            shares = "".join(f"{share:>16.3f}" for share in np.mean(held, axis=0))
+            print(f"{f'{num_patients}, {strength}':<20}{shares}", flush=True)
+
+
+def draw_labels(
+    rng: np.random.Generator, num_patients: int, distance: float
+) -> tuple[npt.NDArray[np.uint8], Scores, npt.NDArray[np.intp]]:
+    """(n, 11) targets, (2, n, 11) scores of two models that err alike, (n,) patients."""
+    patients = np.repeat(np.arange(num_patients), 3)
+    shape = (len(patients), len(LABEL_LOGITS))
+    shares = 1 / (1 + np.exp(-rng.normal(LABEL_LOGITS, 1, (num_patients, len(LABEL_LOGITS)))))
+    targets = (rng.random(shape) < shares[patients]).astype(np.uint8)
+    shared = rng.normal(size=(num_patients, shape[1]))[patients] + rng.normal(size=shape)
+    first = distance * targets + shared
+    second = (distance + GAIN) * targets + shared + 0.5 * rng.normal(size=shape)
+    return targets, np.stack([first, second]), patients
+
+
+def exact_scores(targets: npt.NDArray[np.uint8], scores: Scores, _: npt.NDArray[np.intp]) -> Scores:
+    """(2 models, 2, 11) ROC AUCs and average precisions; NaN for a label of one class."""
+    return np.array(
+        [
+            [
+                [
+                    metric(targets[:, k], of_model[:, k]) if 0 < targets[:, k].sum() < len(targets) else np.nan
+                    for k in range(targets.shape[1])
+                ]
+                for metric in (roc_auc_score, average_precision_score)
+            ]
+            for of_model in scores
+        ]
+    )
+
+
+def held_truth(
+    trial: tuple[npt.NDArray[np.uint8], Scores, npt.NDArray[np.intp]], truth: Scores, seed: int
+) -> list[float]:
+    """Whether (for labels: how often) the intervals of a trial hold the truth, in the order of `MACRO_COLUMNS`."""
+    targets, scores, patients = trial
+    drawn = PatientBootstrap(patients.astype(np.str_), 400, seed)
+    values = exact_scores(*trial)  # (2, 2, 11)
+    columns = range(targets.shape[1])
+    replicates = np.array(
+        [[drawn.ranking_scores(targets[:, k], of_model[:, k]) for k in columns] for of_model in scores]
+    ).swapaxes(1, 2)  # (2 models, 11, 2 metrics, R) -> (2, 2, 11, R)
+    is_defined = ~np.isnan(values[0, 0])
+    num_patients = drawn.num_patients
+
+    def holds(value: Scores, resampled: Scores, true: Scores) -> float:
+        """Of (11,) scores or differences, (11, R) and (11,)."""
+        estimate = percentile_estimate(
+            float(value[is_defined].mean()), resampled[is_defined].mean(axis=0), num_patients
+        )
+        return float(estimate.low <= true[is_defined].mean() <= estimate.high)
+
+    of_labels = []
+    for k in np.flatnonzero(is_defined):
+        rarer = min(len(np.unique(patients[targets[:, k] == target])) for target in (0, 1))
+        estimate = percentile_estimate(float(values[0, 1, k]), replicates[0, 1, k], rarer)
+        if rarer >= 5:  # with fewer even the AUC's are too narrow
+            of_labels.append(float(estimate.low <= truth[0, 1, k] <= estimate.high))
+    auc, precision = (
+        (
+            holds(values[0, metric], replicates[0, metric], truth[0, metric]),
+            holds(values[1, metric] - values[0, metric], replicates[1, metric] - replicates[0, metric],
+                  truth[1, metric] - truth[0, metric]),
+        )
+        for metric in (0, 1)
+    )  # fmt: skip
+    return [*auc, float(np.mean(of_labels)), *precision]
 
 
 if __name__ == "__main__":

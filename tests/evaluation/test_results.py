@@ -11,7 +11,7 @@ from catheters.evaluation import tables
 from catheters.evaluation.bootstrap import Estimate
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.operating_points import parse_rule
-from catheters.evaluation.results import write_metrics, write_table
+from catheters.evaluation.results import some_lack_intervals, write_metrics, write_table
 from tests.evaluation.conftest import make_evaluated
 
 
@@ -40,6 +40,10 @@ def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
     assert (content["num_images"], content["num_patients"], content["num_images_in_label_table"]) == (300, 100, 310)
     a, b, c = content["per_label"]
     assert content["macro"]["roc_auc"]["value"] == pytest.approx((a["roc_auc"]["value"] + b["roc_auc"]["value"]) / 2)
+    for part in (content, content["folds"][0], content["subgroups"][0]):
+        precision = part["macro"]["average_precision"]
+        assert 0 < precision["value"] < 1 and precision["low"] is None and precision["high"] is None
+    assert "average_precision" in content["intervals"]["none_for_macro_means_of"]
     assert c["roc_auc"] == {"value": None, "low": None, "high": None}
     assert c["operating_point"]["threshold"] is None
     assert a["operating_point"]["prevalence"] == 0.1
@@ -64,6 +68,12 @@ def test_metrics_csv_has_the_same_numbers(evaluation: Evaluation, tmp_path: Path
     assert ("device", "tube", "ppv") in frame.index
     assert ("macro", "all images", "brier") in frame.index
     assert ("macro of a group", "hospital: south", "roc_auc") in frame.index
+
+
+def test_what_has_no_interval_by_rule_is_not_said_to_lack_one(rng: np.random.Generator) -> None:
+    targets = (rng.random((60, 2)) < 0.5).astype(np.uint8)
+    evaluated = make_evaluated(targets, 0.25 + 0.25 * targets + 0.5 * rng.random((60, 2)))
+    assert not some_lack_intervals(evaluate(evaluated, {}, {}, Choices(num_resamples=100)))
 
 
 def test_tables_show_what_is_undefined(evaluation: Evaluation) -> None:

@@ -33,6 +33,20 @@ def test_scores_are_scikit_learns(rng: np.random.Generator) -> None:
     assert scores.num_positive_patients[0] == len(set(of_first.tolist()))
 
 
+def test_no_interval_of_the_macro_mean_of_average_precision(rng: np.random.Generator) -> None:
+    """It would miss the truth too often (benchmarks/evaluation.py); each label's own holds, and the other means do."""
+    targets = (rng.random((90, 3)) < 0.4).astype(np.uint8)
+    first, second = (make_evaluated(targets, rng.random((90, 3))) for _ in range(2))
+    bootstrap = PatientBootstrap(first.patient_ids, 200, seed=0)
+    of_first, of_second = score(first, bootstrap), score(second, bootstrap)
+    for scores in (of_first, difference(of_first, of_second)):
+        estimate = scores.macro("average_precision")
+        assert estimate.value == pytest.approx(scores.values["average_precision"].mean())
+        assert math.isnan(estimate.low) and math.isnan(estimate.high)
+        assert not math.isnan(scores.estimate("average_precision", "label 0").low)
+        assert not math.isnan(scores.macro("roc_auc").low) and not math.isnan(scores.macro("brier").low)
+
+
 def test_brier_replicates_equal_the_plain_loop(rng: np.random.Generator) -> None:
     targets, probabilities = (rng.random((40, 2)) < 0.5).astype(np.uint8), rng.random((40, 2))
     evaluated = make_evaluated(targets, probabilities, np.repeat(np.arange(10), 4).tolist())

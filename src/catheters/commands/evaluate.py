@@ -34,7 +34,7 @@ from catheters.evaluation.results import (
     write_metrics,
     write_table,
 )
-from catheters.evaluation.scores import Scores, difference
+from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, difference
 from catheters.evaluation.subgroups import make_groups
 from catheters.files import sha256_of
 from catheters.progress import track
@@ -261,10 +261,14 @@ def _print(evaluation: Evaluation) -> None:
         print(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:
         print(f"\n{tables.subgroups_table(evaluation.subgroups)}")
-    if evaluation.scores.num_patients > 1 and choices.num_resamples and some_lack_intervals(evaluation):
+    if evaluation.scores.num_patients == 1 or not choices.num_resamples:
+        return
+    for metric, reason in NO_MACRO_INTERVAL.items():
+        print(f"\nthe macro mean of {METRICS[metric]} has no interval: {reason}")
+    if some_lack_intervals(evaluation):
         print(
-            "\na score without an interval: fewer than two patients have the label, or lack it, or are in the group or "
-            "fold, or most resamples have one of its labels in all or none of their images"
+            "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
+            "group or fold, or most resamples have one of its labels in all or none of their images"
         )
 
 

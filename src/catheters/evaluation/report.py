@@ -20,7 +20,7 @@ from catheters.evaluation.figures import (
     draw_reliability,
     draw_roc,
 )
-from catheters.evaluation.scores import METRICS, Scores
+from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.evaluation.tables import edge, number, with_interval
 from catheters.files import write_text
 
@@ -99,6 +99,7 @@ def write_report(
             background=background,
             scores=scores,
             metrics=METRICS,
+            no_macro_interval=NO_MACRO_INTERVAL,
             forest=_forest(evaluation),
             pictures=pictures,
             hardest=_hardest(evaluation, thumbnails),
@@ -122,6 +123,7 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
             background=background,
             scores=evaluation.scores,
             metrics=METRICS,
+            no_macro_interval=NO_MACRO_INTERVAL,
             ensemble_methods=METHODS,
         )
     )

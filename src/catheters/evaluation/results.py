@@ -15,7 +15,7 @@ from catheters.evaluation.bootstrap import LEVEL, Estimate
 from catheters.evaluation.evaluated import PRESENCE_RULE
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
-from catheters.evaluation.scores import METRICS, Scores
+from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.files import read_written_json, write_text, write_whole
 
 FORMAT_VERSION = 2
@@ -63,6 +63,7 @@ def write_metrics(
             "method": "expanded percentiles of a bootstrap over patients",
             "num_resamples": choices.num_resamples,
             "seed": choices.seed,
+            "none_for_macro_means_of": NO_MACRO_INTERVAL,
         },
         "macro": _macro(scores),
         "operating_point_rule": str(choices.rule),
@@ -222,9 +223,13 @@ def read_thresholds(file: Path) -> Thresholds:
 
 
 def some_lack_intervals(evaluation: Evaluation) -> bool:
-    """Whether a number that the tables show has no interval; of groups they show the ROC AUC alone."""
+    """Whether a number that the tables show lacks an interval that such a number has; of groups they show the ROC AUC
+    alone."""
     return any(
-        not math.isnan(value) and math.isnan(low) and (of != "macro of a group" or metric == "roc_auc")
+        not math.isnan(value)
+        and math.isnan(low)
+        and (of != "macro of a group" or metric == "roc_auc")
+        and not (of.startswith("macro") and metric in NO_MACRO_INTERVAL)
         for of, _, metric, value, low, _ in list_estimates(evaluation)
     )
 

@@ -1,5 +1,6 @@
 """ROC AUC, average precision and Brier score of every label and their means, with intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,14 @@ METRICS: Mapping[str, str] = {"roc_auc": "ROC AUC", "average_precision": "averag
 """Metric -> its name for people. Of the Brier score, less is better."""
 RANKING_METRICS = ("roc_auc", "average_precision")
 """They are as sure as the label's rarer class."""
+
+NO_MACRO_INTERVAL: Mapping[str, str] = {
+    "average_precision": (
+        "resamples repeat positives, which raises the average precision of every label; their mean keeps this shift, "
+        "while its own scatter is small, so that its interval misses the truth too often"
+    )
+}
+"""Metric -> why the mean over labels has no interval, nor a difference of means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ class Scores:
         return percentile_estimate(float(self.values[metric][k]), self.replicates[metric][:, k], num_patients)
 
     def macro(self, metric: str, is_in: npt.NDArray[np.bool_] | None = None) -> Estimate:
-        """The mean over the labels that are defined, with its interval; NaN where none is.
+        """The mean over the labels that are defined, with its interval; NaN where none is, or see `NO_MACRO_INTERVAL`.
 
         Args:
             metric: a key of `METRICS`.
@@ -68,6 +77,8 @@ class Scores:
         if not is_defined.any():
             return NO_ESTIMATE
         value = float(self.values[metric][is_defined].mean())
+        if metric in NO_MACRO_INTERVAL:
+            return Estimate(value=value, low=math.nan, high=math.nan)
         return percentile_estimate(value, self.replicates[metric][:, is_defined].mean(axis=1), self.num_patients)
 
 
