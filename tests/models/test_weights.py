@@ -1,9 +1,12 @@
 """Weights from a file: timm's, ours and other programs'; what is taken is said, what does not fit is refused."""
 
+import argparse
 import dataclasses
 import pickle
+from collections import defaultdict, deque
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,6 +14,7 @@ import torch
 from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
+from catheters.models.weight_files import read_weight_file
 from catheters.settings import Settings
 from catheters.training.checkpoint import save_checkpoint
 from tests.models.test_backbone import FAMILIES, create
@@ -115,7 +119,79 @@ class Bomb:
         return exec, ("raise SystemExit('the pickle ran')",)
 
 
+class Metric:
+    """A class of another program's."""
+
+
 def test_pickle_bomb_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
     with pytest.raises(UserError, match=r"bomb\.pth: not a file of weights"):
         create("test_resnet", str(tmp_path / "bomb.pth"), 64)
+    torch.save({"state_dict": timm.create_model("test_resnet").state_dict(), "bomb": Bomb()}, tmp_path / "zip.pth")
+    with pytest.raises(UserError, match=r"zip\.pth: not a file of weights alone: it holds exec, which could run code"):
+        create("test_resnet", str(tmp_path / "zip.pth"), 64)
+
+
+def foreign_checkpoints(weights: dict[str, torch.Tensor]) -> dict[str, object]:
+    """What people save around weights."""
+    other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    counts: defaultdict[str, int] = defaultdict(int)
+    counts["seen"] += 3
+    namespace = argparse.Namespace(lr=0.1, out=Path("runs"), betas=(0.9, 0.99))
+    return {
+        "timm": {"state_dict": weights, "args": namespace, "epoch": 3, "metric": np.float64(0.9)},
+        "timm with an average": {"state_dict": other, "state_dict_ema": weights, "args": namespace},
+        "kaggle": {"model": weights, "preds": np.arange(6.0).reshape(2, 3), "score": np.float32(0.97)},
+        "model_state_dict": {"optimizer_state_dict": {"state": {0: {"m": torch.ones(3)}}}, "model_state_dict": weights},
+        "net": {"net": weights, "acc": 0.5},
+        "weights": {"weights": weights, "counts": counts, "history": deque([1.0, 2.0], maxlen=4)},
+        "lightning": {
+            "state_dict": {f"model.{name}": value for name, value in weights.items()},
+            "hyper_parameters": {"root": Path("data"), "size": torch.Size([3, 4])},
+            "callbacks": {"EarlyStopping": {"best_score": torch.tensor(0.5)}},
+        },
+        "in a list in a namespace": argparse.Namespace(models=[{"a": torch.ones(2)}, weights]),
+    }
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("name", foreign_checkpoints({}))
+def test_what_people_save_around_weights(tmp_path: Path, name: str, is_zip: bool) -> None:
+    """The largest dict of tensors is found, in torch's format of today and in the one before 1.6."""
+    source = timm.create_model("test_resnet", num_classes=5, in_chans=1)
+    file = tmp_path / "theirs.pth"
+    torch.save(foreign_checkpoints(source.state_dict())[name], file, _use_new_zipfile_serialization=is_zip)
+    expected = source.state_dict()
+    for key, value in create("test_resnet", str(file), 64).state_dict().items():
+        assert torch.equal(value, expected[key]), key
+    assert read_weight_file(file).own is None
+
+
+@pytest.mark.parametrize("kind", ["a class beside them", "a whole model"])
+def test_what_cannot_be_read_says_how_to_save_it_anew(tmp_path: Path, kind: str) -> None:
+    """The line of Python that the message ends with does it."""
+    source = timm.create_model("test_resnet", num_classes=5, in_chans=1)
+    file = tmp_path / "their's.pth"
+    torch.save(source if kind == "a whole model" else {"state_dict": source.state_dict(), "metric": Metric()}, file)
+    with pytest.raises(UserError, match="not a file of weights alone: it holds ") as error:
+        create("test_resnet", str(file), 64)
+    message = str(error.value)
+    assert "\n" not in message
+    assert ("timm.models" if kind == "a whole model" else "tests.models.test_weights.Metric") in message
+    exec(message[message.index("import torch") :])
+    expected = source.state_dict()
+    backbone = create("test_resnet", str(tmp_path / "their's_weights.pth"), 64)
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    source = timm.create_model("test_resnet", num_classes=5, in_chans=1)
+    file = tmp_path / "weights.pth"
+    torch.save(source.state_dict(), file)
+    whole = bytearray(file.read_bytes())
+    pixels = max((value for value in source.state_dict().values()), key=torch.Tensor.numel).numpy().tobytes()
+    whole[whole.index(pixels) + 100] ^= 0x40
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match=r"pretrained=.*weights\.pth: damaged \(.* is not what was written\)"):
+        create("test_resnet", str(file), 64)

@@ -29,6 +29,7 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
             "curves.png",
             "final.pt",
             "final_raw.pt",
+            "finished.json",
             "last",
             "log.jsonl",
             "tensorboard",

@@ -1,10 +1,14 @@
 """Options of the recipes in whole runs: what they write, and that they do something."""
 
+import argparse
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from sklearn.metrics import roc_auc_score
 
@@ -174,3 +178,32 @@ def test_a_search_for_kernels_that_may_not_be_used(
     warn_of_search(searched, torch.device(device))
     warning = "warning: compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels"
     assert capsys.readouterr().err.startswith(warning) == is_warned
+
+
+@pytest.mark.parametrize("name", ["theirs.pth", "whole.pth"])
+def test_weights_of_another_program(cached: Settings, tmp_path: Path, name: str) -> None:
+    """The leak check reads what the model was filled from; timm's own checkpoint has a namespace beside the weights."""
+    source = timm.create_model("test_resnet", in_chans=1)
+    beside = {"args": argparse.Namespace(out=Path("runs")), "metric": np.float64(0.9)}
+    torch.save({"state_dict": source.state_dict(), **beside}, tmp_path / "theirs.pth")
+    torch.save(source, tmp_path / "whole.pth")
+    settings = dataclasses.replace(cached, pretrained=str(tmp_path / name), cosine_epochs=0, folds=(0,))
+    if name == "whole.pth":
+        with pytest.raises(UserError, match=r"pretrained=.*whole\.pth: not a file of weights alone: it holds timm"):
+            train_run(settings, fresh=False)
+        return
+    train_run(settings, fresh=False)
+    assert (settings.run_folder / "fold0" / "best.pt").is_file()
+
+
+def test_the_leak_is_seen_in_a_checkpoint_of_another_version(
+    trained: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(trained.run_folder / "fold0" / "best.pt", weights_only=True)
+    text = json.dumps({**json.loads(content["settings"]), "setting_of_tomorrow": 1})
+    torch.save({**content, "settings": text}, tmp_path / "best.pt")
+    settings = dataclasses.replace(
+        trained, pretrained=str(tmp_path / "best.pt"), cosine_epochs=0, folds=(0,), run_name="other"
+    )
+    train_run(settings, fresh=False)
+    assert "was trained on images of the same label table" in capsys.readouterr().err

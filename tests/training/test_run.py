@@ -30,6 +30,7 @@ def test_run_folder(trained: Settings) -> None:
     folder = trained.run_folder
     assert sorted(path.name for path in folder.iterdir()) == [
         "environment.json",
+        "finished.json",
         "fold0",
         "fold1",
         "predictions.csv",
@@ -39,6 +40,7 @@ def test_run_folder(trained: Settings) -> None:
         assert sorted(path.name for path in (folder / fold).iterdir()) == [
             "best.pt",
             "curves.png",
+            "finished.json",
             "last",
             "log.jsonl",
             "predictions.csv",
@@ -149,7 +151,7 @@ def test_every_epoch_trains_in_training_mode(cached: Settings) -> None:
 def test_damaged_predictions_say_what_to_delete(trained: Settings) -> None:
     file = trained.run_folder / "fold1" / "predictions.csv"
     file.write_text(file.read_text().rpartition(",")[0])
-    with pytest.raises(UserError, match=r"fold1.predictions\.csv: .*the file is damaged: delete .*fold1 to train that"):
+    with pytest.raises(UserError, match=r"fold1.predictions\.csv: .*delete .*fold1/predictions\.csv and run train"):
         train_run(trained, fresh=False)
 
 

@@ -162,7 +162,7 @@ def replace_by_bomb(state: Path) -> None:
     [
         (damage, "is not what was written"),
         pytest.param(truncate, "damaged (File is not a zip file)", marks=pytest.mark.slow),
-        pytest.param(Path.unlink, "damaged ([Errno 2] No such file or directory", marks=pytest.mark.slow),
+        pytest.param(Path.unlink, "no such file", marks=pytest.mark.slow),
         pytest.param(replace_by_text, "damaged (File is not a zip file)", marks=pytest.mark.slow),
         pytest.param(replace_by_weights, "no snapshot that this version of the program wrote", marks=pytest.mark.slow),
         (replace_by_bomb, "refused, it holds more than tensors and plain data"),

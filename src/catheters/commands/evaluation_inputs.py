@@ -18,6 +18,7 @@ from catheters.files import sha256_of
 from catheters.labels import known_heads
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
+from catheters.training.finished import check_finished
 
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
 """Names under which patients are looked for in a label table, the first one first."""
@@ -87,6 +88,7 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
     file = run / "predictions.csv"
     if not file.is_file():
         raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
+    check_finished(run, "run train.py as before: it joins the folds' predictions again", (file.name,))
     # Before it is read: what is written over it meanwhile is then never taken for what was evaluated.
     sha256 = sha256_of(file)
     if labels_file is not None:

@@ -14,6 +14,7 @@ from catheters.labels import known_heads
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json
 from catheters.training.checkpoint import Checkpoint, load_checkpoint
+from catheters.training.finished import check_finished, remedy
 
 BLEND_FILE, RUN_FILE = "ensemble.json", "settings.json"
 """What makes a folder one of a blend, or of a run."""
@@ -216,10 +217,10 @@ def _read_member(path: Path) -> Member:
     finished = [number for number in numbers if (path / f"{what}{number}" / last).is_file()]
     if not finished:
         raise UserError(f"{path}: no {what} of this run is finished; run train.py, or give a checkpoint")
-    return Member(
-        name=str(path),
-        checkpoints=tuple(load_checkpoint(path / f"{what}{number}" / checkpoint) for number in finished),
-    )
+    folders = [path / f"{what}{number}" for number in finished]
+    for folder in folders:
+        check_finished(folder, remedy(folder, "curves.png" if settings.all_data else last), (checkpoint,))
+    return Member(name=str(path), checkpoints=tuple(load_checkpoint(folder / checkpoint) for folder in folders))
 
 
 def _what_it_is(path: Path) -> str:

@@ -1,26 +1,23 @@
 """Weights from a file into a backbone: ours, timm's, or another program's."""
 
-import pickle
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from timm.models import adapt_input_conv, load_state_dict
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from catheters.errors import UserError, one_line
+from catheters.errors import UserError
+from catheters.models.weight_files import read_weight_file
 
 RGB_CHANS = 3
-NAMES_SHOWN = 4
-"""Entries of a file without weights that are named."""
 
 
 def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     """Fill a backbone from a file that has all its tensors, under whatever prefix, and say what was taken.
 
-    `best.pt` of any run will do, and files of other programs: a state dict by itself or under "state_dict" or "model",
-    names with a prefix such as "model." or "module.", a classifier of another size, an RGB stem.
+    `best.pt` of any run will do, and files of other programs: a state dict wherever it stands in the file, names with
+    a prefix such as "model." or "module.", a classifier of another size, an RGB stem.
 
     Args:
         backbone: a timm model of one input channel without its classifier.
@@ -34,7 +31,10 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
         UserError: not a file of weights, or one tensor of the backbone is not in it: it is of another architecture.
             timm's own loading would take what fits and leave the rest random.
     """
-    weights = _read(file)
+    try:
+        weights = read_weight_file(Path(file)).weights
+    except UserError as error:
+        raise UserError(f"pretrained={error}") from None
     wanted = backbone.state_dict()
     prefix = _find_prefix(weights, wanted)
     config = backbone.pretrained_cfg
@@ -77,32 +77,7 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     return f"{line}; not taken: {', '.join(f'{group} ({count})' for group, count in groups.items())}" if left else line
 
 
-def _read(file: str) -> dict[str, Tensor]:
-    if not Path(file).is_file():
-        found = "is a folder" if Path(file).is_dir() else "no such file"
-        raise UserError(f"pretrained={file}: {found}; best.pt of a run, a .pth or a .safetensors file is expected")
-    try:
-        weights = load_state_dict(file, weights_only=True)
-    except (
-        RuntimeError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        raise UserError(f"pretrained={file}: not a file of weights ({one_line(error).partition('. ')[0]})") from error
-    tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise UserError(
-            f"pretrained={file}: no weights by name in it; a state dict is expected, by itself, under 'state_dict' or "
-            f"under 'model'; it has: {', '.join(map(str, list(weights)[:NAMES_SHOWN]))}"
-        )
-    return tensors
-
-
-def _find_prefix(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+def _find_prefix(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """What stands before the names of the backbone's tensors in the file: the prefix that fits most of them."""
     first = next(iter(wanted))
     prefixes = [key.removesuffix(first) for key in weights if key.endswith(first)]

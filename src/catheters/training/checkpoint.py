@@ -1,7 +1,6 @@
 """`best.pt`: all that is needed to predict, in a file that `torch.load(weights_only=True)` reads."""
 
 import dataclasses
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ import torch
 from catheters.data.loader import Loader
 from catheters.data.preprocessing import Preprocessing
 from catheters.errors import UserError, one_line
-from catheters.files import write_whole
+from catheters.files import UnreadableFileError, write_whole
 from catheters.models.classifier import Classifier, create_classifier
 from catheters.models.feature_space import FeatureSpace, fit_feature_space, pooled
 from catheters.progress import track
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
+from catheters.torch_files import read_torch_file
 from catheters.training.precision import amp_dtype, autocast
 
 
@@ -104,7 +104,7 @@ def load_checkpoint(file: Path) -> Checkpoint:
     """The inverse of `save_checkpoint`.
 
     Raises:
-        UserError: it is missing, damaged, or no checkpoint of train.py.
+        UserError: it is missing, damaged (every byte is compared with a checksum), or no checkpoint of train.py.
     """
     content = _read(file)
     try:
@@ -114,12 +114,10 @@ def load_checkpoint(file: Path) -> Checkpoint:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; best.pt of a run is expected")
     try:
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file}: damaged, or no checkpoint ({one_line(error).partition('. ')[0]})") from None
+        content: dict[str, Any] = read_torch_file(file)
+    except UnreadableFileError as error:
+        raise UserError(f"{error}; best.pt of a run is expected, as train.py wrote it") from None
     return content
 
 

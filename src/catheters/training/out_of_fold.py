@@ -11,6 +11,7 @@ from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.settings import Settings
+from catheters.training.finished import check_finished, forget_finished, remedy, write_finished
 from catheters.training.run_data import RunData
 
 
@@ -24,19 +25,25 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
 
     Returns:
         (N,) which images are predicted; (n, K) their probabilities.
+
+    Raises:
+        UserError: a fold's predictions are not what was written.
     """
     frames = []
     for file in sorted(settings.run_folder.glob("fold*/predictions.csv")):
+        check_finished(file.parent, remedy(file.parent, file.name), (file.name,))
         try:
             _, frame, _ = read_predictions(file, settings.uid_column)
             check_columns(frame, settings.label_columns, file)
         except TableError as error:
-            raise UserError(f"{error}; the file is damaged: delete {file.parent} to train that fold again") from None
+            raise UserError(f"{error}; the file is damaged: {remedy(file.parent, file.name)}") from None
         frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
     predictions = pd.concat(frames)
     is_predicted = pd.Index(data.uids).isin(predictions.index)  # numpy's own goes through all pairs of texts
     probabilities = predictions.loc[data.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
+    forget_finished(settings.run_folder)
     _write(settings, data, is_predicted, probabilities, "predictions.csv")
+    write_finished(settings.run_folder, ("predictions.csv",))
     return is_predicted, probabilities
 
 

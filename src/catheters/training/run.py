@@ -13,11 +13,14 @@ import torch
 
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.plots import plot_curves
+from catheters.files import UnreadableFileError
 from catheters.settings import Settings
+from catheters.torch_files import check_archive
 from catheters.training.checkpoint import add_feature_space
 from catheters.training.device import device_name
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
 from catheters.training.environment import describe_environment
+from catheters.training.finished import FILE_NAME, check_finished, forget_finished, remedy, write_finished
 from catheters.training.guards import clear_ends
 from catheters.training.log import read_epochs
 from catheters.training.loop import Surroundings, create_step, is_over, train_fold, train_on_all
@@ -178,23 +181,26 @@ def _train_in_parallel(run: _Run, team: Team) -> None:
 
 def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundings) -> None:
     """Train a model on all images."""
-    folder, _ = _files_of(settings, seed)
+    folder, last_file = _files_of(settings, seed)
     if around.processes.is_first:
         folder.mkdir(exist_ok=True)
+        forget_finished(folder)
     of_seed = dataclasses.replace(settings, seed=seed)
     with closing(create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)) as loader:
         train_on_all(of_seed, loader, around, folder)
     if around.processes.is_first:
         _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
-        plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
+        plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / last_file)
+        write_finished(folder, ("final.pt", "final_raw.pt"))
         print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
 
 def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundings) -> None:
     """Train a model on the other folds' images, and predict this one's."""
-    folder, _ = _files_of(settings, fold)
+    folder, last_file = _files_of(settings, fold)
     if around.processes.is_first:
         folder.mkdir(exist_ok=True)
+        forget_finished(folder)
     train_samples, valid_samples = split_samples(settings, data, fold)
     with (
         closing(create_train_loader(settings, train_samples, around.device, around.processes)) as train_loader,
@@ -205,6 +211,7 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
         _measure_features(settings, data, data.folds == fold, folder / "best.pt", around)
         plot_curves(read_epochs(folder), result.epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
         write_fold(settings, data, fold, result.probabilities)
+        write_finished(folder, ("best.pt", "best_raw.pt", last_file))
         print(f"fold {fold}: best macro AUC {result.macro_auc:.4f} in epoch {result.epoch}")
 
 
@@ -223,21 +230,38 @@ def _measure_features(
 
 
 def _is_trained(settings: Settings, member: int) -> bool:
-    """Whether this fold's or seed's folder holds what is written last, after as many epochs as the settings ask for."""
+    """Whether this fold's or seed's folder holds what is written last, after as many epochs as the settings ask for.
+
+    Raises:
+        UserError: it does, and one of its files is missing or not what was written.
+    """
     what = "seed" if settings.all_data else "fold"
     folder, last_file = _files_of(settings, member)
     progress = read_progress(folder)
     if (folder / last_file).exists():
         if progress is None or is_over(settings, progress["epoch"], progress["best_epoch"]):
+            _check_files(folder, "final.pt" if settings.all_data else "best.pt", last_file)
             print(f"{what} {member}: already trained, in {folder}")
             return True
         print(f"{what} {member}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
+        forget_finished(folder)
         # Out of the way, since its being there says that all is done.
         name = Path(last_file)
         (folder / name).rename(folder / f"{name.stem}.epoch{progress['epoch']}{name.suffix}")
     elif folder.exists() and progress is None:
         print(f"{what} {member}: was not finished, starts again from its first epoch")
     return False
+
+
+def _check_files(folder: Path, checkpoint: str, last_file: str) -> None:
+    """Raise a UserError that names a file of a finished fold or seed which is missing or damaged."""
+    how_to_mend = remedy(folder, last_file)
+    check_finished(folder, how_to_mend)
+    if not (folder / FILE_NAME).exists():  # of an earlier version, which recorded no checksums
+        try:
+            check_archive(folder / checkpoint)
+        except UnreadableFileError as error:
+            raise UserError(f"{error}; {how_to_mend}") from None
 
 
 def _check_growth(settings: Settings) -> None:

@@ -2,16 +2,16 @@
 
 import dataclasses
 import sys
-import zipfile
 from pathlib import Path
 
 import torch
 
 from catheters.data.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
+from catheters.files import parse_json
 from catheters.models.classifier import create_classifier
+from catheters.models.weight_files import read_weight_file
 from catheters.settings import Settings
-from catheters.settings_file import settings_from_json
 from catheters.training.device import check_own_devices, identity_of, open_device, prepare_device
 from catheters.training.distributed import Team
 from catheters.training.guards import clear_ends
@@ -37,6 +37,9 @@ from catheters.training.trials import (
     settings_of_run,
     with_batch_size,
 )
+
+TABLE_SETTINGS = ("dataset_folder", "label_table")
+"""The settings that say which images a run may have learnt from."""
 
 
 def prepare_run(
@@ -150,13 +153,15 @@ def warn_of_search(settings: Settings, device: torch.device) -> None:
 
 def _warn_of_leak(settings: Settings, weights: Path) -> None:
     """A `best.pt` of the same label table has learnt from images that other folds validate on."""
-    if weights.suffix == ".safetensors":
+    own = read_weight_file(weights).own
+    if own is None:
         return
-    checkpoint = torch.load(weights, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(weights))
-    if not (isinstance(checkpoint, dict) and "settings" in checkpoint and "label_columns" in checkpoint):
+    try:  # not as settings, of which another version may have others
+        earlier = parse_json(own["settings"])
+        is_same = [earlier[name] for name in TABLE_SETTINGS] == [getattr(settings, name) for name in TABLE_SETTINGS]
+    except (ValueError, TypeError, KeyError):
         return
-    earlier = settings_from_json(checkpoint["settings"], str(weights))
-    if (earlier.dataset_folder, earlier.label_table) == (settings.dataset_folder, settings.label_table):
+    if is_same:
         print(
             f"warning: pretrained={weights} was trained on images of the same label table; a fold that validates on "
             "images which it has seen scores too well",

@@ -4,17 +4,13 @@ A snapshot is a folder `last/<number>/`; see `snapshots`.
 """
 
 import contextlib
-import json
-import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from catheters.errors import UserError, one_line
-from catheters.files import link_or_copy
+from catheters.errors import UserError
+from catheters.files import UnreadableFileError, link_or_copy, read_json
+from catheters.torch_files import check_archive, read_torch_file
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.pt"
@@ -40,8 +36,8 @@ def has_snapshot(folder: Path) -> bool:
 def read_progress(folder: Path) -> dict[str, int] | None:
     """`epoch`, `best_epoch` and `iteration` of the newest snapshot in a model's folder; None where none says so."""
     for name in reversed(snapshot_names(folder / "last")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            progress = json.loads((folder / "last" / name / PROGRESS_FILE).read_text())
+        with contextlib.suppress(UnreadableFileError, ValueError, KeyError, TypeError):
+            progress = read_json(folder / "last" / name / PROGRESS_FILE)
             return {key: int(progress[key]) for key in ("epoch", "best_epoch", "iteration")}
     return None
 
@@ -49,26 +45,19 @@ def read_progress(folder: Path) -> dict[str, int] | None:
 def read_state(snapshot: Path) -> dict[str, Any]:
     """Read the state of a snapshot, and nothing but tensors and plain data.
 
-    Every byte of it and of its checkpoints is compared with a checksum: torch.load compares none.
+    Every byte of it and of its checkpoints is compared with a checksum.
 
     Raises:
         DamagedSnapshotError: says which file, and what is wrong with it.
     """
     file = snapshot / STATE_FILE
-    for checked in (file, *sorted(snapshot.glob("*.pt"))):
-        try:
-            with zipfile.ZipFile(checked) as archive:
-                damaged = archive.testzip()
-        except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-            raise DamagedSnapshotError(f"{checked}: damaged ({one_line(error, 120)})") from None
-        if damaged is not None:
-            raise DamagedSnapshotError(f"{checked}: damaged ({damaged} is not what was written)")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError) as error:
-        raise DamagedSnapshotError(f"{file}: damaged ({one_line(error, 120)})") from None
-    except pickle.UnpicklingError:
-        raise DamagedSnapshotError(f"{file}: refused, it holds more than tensors and plain data") from None
+        state = read_torch_file(file)
+        for checkpoint in sorted(snapshot.glob("*.pt")):
+            if checkpoint != file:
+                check_archive(checkpoint)
+    except UnreadableFileError as error:
+        raise DamagedSnapshotError(str(error)) from None
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise DamagedSnapshotError(f"{file}: no snapshot that this version of the program wrote")
     return state
