@@ -91,12 +91,24 @@ def read_json(file: Path) -> Any:
         UnreadableFileError: it is missing or damaged.
     """
     try:
-        return parse_json(file.read_text(encoding="utf-8"))
+        return parse_json(read_utf8(file))
+    except ValueError as error:  # JSONDecodeError is one
+        raise UnreadableFileError(f"{file}: damaged ({one_line(error, 120)})") from None
+
+
+def read_utf8(file: Path) -> str:
+    """The content of a UTF-8 file.
+
+    Raises:
+        UnreadableFileError: it is missing, cannot be read, or is none.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UnreadableFileError(f"{file}: no such file") from None
     except OSError as error:
         raise UnreadableFileError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are
+    except UnicodeDecodeError as error:
         raise UnreadableFileError(f"{file}: damaged ({one_line(error, 120)})") from None
 
 
@@ -124,12 +136,14 @@ def read_written_json(file: Path, format_version: int) -> dict[str, Any]:
     """
     try:
         content = read_json(file)
-        found = content["format_version"]
-    except (UnreadableFileError, KeyError, TypeError):
-        raise UserError(f"{file}: missing or damaged; evaluate.py writes it") from None
+    except UnreadableFileError as error:
+        raise UserError(f"{error}; evaluate.py writes it") from None
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise UserError(f"{file}: damaged, or another program's; evaluate.py writes it")
+    found = content["format_version"]
     if found != format_version:
         raise UserError(f"{file}: is of format {found}, {format_version} is read; run evaluate.py again")
-    return dict(content)
+    return content
 
 
 def sha256_of(file: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from catheters.errors import UserError
-from catheters.files import write_text
+from catheters.files import UnreadableFileError, read_json, write_text
 
 FILE_NAME = "environment.json"
 
@@ -31,11 +31,11 @@ def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """
     file = folder / FILE_NAME
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         fingerprint, environments = str(content["data_fingerprint"]), content["environments"]
         for environment in environments:
             describe_environment_in_words(environment)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UnreadableFileError, KeyError, TypeError, AttributeError):
         raise UserError(f"{file}: missing or damaged") from None
     if not environments:
         raise UserError(f"{file}: damaged, names no environment")

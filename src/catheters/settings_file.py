@@ -1,8 +1,9 @@
 """Settings from a config module, the command line or a run's `settings.json`, with a clear word for every mistake."""
 
 import ast
+import contextlib
 import dataclasses
-import json
+import importlib.metadata
 import runpy
 import textwrap
 import traceback
@@ -13,8 +14,10 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from catheters.errors import SettingsError, unknown_name
+from catheters.errors import SettingsError, UserError, one_line, unknown_name
+from catheters.files import UnreadableFileError, parse_json, read_utf8
 from catheters.host import num_processes
+from catheters.run_record import read_record
 from catheters.settings import Settings
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
@@ -49,22 +52,43 @@ def settings_to_json(settings: Settings) -> str:
     return _adapter.dump_json(settings, indent=2).decode() + "\n"
 
 
-def settings_from_json(text: str, source: str) -> Settings:
+def settings_from_json(text: str, source: str, written_by: str | None = None) -> Settings:
     """The inverse of `settings_to_json`.
 
     Args:
         text: JSON text.
         source: where the text comes from, for the message.
+        written_by: the version of the program that wrote it; None: not known.
 
     Raises:
-        SettingsError: it is not JSON of settings.
+        SettingsError: it is not JSON of settings, or of those that another version has.
     """
+    try:
+        stored = parse_json(text)  # pydantic takes NaN and Infinity
+    except ValueError as error:
+        raise SettingsError(f"{source}: damaged ({one_line(error, 120)})") from None
     try:
         settings = _adapter.validate_json(text)
     except ValidationError as error:
-        raise SettingsError(f"{source}: {_describe(error)}") from None
-    stored = json.loads(text)
+        raise SettingsError(f"{source}: {_describe_written(error, written_by)}") from None
     return dataclasses.replace(settings, **{name: old for name, old in MEANT_BEFORE.items() if name not in stored})
+
+
+def read_run_settings(file: Path) -> Settings:
+    """The settings of a run's `settings.json`.
+
+    Raises:
+        SettingsError: it is missing, damaged, or of another version of the program.
+    """
+    written_by = None
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        _, environments = read_record(file.parent)
+        written_by = str(environments[-1]["versions"]["catheters"])
+    try:
+        text = read_utf8(file)
+    except UnreadableFileError as error:
+        raise SettingsError(str(error)) from None
+    return settings_from_json(text, str(file), written_by)
 
 
 def describe_settings() -> str:
@@ -230,6 +254,21 @@ def _describe(error: ValidationError) -> str:
     expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
     meaning = " ".join(field.description.split())
     return f"{name}: {first['input']!r} came{expected} ({meaning})"
+
+
+def _describe_written(error: ValidationError, written_by: str | None) -> str:
+    """One line for settings that were written by this program or by another version of it."""
+    installed = importlib.metadata.version("catheters")
+    unknown = [
+        str(details["loc"][0])
+        for details in error.errors(include_url=False)
+        if details["type"] == "unexpected_keyword_argument"
+    ]
+    if written_by == installed or (written_by is None and not unknown):
+        return _describe(error)
+    version = "another version of the program" if written_by is None else f"version {written_by} of the program"
+    has = f"it has the setting '{unknown[0]}'" if unknown else _describe(error)
+    return f"written by {version}, this is version {installed}: {has}; use it with the version that wrote it"
 
 
 def _line_of_keyword(config_file: Path, name: str) -> int | None:

@@ -30,6 +30,7 @@ from catheters.data.loader import (
     sample_seed,
 )
 from catheters.data.preprocessing import Preprocessing
+from catheters.data.row_checks import RowChecks
 from catheters.data.table import read_label_table
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
@@ -386,3 +387,37 @@ def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None
     assert np.array_equal(targets.numpy(), table.labels[chosen])
     for position in range(3):
         assert np.array_equal(draws[position].numpy(), augmentation.draw(data.augmentation_seed(0, position)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_row_is_named_at_its_first_read(cached: Settings, num_workers: int) -> None:
+    """One bit of row 23, lost after the cache was opened, where 32 rows are compared: of this small one, all."""
+    table = read_label_table(cached)
+    cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
+    whole = np.array(cache.images)
+    content = bytearray(cached.cache_file.read_bytes())
+    content[-(len(table) - 23) * whole[0].nbytes + 100] ^= 1
+    mtime_ns = cached.cache_file.stat().st_mtime_ns
+    cached.cache_file.write_bytes(content)
+    os.utime(cached.cache_file, ns=(mtime_ns, mtime_ns))
+    data = CachedRadiographs(cache.file, cache.rows, table.uids, table.labels, None, seed=0, checks=RowChecks(cache))
+    loader = create_loader(data, BatchesInOrder(len(data), 8), num_workers, CPU)
+    batches = iter(loader)
+    for start in (0, 8):
+        assert np.array_equal(next(batches)[0][:, 0].numpy(), whole[start : start + 8])
+    with pytest.raises(CacheError, match=rf"damaged: row 23, {table.uids[23]}, is not what was written"):
+        list(batches)
+
+
+def test_rows_are_compared_once_by_all_workers(cached: Settings) -> None:
+    """A row that changes after it was compared is not read against its checksum again, by no worker of no epoch."""
+    table = read_label_table(cached)
+    cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
+    checks = RowChecks(cache)
+    data = CachedRadiographs(cache.file, cache.rows, table.uids, table.labels, None, seed=0, checks=checks)
+    list(create_loader(data, BatchesInOrder(20, 4), 2, CPU))
+    black = np.zeros_like(cache.images[0])
+    for row in range(20):
+        checks.check(row, black)
+    with pytest.raises(CacheError, match="row 20, "):
+        checks.check(20, black)

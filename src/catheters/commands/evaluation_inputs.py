@@ -17,7 +17,7 @@ from catheters.evaluation.truth import Truth, hold_against
 from catheters.files import sha256_of
 from catheters.labels import known_heads
 from catheters.settings import Settings
-from catheters.settings_file import settings_from_json
+from catheters.settings_file import read_run_settings
 from catheters.training.finished import check_finished
 
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
@@ -82,7 +82,7 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
         )
     if not settings_file.is_file():
         raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")
-    settings = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
+    settings = read_run_settings(settings_file)
     if settings.all_data:
         raise UserError(f"{run}: was trained on all data, so it has no predictions of images that it had not seen")
     file = run / "predictions.csv"

@@ -1,7 +1,5 @@
 """Drawn catheters: the polylines that people traced along them, for pictures only."""
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.csv_files import TableError, check_columns, check_filled, line_number, read_csv
+from catheters.files import parse_json
 
 LABEL_COLUMN, POINTS_COLUMN = "label", "data"
 MAX_SHOWN = 60
@@ -78,8 +77,8 @@ def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]
 def _parse_points(text: str) -> npt.NDArray[np.float64] | None:
     """(n, 2) finite numbers, n at least 1; None where the text holds anything else."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         return None
     if not isinstance(values, list) or not values or not all(_is_point(value) for value in values):
         return None
@@ -89,7 +88,4 @@ def _parse_points(text: str) -> npt.NDArray[np.float64] | None:
 def _is_point(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 2:
         return False
-    try:
-        return all(type(number) in (int, float) and math.isfinite(number) for number in value)
-    except OverflowError:  # a whole number that no float can hold
-        return False
+    return all(type(number) in (int, float) for number in value)

@@ -28,10 +28,12 @@ from catheters.data.cache_index import (
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable
 from catheters.errors import one_line
-from catheters.files import printable
+from catheters.files import UnreadableFileError, printable
+from catheters.npy_files import open_npy
 
 IMAGES_CHECKED = 32
-"""Images whose checksums are compared whenever a cache is opened; preproc_npy.py compares all."""
+"""Images whose checksums are compared whenever a cache is opened; training compares each at its first read, and
+preproc_npy.py all."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class CacheFile:
             CacheError: another file has this name now, whose rows may be others.
         """
         try:
-            images: npt.NDArray[np.uint8] = np.load(self.path, mmap_mode="r")
+            images: npt.NDArray[np.uint8] = open_npy(self.path)
             is_same = _identity(self.path.stat()) == self.identity
-        except (OSError, ValueError, EOFError) as error:
-            raise CacheError(f"{self.path}: damaged ({one_line(error)})") from None
+        except (UnreadableFileError, OSError) as error:
+            raise CacheError(f"{one_line(error)}") from None
         if not is_same:
             raise CacheError(f"{self.path}: was made anew meanwhile, and its rows may be others")
         return images

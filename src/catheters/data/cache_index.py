@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from catheters.errors import UserError, is_of_path
-from catheters.files import write_text
+from catheters.files import UnreadableFileError, read_utf8, write_text
 
 FORMAT_VERSION = 2
 """Goes up when the same sources would give other pixels, or the index looks different."""
@@ -157,9 +157,9 @@ def read_index(cache_file: Path) -> CacheIndex:
         have = f" ({cache_file.parent} holds {', '.join(others)}: set image_size or cache_name)" if others else ""
         raise CacheError(f"{cache_file}: no such image cache{have}")
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise CacheError(f"{file}: damaged") from None
+        text = read_utf8(file)
+    except UnreadableFileError as error:
+        raise CacheError(str(error)) from None
     # The first line holds the fingerprint of the second: what is hashed is what was written, to the letter.
     head, _, rest = text.partition(",\n")
     content = rest.removeprefix('"content":').removesuffix("}\n")

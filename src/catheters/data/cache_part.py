@@ -46,6 +46,7 @@ class CachePart:
         self._part_file = cache_file.with_suffix(".npy.part")
         self._journal_file = cache_file.with_suffix(".npy.journal")
         self._header = _npy_header(shape)
+        self._num_rows = shape[0]
         self._row_bytes = shape[1] * shape[2]
         self.done: dict[int, CacheRow] = {}
         first_line = f"{key}\n".encode()
@@ -87,7 +88,7 @@ class CachePart:
         journalled: dict[int, CacheRow] = {}
         for line in journal[len(key) :].splitlines(keepends=True):
             parsed = _parse_line(line)
-            if parsed is None:
+            if parsed is None or not 0 <= parsed[0] < self._num_rows:
                 break  # the kill came while it was written
             valid_bytes += len(line)
             journalled[parsed[0]] = parsed[1]

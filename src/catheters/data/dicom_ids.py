@@ -18,7 +18,7 @@ import numpy.typing as npt
 from catheters.csv_files import TableError
 from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
 from catheters.errors import is_of_path, one_line, raise_of_machine
-from catheters.files import write_text
+from catheters.files import UnreadableFileError, read_json, write_text
 from catheters.progress import track
 from catheters.settings import Settings
 
@@ -186,16 +186,21 @@ def _inflates_too_far(stream: BinaryIO) -> bool:
 
 def _read_kept(kept_file: Path, settings: Settings) -> tuple[dict[str, Header], str]:
     """The headers that were read earlier, and the pattern of their files; none where that file is of no use."""
+    if not kept_file.exists():
+        return {}, ""
     try:
-        content = json.loads(kept_file.read_text(encoding="utf-8"))
+        content = read_json(kept_file)
         if content["dicom_id"] != settings.dicom_id:
             return {}, ""
         headers = {file: Header(*entry) for file, entry in content["files"].items()}
         if any(list(map(type, header)) != [int, int, str, str] for header in headers.values()):
             return {}, ""
-        return headers, content["path_pattern"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}, ""
+        return headers, str(content["path_pattern"])
+    except UnreadableFileError as error:
+        print(f"warning: {error}; the DICOM headers are read again", file=sys.stderr)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        print(f"warning: {kept_file}: damaged; the DICOM headers are read again", file=sys.stderr)
+    return {}, ""
 
 
 def _keep(kept_file: Path, headers: dict[str, Header], settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """A finished cache whose rows may be taken over when it is made anew."""
 
 import hashlib
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,8 +24,9 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.data.radiograph import read_file
 from catheters.data.table import LabelTable
 from catheters.errors import UserError
-from catheters.files import printable
+from catheters.files import UnreadableFileError, printable
 from catheters.host import available_cores
+from catheters.npy_files import open_npy
 from catheters.progress import track
 
 Pixels = npt.NDArray[np.uint8]
@@ -84,8 +86,9 @@ def find_earlier_cache(cache_file: Path, table: LabelTable, preprocessing: Prepr
         print(f"nothing is taken over from the earlier cache: {'; '.join(changed)}")
         return None
     try:
-        images = np.load(cache_file, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        images: Pixels = open_npy(cache_file)
+    except UnreadableFileError as error:
+        print(f"warning: {error}; nothing is taken over from it", file=sys.stderr)
         return None
     return EarlierCache(index, images) if images.shape == index.shape and images.dtype == np.uint8 else None
 

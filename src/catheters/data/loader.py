@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, CacheRows
 from catheters.data.device_augment import DeviceAugmentation
+from catheters.data.row_checks import RowChecks
 from catheters.host import available_cores, num_local_processes, release_free_memory
 from catheters.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 from catheters.opencv_threads import end_opencv_threads
@@ -106,6 +107,7 @@ class CachedRadiographs(Dataset[Sample]):
         labels: npt.NDArray[np.uint8],
         augmentation: Augmentation | DeviceAugmentation | None,
         seed: int,
+        checks: RowChecks | None = None,
     ) -> None:
         """Choose images.
 
@@ -116,8 +118,10 @@ class CachedRadiographs(Dataset[Sample]):
             labels: (n, K) 0/1.
             augmentation: None leaves the images as they are.
             seed: the run's seed.
+            checks: compares each row at its first read; None: rows are taken as they are.
         """
         self._cache_file = cache_file
+        self._checks = checks
         self._images: CacheRows | None = None
         self._rows = rows
         self._labels = torch.from_numpy(labels.astype(np.float32))
@@ -137,7 +141,10 @@ class CachedRadiographs(Dataset[Sample]):
         epoch, position = key
         if self._images is None:
             self._images = self._cache_file.open_rows()
-        image = self._images.read(int(self._rows[position]))
+        row = int(self._rows[position])
+        image = self._images.read(row)
+        if self._checks is not None:
+            self._checks.check(row, image)
         draws: tuple[Tensor, ...] = ()
         if isinstance(self._augmentation, DeviceAugmentation):
             draws = (torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position))),)

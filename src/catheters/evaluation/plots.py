@@ -18,8 +18,8 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
     """Draw losses, macro AUC and learning rate over the epochs.
 
     Args:
-        log: one entry an epoch with `epoch`, `train/loss` and `lr`; of a run with validation also `val/loss` and
-            `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged.
+        log: one entry an epoch, but for those whose line is damaged, with `epoch`, `train/loss` and `lr`; of a run
+            with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged.
         best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
         title: printed above.
         file: the PNG to write; it is whole or absent.
@@ -45,7 +45,9 @@ def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) 
         log,
         {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("averaged weights", ORANGE, "--")},
     )
-    best = next(entry for entry in log if entry["epoch"] == best_epoch)
+    best = next((entry for entry in log if entry["epoch"] == best_epoch), None)
+    if best is None:  # its line of the log is damaged
+        return
     axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
     axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
     axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
@@ -54,7 +56,7 @@ def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) 
 def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]]) -> None:
     """Draw those of the curves that the log has, with a legend where there are several."""
     epochs = [entry["epoch"] for entry in log]
-    drawn = {key: style for key, style in curves.items() if key in log[0]}
+    drawn = {key: style for key, style in curves.items() if log and all(key in entry for entry in log)}
     for key, (name, colour, line) in drawn.items():
         axes.plot(epochs, [entry[key] for entry in log], line, label=name, color=colour, marker=".")
     if len(drawn) > 1:

@@ -12,7 +12,7 @@ from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresho
 from catheters.files import sha256_of
 from catheters.labels import known_heads
 from catheters.settings import Settings
-from catheters.settings_file import settings_from_json
+from catheters.settings_file import read_run_settings
 from catheters.training.checkpoint import Checkpoint, load_checkpoint
 from catheters.training.finished import check_finished, remedy
 
@@ -208,7 +208,7 @@ def _read_member(path: Path) -> Member:
         return Member(name=str(path), checkpoints=(load_checkpoint(path),))
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{path}: {_what_it_is(path)}")
-    settings = settings_from_json((path / RUN_FILE).read_text(encoding="utf-8"), str(path / RUN_FILE))
+    settings = read_run_settings(path / RUN_FILE)
     what, checkpoint, last = ("fold", "best.pt", "predictions.csv")
     numbers = settings.folds_to_train
     if settings.all_data:

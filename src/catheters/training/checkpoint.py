@@ -123,7 +123,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
     weights, preprocessing = content["model"], content["preprocessing"]
-    settings = settings_from_json(content["settings"], str(file))
+    versions = content.get("environment", {}).get("versions", {})
+    settings = settings_from_json(content["settings"], str(file), versions.get("catheters"))
     # A checkpoint has all the weights: neither timm's nor those that it started from are looked for.
     bare = dataclasses.replace(settings, pretrained=False, grad_checkpointing=False)
     model = create_classifier(bare, preprocessing["mean"], preprocessing["std"])

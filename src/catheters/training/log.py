@@ -7,6 +7,7 @@ differ from an undisturbed run's in what a clock measured, which stands under "s
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from pytorch_pfn_extras.training.extension import PRIORITY_READER, Extension
 from torch import Tensor
 
-from catheters.files import clear_end_when_full
+from catheters.files import clear_end_when_full, parse_json
 from catheters.training.board import Board
 from catheters.training.distributed import Processes
 from catheters.training.guards import MAX_SKIPPED_STEPS, BatchValues, check_batches, check_skipped
@@ -273,9 +274,37 @@ class TrainingLog(Extension):
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the epochs in a model's folder, one an epoch; undefined scores are None."""
-    lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    return [entry for entry in map(json.loads, lines) if entry["kind"] == "epoch"]
+    """The lines of the epochs in a model's folder, one an epoch; undefined scores are None.
+
+    Lines that are damaged are left out with a warning, as is the whole file where there is none: nothing but curves
+    hangs on them.
+    """
+    file = folder / FILE_NAME
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        print(f"warning: {file}: cannot be read ({error.strerror}); its epochs are not shown", file=sys.stderr)
+        return []
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        entry = _parse_line(line)
+        if entry is None:
+            print(f"warning: {file}: line {number} is damaged and left out", file=sys.stderr)
+        elif entry["kind"] == "epoch":
+            entries.append(entry)
+    return entries
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A line of the log; None where it is not as it was written."""
+    try:
+        entry = parse_json(line.decode("utf-8"))
+        is_whole = entry["kind"] == "batches" or (
+            entry["kind"] == "epoch" and {"epoch", "train/loss", "lr", "speed"} <= entry.keys()
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return entry if is_whole else None
 
 
 def _read_all(values: Sequence[Tensor]) -> list[float]:

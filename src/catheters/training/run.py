@@ -271,10 +271,11 @@ def _check_growth(settings: Settings) -> None:
         if not (folder / last_file).exists() or read_progress(folder) is not None:
             continue
         log = read_epochs(folder)
-        best = max(log, key=lambda entry: entry.get("val/macro_auc", entry["epoch"]))
-        if not is_over(settings, len(log), best["epoch"]):
+        num_epochs = max((entry["epoch"] for entry in log), default=0)
+        best = max(log, key=lambda entry: entry.get("val/macro_auc") or entry["epoch"], default={"epoch": 0})
+        if not is_over(settings, num_epochs, best["epoch"]):
             raise SettingsError(
-                f"{folder}: was trained for {len(log)} epochs and cannot be made longer, since its snapshot in last/ "
+                f"{folder}: was trained for {num_epochs} epochs and cannot be made longer, since its snapshot in last/ "
                 "is gone; leave epochs and early_stop as they were, or choose another run_name"
             )
 

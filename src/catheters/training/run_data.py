@@ -15,6 +15,7 @@ from catheters.data.device_augment import DeviceAugmentation
 from catheters.data.folds import choose_folds, in_several_folds
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Preprocessing
+from catheters.data.row_checks import RowChecks
 from catheters.data.table import read_label_table
 from catheters.errors import SettingsError, UserError
 from catheters.settings import Settings
@@ -36,6 +37,7 @@ class RunData:
         pictures: (N,) numbers, equal for images with equal pixels.
         rows: (N,) the images' rows in the cache.
         cache_file: the cache's `.npy`.
+        checks: compares its rows at their first read.
         mean: mean of the cached images' grey values, in 0..1.
         std: their standard deviation, in 0..1.
         fingerprint: hash of pixels, ids, labels and folds.
@@ -48,6 +50,7 @@ class RunData:
     pictures: npt.NDArray[np.intp]
     rows: npt.NDArray[np.intp]
     cache_file: CacheFile
+    checks: RowChecks
     mean: float
     std: float
     fingerprint: str
@@ -93,6 +96,7 @@ def load_data(settings: Settings) -> RunData:
         pictures=np.unique(cache.pictures[is_kept], return_inverse=True)[1],
         rows=cache.rows[is_kept],
         cache_file=cache.file,
+        checks=RowChecks(cache),
         mean=cache.mean,
         std=cache.std,
         fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds),
@@ -203,6 +207,7 @@ def _samples(
         data.labels[is_chosen],
         augmentation,
         settings.seed,
+        data.checks,
     )
 
 

@@ -14,7 +14,7 @@ from catheters.errors import UserError
 from catheters.files import write_text
 from catheters.run_record import FILE_NAME, read_record, write_record
 from catheters.settings import Settings
-from catheters.settings_file import settings_from_json, settings_to_json
+from catheters.settings_file import read_run_settings, settings_to_json
 from catheters.training.snapshot_files import has_snapshot
 from catheters.training.unchanged import check_same_settings
 
@@ -63,7 +63,7 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
     settings_file = folder / SETTINGS_FILE
     environments = [dict(environment)]
     if holds_run(folder):
-        earlier = settings_from_json(settings_file.read_text(encoding="utf-8"), str(settings_file))
+        earlier = read_run_settings(settings_file)
         check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
         print(f"continuing the run in {folder}")

@@ -247,7 +247,8 @@ class Snapshots(Extension):
         return None
 
     def _check(self, state: Mapping[str, Any], snapshot: Path) -> None:
-        earlier = settings_from_json(state["settings"], str(snapshot))
+        written_by = state["environment"]["versions"]["catheters"]
+        earlier = settings_from_json(state["settings"], str(snapshot), written_by)
         check_same_settings(earlier, self._settings, f"{snapshot}: a snapshot")
         if state["environment"]["data_fingerprint"] != self._environment["data_fingerprint"]:
             raise SettingsError(f"{snapshot}: a snapshot of a run on other images, labels or folds; delete it")

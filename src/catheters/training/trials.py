@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from catheters.errors import SettingsError, UserError, one_line
-from catheters.files import write_text
+from catheters.files import UnreadableFileError, read_json, write_text
 from catheters.host import (
     available_memory,
     num_local_processes,
@@ -24,7 +24,7 @@ from catheters.host import (
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
-from catheters.settings_file import settings_from_json
+from catheters.settings_file import read_run_settings
 from catheters.training.device import device_name, wait_for
 from catheters.training.guards import clear_ends
 from catheters.training.losses import create_loss
@@ -58,7 +58,7 @@ def settings_of_run(settings: Settings, *, fresh: bool) -> Settings | None:
     if fresh or not holds_run(settings.run_folder):
         return None
     file = settings.run_folder / SETTINGS_FILE
-    return settings_from_json(file.read_text(encoding="utf-8"), str(file))
+    return read_run_settings(file)
 
 
 def choose_batch_size(
@@ -246,14 +246,16 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
 
 def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
     """Key -> seconds of each layout; nothing where the file is missing, or with a warning where it is not ours."""
+    if not file.exists():
+        return {}
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = read_json(file)
         return {key: {name: float(seconds[name]) for name in LAYOUTS} for key, seconds in known.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        print(f"warning: {file}: cannot be read ({one_line(error)}); layouts are tried anew", file=sys.stderr)
-        return {}
+    except UnreadableFileError as error:
+        print(f"warning: {error}; layouts are tried anew", file=sys.stderr)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        print(f"warning: {file}: damaged, or another program's; layouts are tried anew", file=sys.stderr)
+    return {}
 
 
 def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> dict[str, float]:

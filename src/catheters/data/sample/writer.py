@@ -13,7 +13,7 @@ from catheters.data.sample.devices import Device, lengths_along
 from catheters.data.sample.plan import ImagePlan, plan_sample
 from catheters.data.sample.render import render_image
 from catheters.errors import UserError
-from catheters.files import write_text
+from catheters.files import UnreadableFileError, read_json, write_text
 from catheters.host import available_cores
 from catheters.labels import RANZCR_LABELS
 from catheters.opencv_threads import without_opencv_threads
@@ -102,9 +102,9 @@ def is_complete(folder: Path, arguments: dict[str, int]) -> bool:
         found = sorted(path.name for path in folder.iterdir())[0]
         raise UserError(f"{folder}: holds '{found}', not a synthetic sample; name a folder that is new or empty")
     try:
-        found_arguments = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
-        found_arguments = None
+        found_arguments = read_json(record)
+    except UnreadableFileError as error:
+        raise UserError(f"{error}; delete the folder or name another one") from None
     if found_arguments != arguments:
         raise UserError(
             f"{record}: the sample there has other arguments ({found_arguments}); delete the folder or name another one"
