@@ -91,7 +91,11 @@ class Settings:
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
     fold_column: str | None = None
-    """Column of the table that holds each image's fold, 0 to num_folds - 1; None: the folds are dealt by `seed`."""
+    """Column of the table that holds each image's fold, 0 to num_folds - 1; None: patients are assigned by
+    `fold_seed`."""
+    fold_seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the folds, and of the patients of a debug run: equal ones give equal folds whatever `seed` is; None:
+    `seed`."""
     allow_leaking_folds: bool = False
     """Train although patients, or equal images, are in several folds; scores are then too good."""
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
@@ -105,7 +109,7 @@ class Settings:
     debug_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Part of the patients that a trial keeps."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of folds, weights, shuffling and augmentation."""
+    """Seed of weights, shuffling and augmentation, and of the folds where `fold_seed` is None."""
 
     # Batches
     train_transforms: Transforms = ()
@@ -297,6 +301,11 @@ class Settings:
             raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
+
+    @property
+    def seed_of_folds(self) -> int:
+        """`fold_seed`, or `seed` in its place."""
+        return self.seed if self.fold_seed is None else self.fold_seed
 
     @property
     def images_per_batch(self) -> int:

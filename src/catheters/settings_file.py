@@ -131,6 +131,10 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "folds": ("all_data=True", settings.all_data),
         "fold_column": ("all_data=True", settings.all_data),
         "num_folds": ("all_data=True", settings.all_data),
+        "fold_seed": (
+            "all_data=True" if settings.all_data else "fold_column has the folds",
+            not settings.debug and (settings.all_data or settings.fold_column is not None),
+        ),
         "valid_batch_size": ("all_data=True", settings.all_data),
         "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
         "augment_on": ("train_transforms is empty", not settings.train_transforms),

@@ -1,9 +1,11 @@
 """Folds: whole patients, balanced labels."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from catheters.data.folds import assign_folds, fold_table
+from catheters.data.folds import assign_folds, choose_folds, fold_table
 from catheters.data.table import read_label_table
 from catheters.errors import UserError
 from catheters.settings import Settings
@@ -28,6 +30,20 @@ def test_patients_stay_whole_and_seed_decides(rng: np.random.Generator) -> None:
     assert set(folds) == {0, 1, 2, 3}
     assert (folds == assign_folds(patients, labels, num_folds=4, seed=0)).all()
     assert (folds != assign_folds(patients, labels, num_folds=4, seed=1)).any()
+
+
+def test_fold_seed(settings: Settings) -> None:
+    """The seed alone decides the folds, as it always did, unless there is one of their own."""
+    table = read_label_table(settings)
+
+    def folds(**changes: int) -> list[int]:
+        folds: list[int] = choose_folds(dataclasses.replace(settings, num_folds=5, **changes), table).tolist()
+        return folds
+
+    expected = assign_folds(table.patient_ids, table.labels, num_folds=5, seed=4).tolist()
+    assert folds(seed=4) == folds(fold_seed=4) == folds(seed=6, fold_seed=4) == expected
+    assert folds(seed=6) != expected
+    assert folds(seed=4, fold_seed=0) == folds(seed=0) != expected
 
 
 def test_a_label_without_positives_is_no_trouble() -> None:

@@ -140,3 +140,14 @@ def test_one_epoch_of_a_longer_schedule(cached: Settings) -> None:
     log = read_epochs(settings.run_folder / "fold0")
     assert len(log) == 1
     assert log[0]["lr"] == pytest.approx(2e-3)  # the end of warm-up, as in the whole schedule
+
+
+def test_another_seed_on_the_same_images(cached: Settings) -> None:
+    """With `fold_seed` a debug run of another seed has the same patients and folds."""
+    settings = dataclasses.replace(cached, debug=True, debug_fraction=0.5)
+    first, again, other = (
+        load_data(dataclasses.replace(settings, **changes))
+        for changes in ({"seed": 0}, {"seed": 6, "fold_seed": 0}, {"seed": 6})
+    )
+    assert again.fingerprint == first.fingerprint
+    assert other.fingerprint != first.fingerprint

@@ -39,6 +39,11 @@ def test_harmless_changes() -> None:
     check_same_settings(Settings(), Settings(**HARMLESS), "here")
 
 
+def test_the_same_folds_by_another_name() -> None:
+    check_same_settings(Settings(seed=3), Settings(seed=3, fold_seed=3), "here")
+    check_same_settings(Settings(seed=3, fold_seed=3), Settings(seed=3), "here")
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_a_run_goes_on_in_another_layout(cached: Settings, optimizer: str) -> None:
     """What the optimizer remembers follows the weights: else fused kernels would apply it to others."""
@@ -69,6 +74,8 @@ def test_a_run_goes_on_in_another_layout(cached: Settings, optimizer: str) -> No
     [
         ({"batch_size": 6}, "batch_size was 12, is 6"),
         ({"seed": 1}, "seed was 0, is 1"),
+        ({"fold_seed": 1}, "fold_seed was None, is 1"),
+        ({"seed": 1, "fold_seed": 0}, "seed was 0, is 1"),
         ({"cosine_epochs": 30}, "cosine_epochs was 20, is 30"),
         ({"deterministic": False}, "deterministic was True, is False"),
         ({"epochs": 20}, "epochs were 21, are 20, and may not become fewer"),

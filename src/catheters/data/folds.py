@@ -19,7 +19,7 @@ def choose_folds(settings: Settings, table: LabelTable) -> npt.NDArray[np.int8]:
         return np.zeros(len(table), dtype=np.int8)
     if table.folds is not None:
         return table.folds
-    return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed)
+    return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed_of_folds)
 
 
 def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[Any]) -> list[Any]:

@@ -141,7 +141,7 @@ def _choose_for_trial(
     settings: Settings, patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.bool_]:
     """(N,) whether each image is one of a trial's: of every fold the same part of the patients, at least one."""
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(settings.seed_of_folds)
     chosen: list[str] = []
     for fold in np.unique(folds):
         patients = rng.permutation(np.unique(patient_ids[folds == fold]))

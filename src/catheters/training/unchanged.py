@@ -32,8 +32,10 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
     differences = [
         f"{field.name} was {old[field.name]!r}, is {new[field.name]!r}"
         for field in dataclasses.fields(Settings)
-        if field.name not in (*MAY_CHANGE, *MAY_GROW) and old[field.name] != new[field.name]
+        if field.name not in (*MAY_CHANGE, *MAY_GROW, "fold_seed") and old[field.name] != new[field.name]
     ]
+    if earlier.seed_of_folds != settings.seed_of_folds and earlier.seed == settings.seed:  # else `seed` is named
+        differences.append(f"fold_seed was {earlier.fold_seed}, is {settings.fold_seed}")
     is_one_cycle = settings.schedule == "one_cycle"  # whose rates all follow from the number of epochs
     if settings.num_epochs < earlier.num_epochs or (is_one_cycle and settings.num_epochs != earlier.num_epochs):
         may = "change with schedule='one_cycle'" if is_one_cycle else "become fewer"
