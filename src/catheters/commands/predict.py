@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,7 +144,7 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
             part_file,
             batch_size=options.batch_size or DEFAULT_BATCH_SIZES[predictor.device.type],
             num_workers=_num_workers(options),
-            key=f"{[str(file) for file in checkpoints]} {states} {options.flip}",
+            key=f"{version('catheters')} {[str(file) for file in checkpoints]} {states} {options.flip}",
         )
     except KeyboardInterrupt:
         raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None

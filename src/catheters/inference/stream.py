@@ -1,31 +1,28 @@
 """Many images through the models: read by worker processes while the models work, at constant memory.
 
-What is done is kept as it is done, in a file of JSON lines, so that a kill costs the images in flight alone.
+What is done is kept as it is done, see `unfinished`, so that a kill costs the images in flight alone.
 """
 
 import contextlib
 import functools
 import hashlib
-import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.radiograph import read_file
-from catheters.errors import UserError
-from catheters.files import clear_end_when_full
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage, read_image
+from catheters.inference.unfinished import Entry, State, file_state, open_unfinished
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
 from catheters.workers import Failure, map_guarded
@@ -59,7 +56,7 @@ class Answers:
 def predict_images(
     predictor: Predictor, images: Images, part_file: Path, *, batch_size: int, num_workers: int, key: str
 ) -> Answers:
-    """Predict every image; those that `part_file` has already are taken from it.
+    """Predict every image; those that `part_file` has already, and that have not changed since, are taken from it.
 
     Args:
         predictor: the models.
@@ -74,20 +71,29 @@ def predict_images(
     """
     num_checkpoints, num_labels = len(predictor.models.checkpoints), len(predictor.models.labels)
     probabilities = np.full((num_checkpoints, len(images), num_labels), np.nan, dtype=np.float32)
-    reasons, doubts = [""] * len(images), [()] * len(images)
-    done = np.zeros(len(images), dtype=np.bool_)
+    reasons: list[str] = [""] * len(images)
+    doubts: list[tuple[str, ...]] = [()] * len(images)
+    done, has_changed = (np.zeros(len(images), dtype=np.bool_) for _ in range(2))
 
-    def take(entry: dict[str, Any]) -> None:
-        row = entry["row"]
+    def take(entry: Entry) -> None:
+        row = entry.row
         done[row] = True
-        reasons[row], doubts[row] = entry["reason"] or "", tuple(entry["doubts"])
-        if entry["reason"] is None:
-            probabilities[:, row] = np.array(entry["probabilities"], dtype=np.float32)
+        reasons[row], doubts[row] = entry.reason or "", entry.doubts
+        probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
 
-    with _open_part(part_file, _full_key(key, images), take) as write:
+    def take_if_unchanged(entry: Entry) -> None:
+        has_changed[entry.row] = entry.state != file_state(images.paths[entry.row])
+        if not has_changed[entry.row]:
+            take(entry)
+
+    shape = (num_checkpoints, num_labels)
+    with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_unchanged) as write:
+        done &= ~has_changed
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
             print(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")
+        if has_changed.any():
+            print(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted anew")
         read = functools.partial(_read_row, images.paths, predictor.preprocessings)
         tasks = map_guarded(read, waiting, num_workers)
         with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:
@@ -100,30 +106,41 @@ def predict_images(
     return Answers(probabilities=probabilities, reasons=tuple(reasons), doubts=tuple(doubts))
 
 
-def _read_row(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> ReadImage:
+class _Arrived(NamedTuple):
+    """What a worker read, and the state of the file before that."""
+
+    image: ReadImage
+    state: State | None
+
+
+def _read_row(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> _Arrived:
     """In a worker."""
     end_opencv_threads()
+    state = file_state(paths[row])  # first: what replaces the file from now on is then known for another one
     try:
-        return read_image(read_file(paths[row]), preprocessings)
+        return _Arrived(read_image(read_file(paths[row]), preprocessings), state)
     except UnreadableImage as error:
-        return ReadImage(reason=str(error))
+        return _Arrived(ReadImage(reason=str(error)), state)
 
 
-def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, ReadImage | Failure]]) -> Iterator[dict[str, Any]]:
-    """What became of each image, as it is written down."""
-    readable = [(row, image) for row, image in batch if isinstance(image, ReadImage) and image.reason is None]
+def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | Failure]]) -> Iterator[Entry]:
+    """What became of each image."""
+    arrived = [(row, outcome) for row, outcome in batch if isinstance(outcome, _Arrived)]
+    readable = [(row, image, state) for row, (image, state) in arrived if image.reason is None]
     if readable:
-        probabilities, doubts = predictor.predict([image for _, image in readable])
-        for number, (row, _) in enumerate(readable):
-            # As Python's numbers, which hold a float32 exactly.
-            answers = probabilities[:, number].tolist()
-            if np.isfinite(probabilities[:, number]).all():
-                yield {"row": row, "reason": None, "doubts": doubts[number], "probabilities": answers}
+        probabilities, doubts = predictor.predict([image for _, image, _ in readable])
+        for number, (row, _, state) in enumerate(readable):
+            answers = probabilities[:, number]
+            if np.isfinite(answers).all():
+                yield Entry(row=row, state=state, reason=None, doubts=tuple(doubts[number]), probabilities=answers)
             else:
-                yield {"row": row, "reason": NO_NUMBER, "doubts": ()}
+                yield Entry(row=row, state=state, reason=NO_NUMBER)
+    for row, (image, state) in arrived:
+        if image.reason is not None:
+            yield Entry(row=row, state=state, reason=image.reason)
     for row, outcome in batch:
-        if outcome.reason is not None:
-            yield {"row": row, "reason": outcome.reason, "doubts": ()}
+        if isinstance(outcome, Failure):
+            yield Entry(row=row, state=None, reason=outcome.reason)
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -180,55 +197,3 @@ def _ahead(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
 def _full_key(key: str, images: Images) -> str:
     listed = "\n".join(f"{uid}\t{path}" for uid, path in zip(images.uids, images.paths, strict=True))
     return hashlib.sha256(f"{key}\n{listed}".encode("utf-8", "surrogateescape")).hexdigest()
-
-
-@contextlib.contextmanager
-def _only_process(file: Path) -> Iterator[None]:
-    lock = filelock.FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"{file}: another process is at it; choose another --out, or wait") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # or one would lie beside all predictions
-        lock.release()
-
-
-@contextlib.contextmanager
-def _open_part(
-    file: Path, key: str, take: Callable[[dict[str, Any]], None]
-) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
-    """Hand over what the file holds, an entry after another, and give a function that adds entries to it.
-
-    No other process can have it open meanwhile.
-    """
-    head = json.dumps({"key": key}) + "\n"
-    with clear_end_when_full(file), _only_process(file), file.open("a+b") as stream:
-        stream.seek(0)
-        first = stream.readline()
-        if first and first.decode(errors="replace") != head:
-            raise UserError(
-                f"{file}: is what an unfinished command with other images, models or options has done; repeat that one "
-                "to go on with it, or give --fresh to start over"
-            )
-        end = len(first)
-        for line in stream:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break  # the kill cut it off
-            if not line.endswith(b"\n"):
-                break
-            take(entry)
-            end += len(line)
-        stream.truncate(end)  # what is written goes to the end
-        if not end:
-            stream.write(head.encode())
-
-        def write(new: Sequence[dict[str, Any]]) -> None:
-            stream.write("".join(json.dumps(entry) + "\n" for entry in new).encode())
-            stream.flush()
-
-        yield write
