@@ -24,7 +24,7 @@ NO_MACRO_INTERVAL: Mapping[str, str] = {
         "while its own scatter is small, so that its interval misses the truth too often"
     )
 }
-"""Metric -> why the mean over labels has no interval, nor a difference of means."""
+"""Metric -> why the mean over labels has no interval; of a difference of two means the shifts cancel, and it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Scores:
         num_negative_patients: (K,) patients who have an image without it.
         values: metric -> (K,); NaN where the images are of one class alone.
         replicates: metric -> (R, K), the same of R resamples of the patients.
+        are_differences: whether these are differences of two models' scores.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scores:
     num_negative_patients: Sequence[int]
     values: Mapping[str, Floats]
     replicates: Mapping[str, Floats]
+    are_differences: bool = False
 
     def estimate(self, metric: str, label: str) -> Estimate:
         """One label's score with its interval."""
@@ -77,7 +79,7 @@ class Scores:
         if not is_defined.any():
             return NO_ESTIMATE
         value = float(self.values[metric][is_defined].mean())
-        if metric in NO_MACRO_INTERVAL:
+        if metric in NO_MACRO_INTERVAL and not self.are_differences:
             return Estimate(value=value, low=math.nan, high=math.nan)
         return percentile_estimate(value, self.replicates[metric][:, is_defined].mean(axis=1), self.num_patients)
 
@@ -124,4 +126,5 @@ def difference(first: Scores, second: Scores) -> Scores:
         num_negative_patients=first.num_negative_patients,
         values={metric: second.values[metric] - values for metric, values in first.values.items()},
         replicates={metric: second.replicates[metric] - values for metric, values in first.replicates.items()},
+        are_differences=True,
     )
