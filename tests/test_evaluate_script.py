@@ -125,6 +125,12 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
     one_patient = run_script("evaluate.py", *both)
     assert one_patient.returncode == 0, one_patient.stderr
     assert "warning: all images are of one patient: there are no intervals, operating points" in one_patient.stderr
+    assert "Brier skill" not in one_patient.stdout and "isotonic" not in one_patient.stdout
+    folder = tmp_path / "p_evaluation"
+    assert "no others could judge a calibration" in (folder / "report.html").read_text()
+    assert [row["method"] for row in json.loads((folder / "metrics.json").read_text())["calibration"]["methods"]] == [
+        "none"
+    ]
 
 
 @pytest.mark.parametrize(

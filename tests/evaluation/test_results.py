@@ -76,6 +76,16 @@ def test_what_has_no_interval_by_rule_is_not_said_to_lack_one(rng: np.random.Gen
     assert not some_lack_intervals(evaluate(evaluated, {}, {}, Choices(num_resamples=100)))
 
 
+def test_one_patient_has_no_calibration(rng: np.random.Generator) -> None:
+    """Nobody else could judge it, whichever is asked for."""
+    targets = (rng.random((40, 2)) < 0.5).astype(np.uint8)
+    evaluated = make_evaluated(targets, rng.random((40, 2)), patients=[7] * 40)
+    for calibration in ("best", "platt"):
+        evaluation = evaluate(evaluated, {}, {}, Choices(num_resamples=0, calibration=calibration))
+        assert [calibrated.method for calibrated in evaluation.calibrations] == ["none"]
+        assert evaluation.calibrator.method == "none" and not evaluation.calibration_is_judged
+
+
 def test_tables_show_what_is_undefined(evaluation: Evaluation) -> None:
     lines = tables.scores_table(evaluation.scores, with_mean=True).splitlines()
     assert lines[3].split()[:4] == ["c", "0", "300", "undefined"]

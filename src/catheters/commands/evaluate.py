@@ -256,7 +256,8 @@ def _print(evaluation: Evaluation) -> None:
     share = f"{choices.abstain_error:.0%}"
     print(f"\nleft undecided, aiming at {share} at most of all positives missed, and of all negatives called present")
     print(tables.abstention_table(evaluation.abstentions))
-    print(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
+    if evaluation.calibration_is_judged:
+        print(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
     if evaluation.folds:
         print(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:

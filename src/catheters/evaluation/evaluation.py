@@ -99,7 +99,7 @@ class Evaluation:
         points: the labels' operating points.
         presence_points: the devices'.
         abstentions: what each label is when doubtful images are left to a person.
-        calibrations: every method, and none.
+        calibrations: every method, and none; that alone where no other patients could judge a method.
         calibrator: the chosen one, fitted on all images.
         folds: each fold by itself; empty where the predictions name none.
         subgroups: by each column.
@@ -140,6 +140,11 @@ class Evaluation:
         return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
     @property
+    def calibration_is_judged(self) -> bool:
+        """Whether there are patients to fit on and others to judge by."""
+        return len(self.calibrations) > 1
+
+    @property
     def calibrated(self) -> Calibrated:
         """By the chosen method."""
         return next(calibrated for calibrated in self.calibrations if calibrated.method == self.calibrator.method)
@@ -168,8 +173,10 @@ def evaluate(
     bootstrap = PatientBootstrap(evaluated.patient_ids, choices.num_resamples, choices.seed)
     folds = fitting_folds(evaluated)
     presence = device_presence(evaluated, heads)
-    calibrations = [_calibrated(method, evaluated, folds) for method in (NO_CALIBRATION, *METHODS)]
-    chosen = choices.calibration
+    can_be_judged = len(np.unique(folds)) > 1  # else there are no others to fit on
+    methods = (NO_CALIBRATION, *METHODS) if can_be_judged else (NO_CALIBRATION,)
+    calibrations = [_calibrated(method, evaluated, folds) for method in methods]
+    chosen = choices.calibration if can_be_judged else NO_CALIBRATION
     if chosen == BEST_CALIBRATION:
         chosen = max(calibrations, key=lambda calibrated: calibrated.brier_skill).method
     calibrated = next(calibrated for calibrated in calibrations if calibrated.method == chosen)

@@ -24,7 +24,7 @@ NO_MACRO_INTERVAL: Mapping[str, str] = {
         "while its own scatter is small, so that its interval misses the truth too often"
     )
 }
-"""Metric -> why the mean over labels has no interval; of a difference of two means the shifts cancel, and it has one."""
+"""Metric -> why the mean over labels has no interval. In a difference of two means the shifts cancel: it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
