@@ -47,6 +47,32 @@ def test_onnx(backbone_model: str, classifier: str, images: torch.Tensor, tmp_pa
     assert_equal_answers(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
 
 
+@pytest.mark.parametrize(
+    "backbone_model",
+    [
+        "test_vit",
+        "mobilenetv3_small_050",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "mobilenetv4_conv_small",
+                "hgnetv2_b0",
+                "ghostnet_100",
+                "swin_s3_tiny_224",
+                "efficientvit_b0",
+                "eva02_tiny_patch14_224",
+                "test_mambaout",
+                "efficientvim_m1",
+            )
+        ),
+    ],
+)
+def test_onnx_of_other_feature_maps(backbone_model: str, images: torch.Tensor, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(backbone_model=backbone_model, classifier="attention")
+    export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
+    assert_equal_answers(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
+
+
 def test_half_precision(images: torch.Tensor, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
     for half in (False, True):

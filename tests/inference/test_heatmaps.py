@@ -12,7 +12,17 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from catheters.data.preprocessing import Preprocessed, Preprocessing
-from catheters.inference.heatmaps import _safe_names, attention_maps, explain, grad_cam, overlay, project, read_for_maps
+from catheters.errors import UserError
+from catheters.inference.heatmaps import (
+    _safe_names,
+    attention_maps,
+    check_maps,
+    explain,
+    grad_cam,
+    overlay,
+    project,
+    read_for_maps,
+)
 from catheters.inference.predictor import Predictor
 from catheters.models.heads import LinearHead
 from tests.conftest import run_script
@@ -48,6 +58,85 @@ def test_grad_cam_of_attention_heads_by_finite_differences(images: torch.Tensor)
         expected = torch.relu((features[0] * gradients[:, None, None]).sum(dim=0))
     model.float()
     assert torch.allclose(grad_cam(model, image, 0)[0], expected.float(), atol=1e-4 * float(expected.max()) + 1e-6)
+
+
+def test_grad_cam_of_tokens_by_finite_differences(images: torch.Tensor) -> None:
+    """Of a transformer under a linear head: by the tokens that its last block reads, without the class token."""
+    model = make_checkpoint(backbone_model="test_vit").model.double()
+    backbone, image = model.backbone, images[:1]
+    pixels = (image.double() / 255 - model.mean) / model.std
+    read: list[torch.Tensor] = []
+    handle = backbone.blocks[-1].register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))  # type: ignore[index, union-attr]
+    with torch.no_grad():
+        backbone(pixels)
+        handle.remove()
+
+        def logit(tokens: torch.Tensor) -> torch.Tensor:
+            return model.head(backbone.forward_head(backbone.norm(backbone.blocks[-1](tokens))))[0, 2]  # type: ignore[index, operator, union-attr]
+
+        tokens, step = read[0], 1e-5
+        assert tokens.shape == (1, 1 + 8 * 8, 64)
+        gradients = torch.empty(64, dtype=torch.float64)
+        for channel in range(64):
+            moved = [tokens.clone(), tokens.clone()]
+            moved[0][:, 1:, channel] += step
+            moved[1][:, 1:, channel] -= step
+            gradients[channel] = (logit(moved[0]) - logit(moved[1])) / (2 * step) / 64
+        expected = torch.relu(tokens[0, 1:] @ gradients).unflatten(0, (8, 8))
+    model.float()
+    assert expected.max() > 0
+    assert torch.allclose(grad_cam(model, image, 2)[0], expected.float(), atol=1e-3 * float(expected.max()))
+
+
+@pytest.mark.parametrize("classifier", ["linear", "attention"])
+@pytest.mark.parametrize(
+    ("backbone_model", "side"),
+    [
+        ("test_vit", 8),
+        ("test_mambaout", 4),
+        ("mobilenetv3_small_050", 4),
+        ("efficientvit_b0", 4),
+        ("efficientvim_m1", 2),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                ("swin_s3_tiny_224", 4),
+                ("eva02_tiny_patch14_224", 9),
+                ("hgnetv2_b0", 4),
+                ("ghostnet_100", 4),
+                ("mobilenetv4_conv_small", 4),
+                ("cait_xxs24_224", 8),
+                ("volo_d1_224", 8),
+                ("twins_svt_small", 4),
+            )
+        ),
+    ],
+)
+def test_maps_of_any_model(backbone_model: str, side: int, classifier: str, images: torch.Tensor) -> None:
+    """One that lies over the picture, that hangs on it, and that leaves the answers what they are."""
+    model = make_checkpoint(backbone_model=backbone_model, classifier=classifier).model
+    with torch.inference_mode():
+        logits = model(images)
+    maps = grad_cam(model, images, 3)
+    assert maps.shape == (3, side, side)
+    assert maps.isfinite().all()
+    assert maps.min() >= 0
+    assert maps.max() > 0
+    assert torch.allclose(grad_cam(model, images[1:2], 3)[0], maps[1], rtol=1e-3, atol=1e-3 * float(maps.max()))
+    with torch.inference_mode():
+        assert torch.equal(model(images), logits)
+
+
+def test_a_model_without_a_map_is_named_before_anything_is_predicted() -> None:
+    """CoaT's linear head reads three class tokens; its attention heads read a map."""
+    for classifier in ("attention", "linear"):
+        checkpoint = make_checkpoint(backbone_model="coat_tiny", classifier=classifier)
+        predictor = Predictor(make_models(checkpoint), torch.device("cpu"))
+        if classifier == "attention":
+            check_maps(predictor)
+            continue
+        with pytest.raises(UserError, match=r"^0\.pt: CoaT has neither a feature map nor tokens .*'attention'$"):
+            check_maps(predictor)
 
 
 @pytest.mark.parametrize("classifier", ["linear", "attention"])

@@ -105,6 +105,8 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     if len(models.members) > 1 and models.thresholds is None and models.gives_probabilities:
         print("calibration and operating points of several models: evaluate.py --ensemble, then --model its folder")
     predictor = Predictor(models, device, flip=options.flip)
+    if options.heatmaps is not None:
+        _check_heatmaps(predictor)
     answers = _predict(predictor, images, options)
     findings = find(predictor, answers.probabilities)
     out: Path = options.out
@@ -150,6 +152,12 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
         raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
     except DeviceError as error:
         raise UserError(f"{error}. What is done is in {part_file}; the same command goes on from there") from None
+
+
+def _check_heatmaps(predictor: "Predictor") -> None:
+    from catheters.inference.heatmaps import check_maps
+
+    check_maps(predictor)
 
 
 def _draw_heatmaps(

@@ -23,6 +23,7 @@ from catheters.data.pictures.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Headin
 from catheters.data.pictures.shown import NOTE_COLOUR
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
 from catheters.data.radiograph import decode_radiograph, read_file
+from catheters.errors import UserError
 from catheters.files import write_whole
 from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
@@ -30,6 +31,7 @@ from catheters.inference.predictor import REMEDIES, Predictor
 from catheters.inference.reading import make_images
 from catheters.inference.stream import Answers
 from catheters.models.classifier import Classifier
+from catheters.models.feature_map import has_channels_last, tokens_as_map
 from catheters.models.heads import AttentionHeads
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
@@ -79,7 +81,10 @@ class Drawn:
 
 
 class _WithFeatures(nn.Module):
-    """A classifier whose last feature map is the output of a module, `features`, where gradients can be had."""
+    """A classifier whose last feature map is the output of a module, `features`, where gradients can be had.
+
+    Of a transformer under a linear head it is made of the tokens that its last layer reads.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -89,11 +94,19 @@ class _WithFeatures(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1, H, W) normalised pixels -> (B, K) logits."""
         backbone, head = self.classifier.backbone, self.classifier.head
-        if isinstance(head, AttentionHeads):
-            of_map: Tensor = head(self.features(backbone(pixels)))
-            return of_map
-        features = self.features(backbone.forward_features(pixels))  # type: ignore[operator]
-        logits: Tensor = head(backbone.forward_head(features))  # type: ignore[operator]
+        logits: Tensor
+        if self.classifier.feature_map is not None:
+            logits = head(self.features(self.classifier.feature_map(backbone, pixels)))
+            return logits
+        features = backbone.forward_features(pixels)  # type: ignore[operator]
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            with tokens_as_map(backbone, pixels, self.features):
+                logits = head(backbone(pixels))
+        elif has_channels_last(backbone):
+            seen = self.features(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            logits = head(backbone.forward_head(seen))  # type: ignore[operator]
+        else:
+            logits = head(backbone.forward_head(self.features(features)))  # type: ignore[operator]
         return logits
 
 
@@ -107,12 +120,27 @@ def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:
 
     Returns:
         (B, h, w) float32, at least 0, not scaled.
+
+    Raises:
+        UserError: a linear head over a backbone that has neither a feature map nor tokens.
     """
     model = _WithFeatures(classifier)
     pixels = classifier.normalise(images)
     attribution = LayerGradCam(model, model.features).attribute(pixels, target=column, relu_attributions=True)
     maps: Tensor = attribution[:, 0].detach().float()
     return maps
+
+
+@torch.no_grad()
+def check_maps(predictor: Predictor) -> None:
+    """Raise a UserError if there are no heatmaps of one of the models, rather than after the predictions."""
+    for checkpoint in predictor.models.checkpoints:
+        shape = (1, 1, *checkpoint.preprocessing.image_shape)
+        black = torch.zeros(shape, dtype=torch.uint8, device=predictor.device)
+        try:
+            _WithFeatures(checkpoint.model)(checkpoint.model.normalise(black))
+        except UserError as error:
+            raise UserError(f"{checkpoint.file}: {error}") from None
 
 
 @torch.inference_mode()

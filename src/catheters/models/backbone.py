@@ -16,12 +16,13 @@ IN_CHANS = 1
 def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, str]:
     """A timm model without its classifier, and a line on where its weights are from.
 
-    Pooled it is (B, 1, H, W) -> (B, C), C being its `head_hidden_size`; else (B, 1, H, W) -> (B, C, h, w), C being its
-    `num_features`.
+    Pooled it is (B, 1, H, W) -> (B, C), C being its `head_hidden_size`; else what it returns is its own matter, see
+    `catheters.models.feature_map`.
 
     Args:
         settings: name the model and say what it starts from.
-        is_pooled: whether the features are averaged over the picture.
+        is_pooled: whether the features are averaged over the picture; if not, they are still by models that cannot do
+            without.
 
     Raises:
         UserError: a name, an option or a file is wrong, or the weights cannot be had. Never a silent random start.
@@ -29,13 +30,18 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
     name = settings.backbone_model
     if not timm.is_model(name):
         raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
-    arguments = _arguments(settings, is_pooled)
-    if settings.pretrained is True:
-        backbone, origin = _download(name, arguments), f"{name}: timm's pretrained weights"
+    arguments = _arguments(settings)
+    create = _download if settings.pretrained is True else _create
+    if is_pooled:
+        backbone = create(name, arguments)
     else:
-        backbone, origin = _create(name, arguments, pretrained=False), f"{name}: random weights"
-        if settings.pretrained:
-            origin = load_weights(backbone, name, settings.pretrained)
+        try:
+            backbone = create(name, {**arguments, "global_pool": ""})
+        except PoolingError:
+            backbone = create(name, arguments)
+    origin = f"{name}: timm's pretrained weights" if settings.pretrained is True else f"{name}: random weights"
+    if isinstance(settings.pretrained, str):
+        origin = load_weights(backbone, name, settings.pretrained)
     if settings.grad_checkpointing:
         try:
             cast("Any", backbone).set_grad_checkpointing(True)
@@ -44,11 +50,13 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
     return backbone, origin
 
 
-def _arguments(settings: Settings, is_pooled: bool) -> dict[str, int | float | str | tuple[int, int]]:
+class PoolingError(SettingsError):
+    """A model's constructor insists on pooling."""
+
+
+def _arguments(settings: Settings) -> dict[str, int | float | str | tuple[int, int]]:
     name = settings.backbone_model
     arguments: dict[str, int | float | str | tuple[int, int]] = {"in_chans": IN_CHANS, "num_classes": 0}
-    if not is_pooled:
-        arguments["global_pool"] = ""
     if settings.drop_path_rate:
         arguments["drop_path_rate"] = settings.drop_path_rate
     try:
@@ -60,11 +68,15 @@ def _arguments(settings: Settings, is_pooled: bool) -> dict[str, int | float | s
     return arguments
 
 
-def _create(name: str, arguments: dict[str, int | float | str | tuple[int, int]], *, pretrained: bool) -> nn.Module:
+def _create(
+    name: str, arguments: dict[str, int | float | str | tuple[int, int]], *, pretrained: bool = False
+) -> nn.Module:
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
+        # "Cannot disable pooling", "Only token or avg pooling is supported."
+        kind = PoolingError if "global_pool" in arguments and "pooling" in str(error) else SettingsError
+        raise kind(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
 
 
 def _download(name: str, arguments: dict[str, int | float | str | tuple[int, int]]) -> nn.Module:

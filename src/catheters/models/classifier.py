@@ -4,24 +4,36 @@ import torch
 from torch import Tensor, nn
 
 from catheters.models.backbone import create_backbone
+from catheters.models.feature_map import FeatureMap, find_feature_map
 from catheters.models.heads import AttentionHeads, LinearHead
 from catheters.settings import Settings
 
 
 class Classifier(nn.Module):
-    """Normalisation, a backbone and heads, in one module that takes the cache's pixels as they are."""
+    """Normalisation, a backbone and heads, in one module that takes the cache's pixels as they are.
+
+    Attributes:
+        feature_map: how attention heads have the backbone's feature map; None for a linear head.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, head: LinearHead | AttentionHeads, mean: float, std: float, origin: str
+        self,
+        backbone: nn.Module,
+        head: LinearHead | AttentionHeads,
+        feature_map: FeatureMap | None,
+        mean: float,
+        std: float,
+        origin: str,
     ) -> None:
         """Put the parts together.
 
         Args:
-            backbone: (B, 1, H, W) -> (B, C) for a linear head, (B, C, h, w) for attention heads.
+            backbone: (B, 1, H, W) -> (B, C) for a linear head; of any kind that `feature_map` fits for attention heads.
             head: features -> (B, K).
+            feature_map: how attention heads have the backbone's feature map; None for a linear head.
             mean: grey mean of the data set's images, in 0..1.
             std: their standard deviation, in 0..1.
             origin: a line on where the weights are from.
@@ -29,6 +41,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.feature_map = feature_map
         self.origin = origin
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
@@ -40,7 +53,10 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees: (B, 1, H, W) uint8 -> (B, C) for a linear head, (B, C, h, w) for attention heads."""
-        features: Tensor = self.backbone(self.normalise(images))
+        pixels = self.normalise(images)
+        features: Tensor = (
+            self.backbone(pixels) if self.feature_map is None else self.feature_map(self.backbone, pixels)
+        )
         return features
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -52,16 +68,17 @@ def create_classifier(settings: Settings, mean: float, std: float) -> Classifier
     """The model that the settings describe, for images of this grey mean and standard deviation (in 0..1).
 
     Raises:
-        UserError: see `create_backbone`.
+        UserError: see `create_backbone` and, for attention heads, `find_feature_map`.
     """
     is_pooled = settings.classifier == "linear"
     backbone, origin = create_backbone(settings, is_pooled=is_pooled)
-    num_features = backbone.head_hidden_size if is_pooled else backbone.num_features
-    assert isinstance(num_features, int), "timm's models say how many features they give"
     if is_pooled:
-        head: LinearHead | AttentionHeads = LinearHead(num_features, len(settings.label_columns), settings.drop_rate)
-    else:
-        column_of = {label: column for column, label in enumerate(settings.label_columns)}
-        groups = settings.heads.values() or (settings.label_columns,)
-        head = AttentionHeads(num_features, [[column_of[label] for label in labels] for labels in groups])
-    return Classifier(backbone, head, mean, std, origin)
+        num_features = backbone.head_hidden_size
+        assert isinstance(num_features, int), "timm's models say how many features they give"
+        linear = LinearHead(num_features, len(settings.label_columns), settings.drop_rate)
+        return Classifier(backbone, linear, None, mean, std, origin)
+    feature_map = find_feature_map(backbone, settings.backbone_model, settings.image_shape)
+    column_of = {label: column for column, label in enumerate(settings.label_columns)}
+    groups = settings.heads.values() or (settings.label_columns,)
+    heads = AttentionHeads(feature_map.num_channels, [[column_of[label] for label in labels] for labels in groups])
+    return Classifier(backbone, heads, feature_map, mean, std, origin)

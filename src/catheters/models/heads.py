@@ -68,9 +68,7 @@ class AttentionHeads(nn.Module):
     order: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, K) logits, columns in label order; ValueError for features that are no map."""
-        if features.ndim != 4:
-            raise ValueError(f"attention heads need a feature map, (B, C, h, w); features are {tuple(features.shape)}")
+        """(B, C, h, w) -> (B, K) logits, columns in label order."""
         maps = self.attention_maps(features)  # (B, G, h, w)
         num_pixels = features.shape[2] * features.shape[3]
         # The mean of features times map, for all heads, as one product: the (B, G, C, h, w) tensor never exists.
