@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
@@ -20,11 +21,15 @@ from catheters.training.guards import MAX_SKIPPED_STEPS, clear_ends
 from catheters.training.loop import train_epoch
 from catheters.training.run import train_run
 from catheters.training.run_folder import only_process
-from catheters.training.step import TrainStep
+from catheters.training.step import TrainStep, trial_batch
 from tests.processes import Training, num_snapshots, outcome, wait_until
 from tests.training.conftest import CreateManager
 
 CPU = torch.device("cpu")
+NO_ENGINE = (
+    "GET was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution",
+)
 
 
 def spoil_gradient(step: TrainStep, from_call: int) -> None:
@@ -163,6 +168,39 @@ def test_libraries_out_of_memory(settings: Settings, text: str, is_memory: bool)
     kind, said = (UserError, f"profile=True: out of memory ({text}); lower") if is_memory else (RuntimeError, text)
     with pytest.raises(kind, match=re.escape(said)), clear_ends(settings, "profile=True"):
         raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("text", NO_ENGINE)
+@pytest.mark.parametrize(
+    ("most", "deterministic", "said"),
+    [
+        (0, True, r"fold 1: cuDNN has no algorithm .*, with half .*; set deterministic=False, which allows more of"),
+        (
+            0,
+            False,
+            r"fold 1: cuDNN has no algorithm .*, with half .* neither \(.*\); choose another image_size",
+        ),
+        (4, True, r"fold 1: out of memory \(.*\); lower batch_size=8 \(batch_size=4 accumulation_steps=2 "),
+        (3, True, r"fold 1: cuDNN has no algorithm .*, with half .*; set deterministic=False, which allows more of"),
+    ],
+)
+def test_no_algorithm_is_memory_only_where_half_the_images_pass(
+    settings: Settings, text: str, most: int, deterministic: bool, said: str
+) -> None:
+    """cuDNN says the same where memory is short and where no algorithm is deterministic."""
+
+    def raise_above(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d) and len(inputs[0]) > most:
+            raise RuntimeError(text)
+
+    settings = dataclasses.replace(settings, deterministic=deterministic)
+    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 1, CPU)
+    with (
+        nn.modules.module.register_module_forward_pre_hook(raise_above),
+        pytest.raises(UserError, match=said),
+        clear_ends(settings, "fold 1"),
+    ):
+        step(*trial_batch(settings, 8))
 
 
 @pytest.mark.parametrize(("num_workers", "number"), [(3, 3), (None, 1)])

@@ -20,12 +20,14 @@ from catheters.training.trials import (
     LAYOUTS_FILE,
     choose_batch_size,
     choose_layout,
+    largest_that_fits,
     settings_of_run,
     with_batch_size,
 )
 from tests.training.conftest import start_processes, train_with_processes
 
 CPU = torch.device("cpu")
+NO_ENGINE = "GET was unable to find an engine to execute this computation"
 AUTO = Settings(batch_size="auto", lr_batch_size=16, init_lr=1e-3)
 
 
@@ -75,6 +77,41 @@ def test_a_rate_that_follows_below_the_lowest() -> None:
 def test_accumulated_batches_are_one_step() -> None:
     settings = dataclasses.replace(AUTO, accumulation_steps=4)
     assert with_batch_size(settings, 16).init_lr == pytest.approx(2e-3)
+
+
+def images_that_fit(most: int, text: str) -> tuple[int, list[int]]:
+    """What is found, of 100 foreseen, where batches above `most` end with an error; and what was tried."""
+    tried = []
+
+    def try_batch(num_images: int) -> None:
+        tried.append(num_images)
+        if num_images > most:
+            raise RuntimeError(text)
+
+    return largest_that_fits(AUTO, 100, try_batch), tried
+
+
+def test_fewer_images_until_they_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand: 100, and each time 5% fewer, rounded down."""
+    assert images_that_fit(100, "") == (100, [100])
+    assert images_that_fit(86, "CUDA out of memory") == (85, [100, 95, 90, 85])
+    # Where cuDNN has no algorithm, half of them have to pass.
+    assert images_that_fit(91, NO_ENGINE) == (90, [100, 50, 95, 47, 90])
+    assert capsys.readouterr().err == ""
+    with pytest.raises(RuntimeError, match="a bug"):
+        images_that_fit(50, "a bug")
+
+
+def test_a_batch_never_shrinks_to_two_unsaid(capsys: pytest.CaptureFixture[str]) -> None:
+    """No deterministic algorithm is named as that; memory that is short in spite of what was foreseen is warned of."""
+    said = r"^batch_size='auto', 100 images: cuDNN has no algorithm .*; set deterministic=False, which allows more"
+    for most in (2, 4, 49):
+        with pytest.raises(UserError, match=said):
+            images_that_fit(most, NO_ENGINE)
+    assert images_that_fit(2, "CUDA out of memory")[0] == 2
+    assert (
+        "warning: batch_size='auto': 2 images fit where 100 were foreseen (CUDA out of memo" in capsys.readouterr().err
+    )
 
 
 LARGEST_BATCH = """

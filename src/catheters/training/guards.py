@@ -1,6 +1,7 @@
 """What goes wrong in long runs, in words that say what to change."""
 
 import contextlib
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,13 @@ from torch.utils.data import Dataset
 
 from catheters.data.loader import LoadingProcessDied, Sample, default_num_workers
 from catheters.errors import UserError, one_line
+from catheters.host import num_processes
 from catheters.interrupts import interrupt_signal
 from catheters.settings import Settings
 from catheters.training.device import choose_device
 from catheters.training.precision import autocast
-from catheters.training.shortage import is_out_of_memory, shortage_of
-from catheters.training.step import TrainStep
+from catheters.training.shortage import finds_no_engine, is_for_want_of_memory, shortage_of
+from catheters.training.step import TrainStep, trial_batch, trial_step
 
 MAX_SKIPPED_STEPS = 40
 """Optimizer steps in a row that a gradient scaler may skip: by then it has divided its scale by 2^40."""
@@ -122,8 +124,10 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
     except RuntimeError as error:
         if NO_SHARED_MEMORY_TEXTS.search(str(error)):
             raise UserError(f"{what}: no room for a batch in shared memory; {_loading_remedies(settings)}") from None
-        if is_out_of_memory(error):
+        if is_for_want_of_memory(error, lambda: _try_half(settings)):
             raise UserError(f"{what}: {shortage_of(error)}; {_memory_remedies(settings)}") from None
+        if finds_no_engine(error):
+            raise UserError(f"{what}: {no_engine(settings, error)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = one_line(error).partition(" Set TORCH")[0]  # the rest is for those who work on torch
             raise UserError(
@@ -138,6 +142,23 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
             f"{what}: a process that loads batches died ({error}): most often memory ran out (SIGKILL), or shared "
             f"memory did (SIGBUS); {_loading_remedies(settings)}"
         ) from None
+
+
+def _try_half(settings: Settings) -> None:
+    """A step with half the images of a batch; with one, where the batch is not known yet."""
+    num_images = 1 if settings.batch_size == "auto" else max(1, settings.batch_size // num_processes() // 2)
+    of_trial = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
+    step = trial_step(of_trial, choose_device(settings.device), num_batches=1)
+    step(*trial_batch(of_trial, num_images), *step.draws_for_trial(num_images))
+
+
+def no_engine(settings: Settings, error: RuntimeError) -> str:
+    """What to do where cuDNN has no algorithm for half the images either."""
+    remedy = "set deterministic=False, which allows more of them, or " if settings.deterministic else ""
+    return (
+        f"cuDNN has no algorithm for a convolution of {settings.backbone_model}, with half the images neither "
+        f"({one_line(error)}); {remedy}choose another image_size or backbone_model, or device=cpu"
+    )
 
 
 def _loading_remedies(settings: Settings) -> str:

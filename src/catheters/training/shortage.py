@@ -3,7 +3,8 @@
 import contextlib
 import gc
 import re
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -44,9 +45,27 @@ def shortage_of(error: Exception) -> str:
 
 def release_memory(error: Exception) -> None:
     """Let go of what the work that failed had on the device, so that less of it can be tried."""
-    error.with_traceback(None)  # its frames hold tensors
+    traceback.clear_frames(error.__traceback__)  # their variables hold tensors
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without a GPU
+
+
+def is_for_want_of_memory(error: Exception, try_half: Callable[[], object]) -> bool:
+    """Whether memory is what is short: where cuDNN has no algorithm, half the images have to pass.
+
+    Args:
+        error: what the whole batch ended with.
+        try_half: does the same with half the images.
+    """
+    if not finds_no_engine(error):
+        return is_out_of_memory(error)
+    release_memory(error)
+    try:
+        try_half()
+    except (RuntimeError, ValueError, MemoryError) as error_of_half:
+        release_memory(error_of_half)
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """What a run finds out by trying before it begins: the layout of pictures in memory, and the largest batch."""
 
 import dataclasses
+import functools
 import gc
 import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,11 +28,11 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import read_run_settings
 from catheters.training.device import device_name, wait_for
-from catheters.training.guards import clear_ends
+from catheters.training.guards import clear_ends, no_engine
 from catheters.training.losses import create_loss
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.run_folder import SETTINGS_FILE, holds_run
-from catheters.training.shortage import is_out_of_memory
+from catheters.training.shortage import finds_no_engine, is_for_want_of_memory
 from catheters.training.step import TrainStep, trial_batch, trial_step
 
 LAYOUTS_FILE = "memory_layouts.json"
@@ -98,9 +100,9 @@ def choose_batch_size(
     least = 4 * math.prod(settings.image_shape)
     for_each = max((more - few) / (TRIAL_IMAGES[1] - TRIAL_IMAGES[0]), least)
     number = min(most, max(2, int((budget - few) / for_each) + TRIAL_IMAGES[0]))
-    with clear_ends(settings, "batch_size='auto'"):
-        while device.type == "cuda" and number > 2 and not _fits(settings, device, number, keeps_gradients):
-            number = max(2, int(STEP_BACK * number))
+    if device.type == "cuda":
+        with clear_ends(settings, "batch_size='auto'"):
+            number = largest_that_fits(settings, number, lambda n: _try_batch(settings, device, n, keeps_gradients))
     _release(device)
     allowed = f"{num_images} training images allow for {MIN_STEPS} steps an epoch"
     why = allowed if number == most else f"fit into {budget / 1e9:.1f} GB"
@@ -174,17 +176,43 @@ def _memory(device: torch.device) -> int:
     return resident_memory() + int(MAX_SHARE * available_memory()) // num_local_processes()
 
 
-def _fits(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> bool:
+def largest_that_fits(settings: Settings, foreseen: int, try_batch: Callable[[int], object]) -> int:
+    """How many images fit: as many as are foreseen, else fewer by `STEP_BACK` until they do.
+
+    Args:
+        settings: the run's settings, whose values messages name.
+        foreseen: so many should; 2 do.
+        try_batch: does with so many images what the run will.
+
+    Raises:
+        UserError: cuDNN has no algorithm, for half the images neither.
+    """
+    number, reason = foreseen, ""
+    while number > 2:
+        try:
+            try_batch(number)
+            break
+        except RuntimeError as error:
+            if not is_for_want_of_memory(error, functools.partial(try_batch, number // 2)):
+                if finds_no_engine(error):
+                    raise UserError(f"batch_size='auto', {number} images: {no_engine(settings, error)}") from None
+                raise
+            reason = one_line(error)
+        number = max(2, int(STEP_BACK * number))
+    if number < foreseen / 2:
+        print(
+            f"warning: batch_size='auto': {number} images fit where {foreseen} were foreseen ({reason}); set a number "
+            "if you know of a larger one that does",
+            file=sys.stderr,
+        )
+    return number
+
+
+def _try_batch(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> None:
     _release(device)
-    try:
-        step = _do_steps(settings, device, num_images, keeps_gradients)
-        if settings.valid_batch_size is None and not settings.all_data:
-            _predict(settings, step, 2 * num_images)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    return True
+    step = _do_steps(settings, device, num_images, keeps_gradients)
+    if settings.valid_batch_size is None and not settings.all_data:
+        _predict(settings, step, 2 * num_images)
 
 
 @torch.inference_mode()
