@@ -1,6 +1,6 @@
 # make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics,
 #             predictions of new X-rays
-# make test   lint, types and every test
+# make test   lint, types and every test; those of a GPU after the others, in a process of their own
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
 #             docs/performance.md; takes long; HOST=name names the results
@@ -23,10 +23,12 @@ demo: $(VENV)/installed
 	$(BIN)/python predict.py --model saved_models/sample_multi dataset/sample/test --worklist --heatmaps saved_models/heatmaps --out saved_models/predictions.csv
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu"
+	$(BIN)/python -m pytest -m gpu
 
 quick: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "gpu and not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -29,6 +29,28 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 torch.set_num_threads(1)
 
 
+def sees_gpu(mark_expression: str) -> bool:
+    """Whether the tests that `pytest -m` chooses are those of a GPU."""
+    return mark_expression.split()[:1] == ["gpu"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only `pytest -m gpu` sees a GPU.
+
+    The other tests compare with what a CPU computes, and device=auto would take the GPU; and they fork processes, which
+    may not be done where CUDA was started. What they start sees none either. Nothing has asked for a GPU yet.
+    """
+    if not sees_gpu(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    of_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if of_gpu and not torch.cuda.is_available():
+        for item in of_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU is at hand, or seen: only `pytest -m gpu` sees one"))
+
+
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set of 40 images at 64 px."""

@@ -219,7 +219,8 @@ class Settings:
     """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each
     process a GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
     deterministic: bool = True
-    """On a GPU: only algorithms that give the same bits every time, where there are such. False: faster ones."""
+    """On a GPU: only algorithms that give the same bits every time, where there are such. False: faster ones, and those
+    for a model for which cuDNN has no other."""
     sync_batch_norm: bool = False
     """Several GPUs: batch norm's statistics are those of the whole batch, not of each process's part of it."""
     folds_parallel: bool = False

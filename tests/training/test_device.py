@@ -1,10 +1,10 @@
 """Devices: what is opened, what is said of a GPU that does not compute, and which process has which."""
 
 import dataclasses
-import runpy
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from catheters.training.device import (
 from catheters.training.distributed import Team
 from catheters.training.precision import doubt_of_bfloat16
 from catheters.training.run import train_run
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, assert_user_error, sees_gpu
 
 FROM_PYPI = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 UNUSABLE = r"^device=auto: a GPU is counted, but .*; device=cpu computes without a GPU$"
@@ -62,21 +62,16 @@ def test_a_gpu_that_is_counted_and_does_not_compute(
     assert open_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.usefixtures("counted_gpu")
-def test_train_py_says_it_in_one_line(
-    cached: Settings,
-    write_config: object,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    config = write_config(dataclasses.replace(cached, device="auto"))  # type: ignore[operator]
-    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(config)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(REPOSITORY / "train.py"), run_name="__main__")
-    assert end.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
-    assert len(lines) == 1
-    assert lines[0].startswith("error: device=auto: a GPU is counted, but ")
+def test_train_py_says_it_in_one_line(cached: Settings, write_config: Callable[[Settings], Path]) -> None:
+    """The real script, in a process where a GPU is counted."""
+    program = (
+        "import runpy, sys, torch; torch.cuda._device_count_nvml = lambda: 1; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    config = write_config(dataclasses.replace(cached, device="auto"))
+    command = [sys.executable, "-c", program, str(REPOSITORY / "train.py"), "--config", str(config)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_user_error(result, "error: device=auto: a GPU is counted, but ", "device=cpu computes without a GPU")
 
 
 @pytest.mark.parametrize(
@@ -232,3 +227,23 @@ def test_no_device_at_all() -> None:
         choose_device("gpu")
     with pytest.raises(UserError, match=r"device=cuda:99: this machine has \d+ CUDA GPUs"):
         choose_device("cuda:99")
+
+
+def test_the_other_tests_see_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many NVML counts; nor do the processes that they start."""
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: 4)
+    assert torch.cuda.device_count() == 0
+    assert open_device("auto") == torch.device("cpu")
+    program = "import torch; torch.cuda._raw_device_count_nvml = lambda: 4; print(torch.cuda.device_count())"
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    assert torch.cuda.device_count() == 2  # what is patched is what counts
+
+
+@pytest.mark.parametrize(
+    ("mark_expression", "expected"),
+    [("gpu", True), ("gpu and not slow", True), ("", False), ("not gpu", False), ("not slow and not gpu", False)],
+)
+def test_which_tests_see_a_gpu(mark_expression: str, expected: bool) -> None:
+    assert sees_gpu(mark_expression) == expected

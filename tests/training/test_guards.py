@@ -221,7 +221,6 @@ def test_no_room_in_shared_memory(settings: Settings, text: str, num_workers: in
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 def test_a_gpu_out_of_memory(settings: Settings) -> None:
     message = r"the GPU is out of memory \(.* more were asked for\); lower batch_size"
     with pytest.raises(UserError, match=message), clear_ends(settings, "fold 0"):

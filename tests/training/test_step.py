@@ -18,7 +18,6 @@ from catheters.training.step import TrainStep, trial_batch, trial_step
 from tests.models.test_backbone import FAMILIES
 
 CPU = torch.device("cpu")
-GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand"))
 
 
 def create_step(settings: Settings, device: torch.device = CPU) -> TrainStep:
@@ -122,7 +121,6 @@ def test_augmentation_on_the_device_is_what_the_model_sees(settings: Settings) -
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
     """torch raises at every call that would; the first steps may, while the optimizer makes its state."""
@@ -148,7 +146,7 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
     assert torch.isfinite(torch.stack(losses)).all()
 
 
-@pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda"), marks=GPU)])
+@pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)])
 def test_a_trial_moves_the_optimizer(settings: Settings, device: torch.device) -> None:
     """One step is enough to see what its state takes, in float16 too; black images gave rexnet no finite gradients."""
     settings = dataclasses.replace(settings, backbone_model="rexnet_100", image_size=64, optimizer="LAMB")
@@ -182,7 +180,6 @@ def test_float16_learns_after_its_first_steps_are_skipped(settings: Settings, op
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 def test_a_snapshot_from_before_fused_kernels(settings: Settings) -> None:
     """Its numbers of steps lie on the CPU, where a fused kernel does not find them."""
     settings = dataclasses.replace(settings, optimizer="AdamW", use_amp=False)
@@ -339,7 +336,6 @@ def test_a_state_of_a_device_without_scaler(settings: Settings) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 def test_a_run_on_a_gpu_repeats_itself_and_goes_on(cached: Settings) -> None:
     results = []
     for name, epochs in (("a", (2,)), ("b", (2,)), ("c", (1, 2))):
@@ -373,7 +369,6 @@ def test_mixed_precision_is_off_on_a_cpu() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_mixed_precision_learns_on_a_gpu(settings: Settings, dtype: str) -> None:
     settings = dataclasses.replace(settings, amp_dtype=dtype, use_amp=True, clip_grad_norm=1.0)

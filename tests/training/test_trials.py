@@ -259,7 +259,6 @@ def test_a_batch_of_one_that_is_too_small(cached: Settings) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is at hand")
 @pytest.mark.parametrize("changes", [{}, {"accumulation_steps": 2, "optimizer": "LAMB"}])
 def test_largest_batch_of_a_gpu(settings: Settings, changes: dict[str, Any]) -> None:
     """A run's steps with it fit, and take more than a half of the memory."""
