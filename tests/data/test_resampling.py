@@ -90,10 +90,11 @@ def test_quick_pixels_are_those_of_version_0_2_0(rng: np.random.Generator) -> No
 
 
 def make_old(file: Path) -> None:
-    """Its index as version 0.2.0 wrote it, which knew no resampling."""
+    """Its index as version 0.2.0 wrote it, which knew no resampling and no versions of the polarity check."""
     index = read_index(file)
     known = {name: value for name, value in index.preprocessing.items() if name != "resampling"}
-    write_index(file, dataclasses.replace(index, preprocessing=known))
+    decoders = {name: version for name, version in index.decoders.items() if name != "polarity check"}
+    write_index(file, dataclasses.replace(index, preprocessing=known, decoders=decoders))
 
 
 def test_an_old_cache_is_kept_by_name_alone(file: Path, table: LabelTable) -> None:
@@ -129,3 +130,15 @@ def test_a_checkpoint_of_before_sees_what_it_learnt_from(evaluated_run: Path, tm
     torch.save({**content, "settings": json.dumps(settings)}, tmp_path / "best.pt")
     old = load_checkpoint(tmp_path / "best.pt")
     assert (old.settings.resampling, old.preprocessing.resampling) == ("quick", "quick")
+
+
+@pytest.mark.parametrize("inverted", ["keep", "invert"])
+def test_rows_of_another_polarity_check_are_made_anew_where_it_decides_on_pixels(
+    file: Path, table: LabelTable, inverted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocessing = dataclasses.replace(QUICK, inverted=inverted)
+    build_cache(table.take(np.array([0, 1, 2])), file, preprocessing)
+    make_old(file)
+    build_cache(table, file, preprocessing)
+    is_refused = "from the earlier cache: polarity check was None, is 2" in capsys.readouterr().out
+    assert is_refused == (inverted == "invert")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from catheters.data.decoding.polarity import POLARITY_CHECK
 from catheters.errors import UserError, is_of_path
 from catheters.files import UnreadableFileError, read_utf8, write_text
 
@@ -18,6 +19,8 @@ FORMAT_VERSION = 2
 """Goes up when the same sources would give other pixels, or the index looks different."""
 DECODERS = ("simplejpeg", "pillow", "opencv-python-headless", "pydicom", "python-gdcm")
 """Packages whose version may change the pixels of a new cache; what an old one holds stays valid."""
+POLARITY = "polarity check"
+"""Where its version stands among the decoders'."""
 MEANT_BEFORE = {"resampling": "quick"}
 """What an index means that was written before these settings were."""
 ABSENT = (-1, -1)
@@ -106,8 +109,8 @@ def index_file(cache_file: Path) -> Path:
 
 
 def decoder_versions() -> dict[str, str]:
-    """The installed versions of the packages that decode."""
-    return {package: importlib.metadata.version(package) for package in DECODERS}
+    """The versions of the packages that decode, and of the polarity check."""
+    return {**{package: importlib.metadata.version(package) for package in DECODERS}, POLARITY: POLARITY_CHECK}
 
 
 def source_state(path: Path) -> tuple[int, int]:

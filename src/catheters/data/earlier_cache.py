@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from catheters.data.cache_index import (
     ABSENT,
+    POLARITY,
     CacheError,
     CacheIndex,
     CacheRow,
@@ -76,6 +77,8 @@ def find_earlier_cache(cache_file: Path, table: LabelTable, preprocessing: Prepr
         )
     made_with = {**index.preprocessing, **index.decoders}
     wanted = {**preprocessing.describe(), **decoder_versions()}
+    if preprocessing.inverted == "keep":  # where the check decides on notes alone, and not on pixels
+        del wanted[POLARITY]
     changed = [
         f"{name} was {made_with.get(name)}, is {value}"
         for name, value in wanted.items()

@@ -70,7 +70,7 @@ def polarity_notes(image: npt.NDArray[np.uint8], notes: tuple[Note, ...]) -> tup
     """A note where black and white of a picture seem exchanged, unless its notes say that it is no frontal chest."""
     if not {"lateral", "not a chest"}.isdisjoint(note.kind for note in notes) or not looks_inverted(image):
         return ()
-    return (Note("inverted", "black and white seem exchanged: the mediastinum is darker than lungs and air"),)
+    return (Note("inverted", "black and white seem exchanged: it looks like the negative of a chest"),)
 
 
 def read_file(file: Path) -> bytes:
