@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from tqdm import tqdm
 from catheters.command_line import run_command
 from catheters.settings import Settings
 from catheters.training.run import train_run
-
-MAX_SECONDS = 60.0
+from tests import hangs
 
 
 class Training:
@@ -65,18 +63,23 @@ class Training:
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if ended else None
 
-    def wait(self, max_seconds: float = MAX_SECONDS) -> int:
+    def wait(self) -> int:
         """Its exit status, once it has ended."""
-        deadline = time.monotonic() + max_seconds
-        while True:
+        status: int | None = None
+
+        def has_ended() -> bool:
+            nonlocal status
             status = self.poll()
-            if status is not None:
-                return status
-            if time.monotonic() > deadline:
-                self.signal(signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                raise AssertionError(f"it never ended:\n{self.text}")
-            time.sleep(0.001)
+            return status is not None
+
+        try:
+            hangs.wait_until(has_ended, lambda: self.text)
+        except AssertionError:
+            self.signal(signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise
+        assert status is not None
+        return status
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -88,14 +91,16 @@ class Training:
         assert self.wait() == -signal.SIGKILL, self.text
 
 
-def wait_until(is_so: Callable[[], bool], training: Training | None = None) -> None:
+def wait_until(is_so: Callable[[], bool], training: Training) -> None:
     """Look again and again; a training that ends first fails the test, with what it printed."""
-    deadline = time.monotonic() + MAX_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came" if training is None else training.text
-        if training is not None:
-            assert training.poll() is None, f"it ended before:\n{training.text}"
-        time.sleep(0.001)
+
+    def is_so_now() -> bool:
+        if is_so():
+            return True
+        assert training.poll() is None, f"it ended before:\n{training.text}"
+        return False
+
+    hangs.wait_until(is_so_now, lambda: training.text)
 
 
 def num_snapshots(folder: Path) -> int:

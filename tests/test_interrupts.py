@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.hangs import run_watched
+
 COMMAND = """
 import os, signal, time
 from catheters.command_line import run_command
@@ -22,12 +24,13 @@ run_command(command)
 
 def run(body: str) -> subprocess.CompletedProcess[str]:
     code = COMMAND.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return run_watched([sys.executable, "-c", code])
 
 
 @pytest.mark.parametrize(("name", "status", "shown"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
 def test_a_signal_waits_until_work_is_saved(name: str, status: int, shown: str) -> None:
     done = run(f"""
+interrupts.SECONDS_OF_ONE_REQUEST = 3600.0
 with deferred_interrupts():
     os.kill(os.getpid(), signal.{name})
     os.kill(os.getpid(), signal.SIGTERM)  # at once: as torchrun passes on what a terminal has sent
@@ -51,10 +54,9 @@ print("behind")
 
 def test_a_second_signal_ends_at_once() -> None:
     done = run("""
-interrupts.SECONDS_OF_ONE_REQUEST = 0.01
+interrupts.SECONDS_OF_ONE_REQUEST = 1e-9
 with deferred_interrupts():
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.02)
     print("first")
     os.kill(os.getpid(), signal.SIGINT)
     print("second")

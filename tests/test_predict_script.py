@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import filelock
@@ -17,6 +16,7 @@ from catheters.commands.predict import main
 from catheters.errors import UserError
 from catheters.labels import RANZCR_LABELS
 from tests.conftest import REPOSITORY, assert_user_error, run_script
+from tests.hangs import output_of, wait_until
 
 LABELS = list(RANZCR_LABELS)
 
@@ -113,11 +113,10 @@ def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path
     command = [sys.executable, str(REPOSITORY / "predict.py"), *arguments, "--out", str(killed)]
     part = tmp_path / "killed.csv.unfinished"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (part.exists() and part.read_bytes().count(b"\n") > 3) and time.monotonic() < deadline:
-            assert process.poll() is None, "it was to be killed before its end"
+        wait_until(lambda: process.poll() is not None or (part.exists() and part.read_bytes().count(b"\n") > 3))
+        assert process.poll() is None, "it was to be killed before its end"
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = output_of(process)
     assert ("stopped by SIGTERM: the same command goes on" in errors) == (number == signal.SIGTERM)
     with part.open("ab") as stream:
         stream.write(b'{"row": 39, "rea')  # a line that the kill cut off

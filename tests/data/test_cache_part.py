@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -22,6 +21,7 @@ from catheters.data.table import LabelTable
 from catheters.errors import UserError
 from catheters.settings import Settings
 from tests.conftest import REPOSITORY, run_script
+from tests.hangs import output_of, wait_until
 
 PLAIN = Preprocessing(image_shape=(8, 8))
 
@@ -198,11 +198,9 @@ def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
         text=True,
     )
     journal = tmp_path / "ranzcr_4096.npy.journal"
-    while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: process.poll() is not None or (journal.exists() and journal.read_bytes().count(b"\n") > 3))
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
+    output, _ = output_of(process)
     assert process.returncode == 130, output
     assert "of 40 X-rays are done; the same command goes on from there" in output
     result = run_script("preproc_npy.py", *arguments)

@@ -35,6 +35,7 @@ from catheters.data.table import read_label_table
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
 from tests.conftest import REPOSITORY
+from tests.hangs import run_watched
 
 CPU = torch.device("cpu")
 TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
@@ -212,8 +213,8 @@ except LoadingProcessDied as error:
 
 def test_a_loading_process_that_dies_where_ends_are_ignored() -> None:
     """As some launchers have it: the system would not say that it has ended, and the training would wait for ever."""
-    done = subprocess.run([sys.executable, "-c", IGNORED_ENDS], check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "SIGKILL\n"
+    done = run_watched([sys.executable, "-c", IGNORED_ENDS])
+    assert (done.stdout, done.stderr) == ("SIGKILL\n", "")
 
 
 def test_errors_of_a_loading_process_stay_what_they_are(cached: Settings) -> None:

@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from catheters.evaluation.report import Background, Comparison, write_model_card
 from catheters.evaluation.scores import difference, score
 from catheters.evaluation.tables import with_interval
 from tests.evaluation.conftest import make_evaluated
+from tests.hangs import run_watched
 
 HOSTILE = "<script>alert(1)</script>"
 GREY_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
@@ -165,7 +165,7 @@ def open_page(tmp_path: Path) -> Callable[[Path], tuple[str, str]]:
 
     def open_it(page: Path) -> tuple[str, str]:
         quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
-        done = subprocess.run(
+        done = run_watched(
             [
                 browser,
                 "--headless",
@@ -178,11 +178,8 @@ def open_page(tmp_path: Path) -> Callable[[Path], tuple[str, str]]:
                 "--dump-dom",
                 page.as_uri(),
             ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
     return open_it

@@ -32,6 +32,7 @@ from catheters.inference import server
 from catheters.inference.models import read_models
 from catheters.inference.predictor import Predictor
 from tests.conftest import REPOSITORY, assert_user_error, run_script
+from tests.hangs import output_of, run_watched
 
 
 @pytest.fixture
@@ -273,20 +274,17 @@ def test_in_a_browser(app: Starlette, xray: Path, tmp_path: Path) -> None:
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        done = subprocess.run(
+        done = run_watched(
             [
                 browser,
                 *("--headless", "--no-sandbox", "--no-first-run", "--disable-gpu", "--disable-background-networking"),
                 *("--disable-component-update", "--disable-sync", "--disable-extensions"),
                 f"--user-data-dir={tmp_path / 'profile'}",
-                *("--enable-logging=stderr", "--timeout=60000", "--virtual-time-budget=30000", "--dump-dom"),
+                *("--enable-logging=stderr", "--virtual-time-budget=30000", "--dump-dom"),
                 f"http://127.0.0.1:{listener.getsockname()[1]}/",
             ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
         )
+        assert done.returncode == 0, done.stderr
     finally:
         uvicorn_server.should_exit = True
         thread.join()
@@ -323,7 +321,7 @@ def test_the_script_serves_until_it_is_interrupted(evaluated_run: Path) -> None:
         with silent_upload(int(address[1])) as connection:
             process.send_signal(signal.SIGINT)
             assert answer_of(connection) == (503, "the page is being closed")
-        _, errors = process.communicate()
+        _, errors = output_of(process)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
 

@@ -11,7 +11,7 @@ from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
-from tests.processes import MAX_SECONDS, Training, processes_of
+from tests.processes import Training, processes_of
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def start_processes(settings: Settings, folder: Path, count: int) -> list[Traini
     ]
 
 
-def train_with_processes(settings: Settings, folder: Path, count: int, max_seconds: float = MAX_SECONDS) -> None:
+def train_with_processes(settings: Settings, folder: Path, count: int) -> None:
     """Train with so many processes until all have ended well."""
     trainings = start_processes(settings, folder, count)
-    statuses = [training.wait(max_seconds) for training in trainings]
+    statuses = [training.wait() for training in trainings]
     assert statuses == [0] * count, "\n".join(training.text for training in trainings)

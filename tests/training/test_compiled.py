@@ -63,7 +63,7 @@ def test_two_processes_with_compiled_models(cached: Settings, tmp_path: Path) ->
     for mode in (None, "default"):
         of_mode = dataclasses.replace(settings, compile_mode=mode, run_name=f"mode{mode}")
         (tmp_path / of_mode.run_name).mkdir()
-        train_with_processes(of_mode, tmp_path / of_mode.run_name, 2, max_seconds=400)
+        train_with_processes(of_mode, tmp_path / of_mode.run_name, 2)
         log = read_epochs(of_mode.run_folder / "fold1")
         losses.append([(entry["train/loss"], entry["val/loss"]) for entry in log])
         checkpoint = torch.load(of_mode.run_folder / "fold1" / "best.pt", weights_only=True)

@@ -31,11 +31,11 @@ def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) 
         assert all(0 <= ms < way["profiled_ms_per_step"] for ms in way["cpu_ms"].values())
         assert way["gpu_busy_ms"] is None
         assert way["ms_per_step"] > 0
-    assert written["without_loading"]["cpu_ms"][WAITING] < written["with_loading"]["cpu_ms"][WAITING]
     for way in written:
         trace = json.loads(gzip.decompress((folder / f"{way}.json.gz").read_bytes()))
-        names = [event.get("name") for event in trace["traceEvents"]]
+        names = [event.get("name", "") for event in trace["traceEvents"]]
         assert names.count(PHASES["forward"]) >= 5
+        assert any(name.startswith("enumerate(DataLoader)") for name in names) == (way == "with_loading")
     plain, profiled = (settings.run_folder.with_name(name) for name in ("plain", "profiled"))
     assert (plain / "predictions.csv").read_bytes() == (profiled / "predictions.csv").read_bytes()
     train_run(dataclasses.replace(settings, run_name="plain", profile=True), fresh=False)
