@@ -4,11 +4,13 @@
 
 Milliseconds a sample through the published augmentation, by 1, 2 and 4 loading processes at 512 and 1024 px. Taking
 turns with it: one PNG file a sample, decoded to three channels, augmented and normalised in float, which is what the
-published program does, by as many processes; and the bare copy of cached images into a batch, by one process. The
+published program does, by as many processes; and the bare copy of cached images into a batch, by one process. And the
+same with every row compared with its checksum, which training does at the first read of a row and then no more. The
 pictures are made up.
 """
 
 import argparse
+import hashlib
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.data.loader import CachedRadiographs, EpochBatches, Loader, create_loader
+from catheters.data.row_checks import RowChecks
 from catheters.labels import RANZCR_LABELS
 from catheters.opencv_threads import end_opencv_threads
 from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
@@ -63,6 +66,15 @@ class PngFiles(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(np.ascontiguousarray(augmented.transpose(2, 0, 1))), torch.zeros(NUM_LABELS)
 
 
+class ChecksOfAFirstEpoch(RowChecks):
+    """Each read is a row's first one."""
+
+    def check(self, row: int, image: npt.NDArray[np.uint8]) -> None:
+        """Compare the row, whether that was done or not."""
+        self._is_checked[row] = False
+        super().check(row, image)
+
+
 def main() -> int:
     """Measure and print."""
     parser = create_parser(__doc__)
@@ -90,12 +102,15 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
     indices = np.arange(options.samples) % NUM_FILES
     shape = (size, size)
     of_cpu, of_device = Augmentation(PUBLISHED_TRANSFORMS, shape), DeviceAugmentation(PUBLISHED_TRANSFORMS, shape)
+    digests = np.stack([np.frombuffer(hashlib.sha256(image.data).digest(), dtype=np.uint8) for image in images])
+    checks = ChecksOfAFirstEpoch(folder / "cache.npy", digests)
     rows = []
     for num_workers in options.workers:
-        seconds: dict[str, list[float]] = {"cache": [], "drawn": [], "png": [], "copy": []}
+        seconds: dict[str, list[float]] = {"cache": [], "checked": [], "drawn": [], "png": [], "copy": []}
         for epoch in range(options.rounds):
-            for name, augmentation in (("cache", of_cpu), ("drawn", of_device)):
-                loader = create_cache_loader(folder / "cache.npy", indices, augmentation, num_workers, epoch)
+            ways = (("cache", of_cpu, None), ("checked", of_cpu, checks), ("drawn", of_device, None))
+            for name, augmentation, of_way in ways if epoch % 2 else reversed(ways):
+                loader = create_cache_loader(folder / "cache.npy", indices, augmentation, num_workers, epoch, of_way)
                 seconds[name].append(time_loader(loader))
             png = DataLoader(
                 PngFiles(files, options.samples, size),
@@ -119,6 +134,14 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
             ),
             compare_seconds(
                 "loading", workers, seconds["cache"], "bare copy, one process", seconds["copy"], unit="ms/sample"
+            ),
+            compare_seconds(
+                "loading",
+                f"{workers}, every row compared",
+                seconds["checked"],
+                "rows as they are",
+                seconds["cache"],
+                unit="ms/sample",
             ),
             compare_seconds(
                 "loading",
@@ -155,6 +178,7 @@ def create_cache_loader(
     augmentation: Augmentation | DeviceAugmentation,
     num_workers: int,
     epoch: int,
+    checks: RowChecks | None,
 ) -> Loader:
     """As training loads: uint8, one channel."""
     samples = CachedRadiographs(
@@ -164,6 +188,7 @@ def create_cache_loader(
         np.zeros((len(indices), NUM_LABELS), dtype=np.uint8),
         augmentation,
         seed=0,
+        checks=checks,
     )
     batches = EpochBatches(len(indices), BATCH_SIZE, seed=0)
     batches.epoch = epoch

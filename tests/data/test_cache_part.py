@@ -15,7 +15,7 @@ import pytest
 from catheters.data.cache import CacheError, index_file, open_cache
 from catheters.data.cache_index import CacheRow
 from catheters.data.cache_part import CachePart
-from catheters.data.cache_writer import build_cache
+from catheters.data.cache_writer import build_cache, tidy_up
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable
 from catheters.errors import UserError
@@ -206,3 +206,15 @@ def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
     result = run_script("preproc_npy.py", *arguments)
     assert result.returncode == 0, result.stderr
     assert "going on with an unfinished build" in result.stdout
+
+
+def test_the_journal_of_a_kill_at_the_very_end_is_tidied_up(cached: Settings) -> None:
+    """The index is written, the journal still there."""
+    journal = cached.cache_file.with_suffix(".npy.journal")
+    journal.write_text("of the build that made it\n")
+    tidy_up(cached.cache_file)
+    assert not journal.exists()
+    journal.write_text("of a build that goes on\n")
+    cached.cache_file.with_suffix(".npy.part").touch()
+    tidy_up(cached.cache_file)
+    assert journal.exists()

@@ -401,7 +401,7 @@ def test_a_damaged_row_is_named_at_its_first_read(cached: Settings, num_workers:
     mtime_ns = cached.cache_file.stat().st_mtime_ns
     cached.cache_file.write_bytes(content)
     os.utime(cached.cache_file, ns=(mtime_ns, mtime_ns))
-    data = CachedRadiographs(cache.file, cache.rows, table.uids, table.labels, None, seed=0, checks=RowChecks(cache))
+    data = CachedRadiographs(cache.file, cache.rows, table.uids, table.labels, None, seed=0, checks=RowChecks.of(cache))
     loader = create_loader(data, BatchesInOrder(len(data), 8), num_workers, CPU)
     batches = iter(loader)
     for start in (0, 8):
@@ -414,7 +414,7 @@ def test_rows_are_compared_once_by_all_workers(cached: Settings) -> None:
     """A row that changes after it was compared is not read against its checksum again, by no worker of no epoch."""
     table = read_label_table(cached)
     cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
-    checks = RowChecks(cache)
+    checks = RowChecks.of(cache)
     data = CachedRadiographs(cache.file, cache.rows, table.uids, table.labels, None, seed=0, checks=checks)
     list(create_loader(data, BatchesInOrder(20, 4), 2, CPU))
     black = np.zeros_like(cache.images[0])

@@ -20,6 +20,7 @@ from catheters.settings import Settings
 from catheters.training.guards import MAX_SKIPPED_STEPS, clear_ends
 from catheters.training.loop import train_epoch
 from catheters.training.run import train_run
+from catheters.training.run_data import create_valid_loader, load_data, plain_samples
 from catheters.training.run_folder import only_process
 from catheters.training.step import TrainStep, trial_batch
 from tests.processes import Training, num_snapshots, outcome, wait_until
@@ -362,3 +363,38 @@ def test_a_file_larger_than_allowed(long_run: Settings, tmp_path: Path) -> None:
         os._exit(training.wait())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     assert "best.pt: the file would be larger than files may be here; make room" in (tmp_path / "out").read_text()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_row_ends_in_one_line(cached: Settings, num_workers: int) -> None:
+    """From a DataLoader worker as well, with the advice once."""
+    data = load_data(cached)
+    state = cached.cache_file.stat()
+    content = bytearray(cached.cache_file.read_bytes())
+    content[-1] ^= 1
+    cached.cache_file.write_bytes(content)
+    os.utime(cached.cache_file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    last = data.rows == data.rows.max()
+    loader = create_valid_loader(
+        dataclasses.replace(cached, num_workers=num_workers), plain_samples(cached, data, last), torch.device("cpu")
+    )
+    with pytest.raises(UserError) as error, clear_ends(cached, "fold 0"):
+        list(loader)
+    assert str(error.value) == (
+        f"{cached.cache_file}: damaged: row {data.rows.max()}, {data.uids[last][0]}, is not what was written; run "
+        "preproc_npy.py with the same settings"
+    )
+
+
+def test_a_run_folder_that_is_removed_ends_in_one_line(cached: Settings, tmp_path: Path) -> None:
+    """Neither a traceback of the training nor one of TensorBoard's, nor a part of the folder made anew."""
+    settings = dataclasses.replace(cached, cosine_epochs=500, snapshot_iterations=1)
+    training = Training(settings, tmp_path / "out")
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold0") > 3, training)
+    settings.run_folder.rename(tmp_path / "gone")
+    assert training.wait() == 2, training.text
+    assert "Traceback" not in training.text
+    assert training.text.splitlines()[-1].startswith(
+        f"error: {settings.run_folder}: was removed or renamed while fold 0 was trained ("
+    )
+    assert not settings.run_folder.exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from catheters.command_line import BAD_IMAGES_STATUS, read_settings, settings_parser
 from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
-from catheters.data.cache_writer import build_cache, can_be_read_now
+from catheters.data.cache_writer import build_cache, can_be_read_now, tidy_up
 from catheters.data.folder import folder_table
 from catheters.data.folds import choose_folds
 from catheters.data.pictures import write_contact_sheets
@@ -79,6 +79,7 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
         if can_be_read_now(table, cache, preprocessing):
             raise CacheError(f"{cache_file}: X-rays that could not be read can be read now")
         cache.check_pixels(track(range(len(table)), "comparing checksums", len(table)))
+        tidy_up(cache_file)
         print(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():

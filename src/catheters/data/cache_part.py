@@ -147,6 +147,12 @@ class CachePart:
         self._journal.close()
 
 
+def discard_journal(cache_file: Path) -> None:
+    """Delete the journal that a kill at the very end of a build left beside a finished cache; no part has it."""
+    if index_file(cache_file).exists() and not cache_file.with_suffix(".npy.part").exists():
+        cache_file.with_suffix(".npy.journal").unlink(missing_ok=True)
+
+
 def discard_unfinished(cache_file: Path) -> None:
     """Delete what is left of a build beside a cache that is up to date."""
     for suffix in (".npy.part", ".npy.journal"):

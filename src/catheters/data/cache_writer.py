@@ -28,7 +28,7 @@ from catheters.data.cache_index import (
     source_state,
     write_index,
 )
-from catheters.data.cache_part import CachePart, discard_unfinished
+from catheters.data.cache_part import CachePart, discard_journal, discard_unfinished
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.earlier_cache import EarlierCache, find_earlier_cache, unchanged_rows
 from catheters.data.preprocessing import Preprocessing, preprocess
@@ -90,6 +90,13 @@ def build_cache(
                     "check dataset_folder and path_pattern"
                 )
             part.finish(_describe(part.done, preprocessing))
+
+
+def tidy_up(cache_file: Path) -> None:
+    """Delete what a kill at the very end of a build left beside a finished cache, unless another process is at it."""
+    if cache_file.with_suffix(".npy.journal").exists():
+        with contextlib.suppress(UserError, OSError), _lock(cache_file):
+            discard_journal(cache_file)
 
 
 def can_be_read_now(table: LabelTable, cache: ImageCache, preprocessing: Preprocessing) -> bool:

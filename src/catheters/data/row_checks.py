@@ -18,17 +18,28 @@ class RowChecks:
     Digests and marks are arrays, which processes that are forked share with their parent.
     """
 
-    def __init__(self, cache: ImageCache) -> None:
-        """Begin with no row compared, of those that the cache's table has."""
-        self._cache_file = cache.file.path
-        self._digests = np.zeros((len(cache.images), hashlib.sha256().digest_size), dtype=np.uint8)
-        for row, entry in zip(cache.rows, cache.entries, strict=True):
-            if entry.reason is None:
-                self._digests[row] = np.frombuffer(bytes.fromhex(entry.digest), dtype=np.uint8)
-        self._is_checked = torch.zeros(len(self._digests), dtype=torch.bool)
+    def __init__(self, cache_file: Path, digests: npt.NDArray[np.uint8]) -> None:
+        """Begin with no row compared.
+
+        Args:
+            cache_file: the `.npy`, for messages.
+            digests: (N, 32) SHA-256 of each row's pixels.
+        """
+        self._cache_file = cache_file
+        self._digests = digests
+        self._is_checked = torch.zeros(len(digests), dtype=torch.bool)
         # Without room for it each process compares for itself.
         with contextlib.suppress(RuntimeError, OSError):
             self._is_checked.share_memory_()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def of(cls, cache: ImageCache) -> "RowChecks":
+        """For the rows of a cache that its table has."""
+        digests = np.zeros((len(cache.images), hashlib.sha256().digest_size), dtype=np.uint8)
+        for row, entry in zip(cache.rows, cache.entries, strict=True):
+            if entry.reason is None:
+                digests[row] = np.frombuffer(bytes.fromhex(entry.digest), dtype=np.uint8)
+        return cls(cache.file.path, digests)
 
     def check(self, row: int, image: npt.NDArray[np.uint8]) -> None:
         """Compare a row that was read, (H, W) uint8, unless that was done before.

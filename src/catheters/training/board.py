@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+NEVER = 10**9
+"""Seconds."""
+
 
 class Board:
     """Event files in a folder; without tensorboard, which is an extra, nothing."""
@@ -29,7 +32,8 @@ class Board:
             # Only now: it takes a second.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=first_iteration)
+            # Written by `flush` alone: an error in tensorboard's own thread would be a traceback of it.
+            self._writer = SummaryWriter(str(self._folder), purge_step=first_iteration, flush_secs=NEVER)
         if entry["kind"] == "batches":
             values = {**entry, **{f"speed/{name}": value for name, value in entry["speed"].items()}}
         else:
@@ -38,6 +42,7 @@ class Board:
         for name, value in values.items():
             if isinstance(value, float):
                 self._writer.add_scalar(name, value, entry["iteration"])
+        self._writer.flush()
 
     def close(self) -> None:
         """Write what is waiting."""

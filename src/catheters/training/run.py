@@ -35,7 +35,14 @@ from catheters.training.run_data import (
     plain_samples,
     split_samples,
 )
-from catheters.training.run_folder import check_space, enter_run_folder, move_aside, only_process, silent
+from catheters.training.run_folder import (
+    check_space,
+    clear_end_when_removed,
+    enter_run_folder,
+    move_aside,
+    only_process,
+    silent,
+)
 from catheters.training.snapshot_files import read_progress
 
 MAX_FEATURE_IMAGES = 10_000
@@ -143,7 +150,8 @@ class _Run:
     def train(self, member: int, processes: Processes, num_models_left: int) -> None:
         """Train one."""
         what, train = ("seed", _train_seed) if self.settings.all_data else ("fold", _train_fold)
-        with clear_ends(self.settings, f"{what} {member}"):
+        name = f"{what} {member}"
+        with clear_ends(self.settings, name), clear_end_when_removed(self.settings.run_folder, name):
             train(self.settings, self.data, member, self.around(processes, num_models_left))
 
 

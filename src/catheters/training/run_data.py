@@ -96,7 +96,7 @@ def load_data(settings: Settings) -> RunData:
         pictures=np.unique(cache.pictures[is_kept], return_inverse=True)[1],
         rows=cache.rows[is_kept],
         cache_file=cache.file,
-        checks=RowChecks(cache),
+        checks=RowChecks.of(cache),
         mean=cache.mean,
         std=cache.std,
         fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds),

@@ -105,6 +105,20 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
     return environments if latest == environment else [*environments, dict(environment)]
 
 
+@contextlib.contextmanager
+def clear_end_when_removed(folder: Path, what: str) -> Iterator[None]:
+    """Raise a UserError where what is done in here fails because the run folder is no longer there."""
+    try:
+        yield
+    except OSError as error:
+        if folder.is_dir():
+            raise
+        raise UserError(
+            f"{folder}: was removed or renamed while {what} was trained ({error.strerror}); put it back, or start the "
+            "run again"
+        ) from None
+
+
 def check_space(settings: Settings, num_bytes: int) -> None:
     """Refuse to begin where not even one snapshot and its checkpoints would find room.
 

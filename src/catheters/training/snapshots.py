@@ -187,7 +187,8 @@ class Snapshots(Extension):
         part = self._last_folder / f"{number:06d}.part"
         try:
             with clear_end_when_full(part):
-                part.mkdir(parents=True, exist_ok=True)
+                self._last_folder.mkdir(exist_ok=True)  # not its parents: a run folder that was removed stays away
+                part.mkdir(exist_ok=True)
                 self._fill(part, manager)
                 sync_folder(part)
                 part.rename(part.with_suffix(""))
