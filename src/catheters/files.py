@@ -136,10 +136,10 @@ def read_written_json(file: Path, format_version: int) -> dict[str, Any]:
     """
     try:
         content = read_json(file)
-    except UnreadableFileError as error:
-        raise UserError(f"{error}; evaluate.py writes it") from None
+    except UnreadableFileError:
+        content = None
     if not isinstance(content, dict) or "format_version" not in content:
-        raise UserError(f"{file}: damaged, or another program's; evaluate.py writes it")
+        raise UserError(f"{file}: missing or damaged; evaluate.py writes it")
     found = content["format_version"]
     if found != format_version:
         raise UserError(f"{file}: is of format {found}, {format_version} is read; run evaluate.py again")
