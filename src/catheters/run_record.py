@@ -11,15 +11,22 @@ from catheters.files import UnreadableFileError, read_json, write_text
 FILE_NAME = "environment.json"
 
 
-def write_record(folder: Path, data_fingerprint: str, environments: list[dict[str, Any]]) -> None:
+def write_record(
+    folder: Path, data_fingerprint: str, environments: list[dict[str, Any]], annotations_sha256: str | None = None
+) -> None:
     """Write the record; the file is whole or absent.
 
     Args:
         folder: the run's.
         data_fingerprint: hash of the images, ids, labels and folds that it trains on.
         environments: see `describe_environment`; one for each time that a run went on under another one.
+        annotations_sha256: of the content of its `annotation_table`; None: it has none.
     """
-    content = {"data_fingerprint": data_fingerprint, "environments": environments}
+    content = {
+        "data_fingerprint": data_fingerprint,
+        "annotations_sha256": annotations_sha256,
+        "environments": environments,
+    }
     write_text(folder / FILE_NAME, json.dumps(content, indent=2) + "\n")
 
 
@@ -40,6 +47,17 @@ def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     if not environments:
         raise UserError(f"{file}: damaged, names no environment")
     return fingerprint, environments
+
+
+def recorded_annotations(folder: Path) -> str | None:
+    """The hash of the `annotation_table` that a run was begun with; None where it had none, or an earlier version,
+    which did not write that, began it.
+
+    Raises:
+        UnreadableFileError: there is no record, or it is damaged.
+    """
+    sha256 = read_json(folder / FILE_NAME).get("annotations_sha256")
+    return None if sha256 is None else str(sha256)
 
 
 def describe_environment_in_words(environment: Mapping[str, Any]) -> str:

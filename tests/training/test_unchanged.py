@@ -1,16 +1,19 @@
 """What may change when a run goes on."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from catheters.errors import SettingsError
+from catheters.errors import SettingsError, UserError
 from catheters.run_record import read_record, write_record
 from catheters.settings import Settings
 from catheters.training.environment import describe_environment
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
+from catheters.training.run_folder import enter_run_folder
 from catheters.training.unchanged import MAY_CHANGE, MAY_GROW, check_same_settings
 
 HARMLESS = {
@@ -115,3 +118,34 @@ def test_a_run_goes_on_under_another_environment(cached: Settings) -> None:
         "3.9.0",
         environments[0]["python"],
     ]
+
+
+def test_other_annotations_are_refused(cached: Settings, tmp_path: Path) -> None:
+    """Their content is compared, not their name; a run of an earlier version, or without any, goes on."""
+    lines = tmp_path / "lines.csv"
+    lines.write_text("a")
+    with_lines = dataclasses.replace(cached, annotation_table=str(lines))
+    environment = {"versions": {}, "command": "train.py"}
+
+    def enter(settings: Settings) -> dict[str, object]:
+        enter_run_folder(settings, "data", describe_environment(torch.device("cpu"), 1) | environment)
+        content: dict[str, object] = json.loads((settings.run_folder / "environment.json").read_text())
+        return content
+
+    assert enter(cached)["annotations_sha256"] is None
+    (cached.run_folder / "fold0").mkdir()
+    (cached.run_folder / "fold0" / "best.pt").touch()  # now it holds a run
+    # The SHA-256 of "a" by FIPS 180-2
+    expected = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+    assert enter(with_lines)["annotations_sha256"] == expected
+    assert enter(cached)["annotations_sha256"] == expected
+    renamed = dataclasses.replace(cached, annotation_table=str(lines.rename(tmp_path / "renamed.csv")))
+    assert enter(renamed)["annotations_sha256"] == expected
+    (tmp_path / "renamed.csv").write_text("b")
+    with pytest.raises(UserError, match="was begun with another content of annotation_table; restore it"):
+        enter(renamed)
+    record = cached.run_folder / "environment.json"
+    content = json.loads(record.read_text())
+    del content["annotations_sha256"]
+    record.write_text(json.dumps(content))
+    assert enter(renamed)["annotations_sha256"] not in (None, expected)

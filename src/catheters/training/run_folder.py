@@ -11,8 +11,8 @@ from typing import Any
 import filelock
 
 from catheters.errors import UserError
-from catheters.files import write_text
-from catheters.run_record import FILE_NAME, read_record, write_record
+from catheters.files import sha256_of, write_text
+from catheters.run_record import FILE_NAME, read_record, recorded_annotations, write_record
 from catheters.settings import Settings
 from catheters.settings_file import read_run_settings, settings_to_json
 from catheters.training.snapshot_files import has_snapshot
@@ -62,16 +62,18 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
     folder = settings.run_folder
     settings_file = folder / SETTINGS_FILE
     environments = [dict(environment)]
+    annotations = _annotations_sha256(settings)
     if holds_run(folder):
         earlier = read_run_settings(settings_file)
         check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
+        annotations = _continue_annotations(folder, annotations)
         print(f"continuing the run in {folder}")
     elif not settings_file.exists() and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
     else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
         folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, data_fingerprint, environments)
+    write_record(folder, data_fingerprint, environments, annotations)
     write_text(settings_file, settings_to_json(settings))
 
 
@@ -103,6 +105,28 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
                 file=sys.stderr,
             )
     return environments if latest == environment else [*environments, dict(environment)]
+
+
+def _annotations_sha256(settings: Settings) -> str | None:
+    """Of the annotation table's content, since its name may change as that of `dataset_folder` may."""
+    if settings.annotation_table is None:
+        return None
+    file = Path(settings.dataset_folder) / settings.annotation_table
+    return sha256_of(file) if file.is_file() else None
+
+
+def _continue_annotations(folder: Path, annotations: str | None) -> str | None:
+    """The hash to keep on record; refuses another table than the run was begun with.
+
+    One may be added or left out: whether a run learns from it is for its other settings to say, which are compared.
+    """
+    earlier = recorded_annotations(folder)
+    if earlier is not None and annotations is not None and annotations != earlier:
+        raise UserError(
+            f"{folder}: was begun with another content of annotation_table; restore it, or choose another run_name or "
+            "--fresh"
+        )
+    return earlier or annotations
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ MAY_CHANGE = (
     *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
 )
 """Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,
-although another kind of device, layout in memory or compilation rounds otherwise."""
+although another kind of device, layout in memory or compilation rounds otherwise. Folders and `annotation_table` are
+names: what they hold is compared by its content, see `run_folder`."""
 MAY_GROW = ("epochs", "early_stop")
 """Settings that may become larger: a longer run begins as the shorter one did."""
 
