@@ -27,7 +27,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 from timing import take_turns
 
-from catheters.commands.evaluate import main as evaluate
+from catheters.commands.evaluation_options import main as evaluate
 from catheters.evaluation.bootstrap import PatientBootstrap, percentile_estimate
 from catheters.labels import RANZCR_LABELS
 

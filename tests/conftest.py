@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from catheters.commands.evaluate import main as evaluate
+from catheters.commands.evaluation_options import main as evaluate
 from catheters.data.cache_writer import build_cache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.sample import generate_sample

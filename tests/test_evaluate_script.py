@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catheters.commands.evaluate import main
+from catheters.commands.evaluation_options import main
 from catheters.errors import UserError
 from catheters.labels import RANZCR_LABELS
 from catheters.settings import Settings

@@ -1,28 +1,29 @@
 """Progress in a log file: whole lines, and none for short work."""
 
-import io
-
 import pytest
 
 from catheters import progress
 
 
-def test_a_log_file_gets_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_gets_lines_of_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOG_LINES", 0.0)  # a line for each item
-    assert list(progress.track(range(5), "reading", 5)) == list(range(5))
-    err = capsys.readouterr().err
-    assert "\r" not in err
-    lines = err.splitlines()
-    assert all(line.startswith("reading: ") for line in lines)
-    assert "5/5" in lines[-1]
+    assert list(progress.track(range(2), "reading", 5, unit="batch", num_done=3)) == list(range(2))
+    assert capsys.readouterr().err == "reading: 4 of 5 batches, about 0 s left\nreading: 5 of 5 batches, in 0 s\n"
+    assert list(progress.track(range(5), "epoch 1/2", 5, leave=False)) == list(range(5))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"epoch 1/2: {count} of 5 images, about 0 s left" for count in range(1, 5)]
 
 
-def test_line_writer() -> None:
-    stream = io.StringIO()
-    writer = progress._LineWriter(stream)
-    for text in ("\rreading:  50%", "\r", "\rreading: 100%", "\n"):
-        writer.write(text)
-    assert stream.getvalue() == "reading:  50%\nreading: 100%\n"
+@pytest.mark.parametrize("leave", [False, True])
+def test_work_that_is_given_up_leaves_no_half_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], leave: bool
+) -> None:
+    """As where a training is stopped in an epoch: nothing comes between the lines that are there and the reason."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOG_LINES", 0.0)
+    for item in progress.track(range(5), "reading", 5, leave=leave):
+        if item == 2:
+            break
+    assert capsys.readouterr().err == "".join(f"reading: {n} of 5 images, about 0 s left\n" for n in (1, 2))
 
 
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,10 @@ T = TypeVar("T")
 OF_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 """What the system says of a path that is not there, is something else or is not for this user."""
 
+MAX_NAMES = 15
+"""Names in one line; RANZCR has 11 labels, NIH 14."""
+NUM_NEAREST = 3
+
 
 class UserError(Exception):
     """A mistake in a setting, a file or a command.
@@ -22,11 +26,32 @@ class SettingsError(UserError):
     """A setting that does not exist, or a value that it does not allow."""
 
 
-def unknown_name(name: str, kind: str, known: Iterable[str]) -> str:
-    """Say that `name` is not `kind`, with the nearest right name, or all of them where none is near."""
+def listed(names: Iterable[object], max_shown: int = MAX_NAMES) -> str:
+    """Names in a line for people: all of them where there are few, else the first ones and how many more there are."""
+    texts = list(map(str, names))
+    num_more = len(texts) - max_shown
+    return ", ".join(texts[:max_shown]) + (f" and {num_more} more" if num_more > 0 else "")
+
+
+def unknown_name(name: str, kind: str, known: Iterable[str], where_all_are: str = "") -> str:
+    """Say that `name` is not `kind`, with the right name where one is near.
+
+    Args:
+        name: what the user wrote.
+        kind: what it should be, with an article.
+        known: the right names. All of a few are named; of many those that resemble it, else the first ones.
+        where_all_are: what shows all of many, as in "--help names all".
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known[:40])}"
+    if near:
+        hint = f"did you mean '{near[0]}'?"
+    elif len(known) <= MAX_NAMES:
+        hint = f"there are: {', '.join(known)}"
+    else:
+        nearest = difflib.get_close_matches(name, known, n=NUM_NEAREST, cutoff=0.3) or known[:NUM_NEAREST]
+        hint = f"there are {len(known)}, {', '.join(nearest)} for some"
+        hint += f"; {where_all_are}" if where_all_are else ""
     return f"'{name}' is not {kind}; {hint}"
 
 

@@ -1,8 +1,9 @@
 """Progress of long work: a bar in a terminal, a line now and then in a log file."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -14,57 +15,46 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LOG_LINES = 60.0
 
 
-class _LineWriter:
-    """Ends each state of the bar with a newline, where a terminal would go back to the line's start."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        text = text.strip("\r\n ")
-        if text:
-            self.stream.write(text + "\n")
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-
 def track(
     items: Iterable[T], what: str, total: int, unit: str = "image", leave: bool = True, num_done: int = 0
 ) -> Iterator[T]:
     """Yield `items`, showing on stderr how far the work has come; of several processes only the first one shows it.
+
+    A terminal has a bar. A log file has a line every `SECONDS_BETWEEN_LOG_LINES`, and of shorter work nothing.
 
     Args:
         items: what to go through.
         what: name of the work, shown before the bar.
         total: number of items, those done before included.
         unit: what an item is.
-        leave: whether a terminal keeps the finished bar. A log file keeps no short-lived bars: it gets a line every
-            `SECONDS_BETWEEN_LOG_LINES` and, if `leave`, a last one.
+        leave: whether a terminal keeps the finished bar, and a log file gets a last line.
         num_done: items that were done before, and are not among `items`.
     """
     if process_rank() > 0:
-        bar = tqdm(items, disable=True)
+        tracked: Iterable[T] = items
     elif sys.stderr.isatty():
-        bar = tqdm(items, desc=what, total=total, initial=num_done, unit=unit, leave=leave, dynamic_ncols=True)
+        tracked = tqdm(items, desc=what, total=total, initial=num_done, unit=unit, leave=leave, dynamic_ncols=True)
     else:
-        bar = tqdm(
-            items,
-            desc=what,
-            total=total,
-            initial=num_done,
-            unit=unit,
-            leave=leave,
-            file=_LineWriter(sys.stderr),
-            mininterval=SECONDS_BETWEEN_LOG_LINES,
-            maxinterval=2 * SECONDS_BETWEEN_LOG_LINES,
-            delay=SECONDS_BETWEEN_LOG_LINES / 2,
-            ncols=100,
-            ascii=True,
-        )
-    for item in bar:
+        tracked = _log(items, what, total, f"{unit}{'es' if unit.endswith('ch') else 's'}", leave, num_done)
+    for item in tracked:
         raise_if_interrupted()
         yield item
+
+
+def _log(items: Iterable[T], what: str, total: int, units: str, leave: bool, num_done: int) -> Iterator[T]:
+    started = last_line = time.monotonic()
+    count = num_done
+    for item in items:
+        yield item
+        count += 1
+        now = time.monotonic()
+        if now - last_line >= SECONDS_BETWEEN_LOG_LINES and count < total:
+            last_line = now
+            seconds_left = (now - started) / (count - num_done) * (total - count)
+            print(f"{what}: {count} of {total} {units}, about {duration(seconds_left)} left", file=sys.stderr)
+    if leave and last_line > started:
+        taken = duration(time.monotonic() - started)
+        print(f"{what}: {count} of {total} {units}, in {taken}", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

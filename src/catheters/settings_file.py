@@ -224,7 +224,7 @@ def _unknown_setting(name: str) -> str:
             "'resume' is not a setting: the same command again goes on where it stopped; a run that starts anew from "
             "weights has pretrained=<file> and a run_name of its own"
         )
-    return unknown_name(name, "a setting", SETTING_NAMES)
+    return unknown_name(name, "a setting", SETTING_NAMES, "--help explains all")
 
 
 def _first_error(error: ValidationError) -> ErrorDetails:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import catheters
-from catheters.commands.evaluate import main as evaluate
+from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.predict import main as predict
 from catheters.errors import UserError
 from catheters.evaluation.ensemble import Recipe, read_recipe

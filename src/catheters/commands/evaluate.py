@@ -8,13 +8,14 @@ import shlex
 import sys
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from catheters.commands.evaluation_inputs import Input, read_file, read_run
-from catheters.commands.evaluation_options import parse_options, read_choices
+from catheters.commands.evaluation_options import read_choices
 from catheters.data.audit.examination import thumbnails
 from catheters.data.sample import is_synthetic
-from catheters.errors import UserError
+from catheters.errors import UserError, listed
 from catheters.evaluation import tables
 from catheters.evaluation.alike import check_alike
 from catheters.evaluation.calibration import write_calibrator
@@ -42,9 +43,16 @@ from catheters.run_record import describe_environment_in_words, read_record
 from catheters.settings_file import changed_settings
 
 
-def main(arguments: list[str]) -> int:
-    """Print tables and write `metrics.json`, `report.html` and more for each run or file. Returns the exit status."""
-    options = parse_options(arguments)
+def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Print tables and write `metrics.json`, `report.html` and more for each run or file.
+
+    Args:
+        options: what `parse_options` made of the arguments.
+        arguments: the command's own, for the report.
+
+    Returns:
+        The exit status.
+    """
     inputs = _read_inputs(options)  # all of them, before anything is written
     first = inputs[0]
     choices = read_choices(options, (*first.evaluated.labels, *device_presence(first.evaluated, first.heads).labels))
@@ -229,7 +237,7 @@ def _evaluate(
     if evaluation.unknown_labels:
         print(
             "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
-            f"{', '.join(evaluation.unknown_labels)}"
+            f"{listed(evaluation.unknown_labels)}"
         )
     print(
         f"\n{len(evaluation.label_errors)} labels are probably wrong -> {folder / 'label_errors.csv'}\n"

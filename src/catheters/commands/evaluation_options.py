@@ -4,12 +4,20 @@ import argparse
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catheters.errors import UserError, unknown_name
-from catheters.evaluation import calibration, ensemble
-from catheters.evaluation.abstention import ERROR_RATE
-from catheters.evaluation.evaluation import BEST_CALIBRATION, NO_CALIBRATION, NUM_RESAMPLES, Choices
-from catheters.evaluation.operating_points import parse_rule
+from catheters.evaluation.options import (
+    BEST_CALIBRATION,
+    CALIBRATION_METHODS,
+    ENSEMBLE_METHODS,
+    ERROR_RATE,
+    NO_CALIBRATION,
+    NUM_RESAMPLES,
+)
+
+if TYPE_CHECKING:
+    from catheters.evaluation.evaluation import Choices
 
 MIN_RESAMPLES = 100
 """Fewer have no 2.5th percentile to speak of."""
@@ -25,6 +33,15 @@ intervals over patients, operating points, calibration, folds, subgroups, hardes
 
 Research software, not a medical device.
 """
+
+
+def main(arguments: list[str]) -> int:
+    """Print tables and write `metrics.json`, `report.html` and more for each run or file. Returns the exit status."""
+    options = parse_options(arguments)
+    # SciPy, scikit-learn and matplotlib take seconds to load; `--help` and a mistake are answered at once.
+    from catheters.commands.evaluate import evaluate_inputs
+
+    return evaluate_inputs(options, arguments)
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -68,8 +85,8 @@ def _create_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--ensemble",
-        choices=list(ensemble.METHODS),
-        help="; ".join(f"{name}: {method.meaning}" for name, method in ensemble.METHODS.items()),
+        choices=list(ENSEMBLE_METHODS),
+        help="; ".join(f"{name}: {meaning}" for name, meaning in ENSEMBLE_METHODS.items()),
     )
     parser.add_argument(
         "--by",
@@ -102,7 +119,7 @@ def _create_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--calibration",
-        choices=[BEST_CALIBRATION, NO_CALIBRATION, *calibration.METHODS],
+        choices=[BEST_CALIBRATION, NO_CALIBRATION, *CALIBRATION_METHODS],
         default=BEST_CALIBRATION,
         help="which one calibration.json holds (default: the one of the best Brier skill)",
     )
@@ -142,12 +159,16 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--seed is not negative")
 
 
-def read_choices(options: argparse.Namespace, names: Iterable[str]) -> Choices:
+def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices":
     """What the options decide; `names` are the labels and devices that they may speak of.
 
     Raises:
         UserError: a name or number is wrong.
     """
+    # Loaded for those who evaluate, not for `--help`.
+    from catheters.evaluation.evaluation import Choices
+    from catheters.evaluation.operating_points import parse_rule
+
     names = list(names)
     prevalences = {}
     for text in options.prevalence:

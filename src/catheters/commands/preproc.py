@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from catheters.command_line import BAD_IMAGES_STATUS, read_settings, settings_parser
+from catheters.command_line import BAD_IMAGES_STATUS
 from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
 from catheters.data.cache_writer import build_cache, can_be_read_now, tidy_up
 from catheters.data.folder import folder_table
@@ -20,41 +20,17 @@ REASONS_SHOWN = 20
 """Unreadable X-rays that are listed on the terminal; the index lists all."""
 
 
-MAX_SHOWN = 500
-"""Images that a contact sheet can have and still be opened."""
-
-
-def main(arguments: list[str]) -> int:
+def prepare(settings: Settings, options: argparse.Namespace) -> int:
     """Build the cache that the settings name, unless it stands and is up to date; or audit its sources.
+
+    Args:
+        settings: the run's settings.
+        options: the command's other options.
 
     Returns:
         The exit status: `BAD_IMAGES_STATUS` where X-rays could not be read, or the audit found what stands against
         training.
     """
-    parser = settings_parser("Decode and resize every X-ray once, into a .npy cache that training reads.", "config.py")
-    parser.add_argument(
-        "--audit",
-        action="store_true",
-        help="cache nothing; read every file and write what is wrong with the data set to audit.csv and audit.html in "
-        "<cache_folder>/<cache_name>_audit",
-    )
-    parser.add_argument(
-        "--folder", type=Path, metavar="FOLDER", help="with --audit: a plain folder of images, without a label table"
-    )
-    parser.add_argument(
-        "--show",
-        type=_count,
-        metavar="N",
-        help="also draw N cached images with their labels and annotated catheters, and as training augments them",
-    )
-    options = parser.parse_intermixed_args(arguments)
-    if options.folder and not options.audit:
-        parser.error("--folder goes with --audit; a cache is made of a label table")
-    if options.audit and options.show:
-        parser.error("--show draws what is cached; --audit has pictures of its own")
-    if options.folder and not options.config.exists():
-        options.config = None  # nothing of it is needed
-    settings = read_settings(options)
     if options.audit:
         return _audit(settings, options.folder)
     table = read_label_table(settings)
@@ -63,13 +39,6 @@ def main(arguments: list[str]) -> int:
         for file in write_contact_sheets(settings, table, cache, options.show):
             print(f"drawn: {file}")
     return _report(settings, table, cache)
-
-
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if not 1 <= number <= MAX_SHOWN:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of images from 1 to {MAX_SHOWN}")
-    return number
 
 
 def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from catheters.data.decoding.polarity import POLARITY_CHECK
-from catheters.errors import UserError, is_of_path
+from catheters.errors import UserError, is_of_path, listed
 from catheters.files import UnreadableFileError, read_utf8, write_text
 
 FORMAT_VERSION = 2
@@ -157,7 +157,7 @@ def read_index(cache_file: Path) -> CacheIndex:
         raise CacheError(f"{cache_file}: has no index, {file.name}; it is being made, or its making was interrupted")
     if not cache_file.is_file():
         others = sorted(path.name for path in cache_file.parent.glob("*.npy") if index_file(path).is_file())
-        have = f" ({cache_file.parent} holds {', '.join(others)}: set image_size or cache_name)" if others else ""
+        have = f" ({cache_file.parent} holds {listed(others)}: set image_size or cache_name)" if others else ""
         raise CacheError(f"{cache_file}: no such image cache{have}")
     try:
         text = read_utf8(file)

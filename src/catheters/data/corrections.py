@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from catheters.csv_files import TableError, check_columns, line_number, read_csv
-from catheters.errors import unknown_name
+from catheters.errors import listed, unknown_name
 
 CORRECTIONS_SHOWN = 30
 """Corrections that are printed; the file has all."""
@@ -77,7 +77,7 @@ def _read_corrections(file: Path, uid_column: str) -> pd.DataFrame:
     columns = [uid_column, "label", "new_label"]
     if not file.is_file():
         raise TableError(
-            f"label_corrections={file}: no such file; a CSV with the columns {', '.join(columns)} is expected"
+            f"label_corrections={file}: no such file; a CSV with the columns {listed(columns)} is expected"
         )
     frame = read_csv(file)
     check_columns(frame, tuple(columns), file)

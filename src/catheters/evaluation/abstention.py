@@ -21,9 +21,6 @@ from catheters.evaluation.operating_points import OperatingPoint
 
 Floats = npt.NDArray[np.float64]
 
-ERROR_RATE = 0.05
-"""Of each class, where the user asks for no other."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Band:

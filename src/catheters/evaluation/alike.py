@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from catheters.errors import UserError
+from catheters.errors import UserError, listed
 from catheters.evaluation.evaluated import Evaluated, find_torn_patient
 
 
@@ -24,7 +24,7 @@ def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
         if set(member.labels) != set(first.labels):
             raise UserError(
                 f"{member.name} predicts other labels than {first.name}: only one of them has "
-                f"{', '.join(sorted(set(member.labels) ^ set(first.labels)))}"
+                f"{listed(sorted(set(member.labels) ^ set(first.labels)))}"
             )
         missing, extra = set(first.uids.tolist()) - set(member.uids.tolist()), set(member.uids.tolist())
         extra -= set(first.uids.tolist())

@@ -19,6 +19,7 @@ from catheters.errors import UserError
 from catheters.evaluation.calibration import SMALLEST
 from catheters.evaluation.evaluated import Evaluated, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
+from catheters.evaluation.options import ENSEMBLE_METHODS
 from catheters.files import read_written_json, write_text
 from catheters.progress import track
 
@@ -59,16 +60,14 @@ def _to_ranks(probabilities: Floats) -> Floats:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "mean": Method(meaning="the mean of the probabilities"),
+        "mean": Method(meaning=ENSEMBLE_METHODS["mean"]),
         "rank": Method(
-            meaning="the mean of the ranks among the images, no probability any more",
+            meaning=ENSEMBLE_METHODS["rank"],
             transform=_to_ranks,
             gives_probabilities=False,
         ),
-        "power": Method(
-            meaning="the square root of the mean of the squared probabilities", transform=np.square, back=np.sqrt
-        ),
-        "weights": Method(meaning="the mean of the probabilities with fitted weights", fits_weights=True),
+        "power": Method(meaning=ENSEMBLE_METHODS["power"], transform=np.square, back=np.sqrt),
+        "weights": Method(meaning=ENSEMBLE_METHODS["weights"], fits_weights=True),
     }
 )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.abstention import ERROR_RATE, Abstention, abstain
+from catheters.evaluation.abstention import Abstention, abstain
 from catheters.evaluation.bootstrap import Estimate, PatientBootstrap
 from catheters.evaluation.calibration import (
     IDENTITY,
@@ -20,14 +20,12 @@ from catheters.evaluation.calibration import (
 from catheters.evaluation.cases import Case, hardest_cases, is_known, probable_label_errors
 from catheters.evaluation.evaluated import Evaluated, device_presence, fitting_folds, names_several_folds
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
+from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.subgroups import Subgroup, count_devices, make_groups, score_subgroups
 
 Floats = npt.NDArray[np.float64]
 
-NUM_RESAMPLES = 2000
-NO_CALIBRATION = "none"
-BEST_CALIBRATION = "best"
 NUM_DEVICES = "devices in the image"
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.special import expit
 
 from catheters.csv_files import TableError, check_columns, check_ids, read_csv
+from catheters.errors import listed
 from catheters.files import write_whole
 from catheters.settings import PREDICTION_COLUMNS
 
@@ -37,10 +38,11 @@ def write_predictions(
         probabilities: (N, K) in 0..1.
         label_columns: (K,) names.
     """
-    frame = pd.DataFrame({uid_column: uids, "patient": patient_ids})
+    columns: dict[str, object] = {uid_column: uids, "patient": patient_ids}
     if folds is not None:
-        frame["fold"] = folds
-    frame[list(label_columns)] = probabilities
+        columns["fold"] = folds
+    columns |= dict(zip(label_columns, probabilities.T, strict=True))
+    frame = pd.DataFrame(columns)
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
@@ -74,7 +76,7 @@ def read_predictions(
     check_ids(frame, uid_column, file)
     labels = tuple(column for column in frame.columns if column not in (uid_column, *PREDICTION_COLUMNS))
     if not labels:
-        raise TableError(f"{file}: no column of probabilities beside {', '.join(frame.columns)}")
+        raise TableError(f"{file}: no column of probabilities beside {listed(frame.columns)}")
     frame = _leave_out_unpredicted(frame, file)
     values = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
     is_probability = (values >= 0) & (values <= 1)  # NaN is neither

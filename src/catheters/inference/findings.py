@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.picture import UnreadableImage
-from catheters.errors import UserError, unknown_name
+from catheters.errors import UserError, listed, unknown_name
 from catheters.evaluation.evaluated import probability_of_any
 from catheters.inference.models import Models
 from catheters.inference.predictor import NO_NUMBER, Predictor
@@ -132,7 +132,7 @@ def _rule_in_words(models: Models) -> str:
     if known is None:
         return f"from {DEFAULT_THRESHOLD} on, since no evaluation of these models is at hand"
     missing = [label for label in models.labels if label not in known.labels]
-    return f"by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {', '.join(missing)}" if missing else "")
+    return f"by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {listed(missing)}" if missing else "")
 
 
 def describe_device(findings: Findings, device: str, row: int) -> str:

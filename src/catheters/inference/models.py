@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catheters.errors import UserError
+from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
@@ -242,7 +242,7 @@ def _check_labels(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
         if differing:
             raise UserError(
                 f"{other.file}: predicts other labels than {first.file}: only one of them has "
-                f"{', '.join(sorted(differing))}"
+                f"{listed(sorted(differing))}"
             )
     return labels
 

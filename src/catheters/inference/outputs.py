@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from catheters.csv_files import check_columns, check_ids, read_csv
-from catheters.errors import UserError
+from catheters.errors import UserError, listed
 from catheters.files import write_whole
 from catheters.inference.findings import Findings, describe_device, describe_others, describe_undecided, has_others
 from catheters.inference.inputs import Images
@@ -19,11 +19,11 @@ def write_predictions(file: Path, uid_column: str, images: Images, answers: Answ
 
     The file is whole or absent.
     """
-    frame = pd.DataFrame({uid_column: images.uids})
-    frame[list(findings.labels)] = findings.probabilities
-    frame["doubts"] = ["; ".join(doubts) for doubts in answers.doubts]
-    frame["reason"] = answers.reasons
-    _write(file, frame)
+    columns: dict[str, object] = {uid_column: images.uids}
+    columns |= dict(zip(findings.labels, findings.probabilities.T, strict=True))
+    columns["doubts"] = ["; ".join(doubts) for doubts in answers.doubts]
+    columns["reason"] = answers.reasons
+    _write(file, pd.DataFrame(columns))
 
 
 def write_details(file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings) -> None:
@@ -60,7 +60,7 @@ def read_submission(sample: Path, images: Images, labels: tuple[str, ...]) -> pd
     check_ids(frame, uid_column, sample)
     unknown = [column for column in frame.columns[1:] if column not in labels]
     if unknown:
-        raise UserError(f"{sample}: the models do not predict its column '{unknown[0]}', but {', '.join(labels)}")
+        raise UserError(f"{sample}: the models do not predict its column '{unknown[0]}', but {listed(labels)}")
     check_columns(frame, labels, sample)
     missing = set(frame[uid_column]) - set(images.uids)
     if missing:
@@ -87,11 +87,9 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, answers: 
             file=sys.stderr,
         )
         probabilities = probabilities.fillna(probabilities.mean())
-    frame = sample.iloc[:, :1].copy()
-    chosen = probabilities.loc[frame.iloc[:, 0].tolist()]
-    for column in sample.columns[1:]:
-        frame[column] = chosen[column].to_numpy()
-    _write(file, frame)
+    uids = sample.iloc[:, 0].tolist()
+    chosen = probabilities.loc[uids]
+    _write(file, pd.DataFrame({name: chosen[name].to_numpy() if k else uids for k, name in enumerate(sample.columns)}))
 
 
 def write_worklist(

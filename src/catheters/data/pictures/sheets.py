@@ -14,6 +14,7 @@ from catheters.data.pictures.lines import DEVICE_OF_LABEL
 from catheters.data.pictures.shown import Shown, drawn_devices, drawn_tile, grey_tile, prepare_image
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable
+from catheters.errors import listed
 from catheters.files import write_whole
 from catheters.settings import Settings
 
@@ -81,7 +82,7 @@ def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[A
     if unknown:
         print(
             f"warning: annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
-            f"grey: {', '.join(unknown)}",
+            f"grey: {listed(unknown)}",
             file=sys.stderr,
         )
     return annotations
