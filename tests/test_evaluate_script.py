@@ -136,7 +136,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("predictions", "options", "parts"),
     [
-        ("id,x\nc,0.9\nz ,0.8\n", [], ["1 of 2 ids have no row in", "'z ' for one"]),
+        ("id,x\nc,0.9\nz ,0.8\n", [], ["1 of 2 ids have no row in", "'z' for one"]),
         ("id,xx\nc,0.9\n", [], ["the predictions' 'xx' is not a column of it; did you mean"]),
         ("id,x,note\nc,0.9,good\n", [], ["id c, column 'note': 'good' is not a probability"]),
         ("id,x\nc,0.9\nc,0.8\n", [], ["1 duplicate ids"]),

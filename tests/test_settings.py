@@ -76,9 +76,9 @@ def test_settings_are_frozen() -> None:
         ("device=gpu", ["device: 'gpu' came, auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>"]),
         ("device=mps", ["device: 'mps' came", "models do not compute on Apple's GPUs here", "device=cpu runs"]),
         ("run_name=../x", ["run_name: '../x' came", "Name of the run folder"]),
-        ("path_pattern=train/{uid", ["path_pattern='train/{uid': expected '}'"]),
+        ("path_pattern=train/{uid", ["path_pattern='train/{uid': a curly bracket without its other one"]),
         ("path_pattern=train/x.jpg", ["path_pattern='train/x.jpg': {uid} or a {column}"]),
-        ("path_pattern={uid!r}.jpg", ["path_pattern='{uid!r}.jpg': {uid} or"]),
+        ("path_pattern={}.jpg", ["path_pattern='{}.jpg': {uid} or"]),
         ("label_columns=['fold','a']", ["'fold' is a column of its own in predictions.csv"]),
         ("label_columns=['StudyInstanceUID']", ["'StudyInstanceUID' is a column of its own"]),
         ("uid_column=patient", ["'patient' is a column of its own"]),
@@ -113,7 +113,7 @@ def test_settings_are_frozen() -> None:
         ("label_values={'1.0': 0}", ["label_values={'1.0': 0}: '1.0' means 1 already"]),
         ("label_values={'-1': 0, '-1.0': 1}", ["'-1.0' means 0 already"]),
         ("label_values={' no': 0, 'no': 1}", ["'no' means 0 already"]),
-        ("keep_rows={'view': 1}", ["keep_rows: 1 came, a valid string is expected"]),
+        ("keep_rows={'view': 1}", ["keep_rows: 1 came, a valid string or a list is expected"]),
         ("dicom_id=StudyInstanceUid", ["dicom_id: 'StudyInstanceUid' is not a DICOM keyword; did you mean 'StudyInst"]),
         ("dicom_id=zzz", ["dicom_id: 'zzz' is not a DICOM keyword; there are: StudyInstanceUID, SeriesInstanceUID"]),
         ("dicom_id=''", ["dicom_id: '' is not a DICOM keyword"]),
@@ -243,8 +243,8 @@ def test_a_schedule_that_ends_early_is_named() -> None:
     ]
     plateau = Settings(schedule="plateau", epochs=30, early_stop=3, plateau_patience=3)
     assert doubtful_settings(plateau) == ["early_stop=3 ends a fold before plateau_patience=3 lowers the rate"]
-    derived = Settings(label_columns=("AP",), derived_labels={"AP": ("view", "ap")}, label_values={"": 0})
-    assert doubtful_settings(derived) == ["label_values={'': 0} has no effect: derived_labels has every label"]
+    derived = Settings(label_columns=("AP",), derived_labels={"AP": ("view", "ap")}, label_values={"-1": 0})
+    assert doubtful_settings(derived) == ["label_values={'-1': 0} has no effect: derived_labels has every label"]
     everything = Settings(all_data=True, fold_column="f", mixup_alpha=0.2, batch_size=1)
     assert doubtful_settings(everything) == [
         "fold_column='f' has no effect: all_data=True",

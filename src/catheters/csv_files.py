@@ -1,8 +1,15 @@
-"""CSV files from elsewhere, read without guessing and checked before anything is built on them."""
+"""CSV files from elsewhere, read without guessing and checked before anything is built on them.
 
+`read_csv` strips blanks from column names and cells, once for all; `holds` is the one comparison of a cell with a value
+that a setting names.
+"""
+
+import csv
+import gzip
+import sys
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +26,9 @@ class TableError(UserError):
 
 def read_csv(file: Path) -> pd.DataFrame:
     """A CSV (also gzipped) as text: no guessed types, so ids keep their leading zeros.
+
+    Blanks around column names and values are no part of them. The index counts the file's rows from 0: rows that are
+    left out later keep their number, and with it their line.
 
     Raises:
         TableError: no such file, not a CSV, or no rows.
@@ -37,10 +47,12 @@ def read_csv(file: Path) -> pd.DataFrame:
         raise TableError(f"{file}: is empty; a CSV with a header line is expected") from None
     except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # pandas' own are ValueErrors
         raise TableError(f"{file}: not a readable CSV ({one_line(error)})") from None
+    header = [name.strip() for name in header]
     repeated = sorted({str(name) for name in header if header.count(name) > 1})
     if repeated:
         raise TableError(f"{file}: column '{repeated[0]}' stands twice in the header")
-    frame = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
+    cells = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
+    frame: pd.DataFrame = cells.apply(lambda column: column.str.strip())
     if frame.empty:
         raise TableError(f"{file}: no rows; a CSV with a header line and one row an image is expected")
     return frame
@@ -61,16 +73,51 @@ def check_columns(frame: pd.DataFrame, columns: tuple[str, ...], file: Path) -> 
             raise TableError(f"{file}: {unknown_name(column, 'a column', frame.columns)}")
 
 
-def check_ids(frame: pd.DataFrame, uid_column: str, file: Path) -> None:
-    """Raise a TableError where an id is empty or stands twice."""
+def check_ids(frame: pd.DataFrame, uid_column: str, file: Path, advice: str = "") -> None:
+    """Raise a TableError where an id is empty or stands twice; `advice` ends the message about the latter."""
     check_filled(frame, uid_column, file)
     repeated = frame[uid_column].duplicated()
     if repeated.any():
         row = int(np.flatnonzero(repeated)[0])
         raise TableError(
             f"{file}: {int(repeated.sum())} duplicate ids in column {uid_column}; the first is "
-            f"{frame[uid_column].iloc[row]} in line {line_number(frame, row)}"
+            f"{frame[uid_column].iloc[row]} in line {line_number(frame, row, file)}{advice}"
         )
+
+
+def holds(column: pd.Series, value: str) -> npt.NDArray[np.bool_]:
+    """(N,) whether each cell of a text column holds the value; numbers are the same however they are written."""
+    number = number_in(value)
+    holds_text: npt.NDArray[np.bool_] = (column == value.strip()).to_numpy(dtype=np.bool_)
+    if number is None:
+        return holds_text
+    numbers: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    is_number: npt.NDArray[np.bool_] = numbers == number
+    return holds_text | is_number
+
+
+def warn_of_lookalikes(counts: Iterable[tuple[object, int]], value: str, num_meant: int, where: str) -> None:
+    """Warn of values that differ from the meant one by upper and lower case or inner blanks alone, with their counts.
+
+    Args:
+        counts: other values with their rows.
+        value: what a setting names.
+        num_meant: rows that hold it.
+        where: file and column, for the message.
+    """
+    wanted = _plain(value)
+    alike = [f"{other!r} ({count} rows)" for other, count in counts if _plain(str(other)) == wanted]
+    if alike:
+        print(
+            f"warning: {where}: {', '.join(alike)} only looks like {value.strip()!r} ({num_meant} rows) and is another "
+            "value",
+            file=sys.stderr,
+        )
+
+
+def _plain(text: str) -> str:
+    """Without case and blanks."""
+    return "".join(text.casefold().split())
 
 
 def binary_labels(
@@ -89,36 +136,47 @@ def binary_labels(
     """
     labels = np.empty((len(frame), len(label_columns)), dtype=np.uint8)
     for k, column in enumerate(label_columns):
-        numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-        values = numbers.copy()
+        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, copy=True)
         for value, label in (label_values or {}).items():
-            number = number_in(value)
-            holds_text = (frame[column].str.strip() == value.strip()).to_numpy()
-            values[holds_text if number is None else holds_text | (numbers == number)] = label
+            values[holds(frame[column], value)] = label
         wrong = ~np.isin(values, (0.0, 1.0))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             found = frame[column].iloc[row]
             hint = "" if label_values is None else f"; label_values can say what it means, as in {{{found!r}: 0}}"
             raise TableError(
-                f"{file}: line {line_number(frame, row)}, column '{column}': {found!r} is not 0 or 1{hint}"
+                f"{file}: line {line_number(frame, row, file)}, column '{column}': {found!r} is not 0 or 1{hint}"
             )
         labels[:, k] = values
     return labels
 
 
-def check_filled(frame: pd.DataFrame, column: str, file: Path) -> None:
-    """Raise a TableError where the column is empty."""
+def check_filled(frame: pd.DataFrame, column: str, file: Path, advice: str = "") -> None:
+    """Raise a TableError, which ends with `advice`, where the column is empty."""
     empty = (frame[column].str.strip() == "").to_numpy()
     if empty.any():
-        raise TableError(
-            f"{file}: column '{column}' is empty in line {line_number(frame, int(np.flatnonzero(empty)[0]))}"
-        )
+        line = line_number(frame, int(np.flatnonzero(empty)[0]), file)
+        raise TableError(f"{file}: column '{column}' is empty in line {line}{advice}")
 
 
-def line_number(frame: pd.DataFrame, row: int) -> int:
-    """Line of the file, counted from 1 (the header), of the row at a position, counted from 0.
+def line_number(frame: pd.DataFrame, row: int, file: Path) -> int:
+    """Line of the file, counted from 1, in which the row at a position, counted from 0, begins.
 
-    Rows may have been left out since the file was read: the index still counts all of them.
+    Rows may have been left out since the file was read: the index still counts all of them. The file is read again,
+    since blank lines and quoted texts of several lines make lines and rows differ.
     """
+    number = int(frame.index[row]) + 1  # the header is row 0
+    open_file = gzip.open if file.suffix == ".gz" else open
+    try:
+        with open_file(file, "rt", encoding="utf-8-sig", newline="") as opened:
+            reader = csv.reader(opened)
+            first_line = 1
+            for cells in reader:
+                is_blank = not cells or (len(cells) == 1 and not cells[0].strip())
+                if not is_blank and number == 0:
+                    return first_line
+                number -= not is_blank
+                first_line = reader.line_num + 1
+    except (csv.Error, OSError, EOFError, ValueError):
+        pass  # another archive, or a cell too long for this reader: rows are taken for lines
     return int(frame.index[row]) + 2

@@ -1,20 +1,46 @@
 """Patterns of image files, such as `train/{uid}.jpg` and `images*/**/{uid}`; with `dicom_id`, `export/**/*`."""
 
-import string
+import re
+from collections.abc import Mapping, Sequence
+
+TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
+"""A literal bracket (written twice), a name in brackets, a bracket too many, or plain text.
+
+Not `str.format`, to which dots, square brackets, digits, colons and exclamation marks in a name mean something.
+"""
 
 
 def pattern_fields(pattern: str) -> set[str]:
     """Names in curly brackets."""
-    return {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    return {match[1].strip() for match in TOKEN.finditer(pattern) if match[1] is not None}
+
+
+def fill_pattern(pattern: str, values: Mapping[str, Sequence[str]]) -> list[str]:
+    """The pattern with each row's values filled in.
+
+    Args:
+        pattern: one that `check_path_pattern` lets pass.
+        values: name -> (N,) texts, for each of its `pattern_fields`.
+
+    Returns:
+        (N,) paths.
+    """
+    num_rows = len(next(iter(values.values())))
+    columns: list[Sequence[str]] = []
+    for match in TOKEN.finditer(pattern):
+        if match[1] is not None:
+            columns.append(values[match[1].strip()])
+        else:
+            columns.append([{"{{": "{", "}}": "}"}.get(match[0], match[0])] * num_rows)
+    return ["".join(row) for row in zip(*columns, strict=True)]
 
 
 def check_path_pattern(pattern: str) -> None:
     """Raise a ValueError, in words for a user, where it is no pattern that rows can be filled into and looked up by."""
-    try:
-        fields = [field for field in string.Formatter().parse(pattern) if field[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"path_pattern='{pattern}': {error}") from None
-    if not fields or any(name == "" or spec or conversion for _, name, spec, conversion in fields):
+    if any(match[0] in ("{", "}") for match in TOKEN.finditer(pattern)):
+        raise ValueError(f"path_pattern='{pattern}': a curly bracket without its other one; in a file's name write two")
+    fields = pattern_fields(pattern)
+    if not fields or "" in fields:
         raise ValueError(
             f"path_pattern='{pattern}': {{uid}} or a {{column}} of the table is expected in it, as in train/{{uid}}.jpg"
             + ("; a glob without them needs dicom_id" if "*" in pattern and not fields else "")

@@ -108,7 +108,7 @@ def check_device(name: str) -> str:
 def number_in(text: str) -> float | None:
     """The finite number that a text holds, or None."""
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # 1_0 is a number to Python alone
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -8,7 +8,7 @@ and what is allowed.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.dataclasses import dataclass
 
 from catheters import setting_checks
@@ -18,7 +18,10 @@ from catheters.path_pattern import check_glob, check_path_pattern
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
 PixelSize = Annotated[int, Field(ge=16, le=8192)]
-Labels = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
+# As the tables are read: blanks around a column's name are no part of it.
+Column = Annotated[str, StringConstraints(strip_whitespace=True)]
+Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
+Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
 PREDICTION_COLUMNS = ("patient", "fold", "doubts", "reason")
@@ -39,9 +42,9 @@ class Settings:
     """Folder of the label table; image paths are relative to it."""
     label_table: str = "train.csv"
     """CSV with one row an image, relative to `dataset_folder`."""
-    uid_column: str = "StudyInstanceUID"
+    uid_column: Column = "StudyInstanceUID"
     """Column that names each image uniquely."""
-    patient_column: str = "PatientID"
+    patient_column: Column = "PatientID"
     """Column of the patient; no patient is ever in two folds."""
     patient_pattern: str | None = None
     r"""Regular expression with one group, searched in `patient_column`: the group is the patient, as in
@@ -59,12 +62,13 @@ class Settings:
     label_corrections: str | None = None
     """CSV with `uid_column`, label and new_label: label becomes 0 and new_label 1 for that image; relative to where you
     are."""
-    derived_labels: dict[str, Annotated[tuple[str, str], ListOrTuple]] = Field(default_factory=dict)
+    derived_labels: dict[Column, Annotated[tuple[Column, str], ListOrTuple]] = Field(default_factory=dict)
     """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
-    findings_column: str | None = None
-    """Column that lists an image's findings as A|B|C, as NIH's tables do: a label is 1 where it is among them."""
-    keep_rows: dict[str, str] = Field(default_factory=dict)
-    """{column: value}: rows that hold other values there are left out of everything."""
+    findings_column: Column | None = None
+    """Column that lists an image's findings as A|B|C, as NIH's tables do, or as ['A', 'B'], as PadChest's: a label is 1
+    where it is among them. A blank means none with label_values={"": 0}."""
+    keep_rows: dict[Column, str | Values] = Field(default_factory=dict)
+    """{column: value} or {column: [value, value]}: rows that hold other values there are left out of everything."""
     exclude_ids: str | None = None
     """Text file with an image id a line: these images are left out of everything; relative to where you are."""
     annotation_table: str | None = None
@@ -90,7 +94,7 @@ class Settings:
     # Folds
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
-    fold_column: str | None = None
+    fold_column: Column | None = None
     """Column of the table that holds each image's fold, 0 to num_folds - 1; None: patients are assigned by
     `fold_seed`."""
     fold_seed: Annotated[int, Field(ge=0)] | None = None

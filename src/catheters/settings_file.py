@@ -115,7 +115,11 @@ def doubtful_settings(settings: Settings) -> list[str]:
     schedule = f"schedule='{settings.schedule}'"
     is_cosine = settings.schedule == "cosine"
     reasons = {
-        "label_values": ("derived_labels has every label", len(settings.derived_labels) == len(settings.label_columns)),
+        "label_values": (
+            "derived_labels has every label",
+            len(settings.derived_labels) == len(settings.label_columns)
+            and not any(value.strip() == "" for value in settings.label_values),
+        ),
         "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
         "min_lr": (
             schedule if settings.schedule == "constant" else "cosine_epochs=0",

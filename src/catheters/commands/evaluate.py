@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from catheters.commands.evaluation_inputs import Input, read_file, read_run
+from catheters.commands.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.commands.evaluation_options import read_choices
 from catheters.data.audit.examination import thumbnails
 from catheters.data.sample import is_synthetic
@@ -40,7 +40,7 @@ from catheters.evaluation.subgroups import make_groups
 from catheters.files import sha256_of
 from catheters.progress import track
 from catheters.run_record import describe_environment_in_words, read_record
-from catheters.settings_file import changed_settings
+from catheters.settings_file import changed_settings, load_settings
 
 
 def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -86,13 +86,22 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
 
 
 def _read_inputs(options: argparse.Namespace) -> list[Input]:
+    source = None
+    if options.labels is not None:
+        source = LabelSource(
+            file=options.labels,
+            rules=None if options.config is None else load_settings(options.config),
+            id_column=options.id_column,
+            patient_column=options.patient_column,
+        )
     if options.predictions is not None:
+        assert source is not None, "the options say so"
         inputs = [
-            read_file(file, options.labels, options.id_column, options.patient_column, are_logits=options.logits)
+            read_file(file, source, are_logits=options.logits)
             for file in track(options.predictions, "reading", len(options.predictions), unit="file", leave=False)
         ]
     else:
-        inputs = [read_run(run, options.labels, options.id_column, options.patient_column) for run in options.runs]
+        inputs = [read_run(run, source) for run in options.runs]
     if options.out is None:
         return inputs
     if options.out.is_file() or not options.out.absolute().parent.is_dir():

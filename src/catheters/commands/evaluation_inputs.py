@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, read_csv
+from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
+from catheters.data.label_rules import choose_rows, read_labels, read_patients
 from catheters.data.table import read_columns, read_label_table
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import Evaluated
@@ -69,8 +71,26 @@ class Input:
         return self.truth.frame[name].to_numpy(dtype=np.str_)[self.rows]
 
 
-def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient_column: str | None) -> Input:
-    """A run folder, against its own label table or another one.
+@dataclass(frozen=True, kw_only=True)
+class LabelSource:
+    """A label table from elsewhere, and how it is read.
+
+    Attributes:
+        file: the CSV.
+        rules: settings whose columns, `keep_rows`, `patient_pattern`, `derived_labels`, `findings_column` and
+            `label_values` tell how to read it; None: those of the run, or else plain 0/1 columns.
+        id_column: name of the id column; None: as the predictions call it, or the rules.
+        patient_column: name of the patient column; None: the rules', or one of `PATIENT_COLUMNS`.
+    """
+
+    file: Path
+    rules: Settings | None
+    id_column: str | None
+    patient_column: str | None
+
+
+def read_run(run: Path, source: LabelSource | None) -> Input:
+    """A run folder, against its own label table (None) or another one.
 
     Raises:
         UserError: it is none, has no predictions, or they do not fit the table.
@@ -91,10 +111,12 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
     check_finished(run, "run train.py as before: it joins the folds' predictions again", (file.name,))
     # Before it is read: what is written over it meanwhile is then never taken for what was evaluated.
     sha256 = sha256_of(file)
-    if labels_file is not None:
-        uid_column, predictions, labels = read_predictions(file, id_column)
-        truth, paths = _read_truth(labels_file, uid_column, labels, patient_column), None
+    if source is not None:
+        uid_column, predictions, labels = read_predictions(file, source.id_column)
+        truth, left_out = _read_truth(source, source.rules or settings, uid_column, labels)
+        predictions, paths = _without(predictions, uid_column, left_out, file, truth), None
     else:
+        _check_label_files(run, settings)
         table = read_label_table(settings)
         labels = table.label_columns
         uid_column, predictions, _ = read_predictions(file, settings.uid_column)
@@ -123,17 +145,16 @@ def read_run(run: Path, labels_file: Path | None, id_column: str | None, patient
     )
 
 
-def read_file(
-    file: Path, labels_file: Path, id_column: str | None, patient_column: str | None, *, are_logits: bool
-) -> Input:
+def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
     """Predictions of any program; results go to a folder beside them that is named after the file.
 
     Raises:
         UserError: a file is missing or wrong, or they do not fit.
     """
     sha256 = sha256_of(file) if file.is_file() else ""  # else reading it says what is wrong
-    uid_column, predictions, labels = read_predictions(file, id_column, are_logits=are_logits)
-    truth = _read_truth(labels_file, uid_column, labels, patient_column)
+    uid_column, predictions, labels = read_predictions(file, source.id_column, are_logits=are_logits)
+    truth, left_out = _read_truth(source, source.rules, uid_column, labels)
+    predictions = _without(predictions, uid_column, left_out, file, truth)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
     return Input(
         evaluated=evaluated,
@@ -161,24 +182,67 @@ def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: Evaluated) 
         )
 
 
-def _read_truth(file: Path, uid_column: str, labels: tuple[str, ...], patient_column: str | None) -> Truth:
-    frame = read_csv(file)
+def _check_label_files(run: Path, settings: Settings) -> None:
+    """What the run was trained on is named relative to where it was trained: say what to do elsewhere."""
+    table = Path(settings.dataset_folder) / settings.label_table
+    named = (str(table), settings.label_corrections, settings.exclude_ids)
+    missing = next((file for file in named if file is not None and not Path(file).is_file()), None)
+    if missing is not None:
+        raise UserError(
+            f"{run}: was trained with {missing}, which is not here; run evaluate.py where train.py was run, or give "
+            "the label table with --labels FILE"
+        )
+
+
+def _read_truth(
+    source: LabelSource, rules: Settings | None, uid_column: str, labels: tuple[str, ...]
+) -> tuple[Truth, set[str]]:
+    """The labels of a table from elsewhere, and the ids of its rows that `keep_rows` leaves out."""
+    file, frame = source.file, read_csv(source.file)
+    if uid_column not in frame and rules is not None and rules.uid_column in frame:
+        uid_column = rules.uid_column
     check_columns(frame, (uid_column,), file)
-    unknown = [label for label in labels if label not in frame]
-    if unknown:
-        raise TableError(f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}")
+    whole = frame
+    if rules is not None:
+        wanted = {column: values for column, values in rules.keep_rows.items() if column in frame}
+        frame = choose_rows(frame, wanted, file)
     check_ids(frame, uid_column, file)
-    if patient_column is None:
-        patient_column = next((name for name in PATIENT_COLUMNS if name in frame), None)
-    patient_ids = None
-    if patient_column is not None:
-        check_columns(frame, (patient_column,), file)
-        check_filled(frame, patient_column, file)
-        patient_ids = frame[patient_column].str.strip().to_numpy(dtype=np.str_)
-    return Truth(
+    patients, pattern = source.patient_column, None
+    if patients is None:
+        known = PATIENT_COLUMNS if rules is None else (rules.patient_column, *PATIENT_COLUMNS)
+        patients = next((name for name in known if name in frame), None)
+    if patients is not None:
+        check_columns(frame, (patients,), file)
+        if rules is not None and patients == rules.patient_column:
+            pattern = rules.patient_pattern
+    if rules is None:
+        _check_labels_are_columns(frame, labels, file)
+    truth = Truth(
         source=str(file),
         uids=frame[uid_column].to_numpy(dtype=np.str_),
-        labels=binary_labels(frame, labels, file),
-        patient_ids=patient_ids,
+        labels=binary_labels(frame, labels, file) if rules is None else read_labels(frame, rules, labels, file),
+        patient_ids=None if patients is None else read_patients(frame, patients, pattern, file),
         frame=frame,
     )
+    return truth, set(whole[uid_column]) - set(frame[uid_column])
+
+
+def _check_labels_are_columns(frame: pd.DataFrame, labels: tuple[str, ...], file: Path) -> None:
+    unknown = [label for label in labels if label not in frame]
+    if unknown:
+        raise TableError(
+            f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}; where the table "
+            "has labels in another form, such as findings in one column, --config FILE says how training reads it"
+        )
+
+
+def _without(predictions: pd.DataFrame, uid_column: str, left_out: set[str], file: Path, truth: Truth) -> pd.DataFrame:
+    """The predictions less those of images that `keep_rows` leaves out of the label table."""
+    is_left_out = predictions[uid_column].isin(left_out)
+    if is_left_out.all():
+        raise TableError(f"{file}: keep_rows leaves out all of its {len(predictions)} images in {truth.source}")
+    if is_left_out.any():
+        print(
+            f"{file}: {is_left_out.sum()} of {len(predictions)} images are left out, since keep_rows drops their rows"
+        )
+    return predictions[~is_left_out].reset_index(drop=True)

@@ -69,7 +69,16 @@ def _create_parser() -> argparse.ArgumentParser:
         help="CSV: id column, one probability column a label; `patient` and `fold` where known",
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="CSV: the same id column, 0/1 columns of these names"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="CSV with the same ids; a run reads it by its own settings (findings_column, label_values, ...)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a config by which --labels is read (default: the run's; for --predictions 0/1 columns)",
     )
     parser.add_argument("--id-column", metavar="NAME", help="id column of both files (default: the predictions' first)")
     parser.add_argument(
@@ -149,6 +158,8 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--id-column goes with --labels; a run knows its own")
     if options.patient_column is not None and options.labels is None:
         parser.error("--patient-column goes with --labels; a run knows its own")
+    if options.config is not None and options.labels is None:
+        parser.error("--config goes with --labels; a run knows its own")
     if options.logits and options.predictions is None:
         parser.error("--logits goes with --predictions; a run has probabilities")
     if options.resamples != 0 and options.resamples < MIN_RESAMPLES:

@@ -35,7 +35,11 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         help="checkpoints (.pt), run folders or the folder of a blend; images may follow them",
     )
     parser.add_argument(
-        "inputs", nargs="*", type=Path, metavar="INPUT", help="image files, folders, or a CSV of ids (see --images)"
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="INPUT",
+        help="image files, folders, a CSV with ids, or a .txt with an id per line (see --images)",
     )
     parser.add_argument(
         "--out",
@@ -47,7 +51,8 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--images",
         metavar="PATTERN",
-        help="where the images of a CSV of ids are, relative to it, as in test/{uid}.jpg (default: as in training)",
+        help="where the images of a CSV or list of ids are, relative to its folder, to the run's dataset_folder or to "
+        "the folder above, as in test/{uid}.jpg (default: as in training)",
     )
     parser.add_argument(
         "--submission", type=Path, metavar="FILE", help="a sample_submission.csv: write one in its format and order"

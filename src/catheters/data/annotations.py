@@ -66,8 +66,9 @@ def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]
         points = _parse_points(text)
         if points is None:
             found = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+            line = line_number(frame, row, file)
             raise TableError(
-                f"{file}: line {line_number(frame, row)}, column '{POINTS_COLUMN}': {found!r} is not a list of points; "
+                f"{file}: line {line}, column '{POINTS_COLUMN}': {found!r} is not a list of points; "
                 "[[x, y], [x, y], ...] in pixels of the X-ray is expected"
             )
         annotations.setdefault(uid, []).append(Annotation(label, points))

@@ -37,6 +37,7 @@ from catheters.data.table import LabelTable
 from catheters.errors import UserError, one_line
 from catheters.files import clear_end_when_full, printable
 from catheters.host import available_cores
+from catheters.near_misses import file_hint
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
 from catheters.workers import Failure, map_guarded
@@ -87,7 +88,7 @@ def build_cache(
                 part.discard()
                 raise UserError(
                     f"{table.paths[0]}: {part.done[0].reason}; nor could any other of the {len(table)} X-rays be read: "
-                    "check dataset_folder and path_pattern"
+                    f"check dataset_folder and path_pattern{file_hint(table.paths[0])}"
                 )
             part.finish(_describe(part.done, preprocessing))
 

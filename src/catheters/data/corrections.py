@@ -9,6 +9,7 @@ import pandas as pd
 
 from catheters.csv_files import TableError, check_columns, line_number, read_csv
 from catheters.errors import listed, unknown_name
+from catheters.near_misses import same_id_hint
 
 CORRECTIONS_SHOWN = 30
 """Corrections that are printed; the file has all."""
@@ -43,7 +44,7 @@ def apply_corrections(
     row_of_uid = {uid: row for row, uid in enumerate(uids.tolist())}
     done, unknown = [], set()
     for position, (uid, label, new_label) in enumerate(frame.itertuples(index=False)):
-        where = f"{file}: line {line_number(frame, position)}"
+        where = f"{file}: line {line_number(frame, position, file)}"
         old, new = _columns_of(label, new_label, label_columns, where)
         if uid not in row_of_uid:
             unknown.add(uid)
@@ -60,13 +61,13 @@ def apply_corrections(
     if not done:
         raise TableError(
             f"label_corrections={file}: none of its {len(frame)} rows has an id in {source}, where an id looks like "
-            f"{uids[0]}"
+            f"{uids[0]}{same_id_hint(sorted(unknown), row_of_uid)}"
         )
     _print_corrections(done, file)
     if unknown:
         print(
             f"warning: label_corrections={file}: {len(unknown)} of its ids are no id in {source}, {min(unknown)} for "
-            "one",
+            f"one{same_id_hint(sorted(unknown), row_of_uid)}",
             file=sys.stderr,
         )
     return corrected

@@ -1,24 +1,20 @@
 """The label table: which images there are, whose they are, and what they show."""
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.csv_files import TableError, binary_labels, check_columns, check_filled, check_ids, line_number, read_csv
+from catheters.csv_files import TableError, check_columns, check_filled, check_ids, read_csv
 from catheters.data.corrections import apply_corrections
 from catheters.data.dicom_ids import find_dicom_files
-from catheters.errors import unknown_name
-from catheters.path_pattern import pattern_fields
+from catheters.data.label_rules import choose_rows, read_labels, read_patients
+from catheters.near_misses import same_id_hint
+from catheters.path_pattern import fill_pattern, pattern_fields
 from catheters.settings import Settings
-
-VALUES_COMPARED = 1000
-"""Values of a column among which the nearest to a wrong one is sought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +63,15 @@ def read_label_table(settings: Settings) -> LabelTable:
         raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
     file = folder / settings.label_table
     raw = read_csv(file)
-    frame = _keep_rows(raw, settings, file)
+    frame = choose_rows(raw, settings.keep_rows, file)
     if len(frame) < len(raw):
         print(f"{len(frame)} of {len(raw)} rows of {file} are kept by keep_rows")
-    frame = frame.assign(**_derive_labels(frame, settings, file))
-    check_columns(frame, (settings.uid_column, settings.patient_column, *settings.label_columns), file)
-    check_ids(frame, settings.uid_column, file)
+    check_columns(frame, (settings.uid_column, settings.patient_column), file)
+    check_ids(frame, settings.uid_column, file, _merging_advice(frame, settings, file))
     uids = frame[settings.uid_column].to_numpy(dtype=np.str_)
     source = f"column {settings.uid_column} of {file}"
-    patient_ids = _read_patients(frame, settings, file)
-    labels = binary_labels(frame, settings.label_columns, file, settings.label_values)
+    patient_ids = read_patients(frame, settings.patient_column, settings.patient_pattern, file)
+    labels = read_labels(frame, settings, settings.label_columns, file)
     if settings.label_corrections is not None:
         corrections_file = Path(settings.label_corrections)
         labels = apply_corrections(labels, uids, settings.label_columns, corrections_file, settings.uid_column, source)
@@ -105,42 +100,20 @@ def read_columns(settings: Settings) -> pd.DataFrame:
         TableError: the file is missing or wrong.
     """
     file = Path(settings.dataset_folder) / settings.label_table
-    return _keep_rows(read_csv(file), settings, file)
+    return choose_rows(read_csv(file), settings.keep_rows, file)
 
 
-def _keep_rows(frame: pd.DataFrame, settings: Settings, file: Path) -> pd.DataFrame:
-    """The rows that `keep_rows` asks for, each under its index in the whole table."""
-    if not settings.keep_rows:
-        return frame
-    is_kept = np.full(len(frame), True)
-    for column, value in settings.keep_rows.items():
-        check_columns(frame, (column,), file)
-        holds_value = (frame[column] == value).to_numpy()
-        if not holds_value.any():
-            kind, known = f"a value of column '{column}'", frame[column].unique()[:VALUES_COMPARED]
-            raise TableError(f"{file}: keep_rows: {unknown_name(value, kind, known)}")
-        is_kept &= holds_value
-    if not is_kept.any():
-        raise TableError(f"{file}: keep_rows={settings.keep_rows}: no row holds all of these values")
-    return frame[is_kept]
-
-
-def _read_patients(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDArray[np.str_]:
-    column, pattern = settings.patient_column, settings.patient_pattern
-    check_filled(frame, column, file)
-    # A stray blank must not make two patients of one, who would then be in two folds.
-    values = frame[column].str.strip()
-    if pattern is None:
-        return values.to_numpy(dtype=np.str_)
-    matches = [re.search(pattern, value) for value in values]
-    patients = [match[1] if match else None for match in matches]
-    for row, patient in enumerate(patients):
-        if not patient:
-            raise TableError(
-                f"{file}: line {line_number(frame, row)}, column '{column}': patient_pattern='{pattern}' finds no "
-                f"patient in {values.iloc[row]!r}"
-            )
-    return np.array(patients, dtype=np.str_)
+def _merging_advice(frame: pd.DataFrame, settings: Settings, file: Path) -> str:
+    """How a table with several rows per image, one per box or reader, becomes one with a row per image."""
+    is_mixed = frame.duplicated(settings.uid_column) & ~frame.duplicated()
+    if not is_mixed.any():
+        return ""  # the same row again
+    merged = file.name.removesuffix(".gz").removesuffix(".csv") + "_per_image.csv"
+    return (
+        "; for one row per image, with A|B where its rows differ: "
+        f"pd.read_csv('{file}', dtype=str, na_filter=False).groupby('{settings.uid_column}', as_index=False)"
+        f".agg(lambda values: '|'.join(sorted(set(values)))).to_csv('{file.with_name(merged)}', index=False)"
+    )
 
 
 def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) -> npt.NDArray[np.intp]:
@@ -156,7 +129,7 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
     if not is_listed.any():
         raise TableError(
             f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in {source}, where an id looks like "
-            f"{uids[0]}"
+            f"{uids[0]}{same_id_hint(sorted(listed), uids.tolist())}"
         )
     if is_listed.all():
         raise TableError(f"exclude_ids={ids_file}: leaves out every image")
@@ -165,7 +138,7 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
     if unknown:
         print(
             f"warning: exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {source}, {min(unknown)} for "
-            "one",
+            f"one{same_id_hint(sorted(unknown), uids.tolist())}",
             file=sys.stderr,
         )
     return np.flatnonzero(~is_listed)
@@ -194,42 +167,6 @@ def _read_folds(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDAr
     return folds
 
 
-def _derive_labels(frame: pd.DataFrame, settings: Settings, file: Path) -> dict[str, Any]:
-    derived = {}
-    if settings.findings_column is not None:
-        derived = _derive_findings(frame, settings, file)
-    for label, (column, value) in settings.derived_labels.items():
-        check_columns(frame, (column,), file)
-        check_filled(frame, column, file)
-        is_positive = frame[column] == value
-        if not is_positive.any():
-            raise TableError(
-                f"{file}: column '{column}' never holds {value!r}, which derived_labels['{label}'] asks for"
-            )
-        derived[label] = is_positive.map({True: "1", False: "0"})
-    return derived
-
-
-def _derive_findings(frame: pd.DataFrame, settings: Settings, file: Path) -> dict[str, Any]:
-    """A column for each label that is no column yet: whether `A|B|C` has it."""
-    column = settings.findings_column
-    assert column is not None
-    check_columns(frame, (column,), file)
-    check_filled(frame, column, file)
-    findings = frame[column].str.get_dummies(sep="|")
-    derived = {}
-    for label in settings.label_columns:
-        if label in settings.derived_labels or label in frame:
-            continue
-        if label not in findings:
-            raise TableError(
-                f"{file}: column '{column}': {unknown_name(label, 'a finding of any image', findings.columns)}; "
-                "label_columns may only name findings that occur"
-            )
-        derived[label] = findings[label].astype(str)
-    return derived
-
-
 def fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
     """The image file of each row, by `path_pattern`.
 
@@ -246,7 +183,7 @@ def fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: P
     columns = pattern_fields(pattern)
     check_columns(frame, tuple(sorted(columns - {"uid"})), file)
     values = {name: frame[settings.uid_column if name == "uid" else name] for name in columns}
-    filled = [pattern.format(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+    filled = fill_pattern(pattern, {name: column.tolist() for name, column in values.items()})
     if "*" not in pattern:
         return tuple(folder / path for path in filled)
     folders = pattern.rpartition("/")[0]  # no column stands in them

@@ -10,6 +10,7 @@ import pandas as pd
 
 from catheters.csv_files import TableError, check_filled
 from catheters.evaluation.evaluated import Evaluated, find_torn_patient
+from catheters.near_misses import same_id_hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ def match_rows(truth: Truth, uids: list[str], predictions_file: Path) -> npt.NDA
         raise TableError(
             f"{predictions_file}: {len(unknown)} of {len(uids)} ids have no row in {truth.source}, {unknown[0]!r} "
             "for one; give the label table of these images with --labels"
+            f"{same_id_hint(unknown, row_of)}"
         )
     return np.array([row_of[uid] for uid in uids], dtype=np.intp)
 

@@ -6,16 +6,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from pydantic import ValidationError
 
 from catheters.csv_files import check_columns, check_ids, read_csv
 from catheters.data.folder import folder_table, repeated_files, warn_of_repeated
+from catheters.data.label_rules import choose_rows
 from catheters.data.table import fill_in_paths
 from catheters.errors import UserError
 from catheters.files import printable
+from catheters.near_misses import file_hint
 from catheters.settings import Settings
 
-TABLE_SUFFIXES = (".csv", ".gz")
+LIST_SUFFIX = ".txt"
+TABLE_SUFFIXES = (".csv", ".gz", LIST_SUFFIX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Images:
 
 
 def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | None) -> Images:
-    """Files, folders with the folders in them, and tables of ids, as one list.
+    """Files, folders with the folders in them, and tables or lists of ids, as one list.
 
     An image of a file or folder is called as the training table calls its images: after the file's name, without its
     suffix where `path_pattern` has one, as in train/{uid}.jpg. Where two would have one name, all are called after
@@ -71,7 +75,9 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
             names.append(_training_name(given, settings))
             full_names.append(printable(given))
         else:
-            raise UserError(f"{given}: no such file or folder; images, folders of images or a CSV of ids are expected")
+            raise UserError(
+                f"{given}: no such file or folder; images, folders of images or a CSV or .txt of ids are expected"
+            )
     kept = _once_each(paths, listed)
     names = [names[position] for position in kept]
     repeated = _first_repeated(names)
@@ -111,7 +117,7 @@ def _training_name(path: Path, settings: Settings) -> str:
 
 
 def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tuple[list[str], tuple[Path, ...]]:
-    frame = read_csv(file)
+    """Ids and files of a table's rows, or of a list of ids; those that `keep_rows` leaves out are none of them."""
     if path_pattern is not None:
         try:
             settings = dataclasses.replace(settings, path_pattern=path_pattern, dicom_id=None)
@@ -122,12 +128,42 @@ def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tup
             f"{file}: the model's training images were found by {settings.dicom_id}; say with --images where these "
             "are, as in --images 'images/{uid}.dcm'"
         )
+    if file.suffix.lower() == LIST_SUFFIX:
+        frame = _read_list(file, settings.uid_column)
+    else:
+        frame = read_csv(file)
+        wanted = {column: values for column, values in settings.keep_rows.items() if column in frame}
+        kept = choose_rows(frame, wanted, file)
+        if len(kept) < len(frame):
+            print(f"{len(kept)} of {len(frame)} rows of {file} are kept by the model's keep_rows")
+        frame = kept
     check_columns(frame, (settings.uid_column,), file)
     check_ids(frame, settings.uid_column, file)
-    paths = fill_in_paths(frame, settings, file.parent, file)
-    if not any(path.exists() for path in paths):
-        raise UserError(
-            f"{file}: none of its {len(paths)} images is there, {paths[0]} for one; say with --images where they are, "
-            "relative to the table, as in --images 'test/{uid}.jpg'"
-        )
-    return frame[settings.uid_column].tolist(), paths
+    # Published tables name images from their own folder, or from the one that the data set was unpacked into.
+    folders = [file.parent, Path(settings.dataset_folder)]
+    if "*" not in settings.path_pattern:  # which could mean a search of the whole disk there
+        folders.append(file.absolute().parent.parent)
+    missing = []
+    for folder in folders:
+        paths = fill_in_paths(frame, settings, folder, file)
+        if any(path.exists() for path in paths):
+            return frame[settings.uid_column].tolist(), paths
+        missing.append(paths[0])
+    hint = next(filter(None, map(file_hint, missing)), "")
+    raise UserError(
+        f"{file}: none of its {len(frame)} images is there, {missing[0]} for one; say with --images where they are, "
+        f"relative to the table, to dataset_folder={settings.dataset_folder} or to the folder above the table's, as in "
+        f"--images 'test/{{uid}}.jpg'{hint}"
+    )
+
+
+def _read_list(file: Path, uid_column: str) -> pd.DataFrame:
+    """The ids of a text file, one per line, as a table of one column."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: is not UTF-8 text; a list of ids, one per line, is expected") from None
+    uids = [line for line in lines if line and line != uid_column]
+    if not uids:
+        raise UserError(f"{file}: is empty; a list of ids, one per line, is expected")
+    return pd.DataFrame({uid_column: uids})
