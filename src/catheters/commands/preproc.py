@@ -8,7 +8,7 @@ from catheters.command_line import BAD_IMAGES_STATUS
 from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
 from catheters.data.cache_writer import build_cache, can_be_read_now, tidy_up
 from catheters.data.folder import folder_table
-from catheters.data.folds import choose_folds
+from catheters.data.folds import choose_folds, leaking_patients, refuse_leaks
 from catheters.data.pictures import write_contact_sheets
 from catheters.data.preprocessing import EXCLUDED, Preprocessing
 from catheters.data.table import LabelTable, read_label_table
@@ -34,6 +34,8 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
     if options.audit:
         return _audit(settings, options.folder)
     table = read_label_table(settings)
+    if table.folds is not None:  # hours before train.py would say so
+        refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
     cache = _bring_up_to_date(settings, table)
     if options.show:
         for file in write_contact_sheets(settings, table, cache, options.show):

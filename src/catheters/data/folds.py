@@ -1,5 +1,6 @@
 """Folds for cross-validation: grouped by patient, balanced in every label."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,26 @@ def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[Any]) -> li
     np.maximum.at(highest, name_of_image, folds)
     several: list[Any] = unique[lowest < highest].tolist()
     return several
+
+
+def leaking_patients(folds: npt.NDArray[np.int8], patient_ids: npt.NDArray[np.str_]) -> list[str]:
+    """What to say of patients in more than one fold: nothing, or one text."""
+    patients = in_several_folds(folds, patient_ids)
+    return [f"patients in more than one fold: {len(patients)}, {patients[0]} for one"] if patients else []
+
+
+def refuse_leaks(leaks: list[str], *, are_allowed: bool) -> None:
+    """Raise a UserError for what stands in several folds; only warn where that is allowed."""
+    if not leaks:
+        return
+    found = f"{'; '.join(leaks)}: a model would be scored on what it was trained on"
+    if are_allowed:
+        print(f"warning: {found}; allow_leaking_folds=True", file=sys.stderr)
+        return
+    raise UserError(
+        f"{found}. Mend the table, list images in exclude_ids (preproc_npy.py --audit shows all), or set "
+        "allow_leaking_folds=True"
+    )
 
 
 def assign_folds(

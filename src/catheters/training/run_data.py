@@ -12,7 +12,7 @@ import torch
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, open_cache
 from catheters.data.device_augment import DeviceAugmentation
-from catheters.data.folds import choose_folds, in_several_folds
+from catheters.data.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.row_checks import RowChecks
@@ -117,24 +117,12 @@ def check_leaks(settings: Settings, data: RunData) -> None:
     """Refuse folds that share a patient, or an image, unless the settings allow it; then only warn."""
     if settings.all_data:
         return
-    leaks = []
-    patients = in_several_folds(data.folds, data.patient_ids)
-    if patients:
-        leaks.append(f"patients in more than one fold: {len(patients)}, {patients[0]} for one")
+    leaks = leaking_patients(data.folds, data.patient_ids)
     shared = in_several_folds(data.folds, data.pictures)
     if shared:
         uids = data.uids[data.pictures == shared[0]].tolist()
         leaks.append(f"images in more than one fold under several ids: {len(shared)}, {' and '.join(uids)} for one")
-    if not leaks:
-        return
-    found = f"{'; '.join(leaks)}: a model would be scored on what it was trained on"
-    if settings.allow_leaking_folds:
-        print(f"warning: {found}; allow_leaking_folds=True", file=sys.stderr)
-        return
-    raise UserError(
-        f"{found}. Mend the table, list images in exclude_ids (preproc_npy.py --audit shows all), or set "
-        "allow_leaking_folds=True"
-    )
+    refuse_leaks(leaks, are_allowed=settings.allow_leaking_folds)
 
 
 def _choose_for_trial(
