@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import signal
 import subprocess
@@ -218,3 +219,18 @@ def test_the_journal_of_a_kill_at_the_very_end_is_tidied_up(cached: Settings) ->
     cached.cache_file.with_suffix(".npy.part").touch()
     tidy_up(cached.cache_file)
     assert journal.exists()
+
+
+@pytest.mark.parametrize("row", [2, 999, -1])
+def test_a_journal_that_names_a_row_there_is_not(tmp_path: Path, row: int) -> None:
+    """It ends there, as at a line that a kill cut off."""
+    pixels = bytes(range(16))
+    entry = CacheRow(uid="a", file="a.png", size=1, mtime_ns=1, digest=hashlib.sha256(pixels).hexdigest(), notes={})
+    with contextlib.closing(CachePart(tmp_path / "c_4.npy", (2, 4, 4), "key")) as part:
+        part.write(0, entry, pixels)
+    journal = tmp_path / "c_4.npy.journal"
+    content = journal.read_bytes()
+    journal.write_bytes(content + content.splitlines(keepends=True)[1].replace(b"0 ", b"%d " % row, 1))
+    with contextlib.closing(CachePart(tmp_path / "c_4.npy", (2, 4, 4), "key")) as part:
+        part.keep_valid(lambda _row, _entry: True)
+        assert part.done == {0: entry}
