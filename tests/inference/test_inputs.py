@@ -7,6 +7,7 @@ import pytest
 
 from catheters.errors import UserError
 from catheters.inference.inputs import list_images
+from catheters.inference.outputs import read_submission
 from catheters.settings import Settings
 
 SETTINGS = Settings()
@@ -76,3 +77,10 @@ def test_nothing_there(folder: Path) -> None:
     Path("empty").mkdir()
     with pytest.raises(UserError, match="empty: no image in it, nor in its folders"):
         list_images([Path("empty")], SETTINGS, None)
+
+
+def test_a_submission_whose_ids_have_another_form(folder: Path) -> None:
+    Path("sample.csv").write_text("id,x\na.jpg,0\n")
+    images = list_images([Path("images")], SETTINGS, None)
+    with pytest.raises(UserError, match=r"; a\.jpg and a differ only in their form"):
+        read_submission(Path("sample.csv"), images, ("x",))

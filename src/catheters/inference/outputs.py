@@ -12,6 +12,7 @@ from catheters.files import write_whole
 from catheters.inference.findings import Findings, describe_device, describe_others, describe_undecided, has_others
 from catheters.inference.inputs import Images
 from catheters.inference.stream import Answers
+from catheters.near_misses import same_id_hint
 
 
 def write_predictions(file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings) -> None:
@@ -66,7 +67,7 @@ def read_submission(sample: Path, images: Images, labels: tuple[str, ...]) -> pd
     if missing:
         raise UserError(
             f"{sample}: {len(missing)} of its {len(frame)} ids are not among the images, {min(missing)} for one; the "
-            f"images are called like {images.uids[0]}"
+            f"images are called like {images.uids[0]}{same_id_hint(sorted(missing), images.uids)}"
         )
     return frame
 
