@@ -339,3 +339,15 @@ def test_real_radiographs(tmp_path: Path) -> None:
     index = pd.read_csv(SHARED_DATA / "xrays" / "index.csv").set_index("image_id")
     target = index.loc[predictions["image_id"], "projection"] == "ap"
     assert metrics["macro"]["roc_auc"]["value"] == pytest.approx(roc_auc_score(target, predictions["AP projection"]))
+
+
+def test_a_missing_file_that_is_there_in_another_form_is_hinted_at(
+    sample_folder: Path, tmp_path: Path, write_config: Callable[[Settings], Path], settings: Settings
+) -> None:
+    shutil.copytree(sample_folder, tmp_path / "data")
+    file = min((tmp_path / "data" / "train").iterdir())
+    file.rename(file.with_suffix(".JPG"))
+    config = write_config(dataclasses.replace(settings, dataset_folder=str(tmp_path / "data")))
+    result = run_script("preproc_npy.py", "--config", config)
+    assert result.returncode == 1
+    assert f"{file}: no such file; {file.with_suffix('.JPG')} is there: is it meant?" in result.stderr

@@ -151,3 +151,22 @@ def test_another_seed_on_the_same_images(cached: Settings) -> None:
     )
     assert again.fingerprint == first.fingerprint
     assert other.fingerprint != first.fingerprint
+
+
+def test_many_labels_without_positives_are_counted(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each of the first 15, and one for all others; NIH has 14, other sets have hundreds."""
+    data = load_data(cached)
+    names = tuple(f"finding {number}" for number in range(20))
+    settings = dataclasses.replace(cached, label_columns=(*names, "x"), folds=(0,), pos_weight={})
+    labels = np.zeros((len(data.rows), 21), dtype=np.uint8)
+    labels[::2, 20] = 1
+    check_positives(settings, dataclasses.replace(data, labels=labels))
+    lines = capsys.readouterr().err.splitlines()
+    num_valid = int((data.folds == 0).sum())
+    assert lines[0] == (
+        f"warning: fold 0: 'finding 0' has 0 positives in {num_valid} validation images: its AUC is undefined (NaN) "
+        "and left out of the mean"
+    )
+    assert lines[15] == "warning: fold 0: so it is with 5 more labels"
+    assert lines[16] == "warning: fold 0: 'finding 0' has no positive in the training images: it cannot be learnt"
+    assert len(lines) == 2 * 16

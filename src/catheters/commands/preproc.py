@@ -11,8 +11,10 @@ from catheters.data.folder import folder_table
 from catheters.data.folds import choose_folds, leaking_patients, refuse_leaks
 from catheters.data.pictures import write_contact_sheets
 from catheters.data.preprocessing import EXCLUDED, Preprocessing
+from catheters.data.radiograph import NO_SUCH_FILE
 from catheters.data.table import LabelTable, read_label_table
 from catheters.files import printable
+from catheters.near_misses import file_hint
 from catheters.progress import track
 from catheters.settings import Settings
 
@@ -86,7 +88,8 @@ def _list(what: str, reasons: dict[str, str], index: Path) -> None:
         return
     print(f"{len(reasons)} {what}:", file=sys.stderr)
     for name, reason in list(reasons.items())[:REASONS_SHOWN]:
-        print(f"  {name}: {reason}", file=sys.stderr)
+        hint = file_hint(Path(name)) if reason == NO_SUCH_FILE else ""
+        print(f"  {name}: {reason}{hint}", file=sys.stderr)
     if len(reasons) > REASONS_SHOWN:
         print(f"  ... and {len(reasons) - REASONS_SHOWN} more, listed in {index}", file=sys.stderr)
 

@@ -27,6 +27,8 @@ OTHER_FORMATS = {
     b"\x00\x00\x00\x0cjP  ": "is a JPEG 2000 file outside DICOM",
 }
 READ_FORMATS = "JPEG, PNG, TIFF, WebP and DICOM are read"
+NO_SUCH_FILE = "no such file"
+"""The reason of a file that is missing."""
 MAX_FILE_BYTES = 1 << 29
 """Larger files are refused before they are read: no radiograph is."""
 
@@ -90,7 +92,7 @@ def read_file(file: Path) -> bytes:
     except FileNotFoundError:
         if file.is_symlink():
             raise UnreadableImage(f"is a link to {printable(file.readlink())}, which is not there") from None
-        raise UnreadableImage("no such file") from None
+        raise UnreadableImage(NO_SUCH_FILE) from None
     except OSError as error:
         if not is_of_path(error):
             raise OSError(error.errno, error.strerror, str(file)) from None

@@ -17,7 +17,7 @@ from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatche
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.row_checks import RowChecks
 from catheters.data.table import read_label_table
-from catheters.errors import SettingsError, UserError
+from catheters.errors import MAX_NAMES, SettingsError, UserError
 from catheters.settings import Settings
 from catheters.training.distributed import ALONE, Processes
 
@@ -157,17 +157,25 @@ def check_positives(settings: Settings, data: RunData) -> None:
                 f"fold {fold}: no label has both positives and negatives among its {is_valid.sum()} images, so no "
                 f"epoch can be scored; set {'a larger debug_fraction' if settings.debug else 'a smaller num_folds'}"
             )
-        lines = [
-            f"fold {fold}: '{settings.label_columns[k]}' has {positives[k]} positives in {is_valid.sum()} validation "
-            "images: its AUC is undefined (NaN) and left out of the mean"
-            for k in np.flatnonzero(~is_scorable)
-        ]
-        lines += [
-            f"fold {fold}: '{settings.label_columns[k]}' has no positive in the training images: it cannot be learnt"
-            for k in np.flatnonzero(labels[~is_valid].sum(axis=0) == 0)
-        ]
-        for line in lines:
-            print(f"warning: {line}", file=sys.stderr)
+        names = np.array(settings.label_columns)
+        _warn_of_labels(
+            [f"'{names[k]}' has {positives[k]}" for k in np.flatnonzero(~is_scorable)],
+            f"fold {fold}: ",
+            f" positives in {is_valid.sum()} validation images: its AUC is undefined (NaN) and left out of the mean",
+        )
+        _warn_of_labels(
+            [f"'{name}'" for name in names[labels[~is_valid].sum(axis=0) == 0]],
+            f"fold {fold}: ",
+            " has no positive in the training images: it cannot be learnt",
+        )
+
+
+def _warn_of_labels(found: list[str], start: str, end: str) -> None:
+    """A line for each label, or for the first few of many."""
+    for text in found[:MAX_NAMES]:
+        print(f"warning: {start}{text}{end}", file=sys.stderr)
+    if len(found) > MAX_NAMES:
+        print(f"warning: {start}so it is with {len(found) - MAX_NAMES} more labels", file=sys.stderr)
 
 
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from catheters.data.radiograph import read_radiograph
 from catheters.settings import Settings
 from tests.conftest import assert_user_error, run_script
 from tests.data.decoding.test_polarity import drawn_chest
@@ -222,3 +223,23 @@ def test_training_refuses_leaking_folds(config: Path, tmp_path: Path) -> None:
     allowed = run_script("train.py", "--config", config, "allow_leaking_folds=True", "epochs=1", "folds=[0]")
     assert allowed.returncode == 0, allowed.stderr
     assert "patients in more than one fold: 1" in allowed.stderr
+
+
+def test_files_of_8_and_of_16_bits(tmp_path: Path) -> None:
+    """A 16-bit copy of an 8-bit radiograph becomes other pixels, so a data set that mixes both gets a note."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    images = [picture(np.random.default_rng(seed)) for seed in range(3)]
+    for number, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    command = ("preproc_npy.py", "--audit", "--folder", folder, f"cache_folder={tmp_path}")
+    assert run_script(*command).returncode == 0
+    assert "mixed depth" not in (tmp_path / "mixed_audit" / "audit.csv").read_text()
+    cv2.imwrite(str(folder / "wide.png"), images[0].astype(np.uint16) * 257)
+    assert run_script(*command).returncode == 0
+    with (tmp_path / "mixed_audit" / "audit.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["kind"] == "mixed depth"]
+    assert [(line["severity"], line["uid"], line["finding"]) for line in lines] == [
+        ("note", "wide.png", "1 of 4 images have 16 bits, 3 have 8")
+    ]
+    assert (read_radiograph(folder / "wide.png").image != images[0]).any()

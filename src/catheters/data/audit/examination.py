@@ -38,6 +38,7 @@ class Examined:
         grey_std: their standard deviation.
         perceptual_hash: 32 bytes; alike pictures differ in few bits.
         notes: the reader's doubts.
+        is_stretched: as of a `Picture`.
     """
 
     reason: str | None = None
@@ -48,6 +49,7 @@ class Examined:
     grey_std: float = 0.0
     perceptual_hash: bytes = bytes(HASH_SIZE**2 // 8)
     notes: tuple[Note, ...] = ()
+    is_stretched: bool = False
 
 
 def examine(paths: tuple[Path, ...], row: int) -> Examined:
@@ -69,6 +71,7 @@ def examine(paths: tuple[Path, ...], row: int) -> Examined:
         grey_std=float(std.item()),
         perceptual_hash=perceptual_hash(picture),
         notes=(*picture.notes, *polarity_notes(picture.image, picture.notes)),
+        is_stretched=picture.is_stretched,
     )
 
 

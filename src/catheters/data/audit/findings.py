@@ -13,6 +13,7 @@ from catheters.data.audit.duplicates import equal_groups, near_groups
 from catheters.data.audit.examination import Examined
 from catheters.data.folder import IMAGE_SUFFIXES
 from catheters.data.folds import in_several_folds
+from catheters.data.radiograph import NO_SUCH_FILE
 from catheters.data.table import LabelTable
 from catheters.labels import EXCLUSIVE_LABELS
 
@@ -25,6 +26,8 @@ TINY_SIDE = 256
 """Shorter sides are those of thumbnails, in pixels."""
 RARE_PATIENTS = 10
 """Labels with positives of fewer patients cannot be scored well in folds."""
+MIXED_SHOWN = 4
+"""Images of the rarer depth that are shown."""
 USUAL_ASPECTS = (0.6, 1.7)
 """Width over height; chest radiographs lie between, 0.7 to 1.25 as a rule."""
 
@@ -88,6 +91,12 @@ KINDS = {
     ),
     "frames": Kind("note", "Files of several pictures", "The first one is used."),
     "window": Kind("note", "DICOM files with a useless window", "The middle 99% of their values is shown."),
+    "mixed depth": Kind(
+        "note",
+        "8-bit and 16-bit files side by side",
+        "16-bit PNG and TIFF are shown by the middle 99% of their values, 8-bit files as they are: the same radiograph "
+        "looks otherwise. Where one kind is of one hospital or class, a model may learn that; convert all alike.",
+    ),
     "odd shape": Kind(
         "note", "Unusually wide or high pictures", "Stretched to a square they are distorted: see resize."
     ),
@@ -128,6 +137,7 @@ def find_problems(table: LabelTable, folds: npt.NDArray[np.int8] | None, examine
     findings = [
         *_too_little(table, folds, examined),
         *_single_files(examined),
+        *_mixed_depth(examined),
         *_repetitions(table, folds, examined),
         *_labels(table),
         *_files_without_row(table),
@@ -170,7 +180,7 @@ def _too_little(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined:
 def _single_files(examined: list[Examined]) -> Iterator[Finding]:
     for row, file in enumerate(examined):
         if file.reason is not None:
-            yield Finding("no file" if file.reason == "no such file" else "unreadable", (row,), file.reason)
+            yield Finding("no file" if file.reason == NO_SUCH_FILE else "unreadable", (row,), file.reason)
             continue
         for note in file.notes:
             yield Finding(note.kind, (row,), note.text)
@@ -181,6 +191,15 @@ def _single_files(examined: list[Examined]) -> Iterator[Finding]:
             yield Finding("tiny", (row,), f"{width} x {height} pixels")
         elif not USUAL_ASPECTS[0] <= width / height <= USUAL_ASPECTS[1]:
             yield Finding("odd shape", (row,), f"{width} x {height} pixels")
+
+
+def _mixed_depth(examined: list[Examined]) -> Iterator[Finding]:
+    readable = [row for row, file in enumerate(examined) if file.reason is None]
+    stretched = [row for row in readable if examined[row].is_stretched]
+    if 0 < len(stretched) < len(readable):
+        plain = [row for row in readable if not examined[row].is_stretched]
+        text = f"{len(stretched)} of {len(readable)} images have 16 bits, {len(plain)} have 8"
+        yield Finding("mixed depth", tuple(min(stretched, plain, key=len)[:MIXED_SHOWN]), text)
 
 
 def _repetitions(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Finding]:

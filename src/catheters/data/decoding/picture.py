@@ -35,11 +35,14 @@ class Picture:
         image: (h, w) uint8, as a viewer would show it; smaller than the file's where the decoder was allowed to.
         full_shape: (H, W) of the whole picture as shown, in pixels.
         notes: doubts about it.
+        is_stretched: whether the file has more than 8 bits and does not say which of them to show, so that the middle
+            99% of its values are: an 8-bit copy of it looks otherwise.
     """
 
     image: npt.NDArray[np.uint8]
     full_shape: tuple[int, int]
     notes: tuple[Note, ...] = ()
+    is_stretched: bool = False
 
 
 def check_size(height: int, width: int) -> None:

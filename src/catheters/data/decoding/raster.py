@@ -15,6 +15,8 @@ from catheters.data.decoding.window import percentile_window, to_greys
 from catheters.errors import one_line, raise_of_machine
 
 Image.MAX_IMAGE_PIXELS = None  # check_size decides, for every format alike
+WIDE_MODES = "IF"
+"""First letters of Pillow's modes of more than 8 bits: I;16, I, F."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ORIENTATION_TAG = 0x0112
 """EXIF's tag that says how a picture is turned."""
@@ -121,6 +123,7 @@ def decode_raster(data: bytes) -> Picture:
                 is_negative = _is_negative(picture)
                 _compare_deflate_checksums(data, picture)
                 picture.load()
+                is_stretched = picture.mode[0] in WIDE_MODES
                 image = _to_grey(ImageOps.exif_transpose(picture))
     except (UnreadableImage, MemoryError):
         raise
@@ -132,13 +135,13 @@ def decode_raster(data: bytes) -> Picture:
     if is_negative:
         image = 255 - image
     notes = (Note("frames", f"the first of {num_frames} pages"),) if num_frames > 1 else ()
-    return Picture(image, (image.shape[0], image.shape[1]), notes)
+    return Picture(image, (image.shape[0], image.shape[1]), notes, is_stretched)
 
 
 def _is_negative(picture: Image.Image) -> bool:
     """Whether it is a TIFF whose zeros are white, of the kinds that Pillow does not turn itself."""
     tags = getattr(picture, "tag_v2", {})
-    return tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and picture.mode[0] in "IF"
+    return tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and picture.mode[0] in WIDE_MODES
 
 
 def _compare_deflate_checksums(data: bytes, picture: Image.Image) -> None:
@@ -163,7 +166,7 @@ def _compare_deflate_checksums(data: bytes, picture: Image.Image) -> None:
 
 
 def _to_grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    if picture.mode[0] in "IF":  # I;16, I, F
+    if picture.mode[0] in WIDE_MODES:
         values = np.asarray(picture)
         if not np.isfinite(values).all():
             raise UnreadableImage("holds values that are no numbers")
