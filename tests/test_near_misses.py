@@ -26,6 +26,11 @@ def test_the_file_that_is_there_is_named(tmp_path: Path, there: str, asked: str)
     assert file_hint(tmp_path / "other.jpg") == ""
 
 
+def test_names_that_no_file_has(tmp_path: Path) -> None:
+    assert file_hint(tmp_path / ("a" * 300)) == ""
+    assert file_hint(tmp_path / "a\0b") == ""
+
+
 def test_forms_of_ids() -> None:
     assert {form_of(text) for text in ("1000", "1000.0", "01000", "1000.jpg", "train\\1000.PNG", " 1000 ")} == {"1000"}
     assert form_of("0") == form_of("00000") == "0"

@@ -10,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ import pandas as pd
 
 from catheters.errors import UserError, one_line, unknown_name
 from catheters.setting_checks import number_in
+
+LARGEST_EXACT = 2**53
+"""Below it every whole number is a float64 of its own."""
 
 
 class TableError(UserError):
@@ -93,6 +97,10 @@ def holds(column: pd.Series, value: str) -> npt.NDArray[np.bool_]:
         return holds_text
     numbers: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
     is_number: npt.NDArray[np.bool_] = numbers == number
+    if abs(number) >= LARGEST_EXACT:  # where several whole numbers are one float
+        exact = Decimal(value.strip())
+        for row in np.flatnonzero(is_number & ~holds_text):
+            is_number[row] = Decimal(column.iloc[row]) == exact
     return holds_text | is_number
 
 

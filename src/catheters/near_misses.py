@@ -37,9 +37,13 @@ def file_hint(path: Path) -> str:
     Each part of the path is sought in its folder: with slashes for backslashes, in another case, with another suffix,
     without decimals (`0` for `0.0`) or with leading zeros.
     """
-    if path.exists():
+    try:
+        return "" if path.exists() else _hint_of_parts(Path(str(path).replace("\\", "/")).parts)
+    except (OSError, ValueError):  # no name of a file at all: too long, or with a NUL
         return ""
-    parts = Path(str(path).replace("\\", "/")).parts
+
+
+def _hint_of_parts(parts: tuple[str, ...]) -> str:
     found = Path(parts[0]) if Path(parts[0]).exists() else _alike(Path(), parts[0])
     for part in parts[1:]:
         if found is None:

@@ -24,6 +24,8 @@ Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
 Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
+MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
+"""What a run or a cache was made with that is older than these settings, and so does not name them."""
 PREDICTION_COLUMNS = ("patient", "fold", "doubts", "reason")
 """Columns of `predictions.csv` beside the id that hold no probabilities: `doubts` about the image, and the `reason` why
 it has none."""

@@ -18,13 +18,11 @@ from catheters.errors import SettingsError, UserError, one_line, unknown_name
 from catheters.files import UnreadableFileError, parse_json, read_utf8
 from catheters.host import num_processes
 from catheters.run_record import read_record
-from catheters.settings import Settings
+from catheters.settings import MEANT_BEFORE, Settings
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
 """What people write on a command line for Python's True, False and None."""
-MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
-"""What the settings of a run mean that was made before these settings were."""
 _adapter = TypeAdapter(Settings)
 
 

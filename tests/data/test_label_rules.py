@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from catheters.csv_files import TableError, read_csv
+from catheters.data.label_rules import choose_rows_of_other_table
 from catheters.data.table import LabelTable, read_label_table
 from catheters.labels import NIH_LABELS
 from catheters.settings import Settings
@@ -155,6 +156,51 @@ def test_several_rows_per_image_are_merged_by_the_line_of_pandas(read: Read) -> 
     table = read({name: merged[name].tolist() for name in merged}, **changes)
     assert (table.uids.tolist(), table.patient_ids.tolist()) == (["i0", "i1"], ["p", "q"])
     assert table.labels.tolist() == [[1, 1], [0, 0]]
+
+
+def test_several_rows_per_image_of_label_columns(read: Read) -> None:
+    """The error's line takes the maximum of each column, and strips what this program strips."""
+    columns = {"id": ["i0", "i0 ", "i1"], "who": ["p", "p", "q"], " x": ["0", "1 ", "0"]}
+    with pytest.raises(TableError, match="with the maximum of each column: ") as error:
+        read(columns, label_columns=("x",))
+    exec(str(error.value).partition("of each column: ")[2], {"pd": pd})
+    merged = read_csv(Path(str(error.value).rpartition("to_csv('")[2].partition("'")[0]))
+    table = read({name: merged[name].tolist() for name in merged}, label_columns=("x",))
+    assert (table.uids.tolist(), table.labels.tolist()) == (["i0", "i1"], [[1], [0]])
+
+
+@pytest.mark.parametrize(
+    ("cells", "changes", "setting"),
+    [
+        (["Y", "N"], {"label_columns": ("a",), "derived_labels": {"a": ("v", "Y")}}, "derived_labels"),
+        (["['a']", "['a', 'b']"], {"label_columns": ("a", "b"), "findings_column": "v"}, "findings_column"),
+    ],
+)
+def test_rows_that_no_line_can_merge(read: Read, cells: list[str], changes: dict[str, object], setting: str) -> None:
+    with pytest.raises(TableError, match=f"take its maximum over an image's rows, and leave {setting} out"):
+        read({"id": ["i0", "i0"], "who": ["p", "p"], "v": cells}, **changes)
+
+
+@pytest.mark.parametrize("cell", ["['Nodule' 'Mass']", "[{[]: 1}]", "[1]", "['a'"])
+def test_what_is_no_list_of_findings(read: Read, cell: str) -> None:
+    """numpy prints lists without commas, which Python would read as one text."""
+    columns = {"found": ["['Nodule', 'Mass']", cell]}
+    with pytest.raises(TableError, match=r"line 3, column 'found': .* is no list of findings"):
+        read(columns, findings_column="found", label_columns=("Nodule", "Mass"))
+
+
+def test_numbers_that_are_one_float(read: Read) -> None:
+    """2^53 and 2^53 + 1."""
+    columns = {"site": ["9007199254740992", "9007199254740993", "9007199254740992.0"], "x": ["1", "0", "0"]}
+    table = read(columns, label_columns=("x",), keep_rows={"site": "9007199254740992"})
+    assert table.uids.tolist() == ["i0", "i2"]
+
+
+def test_keep_rows_of_a_table_without_their_column(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"id": ["i0", "i1"], "view": ["AP", "PA"]})
+    kept = choose_rows_of_other_table(frame, {"view": "AP", "site": "1"}, Path("t.csv"))
+    assert kept["id"].tolist() == ["i0"]
+    assert "t.csv: has no column 'site', so keep_rows leaves out no row by it" in capsys.readouterr().err
 
 
 def test_siims_encoded_pixels(read: Read) -> None:

@@ -122,6 +122,20 @@ def test_a_loading_process_that_dies(cached: Settings) -> None:
         list(batches)
 
 
+def test_a_worker_that_dies_between_two_passes(cached: Settings) -> None:
+    """Kept ones, as of forkserver and spawn, are asked for at the next pass."""
+    data = samples(cached, list(range(40)))
+    batches = EpochBatches(len(data), 8, cached.seed)
+    with contextlib.closing(Loader(data, batch_sampler=batches, num_workers=2, persistent_workers=True)) as kept:
+        others = set(multiprocessing.active_children())
+        list(kept)
+        process = min(set(multiprocessing.active_children()) - others, key=lambda process: process.pid or 0)
+        process.kill()
+        process.join()
+        with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
+            list(kept)
+
+
 STARTED = """
 import contextlib
 import hashlib

@@ -41,6 +41,8 @@ def test_rows_are_matched_by_id() -> None:
 def test_patients_of_the_predictions_or_of_none(capsys: pytest.CaptureFixture[str]) -> None:
     evaluated, _ = hold_against(make_truth(), predictions(patient=["s", "s"]), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["s", "s"]
+    evaluated, _ = hold_against(make_truth(), predictions(patient=["12.0", "12"]), "id", ("x", "y"), FILE, "model")
+    assert evaluated.patient_ids.tolist() == ["12", "12"]
     assert capsys.readouterr().err == ""
     evaluated, _ = hold_against(make_truth(), predictions(), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["c", "a"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
-from catheters.data.label_rules import choose_rows, read_labels, read_patients
+from catheters.data.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.table import read_columns, read_label_table
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.evaluated import Evaluated
@@ -204,8 +204,7 @@ def _read_truth(
     check_columns(frame, (uid_column,), file)
     whole = frame
     if rules is not None:
-        wanted = {column: values for column, values in rules.keep_rows.items() if column in frame}
-        frame = choose_rows(frame, wanted, file)
+        frame = choose_rows_of_other_table(frame, rules.keep_rows, file)
     check_ids(frame, uid_column, file)
     patients, pattern = source.patient_column, None
     if patients is None:

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from catheters.data.decoding.polarity import POLARITY_CHECK
 from catheters.errors import UserError, is_of_path, listed
 from catheters.files import UnreadableFileError, read_utf8, write_text
+from catheters.settings import MEANT_BEFORE
 
 FORMAT_VERSION = 2
 """Goes up when the same sources would give other pixels, or the index looks different."""
@@ -21,8 +22,6 @@ DECODERS = ("simplejpeg", "pillow", "opencv-python-headless", "pydicom", "python
 """Packages whose version may change the pixels of a new cache; what an old one holds stays valid."""
 POLARITY = "polarity check"
 """Where its version stands among the decoders'."""
-MEANT_BEFORE = {"resampling": "quick"}
-"""What an index means that was written before these settings were."""
 ABSENT = (-1, -1)
 """State of a source file that is not there."""
 

@@ -44,16 +44,19 @@ def apply_corrections(
     row_of_uid = {uid: row for row, uid in enumerate(uids.tolist())}
     done, unknown = [], set()
     for position, (uid, label, new_label) in enumerate(frame.itertuples(index=False)):
-        where = f"{file}: line {line_number(frame, position, file)}"
-        old, new = _columns_of(label, new_label, label_columns, where)
+        try:
+            old, new = _columns_of(label, new_label, label_columns)
+        except TableError as error:
+            raise TableError(f"{file}: line {line_number(frame, position, file)}: {error}") from None
         if uid not in row_of_uid:
             unknown.add(uid)
             continue
         of_image = corrected[row_of_uid[uid]]
         if of_image[old] == of_image[new]:
             raise TableError(
-                f"{where}: in the label table {uid} has {of_image[old]} for '{label}' and {of_image[new]} for "
-                f"'{new_label}', where 1 and 0 are expected; the corrections are for another table"
+                f"{file}: line {line_number(frame, position, file)}: in the label table {uid} has {of_image[old]} "
+                f"for '{label}' and {of_image[new]} for '{new_label}', where 1 and 0 are expected; the corrections "
+                "are for another table"
             )
         remark = "" if of_image[old] else " (already applied)"
         of_image[old], of_image[new] = 0, 1
@@ -85,12 +88,12 @@ def _read_corrections(file: Path, uid_column: str) -> pd.DataFrame:
     return frame[columns]
 
 
-def _columns_of(label: str, new_label: str, label_columns: tuple[str, ...], where: str) -> tuple[int, int]:
+def _columns_of(label: str, new_label: str, label_columns: tuple[str, ...]) -> tuple[int, int]:
     for name in (label, new_label):
         if name not in label_columns:
-            raise TableError(f"{where}: {unknown_name(name, 'one of label_columns', label_columns)}")
+            raise TableError(unknown_name(name, "one of label_columns", label_columns))
     if label == new_label:
-        raise TableError(f"{where}: label and new_label are both '{label}'; nothing is corrected")
+        raise TableError(f"label and new_label are both '{label}'; nothing is corrected")
     return label_columns.index(label), label_columns.index(new_label)
 
 

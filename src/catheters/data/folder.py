@@ -10,6 +10,7 @@ import numpy as np
 
 from catheters.csv_files import TableError
 from catheters.data.table import LabelTable
+from catheters.errors import is_of_path
 from catheters.files import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
@@ -35,15 +36,22 @@ def folder_table(folder: Path) -> LabelTable:
         labels: (N, 0) uint8.
 
     Raises:
-        TableError: no such folder, no image in it, or one of its folders cannot be listed.
+        TableError: no such folder, no image in it, or it cannot be listed; a folder in it that cannot be is passed over
+            with a warning.
     """
     if not folder.is_dir():
         found = "is a file" if folder.is_file() else "no such folder"
         raise TableError(f"{folder}: {found}; a folder of images is expected")
+
+    def refuse_folder(error: OSError) -> None:
+        if error.filename == str(folder) or not is_of_path(error):
+            raise TableError(f"{error.filename}: cannot be listed: {error.strerror}")
+        print(f"warning: {error.filename}: passed over, it cannot be listed: {error.strerror}", file=sys.stderr)
+
     names = []
     other_suffixes: Counter[str] = Counter()
     seen: set[str] = set()
-    for root, subfolders, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
+    for root, subfolders, files in os.walk(folder, followlinks=True, onerror=refuse_folder):
         seen.add(os.path.realpath(root))
         subfolders[:] = [
             name
@@ -116,10 +124,6 @@ def _without_further_names(folder: Path, names: Sequence[str]) -> list[str]:
         [(ordered[position], printable(first.relative_to(folder))) for position, first in repeated.items()]
     )
     return sorted(name for position, name in enumerate(ordered) if position not in repeated)
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise TableError(f"{error.filename}: cannot be listed: {error.strerror}")
 
 
 def _suffix(name: str) -> str:

@@ -5,8 +5,10 @@ The same for the table that a model is trained on, and for any other that it is 
 
 import ast
 import difflib
+import io
 import re
 import sys
+import tokenize
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +27,7 @@ from catheters.csv_files import (
     line_number,
     warn_of_lookalikes,
 )
-from catheters.errors import unknown_name
+from catheters.errors import listed, unknown_name
 from catheters.near_misses import form_of, without_decimals
 from catheters.settings import Settings
 
@@ -65,6 +67,19 @@ def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]
     if not is_kept.any():
         raise TableError(f"{file}: keep_rows={dict(wanted)}: no row holds all of these values")
     return frame[is_kept]
+
+
+def choose_rows_of_other_table(
+    frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]], file: Path
+) -> pd.DataFrame:
+    """As `choose_rows`, of a table that may lack columns of the one that the rules are for; a warning names these."""
+    missing = [column for column in wanted if column not in frame]
+    if missing:
+        print(
+            f"warning: {file}: has no column {listed(map(repr, missing))}, so keep_rows leaves out no row by it",
+            file=sys.stderr,
+        )
+    return choose_rows(frame, {column: values for column, values in wanted.items() if column in frame}, file)
 
 
 def read_patients(frame: pd.DataFrame, column: str, pattern: str | None, file: Path) -> npt.NDArray[np.str_]:
@@ -195,8 +210,8 @@ def _derive_from_findings(
         except ValueError:
             line = line_number(frame, int(np.flatnonzero(codes == code)[0]), file)
             raise TableError(
-                f"{file}: line {line}, column '{column}': {cell[:60]!r} is no list of findings; A|B|C or ['A', 'B'] is "
-                "expected"
+                f"{file}: line {line}, column '{column}': {cell[:60]!r} is no list of findings; A|B|C or ['A', 'B'], "
+                "with commas, is expected"
             ) from None
     counts: Counter[str] = Counter()
     for found, count in zip(lists, np.bincount(codes, minlength=len(lists)).tolist(), strict=True):
@@ -231,8 +246,12 @@ def _split_findings(cell: str) -> set[str]:
     if cell.startswith("["):
         try:
             values = ast.literal_eval(cell)
-        except (SyntaxError, MemoryError, RecursionError) as error:
+            tokens = list(tokenize.generate_tokens(io.StringIO(cell).readline))
+        except (SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as error:
             raise ValueError(str(error)) from None
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError("no list of texts")
+        # As numpy prints them, without commas, Python would join texts that stand side by side.
+        if sum(token.type == tokenize.STRING for token in tokens) != len(values):
+            raise ValueError("texts without commas")
     return {value.strip() for value in values} - {""}

@@ -1,5 +1,6 @@
 """Batches: rows of the cache, shuffled and augmented as (seed, epoch, image) alone decide."""
 
+import contextlib
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -55,8 +56,9 @@ class Loader(DataLoader[Sample]):
         if self.num_workers == 0:
             return super().__iter__()
         handler = signal.getsignal(signal.SIGCHLD)
+        kept: Any = self._iterator
         try:
-            with interrupts_held_back():
+            with _deaths_named([] if kept is None else kept._workers), interrupts_held_back():
                 batches: Any = super().__iter__()
         finally:
             if signal.getsignal(signal.SIGCHLD) is not handler:
@@ -76,8 +78,15 @@ class Loader(DataLoader[Sample]):
 
 
 def _watched(batches: Iterator[Sample], processes: Collection[BaseProcess]) -> Iterator[Sample]:
-    try:
+    with _deaths_named(processes):
         yield from batches
+
+
+@contextlib.contextmanager
+def _deaths_named(processes: Collection[BaseProcess]) -> Iterator[None]:
+    """Raise LoadingProcessDied where what fails in here fails since one of them has ended."""
+    try:
+        yield
     except Exception as error:
         # What a dead process has sent breaks off, in many ways; an error of its own code leaves it alive.
         ended = multiprocessing.connection.wait([process.sentinel for process in processes], MAX_SECONDS_OF_END)

@@ -108,11 +108,22 @@ def _merging_advice(frame: pd.DataFrame, settings: Settings, file: Path) -> str:
     is_mixed = frame.duplicated(settings.uid_column) & ~frame.duplicated()
     if not is_mixed.any():
         return ""  # the same row again
-    merged = file.name.removesuffix(".gz").removesuffix(".csv") + "_per_image.csv"
+    findings, derived = settings.findings_column, settings.derived_labels
+    has_lists = findings in frame and frame[findings].str.startswith("[").any()
+    if has_lists or any(label in derived for label in settings.label_columns):
+        return (
+            "; one row per image is expected: give each label a 0/1 column, take its maximum over an image's rows, and "
+            f"leave {'findings_column' if has_lists else 'derived_labels'} out"
+        )
+    merged = file.with_name(file.name.removesuffix(".gz").removesuffix(".csv") + "_per_image.csv")
+    what, merge = "A|B where its rows differ", "lambda cells: '|'.join(sorted(set(cells)))"
+    if findings is None:
+        what, merge = "the maximum of each column", "'max'"
     return (
-        "; for one row per image, with A|B where its rows differ: "
-        f"pd.read_csv('{file}', dtype=str, na_filter=False).groupby('{settings.uid_column}', as_index=False)"
-        f".agg(lambda values: '|'.join(sorted(set(values)))).to_csv('{file.with_name(merged)}', index=False)"
+        f"; for one row per image, with {what}: "
+        f"pd.read_csv({str(file)!r}, dtype=str, na_filter=False).rename(columns=str.strip)"
+        f".apply(lambda column: column.str.strip()).groupby({settings.uid_column!r}, as_index=False)"
+        f".agg({merge}).to_csv({str(merged)!r}, index=False)"
     )
 
 

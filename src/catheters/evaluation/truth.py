@@ -10,7 +10,7 @@ import pandas as pd
 
 from catheters.csv_files import TableError, check_filled
 from catheters.evaluation.evaluated import Evaluated, find_torn_patient
-from catheters.near_misses import same_id_hint
+from catheters.near_misses import same_id_hint, without_decimals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +74,11 @@ def hold_against(
     if truth.patient_ids is not None:
         patient_ids = truth.patient_ids[rows]
         if "patient" in predictions:
-            others = predictions["patient"].str.strip().to_numpy(dtype=np.str_)
+            others = _patients_of(predictions)
             _warn_of_other_patients(patient_ids, others, np.array(uids), file, truth.source)
     elif "patient" in predictions:
         check_filled(predictions, "patient", file)
-        patient_ids = predictions["patient"].str.strip().to_numpy(dtype=np.str_)
+        patient_ids = _patients_of(predictions)
     else:
         print(
             f"warning: neither {file} nor {truth.source} says whose the images are: intervals take each for a patient "
@@ -98,6 +98,11 @@ def hold_against(
         probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
     )
     return evaluated, rows
+
+
+def _patients_of(predictions: pd.DataFrame) -> npt.NDArray[np.str_]:
+    """(n,) patients, written as in a label table that is read: 12 and 12.0 are one."""
+    return np.array([without_decimals(patient) for patient in predictions["patient"]], dtype=np.str_)
 
 
 def _warn_of_other_patients(
@@ -137,7 +142,7 @@ def _read_folds(predictions: pd.DataFrame, file: Path) -> npt.NDArray[np.int64] 
     """(n,) folds; None where an image has none. Names that are no numbers are numbered."""
     if "fold" not in predictions:
         return None
-    text = predictions["fold"].str.strip()
+    text = predictions["fold"]
     if (text == "").any():
         if (text != "").any():
             print(f"warning: {file}: some images have no fold: folds are passed over", file=sys.stderr)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from catheters.csv_files import check_columns, check_ids, read_csv
 from catheters.data.folder import folder_table, repeated_files, warn_of_repeated
-from catheters.data.label_rules import choose_rows
+from catheters.data.label_rules import choose_rows_of_other_table
 from catheters.data.table import fill_in_paths
 from catheters.errors import UserError
 from catheters.files import printable
@@ -132,8 +132,7 @@ def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tup
         frame = _read_list(file, settings.uid_column)
     else:
         frame = read_csv(file)
-        wanted = {column: values for column, values in settings.keep_rows.items() if column in frame}
-        kept = choose_rows(frame, wanted, file)
+        kept = choose_rows_of_other_table(frame, settings.keep_rows, file)
         if len(kept) < len(frame):
             print(f"{len(kept)} of {len(frame)} rows of {file} are kept by the model's keep_rows")
         frame = kept

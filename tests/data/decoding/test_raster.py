@@ -231,11 +231,14 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
             read_radiograph(tmp_path / name)
 
 
-def tiled_tiff(grey: np.ndarray, size: int) -> bytes:
-    """(h, w) uint8 in deflated tiles of `size` x `size`, written by hand (TIFF 6.0, sections 2 and 15)."""
+def tiled_tiff(grey: np.ndarray, size: int, rest: bytes = b"") -> bytes:
+    """(h, w) uint8 in deflated tiles of `size` x `size`, written by hand (TIFF 6.0, sections 2 and 15).
+
+    `rest` follows the pixels of each tile, where no picture needs it.
+    """
     height, width = grey.shape
     corners = [(top, left) for top in range(0, height, size) for left in range(0, width, size)]
-    tiles = [zlib.compress(grey[top : top + size, left : left + size].tobytes()) for top, left in corners]
+    tiles = [zlib.compress(grey[top : top + size, left : left + size].tobytes() + rest) for top, left in corners]
     counts = [len(tile) for tile in tiles]
     offsets = [8 + sum(counts[:number]) for number in range(len(tiles))]
     lists = 8 + sum(counts)
@@ -246,6 +249,14 @@ def tiled_tiff(grey: np.ndarray, size: int) -> bytes:
     packed = b"".join(struct.pack("<HHII", *entry) for entry in directory)
     body = b"".join(tiles) + struct.pack(f"<{2 * len(tiles)}I", *offsets, *counts)
     return b"II*\0" + struct.pack("<I", start) + body + struct.pack("<H", len(directory)) + packed + bytes(4)
+
+
+def test_a_deflated_tiff_holds_no_more_than_its_picture() -> None:
+    """Else 100 kB of it could keep a decoder busy for its whole minute."""
+    grey = np.full((16, 16), 7, dtype=np.uint8)
+    assert (decode_raster(tiled_tiff(grey, 16, bytes(1000))).image == 7).all()
+    with pytest.raises(UnreadableImage, match="damaged: its deflated parts are larger than its picture"):
+        decode_raster(tiled_tiff(grey, 16, bytes(80 << 20)))
 
 
 @pytest.mark.parametrize("kind", ["u1", "u2", "tiles"])

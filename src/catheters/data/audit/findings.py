@@ -93,9 +93,10 @@ KINDS = {
     "window": Kind("note", "DICOM files with a useless window", "The middle 99% of their values is shown."),
     "mixed depth": Kind(
         "note",
-        "8-bit and 16-bit files side by side",
-        "16-bit PNG and TIFF are shown by the middle 99% of their values, 8-bit files as they are: the same radiograph "
-        "looks otherwise. Where one kind is of one hospital or class, a model may learn that; convert all alike.",
+        "Files with and without a grey scale of their own",
+        "16-bit PNG and TIFF, and DICOM without a window, are shown by the middle 99% of their values, others as they "
+        "are: the same radiograph looks otherwise. Where one kind is of one hospital or class, a model may learn that; "
+        "convert all alike.",
     ),
     "odd shape": Kind(
         "note", "Unusually wide or high pictures", "Stretched to a square they are distorted: see resize."
@@ -198,7 +199,7 @@ def _mixed_depth(examined: list[Examined]) -> Iterator[Finding]:
     stretched = [row for row in readable if examined[row].is_stretched]
     if 0 < len(stretched) < len(readable):
         plain = [row for row in readable if not examined[row].is_stretched]
-        text = f"{len(stretched)} of {len(readable)} images have 16 bits, {len(plain)} have 8"
+        text = f"{len(stretched)} of {len(readable)} images are shown by the middle 99% of their values"
         yield Finding("mixed depth", tuple(min(stretched, plain, key=len)[:MIXED_SHOWN]), text)
 
 

@@ -91,11 +91,9 @@ def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> Pi
     pixels, full_shape = _decode_pixels(dataset, shape, min_shape)
     notes = _notes_of_tags(dataset)
     if pixels.ndim == 3:
-        image = _luma(pixels, dataset)
-    else:
-        image, window_note = _show(pixels, dataset)
-        notes += window_note
-    return Picture(image, full_shape, notes)
+        return Picture(_luma(pixels, dataset), full_shape, notes)
+    image, window_note, is_stretched = _show(pixels, dataset)
+    return Picture(image, full_shape, notes + window_note, is_stretched)
 
 
 def _decode_pixels(
@@ -201,8 +199,8 @@ def _luma(colours: Values, dataset: "Dataset") -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 
-def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tuple[Note, ...]]:
-    """(h, w) stored values -> (h, w) greys, and a note where the file's own window was of no use."""
+def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tuple[Note, ...], bool]:
+    """(h, w) stored values -> (h, w) greys, a note where its own window was of no use, `Picture.is_stretched`."""
     stored, is_padding = _mask(stored, dataset)
     picture = stored[~is_padding] if is_padding.any() and not is_padding.all() else stored
     lowest, highest = int(stored.min()), int(stored.max())
@@ -211,6 +209,7 @@ def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tu
     if window is not None and not _is_useful(window, picture):
         notes = (Note("window", "its own window shows next to nothing; the middle 99% of its values is shown instead"),)
         window = None
+    is_stretched = window is None
     if window is None:
         low, high = percentile_window(picture)
 
@@ -225,7 +224,7 @@ def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tu
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         image = 255 - image
     image[is_padding] = 0
-    return image, notes
+    return image, notes, is_stretched
 
 
 def _is_useful(window: Callable[[Values], npt.NDArray[np.uint8]], picture: Values) -> bool:

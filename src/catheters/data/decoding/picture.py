@@ -35,8 +35,8 @@ class Picture:
         image: (h, w) uint8, as a viewer would show it; smaller than the file's where the decoder was allowed to.
         full_shape: (H, W) of the whole picture as shown, in pixels.
         notes: doubts about it.
-        is_stretched: whether the file has more than 8 bits and does not say which of them to show, so that the middle
-            99% of its values are: an 8-bit copy of it looks otherwise.
+        is_stretched: whether the file does not say which of its values to show, so that the middle 99% of them are: an
+            8-bit copy of it looks otherwise.
     """
 
     image: npt.NDArray[np.uint8]

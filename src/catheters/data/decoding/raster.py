@@ -27,6 +27,9 @@ COMPRESSION_TAG, DEFLATE, FILL_ORDER_TAG = 259, (8, 32946), 266
 STRIP_TAGS, TILE_TAGS = (273, 279), (324, 325)
 """Where in a TIFF the strips or tiles of a page begin, and how many bytes they have."""
 INFLATED_AT_ONCE = 1 << 20
+INFLATED_PER_PIXEL, INFLATED_BESIDE = 32, 64 << 20
+"""Bytes that a TIFF's strips or tiles may hold: the widest pixels are four channels of 8 bytes, and tiles reach beyond
+the picture."""
 
 
 def decode_jpeg(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
@@ -152,15 +155,20 @@ def _compare_deflate_checksums(data: bytes, picture: Image.Image) -> None:
         UnreadableImage: one is cut off.
     """
     tags = getattr(picture, "tag_v2", {})
+    room = INFLATED_PER_PIXEL * picture.height * picture.width + INFLATED_BESIDE
     if tags.get(COMPRESSION_TAG) not in DEFLATE or tags.get(FILL_ORDER_TAG, 1) != 1:
         return
     offset_tag, count_tag = TILE_TAGS if TILE_TAGS[0] in tags else STRIP_TAGS
-    for offset, count in zip(tags.get(offset_tag, ()), tags.get(count_tag, ()), strict=False):
+    # By offset: a hostile file may name one strip many times.
+    for offset, count in dict(zip(tags.get(offset_tag, ()), tags.get(count_tag, ()), strict=False)).items():
         inflater = zlib.decompressobj()
         rest = data[offset : offset + count]
         while not inflater.eof:
             inflated = inflater.decompress(rest, INFLATED_AT_ONCE)
             rest = inflater.unconsumed_tail
+            room -= len(inflated)
+            if room < 0:
+                raise UnreadableImage("damaged: its deflated parts are larger than its picture")
             if not (inflated or rest or inflater.eof):
                 raise UnreadableImage("damaged: a deflated part of it is cut off")
 
