@@ -211,7 +211,12 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_refuses_leaking_folds(config: Path, tmp_path: Path) -> None:
-    assert run_script("preproc_npy.py", "--config", config).returncode == 1  # two cannot be read
+    """The table's before anything is decoded, equal images once their pixels are known."""
+    refused = run_script("preproc_npy.py", "--config", config)
+    assert_user_error(refused, "patients in more than one fold: 1, p4 for one", "allow_leaking_folds=True")
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    built = run_script("preproc_npy.py", "--config", config, "allow_leaking_folds=True")
+    assert built.returncode == 1  # two cannot be read
     result = run_script("train.py", "--config", config)
     assert_user_error(
         result,
