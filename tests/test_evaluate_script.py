@@ -16,7 +16,7 @@ from catheters.labels import RANZCR_LABELS
 from catheters.settings import Settings
 from catheters.settings_file import settings_to_json
 from catheters.training.run import train_run
-from tests.conftest import assert_user_error, run_script
+from tests.conftest import assert_user_error, join_again, run_script
 
 
 @pytest.fixture
@@ -197,6 +197,7 @@ def test_a_fold_that_is_not_finished(trained: Settings, capsys: pytest.CaptureFi
     file = trained.run_folder / "predictions.csv"
     predictions = pd.read_csv(file, dtype=str)
     predictions[predictions["fold"] == "0"].to_csv(file, index=False)
+    join_again(trained.run_folder)
     main([str(trained.run_folder), "--resamples", "0"])
     printed = capsys.readouterr()
     assert "not all of its 2 folds are finished: the images of fold 1 are in no score; run train.py" in printed.err

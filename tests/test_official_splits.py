@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from catheters.commands.evaluate import main as evaluate
+from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.preproc import main as preprocess
 from catheters.errors import UserError
 from catheters.inference.inputs import list_images

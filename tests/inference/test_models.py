@@ -16,6 +16,7 @@ from catheters.evaluation.ensemble import Recipe, read_recipe
 from catheters.evaluation.results import read_thresholds
 from catheters.inference.models import is_model, read_models
 from catheters.labels import RANZCR_LABELS
+from tests.conftest import join_again
 
 
 @pytest.fixture
@@ -112,6 +113,7 @@ def test_a_calibration_of_another_evaluation_is_passed_over(run: Path, capsys: p
     old = (run / "calibration.json").read_text()
     predictions = (run / "predictions.csv").read_bytes()
     (run / "predictions.csv").write_bytes(predictions + b"\n")
+    join_again(run)
     assert evaluate([str(run), "--resamples", "0"]) == 0
     assert read_models([run]).calibrator is not None
     (run / "calibration.json").write_text(old)
@@ -171,6 +173,7 @@ def test_a_blend_whose_member_has_changed(
     assert evaluate(command) == 0
     with (other / "predictions.csv").open("a") as stream:
         stream.write("\n")
+    join_again(other)
     if method == "weights":
         with pytest.raises(UserError, match=r"other/predictions\.csv: is not what the blend's weights were fitted to"):
             read_models([blend])

@@ -126,7 +126,7 @@ def test_the_api_and_the_page(kind: str, fail: Fail, evaluated_run: Path, sample
     xray = min((sample_folder / "test").iterdir())
     model = catheters.load(evaluated_run, device="cpu")
     result = model(xray)
-    app = server.create_app(model._predictor, "run", (*server.LOOPBACK, "testserver"))
+    app = server.create_app(model._predictor, "run", (*server.LOOPBACK, "testserver"), server.Uploads())
     client = TestClient(app)
     content = xray.read_bytes()
     answered = client.post("/predict", content=content).json()

@@ -10,6 +10,7 @@ from catheters.commands.evaluation_inputs import read_run
 from catheters.errors import UserError
 from catheters.inference.models import read_models
 from catheters.settings import Settings
+from catheters.training.finished import is_joined
 from catheters.training.run import train_run
 
 
@@ -73,6 +74,8 @@ def test_a_checkpoint_of_another_fold_does_not_predict_in_its_place(trained: Set
     (fold / "best.pt").write_bytes((trained.run_folder / "fold1" / "best.pt").read_bytes())
     with pytest.raises(UserError, match=r"fold0/best\.pt: damaged or changed"):
         read_models([trained.run_folder])
+    with pytest.raises(UserError, match=r"fold0/best\.pt: damaged or changed"):
+        read_models([fold / "best.pt"])
 
 
 def test_edited_predictions_of_the_run(trained: Settings) -> None:
@@ -80,10 +83,10 @@ def test_edited_predictions_of_the_run(trained: Settings) -> None:
     before = file.read_bytes()
     edit_a_number(file)
     with pytest.raises(UserError, match=r"predictions\.csv: damaged or changed, .*; run train\.py as before"):
-        read_run(trained.run_folder, None, None, None)
+        read_run(trained.run_folder, None)
     train_run(trained, fresh=False)
     assert file.read_bytes() == before
-    read_run(trained.run_folder, None, None, None)
+    read_run(trained.run_folder, None)
 
 
 def test_a_run_of_an_earlier_version_has_no_record(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,12 +95,44 @@ def test_a_run_of_an_earlier_version_has_no_record(trained: Settings, capsys: py
     train_run(trained, fresh=False)
     assert capsys.readouterr().out.count("already trained") == 2
     assert len(read_models([trained.run_folder]).checkpoints) == 2
+    (trained.run_folder / "fold0" / "finished.json").unlink()  # now they have one
+    (trained.run_folder / "fold1" / "finished.json").unlink()
     flip_a_bit(trained.run_folder / "fold1" / "best.pt")
     with pytest.raises(UserError, match=r"fold1/best\.pt: damaged"):
         train_run(trained, fresh=False)
     (trained.run_folder / "fold1" / "best.pt").unlink()
     with pytest.raises(UserError, match=r"fold1/best\.pt: no such file"):
         train_run(trained, fresh=False)
+
+
+def test_a_fold_that_was_killed_before_its_record_gets_it(trained: Settings) -> None:
+    fold = trained.run_folder / "fold0"
+    (fold / "finished.json").unlink()
+    train_run(trained, fresh=False)
+    edit_a_number(fold / "predictions.csv")
+    with pytest.raises(UserError, match=r"fold0/predictions\.csv: damaged or changed"):
+        train_run(trained, fresh=False)
+
+
+def test_the_predictions_of_a_run_are_of_its_folds(trained: Settings) -> None:
+    """A fold that is trained longer, or another one, belongs to no evaluation of before until the folds are joined."""
+    folder = trained.run_folder
+    assert is_joined(folder)
+    record = (folder / "finished.json").read_bytes()
+    predictions = folder / "fold0" / "predictions.csv"
+    predictions.rename(folder / "fold0" / "predictions.epoch1.csv")  # as a fold's that goes on
+    assert not is_joined(folder)
+    predictions.write_bytes((folder / "fold1" / "predictions.csv").read_bytes())
+    assert not is_joined(folder)
+    (folder / "fold0" / "predictions.epoch1.csv").rename(predictions)
+    assert is_joined(folder)
+    (folder / "finished.json").unlink()  # a kill while they were joined
+    assert not is_joined(folder)
+    for old in folder.glob("fold*/finished.json"):
+        old.unlink()
+    assert is_joined(folder)  # of an earlier version
+    (folder / "finished.json").write_bytes(record[:20])
+    assert not is_joined(folder)
 
 
 @pytest.mark.parametrize("content", ["{", '{"sha256": []}', "[]", '{"sha256": NaN}'])

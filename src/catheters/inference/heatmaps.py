@@ -23,7 +23,7 @@ from catheters.data.pictures.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Headin
 from catheters.data.pictures.shown import NOTE_COLOUR
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
 from catheters.data.radiograph import decode_radiograph, read_file
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 from catheters.files import write_whole
 from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
@@ -36,6 +36,7 @@ from catheters.models.heads import AttentionHeads
 from catheters.opencv_threads import end_opencv_threads
 from catheters.progress import track
 from catheters.training.device import device_name
+from catheters.training.precision import amp_dtype, autocast
 from catheters.training.shortage import DeviceError, device_work
 from catheters.workers import Failure, map_guarded
 
@@ -100,6 +101,7 @@ class _WithFeatures(nn.Module):
             return logits
         features = backbone.forward_features(pixels)  # type: ignore[operator]
         if not isinstance(features, Tensor) or features.ndim != 4:
+            del features  # with all that its gradients would need
             with tokens_as_map(backbone, pixels, self.features):
                 logits = head(backbone(pixels))
         elif has_channels_last(backbone):
@@ -138,9 +140,20 @@ def check_maps(predictor: Predictor) -> None:
         shape = (1, 1, *checkpoint.preprocessing.image_shape)
         black = torch.zeros(shape, dtype=torch.uint8, device=predictor.device)
         try:
-            _WithFeatures(checkpoint.model)(checkpoint.model.normalise(black))
+            with (
+                device_work("heatmaps", REMEDIES),
+                autocast(predictor.device, amp_dtype(checkpoint.settings, predictor.device)),
+            ):
+                _WithFeatures(checkpoint.model)(checkpoint.model.normalise(black))
+        except DeviceError:
+            continue  # predictions take less; each image without heatmaps is named
         except UserError as error:
             raise UserError(f"{checkpoint.file}: {error}") from None
+        except RuntimeError as error:
+            raise UserError(
+                f"{checkpoint.file}: no heatmaps can be made of {checkpoint.settings.backbone_model} "
+                f"({one_line(error, 120)}); leave heatmaps out"
+            ) from None
 
 
 @torch.inference_mode()

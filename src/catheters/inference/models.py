@@ -14,7 +14,7 @@ from catheters.labels import known_heads
 from catheters.settings import Settings
 from catheters.settings_file import read_run_settings
 from catheters.training.checkpoint import Checkpoint, load_checkpoint
-from catheters.training.finished import check_finished, remedy
+from catheters.training.finished import check_finished, is_joined, remedy
 
 BLEND_FILE, RUN_FILE = "ensemble.json", "settings.json"
 """What makes a folder one of a blend, or of a run."""
@@ -141,6 +141,12 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
         return models
     thresholds = read_thresholds(metrics)
     current = _sha256_if_any(predictions)
+    if not is_joined(folder):
+        _warn(
+            f"{folder}: a fold was trained since its evaluation, which is passed over; run train.py until it ends, "
+            "then evaluate.py"
+        )
+        return models
     if current != thresholds.predictions_sha256 or models.recipe.predictions_sha256 not in (None, current):
         _warn(
             f"{metrics} is the evaluation of other predictions than {predictions}: it is passed over; run evaluate.py "
@@ -175,7 +181,9 @@ def _changed_member(models: Models) -> Path | None:
     recipe = models.recipe
     for member, name in zip(models.members, recipe.weights, strict=True):
         file = Path(member.name) / PREDICTIONS_FILE
-        if name in recipe.members_sha256 and _sha256_if_any(file) != recipe.members_sha256[name]:
+        if name not in recipe.members_sha256:
+            continue
+        if _sha256_if_any(file) != recipe.members_sha256[name] or not is_joined(file.parent):
             if METHODS[recipe.method].fits_weights:
                 raise UserError(
                     f"{file}: is not what the blend's weights were fitted to; run evaluate.py --ensemble again"
@@ -205,6 +213,8 @@ def _find_member(name: str, blend: Path) -> Path:
 
 def _read_member(path: Path) -> Member:
     if path.suffix == ".pt":
+        last_file = "curves.png" if path.name.startswith("final") else PREDICTIONS_FILE
+        check_finished(path.parent, remedy(path.parent, last_file), (path.name,))
         return Member(name=str(path), checkpoints=(load_checkpoint(path),))
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{path}: {_what_it_is(path)}")

@@ -82,13 +82,14 @@ def predict_images(
         probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
 
     def take_if_unchanged(entry: Entry) -> None:
-        has_changed[entry.row] = entry.state != file_state(images.paths[entry.row])
-        if not has_changed[entry.row]:
+        is_same = entry.state is not None and entry.state == file_state(images.paths[entry.row])
+        has_changed[entry.row] = entry.state is not None and not is_same
+        done[entry.row] = False  # of an earlier line
+        if is_same:
             take(entry)
 
     shape = (num_checkpoints, num_labels)
     with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_unchanged) as write:
-        done &= ~has_changed
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
             print(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")

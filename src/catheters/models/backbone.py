@@ -37,7 +37,7 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
     else:
         try:
             backbone = create(name, {**arguments, "global_pool": ""})
-        except PoolingError:
+        except SettingsError:  # constructors that insist on pooling say so in many ways
             backbone = create(name, arguments)
     origin = f"{name}: timm's pretrained weights" if settings.pretrained is True else f"{name}: random weights"
     if isinstance(settings.pretrained, str):
@@ -48,10 +48,6 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
         except (AttributeError, AssertionError):
             raise SettingsError(f"grad_checkpointing=True: {name} has none; set it to False") from None
     return backbone, origin
-
-
-class PoolingError(SettingsError):
-    """A model's constructor insists on pooling."""
 
 
 def _arguments(settings: Settings) -> dict[str, int | float | str | tuple[int, int]]:
@@ -74,9 +70,7 @@ def _create(
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        # "Cannot disable pooling", "Only token or avg pooling is supported."
-        kind = PoolingError if "global_pool" in arguments and "pooling" in str(error) else SettingsError
-        raise kind(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
+        raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
 
 
 def _download(name: str, arguments: dict[str, int | float | str | tuple[int, int]]) -> nn.Module:

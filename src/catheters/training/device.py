@@ -129,7 +129,10 @@ def is_built_for(capability: tuple[int, int], arch_list: Iterable[str]) -> bool:
     runs) on all later ones too (NVIDIA, CUDA C++ Programming Guide, "Binary Compatibility", "PTX Compatibility").
     """
     for arch in arch_list:
-        kind, major, minor, only = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch).groups()  # type: ignore[union-attr]
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
+        if match is None:
+            return True  # AMD's, such as gfx90a, of which nothing is known here
+        kind, major, minor, only = match.groups()
         built = (int(major), int(minor))
         if capability == built or (
             not only and capability > built and (kind == "compute" or capability[0] == built[0])

@@ -12,13 +12,13 @@ from catheters.errors import UserError
 from catheters.files import UnreadableFileError, read_json, sha256_of, write_text
 
 FILE_NAME = "finished.json"
-FORMAT_VERSION = 1
+FOLDS_PREDICTIONS = "fold*/predictions.csv"
 
 
 def write_finished(folder: Path, names: Collection[str]) -> None:
     """Record the SHA-256 of a folder's files; those that are not there are left out."""
     sums = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
-    write_text(folder / FILE_NAME, json.dumps({"format_version": FORMAT_VERSION, "sha256": sums}, indent=2) + "\n")
+    write_text(folder / FILE_NAME, json.dumps({"sha256": sums}, indent=2) + "\n")
 
 
 def forget_finished(folder: Path) -> None:
@@ -49,11 +49,10 @@ def check_finished(folder: Path, how_to_mend: str, names: Collection[str] | None
     if not record.exists():
         return
     try:
-        content = read_json(record)
-        sums = {str(name): str(value) for name, value in content["sha256"].items()}
-    except (UnreadableFileError, KeyError, TypeError, AttributeError):
+        sums = _read_sums(record)
+    except UnreadableFileError as error:
         raise UserError(
-            f"{record}: damaged; delete it if the files beside it are as train.py wrote them, else {how_to_mend}"
+            f"{error}; delete it if the files beside it are as train.py wrote them, else {how_to_mend}"
         ) from None
     for name, expected in sums.items():
         if names is not None and name not in names:
@@ -63,3 +62,27 @@ def check_finished(folder: Path, how_to_mend: str, names: Collection[str] | None
             raise UserError(f"{file}: missing, although {record.name} says that it was written; {how_to_mend}")
         if sha256_of(file) != expected:
             raise UserError(f"{file}: damaged or changed, it is not what was written; {how_to_mend}")
+
+
+def is_joined(run_folder: Path) -> bool:
+    """Whether a run's `predictions.csv` is of the folds as they are: none has been trained, or trained longer, since.
+
+    Runs of earlier versions, which have no record, are taken as they are.
+    """
+    record = run_folder / FILE_NAME
+    if not record.exists():
+        return not any(run_folder.glob(f"fold*/{FILE_NAME}"))
+    try:
+        joined = {name: value for name, value in _read_sums(record).items() if "/" in name}
+    except UnreadableFileError:
+        return False
+    files = {file.relative_to(run_folder).as_posix(): sha256_of(file) for file in run_folder.glob(FOLDS_PREDICTIONS)}
+    return joined == files
+
+
+def _read_sums(record: Path) -> dict[str, str]:
+    content = read_json(record)
+    try:
+        return {str(name): str(value) for name, value in content["sha256"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise UnreadableFileError(f"{record}: damaged") from None

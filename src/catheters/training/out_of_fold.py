@@ -11,7 +11,7 @@ from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.settings import Settings
-from catheters.training.finished import check_finished, forget_finished, remedy, write_finished
+from catheters.training.finished import FOLDS_PREDICTIONS, check_finished, forget_finished, remedy, write_finished
 from catheters.training.run_data import RunData
 
 
@@ -30,7 +30,8 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
         UserError: a fold's predictions are not what was written.
     """
     frames = []
-    for file in sorted(settings.run_folder.glob("fold*/predictions.csv")):
+    files = sorted(settings.run_folder.glob(FOLDS_PREDICTIONS))
+    for file in files:
         check_finished(file.parent, remedy(file.parent, file.name), (file.name,))
         try:
             _, frame, _ = read_predictions(file, settings.uid_column)
@@ -43,7 +44,9 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
     probabilities = predictions.loc[data.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
     forget_finished(settings.run_folder)
     _write(settings, data, is_predicted, probabilities, "predictions.csv")
-    write_finished(settings.run_folder, ("predictions.csv",))
+    # Those of the folds too: `is_joined` asks whether they are still the same.
+    joined = [file.relative_to(settings.run_folder).as_posix() for file in files]
+    write_finished(settings.run_folder, ("predictions.csv", *joined))
     return is_predicted, probabilities
 
 

@@ -199,13 +199,13 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
     if around.processes.is_first:
         _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / last_file)
-        write_finished(folder, ("final.pt", "final_raw.pt"))
+        write_finished(folder, _files_to_record(settings))
         print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
 
 def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundings) -> None:
     """Train a model on the other folds' images, and predict this one's."""
-    folder, last_file = _files_of(settings, fold)
+    folder, _ = _files_of(settings, fold)
     if around.processes.is_first:
         folder.mkdir(exist_ok=True)
         forget_finished(folder)
@@ -219,7 +219,7 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
         _measure_features(settings, data, data.folds == fold, folder / "best.pt", around)
         plot_curves(read_epochs(folder), result.epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
         write_fold(settings, data, fold, result.probabilities)
-        write_finished(folder, ("best.pt", "best_raw.pt", last_file))
+        write_finished(folder, _files_to_record(settings))
         print(f"fold {fold}: best macro AUC {result.macro_auc:.4f} in epoch {result.epoch}")
 
 
@@ -248,7 +248,7 @@ def _is_trained(settings: Settings, member: int) -> bool:
     progress = read_progress(folder)
     if (folder / last_file).exists():
         if progress is None or is_over(settings, progress["epoch"], progress["best_epoch"]):
-            _check_files(folder, "final.pt" if settings.all_data else "best.pt", last_file)
+            _check_files(folder, last_file, _files_to_record(settings))
             print(f"{what} {member}: already trained, in {folder}")
             return True
         print(f"{what} {member}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
@@ -261,15 +261,31 @@ def _is_trained(settings: Settings, member: int) -> bool:
     return False
 
 
-def _check_files(folder: Path, checkpoint: str, last_file: str) -> None:
-    """Raise a UserError that names a file of a finished fold or seed which is missing or damaged."""
+def _check_files(folder: Path, last_file: str, names: tuple[str, ...]) -> None:
+    """Raise a UserError that names a file of a finished fold or seed which is missing or damaged.
+
+    One without a record, of an earlier version or killed before it was written, gets it: what is known of its files are
+    the checksums in its checkpoints.
+    """
     how_to_mend = remedy(folder, last_file)
     check_finished(folder, how_to_mend)
-    if not (folder / FILE_NAME).exists():  # of an earlier version, which recorded no checksums
-        try:
-            check_archive(folder / checkpoint)
-        except UnreadableFileError as error:
-            raise UserError(f"{error}; {how_to_mend}") from None
+    if (folder / FILE_NAME).exists():
+        return
+    checkpoint, raw, *_ = names
+    try:
+        check_archive(folder / checkpoint)
+        if (folder / raw).exists():
+            check_archive(folder / raw)
+    except UnreadableFileError as error:
+        raise UserError(f"{error}; {how_to_mend}") from None
+    write_finished(folder, names)
+
+
+def _files_to_record(settings: Settings) -> tuple[str, ...]:
+    """Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, and its predictions."""
+    if settings.all_data:
+        return ("final.pt", "final_raw.pt")
+    return ("best.pt", "best_raw.pt", "predictions.csv")
 
 
 def _check_growth(settings: Settings) -> None:
