@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from catheters.commands.evaluation_options import main as evaluate
-from catheters.commands.preproc import main as preprocess
+from catheters.commands.preproc_options import main as preprocess
 from catheters.errors import UserError
 from catheters.inference.inputs import list_images
 from catheters.settings import Settings

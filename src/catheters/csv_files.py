@@ -151,7 +151,11 @@ def binary_labels(
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             found = frame[column].iloc[row]
-            hint = "" if label_values is None else f"; label_values can say what it means, as in {{{found!r}: 0}}"
+            hint = (
+                ""
+                if label_values is None
+                else f"; label_values can say which it means: {{{found!r}: 0}} or {{{found!r}: 1}}"
+            )
             raise TableError(
                 f"{file}: line {line_number(frame, row, file)}, column '{column}': {found!r} is not 0 or 1{hint}"
             )

@@ -70,8 +70,11 @@ def test_all_rows_without_keep_rows(chexpert: Settings, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("label_values", "message"),
     [
-        ({}, "line 4, column 'Support Devices': '' is not 0 or 1; label_values can say what it means, as in {'': 0}"),
-        ({"": 0}, "line 3, column 'Support Devices': '-1.0' is not 0 or 1; label_values can say what it means, as in"),
+        (
+            {},
+            "line 4, column 'Support Devices': '' is not 0 or 1; label_values can say which it means: {'': 0} or",
+        ),
+        ({"": 0}, "line 3, column 'Support Devices': '-1.0' is not 0 or 1; label_values can say which it means:"),
         ({"-1": 0}, "line 4, column 'Support Devices': '' is not 0 or 1"),
     ],
 )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,16 @@ def test_layout_is_measured_once(settings: Settings, tmp_path: Path, capsys: pyt
         (tmp_path / LAYOUTS_FILE).write_text(json.dumps(layouts))
         assert choose_layout(settings, None, CPU, 8) == is_taken
     assert choose_layout(dataclasses.replace(settings, channels_last=False), None, CPU, 8) is False
+
+
+def test_two_runs_that_measure_at_once(settings: Settings, tmp_path: Path) -> None:
+    """What one has written while the other measured stays."""
+    settings = dataclasses.replace(settings, channels_last=None, cache_folder=str(tmp_path))
+    sizes = (32, 40)
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        list(pool.map(lambda size: choose_layout(dataclasses.replace(settings, image_size=size), None, CPU, 2), sizes))
+    known = json.loads((tmp_path / LAYOUTS_FILE).read_text())
+    assert sorted(key.split(", ")[2] for key in known) == ["2x1x32x32", "2x1x40x40"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": {"contiguous": "x"}}'])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import torch
 from pydantic import ValidationError
 
@@ -38,6 +39,8 @@ from catheters.training.step import TrainStep, trial_batch, trial_step
 LAYOUTS_FILE = "memory_layouts.json"
 """In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+LOCK_SECONDS = 60
+"""Time in which another run has written its own into the file."""
 TIMED_ROUNDS = 3
 MIN_GAIN = 0.03
 """What `channels_last` has to save to be taken: less is within what the clock says of one and the same layout."""
@@ -257,8 +260,12 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         with clear_ends(settings, "channels_last=None, the trial of both layouts"):
             seconds = _time_layouts(settings, device, num_images)
         try:
-            write_text(file, json.dumps({**known, key: seconds}, indent=2) + "\n")
-        except (OSError, UserError) as error:  # a folder of others', perhaps
+            # Of another run too, which may have measured meanwhile.
+            with filelock.FileLock(f"{file}.lock", timeout=LOCK_SECONDS):
+                known = _read_layouts(file)
+                seconds = known.setdefault(key, seconds)
+                write_text(file, json.dumps(known, indent=2) + "\n")
+        except (OSError, UserError, filelock.Timeout) as error:  # a folder of others', perhaps
             print(
                 f"warning: {file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
                 "rounds otherwise",
