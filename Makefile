@@ -23,12 +23,12 @@ demo: $(VENV)/installed
 	$(BIN)/python predict.py --model saved_models/sample_multi dataset/sample/test --worklist --heatmaps saved_models/heatmaps --out saved_models/predictions.csv
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu"
 	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu"
 
 quick: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 	$(BIN)/python -m pytest -m "gpu and not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
