@@ -82,7 +82,8 @@ def predict_images(
         probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
 
     def take_if_unchanged(entry: Entry) -> None:
-        is_same = entry.state is not None and entry.state == file_state(images.paths[entry.row])
+        is_same = entry.state == file_state(images.paths[entry.row])
+        # Without a state it was missing then, or its reader died: what it is now is no change.
         has_changed[entry.row] = entry.state is not None and not is_same
         done[entry.row] = False  # of an earlier line
         if is_same:
