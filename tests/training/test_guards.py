@@ -204,6 +204,23 @@ def test_no_algorithm_is_memory_only_where_half_the_images_pass(
         step(*trial_batch(settings, 8))
 
 
+def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: Settings) -> None:
+    """In the middle of a training others may hold what even a smaller batch needs."""
+
+    def raise_always(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d):
+            is_half = len(inputs[0]) == 4
+            raise torch.OutOfMemoryError("CUDA out of memory") if is_half else RuntimeError(NO_ENGINE[0])
+
+    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 1, CPU)
+    with (
+        nn.modules.module.register_module_forward_pre_hook(raise_always),
+        pytest.raises(UserError, match=r"fold 1: out of memory \(GET was unable .*\); lower batch_size=8"),
+        clear_ends(settings, "fold 1"),
+    ):
+        step(*trial_batch(settings, 8))
+
+
 @pytest.mark.parametrize(("num_workers", "number"), [(3, 3), (None, 1)])
 @pytest.mark.parametrize(
     "text",

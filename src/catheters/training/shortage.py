@@ -51,7 +51,7 @@ def release_memory(error: Exception) -> None:
 
 
 def is_for_want_of_memory(error: Exception, try_half: Callable[[], object]) -> bool:
-    """Whether memory is what is short: where cuDNN has no algorithm, half the images have to pass.
+    """Whether memory is what is short: where cuDNN has no algorithm, half the images pass, or say that it is.
 
     Args:
         error: what the whole batch ended with.
@@ -64,7 +64,7 @@ def is_for_want_of_memory(error: Exception, try_half: Callable[[], object]) -> b
         try_half()
     except (RuntimeError, ValueError, MemoryError) as error_of_half:
         release_memory(error_of_half)
-        return False
+        return is_out_of_memory(error_of_half)
     return True
 
 
