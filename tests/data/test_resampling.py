@@ -1,6 +1,7 @@
 """Thin lines survive resizing; what was made with the earlier, quick resizing is named so and never mixed with it."""
 
 import dataclasses
+import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.table import LabelTable
 from catheters.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY
+from tests.data.decoding.test_dicom import make_dicom
 
 AREA, QUICK = (Preprocessing(image_shape=(8, 8), resampling=resampling) for resampling in ("area", "quick"))
 
@@ -142,3 +144,79 @@ def test_rows_of_another_polarity_check_are_made_anew_where_it_decides_on_pixels
     build_cache(table, file, preprocessing)
     is_refused = "from the earlier cache: polarity check was None, is 2" in capsys.readouterr().out
     assert is_refused == (inverted == "invert")
+
+
+def test_an_old_cache_whose_inverted_images_were_turned_by_another_check_is_refused(
+    file: Path, table: LabelTable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocessing = dataclasses.replace(QUICK, inverted="invert")
+    build_cache(table, file, preprocessing)
+    make_old(file)
+    with pytest.raises(
+        CacheError, match=r"was made with inverted='invert' by an earlier polarity check .*; run preproc"
+    ):
+        open_cache(file, table, preprocessing)
+    build_cache(table, file, preprocessing)
+    assert "polarity check was None, is 2" in capsys.readouterr().out
+    assert open_cache(file, table, preprocessing).failed == {}
+
+
+@pytest.mark.parametrize("inverted", ["keep", "exclude"])
+def test_an_old_cache_whose_pixels_no_check_decided_opens(file: Path, table: LabelTable, inverted: str) -> None:
+    preprocessing = dataclasses.replace(QUICK, inverted=inverted)
+    build_cache(table, file, preprocessing)
+    make_old(file)
+    assert len(open_cache(file, table, preprocessing).entries) == 5
+
+
+def make_row_old(file: Path, row: int, pixels: np.ndarray) -> None:
+    """A row as an earlier version wrote it: these pixels, and an index that describes them."""
+    images = np.load(file, mmap_mode="r+")
+    images[row] = pixels
+    images.flush()
+    index = read_index(file)
+    index.rows[row] = dataclasses.replace(
+        index.rows[row],
+        digest=hashlib.sha256(pixels.tobytes()).hexdigest(),
+        grey_sum=int(pixels.sum(dtype=np.int64)),
+        grey_square_sum=int((pixels.astype(np.int64) ** 2).sum()),
+    )
+    write_index(file, index)
+    make_old(file)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 15])
+def test_colours_of_dicom_that_version_0_2_0_made_too_dark_are_made_anew(
+    file: Path, table: LabelTable, bits: int
+) -> None:
+    """It took values of any number of bits for those of 16: value / 65535 of 255."""
+    values = np.linspace(0, (1 << bits) - 1, 64).astype(np.uint16).reshape(8, 8)
+    table.paths[3].write_bytes(make_dicom(np.repeat(values[..., None], 3, axis=2), BitsStored=bits, HighBit=bits - 1))
+    build_cache(table, file, QUICK)
+    expected = np.load(file)
+    make_row_old(file, 3, np.rint(values / 65535 * 255).astype(np.uint8))
+    with pytest.raises(CacheError, match=rf"3\.png holds colours of {bits} bits, .* version 0\.2\.0 .*; run preproc"):
+        open_cache(file, table, QUICK)
+    build_cache(table, file, QUICK)
+    assert (np.load(file) == expected).all()
+    assert open_cache(file, table, QUICK).failed == {}
+
+
+@pytest.mark.parametrize("kind", ["grey of 12 bits", "colours of 8 bits", "colours of 16 bits", "gone"])
+def test_old_rows_of_other_dark_files_stay(file: Path, table: LabelTable, kind: str) -> None:
+    """Their pixels are those of now; what is gone cannot be looked at, nor made anew."""
+    dark = np.full((8, 8, 3), 100, dtype=np.uint8)
+    if kind == "grey of 12 bits":
+        data = make_dicom(np.full((8, 8), 7, dtype=np.uint16), BitsStored=12, HighBit=11)
+    elif kind == "colours of 8 bits":
+        data = make_dicom(dark)
+    elif kind == "colours of 16 bits":
+        data = make_dicom(dark.astype(np.uint16))
+    else:
+        data = make_dicom(dark.astype(np.uint16), BitsStored=12, HighBit=11)
+    table.paths[3].write_bytes(data)
+    build_cache(table, file, QUICK)
+    make_old(file)
+    if kind == "gone":
+        table.paths[3].unlink()
+    assert open_cache(file, table, QUICK).failed == {}

@@ -22,6 +22,8 @@ from catheters.data.cache_index import (
     CacheRow,
     grey_statistics,
     index_file,
+    older_colours,
+    pixels_may_be_older,
     read_index,
     source_state,
 )
@@ -214,7 +216,7 @@ def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing
     _check_preprocessing(cache_file, index, preprocessing)
     rows = _find_rows(cache_file, index, table)
     entries = [index.rows[row] for row in rows]
-    num_absent = _check_sources(cache_file, entries, table)
+    num_absent = _check_sources(cache_file, index, entries, table)
     mean, std = grey_statistics(entries, index.shape[1] * index.shape[2])
     cache = ImageCache(file=file, images=images, rows=rows, entries=entries, mean=mean, std=std, num_absent=num_absent)
     cache.check_pixels(range(0, len(entries), max(1, len(entries) // IMAGES_CHECKED)))
@@ -229,6 +231,9 @@ def _check_preprocessing(cache_file: Path, index: CacheIndex, preprocessing: Pre
                 f"{cache_file}: was made with {name}={made_with!r}, the settings say {value!r}; set "
                 f"{name}={made_with!r} to use it as it is"
             )
+    why = pixels_may_be_older(index)
+    if why is not None:
+        raise CacheError(f"{cache_file}: {why}")
 
 
 def _find_rows(cache_file: Path, index: CacheIndex, table: LabelTable) -> npt.NDArray[np.intp]:
@@ -239,7 +244,7 @@ def _find_rows(cache_file: Path, index: CacheIndex, table: LabelTable) -> npt.ND
     return np.array([row_of_uid[uid] for uid in table.uids.tolist()], dtype=np.intp)
 
 
-def _check_sources(cache_file: Path, entries: list[CacheRow], table: LabelTable) -> int:
+def _check_sources(cache_file: Path, index: CacheIndex, entries: list[CacheRow], table: LabelTable) -> int:
     """Returns how many X-rays are gone."""
     num_absent = 0
     for path, entry in zip(table.paths, entries, strict=True):
@@ -256,6 +261,10 @@ def _check_sources(cache_file: Path, entries: list[CacheRow], table: LabelTable)
             else:
                 what = f"is another file than {entry.file}, which it was made of"
             raise CacheError(f"{cache_file}: {printable(path)} {what}")
+        elif (bits := older_colours(index, entry, path)) is not None:
+            raise CacheError(
+                f"{cache_file}: {printable(path)} holds colours of {bits} bits, which version 0.2.0 made too dark"
+            )
     return num_absent
 
 

@@ -11,17 +11,21 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from catheters.data.decoding.dicom import depth_of_colours
 from catheters.data.decoding.polarity import POLARITY_CHECK
 from catheters.errors import UserError, is_of_path, listed
 from catheters.files import UnreadableFileError, read_utf8, write_text
 from catheters.settings import MEANT_BEFORE
 
 FORMAT_VERSION = 2
-"""Goes up when the same sources would give other pixels, or the index looks different."""
+"""Goes up when most sources would give other pixels, or the index looks different. `pixels_may_be_older` and
+`older_colours` tell of the few whose pixels have changed since."""
 DECODERS = ("simplejpeg", "pillow", "opencv-python-headless", "pydicom", "python-gdcm")
 """Packages whose version may change the pixels of a new cache; what an old one holds stays valid."""
 POLARITY = "polarity check"
 """Where its version stands among the decoders'."""
+MAX_GREY_OF_OLDER_COLOURS = 128
+"""What version 0.2.0 made of colours of 15 bits at most: 32767 / 65535 of 255."""
 ABSENT = (-1, -1)
 """State of a source file that is not there."""
 
@@ -125,6 +129,40 @@ def source_state(path: Path) -> tuple[int, int]:
             raise
         return ABSENT
     return stat.st_size, stat.st_mtime_ns
+
+
+def pixels_may_be_older(index: CacheIndex) -> str | None:
+    """Why pixels of the cache may be others now whatever their sources are; None: they are not.
+
+    A polarity check decides on pixels where inverted images are turned round. Where they are left out, all that were
+    kept have the pixels that they would have now.
+    """
+    check = index.decoders.get(POLARITY)
+    if index.preprocessing.get("inverted") != "invert" or check == POLARITY_CHECK:
+        return None
+    return (
+        f"was made with inverted='invert' by an earlier polarity check ({check or 'version 0.2.0'}; now "
+        f"{POLARITY_CHECK}), so other images may have been turned round"
+    )
+
+
+def older_colours(index: CacheIndex, row: CacheRow, source: Path) -> int | None:
+    """The bits of a DICOM file's colours that version 0.2.0 took for 16 bits; None: the row's pixels are those of now.
+
+    The index does not tell what kind of file a row was made of, so the source is opened where the row is dark enough
+    for such colours, `MAX_GREY_OF_OLDER_COLOURS` at most. A source that is gone counts as unchanged.
+
+    Args:
+        index: of the cache.
+        row: one of its rows.
+        source: the file that the row was made of.
+    """
+    is_of_0_2_0 = POLARITY not in index.decoders
+    # No value above m means that the sum of squares is no more than m times the sum.
+    if not is_of_0_2_0 or row.grey_square_sum > MAX_GREY_OF_OLDER_COLOURS * row.grey_sum:
+        return None
+    bits = depth_of_colours(source)
+    return None if bits in (8, 16) else bits
 
 
 def grey_statistics(rows: Iterable[CacheRow], pixels_per_image: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from catheters.data.cache_index import (
     CacheIndex,
     CacheRow,
     decoder_versions,
+    older_colours,
     read_index,
     source_state,
 )
@@ -117,7 +118,7 @@ def unchanged_rows(earlier: EarlierCache, table: LabelTable) -> dict[int, CacheR
     touched: dict[int, CacheRow] = {}
     for row, (uid, path) in enumerate(zip(table.uids.tolist(), table.paths, strict=True)):
         entry = earlier.entry(uid)
-        if entry is None:
+        if entry is None or older_colours(earlier.index, entry, path) is not None:
             continue
         state = source_state(path)
         name = printable(path)

@@ -8,6 +8,7 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -47,6 +48,23 @@ def is_dicom(data: bytes) -> bool:
         return True
     # Without preamble, the first element is of group 0002 or 0008, in either byte order.
     return data[:2] in (b"\x02\x00", b"\x08\x00") or data[:4] in (b"\x00\x02\x00\x00", b"\x00\x08\x00\x05")
+
+
+def depth_of_colours(file: Path) -> int | None:
+    """BitsStored of a DICOM file that holds RGB or YBR; None for any other file, or one that cannot be read."""
+    import pydicom
+
+    try:
+        with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
+            if not is_dicom(stream.read(132)):
+                return None
+            stream.seek(0)
+            keywords = ["SamplesPerPixel", "BitsStored"]
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=True)
+            return int(dataset.BitsStored) if dataset.SamplesPerPixel == 3 else None
+    except Exception as error:  # whatever a damaged file brings out in the library
+        raise_of_machine(error)
+        return None
 
 
 def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
