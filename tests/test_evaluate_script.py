@@ -182,13 +182,14 @@ def test_groups_of_a_run_are_of_the_rows_that_it_keeps(trained: Settings, capsys
     folder.mkdir()
     twice = pd.concat([table.assign(kept="no", view="PA"), table.assign(kept="yes", view="AP")])
     twice.to_csv(folder / "train.csv", index=False)
-    settings = dataclasses.replace(trained, dataset_folder=str(folder), keep_rows={"kept": "yes"})
+    settings = dataclasses.replace(trained, dataset_folder=str(folder), keep_rows={"kept": ("yes", "maybe")})
     (trained.run_folder / "settings.json").write_text(settings_to_json(settings))
     (trained.run_folder / "comparison.json").write_text("of an earlier evaluation")
     main([str(trained.run_folder), "--by", "view", "--resamples", "0"])
     groups = json.loads((trained.run_folder / "metrics.json").read_text())["subgroups"]
     groups = [group for group in groups if group["column"] == "view"]
     assert [(group["value"], group["num_images"]) for group in groups] == [("AP", 40)]
+    assert capsys.readouterr().err.count("keep_rows: 'maybe' is not a value of column 'kept'") == 1
     assert not (trained.run_folder / "comparison.json").exists()
     assert "95% intervals by" not in (trained.run_folder / "MODEL_CARD.md").read_text()
 

@@ -43,7 +43,6 @@ def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]
     Raises:
         TableError: a column is missing, or no row is left.
     """
-    is_kept = np.full(len(frame), True)
     for column, values in wanted.items():
         check_columns(frame, (column,), file)
         holds_one = np.full(len(frame), False)
@@ -63,9 +62,18 @@ def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]
         for value in (values,) if isinstance(values, str) else values:
             num_meant = int(holds(frame[column], value).sum())
             warn_of_lookalikes(others, value, num_meant, f"{file}: keep_rows: column '{column}'")
-        is_kept &= holds_one
-    if not is_kept.any():
+    kept = rows_that_hold(frame, wanted)
+    if kept.empty:
         raise TableError(f"{file}: keep_rows={dict(wanted)}: no row holds all of these values")
+    return kept
+
+
+def rows_that_hold(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]) -> pd.DataFrame:
+    """What `choose_rows` keeps, of a table that it has checked: without a word."""
+    is_kept = np.full(len(frame), True)
+    for column, values in wanted.items():
+        of_values = [holds(frame[column], value) for value in ((values,) if isinstance(values, str) else values)]
+        is_kept &= np.any(of_values, axis=0)
     return frame[is_kept]
 
 

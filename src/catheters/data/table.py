@@ -11,7 +11,7 @@ import pandas as pd
 from catheters.csv_files import TableError, check_columns, check_filled, check_ids, read_csv
 from catheters.data.corrections import apply_corrections
 from catheters.data.dicom_ids import find_dicom_files
-from catheters.data.label_rules import choose_rows, read_labels, read_patients
+from catheters.data.label_rules import choose_rows, read_labels, read_patients, rows_that_hold
 from catheters.near_misses import same_id_hint
 from catheters.path_pattern import fill_pattern, pattern_fields
 from catheters.settings import Settings
@@ -96,11 +96,12 @@ def read_label_table(settings: Settings) -> LabelTable:
 def read_columns(settings: Settings) -> pd.DataFrame:
     """The label table's own columns, as text, of the rows that `read_label_table` reads or leaves out by their ids.
 
+    That has been called, and has warned of what is odd about the table.
+
     Raises:
         TableError: the file is missing or wrong.
     """
-    file = Path(settings.dataset_folder) / settings.label_table
-    return choose_rows(read_csv(file), settings.keep_rows, file)
+    return rows_that_hold(read_csv(Path(settings.dataset_folder) / settings.label_table), settings.keep_rows)
 
 
 def _merging_advice(frame: pd.DataFrame, settings: Settings, file: Path) -> str:
