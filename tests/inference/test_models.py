@@ -151,7 +151,19 @@ def test_an_evaluation_of_an_earlier_version_is_taken(run: Path, capsys: pytest.
     assert models.calibrator is not None
     assert models.thresholds is not None and new is not None and new.devices
     assert (models.thresholds.labels, models.thresholds.devices) == (new.labels, {})  # another scale
-    assert "an earlier version wrote it, without saying which predictions" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "an earlier version wrote it, without saying which predictions" in err
+    assert (
+        f"metrics.json: an earlier version chose the thresholds of device types ({', '.join(new.devices)}), by" in err
+    )
+
+
+def test_no_word_of_device_types_that_had_no_thresholds(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A single label has no presence of its own; its threshold stays."""
+    forget_identity(run)
+    change(run / "metrics.json", per_device=[])
+    assert read_models([run]).thresholds is not None
+    assert "device types" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["mean", "weights"])

@@ -166,7 +166,9 @@ class Thresholds:
     Attributes:
         rule: how they were chosen.
         labels: label -> the probability, uncalibrated, from which on it is called present.
-        devices: device -> likewise; none where an earlier version combined the labels by another rule.
+        devices: device -> likewise.
+        outdated_devices: those that have none, since an earlier version, which combined the labels by another rule,
+            has chosen it.
         predictions_sha256: of the file of predictions on which they were chosen.
         calibration_sha256: of the `calibration.json` of the same evaluation; None where an earlier version, which did
             not write that, has written them.
@@ -177,6 +179,7 @@ class Thresholds:
     rule: str
     labels: Mapping[str, float]
     devices: Mapping[str, float]
+    outdated_devices: tuple[str, ...] = ()
     predictions_sha256: str
     calibration_sha256: str | None
     bands: Mapping[str, Band]
@@ -206,13 +209,15 @@ def read_thresholds(file: Path) -> Thresholds:
             )
             for entry in content["abstention"]["per_label"]
         }
+        outdated_devices: tuple[str, ...] = ()
         if content.get("presence_rule") != PRESENCE_RULE:
-            devices = {}
+            devices, outdated_devices = {}, tuple(devices)
         of_calibration = content["calibration"].get("sha256")
         return Thresholds(
             rule=str(content["operating_point_rule"]),
             labels=labels,
             devices=devices,
+            outdated_devices=outdated_devices,
             predictions_sha256=str(content["predictions_sha256"]),
             calibration_sha256=None if of_calibration is None else str(of_calibration),
             bands=bands,

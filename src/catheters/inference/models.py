@@ -168,6 +168,12 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
             f"{calibration}: an earlier version wrote it, without saying which predictions it was fitted on; run "
             "evaluate.py again to be sure of it"
         )
+    if thresholds.outdated_devices:
+        _warn(
+            f"{metrics}: an earlier version chose the thresholds of device types "
+            f"({listed(thresholds.outdated_devices)}), by probabilities on another scale: they are passed over; run "
+            "evaluate.py again"
+        )
     _check_maps(calibrator, calibration, models.labels)
     return replace(models, calibrator=calibrator, thresholds=thresholds)
 
