@@ -231,13 +231,17 @@ STRENGTHS = {"weak": 0.5, "strong": 2.0}
 """How far apart positives and negatives are, in standard deviations of what a patient's images share."""
 GAIN = 0.2
 """How much farther apart they are for the second of two models."""
-MACRO_COLUMNS = ("macro AUC", "its difference", "AP of a label", "macro AP", "its difference")
+MACRO_COLUMNS = (
+    *("macro AUC", "its difference", "AP of a label", "macro AP", "its difference"),
+    *("macro Brier", "its difference"),
+)
 
 
 def simulate_macro_coverage(num_trials: int) -> None:
     """The share of intervals that hold the true means over eleven labels, of a model and of two models' difference.
 
-    The truth is that of 100,000 patients; a label without positives in a trial is left out of the trial and its truth.
+    The truth is that of 100,000 patients; a label without positives in a trial is left out of the trial and its truth,
+    but for the Brier score, which it has.
     """
     print(f"\nshare of 95% intervals that hold the truth, {num_trials} trials of 3 images a patient, 11 labels")
     print(f"{'patients, model':<20}" + "".join(f"{column:>16}" for column in MACRO_COLUMNS))
@@ -265,19 +269,24 @@ def draw_labels(
 
 
 def exact_scores(targets: npt.NDArray[np.uint8], scores: Scores, _: npt.NDArray[np.intp]) -> Scores:
-    """(2 models, 2, 11) ROC AUCs and average precisions; NaN for a label of one class."""
-    return np.array(
+    """(2 models, 3, 11) ROC AUCs, average precisions, NaN for a label of one class, and Brier scores."""
+    ranked = [
         [
             [
-                [
-                    metric(targets[:, k], of_model[:, k]) if 0 < targets[:, k].sum() < len(targets) else np.nan
-                    for k in range(targets.shape[1])
-                ]
-                for metric in (roc_auc_score, average_precision_score)
+                metric(targets[:, k], of_model[:, k]) if 0 < targets[:, k].sum() < len(targets) else np.nan
+                for k in range(targets.shape[1])
             ]
-            for of_model in scores
+            for metric in (roc_auc_score, average_precision_score)
         ]
-    )
+        for of_model in scores
+    ]
+    return np.concatenate([ranked, squared_errors(targets, scores).mean(axis=1)[:, None]], axis=1)
+
+
+def squared_errors(targets: npt.NDArray[np.uint8], scores: Scores) -> Scores:
+    """(2, n, 11) of probabilities that rank as the (2, n, 11) scores do: logistic, from each label's logit on."""
+    squared: Scores = (1 / (1 + np.exp(-(scores + LABEL_LOGITS))) - targets) ** 2
+    return squared
 
 
 def held_truth(
@@ -286,36 +295,39 @@ def held_truth(
     """Whether (for labels: how often) the intervals of a trial hold the truth, in the order of `MACRO_COLUMNS`."""
     targets, scores, patients = trial
     drawn = PatientBootstrap(patients.astype(np.str_), 400, seed)
-    values = exact_scores(*trial)  # (2, 2, 11)
+    values = exact_scores(*trial)  # (2, 3, 11)
     columns = range(targets.shape[1])
-    replicates = np.array(
+    ranked = np.array(
         [[drawn.ranking_scores(targets[:, k], of_model[:, k]) for k in columns] for of_model in scores]
     ).swapaxes(1, 2)  # (2 models, 11, 2 metrics, R) -> (2, 2, 11, R)
-    is_defined = ~np.isnan(values[0, 0])
+    num_drawn = drawn.sums(np.ones((len(targets), 1)))
+    squared = [(drawn.sums(of_model) / num_drawn).T for of_model in squared_errors(targets, scores)]
+    replicates = np.concatenate([ranked, np.array(squared)[:, None]], axis=1)  # (2, 3, 11, R)
     num_patients = drawn.num_patients
 
     def holds(value: Scores, resampled: Scores, true: Scores) -> float:
         """Of (11,) scores or differences, (11, R) and (11,)."""
+        is_defined = ~np.isnan(value)
         estimate = percentile_estimate(
             float(value[is_defined].mean()), resampled[is_defined].mean(axis=0), num_patients
         )
         return float(estimate.low <= true[is_defined].mean() <= estimate.high)
 
     of_labels = []
-    for k in np.flatnonzero(is_defined):
+    for k in np.flatnonzero(~np.isnan(values[0, 1])):
         rarer = min(len(np.unique(patients[targets[:, k] == target])) for target in (0, 1))
         estimate = percentile_estimate(float(values[0, 1, k]), replicates[0, 1, k], rarer)
         if rarer >= 5:  # with fewer even the AUC's are too narrow
             of_labels.append(float(estimate.low <= truth[0, 1, k] <= estimate.high))
-    auc, precision = (
+    auc, precision, brier = (
         (
             holds(values[0, metric], replicates[0, metric], truth[0, metric]),
             holds(values[1, metric] - values[0, metric], replicates[1, metric] - replicates[0, metric],
                   truth[1, metric] - truth[0, metric]),
         )
-        for metric in (0, 1)
+        for metric in range(len(values[0]))
     )  # fmt: skip
-    return [*auc, float(np.mean(of_labels)), *precision]
+    return [*auc, float(np.mean(of_labels)), *precision, *brier]
 
 
 if __name__ == "__main__":
