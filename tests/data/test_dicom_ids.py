@@ -180,6 +180,22 @@ def test_no_id_is_found(archive: Settings) -> None:
         read_label_table(archive)
 
 
+def test_an_id_in_another_form_is_named(archive: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(archive.dataset_folder)
+    archive = dataclasses.replace(archive, dicom_id="AccessionNumber")
+    (folder / "labels.csv").write_text("study,who,tube\n7.0,a,1\n8.0,b,0\n9,c,0\n")
+    write_dicom(folder / "export" / "x", AccessionNumber="0007")
+    with pytest.raises(TableError, match=r"a file's looks like '0007' \(export/x\); 7\.0 and 0007 differ only in"):
+        read_label_table(archive)
+    write_dicom(folder / "export" / "y", AccessionNumber="9")
+    assert read_files(archive)[1:] == ["no file with AccessionNumber 8.0", "export/y"]
+    assert "warning: 2 of 3 ids in column study of" in (err := capsys.readouterr().err)
+    assert "have no file with this AccessionNumber; 7.0 and 0007 differ only in their form" in err
+    (folder / "labels.csv").write_text("study,who,tube\n8,a,1\n9,b,0\n")
+    assert read_files(archive) == ["no file with AccessionNumber 8", "export/y"]
+    assert "warning" not in capsys.readouterr().err  # the cache's list of unreadable X-rays says it
+
+
 def test_what_was_read_is_kept(archive: Settings) -> None:
     export = Path(archive.dataset_folder) / "export"
     write_dicom(export / "1", "PA", StudyInstanceUID="1.1")

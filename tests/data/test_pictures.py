@@ -289,6 +289,19 @@ def test_annotations_of_other_images(settings: Settings, tmp_path: Path, capsys:
     assert "none of its 1 images, such as 1.2.3, is in the label table" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_annotations_of_images_whose_ids_have_another_form(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: int
+) -> None:
+    """As RANZCR's ids with the suffix of a file; one right id beside it is no reason to say nothing."""
+    uids = read_label_table(settings).uids.tolist()
+    rows = [(uid, "ETT - Normal", "[[1, 2]]") for uid in (f"{uids[0]}.jpg", *uids[1 : 1 + others])]
+    write_sheets(write_annotations(settings, tmp_path, *rows), 2)
+    err = capsys.readouterr().err
+    assert f"{'1' if others else 'none'} of its {1 + others} images, such as {uids[0]}.jpg, is" in err
+    assert f"; {uids[0]}.jpg and {uids[0]} differ only in their form, and ids are compared as text" in err
+
+
 def test_broken_annotations(settings: Settings, tmp_path: Path) -> None:
     changed = write_annotations(settings, tmp_path, ("1.2.3", "ETT - Normal", "12"))
     with pytest.raises(TableError, match="line 2, column 'data': '12' is not a list of points"):

@@ -9,6 +9,7 @@ import stat
 import sys
 import warnings
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,6 +20,7 @@ from catheters.csv_files import TableError
 from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
 from catheters.errors import is_of_path, one_line, raise_of_machine
 from catheters.files import UnreadableFileError, read_json, write_text
+from catheters.near_misses import same_id_hint
 from catheters.progress import track
 from catheters.settings import Settings
 
@@ -72,10 +74,24 @@ def find_dicom_files(uids: npt.NDArray[np.str_], settings: Settings, source: str
         raise TableError(
             f"{folder}: none of the {len(headers)} files of path_pattern='{settings.path_pattern}' has a "
             f"{settings.dicom_id} that is an id in {source}, where an id looks like {wanted[0]}{hint}"
+            f"{same_id_hint(wanted, files_of_id)}"
         )
+    _warn_of_other_forms([uid for uid in wanted if uid not in files_of_id], files_of_id, settings, len(wanted), source)
     files_of_wanted = {uid: _without_laterals(files_of_id.get(uid, []), headers) for uid in wanted}
     _warn_of_several(files_of_wanted, source)
     return tuple(folder / (files_of_wanted[uid] or [f"no file with {settings.dicom_id} {uid}"])[0] for uid in wanted)
+
+
+def _warn_of_other_forms(
+    missing: list[str], file_ids: Collection[str], settings: Settings, num_wanted: int, source: str
+) -> None:
+    """Say how many ids have no file, where one of them is a file's but for its form; others are no mistake of it."""
+    hint = same_id_hint(missing, file_ids)
+    if hint:
+        print(
+            f"warning: {len(missing)} of {num_wanted} ids in {source} have no file with this {settings.dicom_id}{hint}",
+            file=sys.stderr,
+        )
 
 
 def _warn_of_several(files_of_id: dict[str, list[str]], source: str) -> None:

@@ -16,6 +16,7 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import LabelTable
 from catheters.errors import listed
 from catheters.files import write_whole
+from catheters.near_misses import same_id_hint
 from catheters.settings import Settings
 
 NUM_AUGMENTED = 8
@@ -71,12 +72,17 @@ def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[A
         print(f"warning: annotation_table={file}: no such file, so no catheters are drawn", file=sys.stderr)
         return {}
     annotations = read_annotations(file, settings.uid_column)
-    if annotations.keys().isdisjoint(table.uids.tolist()):
+    uids = table.uids.tolist()
+    others = sorted(annotations.keys() - set(uids))
+    hint = same_id_hint(others, uids)
+    start, of_all = f"warning: annotation_table={file}:", f"of its {len(annotations)} images, such as"
+    if annotations and len(others) == len(annotations):
         print(
-            f"warning: annotation_table={file}: none of its {len(annotations)} images, such as {min(annotations)}, is "
-            f"in the label table, so no catheters are drawn",
+            f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}",
             file=sys.stderr,
         )
+    elif hint:  # without one they may be rows that were left out
+        print(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}", file=sys.stderr)
     labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
     unknown = sorted(labels - DEVICE_OF_LABEL.keys() - set(table.label_columns))
     if unknown:
