@@ -102,7 +102,7 @@ def test_other_preprocessing_is_refused(
     file: Path, table: LabelTable, changed: dict[str, object], message: str
 ) -> None:
     build_cache(table, file, PLAIN)
-    with pytest.raises(CacheError, match=f"{message}; set .* to use it as it is; run preproc_npy"):
+    with pytest.raises(CacheError, match=f"{message}; set .* to use it as it is, or run preproc_npy"):
         open_cache(file, table, dataclasses.replace(PLAIN, **changed))
 
 

@@ -104,7 +104,9 @@ def test_an_old_cache_is_kept_by_name_alone(file: Path, table: LabelTable) -> No
     make_old(file)
     assert open_cache(file, table, QUICK).failed == {}
     with pytest.raises(
-        CacheError, match="made with resampling='quick', the settings say 'area'; set resampling='quick' to"
+        CacheError,
+        match=r"made with resampling='quick', the settings say 'area'; set resampling='quick' to use it as it is, "
+        r"or run preproc_npy\.py with the same settings$",
     ):
         open_cache(file, table, AREA)
 

@@ -228,8 +228,8 @@ def _check_preprocessing(cache_file: Path, index: CacheIndex, preprocessing: Pre
         made_with = index.preprocessing.get(name)
         if made_with != value:
             raise CacheError(
-                f"{cache_file}: was made with {name}={made_with!r}, the settings say {value!r}; set "
-                f"{name}={made_with!r} to use it as it is"
+                f"{cache_file}: was made with {name}={made_with!r}, the settings say {value!r}",
+                f"set {name}={made_with!r} to use it as it is",
             )
     why = pixels_may_be_older(index)
     if why is not None:

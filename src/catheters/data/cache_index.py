@@ -37,8 +37,15 @@ class CacheError(UserError):
         found: what is wrong, without the advice that the message ends with.
     """
 
-    def __init__(self, found: str) -> None:
-        super().__init__(f"{found}; run preproc_npy.py with the same settings")
+    def __init__(self, found: str, other_advice: str | None = None) -> None:
+        """Say what is wrong and what to do.
+
+        Args:
+            found: what is wrong.
+            other_advice: what else may be done than to bring the cache up to date.
+        """
+        either = "" if other_advice is None else f"{other_advice}, or "
+        super().__init__(f"{found}; {either}run preproc_npy.py with the same settings")
         self.found = found
 
 
