@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
 QUICK_ARGUMENTS = {
     "preproc": "--num-images 6 --rounds 1 --memory-images 2 4",
+    "resizing": "--targets 64 --ways area quick --repeats 1",
     "loading": "--sizes 64 --workers 1 --samples 36 --rounds 1",
     "step": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 3",
     "heads": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 2",
@@ -39,12 +40,14 @@ QUICK_ARGUMENTS = {
     "export": "--backbones test_resnet --image-size 32 --rounds 2",
 }
 """Benchmark -> what lets it end within seconds, to see that it works."""
-FULL_ARGUMENTS = {"evaluation": ["--trials", "0"]}
-"""Benchmark -> what else it gets: what intervals are worth is no matter of speed, and takes minutes."""
+FULL_ARGUMENTS = {"evaluation": ["--trials", "0"], "resizing": ["--ways", "area", "quick"]}
+"""Benchmark -> what else it gets: what intervals are worth is no matter of speed, and takes minutes; ways of resizing
+that are no setting's were tried once."""
 WRITTEN = ("benchmarks/results", "docs", "README.md")
 """What no benchmark measures, and what they write."""
 TITLES = {
     "preproc": "Building the cache",
+    "resizing": "What resizing leaves of thin lines, and its time",
     "loading": "Loading and augmenting",
     "step": "The training loop beside bare steps",
     "heads": "Attention heads beside one linear head",

@@ -78,6 +78,7 @@ def main() -> int:
     parser = create_parser(__doc__)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="radiographs to draw the lines on")
     parser.add_argument("--targets", type=int, nargs="+", default=list(TARGETS), metavar="PX")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY", help="these alone")
     parser.add_argument("--repeats", type=int, default=3, help="times that each way is timed; the best counts")
     options = parser.parse_args()
     if options.files:
@@ -96,19 +97,24 @@ def rows_of_target(drawn: Sequence[Drawn], target: int, options: argparse.Namesp
         return []
     expected = [Measured.of(area_of_fraction, picture, target, options.repeats) for picture in large]
     rows = []
-    for name, way in WAYS.items():
-        found = [Measured.of(way, picture, target, options.repeats) for picture in large]
+    for name in options.ways:
+        found = [Measured.of(WAYS[name], picture, target, options.repeats) for picture in large]
         what = f"{target} px, {name}"
         contrasts = [[value for measured in side for value in measured.contrasts] for side in (found, expected)]
         gradients = [[measured.gradient for measured in side] for side in (found, expected)]
         seconds = [[measured.seconds for measured in side] for side in (found, expected)]
         bound = KEPT if name == "area" else None
         rows += [
-            compare_sizes("contrast", what, contrasts[0], REFERENCE, contrasts[1], unit="greys", at_least=bound),
-            compare_sizes("gradient", what, gradients[0], REFERENCE, gradients[1], unit="greys^2", at_least=bound),
-            compare_seconds("time", what, seconds[0], REFERENCE, seconds[1]),
+            _compare_kept(f"contrast, {what}", contrasts, "greys", bound),
+            _compare_kept(f"gradient, {what}", gradients, "greys^2", bound),
+            compare_seconds("resizing", f"time, {what}", seconds[0], REFERENCE, seconds[1]),
         ]
     return rows
+
+
+def _compare_kept(what: str, values: Sequence[Sequence[float]], unit: str, bound: float | None) -> Row:
+    """What a way leaves, the first of `values`, beside what the reference does, the second."""
+    return compare_sizes("resizing", what, values[0], REFERENCE, values[1], unit=unit, at_least=bound)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def test_every_benchmark_runs(tmp_path: Path) -> None:
         names,
         key=[
             "preproc",
+            "resizing",
             "loading",
             "step",
             "heads",
@@ -81,7 +82,7 @@ def test_every_benchmark_runs(tmp_path: Path) -> None:
             "export",
         ].index,
     )
-    assert len(names) == 10
+    assert len(names) == 11
     text = page.read_text()
     for row in rows:
         assert row["value"] > 0
