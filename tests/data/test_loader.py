@@ -1,15 +1,9 @@
 """Batches: the same for any number of workers, every image once, decided by (seed, epoch, uid) alone."""
 
-import contextlib
 import dataclasses
-import hashlib
-import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +18,6 @@ from catheters.data.loader import (
     CachedRadiographs,
     EpochBatches,
     EpochLoader,
-    Loader,
-    LoadingProcessDied,
     create_loader,
     sample_seed,
 )
@@ -35,7 +27,6 @@ from catheters.data.table import read_label_table
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
 from tests.conftest import REPOSITORY
-from tests.hangs import run_watched
 
 CPU = torch.device("cpu")
 TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
@@ -53,35 +44,6 @@ def epochs(settings: Settings, num_workers: int, num_epochs: int = 2) -> list[li
     data = samples(settings, list(range(40)))
     loader = create_loader(data, EpochBatches(len(data), 8, settings.seed), num_workers, CPU)
     return [list(loader) for _ in range(num_epochs)]
-
-
-KEPT_MEMORY = """
-import torch
-from torch.utils.data import DataLoader
-from catheters.data.loader import _start_worker
-from catheters.host import keep_freed_memory, resident_memory
-
-class Memory(torch.utils.data.Dataset):
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, position):
-        return resident_memory()
-
-keep_freed_memory(1 << 30)
-before = resident_memory()
-blocks = [bytearray(b"x") * (4 << 20) for _ in range(75)]
-del blocks
-kept = resident_memory() - before
-assert kept > 290 << 20, kept
-(held,) = DataLoader(Memory(), num_workers=1, worker_init_fn=_start_worker)
-assert held.item() - before < 50 << 20, held.item() - before
-"""
-
-
-def test_loading_processes_do_not_hold_what_a_step_has_freed() -> None:
-    """The training process keeps it for the next step; a loading process, forked from it, would hold it once more."""
-    subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True)
 
 
 def test_shapes_and_content(cached: Settings) -> None:
@@ -107,135 +69,6 @@ def test_number_of_workers_changes_nothing(cached: Settings, num_workers: int) -
         for (images, targets), (other_images, other_targets) in zip(expected, got, strict=True):
             assert torch.equal(images, other_images)
             assert torch.equal(targets, other_targets)
-
-
-def test_a_loading_process_that_dies(cached: Settings) -> None:
-    """It is said where its batch is asked for: torch's handler would raise at once, wherever the process is."""
-    data = samples(cached, list(range(40)))
-    others = set(multiprocessing.active_children())
-    batches = iter(create_loader(data, EpochBatches(len(data), 4, cached.seed), 2, CPU))
-    next(batches)
-    process = min(set(multiprocessing.active_children()) - others, key=lambda process: process.pid or 0)
-    process.kill()
-    process.join()
-    with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
-        list(batches)
-
-
-def test_a_worker_that_dies_between_two_passes(cached: Settings) -> None:
-    """Kept ones, as of forkserver and spawn, are asked for at the next pass."""
-    data = samples(cached, list(range(40)))
-    batches = EpochBatches(len(data), 8, cached.seed)
-    with contextlib.closing(Loader(data, batch_sampler=batches, num_workers=2, persistent_workers=True)) as kept:
-        others = set(multiprocessing.active_children())
-        list(kept)
-        process = min(set(multiprocessing.active_children()) - others, key=lambda process: process.pid or 0)
-        process.kill()
-        process.join()
-        with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
-            list(kept)
-
-
-STARTED = """
-import contextlib
-import hashlib
-import multiprocessing
-import os
-import pickle
-import signal
-import sys
-
-import torch
-
-from catheters.data.loader import EpochBatches, create_loader
-from catheters.interrupts import deferred_interrupts, interrupt_signal, note_interrupts
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method(sys.argv[1])
-    note_interrupts()
-    samples = pickle.load(sys.stdin.buffer)
-    digest, workers = hashlib.sha256(), set()
-    batches = EpochBatches(len(samples), 8, 0)
-    with contextlib.suppress(KeyboardInterrupt), deferred_interrupts():
-        with contextlib.closing(create_loader(samples, batches, 2, torch.device("cpu"))) as loader:
-            for epoch in range(3):
-                loaded = iter(loader)
-                workers |= {process.pid for process in multiprocessing.active_children()}
-                if epoch == 0:
-                    os.killpg(0, signal.SIGTERM)  # as a scheduler does, while they import torch
-                for images, targets in loaded:
-                    digest.update(images.numpy().tobytes() + targets.numpy().tobytes())
-        print(digest.hexdigest(), len(workers), len(multiprocessing.active_children()), interrupt_signal())
-"""
-
-
-@pytest.mark.parametrize(("start_method", "num_started"), [("fork", 6), ("forkserver", 2), ("spawn", 2)])
-def test_workers_of_every_start_method(cached: Settings, tmp_path: Path, start_method: str, num_started: int) -> None:
-    """They give the same batches, are started once where that takes seconds, and outlive a signal to all of them."""
-    script = tmp_path / "started.py"
-    script.write_text(STARTED)
-    data = samples(cached, list(range(40)))
-    expected = hashlib.sha256()
-    loader = create_loader(data, EpochBatches(len(data), 8, 0), 0, CPU)
-    for images, targets in chain(loader, loader, loader):
-        expected.update(images.numpy().tobytes() + targets.numpy().tobytes())
-    done = subprocess.run(
-        [sys.executable, script, start_method],
-        input=pickle.dumps(data),
-        capture_output=True,
-        start_new_session=True,
-        check=False,
-    )
-    assert done.stdout.decode() == f"{expected.hexdigest()} {num_started} 0 15\n"
-    assert (done.stderr, done.returncode) == (b"", 0)
-
-
-def test_workers_that_are_kept_go_to_another_place(cached: Settings) -> None:
-    """What they have loaded already is not what is asked for then."""
-    data = samples(cached, list(range(40)))
-    batches = EpochBatches(len(data), 8, cached.seed)
-    expected = list(create_loader(data, EpochBatches(40, 8, cached.seed), 0, CPU))
-    kept = Loader(data, batch_sampler=batches, num_workers=2, persistent_workers=True)
-    with contextlib.closing(EpochLoader(kept)) as loader:
-        loader.start(1)
-        started = set(multiprocessing.active_children())
-        loader.go_to(0, 2)
-        got = list(loader)
-        assert set(multiprocessing.active_children()) == started
-    assert len(got) == 3
-    assert all(torch.equal(a, b) for a, b in zip(chain(*got), chain(*expected[2:]), strict=True))
-    assert not started & set(multiprocessing.active_children())
-
-
-IGNORED_ENDS = """
-import multiprocessing
-import signal
-
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-from catheters.data.loader import Loader, LoadingProcessDied
-
-batches = iter(Loader(range(40), batch_size=4, num_workers=1))
-next(batches)
-(process,) = multiprocessing.active_children()
-process.kill()
-try:
-    list(batches)
-except LoadingProcessDied as error:
-    print(error)
-"""
-
-
-def test_a_loading_process_that_dies_where_ends_are_ignored() -> None:
-    """As some launchers have it: the system would not say that it has ended, and the training would wait for ever."""
-    done = run_watched([sys.executable, "-c", IGNORED_ENDS])
-    assert (done.stdout, done.stderr) == ("SIGKILL\n", "")
-
-
-def test_errors_of_a_loading_process_stay_what_they_are(cached: Settings) -> None:
-    batches = [[(0, 0)], [(0, 99)]]
-    loader = Loader(samples(cached, [0, 1]), batch_sampler=batches, num_workers=1)
-    with pytest.raises(IndexError, match="out of bounds"):
-        list(loader)
 
 
 def test_epochs_differ_in_order_and_augmentation(cached: Settings) -> None:
