@@ -166,7 +166,8 @@ def older_colours(index: CacheIndex, row: CacheRow, source: Path) -> int | None:
     """
     is_of_0_2_0 = POLARITY not in index.decoders
     # No value above m means that the sum of squares is no more than m times the sum.
-    if not is_of_0_2_0 or row.grey_square_sum > MAX_GREY_OF_OLDER_COLOURS * row.grey_sum:
+    may_be_dark = row.reason is None and row.grey_square_sum <= MAX_GREY_OF_OLDER_COLOURS * row.grey_sum
+    if not (is_of_0_2_0 and may_be_dark):
         return None
     bits = depth_of_colours(source)
     return None if bits in (8, 16) else bits

@@ -19,7 +19,7 @@ from catheters.data.decoding.messages import decoder_messages
 from catheters.data.decoding.picture import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.raster import decode_jpeg
 from catheters.data.decoding.window import percentile_window, to_greys
-from catheters.errors import one_line, raise_of_machine
+from catheters.errors import is_of_path, one_line, raise_of_machine
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -51,7 +51,11 @@ def is_dicom(data: bytes) -> bool:
 
 
 def depth_of_colours(file: Path) -> int | None:
-    """BitsStored of a DICOM file that holds RGB or YBR; None for any other file, or one that cannot be read."""
+    """BitsStored of a DICOM file that holds RGB or YBR; None for any other file, or one that is gone or damaged.
+
+    Raises:
+        OSError: the machine cannot read it.
+    """
     import pydicom
 
     try:
@@ -63,7 +67,8 @@ def depth_of_colours(file: Path) -> int | None:
             dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=True)
             return int(dataset.BitsStored) if dataset.SamplesPerPixel == 3 else None
     except Exception as error:  # whatever a damaged file brings out in the library
-        raise_of_machine(error)
+        if not (isinstance(error, OSError) and is_of_path(error)):
+            raise_of_machine(error)
         return None
 
 
