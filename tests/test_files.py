@@ -1,5 +1,6 @@
 """Files are whole or absent."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,12 @@ import pytest
 import torch
 
 from catheters.files import DiskFullError, UnreadableFileError, link_or_copy, read_json, write_text, write_whole
+from catheters.memory import NoMemoryToReadError
+from catheters.models.weight_files import read_weight_file
 from catheters.torch_files import read_torch_file
 from catheters.training.checkpoint import save_tensors
+from catheters.training.snapshot_files import read_state
+from tests.processes import run_in_fork
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
@@ -88,3 +93,27 @@ def test_a_flipped_bit_of_a_torch_file_is_found(tmp_path: Path) -> None:
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(UnreadableFileError, match=r"x\.pt: damaged"):
         read_torch_file(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("state.pt", read_torch_file),
+        ("state.pt", lambda file: read_state(file.parent)),
+        ("weights.pth", read_weight_file),
+    ],
+    ids=["checkpoint", "snapshot", "weights"],
+)
+def test_no_memory_to_read_is_no_damage(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+    """A whole file for which the system gives no memory: an earlier snapshot would not be the answer to that."""
+    file = tmp_path / name
+    torch.save({"weights": torch.zeros(25_000_000)}, file)  # 100 MB
+
+    def read_with_little_memory() -> None:
+        num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (num_pages * resource.getpagesize() + (60 << 20), hard))
+        with pytest.raises(NoMemoryToReadError, match=rf"{name}: this machine has no memory left to read it \(.+\)"):
+            read(file)
+
+    run_in_fork(read_with_little_memory)

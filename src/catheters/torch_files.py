@@ -9,6 +9,7 @@ import torch
 
 from catheters.errors import one_line
 from catheters.files import UnreadableFileError
+from catheters.memory import raise_if_out_of_memory
 
 
 def read_torch_file(file: Path) -> Any:
@@ -19,6 +20,7 @@ def read_torch_file(file: Path) -> Any:
 
     Raises:
         UnreadableFileError: says which file, and what is wrong with it.
+        NoMemoryToReadError: this machine has no memory for it, whole as it may be.
     """
     check_archive(file)
     try:
@@ -26,6 +28,7 @@ def read_torch_file(file: Path) -> Any:
     except pickle.UnpicklingError:
         raise UnreadableFileError(f"{file}: refused, it holds more than tensors and plain data") from None
     except Exception as error:  # whatever torch and its unpickler stumble over; it is the file's fault
+        raise_if_out_of_memory(error, file)
         raise UnreadableFileError(f"{file}: damaged ({one_line(error, 120).partition('. ')[0]})") from None
 
 
@@ -34,6 +37,7 @@ def check_archive(file: Path) -> None:
 
     Raises:
         UnreadableFileError: it is missing, no archive, or an entry is not what was written.
+        NoMemoryToReadError: this machine has no memory for an entry.
     """
     if not file.is_file():
         raise UnreadableFileError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}")
@@ -43,6 +47,7 @@ def check_archive(file: Path) -> None:
     except OSError as error:
         raise UnreadableFileError(f"{file}: cannot be read ({error.strerror})") from None
     except Exception as error:  # zipfile and zlib have many
+        raise_if_out_of_memory(error, file)
         raise UnreadableFileError(f"{file}: damaged ({one_line(error, 120)})") from None
     if damaged is not None:
         raise UnreadableFileError(f"{file}: damaged ({damaged} is not what was written)")

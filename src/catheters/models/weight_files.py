@@ -16,6 +16,7 @@ from torch import Tensor
 
 from catheters.errors import UserError, one_line
 from catheters.files import UnreadableFileError
+from catheters.memory import raise_if_out_of_memory
 from catheters.torch_files import check_archive
 
 OWN_ENTRIES = ("model", "settings", "label_columns", "preprocessing")
@@ -146,6 +147,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except Exception as error:  # safetensors has errors of its own, of the system's and of Python's
+        raise_if_out_of_memory(error, file)
         raise UserError(f"{file}: not a file of weights ({one_line(error, 120)})") from None
 
 
@@ -167,6 +169,7 @@ def _read_pickled(file: Path) -> Any:
             f"file, save its weights anew, where its own program can be imported: {_python_to_save(file)}"
         ) from None
     except Exception as error:  # whatever torch stumbles over; it is the file's fault
+        raise_if_out_of_memory(error, file)
         raise UserError(f"{file}: not a file of weights ({_first_sentence(error)})") from None
 
 

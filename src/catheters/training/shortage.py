@@ -9,25 +9,14 @@ from collections.abc import Callable, Iterator
 import torch
 
 from catheters.errors import UserError, one_line
+from catheters.memory import is_out_of_memory
 
-OUT_OF_MEMORY_TEXTS = re.compile(
-    "DefaultCPUAllocator|out of memory|_ALLOC_FAILED|ALLOCATION_FAILED|"
-    "could not create a primitive$"  # oneDNN, where it has no memory for any of its algorithms
-)
-"""In the texts of errors that have no class of their own."""
 NO_ENGINE_TEXTS = re.compile("unable to find an engine|Unable to find a valid cuDNN algorithm")
 """What torch says where cuDNN has no algorithm that it may use, be it for want of memory or since there is none."""
 
 
 class DeviceError(UserError):
     """A device that has no room for what was asked of it; what asks for less may still go on."""
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch says so, or a library that it calls."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and OUT_OF_MEMORY_TEXTS.search(str(error)) is not None
-    )
 
 
 def finds_no_engine(error: Exception) -> bool:
