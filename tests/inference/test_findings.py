@@ -18,6 +18,7 @@ from catheters.inference.findings import (
     describe_undecided,
     find,
     has_others,
+    sentences_of,
     urgent_columns,
 )
 from catheters.inference.models import Models, read_models
@@ -77,6 +78,28 @@ def test_sentences(findings: Findings) -> None:
     assert has_others(findings)
     assert describe_others(findings, 0) == "Effusion (0.80, called from 0.25)"
     assert describe_others(findings, 1) == "none"
+
+
+def test_undecided_labels_that_are_not_called_are_named(findings: Findings) -> None:
+    """Nothing is denied of what is left to a person."""
+    is_undecided = np.zeros(findings.is_undecided.shape, dtype=np.bool_)
+    is_undecided[1] = [False, True, True, True, True]
+    is_undecided[0, [0, 4]] = True
+    is_undecided[2, 0] = True
+    doubtful = dataclasses.replace(findings, is_undecided=is_undecided)
+    assert sentences_of(doubtful, 1) == {
+        "NGT": "NGT: not seen (0.03, called from 0.50); undecided: tip not imaged (0.02, called from 0.34), "
+        "normal position (0.00, called from 0.50)",
+        "Swan Ganz": "Swan Ganz: not seen (0.004, called from 0.50, undecided)",
+        "findings": "findings: undecided: Effusion (0.10, called from 0.25)",
+    }
+    assert sentences_of(doubtful, 0)["findings"] == "findings: Effusion (0.80, called from 0.25, undecided)"
+    assert sentences_of(doubtful, 0)["NGT"] == (
+        "NGT: present, tip not imaged (0.91, called from 0.34); undecided: abnormal position (0.05, called from 0.40)"
+    )
+    assert sentences_of(doubtful, 2)["NGT"] == (
+        "NGT: present, position unclear (0.66, called from 0.50); undecided: abnormal position (0.30, called from 0.40)"
+    )
 
 
 def test_what_is_urgent() -> None:

@@ -139,7 +139,7 @@ def describe_device(findings: Findings, device: str, row: int) -> str:
     """What an image shows of a device, as in `NGT: present, tip not imaged (0.91, called from 0.34)`.
 
     Whether it is there is said by the device's own operating point, what position it has by those of its labels. Where
-    a label is called and the device is not, it is uncertain.
+    a label is called and the device is not, it is uncertain. Labels that are undecided are named, called or not.
     """
     columns = findings.of_device(device)
     called = [k for k in columns if findings.is_called[row, k]]
@@ -152,19 +152,22 @@ def describe_device(findings: Findings, device: str, row: int) -> str:
         f"{_state(findings.labels[k], device)} {_label_in_brackets(findings, k, row)}" for k in called
     )
     if presence < threshold:
-        return f"{device}: uncertain {in_brackets}, {positions}" if called else f"{device}: not seen {in_brackets}"
-    return f"{device}: present, {positions or f'position unclear {in_brackets}'}"
+        sentence = f"{device}: uncertain {in_brackets}, {positions}" if called else f"{device}: not seen {in_brackets}"
+    else:
+        sentence = f"{device}: present, {positions or f'position unclear {in_brackets}'}"
+    undecided = _undecided_below(findings, columns, row, [_state(findings.labels[k], device) for k in columns])
+    return "; ".join(filter(None, [sentence, undecided]))
 
 
 def describe_others(findings: Findings, row: int) -> str:
-    """What an image shows of labels that are of no device; `none` where it shows none of them."""
+    """What an image shows of labels that are of no device; `none` where it shows none of them and all are decided."""
     of_devices = {label for labels in findings.heads.values() for label in labels}
-    called = [
-        f"{label} {_label_in_brackets(findings, k, row)}"
-        for k, label in enumerate(findings.labels)
-        if label not in of_devices and findings.is_called[row, k]
-    ]
-    return ", ".join(called) or "none"
+    columns = [k for k, label in enumerate(findings.labels) if label not in of_devices]
+    called = ", ".join(
+        f"{findings.labels[k]} {_label_in_brackets(findings, k, row)}" for k in columns if findings.is_called[row, k]
+    )
+    undecided = _undecided_below(findings, columns, row, [findings.labels[k] for k in columns])
+    return "; ".join(filter(None, [called, undecided])) or "none"
 
 
 def describe_undecided(findings: Findings, row: int) -> str:
@@ -209,9 +212,26 @@ def _state(label: str, device: str) -> str:
     return WORDS.get(state, state)
 
 
+def _undecided_below(findings: Findings, columns: Sequence[int], row: int, names: Sequence[str]) -> str:
+    """Those of `columns` that are undecided and not called, by their `names`; empty where there are none.
+
+    Of a label that is called, its brackets say so.
+    """
+    undecided = [
+        f"{name} ({_numbers(findings, k, row)})"
+        for k, name in zip(columns, names, strict=True)
+        if findings.is_undecided[row, k] and not findings.is_called[row, k]
+    ]
+    return f"undecided: {', '.join(undecided)}" if undecided else ""
+
+
 def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
     undecided = ", undecided" if findings.is_undecided[row, k] else ""
-    return f"({_short(findings.probabilities[row, k])}, called from {_short(findings.thresholds[k])}{undecided})"
+    return f"({_numbers(findings, k, row)}{undecided})"
+
+
+def _numbers(findings: Findings, k: int, row: int) -> str:
+    return f"{_short(findings.probabilities[row, k])}, called from {_short(findings.thresholds[k])}"
 
 
 def _short(probability: float) -> str:
