@@ -82,7 +82,6 @@ def test_files_are_found_by_their_headers(archive: Settings, capsys: pytest.Capt
     write_dicom(folder / "export" / "7.dcm", StudyInstanceUID="1.1")
     write_dicom(folder / "export" / "other", StudyInstanceUID="1.3")
     write_dicom(folder / "elsewhere" / "8.dcm", StudyInstanceUID="1.1")
-    (folder / "export" / "link").symlink_to("nowhere")
     assert read_files(archive) == ["export/7.dcm", "export/a/b/IM0001"]
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -91,6 +90,28 @@ def test_files_are_found_by_their_headers(archive: Settings, capsys: pytest.Capt
         "elsewhere/8.dcm",
         "no file with StudyInstanceUID 1.2",
     ]
+
+
+def test_links_to_nowhere_are_named(archive: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """An archive whose disk is not mounted would else look like one without the studies."""
+    export = Path(archive.dataset_folder) / "export"
+    export.mkdir()
+    for number in range(6):
+        (export / f"link{number}").symlink_to(f"/not mounted/{number}")
+    named = ", ".join(f"export/link{number} (a link to /not mounted/{number})" for number in range(5))
+    warning = f"warning: path_pattern='export/**/*': passed over, as they lead to no file: {named} and 1 more\n"
+    with pytest.raises(TableError, match="matches no file in it"):
+        read_label_table(archive)
+    assert capsys.readouterr().err == warning
+    write_dicom(export / "a", StudyInstanceUID="1.1")
+    (export / "link to a").symlink_to("a")
+    for number in range(1, 6):
+        (export / f"link{number}").unlink()
+    (export / "link0").unlink()
+    (export / "link0").symlink_to("link0")
+    assert read_files(archive)[0] == "export/a"
+    warnings_given = [line for line in capsys.readouterr().err.splitlines() if "no file: " in line]
+    assert warnings_given == [f"{warning.partition('no file: ')[0]}no file: export/link0 (a link to link0)"]
 
 
 def test_other_keywords(archive: Settings) -> None:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from catheters.csv_files import TableError
 from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
-from catheters.errors import is_of_path, one_line, raise_of_machine
-from catheters.files import UnreadableFileError, read_json, write_text
+from catheters.errors import is_of_path, listed, one_line, raise_of_machine
+from catheters.files import UnreadableFileError, printable, read_json, write_text
 from catheters.near_misses import same_id_hint
 from catheters.progress import track
 from catheters.settings import Settings
@@ -27,7 +27,7 @@ from catheters.settings import Settings
 MAX_INFLATED_BYTES = 2**28
 """A deflated file that inflates to more is passed over: a few hundred kB can be made to fill any memory."""
 FILES_SHOWN = 5
-"""Files of one ambiguous id that a warning names."""
+"""Files that a warning names: those of one ambiguous id, or links to nowhere."""
 
 
 class Header(NamedTuple):
@@ -142,17 +142,30 @@ def _read_headers(folder: Path, settings: Settings) -> dict[str, Header]:
 
 
 def _list_files(folder: Path, pattern: str) -> dict[str, tuple[int, int]]:
-    """Size and time of change (ns) of the files that the pattern matches, by path relative to the folder, sorted."""
+    """Size and time of change (ns) of the files that the pattern matches, by path relative to the folder, sorted.
+
+    A warning names what is there and leads to no file: links to nowhere, folders that are not for this user.
+    """
     states = {}
+    passed_over = []
     for path in folder.glob(pattern):
+        file = path.relative_to(folder)
         try:
             state = path.stat()
         except OSError as error:
             if not is_of_path(error):
                 raise
-            continue  # a link to nowhere
+            reason = f"a link to {printable(path.readlink())}" if path.is_symlink() else error.strerror
+            passed_over.append(f"{printable(file)} ({reason})")
+            continue
         if stat.S_ISREG(state.st_mode):
-            states[path.relative_to(folder).as_posix()] = (state.st_size, state.st_mtime_ns)
+            states[file.as_posix()] = (state.st_size, state.st_mtime_ns)
+    if passed_over:
+        print(
+            f"warning: path_pattern='{pattern}': passed over, as they lead to no file: "
+            f"{listed(sorted(passed_over), FILES_SHOWN)}",
+            file=sys.stderr,
+        )
     return dict(sorted(states.items()))
 
 
