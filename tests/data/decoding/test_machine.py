@@ -11,9 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
+import pydicom.pixels.decoders.rle
 import pytest
 from PIL import Image
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from catheters.data.cache_index import source_state
 from catheters.data.decoding.picture import UnreadableImage
@@ -100,3 +102,20 @@ def test_a_command_ends_with_one_line(script: str, tmp_path: Path, evaluated_run
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert_user_error(done, str(tmp_path / "gone"), "No such file or directory")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_no_memory_inside_a_plugin_of_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pydicom reports whatever its plugins raise as a RuntimeError."""
+    whole = make_dicom(RAMP, ExplicitVRLittleEndian, BitsStored=12, HighBit=11)
+    dataset = pydicom.dcmread(io.BytesIO(whole))
+    dataset.compress(RLELossless)
+    file = io.BytesIO()
+    dataset.save_as(file)
+    assert np.array_equal(decode_radiograph(file.getvalue()).image, decode_radiograph(whole).image)
+
+    def find_no_memory(*_: object) -> bytes:
+        raise MemoryError("Unable to allocate 1 GiB")
+
+    monkeypatch.setattr(pydicom.pixels.decoders.rle, "_rle_decode_frame", find_no_memory)
+    with pytest.raises(MemoryError, match="Unable to allocate 1 GiB"):
+        decode_radiograph(file.getvalue())

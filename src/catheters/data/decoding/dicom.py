@@ -4,10 +4,12 @@ Stored values go through the modality LUT, then the VOI LUT or window, then MONO
 C.7.6.3.1.2, C.11.1, C.11.2). pydicom and GDCM are loaded when the first DICOM file comes.
 """
 
+import contextlib
 import io
+import logging
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,7 @@ def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> Pictu
 
     Raises:
         UnreadableImage: no DICOM, no pixel data, or pixel data that cannot be decoded whole.
+        MemoryError: memory is too short for it. Of GDCM's own shortages only some can be told from damage.
     """
     import pydicom
 
@@ -140,7 +143,7 @@ def _decode_pixels(
     is_encapsulated = syntax.is_encapsulated
     plugin = "" if not is_encapsulated else "pydicom" if syntax == RLE else "gdcm"
     try:
-        with decoder_messages() as messages:
+        with decoder_messages() as messages, _memory_errors_of_pydicom():
             pixels, _ = get_decoder(syntax).as_array(dataset, index=0, decoding_plugin=plugin)
     except RuntimeError:  # pydicom's, when no plugin could; what it says is about the plugins
         raise UnreadableImage(f"damaged DICOM: its pixel data cannot be decoded ({syntax.name})") from None
@@ -151,6 +154,33 @@ def _decode_pixels(
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
     return pixels, shape
+
+
+class _MemoryErrors(logging.Handler):
+    """Keeps the last MemoryError that is logged."""
+
+    found: MemoryError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, MemoryError):
+            self.found = error
+
+
+@contextlib.contextmanager
+def _memory_errors_of_pydicom() -> Iterator[None]:
+    """Raise the MemoryError that pydicom logs, and then reports as a RuntimeError like any other of its plugins."""
+    handler = _MemoryErrors()
+    logger = logging.getLogger("pydicom")
+    logger.addHandler(handler)
+    try:
+        yield
+    except RuntimeError:
+        if handler.found is None:
+            raise
+        raise MemoryError(*handler.found.args) from None
+    finally:
+        logger.removeHandler(handler)
 
 
 def decode_jpeg_extended(frame: bytes, dataset: "Dataset") -> Values:
