@@ -1,5 +1,7 @@
 """Waiting by events: work may be slow, but not idle."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -30,3 +32,26 @@ def test_what_is_idle_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
         hangs.wait_until(lambda: process.poll() is not None, lambda: "the reason")
     with pytest.raises(AssertionError, match="it hangs"):
         hangs.run_watched([sys.executable, "-c", "import signal; signal.pause()"])
+
+
+def test_cpu_time_puts_the_end_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the time in which nothing may happen: a grandchild has computed since the look before."""
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+    guard = hangs.HangGuard()
+
+    def wait_for_work() -> None:
+        used = hangs.cpu_seconds_of_children()
+        hangs.wait_until(lambda: hangs.cpu_seconds_of_children() >= used + 0.2)
+
+    with subprocess.Popen([sys.executable, "-c", child], start_new_session=True) as process:
+        try:
+            wait_for_work()  # of starting
+            for _ in range(3):
+                wait_for_work()
+                with monkeypatch.context() as patched:
+                    patched.setattr(hangs, "IDLE_SECONDS", 1e-9)
+                    patched.setattr(hangs, "MIN_CPU_SECONDS", 0.1)
+                    patched.setattr(hangs, "SECONDS_BETWEEN_CHECKS", 0.0)
+                    guard.check(lambda: "it computes")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
