@@ -1,6 +1,7 @@
 """DICOM files found by the ids in their headers: real ones, ambiguous ones, broken ones, and what is kept."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -112,6 +113,16 @@ def test_links_to_nowhere_are_named(archive: Settings, capsys: pytest.CaptureFix
     assert read_files(archive)[0] == "export/a"
     warnings_given = [line for line in capsys.readouterr().err.splitlines() if "no file: " in line]
     assert warnings_given == [f"{warning.partition('no file: ')[0]}no file: export/link0 (a link to link0)"]
+
+
+def test_a_file_that_the_machine_cannot_read_is_not_passed_over(archive: Settings) -> None:
+    """Linux answers EIO, as a failing disk does, to whoever reads the start of its own memory."""
+    export = Path(archive.dataset_folder) / "export"
+    write_dicom(export / "1", StudyInstanceUID="1.1")
+    (export / "2").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error") as error:
+        read_files(archive)
+    assert (error.value.errno, error.value.filename) == (errno.EIO, str(export / "2"))
 
 
 def test_other_keywords(archive: Settings) -> None:

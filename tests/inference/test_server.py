@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,6 +144,18 @@ def test_uploads_that_are_turned_away(
         yield from (content[start : start + 1000] for start in range(0, len(content), 1000))
 
     assert client.post("/predict", content=pieces()).status_code == status  # no length is announced
+
+
+def test_a_machine_that_cannot_read(client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Decoders of PNG need a temporary folder: without one the page says so, not that the X-ray is damaged."""
+    png = cv2.imencode(".png", np.arange(64 * 64, dtype=np.uint16).astype(np.uint8).reshape(64, 64))[1].tobytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        for path in ("/predict", "/heatmap?label=CVC%20-%20Normal"):
+            answer = client.post(path, content=png)
+            assert answer.status_code == 503
+            assert answer.json()["reason"] == "this machine cannot read X-rays now: No such file or directory"
+    assert client.post("/predict", content=png).status_code == 200
 
 
 def test_others_pages_and_names(client: TestClient, xray: Path) -> None:

@@ -87,6 +87,18 @@ def test_paths_that_are_refused_are_the_images_own(tmp_path: Path) -> None:
         assert source_state(path) == (-1, -1)
 
 
+def test_a_file_of_which_the_machine_cannot_tell_is_not_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a network's disk whose server has forgotten it: the cache would keep its row as that of a lost X-ray."""
+
+    def forget(*_: object, **__: object) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", forget)
+        with pytest.raises(OSError, match="Stale file handle"):
+            source_state(tmp_path)
+
+
 @pytest.mark.parametrize("script", ["preproc_npy.py", "predict.py"])
 def test_a_command_ends_with_one_line(script: str, tmp_path: Path, evaluated_run: Path) -> None:
     (tmp_path / "train").mkdir()
