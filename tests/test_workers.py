@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from catheters.workers import Failure, map_guarded
-from tests.hangs import wait_until
+from tests.hangs import run_watched, wait_until
 
 
 def square(number: int) -> int:
@@ -86,3 +86,23 @@ def _is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+SIGNALLED = """
+import os
+import signal
+
+from catheters.workers import map_guarded
+
+def double(number):
+    return 2 * number
+
+# The first that a new process does, as where a scheduler's signal to all comes while it starts.
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+print(sorted(map_guarded(double, range(3), 1)))
+"""
+
+
+def test_a_signal_while_a_worker_starts_is_left_to_its_parent() -> None:
+    done = run_watched([sys.executable, "-c", SIGNALLED])
+    assert (done.stdout, done.stderr) == ("[(0, 0), (1, 2), (2, 4)]\n", "")

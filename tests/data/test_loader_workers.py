@@ -127,6 +127,35 @@ def test_workers_of_every_start_method(cached: Settings, tmp_path: Path, start_m
     assert (done.stderr, done.returncode) == (b"", 0)
 
 
+PRELOADED = """
+import contextlib
+import multiprocessing
+import os
+from pathlib import Path
+
+import torch
+
+from catheters.data.loader import BatchesInOrder, create_loader
+
+class Parents:
+    def __getitem__(self, key):
+        return torch.tensor("libtorch" in Path(f"/proc/{os.getppid()}/maps").read_text())
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    with contextlib.closing(create_loader(Parents(), BatchesInOrder(2, 1), 1, torch.device("cpu"))) as loader:
+        print([batch.item() for batch in loader])
+"""
+
+
+def test_a_forkserver_imports_torch_once_for_all_workers(tmp_path: Path) -> None:
+    """What they are forked from has it: each of them would else spend seconds on it."""
+    script = tmp_path / "preloaded.py"
+    script.write_text(PRELOADED)
+    done = run_watched([sys.executable, script])
+    assert (done.stdout, done.stderr) == ("[True, True]\n", "")
+
+
 def test_workers_that_are_kept_go_to_another_place(cached: Settings) -> None:
     """What they have loaded already is not what is asked for then."""
     data = samples(cached, list(range(40)))
