@@ -95,6 +95,15 @@ def test_an_evaluation_of_other_predictions_is_passed_over(run: Path, capsys: py
     assert "is the evaluation of other predictions than" in capsys.readouterr().err
 
 
+def test_an_evaluation_from_before_a_fold_was_trained_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its new predictions are not among those that were joined and evaluated."""
+    of_fold = run / "fold0" / "predictions.csv"
+    of_fold.write_bytes(of_fold.read_bytes() + b"\n")
+    models = read_models([run])
+    assert models.thresholds is None and models.calibrator is None
+    assert "a fold was trained since its evaluation, which is passed over" in capsys.readouterr().err
+
+
 def change(file: Path, **values: object) -> None:
     """Give some of a JSON file's keys other values."""
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
@@ -183,15 +192,25 @@ def test_a_blend_whose_member_has_changed(
     assert read_models([blend]).calibrator is None
     assert "is the evaluation of other predictions than" in capsys.readouterr().err
     assert evaluate(command) == 0
+
+    def check_that_it_is_noticed() -> None:
+        if method == "weights":
+            said = r"other/predictions\.csv: is not what the blend's weights were fitted to"
+            with pytest.raises(UserError, match=said):
+                read_models([blend])
+        else:
+            assert read_models([blend]).calibrator is None
+            assert f"is the evaluation of a blend of other predictions than {other} holds" in capsys.readouterr().err
+
+    of_fold = other / "fold0" / "predictions.csv"
+    before = of_fold.read_bytes()
+    of_fold.write_bytes(before + b"\n")  # trained again, and not joined yet
+    check_that_it_is_noticed()
+    of_fold.write_bytes(before)
     with (other / "predictions.csv").open("a") as stream:
         stream.write("\n")
     join_again(other)
-    if method == "weights":
-        with pytest.raises(UserError, match=r"other/predictions\.csv: is not what the blend's weights were fitted to"):
-            read_models([blend])
-    else:
-        assert read_models([blend]).calibrator is None
-        assert f"is the evaluation of a blend of other predictions than {other} holds" in capsys.readouterr().err
+    check_that_it_is_noticed()
     assert evaluate(command) == 0
     assert read_models([blend]).calibrator is not None
     content = json.loads((blend / "ensemble.json").read_text())
