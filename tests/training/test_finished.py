@@ -78,6 +78,15 @@ def test_a_checkpoint_of_another_fold_does_not_predict_in_its_place(trained: Set
         read_models([fold / "best.pt"])
 
 
+def test_edited_predictions_of_a_fold_that_is_not_asked_for(trained: Settings) -> None:
+    """They are joined all the same."""
+    before = (trained.run_folder / "predictions.csv").read_bytes()
+    edit_a_number(trained.run_folder / "fold1" / "predictions.csv")
+    with pytest.raises(UserError, match=r"fold1/predictions\.csv: damaged or changed"):
+        train_run(dataclasses.replace(trained, folds=(0,)), fresh=False)
+    assert (trained.run_folder / "predictions.csv").read_bytes() == before
+
+
 def test_edited_predictions_of_the_run(trained: Settings) -> None:
     file = trained.run_folder / "predictions.csv"
     before = file.read_bytes()
