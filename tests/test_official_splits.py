@@ -53,10 +53,10 @@ def test_predictions_against_nihs_table(tmp_path: Path, monkeypatch: pytest.Monk
     assert aucs(Path("t_evaluation")) == {"Mass": 0.75, "Hernia": 0.5}
 
 
-def write_run(folder: Path, settings: Settings) -> None:
+def write_run(folder: Path, settings: Settings, predictions: str = PREDICTIONS) -> None:
     folder.mkdir()
     (folder / "settings.json").write_text(settings_to_json(settings))
-    (folder / "predictions.csv").write_text(PREDICTIONS)
+    (folder / "predictions.csv").write_text(predictions)
 
 
 def test_a_run_against_nihs_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +107,19 @@ def test_chexperts_valid_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ta
         images = list_images([Path(table)], settings, pattern)
         assert images.uids == (image,)
         assert images.paths[0].resolve() == tmp_path / "dataset" / image
+
+
+def test_patients_in_chexperts_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images of three patients."""
+    monkeypatch.chdir(tmp_path)
+    paths = [f"CheXpert-v1.0-small/valid/patient{number}/study1/view1_frontal.jpg" for number in (7, 8, 9)]
+    paths.append(paths[0].replace("study1", "study2"))
+    rows = [f"{path},Frontal,{number % 2}\n" for number, path in enumerate(paths)]
+    Path("valid.csv").write_text("Path,Frontal/Lateral,Edema\n" + "".join(rows))
+    write_run(Path("run"), CHEXPERT, "Path,Edema\n" + "".join(f"{path},.{n + 1}\n" for n, path in enumerate(paths)))
+    assert evaluate(["run", "--labels", "valid.csv", "--out", "out", "--resamples", "0"]) == 0
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert (metrics["num_images"], metrics["num_patients"]) == (4, 3)
 
 
 def test_nihs_test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

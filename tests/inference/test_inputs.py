@@ -79,6 +79,13 @@ def test_nothing_there(folder: Path) -> None:
         list_images([Path("empty")], SETTINGS, None)
 
 
+def test_a_table_whose_images_have_another_form(folder: Path) -> None:
+    Path("ids.csv").write_text("StudyInstanceUID\na\n")
+    said = r"none of its 1 images is there, images/a\.JPG for one; .*; images/a\.jpg is there: is it meant\?$"
+    with pytest.raises(UserError, match=said):
+        list_images([Path("ids.csv")], SETTINGS, "images/{uid}.JPG")
+
+
 def test_a_submission_whose_ids_have_another_form(folder: Path) -> None:
     Path("sample.csv").write_text("id,x\na.jpg,0\n")
     images = list_images([Path("images")], SETTINGS, None)
