@@ -71,9 +71,10 @@ def test_lines_of_two_to_six_pixels_keep_their_contrast(resizing: ModuleType, sh
         assert found.gradient >= 0.98 * expected.gradient, target
 
 
-def test_pixels_are_those_of_opencv_alone(rng: np.random.Generator) -> None:
-    """Other programs, which run an exported model, need nothing else."""
-    image = cv2.GaussianBlur(rng.integers(0, 256, (600, 500), dtype=np.uint8), (0, 0), 1)
+@pytest.mark.parametrize("shape", [(600, 500), (250, 300)])
+def test_pixels_are_those_of_opencv_alone(rng: np.random.Generator, shape: tuple[int, int]) -> None:
+    """Other programs, which run an exported model, need nothing else; also where the quick way would go by blocks."""
+    image = cv2.GaussianBlur(rng.integers(0, 256, shape, dtype=np.uint8), (0, 0), 1)
     data = cv2.imencode(".jpg", image)[1].tobytes()
     alone = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     expected = cv2.resize(alone, (128, 120), interpolation=cv2.INTER_AREA)
