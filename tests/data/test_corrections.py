@@ -51,6 +51,15 @@ def test_ids_of_other_images_are_warned_of(tmp_path: Path, capsys: pytest.Captur
     assert "2 of its ids are no id in column id of labels.csv, y8 for one" in captured.err
 
 
+def test_ids_in_another_form_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where they are all that there are, and beside others."""
+    hint = "; x2.jpg and x2 differ only in their form"
+    with pytest.raises(TableError, match=hint):
+        apply(tmp_path, "id,label,new_label\nx2.jpg,line,tube\n")
+    assert apply(tmp_path, "id,label,new_label\nx1,tube,line\nx2.jpg,line,tube\n")[:2] == [[0, 1, 0], [0, 1, 1]]
+    assert hint in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -91,11 +91,17 @@ def test_ids_with_blanks(read: Read, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("listed", ["1000.0", "01000", "1000.jpg"])
-def test_ids_that_differ_by_form_are_named(read: Read, tmp_path: Path, listed: str) -> None:
+def test_ids_that_differ_by_form_are_named(
+    read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: str
+) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text(f"{listed}\n")
+    columns = {"id": ["1000", "1001"], "a": list("01")}
     with pytest.raises(TableError, match=f"; {listed} and 1000 differ only in their form"):
-        read({"id": ["1000", "1001"], "a": list("01")}, exclude_ids=str(ids))
+        read(columns, exclude_ids=str(ids))
+    ids.write_text(f"{listed}\n1001\n")
+    assert read(columns, exclude_ids=str(ids)).uids.tolist() == ["1000"]
+    assert f"; {listed} and 1000 differ only in their form" in capsys.readouterr().err
 
 
 def test_column_names_with_blanks(read: Read) -> None:
