@@ -1,5 +1,8 @@
 """A plain folder of images as a table."""
 
+import errno
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,26 @@ def test_links_to_nowhere_are_images_with_a_reason(tmp_path: Path) -> None:
         read_file(tmp_path / "b.png")
     with pytest.raises(UnreadableImage, match="cannot be read: Too many levels of symbolic links"):
         read_file(tmp_path / "loop.png")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_in_it_that_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """One that is not for this user is passed over with a word; a disk that fails ends the command."""
+    touch(tmp_path, "a.png", "b/b.png")
+    list_folder = os.scandir
+
+    def fail_in_b(path: str) -> object:
+        if Path(path).name == "b":
+            raise OSError(number, os.strerror(number), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", fail_in_b)
+    said = f"{tmp_path / 'b'}:.* cannot be listed: {os.strerror(number)}"
+    if number == errno.EIO:
+        with pytest.raises(TableError, match=said):
+            folder_table(tmp_path)
+    else:
+        assert folder_table(tmp_path).uids.tolist() == ["a.png"]
+        assert re.search(said, capsys.readouterr().err)
