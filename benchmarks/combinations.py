@@ -92,7 +92,7 @@ def _measure_step(settings: Settings) -> tuple[float, float]:
     seconds = []
     for batch in random_batches(settings, NUM_TIMED_STEPS, device):
         started = time.perf_counter()
-        step(*batch)
+        step(batch)
         seconds.append(seconds_since(started))
     return sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1000 * statistics.median(seconds)
 

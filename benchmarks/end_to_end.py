@@ -21,8 +21,8 @@ import torch
 from loading import cache_file
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
-from torch import Tensor
 
+from catheters.data.batch import Batch
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
 from catheters.models.classifier import create_classifier
 from catheters.published import PUBLISHED_TRANSFORMS
@@ -83,7 +83,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
     step = TrainStep(settings, model, options.steps, device)
     with tempfile.TemporaryDirectory() as name:
         loader = load_made_up(settings, Path(name), device, options)
-        batch = tuple(tensor.to(device) for tensor in next(iter(loader)))
+        batch = next(iter(loader)).to(device)
         from_cache, in_memory = [], []
         for epoch in range(options.rounds):
             loader.go_to(epoch, 0)
@@ -129,12 +129,12 @@ def num_ahead(options: argparse.Namespace) -> int:
     return 1 + BATCHES_AHEAD * num_workers
 
 
-def train(step: TrainStep, batches: Iterator[tuple[Tensor, ...]]) -> float:
+def train(step: TrainStep, batches: Iterator[Batch]) -> float:
     """Learn from each; seconds."""
     seconds_since(time.perf_counter())  # a GPU has done what came before
     started = time.perf_counter()
     for batch in batches:
-        step(*batch)
+        step(batch)
     return seconds_since(started)
 
 

@@ -61,7 +61,7 @@ def measure(backbone: str, classifier: str, folder: Path, options: argparse.Name
     for _ in range(options.rounds + 1):
         started = time.perf_counter()
         with torch.inference_mode():
-            expected = torch.sigmoid(model(torch.from_numpy(images))).numpy()
+            expected = model.probabilities(model(torch.from_numpy(images))).numpy()
         middle = time.perf_counter()
         answers = session.run(["probabilities"], {"images": images})[0]
         seconds["torch"].append(middle - started)

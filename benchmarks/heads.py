@@ -44,7 +44,7 @@ def compare(backbone: str, options: argparse.Namespace) -> Row:
         for settings in (linear, attention)
     ]
     (batch,) = random_batches(linear, 1, device)
-    of_linear, of_attention = take_turns([lambda: steps[0](*batch), lambda: steps[1](*batch)], options.steps)
+    of_linear, of_attention = take_turns([lambda: steps[0](batch), lambda: steps[1](batch)], options.steps)
     return compare_seconds(
         "heads",
         f"{backbone}, an attention head a device, {options.batch_size} x {options.image_size} px",

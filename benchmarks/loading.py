@@ -195,7 +195,7 @@ def create_cache_loader(
     return create_loader(samples, batches, num_workers, torch.device("cpu"))
 
 
-def time_loader(loader: "DataLoader[tuple[Tensor, ...]] | DataLoader[tuple[Tensor, Tensor]]") -> float:
+def time_loader(loader: Loader | DataLoader[tuple[Tensor, Tensor]]) -> float:
     """Seconds a sample from the second batch on: starting the processes is not loading."""
     iterator = iter(loader)
     next(iterator)

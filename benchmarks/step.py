@@ -19,14 +19,15 @@ from pathlib import Path
 from pytorch_pfn_extras.training import ExtensionsManager
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, random_batches, seconds_since
-from torch import Tensor
 
+from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
+from catheters.training.losses import total
 from catheters.training.precision import autocast
 from catheters.training.step import TrainStep
 
@@ -96,7 +97,7 @@ class Turns:
     The loop's time is what passes between its taking a batch and asking for the next.
     """
 
-    def __init__(self, step: TrainStep, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, step: TrainStep, batches: Sequence[Batch]) -> None:
         self._step = step
         self._batches = batches
         self.bare_seconds: list[float] = []
@@ -105,21 +106,21 @@ class Turns:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for number, batch in enumerate(self._batches):
             if number % 2:
-                self._bare(*batch)
+                self._bare(batch)
             started = time.perf_counter()
             yield batch
             self.loop_seconds.append(seconds_since(started))
             if not number % 2:
-                self._bare(*batch)
+                self._bare(batch)
 
-    def _bare(self, images: Tensor, targets: Tensor) -> None:
+    def _bare(self, batch: Batch) -> None:
         started = time.perf_counter()
         with autocast(self._step.device, self._step.dtype):
-            loss = self._step.loss_func(self._step.model(images), targets)
-        loss.backward()
+            loss = total(self._step.losses(self._step.model(batch.images), batch))
+        loss.backward()  # type: ignore[no-untyped-call]
         self._step.optimizer.step()
         self._step.optimizer.zero_grad(set_to_none=True)  # else the loop's next gradients were added to these
         self.bare_seconds.append(seconds_since(started))

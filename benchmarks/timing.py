@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from catheters.commands.train import MAX_KEPT_BYTES
+from catheters.data.batch import Batch
 from catheters.host import keep_freed_memory
 from catheters.settings import Settings
 from catheters.training.device import open_device
@@ -21,14 +21,14 @@ def as_in_training() -> torch.device:
     return open_device("auto")
 
 
-def random_batches(settings: Settings, number: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Batches of ((B, 1, H, W) uint8, (B, K) float32) on the device."""
+def random_batches(settings: Settings, number: int, device: torch.device) -> list[Batch]:
+    """Batches of noise on the device."""
     shape = (settings.images_per_batch, 1, *settings.image_shape)
     num_labels = len(settings.label_columns)
     return [
-        (
-            torch.randint(0, 256, shape, dtype=torch.uint8, device=device),
-            torch.randint(0, 2, (settings.images_per_batch, num_labels), device=device).float(),
+        Batch(
+            images=torch.randint(0, 256, shape, dtype=torch.uint8, device=device),
+            targets=torch.randint(0, 2, (settings.images_per_batch, num_labels), device=device).float(),
         )
         for _ in range(number)
     ]

@@ -80,12 +80,12 @@ def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> 
         loader.start(epoch)
         waited = time.perf_counter() - before
         batches = iter(loader)
-        step(*next(batches))
+        step(next(batches))
         before = time.perf_counter()
         started = before - waited
         for batch in batches:
             waited += time.perf_counter() - before
-            step(*batch)
+            step(batch)
             before = time.perf_counter()
         seconds.append(1e3 * seconds_since(started) / num_steps)
         waits.append(1e3 * waited / num_steps)

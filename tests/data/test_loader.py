@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from catheters.data.augment import Augmentation
+from catheters.data.batch import Batch
 from catheters.data.cache import CacheError, open_cache
 from catheters.data.cache_writer import build_cache
 from catheters.data.device_augment import DeviceAugmentation
@@ -40,7 +41,7 @@ def samples(settings: Settings, rows: list[int], augment: bool = True) -> Cached
     return CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed)
 
 
-def epochs(settings: Settings, num_workers: int, num_epochs: int = 2) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+def epochs(settings: Settings, num_workers: int, num_epochs: int = 2) -> list[list[Batch]]:
     data = samples(settings, list(range(40)))
     loader = create_loader(data, EpochBatches(len(data), 8, settings.seed), num_workers, CPU)
     return [list(loader) for _ in range(num_epochs)]
@@ -50,9 +51,8 @@ def test_shapes_and_content(cached: Settings) -> None:
     data = samples(cached, [3, 1, 2], augment=False)
     loader = create_loader(data, BatchesInOrder(3, 2), 0, CPU)
     batches = list(loader)
-    assert [len(images) for images, _ in batches] == [2, 1]
-    images = torch.cat([images for images, _ in batches])
-    targets = torch.cat([targets for _, targets in batches])
+    assert [len(batch) for batch in batches] == [2, 1]
+    images, targets = Batch.concatenate(batches).tensors().values()
     table = read_label_table(cached)
     cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
     assert images.dtype == torch.uint8
@@ -66,21 +66,21 @@ def test_shapes_and_content(cached: Settings) -> None:
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_number_of_workers_changes_nothing(cached: Settings, num_workers: int) -> None:
     for expected, got in zip(epochs(cached, 0), epochs(cached, num_workers), strict=True):
-        for (images, targets), (other_images, other_targets) in zip(expected, got, strict=True):
-            assert torch.equal(images, other_images)
-            assert torch.equal(targets, other_targets)
+        for batch, other in zip(expected, got, strict=True):
+            assert torch.equal(batch.images, other.images)
+            assert torch.equal(batch.targets, other.targets)
 
 
 def test_epochs_differ_in_order_and_augmentation(cached: Settings) -> None:
     first, second = epochs(cached, 0)
-    assert any(not torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
+    assert any(not torch.equal(a.targets, b.targets) for a, b in zip(first, second, strict=True))
     data = samples(cached, [0])
-    assert not torch.equal(data[0, 0][0], data[1, 0][0])
+    assert not torch.equal(data[0, 0]["images"], data[1, 0]["images"])
 
 
 def test_an_image_is_augmented_alike_whatever_else_is_there(cached: Settings) -> None:
     """Position, other images and order do not matter: only seed, epoch and uid do."""
-    assert torch.equal(samples(cached, [5, 9])[3, 1][0], samples(cached, [9])[3, 0][0])
+    assert torch.equal(samples(cached, [5, 9])[3, 1]["images"], samples(cached, [9])[3, 0]["images"])
 
 
 def test_no_two_images_share_draws() -> None:
@@ -172,9 +172,9 @@ def test_a_cache_that_was_made_anew_meanwhile_is_not_read(cached: Settings) -> N
 def test_a_cache_that_becomes_shorter_is_damaged(cached: Settings) -> None:
     """A full disk or a careless copy, while training reads it."""
     data = samples(cached, [0, 39], augment=False)
-    first, _ = data[0, 0]
+    first = data[0, 0]["images"]
     os.truncate(cached.cache_file, cached.cache_file.stat().st_size - 1)
-    assert torch.equal(data[0, 0][0], first)
+    assert torch.equal(data[0, 0]["images"], first)
     with pytest.raises(CacheError, match=r"tiny_32\.npy: damaged: ends within row 39"):
         data[0, 1]
 
@@ -182,10 +182,10 @@ def test_a_cache_that_becomes_shorter_is_damaged(cached: Settings) -> None:
 def test_samples_can_be_sent_to_another_process(cached: Settings) -> None:
     """Where processes are not forked, they get a copy, which opens the file anew."""
     data = samples(cached, [0, 1, 2], augment=True)
-    image, labels = data[3, 2]
+    sample = data[3, 2]
     copied = pickle.loads(pickle.dumps(data))
-    assert torch.equal(copied[3, 2][0], image)
-    assert torch.equal(copied[3, 2][1], labels)
+    assert torch.equal(copied[3, 2]["images"], sample["images"])
+    assert torch.equal(copied[3, 2]["targets"], sample["targets"])
 
 
 def test_an_item_is_the_row_of_the_cache(cached: Settings) -> None:
@@ -193,7 +193,7 @@ def test_an_item_is_the_row_of_the_cache(cached: Settings) -> None:
     images = np.load(cached.cache_file)
     data = samples(cached, [7, 0, 39], augment=False)
     for position, row in enumerate([7, 0, 39]):
-        assert np.array_equal(data[0, position][0].numpy()[0], images[row])
+        assert np.array_equal(data[0, position]["images"].numpy()[0], images[row])
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -203,7 +203,7 @@ def test_an_epoch_that_is_started_early_is_the_same(cached: Settings, num_worker
         return EpochLoader(create_loader(data, EpochBatches(len(data), 8, cached.seed), num_workers, CPU))
 
     def images(loader: EpochLoader) -> torch.Tensor:
-        return torch.cat([images for images, _ in loader])
+        return torch.cat([batch.images for batch in loader])
 
     plain = create()
     expected = []
@@ -230,11 +230,12 @@ def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None
     augmentation = DeviceAugmentation(TRANSFORMS, cached.image_shape)
     chosen = np.array([5, 9, 11])
     data = CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, cached.seed)
-    ((images, targets, draws),) = create_loader(data, BatchesInOrder(3, 3), 0, CPU)
-    assert np.array_equal(images[:, 0].numpy(), np.load(cached.cache_file)[chosen])
-    assert np.array_equal(targets.numpy(), table.labels[chosen])
+    (batch,) = create_loader(data, BatchesInOrder(3, 3), 0, CPU)
+    assert np.array_equal(batch.images[:, 0].numpy(), np.load(cached.cache_file)[chosen])
+    assert np.array_equal(batch.targets.numpy(), table.labels[chosen])
+    assert batch.draws is not None
     for position in range(3):
-        assert np.array_equal(draws[position].numpy(), augmentation.draw(data.augmentation_seed(0, position)))
+        assert np.array_equal(batch.draws[position].numpy(), augmentation.draw(data.augmentation_seed(0, position)))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -252,7 +253,7 @@ def test_a_damaged_row_is_named_at_its_first_read(cached: Settings, num_workers:
     loader = create_loader(data, BatchesInOrder(len(data), 8), num_workers, CPU)
     batches = iter(loader)
     for start in (0, 8):
-        assert np.array_equal(next(batches)[0][:, 0].numpy(), whole[start : start + 8])
+        assert np.array_equal(next(batches).images[:, 0].numpy(), whole[start : start + 8])
     with pytest.raises(CacheError, match=rf"damaged: row 23, {table.uids[23]}, is not what was written"):
         list(batches)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from catheters.data.batch import Batch
 from catheters.data.loader import EpochBatches, EpochLoader, Loader, LoadingProcessDied, create_loader
 from catheters.settings import Settings
 from tests.data.test_loader import CPU, samples
@@ -20,6 +21,7 @@ from tests.hangs import run_watched
 KEPT_MEMORY = """
 import torch
 from torch.utils.data import DataLoader
+from catheters.data.batch import Batch
 from catheters.data.loader import _start_worker
 from catheters.host import keep_freed_memory, resident_memory
 
@@ -84,6 +86,7 @@ import sys
 
 import torch
 
+from catheters.data.batch import Batch
 from catheters.data.loader import EpochBatches, create_loader
 from catheters.interrupts import deferred_interrupts, interrupt_signal, note_interrupts
 
@@ -100,8 +103,8 @@ if __name__ == "__main__":
                 workers |= {process.pid for process in multiprocessing.active_children()}
                 if epoch == 0:
                     os.killpg(0, signal.SIGTERM)  # as a scheduler does, while they import torch
-                for images, targets in loaded:
-                    digest.update(images.numpy().tobytes() + targets.numpy().tobytes())
+                for batch in loaded:
+                    digest.update(batch.images.numpy().tobytes() + batch.targets.numpy().tobytes())
         print(digest.hexdigest(), len(workers), len(multiprocessing.active_children()), interrupt_signal())
 """
 
@@ -114,8 +117,8 @@ def test_workers_of_every_start_method(cached: Settings, tmp_path: Path, start_m
     data = samples(cached, list(range(40)))
     expected = hashlib.sha256()
     loader = create_loader(data, EpochBatches(len(data), 8, 0), 0, CPU)
-    for images, targets in chain(loader, loader, loader):
-        expected.update(images.numpy().tobytes() + targets.numpy().tobytes())
+    for batch in chain(loader, loader, loader):
+        expected.update(batch.images.numpy().tobytes() + batch.targets.numpy().tobytes())
     done = subprocess.run(
         [sys.executable, script, start_method],
         input=pickle.dumps(data),
@@ -161,7 +164,7 @@ def test_workers_that_are_kept_go_to_another_place(cached: Settings) -> None:
     data = samples(cached, list(range(40)))
     batches = EpochBatches(len(data), 8, cached.seed)
     expected = list(create_loader(data, EpochBatches(40, 8, cached.seed), 0, CPU))
-    kept = Loader(data, batch_sampler=batches, num_workers=2, persistent_workers=True)
+    kept = Loader(data, batch_sampler=batches, collate_fn=Batch.collate, num_workers=2, persistent_workers=True)
     others = set(multiprocessing.active_children())  # that an error's traceback keeps in another test
     with contextlib.closing(EpochLoader(kept)) as loader:
         loader.start(1)
@@ -171,7 +174,9 @@ def test_workers_that_are_kept_go_to_another_place(cached: Settings) -> None:
         got = list(loader)
         assert set(multiprocessing.active_children()) - others == started
     assert len(got) == 3
-    assert all(torch.equal(a, b) for a, b in zip(chain(*got), chain(*expected[2:]), strict=True))
+    for a, b in zip(got, expected[2:], strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.targets, b.targets)
     assert not started & set(multiprocessing.active_children())
 
 
@@ -180,6 +185,7 @@ import multiprocessing
 import signal
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from catheters.data.batch import Batch
 from catheters.data.loader import Loader, LoadingProcessDied
 
 batches = iter(Loader(range(40), batch_size=4, num_workers=1))

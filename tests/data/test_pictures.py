@@ -172,7 +172,7 @@ def test_augmented_images_are_those_of_training(annotated: Settings, image_size:
     assert len(found) == 8
     for row, top in found.items():
         for epoch in range(5):
-            expected = as_tile(samples[epoch, row][0][0].numpy())
+            expected = as_tile(samples[epoch, row]["images"][0].numpy())
             left = GAP + (epoch + 1) * (TILE_WIDTH + GAP)
             got = sheet[top : top + expected.shape[0], left : left + expected.shape[1]]
             assert (got == expected).all(), (row, epoch)

@@ -25,7 +25,7 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
     model = create_classifier(settings, 0.5, 0.25).eval()
     last = model.head.linear if isinstance(model.head, LinearHead) else model.head.outputs
     with torch.no_grad():
-        spread = model(make_images()).std()
+        spread = model(make_images()).logits.std()
         for parameter in last.parameters():
             parameter.div_(spread)  # answers that differ from one half, and from each other
     return Checkpoint(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from catheters.data.batch import Batch
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
@@ -45,8 +46,11 @@ def spoil_gradient(step: TrainStep, from_call: int) -> None:
     step.model.head.linear.weight.register_hook(change)
 
 
-def batches(number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [(torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8), torch.zeros((2, 11))) for _ in range(number)]
+def batches(number: int) -> list[Batch]:
+    return [
+        Batch(images=torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8), targets=torch.zeros((2, 11)))
+        for _ in range(number)
+    ]
 
 
 @pytest.mark.parametrize("clip_grad_norm", [None, 1.0])
@@ -201,7 +205,7 @@ def test_no_algorithm_is_memory_only_where_half_the_images_pass(
         pytest.raises(UserError, match=said),
         clear_ends(settings, "fold 1"),
     ):
-        step(*trial_batch(settings, 8))
+        step(trial_batch(settings, 8))
 
 
 def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: Settings) -> None:
@@ -218,7 +222,7 @@ def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: S
         pytest.raises(UserError, match=r"fold 1: out of memory \(GET was unable .*\); lower batch_size=8"),
         clear_ends(settings, "fold 1"),
     ):
-        step(*trial_batch(settings, 8))
+        step(trial_batch(settings, 8))
 
 
 @pytest.mark.parametrize(("num_workers", "number"), [(3, 3), (None, 1)])

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.data.batch import Batch
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import LINE_EVERY, read_epochs
 from catheters.training.loop import train_epoch
+from catheters.training.losses import total
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
 from tests.training.conftest import CreateManager
@@ -32,7 +34,10 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, crea
     num_batches = LINE_EVERY + 20
     torch.manual_seed(2)
     batches = [
-        (torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8), torch.randint(0, 2, (2, 11)).float())
+        Batch(
+            images=torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8),
+            targets=torch.randint(0, 2, (2, 11)).float(),
+        )
         for _ in range(num_batches)
     ]
     torch.manual_seed(0)
@@ -40,7 +45,7 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, crea
     losses, norms, rates = [], [], []
     for batch in batches:
         rates.append(by_hand.learning_rate)
-        losses.append(float(by_hand(*batch)))
+        losses.append(float(total(by_hand(batch))))
         norms.append(np.nan if by_hand.grad_norm is None else float(by_hand.grad_norm))
     assert np.isnan(norms).tolist() == [True, False] * (num_batches // 2)
 
@@ -69,7 +74,7 @@ def test_waiting_is_measured(settings: Settings, tmp_path: Path, create_manager:
     """Batches that take a known part of the time."""
     step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 10, CPU)
     manager, log = create_manager(step, tmp_path, num_batches=10)
-    batch = (torch.zeros((2, 1, 32, 32), dtype=torch.uint8), torch.zeros((2, 11)))
+    batch = Batch(images=torch.zeros((2, 1, 32, 32), dtype=torch.uint8), targets=torch.zeros((2, 11)))
 
     class Slow:
         def __len__(self) -> int:
@@ -95,7 +100,10 @@ def test_a_group_that_a_snapshot_cuts_is_the_same(
     """State taken in the middle of a group: lines written after it go, the group's mean comes out the same."""
     torch.manual_seed(2)
     batches = [
-        (torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8), torch.randint(0, 2, (2, 11)).float())
+        Batch(
+            images=torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8),
+            targets=torch.randint(0, 2, (2, 11)).float(),
+        )
         for _ in range(12)
     ]
 
@@ -126,7 +134,7 @@ def test_a_group_that_a_snapshot_cuts_is_the_same(
     (tmp_path / "again").mkdir()
     manager, log = create_manager(step, tmp_path / "again", num_batches=12)
     for batch in batches[:5]:
-        step(*batch)
+        step(batch)
     (tmp_path / "again" / "log.jsonl").write_text("a line that came after the snapshot, half wri")
     log.load_state_dict(state)
     manager.iteration = 5

@@ -38,7 +38,7 @@ def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Setti
         model = create_classifier(settings, 0.0, 1.0).eval()
         model.load_state_dict(checkpoint["model"])
         with torch.inference_mode():
-            probabilities[file] = torch.sigmoid(model(images)).numpy()
+            probabilities[file] = torch.sigmoid(model(images).logits).numpy()
         is_scorable = (targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)
         expected = roc_auc_score(targets[:, is_scorable], probabilities[file][:, is_scorable], average="macro")
         assert log[checkpoint["epoch"] - 1][key] == pytest.approx(expected, abs=1e-6)
@@ -145,7 +145,7 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
     model.load_state_dict(torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)["model"])
     images = torch.from_numpy(np.array(data.cache_file.load()[data.rows[is_valid]]))[:, None]
     with torch.inference_mode():
-        expected = torch.sigmoid(model(images)).numpy()
+        expected = torch.sigmoid(model(images).logits).numpy()
     got = pd.read_csv(settings.run_folder / "predictions.csv")[list(settings.label_columns)].to_numpy()
     np.testing.assert_allclose(got, expected, atol=1e-5)
 

@@ -63,7 +63,7 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
         is_valid = data.folds == fold
         images = torch.from_numpy(np.array(data.cache_file.load()[data.rows[is_valid]]))[:, None]
         with torch.inference_mode():
-            expected = torch.sigmoid(model(images)).numpy()
+            expected = torch.sigmoid(model(images).logits).numpy()
         got = predictions.loc[is_valid, list(trained.label_columns)].to_numpy()
         np.testing.assert_allclose(got, expected, atol=1e-6)
         with torch.inference_mode():

@@ -5,12 +5,13 @@ import io
 
 import pytest
 import torch
-from torch import Tensor
 
+from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
+from catheters.training.losses import total
 from catheters.training.mixup import Mixup
 from catheters.training.precision import amp_dtype
 from catheters.training.run import train_run
@@ -36,8 +37,8 @@ def test_a_step_of_every_family(settings: Settings, backbone_model: str, classif
     before = {name: value.detach().clone() for name, value in step.model.named_parameters()}
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
-    targets = torch.randint(0, 2, (4, 11)).float()
-    losses = [float(step(images, targets)) for _ in range(3)]
+    batch = Batch(images=images, targets=torch.randint(0, 2, (4, 11)).float())
+    losses = [float(total(step(batch))) for _ in range(3)]
     assert losses[-1] < losses[0]
     for name, value in step.model.named_parameters():
         assert not torch.equal(value, before[name]), name
@@ -62,11 +63,11 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
         targets = torch.randint(0, 2, (4, 11)).float()
         for group in bare.param_groups:
             group["lr"] = rate
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), targets)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images).logits, targets)
         bare.zero_grad()
         loss.backward()
         bare.step()
-        assert torch.equal(step(images, targets), loss.detach())
+        assert torch.equal(total(step(Batch(images=images, targets=targets))), loss.detach())
     for expected, got in zip(model.parameters(), step.model.parameters(), strict=True):
         assert torch.equal(expected, got)
 
@@ -105,7 +106,7 @@ def test_channels_last_computes_the_same(settings: Settings) -> None:
     images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
     targets = torch.randint(0, 2, (4, 11)).float()
     for _ in range(3):
-        losses = [step(images, targets) for step in steps]
+        losses = [total(step(Batch(images=images, targets=targets))) for step in steps]
         assert torch.allclose(*losses, rtol=1e-4)
 
 
@@ -113,11 +114,12 @@ def test_augmentation_on_the_device_is_what_the_model_sees(settings: Settings) -
     """With the weights still, the loss of a batch is that of the flipped images, flipped beforehand."""
     still = {"init_lr": 1e-30, "min_lr": 0.0, "warmup_epochs": 0, "train_transforms": (("HorizontalFlip", {"p": 1.0}),)}
     settings = dataclasses.replace(settings, **still)
-    images, targets = random_batch(4)
-    step = create_step(dataclasses.replace(settings, augment_on="device"))
-    loss = step(images, targets, *step.draws_for_trial(4))
-    assert torch.allclose(loss, create_step(settings)(images.flip(3), targets), rtol=1e-5)
-    assert not torch.allclose(loss, create_step(settings)(images, targets), rtol=1e-5)
+    on_device = dataclasses.replace(settings, augment_on="device")
+    batch = trial_batch(on_device, 4)
+    loss = total(create_step(on_device)(batch))
+    flipped = dataclasses.replace(batch, images=batch.images.flip(3))
+    assert torch.allclose(loss, total(create_step(settings)(flipped)), rtol=1e-5)
+    assert not torch.allclose(loss, total(create_step(settings)(batch)), rtol=1e-5)
 
 
 @pytest.mark.gpu
@@ -135,12 +137,11 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
         optimizer="AdamW",
     )
     step = create_step(settings, torch.device("cuda"))
-    images, targets = (tensor.pin_memory() for tensor in random_batch(8))
-    draws = step.draws_for_trial(8)
-    step(images, targets, *draws)
+    batch = trial_batch(settings, 8).pin_memory()
+    step(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses = [step(images, targets, *draws) for _ in range(3)]
+        losses = [total(step(batch)) for _ in range(3)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(torch.stack(losses)).all()
@@ -151,7 +152,7 @@ def test_a_trial_moves_the_optimizer(settings: Settings, device: torch.device) -
     """One step is enough to see what its state takes, in float16 too; black images gave rexnet no finite gradients."""
     settings = dataclasses.replace(settings, backbone_model="rexnet_100", image_size=64, optimizer="LAMB")
     step = trial_step(settings, device, 1)
-    step(*trial_batch(settings, 2))
+    step(trial_batch(settings, 2))
     assert step.grad_norm is not None
     assert device != CPU or torch.isfinite(step.grad_norm)
     assert step.optimizer.state.keys() == set(step.model.parameters())
@@ -171,7 +172,7 @@ def test_float16_learns_after_its_first_steps_are_skipped(settings: Settings, op
     for _ in range(16):
         used = [torch.full_like(weight, 1e4) for weight in step.model.parameters() for _ in range(4)]
         del used
-        losses.append(float(step(*batch)))
+        losses.append(float(total(step(batch))))
         assert step.grad_norm is not None
         skipped.append(not bool(step.grad_norm.isfinite()))
     assert skipped[0]
@@ -188,17 +189,21 @@ def test_a_snapshot_from_before_fused_kernels(settings: Settings) -> None:
         for params in ({"foreach": False}, {})
     )
     batch = random_batch(4)
-    plain(*batch)
+    plain(batch)
     fused.optimizer.load_state_dict(plain.optimizer.state_dict())
     fused.load_state_dict(plain.state_dict())
     fused.model.load_state_dict(plain.model.state_dict())
     for _ in range(2):
-        assert torch.allclose(fused(*batch), plain(*batch), rtol=1e-3)
+        assert torch.allclose(total(fused(batch)), total(plain(batch)), rtol=1e-3)
 
 
-def random_batch(num_images: int) -> tuple[Tensor, Tensor]:
+def random_batch(num_images: int) -> Batch:
     images = torch.randint(0, 256, (num_images, 1, 32, 32), dtype=torch.uint8)
-    return images, torch.randint(0, 2, (num_images, 11)).float()
+    return Batch(images=images, targets=torch.randint(0, 2, (num_images, 11)).float())
+
+
+def part(batch: Batch, start: int, end: int) -> Batch:
+    return batch.map(lambda tensor: tensor[start:end])
 
 
 def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
@@ -207,13 +212,13 @@ def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
         settings, backbone_model="test_convnext", optimizer="SGD", init_lr=0.1, clip_grad_norm=0.5, ema_decay=0.9
     )
     torch.manual_seed(1)
-    images, targets = random_batch(24)
+    batch = random_batch(24)
     large = create_step(dataclasses.replace(settings, batch_size=12))
     settings = dataclasses.replace(settings, batch_size=4, accumulation_steps=3)
     small = TrainStep(settings, create_step(settings).model, 6, CPU)
     for start in (0, 12):
-        large_loss = large(images[start : start + 12], targets[start : start + 12])
-        losses = [small(images[i : i + 4], targets[i : i + 4]) for i in range(start, start + 12, 4)]
+        large_loss = total(large(part(batch, start, start + 12)))
+        losses = [total(small(part(batch, i, i + 4))) for i in range(start, start + 12, 4)]
         assert torch.allclose(torch.stack(losses).mean(), large_loss, rtol=1e-5)
         assert small.learning_rate == large.learning_rate
     for (name, expected), got in zip(
@@ -232,7 +237,7 @@ def test_clipped_gradients_have_the_asked_norm(settings: Settings) -> None:
     for norm in (None, 0.01, 1e6):
         step = create_step(dataclasses.replace(settings, clip_grad_norm=norm, **changes))
         before = torch.cat([value.detach().flatten().clone() for value in step.model.parameters()]).double()
-        step(*batch)
+        step(batch)
         after = torch.cat([value.detach().flatten() for value in step.model.parameters()]).double()
         moved[norm] = float((after - before).norm()) / 0.5
     assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
@@ -253,7 +258,7 @@ def test_unscaling_comes_before_clipping(settings: Settings) -> None:
         if scale is not None:
             step.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         for batch in batches:
-            step(*batch)
+            step(batch)
         weights.append(step.model.state_dict())
     for name, expected in weights[0].items():
         assert torch.equal(weights[1][name], expected), name
@@ -266,7 +271,7 @@ def test_a_step_with_mixup_is_one_on_mixed_batches(settings: Settings) -> None:
     mixup = Mixup(0.5, seed=4)
     for number in range(3):
         batch = random_batch(4)
-        assert torch.equal(mixed(*batch), bare(*mixup(*batch, number)))
+        assert torch.equal(total(mixed(batch)), total(bare(mixup(batch, number))))
 
 
 def test_averaged_weights_by_hand(settings: Settings) -> None:
@@ -275,7 +280,7 @@ def test_averaged_weights_by_hand(settings: Settings) -> None:
     name = "head.linear.weight"
     expected = step.model.state_dict()[name].double()
     for n in range(1, 6):
-        step(*random_batch(4))
+        step(random_batch(4))
         decay = min(0.5, 1 - n ** (-2 / 3))
         expected = decay * expected + (1 - decay) * step.model.state_dict()[name].double()
     got = step.scored_model.state_dict()[name]
@@ -291,7 +296,7 @@ def test_rates_of_a_layer(settings: Settings) -> None:
     shares = [group["lr"] / settings.init_lr for group in step.optimizer.param_groups]
     assert {0.0625, 0.125, 0.25, 0.5, 1.0} == {round(share, 9) for share in shares}
     for _ in range(4):
-        step(*random_batch(2))
+        step(random_batch(2))
         rates = [group["lr"] for group in step.optimizer.param_groups]
         assert rates == pytest.approx([step.learning_rate * share for share in shares])
 
@@ -308,10 +313,10 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
     batches = [random_batch(4) for _ in range(5)]
     whole = create_step(settings)
     for batch in batches[:2]:
-        whole(*batch)
+        whole(batch)
     file = io.BytesIO()
     torch.save([whole.model.state_dict(), whole.optimizer.state_dict(), whole.state_dict()], file)
-    losses = [whole(*batch) for batch in batches[2:]]
+    losses = [total(whole(batch)) for batch in batches[2:]]
     torch.manual_seed(99)
     again = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 2, CPU)
     file.seek(0)
@@ -319,7 +324,7 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
     again.model.load_state_dict(model)
     again.optimizer.load_state_dict(of_optimizer)
     again.load_state_dict(state)
-    assert [again(*batch) for batch in batches[2:]] == losses
+    assert [total(again(batch)) for batch in batches[2:]] == losses
     for expected, got in ((whole.model, again.model), (whole.scored_model, again.scored_model)):
         for name, value in expected.state_dict().items():
             assert torch.equal(value, got.state_dict()[name]), name
@@ -355,7 +360,7 @@ def test_draws_of_layers_follow_from_seed_and_batch(settings: Settings) -> None:
         step = create_step(dataclasses.replace(settings, seed=seed))
         step.processes = Processes(rank, 1)
         torch.rand(7 * num_before)
-        losses.append(float(step(*batch)))
+        losses.append(float(total(step(batch))))
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
 
@@ -373,10 +378,9 @@ def test_mixed_precision_is_off_on_a_cpu() -> None:
 def test_mixed_precision_learns_on_a_gpu(settings: Settings, dtype: str) -> None:
     settings = dataclasses.replace(settings, amp_dtype=dtype, use_amp=True, clip_grad_norm=1.0)
     step = create_step(settings, torch.device("cuda"))
-    images = torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
-    targets = torch.randint(0, 2, (8, 11)).float()
+    batch = random_batch(8)
     scaler = step.scaler
-    losses = [float(step(images, targets)) for _ in range(30)]
+    losses = [float(total(step(batch))) for _ in range(30)]
     assert step.scaler is scaler
     assert scaler.is_enabled() == (dtype == "float16")
     assert losses[-1] < losses[0]

@@ -138,7 +138,7 @@ before = resident_memory()
 settings = dataclasses.replace(settings, batch_size=number)
 step = trial_step(settings, cpu, 12)
 for _ in range(2 * settings.accumulation_steps):
-    step(*trial_batch(settings, number))
+    step(trial_batch(settings, number))
 assert 0.5 * room < peak_memory() - before < room, (number, peak_memory() - before)
 """
 
@@ -281,5 +281,5 @@ def test_largest_batch_of_a_gpu(settings: Settings, changes: dict[str, Any]) -> 
     step = trial_step(dataclasses.replace(settings, batch_size=number), device, num_batches=4)
     torch.cuda.reset_peak_memory_stats()
     for _ in range(4):
-        step(*trial_batch(settings, number))
+        step(trial_batch(settings, number))
     assert torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1] > 0.5

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catheters.data.augment import Augmentation
+from catheters.data.batch import Batch, Sample
 from catheters.data.cache import CacheFile, CacheRows
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.data.row_checks import RowChecks
@@ -29,22 +29,20 @@ MAX_DEFAULT_WORKERS = 8
 MAX_SECONDS_OF_END = 1.0
 """How long the system may need, from the last sign of a process that dies, until its end is known."""
 
-Sample = tuple[Tensor, ...]
-
 
 class LoadingProcessDied(Exception):
     """A loading process ended before its batches were there; the message says by what."""
 
 
 class Loader(DataLoader[Sample]):
-    """Gives batches of ((B, 1, H, W) uint8, (B, K) float32), with draws, (B, P) float32, for a `DeviceAugmentation`.
+    """Gives batches of uint8 images.
 
     A loading process that dies is found out where a batch of its is waited for, a few seconds later. torch's handler
     of signals would raise at once, wherever the training process is: in the middle of a snapshot's file, or of the
     words about the first error.
     """
 
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]  # a plain iterator suffices
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a plain iterator suffices
         """One pass, by DataLoader workers that are started for it, or were by the first one.
 
         Forked ones are started for each pass. By another start method each would import torch anew, for seconds, so
@@ -77,7 +75,7 @@ class Loader(DataLoader[Sample]):
             kept._shutdown_workers()
 
 
-def _watched(batches: Iterator[Sample], processes: Collection[BaseProcess]) -> Iterator[Sample]:
+def _watched(batches: Iterator[Batch], processes: Collection[BaseProcess]) -> Iterator[Batch]:
     with _deaths_named(processes):
         yield from batches
 
@@ -103,9 +101,9 @@ def _deaths_named(processes: Collection[BaseProcess]) -> Iterator[None]:
 class CachedRadiographs(Dataset[Sample]):
     """Images of the cache with their labels.
 
-    An item is asked for by (epoch, position) and is ((1, H, W) uint8, (K,) float32). Its augmentation is decided by the
-    seed, the epoch and the image's uid: the number of workers, the order and other images change nothing. One that the
-    device does comes as a third tensor, (P,) float32, and the image as it is.
+    An item is asked for by (epoch, position). Its augmentation is decided by the seed, the epoch and the image's uid:
+    the number of workers, the order and other images change nothing. Of one that the device does, the item has the
+    draws, and the image as it is.
     """
 
     def __init__(
@@ -154,12 +152,12 @@ class CachedRadiographs(Dataset[Sample]):
         image = self._images.read(row)
         if self._checks is not None:
             self._checks.check(row, image)
-        draws: tuple[Tensor, ...] = ()
+        sample = {"targets": self._labels[position]}
         if isinstance(self._augmentation, DeviceAugmentation):
-            draws = (torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position))),)
+            sample["draws"] = torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position)))
         elif self._augmentation is not None:
             image = self._augmentation(image, self.augmentation_seed(epoch, position))
-        return torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), self._labels[position], *draws
+        return {"images": torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), **sample}
 
     def augmentation_seed(self, epoch: int, position: int) -> int:
         """What decides an item's augmentation."""
@@ -260,7 +258,7 @@ class EpochLoader:
         self._loader = loader
         self._batches = loader.batch_sampler
         self._position = (0, 0)
-        self._started: Iterator[Sample] | None = None
+        self._started: Iterator[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -286,7 +284,7 @@ class EpochLoader:
         self.go_to(epoch, 0)
         self._started = iter(self)
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Batch]:
         if self._started is not None:
             started, self._started = self._started, None
             return started
@@ -297,7 +295,7 @@ class EpochLoader:
 def create_loader(
     samples: CachedRadiographs, batches: EpochBatches | BatchesInOrder, num_workers: int | None, device: torch.device
 ) -> Loader:
-    """Load batches of ((B, 1, H, W) uint8, (B, K) float32), pinned for a GPU.
+    """Load batches of uint8 images, pinned for a GPU.
 
     Args:
         samples: where the images come from.
@@ -314,6 +312,7 @@ def create_loader(
     return Loader(
         samples,
         batch_sampler=batches,
+        collate_fn=Batch.collate,
         num_workers=num_workers,
         # Forking one takes some 40 ms, and it shares what the training process has in memory by then.
         persistent_workers=num_workers > 0 and start_method != "fork",

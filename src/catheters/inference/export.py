@@ -41,7 +41,7 @@ class _Probabilities(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.sigmoid(self.classifier(images))
+        return self.classifier.probabilities(self.classifier(images))
 
 
 def export(models: Models, file: Path, *, half: bool) -> str:

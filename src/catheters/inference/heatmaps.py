@@ -94,22 +94,18 @@ class _WithFeatures(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1, H, W) normalised pixels -> (B, K) logits."""
-        backbone, head = self.classifier.backbone, self.classifier.head
-        logits: Tensor
+        backbone, classify = self.classifier.backbone, self.classifier.classify
         if self.classifier.feature_map is not None:
-            logits = head(self.features(self.classifier.feature_map(backbone, pixels)))
-            return logits
+            return classify(self.features(self.classifier.feature_map(backbone, pixels))).logits
         features = backbone.forward_features(pixels)  # type: ignore[operator]
         if not isinstance(features, Tensor) or features.ndim != 4:
             del features  # with all that its gradients would need
             with tokens_as_map(backbone, pixels, self.features):
-                logits = head(backbone(pixels))
-        elif has_channels_last(backbone):
+                return classify(backbone(pixels)).logits
+        if has_channels_last(backbone):
             seen = self.features(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            logits = head(backbone.forward_head(seen))  # type: ignore[operator]
-        else:
-            logits = head(backbone.forward_head(self.features(features)))  # type: ignore[operator]
-        return logits
+            return classify(backbone.forward_head(seen)).logits  # type: ignore[operator]
+        return classify(backbone.forward_head(self.features(features))).logits  # type: ignore[operator]
 
 
 def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:

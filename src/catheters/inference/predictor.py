@@ -94,8 +94,8 @@ class Predictor:
         model = checkpoint.model
         with autocast(self.device, amp_dtype(checkpoint.settings, self.device)):
             features = model.features(images)
-            logits = [model.head(features)] + ([model(images.flip(-1))] if self._flip else [])
-        mean = torch.stack([torch.sigmoid(of_view.float()) for of_view in logits]).mean(dim=0)
+            views = [model.classify(features)] + ([model(images.flip(-1))] if self._flip else [])
+        mean = torch.stack([model.probabilities(outputs) for outputs in views]).mean(dim=0)
         columns = [checkpoint.settings.label_columns.index(label) for label in self.models.labels]
         return mean[:, columns].cpu().numpy(), pooled(features).cpu().numpy()
 

@@ -1,4 +1,4 @@
-"""The classifier: grey pixels in, one logit a label out."""
+"""The classifier: grey pixels in, named outputs out, and their probabilities."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from catheters.models.backbone import create_backbone
 from catheters.models.feature_map import FeatureMap, find_feature_map
 from catheters.models.heads import AttentionHeads, LinearHead
+from catheters.models.outputs import Outputs
 from catheters.settings import Settings
 
 
@@ -46,10 +47,17 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) uint8, or float32 in 0..255, -> (B, K) logits."""
-        logits: Tensor = self.head(self.features(images))  # (B, K), columns in label order
-        return logits
+    def forward(self, images: Tensor) -> Outputs:
+        """(B, 1, H, W) uint8, or float32 in 0..255, -> outputs of B images."""
+        return self.classify(self.features(images))
+
+    def classify(self, features: Tensor) -> Outputs:
+        """What `features` gives -> outputs of as many images."""
+        return Outputs(logits=self.head(features))
+
+    def probabilities(self, outputs: Outputs) -> Tensor:
+        """Outputs of B images -> (B, K) float32 in 0..1, columns in label order."""
+        return torch.sigmoid(outputs.logits.float())
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees: (B, 1, H, W) uint8 -> (B, C) for a linear head, (B, C, h, w) for attention heads."""

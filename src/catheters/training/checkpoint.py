@@ -29,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         file: where it comes from.
-        model: (B, 1, H, W) uint8 -> (B, K) logits, in evaluation mode, on the CPU.
+        model: in evaluation mode, on the CPU.
         settings: of its run.
         preprocessing: from a file to its pixels.
         feature_space: where its features of ordinary images lie; None where that was not measured.
@@ -93,8 +93,8 @@ def add_feature_space(file: Path, loader: Loader, patient_ids: npt.NDArray[np.st
     model, dtype = checkpoint.model.to(device), amp_dtype(checkpoint.settings, device)
     parts = []
     with torch.inference_mode(), autocast(device, dtype):
-        for images, _ in track(loader, "measuring features", len(loader), unit="batch", leave=False):
-            parts.append(pooled(model.features(images.to(device, non_blocking=True))).cpu().numpy())
+        for batch in track(loader, "measuring features", len(loader), unit="batch", leave=False):
+            parts.append(pooled(model.features(batch.images.to(device, non_blocking=True))).cpu().numpy())
     space = fit_feature_space(np.concatenate(parts), patient_ids)
     if space is not None:
         write_whole(file, lambda part: save_tensors(part, {**content, "feature_space": space.state_dict()}))

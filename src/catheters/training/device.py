@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.host import local_rank, num_local_processes, num_processes
@@ -191,13 +190,6 @@ def prepare_device(device: torch.device, *, deterministic: bool) -> None:
 def device_name(device: torch.device) -> str:
     """What a person calls the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, without waiting for the GPU to have done what it was given before."""
-    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
-        tensor = tensor.pin_memory()  # from other memory, the copy would be waited for
-    return tensor.to(device, non_blocking=True)
 
 
 def wait_for(device: torch.device) -> None:

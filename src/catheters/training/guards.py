@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from catheters.data.loader import LoadingProcessDied, Sample, default_num_workers
+from catheters.data.batch import Sample
+from catheters.data.loader import LoadingProcessDied, default_num_workers
 from catheters.errors import UserError, one_line
 from catheters.host import num_processes
 from catheters.interrupts import interrupt_signal
@@ -95,10 +96,10 @@ def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: P
     The losses are those before the last step; what that made of the weights, validation shows where there is one.
     """
     step.scored_model.eval()
-    image = images[0, 0][0][None]
+    image = images[0, 0]["images"][None]
     with autocast(step.device, step.dtype):
-        logits = step.scored_model(image.to(step.device))
-    if not torch.isfinite(logits).all():
+        outputs = step.scored_model(image.to(step.device))
+    if not outputs.are_finite:
         raise UserError(
             f"{what}: the model answers NaN or infinity after this epoch {remedies(step.last_learning_rate, folder)}"
         )
@@ -149,7 +150,7 @@ def _try_half(settings: Settings) -> None:
     num_images = 1 if settings.batch_size == "auto" else max(1, settings.batch_size // num_processes() // 2)
     of_trial = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
     step = trial_step(of_trial, choose_device(settings.device), num_batches=1)
-    step(*trial_batch(of_trial, num_images), *step.draws_for_trial(num_images))
+    step(trial_batch(of_trial, num_images))
 
 
 def no_engine(settings: Settings, error: RuntimeError) -> str:

@@ -13,6 +13,7 @@ from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.writing import Writer
 
+from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader, Loader
 from catheters.host import release_free_memory
 from catheters.interrupts import deferred_interrupts
@@ -21,6 +22,7 @@ from catheters.progress import duration, track
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
 from catheters.training.log import TrainingLog
+from catheters.training.losses import total
 from catheters.training.snapshots import Snapshots
 from catheters.training.step import TrainStep, convert_batch_norm
 from catheters.training.validation import KeepLast, Validation
@@ -190,7 +192,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Any]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 def train_epoch(
@@ -216,8 +218,8 @@ def train_epoch(
     for batch in track(waited_for, what, len(batches), unit="batch", leave=False, num_done=num_done):
         with manager.run_iteration():
             learning_rate = step.learning_rate
-            loss = step(*batch)
-            report({"train/loss": loss, "lr": learning_rate})
+            losses = step(batch)
+            report({"train/loss": total(losses), "lr": learning_rate})
             if step.grad_norm is not None:
                 report({"train/grad_norm": step.grad_norm})
 

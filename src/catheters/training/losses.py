@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
+from catheters.models.outputs import Outputs
 from catheters.settings import Settings
 
 SMALLEST = 1e-12
@@ -139,8 +141,26 @@ LOSSES: Mapping[str, type[nn.Module]] = {
 }
 
 
-def create_loss(settings: Settings) -> nn.Module:
-    """The loss that the settings name: (B, K) logits, (B, K) targets -> scalar.
+class Losses(nn.Module):
+    """What a model is trained by: a scalar for each kind of its outputs, by name."""
+
+    def __init__(self, labels: nn.Module) -> None:
+        """Take the loss of the labels, (B, K) logits, (B, K) targets -> scalar."""
+        super().__init__()
+        self.labels = labels
+
+    def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Outputs of a batch -> name -> scalar, to be summed by `total`."""
+        return {"labels": self.labels(outputs.logits, batch.targets)}
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The scalar whose gradient moves the weights."""
+    return torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+
+
+def create_losses(settings: Settings) -> Losses:
+    """The losses that the settings name.
 
     Raises:
         SettingsError: no such loss, or a parameter that it does not have or allow.
@@ -156,8 +176,8 @@ def create_loss(settings: Settings) -> nn.Module:
     except ValueError as error:
         raise SettingsError(f"loss_params: {error}") from None
     if settings.label_smoothing:
-        return LabelSmoothing(loss, _of_labels(settings, settings.label_smoothing, 0.0))
-    return loss
+        loss = LabelSmoothing(loss, _of_labels(settings, settings.label_smoothing, 0.0))
+    return Losses(loss)
 
 
 def _of_labels(settings: Settings, values: Mapping[str, float], default: float) -> Tensor:

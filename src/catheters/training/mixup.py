@@ -1,9 +1,10 @@
 """Mixup on multi-label targets."""
 
-import torch
-from torch import Tensor
+import dataclasses
 
-from catheters.training.device import send
+import torch
+
+from catheters.data.batch import Batch, send
 from catheters.training.draws import MIXUP, generator_of
 
 
@@ -23,20 +24,15 @@ class Mixup:
         self._seed = seed
         self._rank = rank
 
-    def __call__(self, images: Tensor, targets: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """Mix a batch.
-
-        Args:
-            images: (B, 1, H, W) uint8, or float32 in 0..255.
-            targets: (B, K) float32.
-            batch: number of the batch in the whole training.
-
-        Returns:
-            (B, 1, H, W) float32 in 0..255, (B, K) float32, on the device of `images`.
-        """
-        rng = generator_of(self._seed, MIXUP, batch, self._rank)
-        shares = rng.beta(self._alpha, self._alpha, size=len(images)).astype("float32")
-        partners = send(torch.from_numpy(rng.permutation(len(images))), images.device)
+    def __call__(self, batch: Batch, number: int) -> Batch:
+        """Mix a batch; `number` is its own in the whole training."""
+        images, targets = batch.images, batch.targets
+        rng = generator_of(self._seed, MIXUP, number, self._rank)
+        shares = rng.beta(self._alpha, self._alpha, size=len(batch)).astype("float32")
+        partners = send(torch.from_numpy(rng.permutation(len(batch))), images.device)
         share = send(torch.from_numpy(shares), images.device)
-        mixed = torch.lerp(images[partners].float(), images.float(), share[:, None, None, None])
-        return mixed, torch.lerp(targets[partners], targets, share[:, None])
+        return dataclasses.replace(
+            batch,
+            images=torch.lerp(images[partners].float(), images.float(), share[:, None, None, None]),
+            targets=torch.lerp(targets[partners], targets, share[:, None]),
+        )

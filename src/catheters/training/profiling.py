@@ -9,10 +9,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader
 from catheters.files import write_text
 from catheters.settings import Settings
@@ -63,7 +63,7 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
         folder.mkdir(exist_ok=True)
     step.model.train()
     with contextlib.closing(_endless(loader)) as batches:
-        in_memory = tuple(tensor.to(step.device) for tensor in next(batches))
+        in_memory = next(batches).to(step.device)
         loaded = _profile(step, batches, folder / "with_loading.json.gz" if is_first else None)
     repeated = itertools.repeat(in_memory)
     profiles = {
@@ -72,7 +72,7 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     }
     if not is_first:
         return
-    of_each = f" ({len(in_memory[0])} a process)" if step.processes.count > 1 else ""
+    of_each = f" ({len(in_memory)} a process)" if step.processes.count > 1 else ""
     head = (
         f"{settings.backbone_model}, batches of {settings.images_per_batch}{of_each} at {settings.image_size} px, on "
         f"{device_name(step.device)}, mean of {NUM_STEPS} steps"
@@ -84,13 +84,13 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     print(f"{phases}\n-> {folder}")
 
 
-def _endless(loader: EpochLoader) -> Generator[tuple[Tensor, ...]]:
+def _endless(loader: EpochLoader) -> Generator[Batch]:
     for epoch in itertools.count():
         loader.go_to(epoch, 0)
         yield from loader
 
 
-def _profile(step: TrainStep, batches: Iterator[tuple[Tensor, ...]], trace: Path | None) -> StepProfile:
+def _profile(step: TrainStep, batches: Iterator[Batch], trace: Path | None) -> StepProfile:
     _do_steps(step, batches, NUM_WARM_UP_STEPS)
     seconds = _do_steps(step, batches, NUM_STEPS)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler would write about itself to stderr
@@ -122,14 +122,14 @@ def _profile(step: TrainStep, batches: Iterator[tuple[Tensor, ...]], trace: Path
     )
 
 
-def _do_steps(step: TrainStep, batches: Iterator[tuple[Tensor, ...]], number: int) -> float:
+def _do_steps(step: TrainStep, batches: Iterator[Batch], number: int) -> float:
     """Seconds of so many steps, all that a GPU has to do included."""
     wait_for(step.device)
     started = time.perf_counter()
     for _ in range(number):
         with record_function(WAITING):
             batch = next(batches)
-        step(*batch)
+        step(batch)
     wait_for(step.device)
     return time.perf_counter() - started
 

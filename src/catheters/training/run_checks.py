@@ -15,7 +15,7 @@ from catheters.settings import Settings
 from catheters.training.device import check_own_devices, identity_of, open_device, prepare_device
 from catheters.training.distributed import Team
 from catheters.training.guards import clear_ends
-from catheters.training.losses import create_loss
+from catheters.training.losses import create_losses
 from catheters.training.optimizers import check_optimizer
 from catheters.training.precision import warn_of_precision
 from catheters.training.run_data import (
@@ -129,7 +129,7 @@ def _settle(
 
 def _check_choices(settings: Settings) -> None:
     """What the settings name must exist, before data is read or a folder made."""
-    create_loss(settings)
+    create_losses(settings)
     check_optimizer(settings)
     create_augmentation(settings)
     weights = settings.pretrained
@@ -177,7 +177,7 @@ def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> 
     )
     step = trial_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
     with clear_ends(settings, "the first compiled step"):
-        step(*trial_batch(settings, num_images), *step.draws_for_trial(num_images))
+        step(trial_batch(settings, num_images))
 
 
 def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
@@ -196,7 +196,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     step = trial_step(settings, device, num_batches=1, model=model)
     try:
         with clear_ends(settings, "the first try"):
-            step(*trial_batch(settings, num_images), *step.draws_for_trial(num_images))
+            step(trial_batch(settings, num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "

@@ -15,15 +15,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.profiler import record_function
 
+from catheters.data.batch import Batch
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.errors import SettingsError
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier, create_classifier
+from catheters.models.outputs import Outputs
 from catheters.settings import Settings
-from catheters.training.device import send
 from catheters.training.distributed import ALONE, Processes
 from catheters.training.draws import seed_layers
-from catheters.training.losses import create_loss
+from catheters.training.losses import create_losses, total
 from catheters.training.mixup import Mixup
 from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum, create_optimizer
 from catheters.training.precision import amp_dtype, autocast
@@ -69,7 +70,7 @@ class TrainStep:
 
         Args:
             settings: the run's settings.
-            model: (B, 1, H, W) uint8, or float32 in 0..255, -> (B, K) logits, on `device`.
+            model: on `device`.
             num_batches: batches of an epoch, a multiple of `accumulation_steps`.
             device: where the batches go.
             processes: those that learn together, each from its part of every batch; their gradients are averaged.
@@ -81,11 +82,11 @@ class TrainStep:
         self.model = model.to(memory_format=torch.channels_last if settings.channels_last else torch.contiguous_format)
         self.processes = processes
         self._sharing = None if processes.count == 1 else _share_gradients(model, device)
-        self._forward: Callable[[Tensor], Tensor] = self._sharing or self.model
+        self._forward: Callable[[Tensor], Outputs] = self._sharing or self.model
         if settings.compile_mode is not None:
             # The model itself stays as it is, so that checkpoints and validation know nothing of it.
             self._forward = torch.compile(self._forward, mode=settings.compile_mode)
-        self.loss_func = create_loss(settings).to(device)
+        self.losses = create_losses(settings).to(device)
         self.optimizer = create_optimizer(settings, model)
         self.schedule = create_schedule(settings, self.optimizer, num_batches // settings.accumulation_steps)
         self.device = device
@@ -123,46 +124,39 @@ class TrainStep:
         """Whether no gradient waits for further batches, so that the state is all there is."""
         return self.num_batches_seen % self._accumulation_steps == 0
 
-    def __call__(self, images: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch; every `accumulation_steps` of them the weights move.
 
         Nothing here waits for a GPU, which has its next step to do before it is done with this one; but for the
         gradient scaler of float16, where the optimizer has no fused kernel to tell it in.
 
         Args:
-            images: (B, 1, H, W) uint8.
-            targets: (B, K) float32.
-            draws: (B, P) of `augmentation`, where the settings augment on the device.
+            batch: with draws where the settings augment on the device.
 
         Returns:
-            The batch's loss, a detached scalar still on the device: reading it would make the CPU wait.
+            The batch's losses by name, detached scalars still on the device: reading them would make the CPU wait.
         """
         with record_function(PHASES["send"]):
-            images, targets = send(images, self.device), send(targets, self.device)
+            batch = batch.to(self.device)
         if self.augmentation is not None:
-            assert draws is not None, "the loader draws what is augmented here"
+            assert batch.draws is not None, "the loader draws what is augmented here"
             with record_function(PHASES["augment"]):
-                images = self.augmentation(images, send(draws, self.device))
+                batch = dataclasses.replace(batch, images=self.augmentation(batch.images, batch.draws))
         if self._mixup is not None:
             with record_function(PHASES["mixup"]):
-                images, targets = self._mixup(images, targets, self.num_batches_seen)
+                batch = self._mixup(batch, self.num_batches_seen)
         seed_layers(self._seed, self.num_batches_seen, self.processes.rank)
         self.num_batches_seen += 1
         # Gradients travel between processes once an optimizer step.
         with contextlib.nullcontext() if self.is_whole or self._sharing is None else self._sharing.no_sync():
             with record_function(PHASES["forward"]), autocast(self.device, self.dtype):
-                loss: Tensor = self.loss_func(self._forward(images), targets)
+                losses: dict[str, Tensor] = self.losses(self._forward(batch.images), batch)
+                loss = total(losses)
             with record_function(PHASES["backward"]):
                 self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
         with record_function(PHASES["optimizer"]):
             self.grad_norm = self._move() if self.is_whole else None
-        return loss.detach()
-
-    def draws_for_trial(self, num_images: int) -> tuple[Tensor, ...]:
-        """What a batch has beside images and targets, for a trial: one image's draws for all, or nothing."""
-        if self.augmentation is None:
-            return ()
-        return (torch.from_numpy(self.augmentation.draw(0)).repeat(num_images, 1),)
+        return {name: value.detach() for name, value in losses.items()}
 
     def _move(self) -> Tensor:
         """One step of the optimizer; returns the total norm of its gradients."""
@@ -242,8 +236,8 @@ def trial_step(
     return step
 
 
-def trial_batch(settings: Settings, num_images: int) -> tuple[Tensor, Tensor]:
-    """(B, 1, H, W) uint8 images of noise and (B, K) float32 targets, the same each time.
+def trial_batch(settings: Settings, num_images: int) -> Batch:
+    """Images of noise with targets, the same each time; of draws, where there are any, those of one image for all.
 
     Of black images batch norm would make gradients beyond any range.
     """
@@ -251,7 +245,11 @@ def trial_batch(settings: Settings, num_images: int) -> tuple[Tensor, Tensor]:
     shape = (num_images, IN_CHANS, *settings.image_shape)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
-    return images, targets
+    draws = None
+    if settings.augment_on == "device":
+        one = DeviceAugmentation(settings.train_transforms, settings.image_shape).draw(0)
+        draws = torch.from_numpy(one).repeat(num_images, 1)
+    return Batch(images=images, targets=targets, draws=draws)
 
 
 def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:

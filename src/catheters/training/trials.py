@@ -30,7 +30,7 @@ from catheters.settings import Settings
 from catheters.settings_file import read_run_settings
 from catheters.training.device import device_name, wait_for
 from catheters.training.guards import clear_ends, no_engine
-from catheters.training.losses import create_loss
+from catheters.training.losses import create_losses, total
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.run_folder import SETTINGS_FILE, holds_run
 from catheters.training.shortage import finds_no_engine, is_for_want_of_memory
@@ -152,9 +152,9 @@ def _do_steps(settings: Settings, device: torch.device, num_images: int, keeps_g
     num_gathered = 2 if keeps_gradients else 1
     of_trial = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=num_gathered, compile_mode=None)
     step = trial_step(of_trial, device, num_batches=2 * num_gathered)
-    batch = *trial_batch(settings, num_images), *step.draws_for_trial(num_images)
+    batch = trial_batch(settings, num_images)
     for _ in range(2 * num_gathered):  # the optimizer has its state from the second step on
-        step(*batch)
+        step(batch)
     return step
 
 
@@ -222,7 +222,7 @@ def _try_batch(settings: Settings, device: torch.device, num_images: int, keeps_
 def _predict(settings: Settings, step: TrainStep, num_images: int) -> None:
     """As in validation."""
     step.scored_model.eval()
-    images, _ = trial_batch(settings, num_images)
+    images = trial_batch(settings, num_images).images
     with autocast(step.device, step.dtype):
         step.scored_model(images.to(step.device))
 
@@ -296,8 +296,8 @@ def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
 def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> dict[str, float]:
     """Seconds of forward and backward, the least of a few rounds in which the layouts take turns."""
     model = create_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
-    loss_func = create_loss(settings).to(device)
-    images, targets = (tensor.to(device) for tensor in trial_batch(settings, num_images))
+    losses = create_losses(settings).to(device)
+    batch = trial_batch(settings, num_images).to(device)
     seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
     for _ in range(1 + TIMED_ROUNDS):  # the first one warms up
         for name, memory_format in LAYOUTS.items():
@@ -305,8 +305,8 @@ def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> 
             wait_for(device)
             started = time.perf_counter()
             with autocast(device, amp_dtype(settings, device)):
-                loss = loss_func(model(images), targets)
-            loss.backward()
+                loss = total(losses(model(batch.images), batch))
+            loss.backward()  # type: ignore[no-untyped-call]
             wait_for(device)
             seconds[name].append(time.perf_counter() - started)
             model.zero_grad(set_to_none=True)

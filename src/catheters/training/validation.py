@@ -1,5 +1,6 @@
 """After an epoch: the validation fold is predicted and the best weights are kept, or just the last ones."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,17 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from catheters.data.loader import BatchesInOrder, Loader, Sample
+from catheters.data.batch import Batch, Sample
+from catheters.data.loader import BatchesInOrder, Loader
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.models.classifier import Classifier
+from catheters.models.outputs import Outputs
 from catheters.progress import track
 from catheters.settings import Settings
 from catheters.training.checkpoint import save_checkpoint
 from catheters.training.guards import check_answers, remedies
+from catheters.training.losses import total
 from catheters.training.precision import autocast
 from catheters.training.step import TrainStep
 
@@ -94,16 +98,16 @@ class Validation:
         return scores
 
     def _score(
-        self, model: nn.Module, prefix: str, iteration: int, stop_if_asked: StopIfAsked
+        self, model: Classifier, prefix: str, iteration: int, stop_if_asked: StopIfAsked
     ) -> tuple[float, npt.NDArray[np.float32], dict[str, float]]:
         num_labels = len(self._settings.label_columns)
-        logits, targets = predict(model, self._loader, self._step, num_labels, stop_if_asked)
-        loss = float(self._step.loss_func(logits, targets))
-        probabilities: npt.NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
+        outputs, batch = predict(model, self._loader, self._step, num_labels, stop_if_asked)
+        loss = float(total(self._step.losses(outputs, batch)))
+        probabilities: npt.NDArray[np.float32] = model.probabilities(outputs).cpu().numpy()
         wrong = None
         if not math.isfinite(loss):
             wrong = f"the validation loss is {loss}"
-        elif not torch.isfinite(logits).all():
+        elif not outputs.are_finite:
             wrong = "the model answers NaN or infinity"
         if wrong is not None:
             raise UserError(
@@ -111,7 +115,7 @@ class Validation:
                 f"{remedies(self._step.last_learning_rate, self._folder)}"
             )
         labels = self._settings.label_columns
-        metrics = score_labels(targets.cpu().numpy().astype(np.uint8), probabilities, labels)
+        metrics = score_labels(batch.targets.cpu().numpy().astype(np.uint8), probabilities, labels)
         macro_auc = macro_mean([metric.roc_auc for metric in metrics])
         assert math.isfinite(macro_auc), "folds that cannot be scored are refused before"
         aucs = {f"{prefix}/auc/{metric.label}": metric.roc_auc for metric in metrics}
@@ -218,29 +222,34 @@ class KeepLast:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, loader: Loader, step: TrainStep, num_labels: int, stop_if_asked: StopIfAsked
-) -> tuple[Tensor, Tensor]:
-    """Logits and targets of every image, in order; each image is predicted once, by one of the processes.
+    model: Classifier, loader: Loader, step: TrainStep, num_labels: int, stop_if_asked: StopIfAsked
+) -> tuple[Outputs, Batch]:
+    """Predict every image, in order; each is predicted once, by one of the processes.
 
     Returns:
-        (N, K) float32 logits, (N, K) float32 targets, on the device, on every process.
+        Float32 outputs of all N images, and all that is known of them but the images themselves, on the device, on
+        every process.
     """
     model.eval()
     step.processes.share_buffers(model)
     batches = loader.batch_sampler
     assert isinstance(batches, BatchesInOrder)
-    logits, targets = [], []
-    for images, batch_targets in track(loader, "predicting", len(loader), unit="batch", leave=False):
+    # A process may have no image at all.
+    none = torch.empty((0, num_labels), device=step.device)
+    outputs = [Outputs(logits=none)]
+    known = [Batch(images=torch.empty(0, dtype=torch.uint8), targets=none.cpu())]
+    for batch in track(loader, "predicting", len(loader), unit="batch", leave=False):
         stop_if_asked()
         with autocast(step.device, step.dtype):
-            batch_logits = model(images.to(step.device, non_blocking=True))
-        logits.append(batch_logits.float())
-        targets.append(batch_targets)
+            of_batch = model(batch.images.to(step.device, non_blocking=True))
+        outputs.append(of_batch.map(Tensor.float))
+        known.append(batch.without_images())
     for _ in range(batches.max_length - len(loader)):
         stop_if_asked()  # as often as those that have a batch more
-    none = torch.empty((0, num_labels), device=step.device)  # a process may have no image at all
-    of_all = [
-        step.processes.gather_rows(torch.cat([none, *(part.to(step.device) for part in parts)]), batches.counts)
-        for parts in (logits, targets)
-    ]
-    return of_all[0], of_all[1]
+
+    def gather(rows: Tensor) -> Tensor:
+        return step.processes.gather_rows(rows.to(step.device), batches.counts)
+
+    of_process = Batch.concatenate(known)
+    of_all = dataclasses.replace(of_process.map(gather), images=of_process.images)
+    return Outputs.concatenate(outputs).map(gather), of_all

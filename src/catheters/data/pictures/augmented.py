@@ -52,7 +52,7 @@ def augmented_sheet(settings: Settings, table: LabelTable, cache: ImageCache, sh
 
 def _augmented_cell(image: Shown, samples: CachedRadiographs, sample: int, augmentation: Augmentation) -> Cell:
     """One image, which `samples` has at the position `sample`."""
-    versions = [image.pixels, *(samples[epoch, sample][0][0].numpy() for epoch in range(NUM_EPOCHS))]
+    versions = [image.pixels, *(samples[epoch, sample]["images"][0].numpy() for epoch in range(NUM_EPOCHS))]
     tiles = [[grey_tile(pixels) for pixels in versions]]
     if image.lines and not augmentation.unfollowed:
         seeds = [samples.augmentation_seed(epoch, sample) for epoch in range(NUM_EPOCHS)]

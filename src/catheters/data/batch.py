@@ -1,0 +1,59 @@
+"""What a model learns from at a time: named tensors, made in one place and sent to a device in one place."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from catheters.named_tensors import NamedTensors
+
+Sample = Mapping[str, Tensor]
+"""One image of a batch: tensors by the names of `Batch`, each without its first axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(NamedTensors):
+    """Some images, with what training knows of them.
+
+    Attributes:
+        images: (B, 1, H, W) uint8, or float32 in 0..255 once mixup has mixed them.
+        targets: (B, K) float32, 0 or 1, or between them once mixup has mixed them.
+        draws: (B, P) float32, what a `DeviceAugmentation` does to each image; None where nothing is augmented on the
+            device.
+    """
+
+    images: Tensor
+    targets: Tensor
+    draws: Tensor | None = None
+
+    @classmethod
+    def collate(cls, samples: Sequence[Sample]) -> Self:
+        """Stack samples; in a DataLoader worker the batch lies in shared memory at once."""
+        return cls(**default_collate(list(samples)))
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.targets)
+
+    def without_images(self) -> Self:
+        """What losses read, in memory that does not grow with the images' size; `images` becomes (0,)."""
+        return dataclasses.replace(self, images=self.images.new_empty(0), draws=None)
+
+    def pin_memory(self) -> Self:
+        """In memory from which copies to a GPU need not be waited for; the name that DataLoader asks for."""
+        return self.map(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Self:
+        """On a device, see `send`."""
+        return self.map(lambda tensor: send(tensor, device))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, without waiting for the GPU to have done what it was given before."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # from other memory, the copy would be waited for
+    return tensor.to(device, non_blocking=True)
