@@ -19,7 +19,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pytorch_pfn_extras.training import ExtensionsManager
 from timing import random_batches
 
 from catheters.data.cache_writer import build_cache
@@ -32,12 +31,13 @@ from catheters.settings_file import load_settings
 from catheters.training.device import open_device
 from catheters.training.distributed import ALONE
 from catheters.training.environment import describe_environment
+from catheters.training.keepers import KeepLast
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
+from catheters.training.manager import Manager
 from catheters.training.run import train_run
 from catheters.training.snapshots import Snapshots
 from catheters.training.step import TrainStep
-from catheters.training.validation import KeepLast
 
 REPOSITORY = Path(__file__).parents[1]
 BACKBONES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest50d")
@@ -53,7 +53,7 @@ class Timed:
         self._write = Snapshots.write
 
     def __enter__(self) -> "Timed":
-        def write(snapshots: Snapshots, manager: ExtensionsManager) -> bool:
+        def write(snapshots: Snapshots, manager: Manager) -> bool:
             started = time.monotonic()
             is_written = self._write(snapshots, manager)
             self.seconds += time.monotonic() - started
@@ -127,17 +127,9 @@ def measure_families(folder: Path, rounds: int) -> None:
             may_skip=step.scaler.is_enabled(),
         )
         environment = {**describe_environment(device, 1), "data_fingerprint": ""}
-        scorer = KeepLast(settings, step, None, environment, model_folder)  # type: ignore[arg-type]
-        snapshots = Snapshots(model_folder, backbone, settings, environment, ALONE, step, log, scorer, 1)
-        manager = ExtensionsManager(
-            step.model,
-            step.optimizer,
-            9,
-            iters_per_epoch=1,
-            extensions=[log],
-            out_dir=str(model_folder),
-            state_objects={"step": step, "scorer": scorer},
-        )
+        keeper = KeepLast(settings, step, None, environment, model_folder)  # type: ignore[arg-type]
+        snapshots = Snapshots(model_folder, backbone, settings, environment, step, log, keeper, 1)
+        manager = Manager(step, [log], num_epochs=9, num_batches=1, folder=model_folder)
         train_epoch(batches, step, manager, log, backbone)
         seconds = []
         for _ in range(rounds):

@@ -13,10 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
-from pytorch_pfn_extras.training import ExtensionsManager
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, random_batches, seconds_since
 
@@ -28,6 +26,7 @@ from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.losses import total
+from catheters.training.manager import Manager
 from catheters.training.precision import autocast
 from catheters.training.step import TrainStep
 
@@ -76,11 +75,8 @@ def compare(backbone: str, classifier: str, options: argparse.Namespace) -> Row:
             num_models_left=0,
             may_skip=step.scaler.is_enabled(),
         )
-        manager = ExtensionsManager(
-            step.model, step.optimizer, 1, iters_per_epoch=num_batches, extensions=[log], out_dir=name
-        )
-        with closing(log):
-            train_epoch(turns, step, manager, log, backbone)
+        manager = Manager(step, [log], num_epochs=1, num_batches=num_batches, folder=Path(name))
+        train_epoch(turns, step, manager, log, backbone)
     return compare_seconds(
         "step",
         f"{backbone}, {classifier}, {options.batch_size} x {options.image_size} px",

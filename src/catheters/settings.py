@@ -236,6 +236,9 @@ class Settings:
     profile: bool = False
     """Before the run, do some steps of a model of its own and write where their time goes, with and without loading, to
     <run folder>/profile: a table, and traces for ui.perfetto.dev."""
+    trackers: tuple[str, ...] = ()
+    """Trackers of experiments that get what log.jsonl gets: tensorboard, mlflow, wandb (Weights & Biases); each is an
+    extra to install."""
     saved_models_folder: str = "saved_models"
     """Folder of the run folders."""
     run_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None

@@ -85,7 +85,9 @@ def _all_sums(folder: Path, data_folder: Path, runs: list[str]) -> Iterator[tupl
             yield f"ensemble/{file.relative_to(folder)}", _digest(file.read_bytes().replace(str(folder).encode(), b""))
     csv = folder / "predicted.csv"
     models = [str(folder / "single"), str(folder / "multi")]
-    _run([sys.executable, "predict.py", "--model", *models, str(sample / "test"), "--out", str(csv)])
+    # One image at a time: larger batches are made of what is decoded first, and round accordingly.
+    command = ["predict.py", "--batch-size", "1", "--model", *models, str(sample / "test"), "--out", str(csv)]
+    _run([sys.executable, *command])
     yield "predicted/predicted.csv", _digest(csv.read_bytes())
 
 

@@ -1,14 +1,14 @@
 """A run that has been trained, and the parts of the loop by themselves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pytorch_pfn_extras.training import ExtensionsManager
 
 from catheters.settings import Settings
 from catheters.training.distributed import ALONE
 from catheters.training.log import TrainingLog
+from catheters.training.manager import Manager
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
 from tests.processes import Training, processes_of
@@ -20,17 +20,16 @@ def trained(cached: Settings) -> Settings:
     return cached
 
 
-CreateManager = Callable[..., tuple[ExtensionsManager, TrainingLog]]
+CreateManager = Callable[..., tuple[Manager, TrainingLog]]
 
 
 @pytest.fixture
-def create_manager() -> Iterator[CreateManager]:
-    """What `train_epoch` needs besides a step; the log is in the given epoch, from 0, and closed after the test."""
-    logs = []
+def create_manager() -> CreateManager:
+    """What `train_epoch` needs besides a step; the log is in the given epoch, from 0."""
 
     def create(
         step: TrainStep, folder: Path, *, num_batches: int, num_epochs: int = 1, epoch: int = 0, may_skip: bool = False
-    ) -> tuple[ExtensionsManager, TrainingLog]:
+    ) -> tuple[Manager, TrainingLog]:
         log = TrainingLog(
             folder,
             "fold 0",
@@ -42,16 +41,20 @@ def create_manager() -> Iterator[CreateManager]:
             num_models_left=0,
             may_skip=may_skip,
         )
-        logs.append(log)
-        log.load_state_dict({"epoch": epoch, "num_in_lines": 0, "seconds": 0.0, "batches": [], "num_bytes": 0})
-        manager = ExtensionsManager(
-            step.model, step.optimizer, num_epochs, iters_per_epoch=num_batches, extensions=[log], out_dir=str(folder)
+        log.load_state_dict(
+            {
+                "epoch": epoch,
+                "num_in_lines": 0,
+                "seconds": 0.0,
+                "batches": [],
+                "num_bytes": 0,
+                "latest_norms": [],
+                "latest": [],
+            }
         )
-        return manager, log
+        return Manager(step, [log], num_epochs=num_epochs, num_batches=num_batches, folder=folder), log
 
-    yield create
-    for log in logs:
-        log.close()
+    return create
 
 
 def start_processes(settings: Settings, folder: Path, count: int) -> list[Training]:

@@ -126,17 +126,6 @@ def test_skipped_steps_are_counted_over_a_snapshot(
             train_epoch(batches(number), step, manager, resumed, "")
 
 
-def test_a_log_of_a_snapshot_without_the_latest_norms(
-    settings: Settings, tmp_path: Path, create_manager: CreateManager
-) -> None:
-    """As version 0.2.0 wrote them: the epoch's own batches are known."""
-    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
-    log = create_manager(step, tmp_path, num_batches=50, may_skip=True)[1]
-    earlier = {"epoch": 1, "num_in_lines": 0, "seconds": 1.0, "batches": [(0.1, 0.5, math.inf)] * 3, "num_bytes": 0}
-    log.load_state_dict(earlier)
-    assert log.state_dict()["latest_norms"] == [math.inf] * 3
-
-
 def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
     with (
         pytest.raises(

@@ -16,7 +16,6 @@ from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import LINE_EVERY, read_epochs
 from catheters.training.loop import train_epoch
-from catheters.training.losses import total
 from catheters.training.run import train_run
 from catheters.training.step import TrainStep
 from tests.training.conftest import CreateManager
@@ -45,8 +44,9 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, crea
     losses, norms, rates = [], [], []
     for batch in batches:
         rates.append(by_hand.learning_rate)
-        losses.append(float(total(by_hand(batch))))
-        norms.append(np.nan if by_hand.grad_norm is None else float(by_hand.grad_norm))
+        result = by_hand(batch)
+        losses.append(float(result.loss))
+        norms.append(np.nan if result.grad_norm is None else float(result.grad_norm))
     assert np.isnan(norms).tolist() == [True, False] * (num_batches // 2)
 
     torch.manual_seed(0)
@@ -145,7 +145,9 @@ def test_a_group_that_a_snapshot_cuts_is_the_same(
 def test_tensorboard_shows_the_same_numbers(cached: Settings) -> None:
     """The event files of a run that went on have each number once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    settings = dataclasses.replace(cached, folds=(1,), cosine_epochs=3, epochs=2, early_stop=0)
+    settings = dataclasses.replace(
+        cached, folds=(1,), cosine_epochs=3, epochs=2, early_stop=0, trackers=("tensorboard",)
+    )
     train_run(settings, fresh=False)
     train_run(dataclasses.replace(settings, epochs=4), fresh=False)
     folder = settings.run_folder / "fold1"
@@ -166,7 +168,13 @@ def test_an_end_with_an_error_closes_tensorboards_file(cached: Settings) -> None
     """The thread that writes it would else outlive the run."""
     pytest.importorskip("tensorboard")
     settings = dataclasses.replace(
-        cached, batch_size=40, warmup_epochs=3, init_lr=1e-9, warmup_multiplier=1e39, optimizer="momentum"
+        cached,
+        trackers=("tensorboard",),
+        batch_size=40,
+        warmup_epochs=3,
+        init_lr=1e-9,
+        warmup_multiplier=1e39,
+        optimizer="momentum",
     )
     before = set(threading.enumerate())
     with pytest.raises(UserError, match="the validation loss is"):

@@ -32,7 +32,6 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
             "finished.json",
             "last",
             "log.jsonl",
-            "tensorboard",
         ]
         checkpoint = torch.load(folder / "final.pt", weights_only=True)
         assert (checkpoint["seed"], checkpoint["epoch"]) == (seed, 2)
@@ -71,7 +70,7 @@ def test_all_data_that_ends_in_nan(cached: Settings) -> None:
         train_run(settings, fresh=False)
     folder = settings.run_folder / "seed0"
     assert str(error.value).endswith(f"{folder} keeps last.pt of earlier epochs")
-    assert sorted(path.name for path in folder.iterdir()) == ["last", "last.pt", "log.jsonl", "tensorboard"]
+    assert sorted(path.name for path in folder.iterdir()) == ["last", "last.pt", "log.jsonl"]
     assert torch.load(folder / "last.pt", weights_only=True)["epoch"] == 1
 
 

@@ -13,6 +13,7 @@ import timm
 import torch
 from sklearn.metrics import roc_auc_score
 
+from catheters.data.batch import Batch
 from catheters.data.table import read_label_table
 from catheters.errors import UserError
 from catheters.models.classifier import create_classifier
@@ -44,7 +45,6 @@ def test_run_folder(trained: Settings) -> None:
             "last",
             "log.jsonl",
             "predictions.csv",
-            "tensorboard",
         ]
 
 
@@ -93,13 +93,13 @@ def test_no_fold_learns_from_its_validation_images(cached: Settings) -> None:
     data = load_data(cached)
     for fold in (0, 1):
         train, valid = split_samples(cached, data, fold)
-        train_labels = [train[0, position][1] for position in range(len(train))]
+        train_labels = [train[0, position]["targets"] for position in range(len(train))]
         assert len(train_labels) == (data.folds != fold).sum()
         images = {bytes(data.cache_file.load()[row]) for row in data.rows[data.folds == fold]}
-        assert {valid[0, position][0].numpy().tobytes() for position in range(len(valid))} == images
+        assert {valid[0, position]["images"].numpy().tobytes() for position in range(len(valid))} == images
         flipped = 0
         for position in range(len(train)):
-            image = train[0, position][0].numpy()
+            image = train[0, position]["images"].numpy()
             flipped += image[:, :, ::-1].tobytes() in {bytes(data.cache_file.load()[row]) for row in data.rows}
             assert image.tobytes() not in images
             assert image[:, :, ::-1].tobytes() not in images
@@ -379,8 +379,9 @@ def test_a_training_loss_that_is_not_finite_is_placed(
     settings = dataclasses.replace(settings, warmup_epochs=1, warmup_multiplier=10.0, init_lr=1e-6)
     step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))
     targets = torch.zeros((2, 11))
-    batches = [(torch.zeros((2, 1, 32, 32), dtype=torch.uint8), targets) for _ in range(70)]
-    batches[bad - 1] = (batches[0][0], targets + float("inf"))
+    images = torch.zeros((2, 1, 32, 32), dtype=torch.uint8)
+    batches = [Batch(images=images, targets=targets) for _ in range(70)]
+    batches[bad - 1] = Batch(images=images, targets=targets + float("inf"))
     manager, log = create_manager(step, tmp_path, num_batches=70, num_epochs=9, epoch=3)
     rate = 1e-6 * (1 + 9 * (bad - 1) / 70)
     with pytest.raises(UserError) as error:

@@ -327,4 +327,4 @@ def test_snapshots_when_they_are_due(cached: Settings) -> None:
         counts.append(num_snapshots(fold_of(settings)))
     per_epoch = json.loads(next(fold_of(settings).glob("last/*/progress.json")).read_text())["iterations_per_epoch"]
     assert per_epoch == 4
-    assert counts == [2, 2 + 2 * (per_epoch // 2), 2 + 2 * per_epoch]
+    assert counts == [2, 2 * (per_epoch // 2), 2 * per_epoch]

@@ -11,7 +11,6 @@ from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
-from catheters.training.losses import total
 from catheters.training.mixup import Mixup
 from catheters.training.precision import amp_dtype
 from catheters.training.run import train_run
@@ -38,7 +37,7 @@ def test_a_step_of_every_family(settings: Settings, backbone_model: str, classif
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
     batch = Batch(images=images, targets=torch.randint(0, 2, (4, 11)).float())
-    losses = [float(total(step(batch))) for _ in range(3)]
+    losses = [float(step(batch).loss) for _ in range(3)]
     assert losses[-1] < losses[0]
     for name, value in step.model.named_parameters():
         assert not torch.equal(value, before[name]), name
@@ -67,7 +66,7 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
         bare.zero_grad()
         loss.backward()
         bare.step()
-        assert torch.equal(total(step(Batch(images=images, targets=targets))), loss.detach())
+        assert torch.equal(step(Batch(images=images, targets=targets)).loss, loss.detach())
     for expected, got in zip(model.parameters(), step.model.parameters(), strict=True):
         assert torch.equal(expected, got)
 
@@ -106,7 +105,7 @@ def test_channels_last_computes_the_same(settings: Settings) -> None:
     images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
     targets = torch.randint(0, 2, (4, 11)).float()
     for _ in range(3):
-        losses = [total(step(Batch(images=images, targets=targets))) for step in steps]
+        losses = [step(Batch(images=images, targets=targets)).loss for step in steps]
         assert torch.allclose(*losses, rtol=1e-4)
 
 
@@ -116,10 +115,10 @@ def test_augmentation_on_the_device_is_what_the_model_sees(settings: Settings) -
     settings = dataclasses.replace(settings, **still)
     on_device = dataclasses.replace(settings, augment_on="device")
     batch = trial_batch(on_device, 4)
-    loss = total(create_step(on_device)(batch))
+    loss = create_step(on_device)(batch).loss
     flipped = dataclasses.replace(batch, images=batch.images.flip(3))
-    assert torch.allclose(loss, total(create_step(settings)(flipped)), rtol=1e-5)
-    assert not torch.allclose(loss, total(create_step(settings)(batch)), rtol=1e-5)
+    assert torch.allclose(loss, create_step(settings)(flipped).loss, rtol=1e-5)
+    assert not torch.allclose(loss, create_step(settings)(batch).loss, rtol=1e-5)
 
 
 @pytest.mark.gpu
@@ -141,7 +140,7 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
     step(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses = [total(step(batch)) for _ in range(3)]
+        losses = [step(batch).loss for _ in range(3)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(torch.stack(losses)).all()
@@ -152,9 +151,9 @@ def test_a_trial_moves_the_optimizer(settings: Settings, device: torch.device) -
     """One step is enough to see what its state takes, in float16 too; black images gave rexnet no finite gradients."""
     settings = dataclasses.replace(settings, backbone_model="rexnet_100", image_size=64, optimizer="LAMB")
     step = trial_step(settings, device, 1)
-    step(trial_batch(settings, 2))
-    assert step.grad_norm is not None
-    assert device != CPU or torch.isfinite(step.grad_norm)
+    grad_norm = step(trial_batch(settings, 2)).grad_norm
+    assert grad_norm is not None
+    assert device != CPU or torch.isfinite(grad_norm)
     assert step.optimizer.state.keys() == set(step.model.parameters())
 
 
@@ -172,9 +171,10 @@ def test_float16_learns_after_its_first_steps_are_skipped(settings: Settings, op
     for _ in range(16):
         used = [torch.full_like(weight, 1e4) for weight in step.model.parameters() for _ in range(4)]
         del used
-        losses.append(float(total(step(batch))))
-        assert step.grad_norm is not None
-        skipped.append(not bool(step.grad_norm.isfinite()))
+        result = step(batch)
+        losses.append(float(result.loss))
+        assert result.grad_norm is not None
+        skipped.append(not bool(result.grad_norm.isfinite()))
     assert skipped[0]
     assert not skipped[-1]
     assert losses[-1] < 0.9 * losses[0]
@@ -194,7 +194,7 @@ def test_a_snapshot_from_before_fused_kernels(settings: Settings) -> None:
     fused.load_state_dict(plain.state_dict())
     fused.model.load_state_dict(plain.model.state_dict())
     for _ in range(2):
-        assert torch.allclose(total(fused(batch)), total(plain(batch)), rtol=1e-3)
+        assert torch.allclose(fused(batch).loss, plain(batch).loss, rtol=1e-3)
 
 
 def random_batch(num_images: int) -> Batch:
@@ -217,8 +217,8 @@ def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
     settings = dataclasses.replace(settings, batch_size=4, accumulation_steps=3)
     small = TrainStep(settings, create_step(settings).model, 6, CPU)
     for start in (0, 12):
-        large_loss = total(large(part(batch, start, start + 12)))
-        losses = [total(small(part(batch, i, i + 4))) for i in range(start, start + 12, 4)]
+        large_loss = large(part(batch, start, start + 12)).loss
+        losses = [small(part(batch, i, i + 4)).loss for i in range(start, start + 12, 4)]
         assert torch.allclose(torch.stack(losses).mean(), large_loss, rtol=1e-5)
         assert small.learning_rate == large.learning_rate
     for (name, expected), got in zip(
@@ -271,7 +271,7 @@ def test_a_step_with_mixup_is_one_on_mixed_batches(settings: Settings) -> None:
     mixup = Mixup(0.5, seed=4)
     for number in range(3):
         batch = random_batch(4)
-        assert torch.equal(total(mixed(batch)), total(bare(mixup(batch, number))))
+        assert torch.equal(mixed(batch).loss, bare(mixup(batch, number)).loss)
 
 
 def test_averaged_weights_by_hand(settings: Settings) -> None:
@@ -316,7 +316,7 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
         whole(batch)
     file = io.BytesIO()
     torch.save([whole.model.state_dict(), whole.optimizer.state_dict(), whole.state_dict()], file)
-    losses = [total(whole(batch)) for batch in batches[2:]]
+    losses = [whole(batch).loss for batch in batches[2:]]
     torch.manual_seed(99)
     again = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 2, CPU)
     file.seek(0)
@@ -324,7 +324,7 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
     again.model.load_state_dict(model)
     again.optimizer.load_state_dict(of_optimizer)
     again.load_state_dict(state)
-    assert [total(again(batch)) for batch in batches[2:]] == losses
+    assert [again(batch).loss for batch in batches[2:]] == losses
     for expected, got in ((whole.model, again.model), (whole.scored_model, again.scored_model)):
         for name, value in expected.state_dict().items():
             assert torch.equal(value, got.state_dict()[name]), name
@@ -360,7 +360,7 @@ def test_draws_of_layers_follow_from_seed_and_batch(settings: Settings) -> None:
         step = create_step(dataclasses.replace(settings, seed=seed))
         step.processes = Processes(rank, 1)
         torch.rand(7 * num_before)
-        losses.append(float(total(step(batch))))
+        losses.append(float(step(batch).loss))
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
 
@@ -380,7 +380,7 @@ def test_mixed_precision_learns_on_a_gpu(settings: Settings, dtype: str) -> None
     step = create_step(settings, torch.device("cuda"))
     batch = random_batch(8)
     scaler = step.scaler
-    losses = [float(total(step(batch))) for _ in range(30)]
+    losses = [float(step(batch).loss) for _ in range(30)]
     assert step.scaler is scaler
     assert scaler.is_enabled() == (dtype == "float16")
     assert losses[-1] < losses[0]

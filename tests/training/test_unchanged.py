@@ -34,6 +34,7 @@ HARMLESS = {
     "compile_mode": "default",
     "profile": True,
     "lr_batch_size": 7,
+    "trackers": ("tensorboard",),
 }
 
 

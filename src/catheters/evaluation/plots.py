@@ -19,7 +19,8 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
 
     Args:
         log: one entry an epoch, but for those whose line is damaged, with `epoch`, `train/loss` and `lr`; of a run
-            with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged.
+            with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged;
+            `train/loss/<name>` and `val/loss/<name>` where several losses are summed.
         best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
         title: printed above.
         file: the PNG to write; it is whole or absent.
@@ -27,7 +28,7 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     loss_axes, *auc_axes, rate_axes = figure.subplots(1, 2 if best_epoch is None else 3)
-    _draw(loss_axes, log, {"train/loss": ("training", BLUE, "-"), "val/loss": ("validation", ORANGE, "--")})
+    _draw(loss_axes, log, _losses(log))
     loss_axes.set_title("loss")
     if best_epoch is not None:
         _draw_aucs(auc_axes[0], log, best_epoch)
@@ -37,6 +38,16 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
         rate_axes.set_yscale("log")
     figure.suptitle(title)
     write_whole(file, lambda part: figure.savefig(part, dpi=110, format="png"))
+
+
+def _losses(log: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, str, str]]:
+    """The curves of the losses: their sum in training and validation, then each by its name."""
+    curves = {"train/loss": ("training", BLUE, "-"), "val/loss": ("validation", ORANGE, "--")}
+    names = [key.removeprefix("train/loss/") for key in (log[0] if log else {}) if key.startswith("train/loss/")]
+    for number, name in enumerate(names, start=2):  # the first two colours are taken
+        curves[f"train/loss/{name}"] = (f"{name}, training", f"C{number}", "-")
+        curves[f"val/loss/{name}"] = (f"{name}, validation", f"C{number}", "--")
+    return curves
 
 
 def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,13 @@ class BatchValues:
     Attributes:
         learning_rate: of its step.
         loss: the mean over the batch, of all processes.
+        terms: of several losses that sum up to it, each by its name.
         grad_norm: total norm of the gradients; None where they wait for further batches.
     """
 
     learning_rate: float
     loss: float
+    terms: Mapping[str, float]
     grad_norm: float | None
 
 

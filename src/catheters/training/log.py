@@ -1,4 +1,4 @@
-"""`log.jsonl`: a line of JSON for every group of batches and every epoch, and the same numbers for TensorBoard.
+"""`log.jsonl`: a line of JSON for every group of batches and every epoch.
 
 A run that goes on from a snapshot cuts the file where the snapshot was taken and writes the same lines again: they
 differ from an undisturbed run's in what a clock measured, which stands under "speed".
@@ -19,9 +19,9 @@ from pytorch_pfn_extras.training.extension import PRIORITY_READER, Extension
 from torch import Tensor
 
 from catheters.files import clear_end_when_full, parse_json
-from catheters.training.board import Board
 from catheters.training.distributed import Processes
 from catheters.training.guards import MAX_SKIPPED_STEPS, BatchValues, check_batches, check_skipped
+from catheters.training.step import StepResult
 
 FILE_NAME = "log.jsonl"
 LINE_EVERY = 50
@@ -46,7 +46,11 @@ class _Span:
 
 
 class TrainingLog(Extension):
-    """Collects what each batch gave, checks that it is finite, and writes lines."""
+    """Collects what each batch gave, checks that it is finite, and writes lines.
+
+    Attributes:
+        latest: the lines that were written in this iteration, for trackers.
+    """
 
     name = "log"
     trigger = (1, "iteration")
@@ -68,7 +72,7 @@ class TrainingLog(Extension):
         """Begin a log, or go on with one once a snapshot's state is loaded.
 
         Args:
-            folder: gets `log.jsonl`, and `tensorboard/` where tensorboard is installed.
+            folder: gets `log.jsonl`.
             what: the model, for messages.
             processes: those that train it; the first one writes.
             device: where they compute.
@@ -87,19 +91,18 @@ class TrainingLog(Extension):
         self._batch_size = batch_size
         self._num_models_left = num_models_left
         self._may_skip = may_skip
-        self._unread: list[tuple[float, Tensor, Tensor | None]] = []
+        self.latest: list[Mapping[str, Any]] = []
+        self._unread: list[StepResult] = []
         self._batches: list[BatchValues] = []  # of this epoch
         self._latest_norms: list[float] = []  # of the epochs before as well
         self._num_in_lines = 0  # of them
         self._epoch = 0  # how many have ended
-        self._iteration = 0  # where this process began
         self._num_bytes = 0
         self._seconds_before = 0.0
         self._started = time.monotonic()  # not the time of day, which may be set back
         self._num_batches_seen = 0  # in this process
         self._group = _Span(self._started)
         self._epoch_span = _Span(self._started)
-        self._board = Board(folder / "tensorboard")
 
     def begin_epoch(self) -> None:
         """Start the clocks of the epoch and of its first group."""
@@ -116,17 +119,20 @@ class TrainingLog(Extension):
             yield batch
             started = time.monotonic()
 
+    def take(self, result: StepResult) -> None:
+        """Take in what a batch gave, without reading it."""
+        self._unread.append(result)
+        self._num_batches_seen += 1
+        self._group.num_batches += 1
+        self._epoch_span.num_batches += 1
+
     def __call__(self, manager: Any) -> None:
-        """Take in what `train_epoch` reported of a batch.
+        """Write a line where a group of batches is complete.
 
         Raises:
             UserError: a loss or gradient is NaN or infinite.
         """
-        seen = manager.observation
-        self._unread.append((seen["lr"], seen["train/loss"], seen.get("train/grad_norm")))
-        self._num_batches_seen += 1
-        self._group.num_batches += 1
-        self._epoch_span.num_batches += 1
+        self.latest = []
         num_done = len(self._batches) + len(self._unread)
         if num_done % LINE_EVERY == 0 or num_done == self._num_batches:
             self.read()
@@ -140,11 +146,18 @@ class TrainingLog(Extension):
         """
         if not self._unread:
             return
-        losses = self._processes.mean(torch.stack([loss for _, loss, _ in self._unread]).float()).tolist()
-        norms = iter(_read_all([norm for _, _, norm in self._unread if norm is not None]))
+        names = _several(self._unread[0].losses)
+        scalars = [[result.loss, *(result.losses[name] for name in names)] for result in self._unread]
+        losses = self._processes.mean(torch.stack([torch.stack(of_batch) for of_batch in scalars]).float()).tolist()
+        norms = iter(_read_all([result.grad_norm for result in self._unread if result.grad_norm is not None]))
         batches = [
-            BatchValues(learning_rate=rate, loss=loss, grad_norm=None if norm is None else next(norms))
-            for (rate, _, norm), loss in zip(self._unread, losses, strict=True)
+            BatchValues(
+                learning_rate=result.learning_rate,
+                loss=loss,
+                terms=dict(zip(names, terms, strict=True)),
+                grad_norm=None if result.grad_norm is None else next(norms),
+            )
+            for result, (loss, *terms) in zip(self._unread, losses, strict=True)
         ]
         self._unread = []
         what = f"{self._what} epoch {self._epoch + 1}/{self._num_epochs}"
@@ -167,7 +180,7 @@ class TrainingLog(Extension):
                 "kind": "batches",
                 "epoch": self._epoch + 1,
                 "iteration": iteration,
-                "train/loss": _mean([batch.loss for batch in group]),
+                **_mean_losses(group),
                 "train/grad_norm": _mean(finite) if finite else None,
                 **({"skipped_steps": len(norms) - len(finite)} if self._may_skip else {}),
                 "lr": group[-1].learning_rate,
@@ -181,7 +194,7 @@ class TrainingLog(Extension):
 
         Args:
             iteration: batches so far.
-            learning_rate: of the next step, before a plateau lowers it.
+            learning_rate: of the next step.
             scores: of the validation.
 
         Returns:
@@ -192,7 +205,7 @@ class TrainingLog(Extension):
             "kind": "epoch",
             "epoch": self._epoch,
             "iteration": iteration,
-            "train/loss": _mean([batch.loss for batch in self._batches]),
+            **_mean_losses(self._batches),
             **{name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
             "lr": learning_rate,
             "speed": {
@@ -203,11 +216,6 @@ class TrainingLog(Extension):
         self._batches, self._num_in_lines = [], 0
         self._write(entry)
         return entry
-
-    def close(self) -> None:
-        """Let TensorBoard's file be written to its end."""
-        with clear_end_when_full(self._file):
-            self._board.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the log stands; what was written until now is on the disk afterwards."""
@@ -220,8 +228,9 @@ class TrainingLog(Extension):
             "num_bytes": self._num_bytes,
             "num_in_lines": self._num_in_lines,
             "seconds": self._seconds(),
-            "batches": [(batch.learning_rate, batch.loss, batch.grad_norm) for batch in self._batches],
+            "batches": [(batch.learning_rate, batch.loss, batch.grad_norm, batch.terms) for batch in self._batches],
             "latest_norms": list(self._latest_norms),
+            "latest": list(self.latest),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -230,13 +239,12 @@ class TrainingLog(Extension):
         self._num_in_lines = state["num_in_lines"]
         self._seconds_before = state["seconds"]
         self._batches = [
-            BatchValues(learning_rate=rate, loss=loss, grad_norm=norm) for rate, loss, norm in state["batches"]
+            BatchValues(learning_rate=rate, loss=loss, terms=terms, grad_norm=norm)
+            for rate, loss, norm, terms in state["batches"]
         ]
-        # Snapshots of version 0.2.0 know those of the epoch alone, and nothing of steps skipped before it.
-        latest = state["latest_norms"] if "latest_norms" in state else _norms(self._batches)
-        self._latest_norms = list(latest[-MAX_SKIPPED_STEPS:])
+        self.latest = list(state["latest"])
+        self._latest_norms = list(state["latest_norms"][-MAX_SKIPPED_STEPS:])
         self._num_bytes = state["num_bytes"]
-        self._iteration = state["epoch"] * self._num_batches + len(state["batches"])
         self.cut()
 
     def cut(self) -> None:
@@ -263,6 +271,7 @@ class TrainingLog(Extension):
         }
 
     def _write(self, entry: Mapping[str, Any]) -> None:
+        self.latest.append(entry)
         if not self._processes.is_first:
             return
         line = json.dumps(entry).encode() + b"\n"
@@ -270,7 +279,6 @@ class TrainingLog(Extension):
             with self._file.open("ab") as file:
                 file.write(line)
             self._num_bytes += len(line)
-            self._board.show(entry, self._iteration + 1)
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
@@ -310,6 +318,19 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 def _read_all(values: Sequence[Tensor]) -> list[float]:
     numbers: list[float] = torch.stack(list(values)).tolist() if values else []
     return numbers
+
+
+def _several(losses: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the losses that have a value of their own in the log: one alone is the sum."""
+    return list(losses) if len(losses) > 1 else []
+
+
+def _mean_losses(batches: Sequence[BatchValues]) -> dict[str, float]:
+    """`train/loss`, and `train/loss/<name>` of several."""
+    of_terms = {
+        f"train/loss/{name}": _mean([batch.terms[name] for batch in batches]) for name in _several(batches[0].terms)
+    }
+    return {"train/loss": _mean([batch.loss for batch in batches]), **of_terms}
 
 
 def _norms(batches: Sequence[BatchValues]) -> list[float]:

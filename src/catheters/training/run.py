@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from catheters.training.checkpoint import add_feature_space
 from catheters.training.device import device_name
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
 from catheters.training.environment import describe_environment
+from catheters.training.extensions import has_stalled
 from catheters.training.finished import FILE_NAME, check_finished, forget_finished, remedy, write_finished
 from catheters.training.guards import clear_ends
 from catheters.training.log import read_epochs
-from catheters.training.loop import Surroundings, create_step, is_over, train_fold, train_on_all
+from catheters.training.loop import train_fold, train_on_all
+from catheters.training.manager import AnyExtension
 from catheters.training.out_of_fold import join_folds, print_scores, write_fold
 from catheters.training.profiling import profile_training
 from catheters.training.run_checks import prepare_run
@@ -44,12 +46,13 @@ from catheters.training.run_folder import (
     silent,
 )
 from catheters.training.snapshot_files import read_progress
+from catheters.training.surroundings import Surroundings, create_step
 
 MAX_FEATURE_IMAGES = 10_000
 """Images whose features are measured for a checkpoint: more take time and tell little."""
 
 
-def train_run(settings: Settings, *, fresh: bool) -> None:
+def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtension] = ()) -> None:
     """Train the folds, or seeds, that the settings choose, except those that the run folder already holds.
 
     Started by torchrun, all its processes call it, and train each model together, or a model each with
@@ -58,6 +61,9 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
     Args:
         settings: the run's settings.
         fresh: move an earlier run of the same name aside and start over.
+        extensions: the user's own, of pytorch-pfn-extras, which run in each model's training after the built-in ones;
+            their state is kept in snapshots. The same objects serve one model after another: what one has to forget,
+            `initialize` resets.
 
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be, said before any work starts; or
@@ -85,6 +91,7 @@ def train_run(settings: Settings, *, fresh: bool) -> None:
                 device=device,
                 environment={**environment, "data_fingerprint": data.fingerprint},
                 num_bytes=num_bytes,
+                extensions=extensions,
             )
             if settings.folds_parallel and team.count > 1:
                 _train_in_parallel(run, team)
@@ -104,6 +111,7 @@ class _Run:
     device: torch.device
     environment: Mapping[str, Any]
     num_bytes: int
+    extensions: Sequence[AnyExtension]
 
     def around(self, processes: Processes, num_models_left: int) -> Surroundings:
         """For one model."""
@@ -152,7 +160,7 @@ class _Run:
         what, train = ("seed", _train_seed) if self.settings.all_data else ("fold", _train_fold)
         name = f"{what} {member}"
         with clear_ends(self.settings, name), clear_end_when_removed(self.settings.run_folder, name):
-            train(self.settings, self.data, member, self.around(processes, num_models_left))
+            train(self.settings, self.data, member, self.around(processes, num_models_left), self.extensions)
 
 
 def _where(device: torch.device, num_processes: int) -> str:
@@ -187,7 +195,9 @@ def _train_in_parallel(run: _Run, team: Team) -> None:
     team.meet()
 
 
-def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundings) -> None:
+def _train_seed(
+    settings: Settings, data: RunData, seed: int, around: Surroundings, extensions: Sequence[AnyExtension]
+) -> None:
     """Train a model on all images."""
     folder, last_file = _files_of(settings, seed)
     if around.processes.is_first:
@@ -195,7 +205,7 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
         forget_finished(folder)
     of_seed = dataclasses.replace(settings, seed=seed)
     with closing(create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)) as loader:
-        train_on_all(of_seed, loader, around, folder)
+        train_on_all(of_seed, loader, around, folder, extensions)
     if around.processes.is_first:
         _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / last_file)
@@ -203,7 +213,9 @@ def _train_seed(settings: Settings, data: RunData, seed: int, around: Surroundin
         print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
 
-def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundings) -> None:
+def _train_fold(
+    settings: Settings, data: RunData, fold: int, around: Surroundings, extensions: Sequence[AnyExtension]
+) -> None:
     """Train a model on the other folds' images, and predict this one's."""
     folder, _ = _files_of(settings, fold)
     if around.processes.is_first:
@@ -214,13 +226,13 @@ def _train_fold(settings: Settings, data: RunData, fold: int, around: Surroundin
         closing(create_train_loader(settings, train_samples, around.device, around.processes)) as train_loader,
         closing(create_valid_loader(settings, valid_samples, around.device, around.processes)) as valid_loader,
     ):
-        result = train_fold(settings, fold, train_loader, valid_loader, around, folder)
+        best = train_fold(settings, fold, train_loader, valid_loader, around, folder, extensions)
     if around.processes.is_first:
         _measure_features(settings, data, data.folds == fold, folder / "best.pt", around)
-        plot_curves(read_epochs(folder), result.epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
-        write_fold(settings, data, fold, result.probabilities)
+        plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
+        write_fold(settings, data, fold, best.best_probabilities)
         write_finished(folder, _files_to_record(settings))
-        print(f"fold {fold}: best macro AUC {result.macro_auc:.4f} in epoch {result.epoch}")
+        print(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
 
 
 def _measure_features(
@@ -247,7 +259,7 @@ def _is_trained(settings: Settings, member: int) -> bool:
     folder, last_file = _files_of(settings, member)
     progress = read_progress(folder)
     if (folder / last_file).exists():
-        if progress is None or is_over(settings, progress["epoch"], progress["best_epoch"]):
+        if progress is None or _is_over(settings, progress["epoch"], progress["best_epoch"]):
             _check_files(folder, last_file, _files_to_record(settings))
             print(f"{what} {member}: already trained, in {folder}")
             return True
@@ -259,6 +271,11 @@ def _is_trained(settings: Settings, member: int) -> bool:
     elif folder.exists() and progress is None:
         print(f"{what} {member}: was not finished, starts again from its first epoch")
     return False
+
+
+def _is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
+    """Whether a model is trained after so many epochs, the best of which is `best_epoch`."""
+    return num_epochs >= settings.num_epochs or has_stalled(settings.early_stop, num_epochs, best_epoch)
 
 
 def _check_files(folder: Path, last_file: str, names: tuple[str, ...]) -> None:
@@ -297,7 +314,7 @@ def _check_growth(settings: Settings) -> None:
         log = read_epochs(folder)
         num_epochs = max((entry["epoch"] for entry in log), default=0)
         best = max(log, key=lambda entry: entry.get("val/macro_auc") or entry["epoch"], default={"epoch": 0})
-        if not is_over(settings, num_epochs, best["epoch"]):
+        if not _is_over(settings, num_epochs, best["epoch"]):
             raise SettingsError(
                 f"{folder}: was trained for {num_epochs} epochs and cannot be made longer, since its snapshot in last/ "
                 "is gone; leave epochs and early_stop as they were, or choose another run_name"

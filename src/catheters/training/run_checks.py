@@ -30,6 +30,7 @@ from catheters.training.run_data import (
 )
 from catheters.training.run_folder import silent
 from catheters.training.step import convert_batch_norm, trial_batch, trial_step
+from catheters.training.trackers import check_trackers
 from catheters.training.trials import (
     TRIAL_IMAGES,
     choose_batch_size,
@@ -131,6 +132,7 @@ def _check_choices(settings: Settings) -> None:
     """What the settings name must exist, before data is read or a folder made."""
     create_losses(settings)
     check_optimizer(settings)
+    check_trackers(settings.trackers)
     create_augmentation(settings)
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:

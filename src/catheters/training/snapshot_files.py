@@ -4,7 +4,7 @@ A snapshot is a folder `last/<number>/`; see `snapshots`.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from catheters.errors import UserError
 from catheters.files import UnreadableFileError, link_or_copy, read_json
 from catheters.torch_files import check_archive, read_torch_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE_FILE = "state.pt"
 PROGRESS_FILE = "progress.json"
+OF_EPOCH = ("validation", "best_checkpoint", "keep_last", "epoch_log", "plateau_schedule", "snapshots")
+"""Extensions that do what version 0.2.0 did after the last batch of an epoch."""
 
 
 class DamagedSnapshotError(UserError):
@@ -52,15 +54,49 @@ def read_state(snapshot: Path) -> dict[str, Any]:
     """
     file = snapshot / STATE_FILE
     try:
-        state = read_torch_file(file)
+        state: dict[str, Any] = read_torch_file(file)
         for checkpoint in sorted(snapshot.glob("*.pt")):
             if checkpoint != file:
                 check_archive(checkpoint)
     except UnreadableFileError as error:
         raise DamagedSnapshotError(str(error)) from None
-    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version not in (1, FORMAT_VERSION):
         raise DamagedSnapshotError(f"{file}: no snapshot that this version of the program wrote")
     return state
+
+
+def upgrade(state: Mapping[str, Any], num_batches: int) -> Mapping[str, Any]:
+    """A snapshot of version 0.2.0 as one of now, for epochs of so many batches.
+
+    There, what validated and kept checkpoints was no extension.
+    """
+    if state["format_version"] == FORMAT_VERSION:
+        return state
+    manager = state["manager"]
+    state_objects = dict(manager["state_objects"])
+    keeper = state_objects.pop("scorer")
+    log = dict(manager["extensions"]["log"]["extension"])
+    log["batches"] = [(*batch, {}) for batch in log["batches"]]
+    if "latest_norms" not in log:  # steps skipped in the epochs before are not known
+        log["latest_norms"] = [norm for _, _, norm, _ in log["batches"] if norm is not None]
+    log["latest"] = []
+    is_scored = keeper["num_epochs"] == manager["_start_iteration"] // num_batches
+    return {
+        **state,
+        "format_version": FORMAT_VERSION,
+        "manager": {
+            **manager,
+            "state_objects": state_objects,
+            "extensions": {
+                **manager["extensions"],
+                "log": {**manager["extensions"]["log"], "extension": log},
+                **{name: {"extension": keeper} for name in ("best_checkpoint", "keep_last")},
+            },
+            "extensions_left": [] if is_scored else list(OF_EPOCH),
+            "observation": {},
+        },
+    }
 
 
 def put_back_checkpoints(snapshot: Path, folder: Path) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension
 
 from catheters.errors import SettingsError
@@ -23,8 +22,9 @@ from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import save_tensors
 from catheters.training.circumstances import tell_what_differs
-from catheters.training.distributed import Processes
+from catheters.training.keepers import BestCheckpoint, KeepLast
 from catheters.training.log import TrainingLog
+from catheters.training.manager import Manager
 from catheters.training.snapshot_files import (
     FORMAT_VERSION,
     PROGRESS_FILE,
@@ -33,10 +33,10 @@ from catheters.training.snapshot_files import (
     put_back_checkpoints,
     read_state,
     snapshot_names,
+    upgrade,
 )
 from catheters.training.step import TrainStep
 from catheters.training.unchanged import check_same_settings
-from catheters.training.validation import KeepLast, Validation
 
 NUM_KEPT = 2
 NOT_DUE, DUE, STOP = 0, 1, 100
@@ -44,7 +44,7 @@ NOT_DUE, DUE, STOP = 0, 1, 100
 
 
 class Snapshots(Extension):
-    """Writes snapshots of one model's training when they are due, and finds the newest whole one."""
+    """Writes a snapshot of a model's training after each epoch and when one is due; finds the newest whole one."""
 
     name = "snapshots"
     trigger = (1, "iteration")
@@ -57,10 +57,9 @@ class Snapshots(Extension):
         what: str,
         settings: Settings,
         environment: Mapping[str, Any],
-        processes: Processes,
         step: TrainStep,
         log: TrainingLog,
-        scorer: Validation | KeepLast,
+        keeper: BestCheckpoint | KeepLast,
         num_batches: int,
     ) -> None:
         """Keep snapshots in `folder`/last.
@@ -70,20 +69,20 @@ class Snapshots(Extension):
             what: the model, for messages.
             settings: the run's settings.
             environment: where it trains, with the `data_fingerprint` of what on.
-            processes: those that train it; the first one writes and reads.
-            step: to be asked whether gradients wait for further batches.
+            step: to be asked whether gradients wait for further batches; of its processes the first one writes and
+                reads.
             log: to be read before each snapshot, so that none holds weights after a loss that is not finite.
-            scorer: knows how many epochs are done.
+            keeper: knows the checkpoints and how many epochs are done.
             num_batches: batches of an epoch.
         """
         self._folder = folder
         self._what = what
         self._settings = settings
         self._environment = environment
-        self._processes = processes
+        self._processes = step.processes
         self._step = step
         self._log = log
-        self._scorer = scorer
+        self._keeper = keeper
         self._num_batches = num_batches
         self._iteration_of_last = 0
         self._seconds_of_last = time.monotonic()
@@ -99,24 +98,24 @@ class Snapshots(Extension):
         asked = self._processes.highest(self._what_is_due(manager.iteration))
         if asked >= STOP:
             self._stop(manager, asked - STOP)
-        elif asked == DUE:
+        elif asked == DUE or manager.iteration % self._num_batches == 0:
             self.write(manager)
 
-    def stop_if_asked(self, manager: ExtensionsManager) -> None:
-        """In work between iterations: end, with a snapshot, if a signal asks for it. All processes have to ask."""
+    def stop_if_asked(self, manager: Manager) -> None:
+        """In long work after an iteration: end, with a snapshot, if a signal asks for it. All processes have to ask."""
         signal_number = interrupt_signal()
         asked = self._processes.highest(NOT_DUE if signal_number is None else STOP + signal_number)
         if asked >= STOP:
             self._stop(manager, asked - STOP)
 
-    def _stop(self, manager: ExtensionsManager, signal_number: int) -> None:
+    def _stop(self, manager: Manager, signal_number: int) -> None:
         is_written = self.write(manager)
         self._processes.broadcast(None)  # the others wait for the first one's file
         state = f"{self._what}, {self._where(manager.iteration)}" if is_written else "the last snapshot"
         how_to_go_on = f"the same command goes on from {state}" if self._processes.is_first else ""  # one says so
         raise Interrupted(how_to_go_on, signal_number)
 
-    def write(self, manager: ExtensionsManager) -> bool:
+    def write(self, manager: Manager) -> bool:
         """Write a snapshot of the state as it is. A full disk is only warned of: training goes on.
 
         Returns:
@@ -137,7 +136,7 @@ class Snapshots(Extension):
         self._seconds_of_last = time.monotonic()
         return is_written
 
-    def restore(self, manager: ExtensionsManager) -> bool:
+    def restore(self, manager: Manager) -> bool:
         """Bring everything into the state of the newest whole snapshot, if there is one.
 
         Returns:
@@ -149,14 +148,14 @@ class Snapshots(Extension):
         found = self._processes.broadcast(self._read_newest() if self._processes.is_first else None)
         if found is None:
             return False
-        manager.load_state_dict(found["manager"])
+        manager.load_state_dict(upgrade(found, self._num_batches)["manager"])
         self._iteration_of_last = manager.iteration
         if self._processes.is_first:
             tell_what_differs(found["environment"], self._environment, self._settings, self._processes, self._step)
             print(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
         return True
 
-    def finish(self) -> None:
+    def finalize(self, manager: Any) -> None:
         """The training has ended: keep the newest snapshot alone, from which a longer one could go on."""
         if self._processes.is_first:
             self._prune(1)
@@ -176,13 +175,13 @@ class Snapshots(Extension):
         return DUE if is_due else NOT_DUE
 
     def _where(self, iteration: int) -> str:
-        epoch = self._scorer.num_epochs
+        epoch = self._keeper.num_epochs
         num_done = iteration - epoch * self._num_batches
         if num_done == 0:
             return f"after epoch {epoch} of {self._settings.num_epochs}"
         return f"epoch {epoch + 1} of {self._settings.num_epochs}, batch {num_done} of {self._num_batches}"
 
-    def _write(self, manager: ExtensionsManager) -> None:
+    def _write(self, manager: Manager) -> None:
         number = max(map(int, snapshot_names(self._last_folder)), default=0) + 1
         part = self._last_folder / f"{number:06d}.part"
         try:
@@ -198,8 +197,8 @@ class Snapshots(Extension):
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-    def _fill(self, part: Path, manager: ExtensionsManager) -> None:
-        for name in self._scorer.checkpoint_names:
+    def _fill(self, part: Path, manager: Manager) -> None:
+        for name in self._keeper.checkpoint_names:
             (part / name).unlink(missing_ok=True)  # of a process that was killed
             if (self._folder / name).exists():
                 link_or_copy(self._folder / name, part / name)
@@ -211,8 +210,8 @@ class Snapshots(Extension):
         }
         write_whole(part / STATE_FILE, lambda file: save_tensors(file, state))
         progress = {
-            "epoch": self._scorer.num_epochs,
-            "best_epoch": self._scorer.best_epoch,
+            "epoch": self._keeper.num_epochs,
+            "best_epoch": self._keeper.best_epoch,
             "iteration": manager.iteration,
             "iterations_per_epoch": self._num_batches,
         }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -46,14 +47,29 @@ PHASES = MappingProxyType(
 """Names of a step's parts in a profile."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step gave: scalars still on the device, since reading them would make the CPU wait.
+
+    Attributes:
+        loss: the sum of the losses, whose gradient moves the weights.
+        losses: each by its name.
+        learning_rate: of the step.
+        grad_norm: total norm of the gradients, unclipped; None after a batch whose gradients wait for others.
+    """
+
+    loss: Tensor
+    losses: Mapping[str, Tensor]
+    learning_rate: float
+    grad_norm: Tensor | None
+
+
 class TrainStep:
     """Forward, backward, optimizer, schedule and averaged weights, for one batch.
 
     Attributes:
         num_batches_seen: batches of the whole training so far.
         last_learning_rate: the rate of the step before, which made the weights what they are.
-        grad_norm: total norm of the gradients of the step before, unclipped, a scalar on the device; None after a batch
-            whose gradients wait for others.
     """
 
     def __init__(
@@ -106,7 +122,6 @@ class TrainStep:
         self._accumulation_steps = settings.accumulation_steps
         self.num_batches_seen = 0
         self.last_learning_rate = self.learning_rate
-        self.grad_norm: Tensor | None = None
 
     @property
     def scored_model(self) -> Classifier:
@@ -124,7 +139,7 @@ class TrainStep:
         """Whether no gradient waits for further batches, so that the state is all there is."""
         return self.num_batches_seen % self._accumulation_steps == 0
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> StepResult:
         """Learn from one batch; every `accumulation_steps` of them the weights move.
 
         Nothing here waits for a GPU, which has its next step to do before it is done with this one; but for the
@@ -132,10 +147,8 @@ class TrainStep:
 
         Args:
             batch: with draws where the settings augment on the device.
-
-        Returns:
-            The batch's losses by name, detached scalars still on the device: reading them would make the CPU wait.
         """
+        learning_rate = self.learning_rate
         with record_function(PHASES["send"]):
             batch = batch.to(self.device)
         if self.augmentation is not None:
@@ -155,8 +168,13 @@ class TrainStep:
             with record_function(PHASES["backward"]):
                 self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
         with record_function(PHASES["optimizer"]):
-            self.grad_norm = self._move() if self.is_whole else None
-        return {name: value.detach() for name, value in losses.items()}
+            grad_norm = self._move() if self.is_whole else None
+        return StepResult(
+            loss=loss.detach(),
+            losses={name: value.detach() for name, value in losses.items()},
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+        )
 
     def _move(self) -> Tensor:
         """One step of the optimizer; returns the total norm of its gradients."""

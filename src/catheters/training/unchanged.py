@@ -12,6 +12,7 @@ MAY_CHANGE = (
     *("annotation_table", "saved_models_folder", "run_name"),
     "lr_batch_size",  # what follows from it is compared: the learning rate
     *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
+    "trackers",
 )
 """Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,
 although another kind of device, layout in memory or compilation rounds otherwise. Folders and `annotation_table` are

@@ -1,0 +1,65 @@
+"""What training a model needs besides settings and batches."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catheters.host import release_free_memory
+from catheters.models.classifier import create_classifier
+from catheters.settings import Settings
+from catheters.training.distributed import Processes
+from catheters.training.log import TrainingLog
+from catheters.training.step import TrainStep, convert_batch_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where a model is trained.
+
+    Attributes:
+        device: where it computes.
+        processes: those that train it together.
+        environment: see `describe_environment`, with the `data_fingerprint`; goes into checkpoints and snapshots.
+        mean: grey mean of the images, in 0..1.
+        std: their standard deviation, in 0..1.
+        num_models_left: models of the run that come after this one, for the time left.
+    """
+
+    device: torch.device
+    processes: Processes
+    environment: Mapping[str, Any]
+    mean: float
+    std: float
+    num_models_left: int
+
+
+def create_step(settings: Settings, seed: int, num_batches: int, around: Surroundings) -> TrainStep:
+    """A new model with all that it needs to learn, its weights drawn by the seed."""
+    if around.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(around.device)  # what was tried before is not what the log shows
+    torch.manual_seed(seed)
+    model = create_classifier(settings, around.mean, around.std).to(around.device)
+    if settings.sync_batch_norm and around.processes.count > 1:
+        model = convert_batch_norm(model, around.device)
+    return TrainStep(settings, model, num_batches, around.device, around.processes)
+
+
+def create_log(
+    settings: Settings, what: str, num_batches: int, step: TrainStep, around: Surroundings, folder: Path
+) -> TrainingLog:
+    """The log of the model `what` in its folder, for epochs of so many batches."""
+    release_free_memory()  # reading table and index took many times what is kept of them, and processes fork from here
+    return TrainingLog(
+        folder,
+        what,
+        around.processes,
+        around.device,
+        num_batches=num_batches,
+        num_epochs=settings.num_epochs,
+        batch_size=settings.images_per_batch,
+        num_models_left=around.num_models_left,
+        may_skip=step.scaler.is_enabled(),
+    )
