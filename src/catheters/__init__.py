@@ -1,17 +1,29 @@
-"""Classifiers of catheter and tube position on chest X-rays: `catheters.load` reads a trained one."""
+"""Classifiers of catheter and tube position on chest X-rays.
 
+`train` trains a run by `Settings`, `load` reads a trained one and predicts.
+"""
+
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from catheters.inference.model import Model, Result, load
+    from catheters.settings import Settings
+    from catheters.settings_file import load_settings
+    from catheters.training.api import ModelResult, RunResult, train
 
-__all__ = ["Model", "Result", "load"]
+__all__ = ["Model", "ModelResult", "Result", "RunResult", "Settings", "load", "load_settings", "train"]
+
+_MODULES = {
+    **dict.fromkeys(("Model", "Result", "load"), "catheters.inference.model"),
+    **dict.fromkeys(("ModelResult", "RunResult", "train"), "catheters.training.api"),
+    "Settings": "catheters.settings",
+    "load_settings": "catheters.settings_file",
+}
 
 
 def __getattr__(name: str) -> object:
-    # torch and timm take seconds to load, which only who predicts shall wait for.
-    if name in __all__:
-        from catheters.inference import model
-
-        return getattr(model, name)
+    # torch and timm take seconds to load, which only who trains or predicts shall wait for.
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'catheters' has no attribute '{name}'")

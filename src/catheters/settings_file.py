@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import runpy
 import textwrap
 import traceback
@@ -26,7 +27,7 @@ SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
 _adapter = TypeAdapter(Settings)
 
 
-def load_settings(config_file: Path | None, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Settings:
     """Read `settings` from a config module and apply `name=value` overrides.
 
     Args:
@@ -36,13 +37,14 @@ def load_settings(config_file: Path | None, overrides: Sequence[str] = ()) -> Se
     Raises:
         SettingsError: the file or an override is wrong.
     """
-    settings = Settings() if config_file is None else _run_config(config_file)
+    file = None if config_file is None else Path(config_file)
+    settings = Settings() if file is None else _run_config(file)
     values = dict(_parse_override(text) for text in overrides)
     try:
         settings = dataclasses.replace(settings, **values)
     except ValidationError as error:
         raise SettingsError(f"command line: {_describe(error)}") from None
-    return dataclasses.replace(settings, run_name=settings.run_name or (config_file.stem if config_file else None))
+    return dataclasses.replace(settings, run_name=settings.run_name or (file.stem if file else None))
 
 
 def settings_to_json(settings: Settings) -> str:
