@@ -4,6 +4,7 @@
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
 #             docs/performance.md; takes long; HOST=name names the results
+# make stress kills the building of a cache and training at random moments, and breaks thousands of images; takes long
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet
 
-.PHONY: demo test quick lint bench
+.PHONY: demo test quick lint bench stress
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -37,6 +38,12 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench.py $(if $(HOST),--host $(HOST))
+
+stress: $(VENV)/installed-dev
+	$(BIN)/python tests/stress/kill_cache.py
+	$(BIN)/python tests/stress/kill_training.py
+	$(BIN)/python -m catheters.data.sample dataset/sample
+	$(BIN)/python tests/stress/fuzz_reader.py dataset/sample
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

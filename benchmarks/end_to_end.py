@@ -25,7 +25,7 @@ from timing import MEAN, STD, as_in_training, seconds_since
 from catheters.data.batch import Batch
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
 from catheters.models.classifier import create_classifier
-from catheters.published import PUBLISHED_TRANSFORMS
+from catheters.presets import PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
 from catheters.training.device import device_name, open_device, prepare_device
 from catheters.training.run_data import create_augmentation, create_train_loader

@@ -31,7 +31,7 @@ from catheters.data.loader import CachedRadiographs, EpochBatches, Loader, creat
 from catheters.data.row_checks import RowChecks
 from catheters.labels import RANZCR_LABELS
 from catheters.opencv_threads import end_opencv_threads
-from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
+from catheters.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
 
 NUM_FILES = 64
 BATCH_SIZE = 12

@@ -9,7 +9,7 @@ Adaptive Gradient Algorithms"). Not run on RANZCR's images yet, so it states no 
 """
 
 from catheters.labels import RANZCR_HEADS
-from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
 
 settings = Settings(

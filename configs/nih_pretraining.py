@@ -13,7 +13,7 @@ yet, so it states no time and no score.
 """
 
 from catheters.labels import NIH_LABELS
-from catheters.published import PUBLISHED_TRANSFORMS
+from catheters.presets import PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
 
 settings = Settings(

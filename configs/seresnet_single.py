@@ -7,21 +7,8 @@ For one GPU: the activations of a batch, counted without one and in 16 bits, are
 yet, so it states no time and no score.
 """
 
-from catheters.published import PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
-from catheters.settings import Settings
+from dataclasses import replace
 
-settings = Settings(
-    annotation_table="train_annotations.csv",
-    image_size=1024,
-    train_transforms=PUBLISHED_TRANSFORMS,
-    batch_size=12,
-    backbone_model="seresnet152d",
-    pos_weight=dict(PUBLISHED_POS_WEIGHT),
-    optimizer="Adam",
-    init_lr=3e-5,
-    warmup_epochs=1,
-    warmup_multiplier=10.0,
-    cosine_epochs=20,
-    min_lr=1e-7,
-    early_stop=5,
-)
+from catheters.presets import PUBLISHED_SINGLE
+
+settings = replace(PUBLISHED_SINGLE, backbone_model="seresnet152d")

@@ -13,7 +13,7 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.data.table import read_label_table
 from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
 from catheters.models.classifier import create_classifier
-from catheters.published import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
 from catheters.training.run import train_run

@@ -259,9 +259,9 @@ def test_killed_training_goes_on(settings: Settings, write_config: Write) -> Non
 
 @pytest.mark.slow
 def test_three_kills_at_random_moments() -> None:
-    """Three of benchmarks/kill_training.py's; its 30 are run by hand."""
+    """Three of tests/stress/kill_training.py's; its 30 are run by hand."""
     done = subprocess.run(
-        [sys.executable, "benchmarks/kill_training.py", "--num-kills", "3", "--num-images", "120"],
+        [sys.executable, "tests/stress/kill_training.py", "--num-kills", "3", "--num-images", "120"],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

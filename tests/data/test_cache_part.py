@@ -175,9 +175,9 @@ def test_a_disk_that_runs_full_meanwhile(
 
 @pytest.mark.slow
 def test_kills_at_random_moments() -> None:
-    """Three of benchmarks/kill_cache.py's; its 20 are run by hand."""
+    """Three of tests/stress/kill_cache.py's; its 20 are run by hand."""
     done = subprocess.run(
-        [sys.executable, "benchmarks/kill_cache.py", "--num-kills", "3", "--num-images", "120"],
+        [sys.executable, "tests/stress/kill_cache.py", "--num-kills", "3", "--num-images", "120"],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

@@ -12,7 +12,7 @@ import torch
 from catheters.data.augment import Augmentation
 from catheters.data.device_augment import DeviceAugmentation
 from catheters.errors import SettingsError
-from catheters.published import PUBLISHED_TRANSFORMS
+from catheters.presets import PUBLISHED_TRANSFORMS
 
 Chain = tuple[tuple[str, dict[str, Any]], ...]
 

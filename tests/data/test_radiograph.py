@@ -101,7 +101,7 @@ def test_odd_files() -> None:
 
 @pytest.mark.slow
 def test_mutated_files_never_crash_the_reader(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A few hundred of benchmarks/fuzz_reader.py's, of files made here; the 10,000 are run by hand."""
+    """A few hundred of tests/stress/fuzz_reader.py's, of files made here; the 10,000 are run by hand."""
     from PIL import Image
 
     from tests.data.decoding.test_dicom import RAMP, make_dicom
@@ -112,7 +112,7 @@ def test_mutated_files_never_crash_the_reader(tmp_path: Path, rng: np.random.Gen
     Image.fromarray(smooth).save(tmp_path / "lzw.tif", compression="tiff_lzw")
     (tmp_path / "x.dcm").write_bytes(make_dicom(RAMP, BitsStored=12, HighBit=11))
     done = subprocess.run(
-        [sys.executable, "benchmarks/fuzz_reader.py", "--num-files", "600", str(tmp_path)],
+        [sys.executable, "tests/stress/fuzz_reader.py", "--num-files", "600", str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

@@ -112,7 +112,7 @@ def _sums_of_run(name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
     content: Any = tensor.contiguous().numpy()
-    return f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + content.tobytes()
+    return f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + bytes(content.tobytes())
 
 
 def _digest(content: bytes) -> str:

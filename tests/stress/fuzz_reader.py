@@ -1,6 +1,6 @@
 """Mutated files against the reader: it may refuse them, and must not crash, hang or eat up the memory.
 
-    python benchmarks/fuzz_reader.py --num-files 10000 FOLDER_OF_IMAGES...
+    python tests/stress/fuzz_reader.py --num-files 10000 FOLDER_OF_IMAGES...
 
 Each file is one of the given images with bits flipped, bytes replaced, a part cut out or its end missing. It prints how
 many were read as if whole, read with other pixels (damage that no checksum of the format and no decoder noticed) and

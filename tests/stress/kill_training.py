@@ -1,6 +1,6 @@
 """Kill training at random moments: it has to end as an undisturbed run does, bit for bit.
 
-    python benchmarks/kill_training.py --num-kills 30
+    python tests/stress/kill_training.py --num-kills 30
 
 A small model learns from the synthetic sample, with two loading processes, averaged weights, accumulated gradients,
 mixup, dropout, stochastic depth and a plateau schedule, once undisturbed. Then the same is begun again and again, each
@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from config_file import write_config
 
 from catheters.data.sample import generate_sample
 from catheters.settings import Settings
+from catheters.settings_file import settings_to_json
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def with_everything(folder: Path) -> Settings:
@@ -116,7 +116,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate_sample(folder / "data", num_images=options.num_images, num_test_images=0, image_size=64)
-        config = write_config(with_everything(folder), folder / "killed.py")
+        config = folder / "killed.py"
+        text = settings_to_json(with_everything(folder))
+        config.write_text(
+            f"from catheters.settings_file import settings_from_json\nsettings = settings_from_json({text!r}, '')\n"
+        )
         subprocess.run(command("preproc_npy.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)
         start = time.monotonic()
         subprocess.run(command("train.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)

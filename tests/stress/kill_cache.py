@@ -1,6 +1,6 @@
 """Kill the writing of a cache at random moments: the finished cache has to be the one of an undisturbed run.
 
-    python benchmarks/kill_cache.py --num-kills 20
+    python tests/stress/kill_cache.py --num-kills 20
 
 Synthetic radiographs are cached once undisturbed. Then the same is begun again and again, each time killed (SIGKILL) at
 a random moment, until so many kills have come and one run has ended by itself. Both files are compared byte by byte.
@@ -26,7 +26,7 @@ CACHE_NAMES = ("killed_1024.npy", "killed_1024.json")
 def command(data: Path, cache: Path) -> list[str]:
     """What a user would run."""
     settings = {"dataset_folder": data, "cache_folder": cache, "cache_name": "killed", "image_size": 1024}
-    script = Path(__file__).parents[1] / "preproc_npy.py"
+    script = Path(__file__).parents[2] / "preproc_npy.py"
     return [sys.executable, str(script), *(f"{name}={value}" for name, value in settings.items())]
 
 
