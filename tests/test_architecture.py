@@ -1,4 +1,4 @@
-"""Imports go one way: settings, labels < data, models, evaluation < training < inference < commands < scripts."""
+"""Imports go one way: settings < data, models, evaluation < training < inference < runs < commands < scripts."""
 
 import ast
 from pathlib import Path
@@ -14,7 +14,8 @@ MAY_IMPORT = {
     "evaluation": {""},
     "training": {"", "data", "models", "evaluation"},
     "inference": {"", "data", "models", "evaluation", "training"},
-    "commands": {"", "data", "models", "evaluation", "training", "inference"},
+    "runs": {"", "data", "models", "evaluation", "training", "inference"},
+    "commands": {"", "data", "models", "evaluation", "training", "inference", "runs"},
 }
 
 

@@ -1,6 +1,6 @@
 """Classifiers of catheter and tube position on chest X-rays.
 
-`train` trains a run by `Settings`, `load` reads a trained one and predicts.
+`train` trains a run by `Settings`, `evaluate` scores its predictions, `load` reads a trained run and predicts.
 """
 
 import importlib
@@ -8,15 +8,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from catheters.inference.model import Model, Result, load
+    from catheters.runs.evaluate import EvaluationResult, evaluate
+    from catheters.runs.train import ModelResult, RunResult, train
     from catheters.settings import Settings
     from catheters.settings_file import load_settings
-    from catheters.training.api import ModelResult, RunResult, train
 
-__all__ = ["Model", "ModelResult", "Result", "RunResult", "Settings", "load", "load_settings", "train"]
+__all__ = [
+    "EvaluationResult",
+    "Model",
+    "ModelResult",
+    "Result",
+    "RunResult",
+    "Settings",
+    "evaluate",
+    "load",
+    "load_settings",
+    "train",
+]
 
 _MODULES = {
     **dict.fromkeys(("Model", "Result", "load"), "catheters.inference.model"),
-    **dict.fromkeys(("ModelResult", "RunResult", "train"), "catheters.training.api"),
+    **dict.fromkeys(("ModelResult", "RunResult", "train"), "catheters.runs.train"),
+    **dict.fromkeys(("EvaluationResult", "evaluate"), "catheters.runs.evaluate"),
     "Settings": "catheters.settings",
     "load_settings": "catheters.settings_file",
 }

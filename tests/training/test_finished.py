@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from catheters.commands.evaluation_inputs import read_run
 from catheters.errors import UserError
 from catheters.inference.models import read_models
+from catheters.runs.evaluation_inputs import read_run
 from catheters.settings import Settings
 from catheters.training.finished import is_joined
 from catheters.training.run import train_run

@@ -1,9 +1,7 @@
 """`evaluate.py`: predictions and labels to metrics, thresholds, calibration, comparisons, blends, and a page."""
 
 import argparse
-import base64
 import dataclasses
-import functools
 import shlex
 import sys
 import tempfile
@@ -11,10 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from catheters.commands.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.commands.evaluation_options import read_choices
-from catheters.data.audit.examination import thumbnails
-from catheters.data.sample import is_synthetic
 from catheters.errors import UserError, listed
 from catheters.evaluation import tables
 from catheters.evaluation.alike import check_alike
@@ -23,10 +18,9 @@ from catheters.evaluation.cases import write_cases
 from catheters.evaluation.ensemble import Ensemble, blend, write_ensemble
 from catheters.evaluation.evaluated import device_presence
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
-from catheters.evaluation.figures import Picture
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.predictions import write_predictions
-from catheters.evaluation.report import Background, Comparison, write_model_card, write_report
+from catheters.evaluation.report import Comparison, write_model_card, write_report
 from catheters.evaluation.results import (
     CALIBRATION_FILE,
     METRICS_FILE,
@@ -39,7 +33,8 @@ from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, diff
 from catheters.evaluation.subgroups import make_groups
 from catheters.files import sha256_of
 from catheters.progress import track
-from catheters.run_record import describe_environment_in_words, read_record
+from catheters.runs.evaluate import background_of, thumbnails_of
+from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.settings_file import changed_settings, load_settings
 
 
@@ -208,7 +203,7 @@ def _evaluate(
             file=sys.stderr,
         )
     _print(evaluation)
-    folder, num_labelled = given.folder, len(given.truth.uids)
+    folder = given.folder
     metrics = folder / METRICS_FILE
     # Of an earlier evaluation. The metrics say that all files are of one evaluation: they go first and come last.
     metrics.unlink(missing_ok=True)
@@ -219,29 +214,17 @@ def _evaluate(
     write_calibrator(calibration, evaluation.calibrator, given.sha256)
     write_cases(folder / "hardest_cases.csv", evaluated, evaluation.hardest, given.uid_column)
     write_cases(folder / "label_errors.csv", evaluated, evaluation.label_errors, given.uid_column)
-    environment = _describe_environment(given)
-    background = Background(
-        predictions=str(given.file),
-        labels=given.truth.source,
-        num_labelled=num_labelled,
-        is_synthetic=is_synthetic(Path(given.truth.source).parent),
-        command=command,
-        settings={} if given.settings is None else dataclasses.asdict(given.settings),
-        environment=environment,
-        curves=[] if given.settings is None else _read_curves(given.file.parent),
-        comparison=comparison,
-        ensemble=ensemble,
-    )
-    paths = given.paths
-    write_report(
-        folder / "report.html",
-        evaluation,
-        background,
-        None if paths is None else functools.partial(thumbnails, paths),
-    )
+    background = background_of(given, command, comparison, ensemble)
+    write_report(folder / "report.html", evaluation, background, thumbnails_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     write_metrics(
-        metrics, evaluation, given.file, given.sha256, sha256_of(calibration), given.truth.source, num_labelled
+        metrics,
+        evaluation,
+        given.file,
+        given.sha256,
+        sha256_of(calibration),
+        given.truth.source,
+        background.num_labelled,
     )
     if evaluation.unknown_labels:
         print(
@@ -253,9 +236,9 @@ def _evaluate(
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {metrics}\n"
         f"a page to look at -> {folder / 'report.html'}"
     )
-    if environment:
+    if background.environment:
         print(f"\n{given.file.parent}, as its folder records it")
-        print(textwrap.indent("\n  and went on with\n".join(environment), "  "))
+        print(textwrap.indent("\n  and went on with\n".join(background.environment), "  "))
         _print_settings(given)
     return evaluation.scores
 
@@ -288,30 +271,6 @@ def _print(evaluation: Evaluation) -> None:
             "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
             "group or fold, or most resamples have one of its labels in all or none of their images"
         )
-
-
-def _read_curves(run: Path) -> list[Picture]:
-    """The pictures that training left, a fold each."""
-    return [
-        Picture(
-            url="data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
-            text=f"Loss, macro AUC and learning rate of {file.parent.name} over the epochs",
-        )
-        for file in sorted(run.glob("fold*/curves.png"))
-    ]
-
-
-def _describe_environment(given: Input) -> list[str]:
-    """What the run was trained with, a text for each time that it went on under another environment."""
-    if given.settings is None:
-        return []
-    try:
-        fingerprint, environments = read_record(given.file.parent)
-    except UserError as error:
-        print(f"warning: {error}: what it was trained with is not known", file=sys.stderr)
-        return []
-    first, *later = map(describe_environment_in_words, environments)
-    return [f"data fingerprint: {fingerprint}\n{first}", *later]
 
 
 def _print_settings(given: Input) -> None:
