@@ -47,7 +47,7 @@ class PngFiles(Dataset[tuple[Tensor, Tensor]]):
         """Go through the files as often as it takes for `num_samples`."""
         self._files = files
         self._num_samples = num_samples
-        import albumentations as A  # after catheters.data.augment, or it would ask the network for news
+        from catheters.data.quiet_albumentations import A
 
         transforms = [
             getattr(A, name)(**({"size": (size, size)} if name == "RandomResizedCrop" else {}), **params)

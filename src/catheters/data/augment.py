@@ -1,7 +1,6 @@
 """Augmentation: albumentations transforms named in the settings, checked before any work starts."""
 
 import inspect
-import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-# Importing albumentations would otherwise ask the network for a newer version.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A
-
+from catheters.data.quiet_albumentations import A
 from catheters.errors import SettingsError, one_line, unknown_name
 
 WRONG_POINTS = ("ThinPlateSpline",)

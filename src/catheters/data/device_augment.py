@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from catheters.data.augment import Augmentation
+from catheters.data.quiet_albumentations import A
 from catheters.errors import SettingsError
 
 Params = dict[str, Any] | None

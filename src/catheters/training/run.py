@@ -46,6 +46,7 @@ from catheters.training.run_folder import (
     silent,
 )
 from catheters.training.snapshot_files import read_progress
+from catheters.training.step import without_needless_warnings
 from catheters.training.surroundings import Surroundings, create_step
 
 MAX_FEATURE_IMAGES = 10_000
@@ -70,7 +71,7 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
             training cannot go on.
         Interrupted: a signal asked for it, and a snapshot is written.
     """
-    with joined_team() as team:
+    with without_needless_warnings(), joined_team() as team:
         is_first = team.rank == 0
         num_processes = 1 if settings.folds_parallel else team.count
         with silent(not is_first):

@@ -5,7 +5,6 @@ optimizer.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from warmup_scheduler import GradualWarmupScheduler
 
 from catheters.settings import Settings
-
-# The gradient scaler may skip the first optimizer steps while it looks for its scale; the schedule goes on.
-warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -30,9 +30,6 @@ from catheters.training.mixup import Mixup
 from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum, create_optimizer
 from catheters.training.precision import amp_dtype, autocast
 from catheters.training.schedules import create_schedule
-
-# Of weights with a dimension of length 1, whose stride means nothing.
-warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 PHASES = MappingProxyType(
     {
@@ -237,6 +234,17 @@ class TrainStep:
                     elif isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         begin_momentum(self.optimizer)  # a snapshot of steps that were all skipped has none
+
+
+@contextlib.contextmanager
+def without_needless_warnings() -> Iterator[None]:
+    """Train in here without what torch warns of for no reason."""
+    with warnings.catch_warnings():
+        # The gradient scaler may skip the first optimizer steps while it looks for its scale; the schedule goes on.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
+        # Of weights with a dimension of length 1, whose stride means nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        yield
 
 
 def trial_step(
