@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from catheters.console import note, warn
 from catheters.errors import UserError
 from catheters.host import process_rank
 from catheters.interrupts import Interrupted, interrupt_signal, note_interrupts
@@ -50,7 +51,7 @@ def read_settings(arguments: argparse.Namespace, *, is_silent: bool = False) -> 
     """The settings that the command's options ask for; warns of doubtful ones unless `is_silent`."""
     settings = load_settings(arguments.config, arguments.overrides)
     for warning in [] if is_silent else doubtful_settings(settings):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(f"{warning}")
     return settings
 
 
@@ -84,11 +85,11 @@ def run_command(command: Callable[[list[str]], int]) -> None:
             number = interrupt.signal_number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         if process_rank() == 0 or str(interrupt):  # others speak where they have trained a fold of their own
-            print(f"\nstopped by {name}{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+            note(f"\nstopped by {name}{f': {interrupt}' if str(interrupt) else ''}")
         status = SIGNAL_STATUS + number
     sys.exit(status)
 
 
 def _print_error(text: str) -> None:
     rank = process_rank()
-    print(f"error{f' in process {rank}' if rank else ''}: {text}", file=sys.stderr)
+    note(f"error{f' in process {rank}' if rank else ''}: {text}")

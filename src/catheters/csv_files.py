@@ -6,7 +6,6 @@ that a setting names.
 
 import csv
 import gzip
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import warn
 from catheters.errors import UserError, one_line, unknown_name
 from catheters.setting_checks import number_in
 
@@ -116,11 +116,7 @@ def warn_of_lookalikes(counts: Iterable[tuple[object, int]], value: str, num_mea
     wanted = _plain(value)
     alike = [f"{other!r} ({count} rows)" for other, count in counts if _plain(str(other)) == wanted]
     if alike:
-        print(
-            f"warning: {where}: {', '.join(alike)} only looks like {value.strip()!r} ({num_meant} rows) and is another "
-            "value",
-            file=sys.stderr,
-        )
+        warn(f"{where}: {', '.join(alike)} only looks like {value.strip()!r} ({num_meant} rows) and is another value")
 
 
 def _plain(text: str) -> str:

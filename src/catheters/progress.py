@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from catheters.console import note
 from catheters.host import process_rank
 from catheters.interrupts import raise_if_interrupted
 
@@ -51,10 +52,10 @@ def _log(items: Iterable[T], what: str, total: int, units: str, leave: bool, num
         if now - last_line >= SECONDS_BETWEEN_LOG_LINES and count < total:
             last_line = now
             seconds_left = (now - started) / (count - num_done) * (total - count)
-            print(f"{what}: {count} of {total} {units}, about {duration(seconds_left)} left", file=sys.stderr)
+            note(f"{what}: {count} of {total} {units}, about {duration(seconds_left)} left")
     if leave and last_line > started:
         taken = duration(time.monotonic() - started)
-        print(f"{what}: {count} of {total} {units}, in {taken}", file=sys.stderr)
+        note(f"{what}: {count} of {total} {units}, in {taken}")
 
 
 def duration(seconds: float) -> str:

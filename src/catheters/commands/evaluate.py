@@ -3,13 +3,13 @@
 import argparse
 import dataclasses
 import shlex
-import sys
 import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from catheters.commands.evaluation_options import read_choices
+from catheters.console import say, warn
 from catheters.errors import UserError, listed
 from catheters.evaluation import tables
 from catheters.evaluation.alike import check_alike
@@ -74,7 +74,7 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
     scores_of_first: Scores | None = None
     for number, given in enumerate(inputs):
         if number:
-            print()
+            say()
         scores = _evaluate(given, choices, command, scores_of_first, None)
         scores_of_first = scores_of_first or scores
     return 0
@@ -140,13 +140,12 @@ def _blend(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, In
     first, members = inputs[0], [given.evaluated for given in inputs]
     folds = {None if member.folds is None else member.folds.tobytes() for member in members}
     if len(folds) > 1:
-        print(
-            "warning: the members have other folds than each other: what is fitted on some folds of the blend has seen "
-            "images of the others",
-            file=sys.stderr,
+        warn(
+            "the members have other folds than each other: what is fitted on some folds of the blend has seen "
+            "images of the others"
         )
     ensemble = blend(method, members, str(folder))
-    print(tables.ensemble_table(ensemble))
+    say(tables.ensemble_table(ensemble))
     blended, file, written = ensemble.blended, folder / "predictions.csv", folder / "predictions.new.csv"
     (folder / METRICS_FILE).unlink(missing_ok=True)  # of an earlier evaluation, which is that of this folder no longer
     write_predictions(
@@ -162,7 +161,7 @@ def _blend(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, In
     # The recipe first: after a kill the folder is one of a blend, and the same command mends it.
     write_ensemble(folder / "ensemble.json", ensemble, sha256, [given.sha256 for given in inputs])
     written.replace(file)
-    print(f"the blend -> {file}\nits recipe -> {folder / 'ensemble.json'}\n")
+    say(f"the blend -> {file}\nits recipe -> {folder / 'ensemble.json'}\n")
     return ensemble, dataclasses.replace(
         first, evaluated=blended, file=file, sha256=sha256, folder=folder, settings=None
     )
@@ -172,8 +171,8 @@ def _compare(first: Scores, second: Scores, folder: Path) -> Comparison:
     """Print the paired differences and write them into the second's folder."""
     differences = difference(first, second)
     file = folder / "comparison.json"
-    print(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
-    print(tables.differences_table(first, second, differences))
+    say(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
+    say(tables.differences_table(first, second, differences))
     write_comparison(file, first, second, differences)
     return Comparison(first=first, second=second, differences=differences)
 
@@ -191,16 +190,15 @@ def _evaluate(
         ensemble: how the predictions were blended.
     """
     evaluated = given.evaluated
-    print(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
+    say(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
     for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(f"{warning}")
     columns = {column: given.column(column) for column in choices.band_edges}
     evaluation = evaluate(evaluated, given.heads, columns, choices)
     if evaluation.scores.num_patients == 1:
-        print(
-            "warning: all images are of one patient: there are no intervals, operating points or calibration, which "
-            "others would have to judge",
-            file=sys.stderr,
+        warn(
+            "all images are of one patient: there are no intervals, operating points or calibration, which "
+            "others would have to judge"
         )
     _print(evaluation)
     folder = given.folder
@@ -227,18 +225,18 @@ def _evaluate(
         background.num_labelled,
     )
     if evaluation.unknown_labels:
-        print(
+        say(
             "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
             f"{listed(evaluation.unknown_labels)}"
         )
-    print(
+    say(
         f"\n{len(evaluation.label_errors)} labels are probably wrong -> {folder / 'label_errors.csv'}\n"
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {metrics}\n"
         f"a page to look at -> {folder / 'report.html'}"
     )
     if background.environment:
-        print(f"\n{given.file.parent}, as its folder records it")
-        print(textwrap.indent("\n  and went on with\n".join(background.environment), "  "))
+        say(f"\n{given.file.parent}, as its folder records it")
+        say(textwrap.indent("\n  and went on with\n".join(background.environment), "  "))
         _print_settings(given)
     return evaluation.scores
 
@@ -246,28 +244,28 @@ def _evaluate(
 def _print(evaluation: Evaluation) -> None:
     choices = evaluation.choices
     if evaluation.scores.num_patients > 1 and choices.num_resamples:
-        print(f"95% intervals over {evaluation.scores.num_patients} patients, {choices.num_resamples} resamples")
-    print(tables.scores_table(evaluation.scores, with_mean=True))
+        say(f"95% intervals over {evaluation.scores.num_patients} patients, {choices.num_resamples} resamples")
+    say(tables.scores_table(evaluation.scores, with_mean=True))
     if evaluation.presence.labels:
-        print(f"\nany label of the device\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
+        say(f"\nany label of the device\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
     part = evaluation.judged_parts
-    print(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
-    print(tables.points_table([*evaluation.points, *evaluation.presence_points]))
+    say(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
+    say(tables.points_table([*evaluation.points, *evaluation.presence_points]))
     share = f"{choices.abstain_error:.0%}"
-    print(f"\nleft undecided, aiming at {share} at most of all positives missed, and of all negatives called present")
-    print(tables.abstention_table(evaluation.abstentions))
+    say(f"\nleft undecided, aiming at {share} at most of all positives missed, and of all negatives called present")
+    say(tables.abstention_table(evaluation.abstentions))
     if evaluation.calibration_is_judged:
-        print(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
+        say(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
     if evaluation.folds:
-        print(f"\n{tables.folds_table(evaluation)}")
+        say(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:
-        print(f"\n{tables.subgroups_table(evaluation.subgroups)}")
+        say(f"\n{tables.subgroups_table(evaluation.subgroups)}")
     if evaluation.scores.num_patients == 1 or not choices.num_resamples:
         return
     for metric, reason in NO_MACRO_INTERVAL.items():
-        print(f"\nthe macro mean of {METRICS[metric]} has no interval: {reason}")
+        say(f"\nthe macro mean of {METRICS[metric]} has no interval: {reason}")
     if some_lack_intervals(evaluation):
-        print(
+        say(
             "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
             "group or fold, or most resamples have one of its labels in all or none of their images"
         )
@@ -278,4 +276,4 @@ def _print_settings(given: Input) -> None:
     changed = ", ".join(f"{name}={value!r}" for name, value in changed_settings(given.settings).items())
     text = textwrap.fill(f"settings other than the defaults: {changed}", 116, subsequent_indent="  ",
                          break_long_words=False)  # fmt: skip
-    print(textwrap.indent(text, "  "))
+    say(textwrap.indent(text, "  "))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from catheters.command_line import BAD_IMAGES_STATUS
 from catheters.commands.prediction_options import parse_options
+from catheters.console import say
 from catheters.errors import UserError
 from catheters.host import available_cores
 from catheters.interrupts import Interrupted, interrupt_signal
@@ -62,7 +63,7 @@ def _read_models(paths: list[Path], options: argparse.Namespace, *, needs_probab
 def _export(models: "Models", options: argparse.Namespace) -> int:
     from catheters.inference.export import export
 
-    print(f"{export(models, options.export, half=options.half)} -> {options.export}")
+    say(f"{export(models, options.export, half=options.half)} -> {options.export}")
     return 0
 
 
@@ -98,12 +99,12 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     images = list_images(inputs, models.settings, options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else outputs.read_submission(options.submission, images, models.labels)
-    print(
+    say(
         f"{_count(len(images), 'image')}, {_count(len(models.checkpoints), 'model')} on {device_name(device)}; "
         f"{_kind_in_words(models)}"
     )
     if len(models.members) > 1 and models.thresholds is None and models.gives_probabilities:
-        print("calibration and operating points of several models: evaluate.py --ensemble, then --model its folder")
+        say("calibration and operating points of several models: evaluate.py --ensemble, then --model its folder")
     predictor = Predictor(models, device, flip=options.flip)
     if options.heatmaps is not None:
         _check_heatmaps(predictor)
@@ -126,7 +127,7 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     if options.heatmaps is not None:
         written["heatmaps"], is_complete = _draw_heatmaps(options, predictor, images, answers, findings)
     _part_file(out).unlink()
-    print("\n".join(f"{what} -> {file}" for what, file in written.items()))
+    say("\n".join(f"{what} -> {file}" for what, file in written.items()))
     return max(_report(images, answers), 0 if is_complete else BAD_IMAGES_STATUS)
 
 
@@ -167,7 +168,7 @@ def _draw_heatmaps(
     from catheters.inference.heatmaps import write_heatmaps
 
     drawn = write_heatmaps(options.heatmaps, predictor, images, answers, findings, _num_workers(options))
-    print(f"{drawn.num_maps} heatmaps of labels that are called present ({findings.rule})")
+    say(f"{drawn.num_maps} heatmaps of labels that are called present ({findings.rule})")
     if drawn.missing:
         _print_some(f"{_count(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
     return drawn.sheet or Path(options.heatmaps), not drawn.missing
@@ -215,5 +216,5 @@ def _report(images: "Images", answers: "Answers") -> int:
 
 
 def _print_some(heading: str, reasons: list[tuple[str, str]]) -> None:
-    print(heading)
-    print("\n".join(f"  {uid}: {text}" for uid, text in reasons[:5]) + ("\n  ..." if len(reasons) > 5 else ""))
+    say(heading)
+    say("\n".join(f"  {uid}: {text}" for uid, text in reasons[:5]) + ("\n  ..." if len(reasons) > 5 else ""))

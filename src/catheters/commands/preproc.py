@@ -1,10 +1,10 @@
 """`preproc_npy.py`: X-rays to a `.npy` cache; what is wrong with them; how they look."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from catheters.command_line import BAD_IMAGES_STATUS
+from catheters.console import note, say
 from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
 from catheters.data.cache_writer import build_cache, can_be_read_now, tidy_up
 from catheters.data.folder import folder_table
@@ -41,7 +41,7 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
     cache = _bring_up_to_date(settings, table)
     if options.show:
         for file in write_contact_sheets(settings, table, cache, options.show):
-            print(f"drawn: {file}")
+            say(f"drawn: {file}")
     return _report(settings, table, cache)
 
 
@@ -53,18 +53,18 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
             raise CacheError(f"{cache_file}: X-rays that could not be read can be read now")
         cache.check_pixels(track(range(len(table)), "comparing checksums", len(table)))
         tidy_up(cache_file)
-        print(f"{cache_file} is up to date")
+        say(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():
-            print(f"bringing it up to date: {error.found}")
+            say(f"bringing it up to date: {error.found}")
         height, width = settings.image_shape
         gigabytes = len(table) * height * width / 1e9
-        print(f"{len(table)} X-rays at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
+        say(f"{len(table)} X-rays at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
         build_cache(table, cache_file, preprocessing)
         cache = open_cache(cache_file, table, preprocessing)
-    print(f"{len(table) - len(cache.failed)} images, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
+    say(f"{len(table) - len(cache.failed)} images, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
     if cache.num_absent:
-        print(f"{cache.num_absent} X-rays are gone; the cache keeps how they looked")
+        say(f"{cache.num_absent} X-rays are gone; the cache keeps how they looked")
     return cache
 
 
@@ -86,12 +86,12 @@ def _list(what: str, reasons: dict[str, str], index: Path) -> None:
     """Name files and why, as many as a terminal shows."""
     if not reasons:
         return
-    print(f"{len(reasons)} {what}:", file=sys.stderr)
+    note(f"{len(reasons)} {what}:")
     for name, reason in list(reasons.items())[:REASONS_SHOWN]:
         hint = file_hint(Path(name)) if reason == NO_SUCH_FILE else ""
-        print(f"  {name}: {reason}{hint}", file=sys.stderr)
+        note(f"  {name}: {reason}{hint}")
     if len(reasons) > REASONS_SHOWN:
-        print(f"  ... and {len(reasons) - REASONS_SHOWN} more, listed in {index}", file=sys.stderr)
+        note(f"  ... and {len(reasons) - REASONS_SHOWN} more, listed in {index}")
 
 
 def _audit(settings: Settings, folder: Path | None) -> int:
@@ -108,7 +108,7 @@ def _audit(settings: Settings, folder: Path | None) -> int:
     result_folder = Path(settings.cache_folder) / f"{name}_audit"
     audit = audit_data_set(name, table, folds, result_folder)
     for line in summary_lines(audit):
-        print(line)
+        say(line)
     num_readable = sum(file.reason is None for file in audit.examined)
-    print(f"{num_readable} of {len(table)} X-rays could be read -> {result_folder}: audit.csv, audit.html")
+    say(f"{num_readable} of {len(table)} X-rays could be read -> {result_folder}: audit.csv, audit.html")
     return BAD_IMAGES_STATUS if audit.worst == "stop" else 0

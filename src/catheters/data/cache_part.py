@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import TypeAdapter
 
+from catheters.console import say
 from catheters.data.cache_index import CacheIndex, CacheRow, index_file, write_index
 from catheters.errors import UserError
 from catheters.progress import track
@@ -80,7 +81,7 @@ class CachePart:
         journal = self._journal_file.read_bytes() if self._journal_file.exists() else b""
         if not self._part_file.exists() or not journal.startswith(key):
             if self._part_file.exists() and journal:
-                print("an unfinished build is given up: the table, the settings or the decoders have changed since")
+                say("an unfinished build is given up: the table, the settings or the decoders have changed since")
             self._part_file.write_bytes(b"")
             self._journal_file.write_bytes(key)
             return {}
@@ -107,7 +108,7 @@ class CachePart:
             # A power cut may have kept the journal's line and lost the pixels.
             if is_current(row, entry) and self._holds(row, entry):
                 self.done[row] = entry
-        print(f"going on with an unfinished build: {len(self.done)} X-rays are done")
+        say(f"going on with an unfinished build: {len(self.done)} X-rays are done")
 
     def _holds(self, row: int, entry: CacheRow) -> bool:
         if entry.reason is not None:

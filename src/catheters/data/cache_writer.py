@@ -18,6 +18,7 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
+from catheters.console import say
 from catheters.data.cache import ImageCache
 from catheters.data.cache_index import (
     FORMAT_VERSION,
@@ -70,7 +71,7 @@ def build_cache(
             and len(unchanged) == len(table)
             and earlier.is_intact()
         ):
-            print("files have another time of change and the same content: the pixels stay")
+            say("files have another time of change and the same content: the pixels stay")
             write_index(cache_file, _describe(unchanged, preprocessing))
             discard_unfinished(cache_file)
             return
@@ -82,7 +83,7 @@ def build_cache(
                     _take_over(part, earlier, unchanged)
                 _decode(part, table, preprocessing, available_cores() if num_workers is None else num_workers)
             except KeyboardInterrupt:
-                print(f"{len(part.done)} of {len(table)} X-rays are done; the same command goes on from there")
+                say(f"{len(part.done)} of {len(table)} X-rays are done; the same command goes on from there")
                 raise
             if all(entry.reason is not None for entry in part.done.values()):
                 part.discard()

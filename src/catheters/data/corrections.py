@@ -1,12 +1,12 @@
 """Published corrections of labels: a positive that stands in the wrong column moves to the right one."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import say, warn
 from catheters.csv_files import TableError, check_columns, line_number, read_csv
 from catheters.errors import listed, unknown_name
 from catheters.near_misses import same_id_hint
@@ -68,10 +68,9 @@ def apply_corrections(
         )
     _print_corrections(done, file)
     if unknown:
-        print(
-            f"warning: label_corrections={file}: {len(unknown)} of its ids are no id in {source}, {min(unknown)} for "
-            f"one{same_id_hint(sorted(unknown), row_of_uid)}",
-            file=sys.stderr,
+        warn(
+            f"label_corrections={file}: {len(unknown)} of its ids are no id in {source}, {min(unknown)} for "
+            f"one{same_id_hint(sorted(unknown), row_of_uid)}"
         )
     return corrected
 
@@ -98,8 +97,8 @@ def _columns_of(label: str, new_label: str, label_columns: tuple[str, ...]) -> t
 
 
 def _print_corrections(done: list[str], file: Path) -> None:
-    print(f"{len(done)} label corrections from {file}:")
+    say(f"{len(done)} label corrections from {file}:")
     for line in done[:CORRECTIONS_SHOWN]:
-        print(f"  {line}")
+        say(f"  {line}")
     if len(done) > CORRECTIONS_SHOWN:
-        print(f"  ... and {len(done) - CORRECTIONS_SHOWN} more")
+        say(f"  ... and {len(done) - CORRECTIONS_SHOWN} more")

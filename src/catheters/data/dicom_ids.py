@@ -6,7 +6,6 @@ files of unchanged size and time.
 
 import json
 import stat
-import sys
 import warnings
 import zlib
 from collections.abc import Collection
@@ -16,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from catheters.console import say, warn
 from catheters.csv_files import TableError
 from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
 from catheters.errors import is_of_path, listed, one_line, raise_of_machine
@@ -63,7 +63,7 @@ def find_dicom_files(uids: npt.NDArray[np.str_], settings: Settings, source: str
         files_of_id.setdefault(headers[file].id, []).append(file)
     passed_over = files_of_id.pop("", [])
     if passed_over:
-        print(
+        say(
             f"{len(passed_over)} of {len(headers)} files of path_pattern='{settings.path_pattern}' are passed over: no "
             f"DICOM files, or without {settings.dicom_id}"
         )
@@ -88,10 +88,7 @@ def _warn_of_other_forms(
     """Say how many ids have no file, where one of them is a file's but for its form; others are no mistake of it."""
     hint = same_id_hint(missing, file_ids)
     if hint:
-        print(
-            f"warning: {len(missing)} of {num_wanted} ids in {source} have no file with this {settings.dicom_id}{hint}",
-            file=sys.stderr,
-        )
+        warn(f"{len(missing)} of {num_wanted} ids in {source} have no file with this {settings.dicom_id}{hint}")
 
 
 def _warn_of_several(files_of_id: dict[str, list[str]], source: str) -> None:
@@ -100,10 +97,9 @@ def _warn_of_several(files_of_id: dict[str, list[str]], source: str) -> None:
         return
     uid, files = next(iter(several.items()))
     others = f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
-    print(
-        f"warning: {len(several)} ids in {source} have several files, of which the first is taken; {uid} for one: "
-        f"{', '.join(files[:FILES_SHOWN])}{others}",
-        file=sys.stderr,
+    warn(
+        f"{len(several)} ids in {source} have several files, of which the first is taken; {uid} for one: "
+        f"{', '.join(files[:FILES_SHOWN])}{others}"
     )
 
 
@@ -119,7 +115,7 @@ def _read_headers(folder: Path, settings: Settings) -> dict[str, Header]:
     states = _list_files(folder, settings.path_pattern)
     if not states and kept and kept_pattern == settings.path_pattern:
         # The image cache may travel without the X-rays, and its label table is then read all the same.
-        print(f"{folder}: no file is left of path_pattern='{settings.path_pattern}'; {kept_file} says which there were")
+        say(f"{folder}: no file is left of path_pattern='{settings.path_pattern}'; {kept_file} says which there were")
         return kept
     if not states:
         raise TableError(f"{folder}: path_pattern='{settings.path_pattern}' matches no file in it")
@@ -161,10 +157,9 @@ def _list_files(folder: Path, pattern: str) -> dict[str, tuple[int, int]]:
         if stat.S_ISREG(state.st_mode):
             states[file.as_posix()] = (state.st_size, state.st_mtime_ns)
     if passed_over:
-        print(
-            f"warning: path_pattern='{pattern}': passed over, as they lead to no file: "
-            f"{listed(sorted(passed_over), FILES_SHOWN)}",
-            file=sys.stderr,
+        warn(
+            f"path_pattern='{pattern}': passed over, as they lead to no file: "
+            f"{listed(sorted(passed_over), FILES_SHOWN)}"
         )
     return dict(sorted(states.items()))
 
@@ -226,9 +221,9 @@ def _read_kept(kept_file: Path, settings: Settings) -> tuple[dict[str, Header], 
             return {}, ""
         return headers, str(content["path_pattern"])
     except UnreadableFileError as error:
-        print(f"warning: {error}; the DICOM headers are read again", file=sys.stderr)
+        warn(f"{error}; the DICOM headers are read again")
     except (ValueError, KeyError, TypeError, AttributeError):
-        print(f"warning: {kept_file}: damaged; the DICOM headers are read again", file=sys.stderr)
+        warn(f"{kept_file}: damaged; the DICOM headers are read again")
     return {}, ""
 
 
@@ -238,7 +233,4 @@ def _keep(kept_file: Path, headers: dict[str, Header], settings: Settings) -> No
         kept_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(kept_file, json.dumps(content))
     except OSError as error:
-        print(
-            f"warning: {kept_file}: cannot be written ({one_line(error)}); the DICOM headers will be read again",
-            file=sys.stderr,
-        )
+        warn(f"{kept_file}: cannot be written ({one_line(error)}); the DICOM headers will be read again")

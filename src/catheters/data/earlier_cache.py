@@ -1,7 +1,6 @@
 """A finished cache whose rows may be taken over when it is made anew."""
 
 import hashlib
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from catheters.console import say, warn
 from catheters.data.cache_index import (
     ABSENT,
     POLARITY,
@@ -87,12 +87,12 @@ def find_earlier_cache(cache_file: Path, table: LabelTable, preprocessing: Prepr
     ]
     if changed:
         _refuse_to_lose(cache_file, index, table)
-        print(f"nothing is taken over from the earlier cache: {'; '.join(changed)}")
+        say(f"nothing is taken over from the earlier cache: {'; '.join(changed)}")
         return None
     try:
         images: Pixels = open_npy(cache_file)
     except UnreadableFileError as error:
-        print(f"warning: {error}; nothing is taken over from it", file=sys.stderr)
+        warn(f"{error}; nothing is taken over from it")
         return None
     return EarlierCache(index, images) if images.shape == index.shape and images.dtype == np.uint8 else None
 

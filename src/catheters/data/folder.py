@@ -1,13 +1,13 @@
 """A plain folder of X-rays as a table without labels."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from catheters.console import say, warn
 from catheters.csv_files import TableError
 from catheters.data.table import LabelTable
 from catheters.errors import is_of_path
@@ -46,7 +46,7 @@ def folder_table(folder: Path) -> LabelTable:
     def refuse_folder(error: OSError) -> None:
         if error.filename == str(folder) or not is_of_path(error):
             raise TableError(f"{error.filename}: cannot be listed: {error.strerror}")
-        print(f"warning: {error.filename}: passed over, it cannot be listed: {error.strerror}", file=sys.stderr)
+        warn(f"{error.filename}: passed over, it cannot be listed: {error.strerror}")
 
     names = []
     other_suffixes: Counter[str] = Counter()
@@ -70,7 +70,7 @@ def folder_table(folder: Path) -> LabelTable:
                 other_suffixes[suffix] += 1
     others = ", ".join(f"{suffix} ({count})" for suffix, count in other_suffixes.most_common(SUFFIXES_SHOWN))
     if others:
-        print(f"files of {folder} that are passed over: {others}")
+        say(f"files of {folder} that are passed over: {others}")
     if not names:
         raise TableError(
             f"{folder}: no image in it, nor in its folders; files that end in {', '.join(IMAGE_SUFFIXES)} or have no "
@@ -103,10 +103,7 @@ def warn_of_repeated(names: Sequence[tuple[str, str]]) -> None:
     if names:
         shown = ", ".join(f"{further} ({name})" for further, name in names[:REPEATS_SHOWN])
         more = f" and {len(names) - REPEATS_SHOWN} more" if len(names) > REPEATS_SHOWN else ""
-        print(
-            f"warning: {len(names)} further names of files that are taken once (in brackets their own): {shown}{more}",
-            file=sys.stderr,
-        )
+        warn(f"{len(names)} further names of files that are taken once (in brackets their own): {shown}{more}")
 
 
 def _file_of(path: Path) -> str:

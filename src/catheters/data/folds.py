@@ -1,11 +1,11 @@
 """Folds for cross-validation: grouped by patient, balanced in every label."""
 
-import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from catheters.console import warn
 from catheters.data.table import LabelTable
 from catheters.errors import UserError
 from catheters.settings import Settings
@@ -46,7 +46,7 @@ def refuse_leaks(leaks: list[str], *, are_allowed: bool) -> None:
         return
     found = f"{'; '.join(leaks)}: a model would be scored on what it was trained on"
     if are_allowed:
-        print(f"warning: {found}; allow_leaking_folds=True", file=sys.stderr)
+        warn(f"{found}; allow_leaking_folds=True")
         return
     raise UserError(
         f"{found}. Mend the table, list images in exclude_ids (preproc_npy.py --audit shows all), or set "

@@ -7,7 +7,6 @@ import ast
 import difflib
 import io
 import re
-import sys
 import tokenize
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import warn
 from catheters.csv_files import (
     TableError,
     binary_labels,
@@ -57,7 +57,7 @@ def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]
             message = f"{file}: keep_rows: {unknown_name(missing[0], kind, known)}"
             if not holds_one.any():
                 raise TableError(message)
-            print(f"warning: {message}", file=sys.stderr)
+            warn(f"{message}")
         others = list(frame[column][~holds_one].value_counts().items())
         for value in (values,) if isinstance(values, str) else values:
             num_meant = int(holds(frame[column], value).sum())
@@ -83,10 +83,7 @@ def choose_rows_of_other_table(
     """As `choose_rows`, of a table that may lack columns of the one that the rules are for; a warning names these."""
     missing = [column for column in wanted if column not in frame]
     if missing:
-        print(
-            f"warning: {file}: has no column {listed(map(repr, missing))}, so keep_rows leaves out no row by it",
-            file=sys.stderr,
-        )
+        warn(f"{file}: has no column {listed(map(repr, missing))}, so keep_rows leaves out no row by it")
     return choose_rows(frame, {column: values for column, values in wanted.items() if column in frame}, file)
 
 
@@ -114,10 +111,9 @@ def read_patients(frame: pd.DataFrame, column: str, pattern: str | None, file: P
     written = dict(zip(found, patients, strict=True))
     merged = [text for text, patient in written.items() if text != patient and patient in written]
     if merged:
-        print(
-            f"warning: {where}: {len(merged)} patients are written in two ways, {written[merged[0]]} and {merged[0]} "
-            "for one; each is taken for one patient",
-            file=sys.stderr,
+        warn(
+            f"{where}: {len(merged)} patients are written in two ways, {written[merged[0]]} and {merged[0]} "
+            "for one; each is taken for one patient"
         )
     _warn_of_alike_patients(patients, where)
     return np.array(patients, dtype=np.str_)
@@ -131,10 +127,9 @@ def _warn_of_alike_patients(patients: list[str], where: str) -> None:
     alike = [group for group in of_form.values() if len(group) > 1]
     if alike:
         names = " and ".join(f"{patient!r} ({counts[patient]} rows)" for patient in alike[0])
-        print(
-            f"warning: {where}: {len(alike)} groups of patients look alike and count as different ones, {names} for "
-            "one: if they are one patient, write them alike, or images of theirs stand in several folds",
-            file=sys.stderr,
+        warn(
+            f"{where}: {len(alike)} groups of patients look alike and count as different ones, {names} for "
+            "one: if they are one patient, write them alike, or images of theirs stand in several folds"
         )
 
 
@@ -196,7 +191,7 @@ def _derive_from_values(
     if unseen and len(unseen) == len(labels):
         raise TableError(unseen[0])
     for text in unseen:
-        print(f"warning: {text}: it has no positive", file=sys.stderr)
+        warn(f"{text}: it has no positive")
     return derived
 
 
@@ -239,9 +234,7 @@ def _check_absent(label: str, asked: list[str], counts: Mapping[str, int], colum
     message = f"{file}: column '{column}': {unknown_name(label, 'a finding of any image', counts)}"
     if is_misspelt or not any(other in counts for other in asked):
         raise TableError(f"{message}; label_columns may only name findings that occur")
-    print(
-        f"warning: {file}: column '{column}': '{label}' is a finding of no image: it has no positive", file=sys.stderr
-    )
+    warn(f"{file}: column '{column}': '{label}' is a finding of no image: it has no positive")
 
 
 def _split_findings(cell: str) -> set[str]:

@@ -1,6 +1,5 @@
 """The label table: which images there are, whose they are, and what they show."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import say, warn
 from catheters.csv_files import TableError, check_columns, check_filled, check_ids, read_csv
 from catheters.data.corrections import apply_corrections
 from catheters.data.dicom_ids import find_dicom_files
@@ -65,7 +65,7 @@ def read_label_table(settings: Settings) -> LabelTable:
     raw = read_csv(file)
     frame = choose_rows(raw, settings.keep_rows, file)
     if len(frame) < len(raw):
-        print(f"{len(frame)} of {len(raw)} rows of {file} are kept by keep_rows")
+        say(f"{len(frame)} of {len(raw)} rows of {file} are kept by keep_rows")
     check_columns(frame, (settings.uid_column, settings.patient_column), file)
     check_ids(frame, settings.uid_column, file, _merging_advice(frame, settings, file))
     uids = frame[settings.uid_column].to_numpy(dtype=np.str_)
@@ -145,13 +145,12 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
         )
     if is_listed.all():
         raise TableError(f"exclude_ids={ids_file}: leaves out every image")
-    print(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
+    say(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
     unknown = listed - set(uids[is_listed].tolist())
     if unknown:
-        print(
-            f"warning: exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {source}, {min(unknown)} for "
-            f"one{same_id_hint(sorted(unknown), uids.tolist())}",
-            file=sys.stderr,
+        warn(
+            f"exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {source}, {min(unknown)} for "
+            f"one{same_id_hint(sorted(unknown), uids.tolist())}"
         )
     return np.flatnonzero(~is_listed)
 

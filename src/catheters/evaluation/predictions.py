@@ -4,7 +4,6 @@ Columns: the image id, `patient` and `fold` where known, one probability a label
 adds `doubts` about an image, and the `reason` why one has no probabilities.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
+from catheters.console import warn
 from catheters.csv_files import TableError, check_columns, check_ids, read_csv
 from catheters.errors import listed
 from catheters.files import write_whole
@@ -92,10 +92,8 @@ def read_predictions(
             f"{_guess_scale(values.to_numpy())}"
         )
     if are_logits and is_probability.all(axis=None):
-        print(
-            f"warning: {file}: every value lies in 0..1, as probabilities do; they are taken for logits, since "
-            "--logits says so",
-            file=sys.stderr,
+        warn(
+            f"{file}: every value lies in 0..1, as probabilities do; they are taken for logits, since --logits says so"
         )
     frame[list(labels)] = expit(values) if are_logits else values
     return uid_column, frame, labels
@@ -108,10 +106,7 @@ def _leave_out_unpredicted(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     if has_reason.all():
         raise TableError(f"{file}: none of its images could be predicted; the first: {frame['reason'].iloc[0]}")
     if has_reason.any():
-        print(
-            f"warning: {file}: {has_reason.sum()} of {len(frame)} images could not be predicted and are left out",
-            file=sys.stderr,
-        )
+        warn(f"{file}: {has_reason.sum()} of {len(frame)} images could not be predicted and are left out")
     return frame[~has_reason].reset_index(drop=True)
 
 

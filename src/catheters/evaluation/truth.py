@@ -1,6 +1,5 @@
 """True labels, and predictions matched to them: rows by id, columns by name."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import warn
 from catheters.csv_files import TableError, check_filled
 from catheters.evaluation.evaluated import Evaluated, find_torn_patient
 from catheters.near_misses import same_id_hint, without_decimals
@@ -80,10 +80,9 @@ def hold_against(
         check_filled(predictions, "patient", file)
         patient_ids = _patients_of(predictions)
     else:
-        print(
-            f"warning: neither {file} nor {truth.source} says whose the images are: intervals take each for a patient "
-            "of its own and come out too narrow where patients have several; name their column with --patient-column",
-            file=sys.stderr,
+        warn(
+            f"neither {file} nor {truth.source} says whose the images are: intervals take each for a patient "
+            "of its own and come out too narrow where patients have several; name their column with --patient-column"
         )
         patient_ids = np.array(uids, dtype=np.str_)
     folds = _read_folds(predictions, file)
@@ -116,10 +115,9 @@ def _warn_of_other_patients(
     torn = find_torn_patient(patient_ids[is_named], others[is_named])
     if torn is not None:
         one, other = (uids[is_named][row] for row in torn)
-        print(
-            f"warning: {file} and {source} name other patients: {one} and {other} are of one in the one and of two in "
-            f"the other; intervals are over those of {source}",
-            file=sys.stderr,
+        warn(
+            f"{file} and {source} name other patients: {one} and {other} are of one in the one and of two in "
+            f"the other; intervals are over those of {source}"
         )
 
 
@@ -131,10 +129,9 @@ def _warn_of_shared_patients(
     num_folds = pd.Series(folds).groupby(patient_ids).nunique()
     num_shared = int((num_folds > 1).sum())
     if num_shared:
-        print(
-            f"warning: {file}: {num_shared} of {len(num_folds)} patients are in several folds: models may have seen "
-            "them, and scores be too good",
-            file=sys.stderr,
+        warn(
+            f"{file}: {num_shared} of {len(num_folds)} patients are in several folds: models may have seen "
+            "them, and scores be too good"
         )
 
 
@@ -145,7 +142,7 @@ def _read_folds(predictions: pd.DataFrame, file: Path) -> npt.NDArray[np.int64] 
     text = predictions["fold"]
     if (text == "").any():
         if (text != "").any():
-            print(f"warning: {file}: some images have no fold: folds are passed over", file=sys.stderr)
+            warn(f"{file}: some images have no fold: folds are passed over")
         return None
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
     if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all():

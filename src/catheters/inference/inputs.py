@@ -1,7 +1,6 @@
 """Which images are to be predicted, and what each is called."""
 
 import dataclasses
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
+from catheters.console import say, warn
 from catheters.csv_files import check_columns, check_ids, read_csv
 from catheters.data.folder import folder_table, repeated_files, warn_of_repeated
 from catheters.data.label_rules import choose_rows_of_other_table
@@ -83,7 +83,7 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
     repeated = _first_repeated(names)
     if repeated is not None:
         example = names[repeated]
-        print(f"warning: several images are named {example}: all are called after their paths", file=sys.stderr)
+        warn(f"several images are named {example}: all are called after their paths")
         names = [full_names[position] for position in kept]
     return Images(uids=tuple(names), paths=tuple(paths[position] for position in kept))
 
@@ -134,7 +134,7 @@ def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tup
         frame = read_csv(file)
         kept = choose_rows_of_other_table(frame, settings.keep_rows, file)
         if len(kept) < len(frame):
-            print(f"{len(kept)} of {len(frame)} rows of {file} are kept by the model's keep_rows")
+            say(f"{len(kept)} of {len(frame)} rows of {file} are kept by the model's keep_rows")
         frame = kept
     check_columns(frame, (settings.uid_column,), file)
     check_ids(frame, settings.uid_column, file)

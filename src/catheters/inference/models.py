@@ -1,10 +1,10 @@
 """Which models predict: checkpoints, runs and blends, with the calibration and thresholds of their evaluation."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from catheters.console import warn
 from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
@@ -203,7 +203,7 @@ def _sha256_if_any(file: Path) -> str | None:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    warn(f"{text}")
 
 
 def _find_member(name: str, blend: Path) -> Path:

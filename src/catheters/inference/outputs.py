@@ -1,11 +1,11 @@
 """What predict.py writes: predictions, details, a submission, a worklist."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from catheters.console import warn
 from catheters.csv_files import check_columns, check_ids, read_csv
 from catheters.errors import UserError, listed
 from catheters.files import write_whole
@@ -83,10 +83,7 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, answers: 
         raise UserError(f"{file}: not written: none of the images could be predicted")
     num_missing = int(probabilities.loc[sample.iloc[:, 0].tolist()].isna().any(axis=1).sum())
     if num_missing:
-        print(
-            f"warning: {num_missing} images of the submission could not be read: they get the mean of all others",
-            file=sys.stderr,
-        )
+        warn(f"{num_missing} images of the submission could not be read: they get the mean of all others")
         probabilities = probabilities.fillna(probabilities.mean())
     uids = sample.iloc[:, 0].tolist()
     chosen = probabilities.loc[uids]

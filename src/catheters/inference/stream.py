@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from catheters.console import say
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.radiograph import read_file
@@ -93,9 +94,9 @@ def predict_images(
     with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_unchanged) as write:
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
-            print(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")
+            say(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")
         if has_changed.any():
-            print(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted anew")
+            say(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted anew")
         read = functools.partial(_read_row, images.paths, predictor.preprocessings)
         tasks = map_guarded(read, waiting, num_workers)
         with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:

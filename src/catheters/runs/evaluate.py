@@ -4,11 +4,11 @@ import base64
 import dataclasses
 import functools
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from catheters.console import warn
 from catheters.data.audit.examination import thumbnails
 from catheters.data.sample import is_synthetic
 from catheters.errors import UserError
@@ -134,7 +134,7 @@ def _describe_environment(given: Input) -> list[str]:
     try:
         fingerprint, environments = read_record(given.file.parent)
     except UserError as error:
-        print(f"warning: {error}: what it was trained with is not known", file=sys.stderr)
+        warn(f"{error}: what it was trained with is not known")
         return []
     first, *later = map(describe_environment_in_words, environments)
     return [f"data fingerprint: {fingerprint}\n{first}", *later]

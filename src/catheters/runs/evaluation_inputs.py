@@ -1,6 +1,5 @@
 """What `evaluate.py` evaluates: a run folder, or anybody's predictions beside a label table."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import say, warn
 from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.data.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.table import read_columns, read_label_table
@@ -175,10 +175,9 @@ def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: Evaluated) 
         return
     missing = sorted(set(settings.folds_to_train) - set(evaluated.folds.tolist()))
     if missing:
-        print(
-            f"warning: {run}: not all of its {settings.num_folds} folds are finished: the images of "
-            f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to go on",
-            file=sys.stderr,
+        warn(
+            f"{run}: not all of its {settings.num_folds} folds are finished: the images of "
+            f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to go on"
         )
 
 
@@ -241,7 +240,5 @@ def _without(predictions: pd.DataFrame, uid_column: str, left_out: set[str], fil
     if is_left_out.all():
         raise TableError(f"{file}: keep_rows leaves out all of its {len(predictions)} images in {truth.source}")
     if is_left_out.any():
-        print(
-            f"{file}: {is_left_out.sum()} of {len(predictions)} images are left out, since keep_rows drops their rows"
-        )
+        say(f"{file}: {is_left_out.sum()} of {len(predictions)} images are left out, since keep_rows drops their rows")
     return predictions[~is_left_out].reset_index(drop=True)

@@ -1,11 +1,11 @@
 """What is said when a run goes on under other circumstances than it was begun: what that does to its result."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from catheters.console import say, warn
 from catheters.settings import Settings
 from catheters.training.distributed import Processes
 from catheters.training.step import TrainStep
@@ -20,19 +20,18 @@ def tell_what_differs(
     """Print what differs between the environments of a snapshot and of this process, and what comes of it."""
     for name in ROUNDS_OTHERWISE:
         if earlier[name] != now[name]:
-            print(f"the snapshot is of {name}={earlier[name]}, this is {now[name]}: it rounds otherwise")
+            say(f"the snapshot is of {name}={earlier[name]}, this is {now[name]}: it rounds otherwise")
     before = earlier["num_processes"]
     if before == processes.count:
         return
     reasons = list(_what_parts_change(settings, step))
     if reasons:
-        print(
-            f"warning: the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
-            f"an undisturbed run's, since {', '.join(reasons)} depend on each process's part of a batch",
-            file=sys.stderr,
+        warn(
+            f"the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
+            f"an undisturbed run's, since {', '.join(reasons)} depend on each process's part of a batch"
         )
     else:
-        print(
+        say(
             f"the snapshot is of {before} processes, these are {processes.count}: the batches stay the same, the "
             "result differs by rounding alone"
         )

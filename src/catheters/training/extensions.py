@@ -5,6 +5,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training.extension import Extension
 
+from catheters.console import say
 from catheters.data.loader import EpochLoader
 from catheters.progress import duration
 from catheters.training.keepers import BestCheckpoint
@@ -64,7 +65,7 @@ class EpochLog(Extension):
         if self._step.processes.is_first:
             is_best = self._best is not None and self._best.best_epoch == manager.epoch
             line = _describe(f"{self._what} epoch {manager.epoch}/{self._num_epochs}", entry)
-            print(f"{line}  best so far" if is_best else line, flush=True)
+            say(f"{line}  best so far" if is_best else line)
 
 
 class PlateauSchedule(Extension):
@@ -114,7 +115,7 @@ class EarlyStopping(Extension):
     def finalize(self, manager: Any) -> None:
         """Say so where it was this that ended the training."""
         if self._says_so and self.asks_to_stop and manager.epoch < manager.max_epochs:
-            print(f"{self._what}: no better macro AUC in {self._patience} epochs, stopped early")
+            say(f"{self._what}: no better macro AUC in {self._patience} epochs, stopped early")
 
 
 def has_stalled(patience: int, num_epochs: int, best_epoch: int) -> bool:

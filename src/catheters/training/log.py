@@ -7,7 +7,6 @@ differ from an undisturbed run's in what a clock measured, which stands under "s
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from pytorch_pfn_extras.training.extension import PRIORITY_READER, Extension
 from torch import Tensor
 
+from catheters.console import warn
 from catheters.files import clear_end_when_full, parse_json
 from catheters.training.distributed import Processes
 from catheters.training.guards import MAX_SKIPPED_STEPS, BatchValues, check_batches, check_skipped
@@ -291,13 +291,13 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     try:
         lines = file.read_bytes().splitlines()
     except OSError as error:
-        print(f"warning: {file}: cannot be read ({error.strerror}); its epochs are not shown", file=sys.stderr)
+        warn(f"{file}: cannot be read ({error.strerror}); its epochs are not shown")
         return []
     entries = []
     for number, line in enumerate(lines, start=1):
         entry = _parse_line(line)
         if entry is None:
-            print(f"warning: {file}: line {number} is damaged and left out", file=sys.stderr)
+            warn(f"{file}: line {number} is damaged and left out")
         elif entry["kind"] == "epoch":
             entries.append(entry)
     return entries

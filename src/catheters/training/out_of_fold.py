@@ -1,11 +1,10 @@
 """Out-of-fold predictions of a run: each fold's, and all finished folds' together."""
 
-import sys
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.console import say, warn
 from catheters.csv_files import TableError, check_columns
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
@@ -56,12 +55,12 @@ def print_scores(
     """Print a table of the out-of-fold predictions of all finished folds, as one set."""
     metrics = score_labels(data.labels[is_predicted], probabilities, settings.label_columns)
     for warning in one_class_warnings(metrics):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(f"{warning}")
     num_finished = len(np.unique(data.folds[is_predicted]))
-    print(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
-    print(metrics_table(metrics))
+    say(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
+    say(metrics_table(metrics))
     macro_auc = macro_mean([metric.roc_auc for metric in metrics])
-    print(f"macro AUC {macro_auc:.4f} -> {settings.run_folder / 'predictions.csv'}")
+    say(f"macro AUC {macro_auc:.4f} -> {settings.run_folder / 'predictions.csv'}")
 
 
 def _write(

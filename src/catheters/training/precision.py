@@ -1,10 +1,10 @@
 """Mixed precision: of which type, and where."""
 
-import sys
 from collections.abc import Iterable
 
 import torch
 
+from catheters.console import warn
 from catheters.settings import Settings
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -28,7 +28,7 @@ def warn_of_precision(settings: Iterable[Settings], device: torch.device) -> Non
     if device.type == "cuda" and torch.bfloat16 in types:
         warning = doubt_of_bfloat16(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
         if warning:
-            print(f"warning: {warning}", file=sys.stderr)
+            warn(f"{warning}")
 
 
 def doubt_of_bfloat16(name: str, capability: tuple[int, int]) -> str:

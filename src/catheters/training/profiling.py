@@ -12,6 +12,7 @@ from pathlib import Path
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from catheters.console import say
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader
 from catheters.files import write_text
@@ -81,7 +82,7 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     operators = "\n".join(f"\n{way}\n{profiled.operators}" for way, profiled in profiles.items())
     write_text(folder / "profile.txt", f"{phases}\n{operators}\n")
     write_text(folder / "profile.json", json.dumps({way: asdict(p) for way, p in profiles.items()}, indent=2) + "\n")
-    print(f"{phases}\n-> {folder}")
+    say(f"{phases}\n-> {folder}")
 
 
 def _endless(loader: EpochLoader) -> Generator[Batch]:

@@ -1,7 +1,6 @@
 """A whole run: every chosen fold or seed, in one run folder."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from catheters.console import say, silent, warn
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.plots import plot_curves
 from catheters.files import UnreadableFileError
@@ -43,7 +43,6 @@ from catheters.training.run_folder import (
     enter_run_folder,
     move_aside,
     only_process,
-    silent,
 )
 from catheters.training.snapshot_files import read_progress
 from catheters.training.step import without_needless_warnings
@@ -82,10 +81,10 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
             if is_first:
                 if fresh and folder.exists():
                     check_space(settings, num_bytes)  # before anything is moved
-                    print(f"moved the earlier run to {move_aside(folder)}")
+                    say(f"moved the earlier run to {move_aside(folder)}")
                 _check_growth(settings)
                 enter_run_folder(settings, data.fingerprint, environment)
-                print(f"{settings.backbone_model} on {_where(device, team.count)} -> {folder}")
+                say(f"{settings.backbone_model} on {_where(device, team.count)} -> {folder}")
             run = _Run(
                 settings=settings,
                 data=data,
@@ -137,7 +136,7 @@ class _Run:
         if waiting:
             check_space(self.settings, self.num_bytes)
         elif self.settings.profile:
-            print("warning: profile=True has no effect: every model of this run is trained", file=sys.stderr)
+            warn("profile=True has no effect: every model of this run is trained")
         return waiting
 
     def profile(self, member: int, processes: Processes) -> None:
@@ -211,7 +210,7 @@ def _train_seed(
         _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / last_file)
         write_finished(folder, _files_to_record(settings))
-        print(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
+        say(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
 
 def _train_fold(
@@ -233,7 +232,7 @@ def _train_fold(
         plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
         write_fold(settings, data, fold, best.best_probabilities)
         write_finished(folder, _files_to_record(settings))
-        print(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
+        say(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
 
 
 def _measure_features(
@@ -262,15 +261,15 @@ def _is_trained(settings: Settings, member: int) -> bool:
     if (folder / last_file).exists():
         if progress is None or _is_over(settings, progress["epoch"], progress["best_epoch"]):
             _check_files(folder, last_file, _files_to_record(settings))
-            print(f"{what} {member}: already trained, in {folder}")
+            say(f"{what} {member}: already trained, in {folder}")
             return True
-        print(f"{what} {member}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
+        say(f"{what} {member}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
         forget_finished(folder)
         # Out of the way, since its being there says that all is done.
         name = Path(last_file)
         (folder / name).rename(folder / f"{name.stem}.epoch{progress['epoch']}{name.suffix}")
     elif folder.exists() and progress is None:
-        print(f"{what} {member}: was not finished, starts again from its first epoch")
+        say(f"{what} {member}: was not finished, starts again from its first epoch")
     return False
 
 

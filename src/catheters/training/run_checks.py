@@ -1,11 +1,11 @@
 """What is checked before a run begins: what can be said at once, then the data, then one step of the model."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import torch
 
+from catheters.console import say, silent, warn
 from catheters.data.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.files import parse_json
@@ -28,7 +28,6 @@ from catheters.training.run_data import (
     load_data,
     num_training_images,
 )
-from catheters.training.run_folder import silent
 from catheters.training.step import convert_batch_norm, trial_batch, trial_step
 from catheters.training.trackers import check_trackers
 from catheters.training.trials import (
@@ -83,15 +82,14 @@ def prepare_run(
     if isinstance(settings.pretrained, str):
         _warn_of_leak(settings, Path(settings.pretrained))
     if settings.images_per_batch > num_images:
-        print(
-            f"warning: batch_size={settings.batch_size} is more than the {num_images} training images: an epoch is one "
-            "step, of all of them",
-            file=sys.stderr,
+        warn(
+            f"batch_size={settings.batch_size} is more than the {num_images} training images: an epoch is one "
+            "step, of all of them"
         )
     if settings.sync_batch_norm and num_processes == 1:
-        print("warning: sync_batch_norm=True has no effect: one process has the whole batch", file=sys.stderr)
+        warn("sync_batch_norm=True has no effect: one process has the whole batch")
     if not settings.all_data:
-        print(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
+        say(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
     return settings, data, device, num_bytes
 
 
@@ -145,11 +143,10 @@ def _check_choices(settings: Settings) -> None:
 def warn_of_search(settings: Settings, device: torch.device) -> None:
     """Say that compilation searches for kernels by a clock, and that `deterministic` keeps it from most of them."""
     if settings.compile_mode == "max-autotune" and settings.deterministic and device.type == "cuda":
-        print(
-            "warning: compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels "
+        warn(
+            "compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels "
             "and may not use many of them, while two runs still round differently; set deterministic=False, or "
-            "compile_mode='reduce-overhead'",
-            file=sys.stderr,
+            "compile_mode='reduce-overhead'"
         )
 
 
@@ -164,19 +161,15 @@ def _warn_of_leak(settings: Settings, weights: Path) -> None:
     except (ValueError, TypeError, KeyError):
         return
     if is_same:
-        print(
-            f"warning: pretrained={weights} was trained on images of the same label table; a fold that validates on "
-            "images which it has seen scores too well",
-            file=sys.stderr,
+        warn(
+            f"pretrained={weights} was trained on images of the same label table; a fold that validates on "
+            "images which it has seen scores too well"
         )
 
 
 def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> None:
     """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
-    print(
-        f"compile_mode={settings.compile_mode}: compiling {settings.backbone_model}, from seconds to minutes",
-        flush=True,
-    )
+    say(f"compile_mode={settings.compile_mode}: compiling {settings.backbone_model}, from seconds to minutes")
     step = trial_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
     with clear_ends(settings, "the first compiled step"):
         step(trial_batch(settings, num_images))
@@ -190,7 +183,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
         The bytes of model, averaged weights and optimizer.
     """
     model = create_classifier(settings, mean=0.5, std=0.25).to(device)
-    print(model.origin)
+    say(model.origin)
     if settings.sync_batch_norm and num_processes > 1:
         model = convert_batch_norm(model, device)
     num_images = 2 if settings.batch_size == "auto" else min(settings.batch_size // num_processes, 2)

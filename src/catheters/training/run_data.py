@@ -2,13 +2,13 @@
 
 import hashlib
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from catheters.console import say, warn
 from catheters.data.augment import Augmentation
 from catheters.data.cache import CacheFile, open_cache
 from catheters.data.device_augment import DeviceAugmentation
@@ -79,14 +79,12 @@ def load_data(settings: Settings) -> RunData:
     failed = cache.failed
     is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
     if failed:
-        print(f"warning: {len(failed)} images that could not be read are left out", file=sys.stderr)
+        warn(f"{len(failed)} images that could not be read are left out")
     if cache.num_absent:
-        print(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
+        say(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
     if settings.debug:
         is_kept &= _choose_for_trial(settings, table.patient_ids, folds)
-        print(
-            f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients"
-        )
+        say(f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
@@ -173,9 +171,9 @@ def check_positives(settings: Settings, data: RunData) -> None:
 def _warn_of_labels(found: list[str], start: str, end: str) -> None:
     """A line for each label, or for the first few of many."""
     for text in found[:MAX_NAMES]:
-        print(f"warning: {start}{text}{end}", file=sys.stderr)
+        warn(f"{start}{text}{end}")
     if len(found) > MAX_NAMES:
-        print(f"warning: {start}so it is with {len(found) - MAX_NAMES} more labels", file=sys.stderr)
+        warn(f"{start}so it is with {len(found) - MAX_NAMES} more labels")
 
 
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:

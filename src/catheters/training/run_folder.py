@@ -1,15 +1,14 @@
 """The run folder: one process at a time, and whether a run that goes on is still the same."""
 
 import contextlib
-import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from catheters.console import say, warn
 from catheters.errors import UserError
 from catheters.files import sha256_of, write_text
 from catheters.run_record import FILE_NAME, read_record, recorded_annotations, write_record
@@ -68,7 +67,7 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
         check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
         annotations = _continue_annotations(folder, annotations)
-        print(f"continuing the run in {folder}")
+        say(f"continuing the run in {folder}")
     elif not settings_file.exists() and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
     else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
@@ -100,10 +99,7 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
     latest = environments[-1]
     for package, version in environment["versions"].items():
         if latest["versions"].get(package) != version:
-            print(
-                f"warning: the run was begun with {package} {latest['versions'].get(package)}, goes on with {version}",
-                file=sys.stderr,
-            )
+            warn(f"the run was begun with {package} {latest['versions'].get(package)}, goes on with {version}")
     return environments if latest == environment else [*environments, dict(environment)]
 
 
@@ -166,17 +162,3 @@ def move_aside(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
         number += 1
     return folder.rename(aside)
-
-
-@contextlib.contextmanager
-def silent(is_silent: bool) -> Iterator[None]:
-    """Print nothing in here if `is_silent`: of several processes that do the same, one says so."""
-    if not is_silent:
-        yield
-        return
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        yield

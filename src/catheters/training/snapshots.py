@@ -7,7 +7,6 @@ written under another name and renamed when it is whole. The two newest are kept
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension
 
+from catheters.console import say, warn
 from catheters.errors import SettingsError
 from catheters.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text, write_whole
 from catheters.interrupts import Interrupted, interrupt_signal
@@ -132,7 +132,7 @@ class Snapshots(Extension):
                 self._write(manager)
             except DiskFullError as error:
                 is_written = False
-                print(f"warning: {error}; until then the last snapshot is the one to go on from", file=sys.stderr)
+                warn(f"{error}; until then the last snapshot is the one to go on from")
         self._seconds_of_last = time.monotonic()
         return is_written
 
@@ -152,7 +152,7 @@ class Snapshots(Extension):
         self._iteration_of_last = manager.iteration
         if self._processes.is_first:
             tell_what_differs(found["environment"], self._environment, self._settings, self._processes, self._step)
-            print(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
+            say(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
         return True
 
     def finalize(self, manager: Any) -> None:
@@ -235,7 +235,7 @@ class Snapshots(Extension):
             try:
                 state = read_state(snapshot)
             except DamagedSnapshotError as error:
-                print(f"warning: {error}; the snapshot before it is looked for", file=sys.stderr)
+                warn(f"{error}; the snapshot before it is looked for")
                 snapshot.rename(snapshot.with_suffix(".damaged"))
                 is_any_damaged = True
                 continue
@@ -243,7 +243,7 @@ class Snapshots(Extension):
             put_back_checkpoints(snapshot, self._folder)
             return state
         if is_any_damaged:
-            print(f"warning: {self._what} has no whole snapshot and starts from its first epoch", file=sys.stderr)
+            warn(f"{self._what} has no whole snapshot and starts from its first epoch")
         return None
 
     def _check(self, state: Mapping[str, Any], snapshot: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import tempfile
 import time
 import uuid
@@ -14,6 +13,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training.extension import Extension
 
+from catheters.console import warn
 from catheters.errors import look_up, one_line
 from catheters.evaluation.plots import plot_curves
 from catheters.files import UnreadableFileError, read_json, write_text
@@ -112,10 +112,9 @@ class Tracker(Extension):
         if not self._is_away:
             is_missing = isinstance(error, ImportError)
             how = f"pip install -e .[{self.name}] installs it" if is_missing else one_line(error, 200)
-            print(
-                f"warning: {self.run.what}: {self.name} does not take what the log says ({how}); training "
-                f"goes on, and {self.run.folder / 'log.jsonl'} has it all",
-                file=sys.stderr,
+            warn(
+                f"{self.run.what}: {self.name} does not take what the log says ({how}); training "
+                f"goes on, and {self.run.folder / 'log.jsonl'} has it all"
             )
 
     def finalize(self, manager: Any) -> None:

@@ -5,7 +5,6 @@ import functools
 import gc
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import filelock
 import torch
 from pydantic import ValidationError
 
+from catheters.console import say, warn
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.files import UnreadableFileError, read_json, write_text
 from catheters.host import (
@@ -110,7 +110,7 @@ def choose_batch_size(
     allowed = f"{num_images} training images allow for {MIN_STEPS} steps an epoch"
     why = allowed if number == most else f"fit into {budget / 1e9:.1f} GB"
     parts = f", {number} a process" if num_processes > 1 else ""
-    print(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
+    say(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
     return number * num_processes
 
 
@@ -134,7 +134,7 @@ def with_batch_size(settings: Settings, batch_size: int) -> Settings:
         raise SettingsError(
             f"batch_size='auto': {batch_size} images, so init_lr={init_lr:.3g}: {reason}; change init_lr or min_lr"
         ) from None
-    print(
+    say(
         f"init_lr={init_lr:.3g}: {settings.init_lr:g} is meant for lr_batch_size={settings.lr_batch_size}, and follows "
         f"{follows} ({settings.optimizer})"
     )
@@ -203,10 +203,9 @@ def largest_that_fits(settings: Settings, foreseen: int, try_batch: Callable[[in
             reason = one_line(error)
         number = max(2, int(STEP_BACK * number))
     if number < foreseen / 2:
-        print(
-            f"warning: batch_size='auto': {number} images fit where {foreseen} were foreseen ({reason}); set a number "
-            "if you know of a larger one that does",
-            file=sys.stderr,
+        warn(
+            f"batch_size='auto': {number} images fit where {foreseen} were foreseen ({reason}); set a number "
+            "if you know of a larger one that does"
         )
     return number
 
@@ -256,7 +255,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
     known = _read_layouts(file)
     seconds = known.get(key)
     if seconds is None:
-        print(f"channels_last=None: trying both layouts of {num_images} images in memory, once for this model")
+        say(f"channels_last=None: trying both layouts of {num_images} images in memory, once for this model")
         with clear_ends(settings, "channels_last=None, the trial of both layouts"):
             seconds = _time_layouts(settings, device, num_images)
         try:
@@ -266,13 +265,12 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
                 seconds = known.setdefault(key, seconds)
                 write_text(file, json.dumps(known, indent=2) + "\n")
         except (OSError, UserError, filelock.Timeout) as error:  # a folder of others', perhaps
-            print(
-                f"warning: {file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
-                "rounds otherwise",
-                file=sys.stderr,
+            warn(
+                f"{file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
+                "rounds otherwise"
             )
     is_faster = seconds["channels_last"] < (1 - MIN_GAIN) * seconds["contiguous"]
-    print(
+    say(
         f"channels_last={is_faster}: forward and backward take {1000 * seconds['channels_last']:.0f} ms with it, "
         f"{1000 * seconds['contiguous']:.0f} ms without; it has to save {MIN_GAIN:.0%} ({file})"
     )
@@ -287,9 +285,9 @@ def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
         known = read_json(file)
         return {key: {name: float(seconds[name]) for name in LAYOUTS} for key, seconds in known.items()}
     except UnreadableFileError as error:
-        print(f"warning: {error}; layouts are tried anew", file=sys.stderr)
+        warn(f"{error}; layouts are tried anew")
     except (ValueError, TypeError, KeyError, AttributeError):
-        print(f"warning: {file}: damaged, or another program's; layouts are tried anew", file=sys.stderr)
+        warn(f"{file}: damaged, or another program's; layouts are tried anew")
     return {}
 
 

@@ -1,11 +1,11 @@
 """The two sheets beside a cache: its images with their catheters, and what augmentation makes of some of them."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from catheters.console import note, warn
 from catheters.data.annotations import Annotation, read_annotations
 from catheters.data.cache import ImageCache
 from catheters.data.pictures.choice import choose_images
@@ -69,7 +69,7 @@ def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[A
         return {}
     file = Path(settings.dataset_folder) / settings.annotation_table
     if not file.exists():
-        print(f"warning: annotation_table={file}: no such file, so no catheters are drawn", file=sys.stderr)
+        warn(f"annotation_table={file}: no such file, so no catheters are drawn")
         return {}
     annotations = read_annotations(file, settings.uid_column)
     uids = table.uids.tolist()
@@ -77,19 +77,15 @@ def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[A
     hint = same_id_hint(others, uids)
     start, of_all = f"warning: annotation_table={file}:", f"of its {len(annotations)} images, such as"
     if annotations and len(others) == len(annotations):
-        print(
-            f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}",
-            file=sys.stderr,
-        )
+        note(f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}")
     elif hint:  # without one they may be rows that were left out
-        print(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}", file=sys.stderr)
+        note(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}")
     labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
     unknown = sorted(labels - DEVICE_OF_LABEL.keys() - set(table.label_columns))
     if unknown:
-        print(
-            f"warning: annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
-            f"grey: {listed(unknown)}",
-            file=sys.stderr,
+        warn(
+            f"annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
+            f"grey: {listed(unknown)}"
         )
     return annotations
 

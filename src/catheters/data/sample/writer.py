@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from catheters.console import say
 from catheters.data.sample.devices import Device, lengths_along
 from catheters.data.sample.plan import ImagePlan, plan_sample
 from catheters.data.sample.render import render_image
@@ -59,7 +60,7 @@ def generate_sample(
     num_workers = num_workers if num_workers is not None else available_cores()
     check_arguments(num_images, num_test_images, image_size, seed, num_workers)
     if is_complete(folder, arguments):
-        print(f"{folder}: the synthetic sample is already there, with the same arguments; nothing to do")
+        say(f"{folder}: the synthetic sample is already there, with the same arguments; nothing to do")
         return
     for name in ("train", "test"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,61 @@
+"""What the program says, through Python's logging: the logger `catheters`.
+
+Results go to stdout, warnings to stderr, as plain lines. A notebook or a service silences or redirects them:
+`logging.getLogger("catheters").setLevel(logging.WARNING)`, or a handler of its own in `.handlers`.
+"""
+
+import contextlib
+import contextvars
+import logging
+import sys
+from collections.abc import Iterator
+
+_logger = logging.getLogger("catheters")
+_is_silent = contextvars.ContextVar("_is_silent", default=False)
+
+NOTE = 25
+"""Level of what goes to stderr and is no warning: progress, how a command ended."""
+
+
+class _Console(logging.Handler):
+    """Writes to what `sys.stdout` and `sys.stderr` are at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Not caught: a reader that has gone ends a command (see `run_command`).
+        print(record.getMessage(), file=sys.stderr if record.levelno >= NOTE else sys.stdout, flush=True)
+
+
+if not _logger.handlers:
+    _logger.addHandler(_Console())
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
+
+
+def say(text: object = "") -> None:
+    """A line, or several, on stdout."""
+    _log(logging.INFO, str(text))
+
+
+def note(text: object) -> None:
+    """A line on stderr that is no warning."""
+    _log(NOTE, str(text))
+
+
+def warn(text: object) -> None:
+    """`warning: ` and a text, on stderr."""
+    _log(logging.WARNING, f"warning: {text}")
+
+
+@contextlib.contextmanager
+def silent(is_silent: bool) -> Iterator[None]:
+    """Say nothing in here, in this thread, if `is_silent`: of several processes that do the same, one says so."""
+    token = _is_silent.set(is_silent or _is_silent.get())
+    try:
+        yield
+    finally:
+        _is_silent.reset(token)
+
+
+def _log(level: int, text: str) -> None:
+    if not _is_silent.get():
+        _logger.log(level, "%s", text)
