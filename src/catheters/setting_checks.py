@@ -13,6 +13,10 @@ USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "A
 """What is named to somebody whose DICOM keyword is far from all that there are, which are thousands."""
 
 
+LABELS_TERM = "labels"
+"""Term of the loss, and its name in the log: all labels that are in no exclusive group."""
+
+
 def check_column_names(uid_column: str, label_columns: tuple[str, ...], prediction_columns: tuple[str, ...]) -> None:
     """Labels are named once, and neither they nor the id like another column of `predictions.csv`."""
     if len(set(label_columns)) < len(label_columns):
@@ -40,6 +44,31 @@ def check_heads(heads: Mapping[str, tuple[str, ...]], label_columns: tuple[str, 
     if heads and sorted(in_heads) != sorted(label_columns):
         wrong = next(label for label in label_columns if in_heads.count(label) != 1)
         raise ValueError(f"heads: '{wrong}' stands in {in_heads.count(wrong)} of them; every label has one head")
+
+
+def check_exclusive(exclusive: Mapping[str, tuple[str, ...]], label_columns: tuple[str, ...]) -> None:
+    """Groups of labels that exist, none of them in two groups."""
+    group_of: dict[str, str] = {}
+    for name, labels in exclusive.items():
+        if name == LABELS_TERM or not name:
+            raise ValueError(f"exclusive: {name!r} is no name for a group; '{LABELS_TERM}' are all other labels")
+        check_label_names(f"exclusive['{name}']", labels, label_columns)
+        for label in labels:
+            if label in group_of:
+                other = "twice" if group_of[label] == name else f"in '{group_of[label]}' and in '{name}'"
+                raise ValueError(f"exclusive: '{label}' stands {other}; a label has one group at most")
+            group_of[label] = name
+
+
+def check_loss_weights(
+    weights: Mapping[str, float], label_columns: tuple[str, ...], exclusive: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Weights of terms that the loss has."""
+    in_groups = {label for labels in exclusive.values() for label in labels}
+    terms = ([LABELS_TERM] if set(label_columns) - in_groups else []) + list(exclusive)
+    for name in weights:
+        if name not in terms:
+            raise ValueError(f"loss_weights: {unknown_name(name, 'a term of the loss', terms)}")
 
 
 def check_members(setting: str, what: str, numbers: tuple[int, ...] | None) -> None:

@@ -154,6 +154,12 @@ class Settings:
     """linear: one linear layer over pooled features; attention: a head a device, each with its own attention map."""
     heads: dict[str, Labels] = Field(default_factory=dict)
     """{device: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
+    exclusive: dict[str, Labels] = Field(default_factory=dict)
+    """{name: labels that exclude each other}, as {"ETT": ("ETT - Abnormal", "ETT - Borderline", "ETT - Normal")}: a
+    softmax over them and a further class, none of them, in place of a sigmoid each. Empty: every label by itself."""
+    exclusive_conflicts: Literal["refuse", "first"] = "refuse"
+    """An image with two labels of an exclusive group: refuse the table, or let the one that `exclusive` names first
+    hold."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the linear classifier; attention heads have 0.5 of their own."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -173,6 +179,8 @@ class Settings:
     """bce: binary cross-entropy; focal; asymmetric."""
     loss_params: dict[str, float] = Field(default_factory=dict)
     """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); defaults in brackets."""
+    loss_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """{term of the loss: its weight in the sum}: `labels` and the names in `exclusive`; 1 for those that are absent."""
     label_smoothing: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -279,6 +287,8 @@ class Settings:
         setting_checks.check_label_names("label_smoothing", self.label_smoothing, self.label_columns)
         setting_checks.check_label_names("derived_labels", self.derived_labels, self.label_columns)
         setting_checks.check_heads(self.heads, self.label_columns)
+        setting_checks.check_exclusive(self.exclusive, self.label_columns)
+        setting_checks.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive)
 
     def _check_members(self) -> None:
         """Folds and seeds: which models a run is made of."""

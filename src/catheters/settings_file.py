@@ -130,6 +130,7 @@ def doubtful_settings(settings: Settings) -> list[str]:
         "plateau_patience": (schedule, settings.schedule != "plateau"),
         "plateau_factor": (schedule, settings.schedule != "plateau"),
         "amp_dtype": ("use_amp=False", not settings.use_amp),
+        "exclusive_conflicts": ("exclusive is empty", not settings.exclusive),
         "heads": ("classifier='linear'", settings.classifier == "linear"),
         "drop_rate": ("classifier='attention'", settings.classifier == "attention"),
         "folds": ("all_data=True", settings.all_data),

@@ -47,6 +47,20 @@ def test_onnx(backbone_model: str, classifier: str, images: torch.Tensor, tmp_pa
     assert_equal_answers(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
 
 
+def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
+    """The softmax by hand, with a further class whose logit is 0; all other labels by themselves."""
+    checkpoint = make_checkpoint(exclusive={"ETT": ("ETT - Normal", "ETT - Abnormal", "ETT - Borderline")})
+    export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    answers = session.run(["probabilities"], {"images": images.numpy()})[0]
+    with torch.inference_mode():
+        logits = checkpoint.model(images).logits.double().numpy()
+    expected = 1 / (1 + np.exp(-logits))
+    exponentials = np.exp(logits[:, :3])
+    expected[:, :3] = exponentials / (1 + exponentials.sum(axis=1, keepdims=True))
+    assert np.abs(answers - expected).max() < 1e-4
+
+
 @pytest.mark.parametrize(
     "backbone_model",
     [

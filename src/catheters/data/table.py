@@ -1,6 +1,6 @@
 """The label table: which images there are, whose they are, and what they show."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +88,30 @@ def read_label_table(settings: Settings) -> LabelTable:
         label_columns=settings.label_columns,
         folds=folds,
     )
-    if settings.exclude_ids is None:
-        return table
-    return table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
+    if settings.exclude_ids is not None:
+        table = table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
+    return _settle_exclusive(table, settings, file)
+
+
+def _settle_exclusive(table: LabelTable, settings: Settings, file: Path) -> LabelTable:
+    """One label at most of each exclusive group, by `exclusive_conflicts`."""
+    labels = table.labels.copy()
+    for name, group in settings.exclusive.items():
+        columns = np.array([settings.label_columns.index(label) for label in group])
+        rows = np.flatnonzero(labels[:, columns].sum(axis=1) > 1)
+        if not len(rows):
+            continue
+        given = [label for label, value in zip(group, labels[rows[0], columns], strict=True) if value]
+        example = f"{table.uids[rows[0]]} has {' and '.join(map(repr, given))}"
+        if settings.exclusive_conflicts == "refuse":
+            raise TableError(
+                f"{file}: {len(rows)} images have two labels of exclusive['{name}'], {example}; correct the table (see "
+                "label_corrections), or set exclusive_conflicts='first' to let the one that exclusive names first hold"
+            )
+        say(f"{len(rows)} images have two labels of exclusive['{name}']: the first one holds; {example}")
+        firsts = labels[np.ix_(rows, columns)].argmax(axis=1)
+        labels[np.ix_(rows, columns)] = np.eye(len(columns), dtype=labels.dtype)[firsts]
+    return replace(table, labels=labels)
 
 
 def read_columns(settings: Settings) -> pd.DataFrame:

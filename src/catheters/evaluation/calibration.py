@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -100,6 +100,19 @@ class StepMap:
         return np.interp(probabilities, self.x, self.y)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxMap:
+    """Of labels that exclude each other: softmax(slope log(p)), over them and none of them."""
+
+    labels: tuple[str, ...]
+    slope: float
+
+    def __call__(self, probabilities: Floats) -> Floats:
+        """(n, m) -> (n, m)."""
+        mapped: Floats = softmax(self.slope * np.log(_with_absent(probabilities)), axis=1)[:, 1:]
+        return mapped
+
+
 CalibrationMap = LogitMap | StepMap
 IDENTITY = LogitMap(slope=1.0, intercept=0.0)
 """For a label of which all images are of one class."""
@@ -142,6 +155,20 @@ def _fit_isotonic(targets: Targets, probabilities: Floats) -> StepMap:
     return StepMap(x=tuple(fitted.X_thresholds_.tolist()), y=tuple(fitted.y_thresholds_.tolist()))
 
 
+def _fit_softmax(labels: tuple[str, ...], targets: Targets, probabilities: Floats) -> SoftmaxMap:
+    """One temperature for labels that exclude each other, as Guo et al. have it for classes."""
+    classes = np.where(targets.any(axis=1), targets.argmax(axis=1) + 1, 0)
+    if len(np.unique(classes)) == 1:
+        return SoftmaxMap(labels=labels, slope=1.0)
+    logs = np.log(_with_absent(probabilities))
+
+    def log_loss(log_slope: float) -> float:
+        return float(-log_softmax(math.exp(log_slope) * logs, axis=1)[np.arange(len(classes)), classes].mean())
+
+    found = minimize_scalar(log_loss, bounds=(-5, 5), method="bounded")
+    return SoftmaxMap(labels=labels, slope=math.exp(found.x))
+
+
 METHODS: Mapping[str, Callable[[Targets, Floats], CalibrationMap]] = MappingProxyType(
     {"temperature": _fit_temperature, "platt": _fit_platt, "isotonic": _fit_isotonic}
 )
@@ -149,30 +176,63 @@ METHODS: Mapping[str, Callable[[Targets, Floats], CalibrationMap]] = MappingProx
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrator:
-    """A map for each label.
+    """A map for each label, and one for each group of labels that exclude each other.
 
     Attributes:
-        method: a key of `METHODS`.
+        method: a key of `METHODS`, of the labels by themselves; a group has a temperature.
         maps: label -> its map.
+        groups: the others' maps.
     """
 
     method: str
     maps: Mapping[str, CalibrationMap]
+    groups: tuple[SoftmaxMap, ...] = ()
+
+    @property
+    def labels(self) -> set[str]:
+        """All that it has a map for."""
+        return {*self.maps, *(label for group in self.groups for label in group.labels)}
 
     def __call__(self, labels: tuple[str, ...], probabilities: Floats) -> Floats:
         """Calibrate (n, K) probabilities, columns in the order of `labels`."""
-        columns = [self.maps[label](probabilities[:, k]) for k, label in enumerate(labels)]
-        return np.stack(columns, axis=1)
+        calibrated = np.empty(probabilities.shape)
+        for k, label in enumerate(labels):
+            if label in self.maps:
+                calibrated[:, k] = self.maps[label](probabilities[:, k])
+        for group in self.groups:
+            columns = [labels.index(label) for label in group.labels]
+            calibrated[:, columns] = group(probabilities[:, columns])
+        return calibrated
+
+    def of_thresholds(self, labels: tuple[str, ...], thresholds: Floats) -> Floats:
+        """(K,) thresholds for probabilities -> about the same for calibrated ones.
+
+        A label's calibrated probability hangs on the others of its exclusive group: here as if none of them had any.
+        """
+        slopes = {label: group.slope for group in self.groups for label in group.labels}
+        return np.array(
+            [
+                (self.maps[label] if label in self.maps else LogitMap(slope=slopes[label], intercept=0.0))(threshold)
+                for label, threshold in zip(labels, thresholds[:, None], strict=True)
+            ]
+        )[:, 0]
 
 
 def fit_calibrator(method: str, evaluated: Evaluated) -> Calibrator:
-    """Fit a map for each label on all images."""
+    """Fit a map for each label, or exclusive group, on all images."""
     maps = {}
+    in_groups = {label for group in evaluated.exclusive for label in group}
     for k, label in enumerate(evaluated.labels):
+        if label in in_groups:
+            continue
         targets = evaluated.targets[:, k]
         has_both = 0 < targets.sum() < len(targets)
         maps[label] = METHODS[method](targets, evaluated.probabilities[:, k]) if has_both else IDENTITY
-    return Calibrator(method=method, maps=maps)
+    groups = []
+    for labels in evaluated.exclusive:
+        columns = [evaluated.labels.index(label) for label in labels]
+        groups.append(_fit_softmax(labels, evaluated.targets[:, columns], evaluated.probabilities[:, columns]))
+    return Calibrator(method=method, maps=maps, groups=tuple(groups))
 
 
 def calibrate_across_folds(method: str, evaluated: Evaluated, folds: npt.NDArray[np.int64]) -> Floats:
@@ -198,6 +258,7 @@ def calibrator_to_json(calibrator: Calibrator) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "method": calibrator.method,
         "maps": {label: dataclasses.asdict(map_) for label, map_ in calibrator.maps.items()},
+        **({"groups": [dataclasses.asdict(group) for group in calibrator.groups]} if calibrator.groups else {}),
     }
 
 
@@ -226,11 +287,15 @@ def read_calibrator(file: Path) -> tuple[Calibrator, str | None]:
     content = read_written_json(file, FORMAT_VERSION)
     try:
         maps = {label: _map_from_json(fields) for label, fields in content["maps"].items()}
+        groups = tuple(
+            SoftmaxMap(labels=tuple(map(str, fields["labels"])), slope=float(fields["slope"]))
+            for fields in content.get("groups", [])
+        )
         method = str(content["method"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
     fitted_on = content.get("predictions_sha256")
-    return Calibrator(method=method, maps=maps), None if fitted_on is None else str(fitted_on)
+    return Calibrator(method=method, maps=maps, groups=groups), None if fitted_on is None else str(fitted_on)
 
 
 def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:
@@ -240,6 +305,16 @@ def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:
     if len(x) != len(y) or not x:
         raise ValueError("points of x and y")
     return StepMap(x=x, y=y)
+
+
+def _with_absent(probabilities: Floats) -> Floats:
+    """(n, m) -> (n, m + 1), the first one being that of none of them; kept `SMALLEST` from 0.
+
+    Of a blend that is no mean they may sum to more than 1.
+    """
+    absent = 1 - probabilities.sum(axis=1, keepdims=True)
+    clipped: Floats = np.clip(np.concatenate([absent, probabilities], axis=1), SMALLEST, 1)
+    return clipped
 
 
 def _logit(probabilities: Floats) -> Floats:

@@ -6,7 +6,7 @@ the other folds gave, and the weights for new images come from all of them.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from catheters.errors import UserError
 from catheters.evaluation.calibration import SMALLEST
-from catheters.evaluation.evaluated import Evaluated, fitting_folds
+from catheters.evaluation.evaluated import Evaluated, common_groups, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.evaluation.options import ENSEMBLE_METHODS
 from catheters.files import read_written_json, write_text
@@ -164,7 +164,8 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
         for fold, of_fold in weights_of_folds.items():
             kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
             blended[folds == fold] = _combine(how, kept, stacked[:, folds == fold])
-        return first.with_probabilities(blended, name)
+        exclusive = common_groups([member.exclusive for member in members]) if how.gives_probabilities else ()
+        return replace(first.with_probabilities(blended, name), exclusive=exclusive)
 
     order = np.arange(len(members))
     parts = tuple(

@@ -28,6 +28,7 @@ class Evaluated:
         folds: (n,) the fold whose model, which had not seen the image, predicted it; None where that is not known.
         targets: (n, K) uint8, 0 or 1.
         probabilities: (n, K) in 0..1.
+        exclusive: groups of labels that the model has a softmax over, so that their probabilities sum to 1 at most.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Evaluated:
     folds: npt.NDArray[np.int64] | None
     targets: npt.NDArray[np.uint8]
     probabilities: Floats
+    exclusive: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.uids), len(self.labels))
@@ -62,26 +64,38 @@ class Evaluated:
         return dataclasses.replace(self, probabilities=probabilities, name=name or self.name)
 
 
-PRESENCE_RULE = "sum of labels seldom together, else as if independent"
-"""How `probability_of_any` combines labels, for files: thresholds by another rule are on another scale."""
+def common_groups(exclusive: Sequence[tuple[tuple[str, ...], ...]]) -> tuple[tuple[str, ...], ...]:
+    """The exclusive groups that all of several models have, in the first one's order."""
+    return tuple(group for group in exclusive[0] if all(set(group) in map(set, others) for others in exclusive))
 
 
-def probability_of_any(labels: Sequence[str], probabilities: Floats) -> Floats:
+def presence_rule(exclusive: Sequence[Sequence[str]]) -> str:
+    """How `probability_of_any` combines labels, for files: thresholds by another rule are on another scale."""
+    rule = "sum of labels seldom together, else as if independent"
+    others = sorted({", ".join(group) for group in exclusive} - {", ".join(group) for group in SELDOM_TOGETHER})
+    return f"{rule}; sum of {'; of '.join(others)}" if others else rule
+
+
+def probability_of_any(labels: Sequence[str], probabilities: Floats, exclusive: Sequence[Sequence[str]] = ()) -> Floats:
     """The probability that an image has one label at least.
 
-    Labels that exclude each other (`SELDOM_TOGETHER`) add up, to 1 at most: 0.5 and 0.4 are 0.9. All others, and these
-    groups, count as independent: 1 - (1 - p1)(1 - p2)...
+    Labels that exclude each other (`exclusive`, `SELDOM_TOGETHER`) add up, to 1 at most: 0.5 and 0.4 are 0.9. All
+    others, and these groups, count as independent: 1 - (1 - p1)(1 - p2)...
 
     Args:
         labels: (G,) names.
         probabilities: (n, G) in 0..1, or NaN.
+        exclusive: groups of names, of which an image has one label at most.
 
     Returns:
         (n,).
     """
-    groups = [[g for g, label in enumerate(labels) if label in together] for together in SELDOM_TOGETHER]
-    grouped = {g for group in groups for g in group}
-    groups += [[g] for g in range(len(labels)) if g not in grouped]
+    groups: list[list[int]] = []
+    grouped: set[int] = set()
+    for together in (*exclusive, *SELDOM_TOGETHER, *([label] for label in labels)):
+        group = [g for g, label in enumerate(labels) if label in together and g not in grouped]
+        groups += [group] if group else []
+        grouped.update(group)
     absent = [1 - np.minimum(probabilities[:, group].sum(axis=1), 1) for group in groups]
     return np.asarray(1 - np.prod(absent, axis=0))
 
@@ -105,11 +119,13 @@ def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) 
     num_images = len(evaluated)
     targets = [evaluated.targets[:, ks].max(axis=1) for ks in columns.values()]
     probabilities = [
-        probability_of_any([evaluated.labels[k] for k in ks], evaluated.probabilities[:, ks]) for ks in columns.values()
+        probability_of_any([evaluated.labels[k] for k in ks], evaluated.probabilities[:, ks], evaluated.exclusive)
+        for ks in columns.values()
     ]
     return dataclasses.replace(
         evaluated,
         labels=tuple(columns),
+        exclusive=(),
         targets=np.stack(targets, axis=1) if columns else np.empty((num_images, 0), dtype=np.uint8),
         probabilities=np.stack(probabilities, axis=1) if columns else np.empty((num_images, 0)),
     )

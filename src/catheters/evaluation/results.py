@@ -12,7 +12,7 @@ import pandas as pd
 from catheters.errors import UserError
 from catheters.evaluation.abstention import Abstention, Band
 from catheters.evaluation.bootstrap import LEVEL, Estimate
-from catheters.evaluation.evaluated import PRESENCE_RULE
+from catheters.evaluation.evaluated import presence_rule
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
@@ -67,7 +67,7 @@ def write_metrics(
         },
         "macro": _macro(scores),
         "operating_point_rule": str(choices.rule),
-        "presence_rule": PRESENCE_RULE,
+        "presence_rule": presence_rule(evaluation.evaluated.exclusive),
         "per_label": _labels(scores, evaluation.points),
         "per_device": _labels(evaluation.presence_scores, evaluation.presence_points),
         "abstention": {
@@ -186,7 +186,7 @@ class Thresholds:
     abstain_error: float
 
 
-def read_thresholds(file: Path) -> Thresholds:
+def read_thresholds(file: Path, exclusive: Sequence[Sequence[str]] = ()) -> Thresholds:
     """The operating points in a `metrics.json`.
 
     Raises:
@@ -210,7 +210,7 @@ def read_thresholds(file: Path) -> Thresholds:
             for entry in content["abstention"]["per_label"]
         }
         outdated_devices: tuple[str, ...] = ()
-        if content.get("presence_rule") != PRESENCE_RULE:
+        if content.get("presence_rule") != presence_rule(exclusive):
             devices, outdated_devices = {}, tuple(devices)
         of_calibration = content["calibration"].get("sha256")
         return Thresholds(

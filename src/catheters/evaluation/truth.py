@@ -50,7 +50,13 @@ def match_rows(truth: Truth, uids: list[str], predictions_file: Path) -> npt.NDA
 
 
 def hold_against(
-    truth: Truth, predictions: pd.DataFrame, uid_column: str, labels: tuple[str, ...], file: Path, name: str
+    truth: Truth,
+    predictions: pd.DataFrame,
+    uid_column: str,
+    labels: tuple[str, ...],
+    file: Path,
+    name: str,
+    exclusive: tuple[tuple[str, ...], ...] = (),
 ) -> tuple[Evaluated, npt.NDArray[np.intp]]:
     """Predictions beside the truth, and (n,) the rows of the label table that they are of.
 
@@ -65,6 +71,7 @@ def hold_against(
         labels: (K,) its label columns.
         file: where they come from, for messages.
         name: what predicted, for tables.
+        exclusive: groups of labels that it has a softmax over.
 
     Raises:
         TableError: a predicted image has no row in the label table.
@@ -95,6 +102,7 @@ def hold_against(
         folds=folds,
         targets=truth.labels[rows],
         probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
+        exclusive=exclusive,
     )
     return evaluated, rows
 

@@ -38,7 +38,9 @@ class Findings:
         rule: how the thresholds were chosen, in words.
         probabilities: (n, K), calibrated where there is a calibration; NaN for images that could not be predicted.
         uncalibrated: (n, K) likewise, as the models give them.
-        thresholds: (K,) at and above which a label is called present, on the scale of `probabilities`.
+        exclusive: groups of labels that exclude each other, by the models' softmax.
+        thresholds: (K,) at and above which a label is called present, on the scale of `probabilities`; of a label in
+            an exclusive group, whose calibration hangs on the others of the group, about so.
         is_called: (n, K) whether it is.
         presence: device -> (n,) probability that it is there, uncalibrated.
         presence_thresholds: device -> at and above which it is called present.
@@ -48,6 +50,7 @@ class Findings:
 
     labels: tuple[str, ...]
     heads: Mapping[str, tuple[str, ...]]
+    exclusive: tuple[tuple[str, ...], ...] = ()
     rule: str
     probabilities: Floats
     uncalibrated: Floats
@@ -64,7 +67,7 @@ class Findings:
 
     def probability_of_any(self, columns: Sequence[int]) -> Floats:
         """(n,) that an image has one of these labels at least."""
-        return probability_of_any([self.labels[k] for k in columns], self.probabilities[:, columns])
+        return probability_of_any([self.labels[k] for k in columns], self.probabilities[:, columns], self.exclusive)
 
 
 def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
@@ -94,17 +97,18 @@ def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
     presence, presence_thresholds = {}, {}
     for device, labels in models.heads.items():
         columns = [models.labels.index(label) for label in labels]
-        presence[device] = probability_of_any(labels, blended[:, columns])
+        presence[device] = probability_of_any(labels, blended[:, columns], models.exclusive)
         # A device's only label is its presence.
         by_label = float(raw[columns[0]]) if len(columns) == 1 else DEFAULT_THRESHOLD
         presence_thresholds[device] = of_devices.get(device, by_label)
     return Findings(
         labels=models.labels,
         heads=models.heads,
+        exclusive=models.exclusive,
         rule=_rule_in_words(models),
         probabilities=calibrated,
         uncalibrated=blended,
-        thresholds=predictor.calibrate(raw[None])[0],
+        thresholds=raw if models.calibrator is None else models.calibrator.of_thresholds(models.labels, raw),
         is_called=blended >= raw,
         presence=presence,
         presence_thresholds=presence_thresholds,

@@ -8,6 +8,7 @@ from catheters.console import warn
 from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
+from catheters.evaluation.evaluated import common_groups
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
 from catheters.files import sha256_of
 from catheters.labels import known_heads
@@ -79,6 +80,11 @@ class Models:
         return next((heads for heads in named if heads), known_heads(self.labels))
 
     @property
+    def exclusive(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of labels that every checkpoint has a softmax over."""
+        return common_groups([tuple(checkpoint.settings.exclusive.values()) for checkpoint in self.checkpoints])
+
+    @property
     def gives_probabilities(self) -> bool:
         """Whether the blend can be taken for probabilities; ranks hang on the other images."""
         return METHODS[self.recipe.method].gives_probabilities
@@ -139,7 +145,7 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
         if calibration.is_file():
             _warn(f"{folder}: its evaluation did not finish and is passed over; run evaluate.py again")
         return models
-    thresholds = read_thresholds(metrics)
+    thresholds = read_thresholds(metrics, models.exclusive)
     current = _sha256_if_any(predictions)
     if not is_joined(folder):
         _warn(
@@ -264,6 +270,6 @@ def _check_labels(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
 
 
 def _check_maps(calibrator: Calibrator, file: Path, labels: tuple[str, ...]) -> None:
-    missing = [label for label in labels if label not in calibrator.maps]
+    missing = [label for label in labels if label not in calibrator.labels]
     if missing:
         raise UserError(f"{file}: has no calibration of {missing[0]}; run evaluate.py again")

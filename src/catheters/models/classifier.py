@@ -1,5 +1,7 @@
 """The classifier: grey pixels in, named outputs out, and their probabilities."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ class Classifier(nn.Module):
         mean: float,
         std: float,
         origin: str,
+        exclusive: Sequence[Sequence[int]] = (),
     ) -> None:
         """Put the parts together.
 
@@ -38,12 +41,14 @@ class Classifier(nn.Module):
             mean: grey mean of the data set's images, in 0..1.
             std: their standard deviation, in 0..1.
             origin: a line on where the weights are from.
+            exclusive: groups of columns whose labels exclude each other.
         """
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.feature_map = feature_map
         self.origin = origin
+        self._exclusive = tuple(map(tuple, exclusive))
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -56,8 +61,20 @@ class Classifier(nn.Module):
         return Outputs(logits=self.head(features))
 
     def probabilities(self, outputs: Outputs) -> Tensor:
-        """Outputs of B images -> (B, K) float32 in 0..1, columns in label order."""
-        return torch.sigmoid(outputs.logits.float())
+        """Outputs of B images -> (B, K) float32 in 0..1, columns in label order.
+
+        A sigmoid for each label; a softmax for labels that exclude each other, with 0 as the logit of the further
+        class, none of them, so that they sum to 1 less its probability.
+        """
+        logits = outputs.logits.float()
+        if not self._exclusive:
+            return torch.sigmoid(logits)
+        columns = list(torch.sigmoid(logits).unbind(1))
+        for group in self._exclusive:
+            with_absent = torch.stack([torch.zeros_like(logits[:, 0]), *(logits[:, column] for column in group)], 1)
+            for column, of_label in zip(group, torch.softmax(with_absent, 1).unbind(1)[1:], strict=True):
+                columns[column] = of_label
+        return torch.stack(columns, 1)
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees: (B, 1, H, W) uint8 -> (B, C) for a linear head, (B, C, h, w) for attention heads."""
@@ -78,15 +95,16 @@ def create_classifier(settings: Settings, mean: float, std: float) -> Classifier
     Raises:
         UserError: see `create_backbone` and, for attention heads, `find_feature_map`.
     """
+    column_of = {label: column for column, label in enumerate(settings.label_columns)}
+    exclusive = [[column_of[label] for label in labels] for labels in settings.exclusive.values()]
     is_pooled = settings.classifier == "linear"
     backbone, origin = create_backbone(settings, is_pooled=is_pooled)
     if is_pooled:
         num_features = backbone.head_hidden_size
         assert isinstance(num_features, int), "timm's models say how many features they give"
         linear = LinearHead(num_features, len(settings.label_columns), settings.drop_rate)
-        return Classifier(backbone, linear, None, mean, std, origin)
+        return Classifier(backbone, linear, None, mean, std, origin, exclusive)
     feature_map = find_feature_map(backbone, settings.backbone_model, settings.image_shape)
-    column_of = {label: column for column, label in enumerate(settings.label_columns)}
     groups = settings.heads.values() or (settings.label_columns,)
     heads = AttentionHeads(feature_map.num_channels, [[column_of[label] for label in labels] for labels in groups])
-    return Classifier(backbone, heads, feature_map, mean, std, origin)
+    return Classifier(backbone, heads, feature_map, mean, std, origin, exclusive)

@@ -129,7 +129,9 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
             frame=read_columns(settings).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()],
         )
         paths = table.paths
-    evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(run))
+    evaluated, rows = hold_against(
+        truth, predictions, uid_column, labels, file, str(run), tuple(settings.exclusive.values())
+    )
     _warn_of_missing_folds(run, settings, evaluated)
     return Input(
         evaluated=evaluated,

@@ -1,11 +1,12 @@
 """Losses over (B, K) logits and targets: each label by itself, since an X-ray can have several labels of one device.
 
 Every loss is the mean over all elements, and `pos_weight` multiplies the positives' term. A new one is a module here
-and a line in `LOSSES`.
+and a line in `LOSSES`. Labels that exclude each other have a softmax instead, see `SoftmaxCrossEntropy`.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
 from catheters.models.outputs import Outputs
+from catheters.setting_checks import LABELS_TERM
 from catheters.settings import Settings
 
 SMALLEST = 1e-12
@@ -134,24 +136,93 @@ class LabelSmoothing(nn.Module):
         return smoothed
 
 
+class SoftmaxCrossEntropy(nn.Module):
+    """Cross-entropy over labels that exclude each other and a further class, none of them, whose logit is 0.
+
+    Of one label this is binary cross-entropy. With `gamma` a class that is well classified counts less, as in focal
+    loss: -(1 - p)^gamma log(p), weighted by each class's share of the target.
+    """
+
+    weights: Tensor
+
+    def __init__(self, pos_weight: Tensor, smoothing: float, gamma: float = 0.0) -> None:
+        """Set the loss up.
+
+        Args:
+            pos_weight: (m,) weights of the labels' terms; that of none of them has 1.
+            smoothing: share of the target that is spread over all m + 1 classes, in 0..1.
+            gamma: of focal loss; 0: cross-entropy.
+        """
+        super().__init__()
+        self.register_buffer("weights", torch.cat([torch.ones(1), pos_weight]))
+        self.smoothing = smoothing
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B, m), (B, m) targets that sum to 1 at most -> scalar, the mean over B."""
+        logits = logits.float()
+        log_probabilities = torch.log_softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], 1), 1)
+        truth = torch.cat([1 - targets.sum(1, keepdim=True), targets], 1)
+        truth = truth * (1 - self.smoothing) + self.smoothing / truth.shape[1]
+        losses = -self.weights * truth * log_probabilities
+        if self.gamma > 0:
+            losses = (1 - log_probabilities.exp()).clamp(min=SMALLEST) ** self.gamma * losses
+        return losses.sum(1).mean()
+
+
 LOSSES: Mapping[str, type[nn.Module]] = {
     "bce": BinaryCrossEntropy,
     "focal": FocalLoss,
     "asymmetric": AsymmetricLoss,
 }
 
+SOFTMAX_LOSSES: Mapping[str, float] = MappingProxyType({"bce": 0.0, "focal": 2.0})
+"""Those of `LOSSES` that have a form for exclusive labels, and its `gamma`."""
+
 
 class Losses(nn.Module):
-    """What a model is trained by: a scalar for each kind of its outputs, by name."""
+    """What a model is trained by: a scalar for each kind of its outputs, by name.
 
-    def __init__(self, labels: nn.Module) -> None:
-        """Take the loss of the labels, (B, K) logits, (B, K) targets -> scalar."""
+    Each label by itself and each exclusive group is a decision; a term is the sum over its decisions, divided by K, the
+    number of labels, so that a label weighs the same whatever is exclusive beside it.
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        labels: nn.Module | None,
+        groups: Mapping[str, tuple[Sequence[int], SoftmaxCrossEntropy]] = MappingProxyType({}),
+        weights: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Put the terms together.
+
+        Args:
+            num_labels: K.
+            labels: the loss of the labels that are in no group, the mean over them; None where there are none.
+            groups: name -> columns of its labels, and its loss.
+            weights: term -> what it is multiplied by; 1 for others.
+        """
         super().__init__()
         self.labels = labels
+        self.groups = nn.ModuleList([loss for _, loss in groups.values()])
+        self._num_labels = num_labels
+        self._columns = {name: list(columns) for name, (columns, _) in groups.items()}
+        in_groups = {column for columns in self._columns.values() for column in columns}
+        self._ungrouped = [column for column in range(num_labels) if column not in in_groups]
+        self._weights = dict(weights)
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Outputs of a batch -> name -> scalar, to be summed by `total`."""
-        return {"labels": self.labels(outputs.logits, batch.targets)}
+        logits, targets = outputs.logits, batch.targets
+        losses: dict[str, Tensor] = {}
+        if self.labels is not None and not self._columns:
+            losses[LABELS_TERM] = self.labels(logits, targets)
+        elif self.labels is not None:
+            share = len(self._ungrouped) / self._num_labels
+            losses[LABELS_TERM] = share * self.labels(logits[:, self._ungrouped], targets[:, self._ungrouped])
+        for (name, columns), loss in zip(self._columns.items(), self.groups, strict=True):
+            losses[name] = loss(logits[:, columns], targets[:, columns]) / self._num_labels
+        return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:
@@ -163,7 +234,7 @@ def create_losses(settings: Settings) -> Losses:
     """The losses that the settings name.
 
     Raises:
-        SettingsError: no such loss, or a parameter that it does not have or allow.
+        SettingsError: no such loss, or a parameter that it does not have or allow, or none for exclusive labels.
     """
     loss_class = look_up(LOSSES, settings.loss_func, "loss_func")
     known = [name for name in inspect.signature(loss_class).parameters if name != "pos_weight"]
@@ -171,15 +242,44 @@ def create_losses(settings: Settings) -> Losses:
         if name not in known:
             kind = f"a parameter of {settings.loss_func}"
             raise SettingsError(f"loss_params: {unknown_name(name, kind, known or ['none'])}")
-    try:
-        loss = loss_class(_of_labels(settings, settings.pos_weight, 1.0), **settings.loss_params)
+    in_groups = {label for labels in settings.exclusive.values() for label in labels}
+    ungrouped = [label for label in settings.label_columns if label not in in_groups]
+    try:  # without ungrouped labels too: a wrong parameter is wrong
+        of_labels = loss_class(_of_labels(ungrouped, settings.pos_weight, 1.0), **settings.loss_params)
     except ValueError as error:
         raise SettingsError(f"loss_params: {error}") from None
-    if settings.label_smoothing:
-        loss = LabelSmoothing(loss, _of_labels(settings, settings.label_smoothing, 0.0))
-    return Losses(loss)
+    if any(label in settings.label_smoothing for label in ungrouped):
+        of_labels = LabelSmoothing(of_labels, _of_labels(ungrouped, settings.label_smoothing, 0.0))
+    column_of = {label: column for column, label in enumerate(settings.label_columns)}
+    return Losses(
+        len(settings.label_columns),
+        of_labels if ungrouped else None,
+        {
+            name: ([column_of[label] for label in labels], _loss_of_group(settings, name, labels))
+            for name, labels in settings.exclusive.items()
+        },
+        settings.loss_weights,
+    )
 
 
-def _of_labels(settings: Settings, values: Mapping[str, float], default: float) -> Tensor:
-    """(K,) float32 in label order."""
-    return torch.tensor([values.get(label, default) for label in settings.label_columns])
+def _loss_of_group(settings: Settings, name: str, labels: Sequence[str]) -> SoftmaxCrossEntropy:
+    smoothings = {label: settings.label_smoothing.get(label, 0.0) for label in labels}
+    if len(set(smoothings.values())) > 1:
+        raise SettingsError(
+            f"label_smoothing: the labels of exclusive['{name}'] share one target, so they have one value; they have "
+            f"{', '.join(f'{value:g} ({label})' for label, value in smoothings.items())}"
+        )
+    if settings.loss_func not in SOFTMAX_LOSSES:
+        raise SettingsError(
+            f"loss_func='{settings.loss_func}': is for labels by themselves; exclusive needs one of "
+            f"{', '.join(SOFTMAX_LOSSES)}"
+        )
+    if settings.loss_params.get("alpha") is not None:
+        raise SettingsError("loss_params: alpha weighs positives against negatives, which exclusive labels do not have")
+    gamma = settings.loss_params.get("gamma", SOFTMAX_LOSSES[settings.loss_func])
+    return SoftmaxCrossEntropy(_of_labels(labels, settings.pos_weight, 1.0), next(iter(smoothings.values())), gamma)
+
+
+def _of_labels(labels: Sequence[str], values: Mapping[str, float], default: float) -> Tensor:
+    """(K,) float32 in the order of `labels`."""
+    return torch.tensor([values.get(label, default) for label in labels])
