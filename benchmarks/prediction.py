@@ -25,11 +25,11 @@ from catheters.data.radiograph import read_radiograph
 from catheters.data.sample import generate_sample
 from catheters.evaluation.ensemble import Recipe
 from catheters.host import available_cores, kilobytes_in
+from catheters.inference.batch_prediction import predict_images
 from catheters.inference.inputs import Images
 from catheters.inference.models import Member, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage, read_image
-from catheters.inference.stream import predict_images
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.checkpoint import load_checkpoint, save_checkpoint

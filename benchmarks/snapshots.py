@@ -28,10 +28,10 @@ from catheters.data.table import read_label_table
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.settings_file import load_settings
+from catheters.training.checkpointing import LastCheckpoint
 from catheters.training.device import open_device
 from catheters.training.distributed import ALONE
 from catheters.training.environment import describe_environment
-from catheters.training.keepers import KeepLast
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.manager import Manager
@@ -127,7 +127,7 @@ def measure_families(folder: Path, rounds: int) -> None:
             may_skip=step.scaler.is_enabled(),
         )
         environment = {**describe_environment(device, 1), "data_fingerprint": ""}
-        keeper = KeepLast(settings, step, None, environment, model_folder)  # type: ignore[arg-type]
+        keeper = LastCheckpoint(settings, step, None, environment, model_folder)  # type: ignore[arg-type]
         snapshots = Snapshots(model_folder, backbone, settings, environment, step, log, keeper, 1)
         manager = Manager(step, [log], num_epochs=9, num_batches=1, folder=model_folder)
         train_epoch(batches, step, manager, log, backbone)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 
 
 def make_evaluated(
@@ -15,10 +15,10 @@ def make_evaluated(
     folds: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     name: str = "model",
-) -> Evaluated:
+) -> PredictionSet:
     """Predictions of images 0, 1, 2...; each of a patient of its own where none are given."""
     targets = np.asarray(targets, dtype=np.uint8)
-    return Evaluated(
+    return PredictionSet(
         name=name,
         labels=tuple(labels or [f"label {k}" for k in range(targets.shape[1])]),
         uids=np.arange(len(targets)).astype(np.str_),

@@ -7,8 +7,8 @@ import pytest
 
 from catheters.evaluation.abstention import EVERYTHING, Band, abstain, choose_band
 from catheters.evaluation.bootstrap import PatientBootstrap
-from catheters.evaluation.evaluated import fitting_folds
 from catheters.evaluation.operating_points import judge, parse_rule
+from catheters.evaluation.prediction_set import fitting_folds
 from tests.evaluation.conftest import make_evaluated
 
 

@@ -21,11 +21,11 @@ from catheters.evaluation.calibration import (
     reliability,
     write_calibrator,
 )
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 from tests.evaluation.conftest import make_evaluated
 
 
-def distorted(rng: np.random.Generator, slope: float, intercept: float) -> tuple[Evaluated, np.ndarray]:
+def distorted(rng: np.random.Generator, slope: float, intercept: float) -> tuple[PredictionSet, np.ndarray]:
     """Predictions whose logits have to be multiplied and shifted to be right; and the right probabilities."""
     right = expit(rng.normal(-1, 2, 40_000))
     targets = (rng.random(40_000) < right).astype(np.uint8)

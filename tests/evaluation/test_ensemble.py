@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 from catheters.evaluation.ensemble import METHODS, blend, fit_weights, write_ensemble
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 from tests.evaluation.conftest import make_evaluated
 
 PREVALENCES = np.array([0.05, 0.3, 0.6])
@@ -18,7 +18,7 @@ PREVALENCES = np.array([0.05, 0.3, 0.6])
 
 def make_members(
     rng: np.random.Generator, qualities: list[float], num_images: int = 6000, own_noise: float = 0.5
-) -> list[Evaluated]:
+) -> list[PredictionSet]:
     """Models whose errors are partly shared, as those of networks are; calibrated but for their noise."""
     targets = (rng.random((num_images, 3)) < PREVALENCES).astype(np.uint8)
     shared = rng.normal(size=targets.shape)
@@ -35,7 +35,7 @@ def make_members(
     ]
 
 
-def macro_auc(evaluated: Evaluated) -> float:
+def macro_auc(evaluated: PredictionSet) -> float:
     return float(roc_auc_score(evaluated.targets, evaluated.probabilities, average="macro"))
 
 
@@ -100,7 +100,7 @@ def test_the_reported_score_is_not_above_that_on_fresh_data(rng: np.random.Gener
         reported.append(macro_auc(ensemble.blended))
 
         def by_final_weights(
-            rows: np.ndarray, weights: np.ndarray = weights, everything: list[Evaluated] = everything
+            rows: np.ndarray, weights: np.ndarray = weights, everything: list[PredictionSet] = everything
         ) -> float:
             stacked = np.stack([member.probabilities[rows] for member in everything])
             return macro_auc(everything[0].take(rows).with_probabilities(np.tensordot(weights, stacked, axes=1)))

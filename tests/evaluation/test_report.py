@@ -13,9 +13,9 @@ from sklearn.metrics import precision_recall_curve
 
 from catheters.evaluation.bootstrap import Estimate, PatientBootstrap
 from catheters.evaluation.ensemble import blend
-from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.figures import MAX_POINTS, draw_intervals, thin
+from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.scores import difference, score
 from catheters.evaluation.tables import with_interval
@@ -26,10 +26,10 @@ HOSTILE = "<script>alert(1)</script>"
 GREY_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
 
 
-def make_pair(rng: np.random.Generator) -> tuple[Evaluated, Evaluated]:
+def make_pair(rng: np.random.Generator) -> tuple[PredictionSet, PredictionSet]:
     targets = (rng.random((240, 3)) < [0.3, 0.5, 0.0]).astype(np.uint8)
 
-    def predict(quality: float, name: str) -> Evaluated:
+    def predict(quality: float, name: str) -> PredictionSet:
         return make_evaluated(
             targets,
             1 / (1 + np.exp(-(quality * (2.0 * targets - 1) + rng.normal(size=targets.shape)))),

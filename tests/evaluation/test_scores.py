@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from catheters.evaluation.bootstrap import PatientBootstrap
-from catheters.evaluation.evaluated import device_presence, fitting_folds, probability_of_any
+from catheters.evaluation.prediction_set import device_presence, fitting_folds, probability_of_any
 from catheters.evaluation.scores import difference, score
 from catheters.labels import RANZCR_HEADS
 from tests.conftest import SHARED_DATA

@@ -8,10 +8,10 @@ import pytest
 
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.predictions import write_predictions as write_out_of_fold
+from catheters.inference.batch_prediction import Answers
 from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
 from catheters.inference.outputs import write_predictions, write_submission
-from catheters.inference.stream import Answers
 
 NUM_LABELS = 150
 LABELS = tuple(f"label {number}" for number in range(NUM_LABELS))

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from catheters.errors import UserError
+from catheters.inference.batch_prediction import Answers, predict_images
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import Predictor
-from catheters.inference.stream import Answers, predict_images
 from catheters.inference.unfinished import Entry, decode_entry, encode_entry, file_state
 from tests.inference.conftest import make_checkpoint, make_models
 

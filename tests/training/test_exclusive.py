@@ -21,7 +21,7 @@ from catheters.data.batch import Batch
 from catheters.data.table import read_label_table
 from catheters.errors import SettingsError
 from catheters.evaluation.calibration import fit_calibrator, read_calibrator, write_calibrator
-from catheters.evaluation.evaluated import device_presence, presence_rule, probability_of_any
+from catheters.evaluation.prediction_set import device_presence, presence_rule, probability_of_any
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.models.outputs import Outputs

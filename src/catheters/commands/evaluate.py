@@ -12,13 +12,13 @@ from catheters.commands.evaluation_options import read_choices
 from catheters.console import say, warn
 from catheters.errors import UserError, listed
 from catheters.evaluation import tables
-from catheters.evaluation.alike import check_alike
+from catheters.evaluation.alignment import check_alike
 from catheters.evaluation.calibration import write_calibrator
-from catheters.evaluation.cases import write_cases
 from catheters.evaluation.ensemble import Ensemble, blend, write_ensemble
-from catheters.evaluation.evaluated import device_presence
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
+from catheters.evaluation.hard_cases import write_cases
 from catheters.evaluation.metrics import one_class_warnings, score_labels
+from catheters.evaluation.prediction_set import device_presence
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.report import Comparison, write_model_card, write_report
 from catheters.evaluation.results import (

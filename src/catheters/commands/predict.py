@@ -16,11 +16,11 @@ from catheters.interrupts import Interrupted, interrupt_signal
 if TYPE_CHECKING:
     import torch
 
+    from catheters.inference.batch_prediction import Answers
     from catheters.inference.findings import Findings
     from catheters.inference.inputs import Images
     from catheters.inference.models import Models
     from catheters.inference.predictor import Predictor
-    from catheters.inference.stream import Answers
 
 DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
 
@@ -132,7 +132,7 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
 
 
 def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Answers":
-    from catheters.inference.stream import predict_images
+    from catheters.inference.batch_prediction import predict_images
     from catheters.training.shortage import DeviceError
 
     part_file = _part_file(options.out)

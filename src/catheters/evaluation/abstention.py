@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
-from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.prediction_set import PredictionSet
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,7 +84,7 @@ def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold
 
 
 def abstain(
-    evaluated: Evaluated,
+    evaluated: PredictionSet,
     folds: npt.NDArray[np.int64],
     points: Sequence[OperatingPoint],
     bootstrap: PatientBootstrap,
@@ -103,7 +103,7 @@ def abstain(
 
 
 def _abstain(
-    evaluated: Evaluated,
+    evaluated: PredictionSet,
     k: int,
     folds: npt.NDArray[np.int64],
     point: OperatingPoint,

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from catheters.errors import UserError
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 from catheters.files import read_written_json, write_text
 
 Floats = npt.NDArray[np.float64]
@@ -218,7 +218,7 @@ class Calibrator:
         )[:, 0]
 
 
-def fit_calibrator(method: str, evaluated: Evaluated) -> Calibrator:
+def fit_calibrator(method: str, evaluated: PredictionSet) -> Calibrator:
     """Fit a map for each label, or exclusive group, on all images."""
     maps = {}
     in_groups = {label for group in evaluated.exclusive for label in group}
@@ -235,7 +235,7 @@ def fit_calibrator(method: str, evaluated: Evaluated) -> Calibrator:
     return Calibrator(method=method, maps=maps, groups=tuple(groups))
 
 
-def calibrate_across_folds(method: str, evaluated: Evaluated, folds: npt.NDArray[np.int64]) -> Floats:
+def calibrate_across_folds(method: str, evaluated: PredictionSet, folds: npt.NDArray[np.int64]) -> Floats:
     """(n, K) probabilities, each fold's by the maps that were fitted on the others; see `fitting_folds`."""
     calibrated = evaluated.probabilities.copy()
     for fold in np.unique(folds):

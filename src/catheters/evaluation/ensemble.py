@@ -17,9 +17,9 @@ from scipy.stats import rankdata
 
 from catheters.errors import UserError
 from catheters.evaluation.calibration import SMALLEST
-from catheters.evaluation.evaluated import Evaluated, common_groups, fitting_folds
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.evaluation.options import ENSEMBLE_METHODS
+from catheters.evaluation.prediction_set import PredictionSet, common_groups, fitting_folds
 from catheters.files import read_written_json, write_text
 from catheters.progress import track
 
@@ -130,10 +130,10 @@ class Ensemble:
 
     method: str
     members: tuple[Member, ...]
-    blended: Evaluated
+    blended: PredictionSet
 
 
-def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
+def blend(method: str, members: Sequence[PredictionSet], name: str) -> Ensemble:
     """Blend the predictions of the same images, in the same order, by M models.
 
     Args:
@@ -158,7 +158,7 @@ def blend(method: str, members: Sequence[Evaluated], name: str) -> Ensemble:
                 weights_of_folds[fold] = fit_weights(stacked[:, others], rest.targets, fitting_folds(rest))
         weights = fit_weights(stacked, first.targets, folds)
 
-    def blend_of(is_in: npt.NDArray[np.bool_]) -> Evaluated:
+    def blend_of(is_in: npt.NDArray[np.bool_]) -> PredictionSet:
         """Each fold by its own weights; of some of the members, by equal ones where all of theirs are 0."""
         blended = np.empty(first.probabilities.shape)
         for fold, of_fold in weights_of_folds.items():
@@ -290,6 +290,6 @@ def read_recipe(file: Path) -> Recipe:
     )
 
 
-def _macro_auc(evaluated: Evaluated) -> float:
+def _macro_auc(evaluated: PredictionSet) -> float:
     metrics = score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)
     return macro_mean([metric.roc_auc for metric in metrics])

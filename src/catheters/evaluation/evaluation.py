@@ -17,10 +17,10 @@ from catheters.evaluation.calibration import (
     log_losses,
     reliability,
 )
-from catheters.evaluation.cases import Case, hardest_cases, is_known, probable_label_errors
-from catheters.evaluation.evaluated import Evaluated, device_presence, fitting_folds, names_several_folds
+from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, probable_label_errors
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
+from catheters.evaluation.prediction_set import PredictionSet, device_presence, fitting_folds, names_several_folds
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.subgroups import Subgroup, count_devices, make_groups, score_subgroups
 
@@ -106,8 +106,8 @@ class Evaluation:
         unknown_labels: names of those that none are sought of, see `is_known`.
     """
 
-    evaluated: Evaluated
-    presence: Evaluated
+    evaluated: PredictionSet
+    presence: PredictionSet
     choices: Choices
     scores: Scores
     presence_scores: Scores
@@ -149,7 +149,7 @@ class Evaluation:
 
 
 def evaluate(
-    evaluated: Evaluated,
+    evaluated: PredictionSet,
     heads: Mapping[str, tuple[str, ...]],
     columns: Mapping[str, npt.NDArray[np.str_]],
     choices: Choices,
@@ -199,13 +199,13 @@ def evaluate(
     )
 
 
-def _fit(method: str, evaluated: Evaluated) -> Calibrator:
+def _fit(method: str, evaluated: PredictionSet) -> Calibrator:
     if method == NO_CALIBRATION:
         return Calibrator(method=method, maps=dict.fromkeys(evaluated.labels, IDENTITY))
     return fit_calibrator(method, evaluated)
 
 
-def _calibrated(method: str, evaluated: Evaluated, folds: npt.NDArray[np.int64]) -> Calibrated:
+def _calibrated(method: str, evaluated: PredictionSet, folds: npt.NDArray[np.int64]) -> Calibrated:
     probabilities = evaluated.probabilities
     if method != NO_CALIBRATION:
         probabilities = calibrate_across_folds(method, evaluated, folds)
@@ -227,7 +227,7 @@ def _calibrated(method: str, evaluated: Evaluated, folds: npt.NDArray[np.int64])
     )
 
 
-def _score_folds(evaluated: Evaluated, choices: Choices) -> list[FoldScore]:
+def _score_folds(evaluated: PredictionSet, choices: Choices) -> list[FoldScore]:
     if evaluated.folds is None:
         return []
     scores = []

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -135,7 +135,7 @@ def choose_threshold(rule: Rule, targets: npt.NDArray[np.uint8], scores: Floats)
 
 
 def judge(
-    evaluated: Evaluated,
+    evaluated: PredictionSet,
     folds: npt.NDArray[np.int64],
     rule: Rule,
     bootstrap: PatientBootstrap,
@@ -156,7 +156,7 @@ def judge(
 
 
 def _judge(
-    evaluated: Evaluated,
+    evaluated: PredictionSet,
     k: int,
     folds: npt.NDArray[np.int64],
     rule: Rule,

@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 
 from catheters.evaluation.bootstrap import Estimate
-from catheters.evaluation.cases import Case
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.figures import (
@@ -20,6 +19,7 @@ from catheters.evaluation.figures import (
     draw_reliability,
     draw_roc,
 )
+from catheters.evaluation.hard_cases import Case
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.evaluation.tables import edge, number, with_interval
 from catheters.files import write_text

@@ -12,9 +12,9 @@ import pandas as pd
 from catheters.errors import UserError
 from catheters.evaluation.abstention import Abstention, Band
 from catheters.evaluation.bootstrap import LEVEL, Estimate
-from catheters.evaluation.evaluated import presence_rule
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.prediction_set import presence_rule
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.files import read_written_json, write_text, write_whole
 

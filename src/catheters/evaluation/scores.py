@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
-from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.metrics import score_labels
+from catheters.evaluation.prediction_set import PredictionSet
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class Scores:
         return percentile_estimate(value, self.replicates[metric][:, is_defined].mean(axis=1), self.num_patients)
 
 
-def score(evaluated: Evaluated, bootstrap: PatientBootstrap) -> Scores:
+def score(evaluated: PredictionSet, bootstrap: PatientBootstrap) -> Scores:
     """Score every label, by scikit-learn, and in every resample."""
     targets, probabilities = evaluated.targets, evaluated.probabilities
     labels = score_labels(targets, probabilities, evaluated.labels)

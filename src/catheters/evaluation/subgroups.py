@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from catheters.errors import UserError
 from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.scores import Scores, score
 from catheters.progress import track
 
@@ -94,7 +94,7 @@ def make_groups(column: str, values: npt.NDArray[np.str_], edges: Sequence[float
 
 
 def score_subgroups(
-    evaluated: Evaluated, groups: Mapping[str, Mapping[str, Sequence[int]]], num_resamples: int, seed: int
+    evaluated: PredictionSet, groups: Mapping[str, Mapping[str, Sequence[int]]], num_resamples: int, seed: int
 ) -> list[Subgroup]:
     """Score each group and its rest.
 
@@ -118,7 +118,7 @@ def score_subgroups(
     return subgroups
 
 
-def count_devices(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.str_]:
+def count_devices(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.str_]:
     """(n,) how many of the devices each image shows by its true labels."""
     numbers = np.zeros(len(evaluated), dtype=np.int64)
     for labels in heads.values():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from catheters.console import warn
 from catheters.csv_files import TableError, check_filled
-from catheters.evaluation.evaluated import Evaluated, find_torn_patient
+from catheters.evaluation.prediction_set import PredictionSet, find_torn_patient
 from catheters.near_misses import same_id_hint, without_decimals
 
 
@@ -57,7 +57,7 @@ def hold_against(
     file: Path,
     name: str,
     exclusive: tuple[tuple[str, ...], ...] = (),
-) -> tuple[Evaluated, npt.NDArray[np.intp]]:
+) -> tuple[PredictionSet, npt.NDArray[np.intp]]:
     """Predictions beside the truth, and (n,) the rows of the label table that they are of.
 
     Patients are those of the label table, with a warning where the predictions group the images otherwise, or else of
@@ -94,7 +94,7 @@ def hold_against(
         patient_ids = np.array(uids, dtype=np.str_)
     folds = _read_folds(predictions, file)
     _warn_of_shared_patients(patient_ids, folds, file)
-    evaluated = Evaluated(
+    evaluated = PredictionSet(
         name=name,
         labels=labels,
         uids=np.array(uids, dtype=np.str_),

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.errors import UserError, listed, unknown_name
-from catheters.evaluation.evaluated import probability_of_any
+from catheters.evaluation.prediction_set import probability_of_any
 from catheters.inference.models import Models
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage

@@ -25,11 +25,11 @@ from catheters.data.preprocessing import Preprocessed, Preprocessing, place, res
 from catheters.data.radiograph import decode_radiograph, read_file
 from catheters.errors import UserError, one_line
 from catheters.files import write_whole
+from catheters.inference.batch_prediction import Answers
 from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import REMEDIES, Predictor
 from catheters.inference.reading import make_images
-from catheters.inference.stream import Answers
 from catheters.models.classifier import Classifier
 from catheters.models.feature_map import has_channels_last, tokens_as_map
 from catheters.models.heads import AttentionHeads

@@ -8,7 +8,7 @@ from catheters.console import warn
 from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
-from catheters.evaluation.evaluated import common_groups
+from catheters.evaluation.prediction_set import common_groups
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
 from catheters.files import sha256_of
 from catheters.labels import known_heads

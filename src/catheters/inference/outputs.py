@@ -9,9 +9,9 @@ from catheters.console import warn
 from catheters.csv_files import check_columns, check_ids, read_csv
 from catheters.errors import UserError, listed
 from catheters.files import write_whole
+from catheters.inference.batch_prediction import Answers
 from catheters.inference.findings import Findings, describe_device, describe_others, describe_undecided, has_others
 from catheters.inference.inputs import Images
-from catheters.inference.stream import Answers
 from catheters.near_misses import same_id_hint
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from catheters.inference.doubts import UNLIKE
 from catheters.inference.models import Models
+from catheters.inference.quality_flags import UNLIKE
 from catheters.inference.reading import ReadImage
 from catheters.models.feature_space import pooled
 from catheters.training.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, Preprocessing, preprocess
 from catheters.errors import one_line
-from catheters.inference.doubts import doubts_of_pixels
+from catheters.inference.quality_flags import doubts_of_pixels
 
 Pixels = npt.NDArray[np.uint8]
 

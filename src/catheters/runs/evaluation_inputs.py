@@ -13,7 +13,7 @@ from catheters.csv_files import TableError, binary_labels, check_columns, check_
 from catheters.data.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.table import read_columns, read_label_table
 from catheters.errors import UserError, unknown_name
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
 from catheters.files import sha256_of
@@ -43,7 +43,7 @@ class Input:
         paths: (n,) the image files, where they are known.
     """
 
-    evaluated: Evaluated
+    evaluated: PredictionSet
     uid_column: str
     file: Path
     sha256: str
@@ -54,7 +54,7 @@ class Input:
     settings: Settings | None
     paths: tuple[Path, ...] | None
 
-    def with_evaluated(self, evaluated: Evaluated) -> "Input":
+    def with_evaluated(self, evaluated: PredictionSet) -> "Input":
         """The same with the same images in another order, or other labels or patients."""
         row_of = {uid: row for row, uid in enumerate(self.evaluated.uids.tolist())}
         order = [row_of[uid] for uid in evaluated.uids.tolist()]
@@ -172,7 +172,7 @@ def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
     )
 
 
-def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: Evaluated) -> None:
+def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: PredictionSet) -> None:
     if evaluated.folds is None:
         return
     missing = sorted(set(settings.folds_to_train) - set(evaluated.folds.tolist()))

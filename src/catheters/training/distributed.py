@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from catheters.errors import UserError, one_line
 from catheters.host import num_processes
 from catheters.interrupts import Interrupted, raise_if_interrupted
-from catheters.training.watch import Watch
+from catheters.training.process_monitor import Watch
 
 T = TypeVar("T")
 

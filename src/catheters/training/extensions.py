@@ -8,7 +8,7 @@ from pytorch_pfn_extras.training.extension import Extension
 from catheters.console import say
 from catheters.data.loader import EpochLoader
 from catheters.progress import duration
-from catheters.training.keepers import BestCheckpoint
+from catheters.training.checkpointing import BestCheckpoint
 from catheters.training.log import TrainingLog
 from catheters.training.step import TrainStep
 from catheters.training.validation import Validation

@@ -13,13 +13,13 @@ from catheters.data.loader import EpochLoader, Loader
 from catheters.interrupts import deferred_interrupts
 from catheters.progress import track
 from catheters.settings import Settings
+from catheters.training.checkpointing import BestCheckpoint, LastCheckpoint
+from catheters.training.context import TrainContext, create_log, create_step
 from catheters.training.extensions import EarlyStopping, EpochLog, LoadNextEpoch, PlateauSchedule
-from catheters.training.keepers import BestCheckpoint, KeepLast
 from catheters.training.log import TrainingLog
 from catheters.training.manager import AnyExtension, Manager
 from catheters.training.snapshots import Snapshots
 from catheters.training.step import TrainStep
-from catheters.training.surroundings import Surroundings, create_log, create_step
 from catheters.training.trackers import create_trackers
 from catheters.training.validation import Validation
 
@@ -29,7 +29,7 @@ def train_fold(
     fold: int,
     train_loader: EpochLoader,
     valid_loader: Loader,
-    around: Surroundings,
+    context: TrainContext,
     folder: Path,
     extensions: Sequence[AnyExtension] = (),
 ) -> BestCheckpoint:
@@ -40,7 +40,7 @@ def train_fold(
         fold: the validation fold.
         train_loader: batches of the other folds, shuffled.
         valid_loader: batches of this fold, in order.
-        around: where it trains.
+        context: where it trains.
         folder: gets `best.pt`, with averaged weights also `best_raw.pt`, `log.jsonl`, and snapshots in `last/`.
         extensions: the user's own, of pytorch-pfn-extras; their state is kept in snapshots.
 
@@ -50,11 +50,11 @@ def train_fold(
     """
     what, num_batches = f"fold {fold}", len(train_loader)
     seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
-    step = create_step(settings, seed, num_batches, around)
-    log = create_log(settings, what, num_batches, step, around, folder)
+    step = create_step(settings, seed, num_batches, context)
+    log = create_log(settings, what, num_batches, step, context, folder)
     validation = Validation(step, valid_loader, settings.label_columns, folder)
-    best = BestCheckpoint(settings, fold, step, validation, around.environment, folder)
-    snapshots = Snapshots(folder, what, settings, around.environment, step, log, best, num_batches)
+    best = BestCheckpoint(settings, fold, step, validation, context.environment, folder)
+    snapshots = Snapshots(folder, what, settings, context.environment, step, log, best, num_batches)
     in_order = [
         log,
         LoadNextEpoch(train_loader, settings.num_epochs),
@@ -62,8 +62,8 @@ def train_fold(
         best,
         EpochLog(log, what, settings.num_epochs, step, best),  # with the learning rate before a plateau lowers it
         PlateauSchedule(step, validation),
-        EarlyStopping(best, settings.early_stop, what, says_so=around.processes.is_first),
-        *create_trackers(settings, what, log, around, folder),
+        EarlyStopping(best, settings.early_stop, what, says_so=context.processes.is_first),
+        *create_trackers(settings, what, log, context, folder),
         *extensions,
         snapshots,
     ]
@@ -74,7 +74,7 @@ def train_fold(
 def train_on_all(
     settings: Settings,
     train_loader: EpochLoader,
-    around: Surroundings,
+    context: TrainContext,
     folder: Path,
     extensions: Sequence[AnyExtension] = (),
 ) -> None:
@@ -83,7 +83,7 @@ def train_on_all(
     Args:
         settings: the run's settings, with the seed of this model.
         train_loader: batches of all images, shuffled.
-        around: where it trains.
+        context: where it trains.
         folder: gets `log.jsonl`, snapshots in `last/`, `last.pt` after each epoch, `final.pt` in its place after the
             last one, and with averaged weights `final_raw.pt`.
         extensions: as in `train_fold`.
@@ -93,16 +93,16 @@ def train_on_all(
         Interrupted: a signal asked for it, and a snapshot is written.
     """
     what, num_batches = f"seed {settings.seed}", len(train_loader)
-    step = create_step(settings, settings.seed, num_batches, around)
-    log = create_log(settings, what, num_batches, step, around, folder)
-    keep_last = KeepLast(settings, step, train_loader.samples, around.environment, folder)
-    snapshots = Snapshots(folder, what, settings, around.environment, step, log, keep_last, num_batches)
+    step = create_step(settings, settings.seed, num_batches, context)
+    log = create_log(settings, what, num_batches, step, context, folder)
+    last_checkpoint = LastCheckpoint(settings, step, train_loader.samples, context.environment, folder)
+    snapshots = Snapshots(folder, what, settings, context.environment, step, log, last_checkpoint, num_batches)
     in_order = [
         log,
         LoadNextEpoch(train_loader, settings.num_epochs),
-        keep_last,
+        last_checkpoint,
         EpochLog(log, what, settings.num_epochs, step, None),
-        *create_trackers(settings, what, log, around, folder),
+        *create_trackers(settings, what, log, context, folder),
         *extensions,
         snapshots,
     ]

@@ -17,6 +17,7 @@ from catheters.files import UnreadableFileError
 from catheters.settings import Settings
 from catheters.torch_files import check_archive
 from catheters.training.checkpoint import add_feature_space
+from catheters.training.context import TrainContext, create_step
 from catheters.training.device import device_name
 from catheters.training.distributed import ALONE, Processes, Team, joined_team, process_group
 from catheters.training.environment import describe_environment
@@ -46,7 +47,6 @@ from catheters.training.run_folder import (
 )
 from catheters.training.snapshot_files import read_progress
 from catheters.training.step import without_needless_warnings
-from catheters.training.surroundings import Surroundings, create_step
 
 MAX_FEATURE_IMAGES = 10_000
 """Images whose features are measured for a checkpoint: more take time and tell little."""
@@ -113,10 +113,10 @@ class _Run:
     num_bytes: int
     extensions: Sequence[AnyExtension]
 
-    def around(self, processes: Processes, num_models_left: int) -> Surroundings:
+    def context(self, processes: Processes, num_models_left: int) -> TrainContext:
         """For one model."""
         mean, std = _grey_values(self.settings, self.data)
-        return Surroundings(
+        return TrainContext(
             device=self.device,
             processes=processes,
             environment=self.environment,
@@ -152,7 +152,7 @@ class _Run:
             clear_ends(self.settings, "profile=True"),
             closing(create_train_loader(self.settings, train_samples, self.device, processes)) as loader,
         ):
-            step = create_step(self.settings, self.settings.seed, len(loader), self.around(processes, 0))
+            step = create_step(self.settings, self.settings.seed, len(loader), self.context(processes, 0))
             profile_training(self.settings, step, loader, self.settings.run_folder)
 
     def train(self, member: int, processes: Processes, num_models_left: int) -> None:
@@ -160,7 +160,7 @@ class _Run:
         what, train = ("seed", _train_seed) if self.settings.all_data else ("fold", _train_fold)
         name = f"{what} {member}"
         with clear_ends(self.settings, name), clear_end_when_removed(self.settings.run_folder, name):
-            train(self.settings, self.data, member, self.around(processes, num_models_left), self.extensions)
+            train(self.settings, self.data, member, self.context(processes, num_models_left), self.extensions)
 
 
 def _where(device: torch.device, num_processes: int) -> str:
@@ -196,39 +196,39 @@ def _train_in_parallel(run: _Run, team: Team) -> None:
 
 
 def _train_seed(
-    settings: Settings, data: RunData, seed: int, around: Surroundings, extensions: Sequence[AnyExtension]
+    settings: Settings, data: RunData, seed: int, context: TrainContext, extensions: Sequence[AnyExtension]
 ) -> None:
     """Train a model on all images."""
     folder, last_file = _files_of(settings, seed)
-    if around.processes.is_first:
+    if context.processes.is_first:
         folder.mkdir(exist_ok=True)
         forget_finished(folder)
     of_seed = dataclasses.replace(settings, seed=seed)
-    with closing(create_train_loader(of_seed, all_samples(of_seed, data), around.device, around.processes)) as loader:
-        train_on_all(of_seed, loader, around, folder, extensions)
-    if around.processes.is_first:
-        _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", around)
+    with closing(create_train_loader(of_seed, all_samples(of_seed, data), context.device, context.processes)) as loader:
+        train_on_all(of_seed, loader, context, folder, extensions)
+    if context.processes.is_first:
+        _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", context)
         plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / last_file)
         write_finished(folder, _files_to_record(settings))
         say(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
 
 
 def _train_fold(
-    settings: Settings, data: RunData, fold: int, around: Surroundings, extensions: Sequence[AnyExtension]
+    settings: Settings, data: RunData, fold: int, context: TrainContext, extensions: Sequence[AnyExtension]
 ) -> None:
     """Train a model on the other folds' images, and predict this one's."""
     folder, _ = _files_of(settings, fold)
-    if around.processes.is_first:
+    if context.processes.is_first:
         folder.mkdir(exist_ok=True)
         forget_finished(folder)
     train_samples, valid_samples = split_samples(settings, data, fold)
     with (
-        closing(create_train_loader(settings, train_samples, around.device, around.processes)) as train_loader,
-        closing(create_valid_loader(settings, valid_samples, around.device, around.processes)) as valid_loader,
+        closing(create_train_loader(settings, train_samples, context.device, context.processes)) as train_loader,
+        closing(create_valid_loader(settings, valid_samples, context.device, context.processes)) as valid_loader,
     ):
-        best = train_fold(settings, fold, train_loader, valid_loader, around, folder, extensions)
-    if around.processes.is_first:
-        _measure_features(settings, data, data.folds == fold, folder / "best.pt", around)
+        best = train_fold(settings, fold, train_loader, valid_loader, context, folder, extensions)
+    if context.processes.is_first:
+        _measure_features(settings, data, data.folds == fold, folder / "best.pt", context)
         plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
         write_fold(settings, data, fold, best.best_probabilities)
         write_finished(folder, _files_to_record(settings))
@@ -236,17 +236,17 @@ def _train_fold(
 
 
 def _measure_features(
-    settings: Settings, data: RunData, is_ordinary: npt.NDArray[np.bool_], file: Path, around: Surroundings
+    settings: Settings, data: RunData, is_ordinary: npt.NDArray[np.bool_], file: Path, context: TrainContext
 ) -> None:
     """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a part; one process does it."""
     rows = np.flatnonzero(is_ordinary)
     is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
     is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
     # Batches as large as in validation, where each of several processes has a part.
-    batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // around.processes.count)
+    batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // context.processes.count)
     by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
-    with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), around.device)) as loader:
-        add_feature_space(file, loader, data.patient_ids[is_chosen], around.device)
+    with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), context.device)) as loader:
+        add_feature_space(file, loader, data.patient_ids[is_chosen], context.device)
 
 
 def _is_trained(settings: Settings, member: int) -> bool:

@@ -14,8 +14,8 @@ from catheters.files import sha256_of, write_text
 from catheters.run_record import FILE_NAME, read_record, recorded_annotations, write_record
 from catheters.settings import Settings
 from catheters.settings_file import read_run_settings, settings_to_json
+from catheters.training.compatibility import check_same_settings
 from catheters.training.snapshot_files import has_snapshot
-from catheters.training.unchanged import check_same_settings
 
 SETTINGS_FILE = "settings.json"
 """Written last, so that a folder with it is a run's."""

@@ -15,7 +15,7 @@ from catheters.torch_files import check_archive, read_torch_file
 FORMAT_VERSION = 2
 STATE_FILE = "state.pt"
 PROGRESS_FILE = "progress.json"
-OF_EPOCH = ("validation", "best_checkpoint", "keep_last", "epoch_log", "plateau_schedule", "snapshots")
+OF_EPOCH = ("validation", "best_checkpoint", "last_checkpoint", "epoch_log", "plateau_schedule", "snapshots")
 """Extensions that do what version 0.2.0 did after the last batch of an epoch."""
 
 
@@ -91,7 +91,7 @@ def upgrade(state: Mapping[str, Any], num_batches: int) -> Mapping[str, Any]:
             "extensions": {
                 **manager["extensions"],
                 "log": {**manager["extensions"]["log"], "extension": log},
-                **{name: {"extension": keeper} for name in ("best_checkpoint", "keep_last")},
+                **{name: {"extension": keeper} for name in ("best_checkpoint", "last_checkpoint")},
             },
             "extensions_left": [] if is_scored else list(OF_EPOCH),
             "observation": {},

@@ -21,8 +21,9 @@ from catheters.interrupts import Interrupted, interrupt_signal
 from catheters.settings import Settings
 from catheters.settings_file import settings_from_json, settings_to_json
 from catheters.training.checkpoint import save_tensors
-from catheters.training.circumstances import tell_what_differs
-from catheters.training.keepers import BestCheckpoint, KeepLast
+from catheters.training.checkpointing import BestCheckpoint, LastCheckpoint
+from catheters.training.compatibility import check_same_settings
+from catheters.training.environment_changes import tell_what_differs
 from catheters.training.log import TrainingLog
 from catheters.training.manager import Manager
 from catheters.training.snapshot_files import (
@@ -36,7 +37,6 @@ from catheters.training.snapshot_files import (
     upgrade,
 )
 from catheters.training.step import TrainStep
-from catheters.training.unchanged import check_same_settings
 
 NUM_KEPT = 2
 NOT_DUE, DUE, STOP = 0, 1, 100
@@ -59,7 +59,7 @@ class Snapshots(Extension):
         environment: Mapping[str, Any],
         step: TrainStep,
         log: TrainingLog,
-        keeper: BestCheckpoint | KeepLast,
+        keeper: BestCheckpoint | LastCheckpoint,
         num_batches: int,
     ) -> None:
         """Keep snapshots in `folder`/last.

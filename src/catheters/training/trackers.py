@@ -19,8 +19,8 @@ from catheters.evaluation.plots import plot_curves
 from catheters.files import UnreadableFileError, read_json, write_text
 from catheters.settings import Settings
 from catheters.settings_file import settings_to_json
+from catheters.training.context import TrainContext
 from catheters.training.log import TrainingLog, read_epochs
-from catheters.training.surroundings import Surroundings
 
 NEVER = 10**9
 """Seconds."""
@@ -282,16 +282,16 @@ TRACKERS: Mapping[str, type[Tracker]] = {
 
 
 def create_trackers(
-    settings: Settings, what: str, log: TrainingLog, around: Surroundings, folder: Path
+    settings: Settings, what: str, log: TrainingLog, context: TrainContext, folder: Path
 ) -> Sequence[Tracker]:
     """The trackers that the settings name, of the model `what`; of several processes only the first one tracks."""
-    if not around.processes.is_first:
+    if not context.processes.is_first:
         return []
     run = TrackedRun(
         run_name=settings.run_folder.name,
         what=what,
         settings=json.loads(settings_to_json(settings)),
-        environment=around.environment,
+        environment=context.environment,
         folder=folder,
     )
     return [TRACKERS[name](log, run) for name in settings.trackers]

@@ -16,7 +16,7 @@ from catheters.training.step import TrainStep, convert_batch_norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class TrainContext:
     """Where a model is trained.
 
     Attributes:
@@ -36,30 +36,30 @@ class Surroundings:
     num_models_left: int
 
 
-def create_step(settings: Settings, seed: int, num_batches: int, around: Surroundings) -> TrainStep:
+def create_step(settings: Settings, seed: int, num_batches: int, context: TrainContext) -> TrainStep:
     """A new model with all that it needs to learn, its weights drawn by the seed."""
-    if around.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(around.device)  # what was tried before is not what the log shows
+    if context.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(context.device)  # what was tried before is not what the log shows
     torch.manual_seed(seed)
-    model = create_classifier(settings, around.mean, around.std).to(around.device)
-    if settings.sync_batch_norm and around.processes.count > 1:
-        model = convert_batch_norm(model, around.device)
-    return TrainStep(settings, model, num_batches, around.device, around.processes)
+    model = create_classifier(settings, context.mean, context.std).to(context.device)
+    if settings.sync_batch_norm and context.processes.count > 1:
+        model = convert_batch_norm(model, context.device)
+    return TrainStep(settings, model, num_batches, context.device, context.processes)
 
 
 def create_log(
-    settings: Settings, what: str, num_batches: int, step: TrainStep, around: Surroundings, folder: Path
+    settings: Settings, what: str, num_batches: int, step: TrainStep, context: TrainContext, folder: Path
 ) -> TrainingLog:
     """The log of the model `what` in its folder, for epochs of so many batches."""
     release_free_memory()  # reading table and index took many times what is kept of them, and processes fork from here
     return TrainingLog(
         folder,
         what,
-        around.processes,
-        around.device,
+        context.processes,
+        context.device,
         num_batches=num_batches,
         num_epochs=settings.num_epochs,
         batch_size=settings.images_per_batch,
-        num_models_left=around.num_models_left,
+        num_models_left=context.num_models_left,
         may_skip=step.scaler.is_enabled(),
     )

@@ -10,11 +10,11 @@ import torch
 from catheters.errors import SettingsError, UserError
 from catheters.run_record import read_record, write_record
 from catheters.settings import Settings
+from catheters.training.compatibility import MAY_CHANGE, MAY_GROW, check_same_settings
 from catheters.training.environment import describe_environment
 from catheters.training.log import read_epochs
 from catheters.training.run import train_run
 from catheters.training.run_folder import enter_run_folder
-from catheters.training.unchanged import MAY_CHANGE, MAY_GROW, check_same_settings
 
 HARMLESS = {
     "folds": (0,),

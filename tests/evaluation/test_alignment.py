@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from catheters.errors import UserError
-from catheters.evaluation.alike import check_alike
-from catheters.evaluation.evaluated import Evaluated
+from catheters.evaluation.alignment import check_alike
+from catheters.evaluation.prediction_set import PredictionSet
 from tests.evaluation.conftest import make_evaluated
 
 
 def test_rows_and_columns_are_matched() -> None:
     first = make_evaluated([[1, 0], [0, 1]], [[0.1, 0.2], [0.3, 0.4]], labels=["x", "y"], name="first")
-    second = Evaluated(
+    second = PredictionSet(
         name="second",
         labels=("y", "x"),
         uids=np.array(["1", "0"]),
@@ -46,7 +46,7 @@ def test_what_is_not_alike_is_refused() -> None:
 def test_patients_are_shared() -> None:
     """By whatever name; unless a source knows none."""
 
-    def member(name: str, patients: list[str] | None) -> Evaluated:
+    def member(name: str, patients: list[str] | None) -> PredictionSet:
         return make_evaluated([[1], [0], [1]], [[0.1], [0.2], [0.3]], patients=patients, name=name)
 
     unknown, one, same = member("first", None), member("second", ["p", "q", "p"]), member("third", ["1", "2", "1"])

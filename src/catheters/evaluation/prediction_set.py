@@ -17,7 +17,7 @@ NUM_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class PredictionSet:
     """Predictions of n images and their true labels.
 
     Attributes:
@@ -48,7 +48,7 @@ class Evaluated:
     def __len__(self) -> int:
         return len(self.uids)
 
-    def take(self, rows: npt.NDArray[np.generic]) -> "Evaluated":
+    def take(self, rows: npt.NDArray[np.generic]) -> "PredictionSet":
         """Some of the images, by position or by a mask."""
         return dataclasses.replace(
             self,
@@ -59,7 +59,7 @@ class Evaluated:
             probabilities=self.probabilities[rows],
         )
 
-    def with_probabilities(self, probabilities: Floats, name: str | None = None) -> "Evaluated":
+    def with_probabilities(self, probabilities: Floats, name: str | None = None) -> "PredictionSet":
         """The same images with other predictions."""
         return dataclasses.replace(self, probabilities=probabilities, name=name or self.name)
 
@@ -100,7 +100,7 @@ def probability_of_any(labels: Sequence[str], probabilities: Floats, exclusive: 
     return np.asarray(1 - np.prod(absent, axis=0))
 
 
-def device_presence(evaluated: Evaluated, heads: Mapping[str, tuple[str, ...]]) -> Evaluated:
+def device_presence(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> PredictionSet:
     """Whether each device is there at all: any label of its group.
 
     The probability is that of one label at least, see `probability_of_any`. Devices that have a single label are left
@@ -146,12 +146,12 @@ def find_torn_patient(one: npt.NDArray[np.str_], other: npt.NDArray[np.str_]) ->
     return None
 
 
-def names_several_folds(evaluated: Evaluated) -> bool:
+def names_several_folds(evaluated: PredictionSet) -> bool:
     """Whether the predictions' own folds can be fitted on and judged by; else parts of the patients are dealt."""
     return evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1
 
 
-def fitting_folds(evaluated: Evaluated) -> npt.NDArray[np.int64]:
+def fitting_folds(evaluated: PredictionSet) -> npt.NDArray[np.int64]:
     """(n,) folds for what is fitted on all others and applied to one: thresholds, calibration, weights.
 
     They are the predictions' own where there are several, so that what is fitted on the other folds knows nothing of

@@ -105,7 +105,7 @@ class BestCheckpoint(Extension):
         self.best_probabilities = state["best_probabilities"].numpy()
 
 
-class KeepLast(Extension):
+class LastCheckpoint(Extension):
     """Without validation: after each epoch makes sure that the model still answers, and keeps its weights.
 
     Attributes:
@@ -113,7 +113,7 @@ class KeepLast(Extension):
         num_epochs: how many epochs are done.
     """
 
-    name = "keep_last"
+    name = "last_checkpoint"
     trigger = (1, "epoch")
     checkpoint_names = ("last.pt",)
 

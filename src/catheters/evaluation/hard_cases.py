@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
-from catheters.evaluation.evaluated import Evaluated
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.prediction_set import PredictionSet
 from catheters.files import write_whole
 
 NUM_HARDEST = 5
@@ -49,7 +49,9 @@ class Case:
         return "missed" if self.target == 1 else "false alarm"
 
 
-def hardest_cases(evaluated: Evaluated, folds: npt.NDArray[np.int64], points: Sequence[OperatingPoint]) -> list[Case]:
+def hardest_cases(
+    evaluated: PredictionSet, folds: npt.NDArray[np.int64], points: Sequence[OperatingPoint]
+) -> list[Case]:
     """For each label the most confident errors at its operating point: 5 missed and 5 false alarms at most.
 
     Args:
@@ -70,14 +72,14 @@ def hardest_cases(evaluated: Evaluated, folds: npt.NDArray[np.int64], points: Se
     return cases
 
 
-def is_known(evaluated: Evaluated) -> npt.NDArray[np.bool_]:
+def is_known(evaluated: PredictionSet) -> npt.NDArray[np.bool_]:
     """(K,) which labels the probabilities tell more about than their prevalence does, by the Brier score."""
     squared_errors = ((evaluated.probabilities - evaluated.targets) ** 2).mean(axis=0)
     known: npt.NDArray[np.bool_] = squared_errors < evaluated.targets.var(axis=0)
     return known
 
 
-def probable_label_errors(evaluated: Evaluated) -> list[Case]:
+def probable_label_errors(evaluated: PredictionSet) -> list[Case]:
     """Labels that confident learning holds for wrong, the surest first.
 
     Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels, JAIR 70 (2021), by the
@@ -106,7 +108,7 @@ def probable_label_errors(evaluated: Evaluated) -> list[Case]:
     return sorted(cases, key=lambda case: case.confidence)
 
 
-def write_cases(file: Path, evaluated: Evaluated, cases: list[Case], uid_column: str) -> None:
+def write_cases(file: Path, evaluated: PredictionSet, cases: list[Case], uid_column: str) -> None:
     """Write a row a case: id, patient, label, what the table says, the probability. The file is whole or absent."""
     frame = pd.DataFrame(
         {
@@ -121,7 +123,7 @@ def write_cases(file: Path, evaluated: Evaluated, cases: list[Case], uid_column:
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
-def _case(evaluated: Evaluated, row: int, k: int) -> Case:
+def _case(evaluated: PredictionSet, row: int, k: int) -> Case:
     return Case(
         row=row,
         label=evaluated.labels[k],

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from catheters.errors import UserError, listed
-from catheters.evaluation.evaluated import Evaluated, find_torn_patient
+from catheters.evaluation.prediction_set import PredictionSet, find_torn_patient
 
 
-def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
+def check_alike(members: Sequence[PredictionSet]) -> list[PredictionSet]:
     """The models' predictions with rows and columns in the order of the first one's.
 
     Patients get the names that the first of them has that knows any: where each image is a patient of its own, none are
@@ -46,7 +46,7 @@ def check_alike(members: Sequence[Evaluated]) -> list[Evaluated]:
     return _share_patients(ordered)
 
 
-def _share_patients(members: Sequence[Evaluated]) -> list[Evaluated]:
+def _share_patients(members: Sequence[PredictionSet]) -> list[PredictionSet]:
     knowing = [member for member in members if (member.patient_ids != member.uids).any()]
     for member in knowing[1:]:
         torn = find_torn_patient(knowing[0].patient_ids, member.patient_ids)

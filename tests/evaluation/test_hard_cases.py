@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from catheters.evaluation.bootstrap import PatientBootstrap
-from catheters.evaluation.cases import Case, hardest_cases, probable_label_errors, write_cases
-from catheters.evaluation.evaluated import Evaluated, fitting_folds
+from catheters.evaluation.hard_cases import Case, hardest_cases, probable_label_errors, write_cases
 from catheters.evaluation.operating_points import judge, parse_rule
+from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
 from tests.evaluation.conftest import make_evaluated
 
 
-def errors_of(evaluated: Evaluated) -> list[Case]:
+def errors_of(evaluated: PredictionSet) -> list[Case]:
     folds = fitting_folds(evaluated)
     points = judge(evaluated, folds, parse_rule("youden"), PatientBootstrap(evaluated.patient_ids, 0, seed=0), {})
     return hardest_cases(evaluated, folds, points)
