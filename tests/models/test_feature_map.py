@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from catheters.data.batch import Batch
 from catheters.errors import SettingsError
 from catheters.models.backbone import create_backbone
 from catheters.models.classifier import Classifier, create_classifier
@@ -68,7 +69,7 @@ def test_attention_heads_learn_from_any_model(name: str, num_channels: int, side
     assert model.training
     step = TrainStep(settings, model, 2, CPU)
     images, targets = random_images(2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert torch.isfinite(step(images, targets))
+    assert torch.isfinite(step(Batch(images=images, targets=targets)).loss)
     by_timm = timm.create_model(name, pretrained=False, num_classes=0, **fixed_size(name))
     still = {f"backbone.{key}" for key, value in by_timm.named_parameters() if not value.requires_grad}
     frozen = {key for key, value in model.named_parameters() if not value.requires_grad} - still

@@ -25,6 +25,8 @@ from catheters.training.log import TrainingLog, read_epochs
 NEVER = 10**9
 """Seconds."""
 IDS_FILE = "trackers.json"
+MAX_PARAM_LENGTH = 6000
+"""Characters that MLflow takes of a parameter's value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +213,7 @@ class MLflow(Tracker):
             )
             known = self._client.create_run(experiment_id, run_name=self.run.what).info.run_id
             for name, value in self.run.settings.items():
-                self._client.log_param(known, name, value)
+                self._client.log_param(known, name, str(value)[:MAX_PARAM_LENGTH])
             self._client.log_dict(known, dict(self.run.environment), "environment.json")
             self.run.keep_id(self.name, known)
         self._run_id = known

@@ -82,9 +82,7 @@ class Validation(Extension):
 
     def _score(self, model: Classifier, prefix: str, manager: Any) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
         snapshots = manager.get_extension("snapshots")
-        outputs, batch = predict(
-            model, self._loader, self._step, len(self._labels), lambda: snapshots.stop_if_asked(manager)
-        )
+        outputs, batch = predict(model, self._loader, self._step, lambda: snapshots.stop_if_asked(manager))
         losses = self._step.losses(outputs, batch)
         loss = float(total(losses))
         probabilities: npt.NDArray[np.float32] = model.probabilities(outputs).cpu().numpy()
@@ -107,9 +105,7 @@ class Validation(Extension):
 
 
 @torch.inference_mode()
-def predict(
-    model: Classifier, loader: Loader, step: TrainStep, num_labels: int, stop_if_asked: StopIfAsked
-) -> tuple[Outputs, Batch]:
+def predict(model: Classifier, loader: Loader, step: TrainStep, stop_if_asked: StopIfAsked) -> tuple[Outputs, Batch]:
     """Predict every image, in order; each is predicted once, by one of the processes.
 
     Returns:
@@ -120,16 +116,21 @@ def predict(
     step.processes.share_buffers(model)
     batches = loader.batch_sampler
     assert isinstance(batches, BatchesInOrder)
-    # A process may have no image at all.
-    none = torch.empty((0, num_labels), device=step.device)
-    outputs = [Outputs(logits=none)]
-    known = [Batch(images=torch.empty(0, dtype=torch.uint8), targets=none.cpu())]
-    for batch in track(loader, "predicting", len(loader), unit="batch", leave=False):
-        stop_if_asked()
+    outputs: list[Outputs] = []
+    known: list[Batch] = []
+
+    def predict_batch(batch: Batch) -> None:
         with autocast(step.device, step.dtype):
             of_batch = model(batch.images.to(step.device, non_blocking=True))
         outputs.append(of_batch.map(Tensor.float))
         known.append(batch.without_images())
+
+    for batch in track(loader, "predicting", len(loader), unit="batch", leave=False):
+        stop_if_asked()
+        predict_batch(batch)
+    if not outputs:  # a process that has no image: its tensors are those of one, without its row
+        predict_batch(Batch.collate([loader.dataset[0, 0]]))
+        outputs, known = [outputs[0].map(_no_row)], [known[0].map(_no_row)]
     for _ in range(batches.max_length - len(loader)):
         stop_if_asked()  # as often as those that have a batch more
 
@@ -139,3 +140,7 @@ def predict(
     of_process = Batch.concatenate(known)
     of_all = dataclasses.replace(of_process.map(gather), images=of_process.images)
     return Outputs.concatenate(outputs).map(gather), of_all
+
+
+def _no_row(rows: Tensor) -> Tensor:
+    return rows[:0]
