@@ -32,6 +32,7 @@ from catheters.training.checkpointing import LastCheckpoint
 from catheters.training.device import open_device
 from catheters.training.distributed import ALONE
 from catheters.training.environment import describe_environment
+from catheters.training.extensions import Stopping
 from catheters.training.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.manager import Manager
@@ -128,7 +129,8 @@ def measure_families(folder: Path, rounds: int) -> None:
         )
         environment = {**describe_environment(device, 1), "data_fingerprint": ""}
         keeper = LastCheckpoint(settings, step, None, environment, model_folder)  # type: ignore[arg-type]
-        snapshots = Snapshots(model_folder, backbone, settings, environment, step, log, keeper, 1)
+        stopping = Stopping((), 9, backbone, ALONE)
+        snapshots = Snapshots(model_folder, backbone, settings, environment, step, log, keeper, stopping, 1)
         manager = Manager(step, [log], num_epochs=9, num_batches=1, folder=model_folder)
         train_epoch(batches, step, manager, log, backbone)
         seconds = []

@@ -51,7 +51,7 @@ def read_settings(arguments: argparse.Namespace, *, is_silent: bool = False) -> 
     """The settings that the command's options ask for; warns of doubtful ones unless `is_silent`."""
     settings = load_settings(arguments.config, arguments.overrides)
     for warning in [] if is_silent else doubtful_settings(settings):
-        warn(f"{warning}")
+        warn(warning)
     return settings
 
 

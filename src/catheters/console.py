@@ -7,8 +7,12 @@ Results go to stdout, warnings to stderr, as plain lines. A notebook or a servic
 import contextlib
 import contextvars
 import logging
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+from catheters.host import process_rank
 
 _logger = logging.getLogger("catheters")
 _is_silent = contextvars.ContextVar("_is_silent", default=False)
@@ -48,10 +52,18 @@ def warn(text: object) -> None:
 
 @contextlib.contextmanager
 def silent(is_silent: bool) -> Iterator[None]:
-    """Say nothing in here, in this thread, if `is_silent`: of several processes that do the same, one says so."""
+    """Say nothing in here, in this thread, if `is_silent`: of several processes that do the same, one says so.
+
+    In one that torchrun has started, beside the first, the libraries' warnings and progress bars are silent as well.
+    """
     token = _is_silent.set(is_silent or _is_silent.get())
+    is_other_rank = is_silent and process_rank() > 0
     try:
-        yield
+        with (
+            Path(os.devnull).open("w") if is_other_rank else contextlib.nullcontext() as nowhere,
+            contextlib.redirect_stderr(nowhere) if nowhere is not None else contextlib.nullcontext(),
+        ):
+            yield
     finally:
         _is_silent.reset(token)
 

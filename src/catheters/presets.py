@@ -1,6 +1,6 @@
-"""Settings that recipes in `configs/` begin from: the published ones for RANZCR CLiP, unpacked in `dataset/`.
+"""Presets: settings that configs in `configs/` begin from, the published ones for RANZCR CLiP, unpacked in `dataset/`.
 
-A recipe is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`.
+A config is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`.
 """
 
 from types import MappingProxyType
@@ -21,7 +21,7 @@ PUBLISHED_POS_WEIGHT = MappingProxyType({"CVC - Abnormal": 2.0, "CVC - Borderlin
 """Positives of the catheters whose labels are hardest to tell apart count twice."""
 
 PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD = 0.4887, 0.2306
-"""Grey mean and standard deviation of RANZCR's images as the multi-head recipe has them, in 0..1."""
+"""Grey mean and standard deviation of RANZCR's images as the multi-head solution has them, in 0..1."""
 
 PUBLISHED_SINGLE = Settings(
     annotation_table="train_annotations.csv",
@@ -59,4 +59,4 @@ PUBLISHED_MULTI = Settings(
     min_lr=0.0,
     early_stop=3,
 )
-"""An attention head a device: from 6.5e-5 along a cosine over 15 epochs."""
+"""One attention head per device type: from 6.5e-5 along a cosine over 15 epochs."""

@@ -4,14 +4,22 @@ import dataclasses
 import json
 import os
 import signal
+import time
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training.extension import Extension, ExtensionEntry
+from pytorch_pfn_extras.training.triggers import MaxValueTrigger
 
+import catheters
+from catheters.errors import SettingsError, UserError
+from catheters.interrupts import Interrupted, note_interrupts
 from catheters.settings import Settings
 from catheters.training.run import train_run
 from catheters.training.snapshot_files import FORMAT_VERSION, upgrade
@@ -97,18 +105,137 @@ def test_an_extension_that_raises_loses_nothing(one_fold: Settings) -> None:
     assert outcome(one_fold.run_folder) == outcome(whole.run_folder)
 
 
-def test_an_extension_can_stop_the_training(one_fold: Settings) -> None:
-    class Enough(Extension):
-        name = "enough"
-        trigger = (1, "epoch")
-        asks_to_stop = False
+class Enough(Extension):
+    """Asks to stop from an epoch on, in its midst already."""
+
+    name = "enough"
+    trigger = (1, "iteration")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.asks_to_stop = False
+
+    def initialize(self, manager: Any) -> None:
+        self.asks_to_stop = False
+
+    def __call__(self, manager: Any) -> None:
+        self.asks_to_stop = manager.iteration > (self.epoch - 1) * 4
+
+
+def test_an_extension_can_stop_each_fold(one_fold: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """After the epoch, with its checkpoint; the same call again finds both folds trained, a longer one goes on."""
+    settings = dataclasses.replace(one_fold, folds=(0, 1))
+    result = catheters.train(settings, [ExtensionEntry(Enough(2), priority=1)])
+    for fold in (0, 1):
+        lines = (settings.run_folder / f"fold{fold}" / "log.jsonl").read_text().splitlines()
+        assert [entry["epoch"] for entry in map(json.loads, lines) if entry["kind"] == "epoch"] == [1, 2]
+    assert "fold 1: an extension asked to stop after epoch 2 of 3" in capsys.readouterr().out
+    assert catheters.train(settings) == result
+    assert capsys.readouterr().out.count("already trained") == 2
+    longer = dataclasses.replace(settings, folds=(1,), epochs=4, cosine_epochs=3)
+    catheters.train(longer)
+    assert [entry["epoch"] for entry in epochs_of(settings)] == [1, 2, 3, 4]
+
+
+def test_two_extensions_of_one_name(one_fold: Settings) -> None:
+    """Also a built-in one's: snapshots keep states by name."""
+    other = Recorder()
+    other.name = "snapshots"
+    for extensions in ([Recorder(), Recorder()], [other]):
+        with pytest.raises(SettingsError, match=r"extensions: 2 are named '(recorder|snapshots)'; give each of yours"):
+            train_run(one_fold, fresh=True, extensions=extensions)
+
+
+def test_a_state_that_cannot_be_read_again(one_fold: Settings) -> None:
+    """Said at the first snapshot, not when it is needed."""
+
+    class Odd(Recorder):
+        def state_dict(self) -> dict[str, Any]:
+            return {"path": Path("x")}
+
+    with pytest.raises(UserError, match="extension 'recorder': its state_dict cannot be kept in a snapshot"):
+        train_run(one_fold, fresh=False, extensions=[Odd()])
+
+
+def test_a_trigger_begins_anew_in_each_fold(one_fold: Settings) -> None:
+    """One that fires at a new highest value, of which the first epoch of each fold is one."""
+    recorder = Recorder()
+    entry = ExtensionEntry(recorder, trigger=MaxValueTrigger("val/macro_auc", (1, "epoch")))
+    train_run(dataclasses.replace(one_fold, folds=(0, 1)), fresh=False, extensions=[entry])
+    seen = [iteration for iteration, _, _ in recorder.seen]
+    assert seen[0] == 5  # batches of fold 0's first epoch
+    assert 4 in seen  # of fold 1's
+
+
+def test_states_made_by_initialize_are_resumed(one_fold: Settings) -> None:
+    class Counter(Extension):
+        name = "counter"
+        trigger = (1, "iteration")
+
+        def __init__(self, kill_at: int = 0) -> None:
+            self.kill_at = kill_at
+
+        def initialize(self, manager: Any) -> None:
+            self.count = 0
 
         def __call__(self, manager: Any) -> None:
-            self.asks_to_stop = manager.epoch == 2
+            report({"several": torch.zeros(3)})  # no scalar, and so in no snapshot
+            self.count += 1
+            if self.count == self.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    train_run(one_fold, fresh=False, extensions=[ExtensionEntry(Enough(), priority=1)])
-    assert [entry["epoch"] for entry in epochs_of(one_fold)] == [1, 2]
-    assert (one_fold.run_folder / "fold1" / "predictions.csv").exists()
+        def state_dict(self) -> dict[str, Any]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: Mapping[str, Any]) -> None:
+            self.count = state["count"]
+
+    with pytest.raises(AssertionError):
+        run_in_fork(lambda: train_run(one_fold, fresh=False, extensions=[Counter(7)]))
+    counter = Counter()
+    train_run(one_fold, fresh=False, extensions=[counter])
+    assert counter.count == 12
+
+
+def test_a_signal_during_validation_loses_no_call(one_fold: Settings) -> None:
+    """The iteration's losses and the rest of its extensions are in the snapshot; a tracker shows each line once."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = dataclasses.replace(
+        one_fold, snapshot_iterations=None, valid_batch_size=1, epochs=3, trackers=("tensorboard",)
+    )
+    whole = dataclasses.replace(settings, run_name="whole")
+    undisturbed = Recorder()
+    train_run(whole, fresh=False, extensions=[undisturbed])
+
+    def interrupt(shared: Recorder) -> None:
+        class Interrupt(Extension):
+            """Before the validation of the second epoch, as a signal that comes at its first image."""
+
+            name = "interrupt"
+            trigger = (1, "epoch")
+
+            def __call__(self, manager: Any) -> None:
+                if manager.epoch == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        note_interrupts()
+        with pytest.raises(Interrupted):
+            train_run(settings, fresh=False, extensions=[ExtensionEntry(Interrupt(), priority=500), shared])
+
+    run_in_fork(lambda: interrupt(Recorder()))
+    time.sleep(1.1)  # TensorBoard orders its files by the second
+    resumed = Recorder()
+    train_run(settings, fresh=False, extensions=[resumed])
+    assert resumed.seen == undisturbed.seen
+    assert outcome(settings.run_folder) == outcome(whole.run_folder)
+    shown = []
+    for run in (settings, whole):
+        events = accumulator.EventAccumulator(str(run.run_folder / "fold1" / "tensorboard"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            events.Reload()
+        shown.append({tag: [(s.step, s.value) for s in events.Scalars(tag)] for tag in ("train/loss", "val/macro_auc")})
+    assert shown[0] == shown[1]
 
 
 def as_of_0_2_0(state: dict[str, Any]) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def _evaluate(
     evaluated = given.evaluated
     say(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
     for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
-        warn(f"{warning}")
+        warn(warning)
     columns = {column: given.column(column) for column in choices.band_edges}
     evaluation = evaluate(evaluated, given.heads, columns, choices)
     if evaluation.scores.num_patients == 1:

@@ -57,7 +57,7 @@ def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]
             message = f"{file}: keep_rows: {unknown_name(missing[0], kind, known)}"
             if not holds_one.any():
                 raise TableError(message)
-            warn(f"{message}")
+            warn(message)
         others = list(frame[column][~holds_one].value_counts().items())
         for value in (values,) if isinstance(values, str) else values:
             num_meant = int(holds(frame[column], value).sum())

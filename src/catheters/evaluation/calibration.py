@@ -310,7 +310,7 @@ def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:
 def _with_absent(probabilities: Floats) -> Floats:
     """(n, m) -> (n, m + 1), the first one being that of none of them; kept `SMALLEST` from 0.
 
-    Of a blend that is no mean they may sum to more than 1.
+    Of an ensemble that is no mean they may sum to more than 1.
     """
     absent = 1 - probabilities.sum(axis=1, keepdims=True)
     clipped: Floats = np.clip(np.concatenate([absent, probabilities], axis=1), SMALLEST, 1)

@@ -158,13 +158,15 @@ def blend(method: str, members: Sequence[PredictionSet], name: str) -> Ensemble:
                 weights_of_folds[fold] = fit_weights(stacked[:, others], rest.targets, fitting_folds(rest))
         weights = fit_weights(stacked, first.targets, folds)
 
+    taken = [member.exclusive for member, weight in zip(members, weights, strict=True) if weight > 0]
+
     def blend_of(is_in: npt.NDArray[np.bool_]) -> PredictionSet:
         """Each fold by its own weights; of some of the members, by equal ones where all of theirs are 0."""
         blended = np.empty(first.probabilities.shape)
         for fold, of_fold in weights_of_folds.items():
             kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
             blended[folds == fold] = _combine(how, kept, stacked[:, folds == fold])
-        exclusive = common_groups([member.exclusive for member in members]) if how.gives_probabilities else ()
+        exclusive = common_groups(taken) if how.gives_probabilities else ()
         return replace(first.with_probabilities(blended, name), exclusive=exclusive)
 
     order = np.arange(len(members))

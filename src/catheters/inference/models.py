@@ -143,39 +143,39 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
     metrics, calibration, predictions = (folder / name for name in (METRICS_FILE, CALIBRATION_FILE, PREDICTIONS_FILE))
     if not metrics.is_file():
         if calibration.is_file():
-            _warn(f"{folder}: its evaluation did not finish and is passed over; run evaluate.py again")
+            warn(f"{folder}: its evaluation did not finish and is passed over; run evaluate.py again")
         return models
     thresholds = read_thresholds(metrics, models.exclusive)
     current = _sha256_if_any(predictions)
     if not is_joined(folder):
-        _warn(
+        warn(
             f"{folder}: a fold was trained since its evaluation, which is passed over; run train.py until it ends, "
             "then evaluate.py"
         )
         return models
     if current != thresholds.predictions_sha256 or models.recipe.predictions_sha256 not in (None, current):
-        _warn(
+        warn(
             f"{metrics} is the evaluation of other predictions than {predictions}: it is passed over; run evaluate.py "
             "again"
         )
         return models
     if changed is not None:
-        _warn(
+        warn(
             f"{metrics} is the evaluation of a blend of other predictions than {changed} holds now: it is passed over; "
             "run evaluate.py --ensemble again"
         )
         return models
     calibrator, fitted_on = read_calibrator(calibration)
     if fitted_on not in (None, current) or thresholds.calibration_sha256 not in (None, sha256_of(calibration)):
-        _warn(f"{calibration} is of another evaluation than {metrics}: both are passed over; run evaluate.py again")
+        warn(f"{calibration} is of another evaluation than {metrics}: both are passed over; run evaluate.py again")
         return models
     if fitted_on is None:
-        _warn(
+        warn(
             f"{calibration}: an earlier version wrote it, without saying which predictions it was fitted on; run "
             "evaluate.py again to be sure of it"
         )
     if thresholds.outdated_devices:
-        _warn(
+        warn(
             f"{metrics}: an earlier version chose the thresholds of device types "
             f"({listed(thresholds.outdated_devices)}), by probabilities on another scale: they are passed over; run "
             "evaluate.py again"
@@ -206,10 +206,6 @@ def _changed_member(models: Models) -> Path | None:
 
 def _sha256_if_any(file: Path) -> str | None:
     return sha256_of(file) if file.is_file() else None
-
-
-def _warn(text: str) -> None:
-    warn(f"{text}")
 
 
 def _find_member(name: str, blend: Path) -> Path:

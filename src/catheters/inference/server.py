@@ -29,7 +29,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from catheters.console import say
+from catheters.console import say, warn
 from catheters.data.decoding.picture import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, resize
 from catheters.errors import UserError
@@ -88,7 +88,7 @@ def serve(predictor: Predictor, name: str, host: str, port: int) -> None:
         found = listener.getsockname()[1]
         say(f"open http://{host if host in LOOPBACK else socket.gethostname()}:{found} in a browser; Ctrl-C ends it")
         if host not in LOOPBACK:
-            say(f"warning: everybody who can reach this machine can use the page, since --host is {host}")
+            warn(f"everybody who can reach this machine can use the page, since --host is {host}")
         uploads = Uploads()
         app = create_app(predictor, name, (*LOOPBACK, host) if host in LOOPBACK else ("*",), uploads)
         PageServer(app, uploads).run(sockets=[listener])

@@ -60,7 +60,7 @@ def evaluate(
     """Score predictions against labels, with intervals over patients; nothing is written.
 
     Args:
-        predictions: a run folder, or a CSV with an id column and a column of probabilities a label.
+        predictions: a run folder, or a CSV with an id column and one column of probabilities per label.
         labels: the label table, as CSV; None: the run's own.
         choices: resamples, operating points, prevalences, calibration, columns of subgroups; None: evaluate.py's.
         rules: settings that tell how to read `labels`; None: those of the run, or else plain 0/1 columns.

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from catheters.console import warn
 from catheters.errors import SettingsError, UserError
+from catheters.host import process_rank
 from catheters.settings import Settings
+from catheters.settings_file import doubtful_settings
 from catheters.torch_files import read_torch_file
 from catheters.training.manager import AnyExtension
 from catheters.training.run import train_run
@@ -39,7 +42,7 @@ class RunResult:
 
     Attributes:
         folder: the run folder; `catheters.load(result.folder)` predicts with it.
-        models: those that the settings choose, in their order.
+        models: those that the settings choose, in their order; of several processes the first one knows them.
         predictions: the out-of-fold predictions of all folds that are finished, as CSV; None with `all_data=True`.
     """
 
@@ -75,10 +78,15 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
         raise SettingsError("run_name is not set; Settings(run_name='...') names the run folder")
     if not _training.acquire(blocking=False):
         raise UserError("this process trains another model already; wait until it has ended, or use a second process")
+    if process_rank() == 0:
+        for warning in doubtful_settings(settings):
+            warn(warning)
     try:
         train_run(settings, fresh=fresh, extensions=extensions)
     finally:
         _training.release()
+    if process_rank() > 0:
+        return RunResult(folder=settings.run_folder, models=(), predictions=None)
     return _result_of(settings)
 
 

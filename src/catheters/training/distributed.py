@@ -5,6 +5,7 @@ and gloo between CPUs. Small things (who has failed, which fold is free) go thro
 """
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from catheters.training.process_monitor import Watch
 
 T = TypeVar("T")
 
+_numbers = itertools.count()
 MAX_WAIT = timedelta(hours=1)
 """How long a process waits for what another one has to send. That one has died, the watch says within a minute."""
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -151,8 +153,9 @@ def joined_team() -> Iterator[Team]:
         return
     # What init_process_group does by itself; done here because the store has other uses as well.
     store, rank, count = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
-    watch = Watch(store, rank, count)
-    team = Team(rank, count, PrefixStore("team", store))
+    number = next(_numbers)  # another training of these processes has other words in the same store
+    watch = Watch(PrefixStore(f"watch{number}", store), rank, count)
+    team = Team(rank, count, PrefixStore(f"team{number}", store))
     try:
         yield team
         team.meet()  # nobody leaves while others may still need what it serves

@@ -1,14 +1,15 @@
 """What else happens after an epoch, each as an extension of pytorch-pfn-extras; `loop` has them in their order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytorch_pfn_extras.training.extension import Extension
+from pytorch_pfn_extras.training.extension import Extension, ExtensionEntry
 
 from catheters.console import say
 from catheters.data.loader import EpochLoader
 from catheters.progress import duration
 from catheters.training.checkpointing import BestCheckpoint
+from catheters.training.distributed import Processes
 from catheters.training.log import TrainingLog
 from catheters.training.step import TrainStep
 from catheters.training.validation import Validation
@@ -84,38 +85,78 @@ class PlateauSchedule(Extension):
         self._step.schedule.end_epoch(self._validation.macro_auc)
 
 
-class EarlyStopping(Extension):
-    """Ends the training where `patience` epochs brought nothing better."""
+class Stopping(Extension):
+    """Ends the training before its last epoch: early stopping, or what an extension of the user's asks for.
 
-    name = "early_stopping"
+    Asked is after each epoch, when it has been scored: an extension whose attribute `asks_to_stop` is true then, on any
+    of the processes, stops them all.
+    """
+
+    name = "stopping"
     trigger = (1, "epoch")
 
-    def __init__(self, best: BestCheckpoint, patience: int, what: str, *, says_so: bool) -> None:
-        """Stop by what `best` knows.
+    def __init__(
+        self,
+        extensions: Sequence[Extension | ExtensionEntry],
+        num_epochs: int,
+        what: str,
+        processes: Processes,
+        best: BestCheckpoint | None = None,
+        patience: int = 0,
+    ) -> None:
+        """Stop a training of `num_epochs` epochs.
 
         Args:
-            best: counts the epochs.
-            patience: 0: never stop.
+            extensions: the user's, which run before this one; the same on all processes.
+            num_epochs: of the training.
             what: the model, for the message.
-            says_so: whether this process prints.
+            processes: those that train it.
+            best: knows the best epoch; None: nothing scores.
+            patience: epochs without a better one after which to stop; 0: never.
         """
+        self._extensions = [entry.extension if isinstance(entry, ExtensionEntry) else entry for entry in extensions]
+        self._num_epochs = num_epochs
+        self._what = what
+        self._processes = processes
         self._best = best
         self._patience = patience
-        self._what = what
-        self._says_so = says_so
+        self.num_epochs_when_asked = 0
 
     @property
-    def asks_to_stop(self) -> bool:
-        """Read by the manager after each iteration."""
-        return has_stalled(self._patience, self._best.num_epochs, self._best.best_epoch)
+    def is_over(self) -> bool:
+        """Whether the training ends here; early stopping follows from the epochs so far, whatever patience was before.
+
+        What an extension asked for holds for as long a training as it was asked in.
+        """
+        is_asked = self.num_epochs_when_asked >= self._num_epochs
+        return is_asked or self._has_stalled
+
+    @property
+    def _has_stalled(self) -> bool:
+        return self._best is not None and has_stalled(self._patience, self._best.num_epochs, self._best.best_epoch)
 
     def __call__(self, manager: Any) -> None:
-        """Nothing: whether to stop follows from the epochs so far."""
+        """Ask the extensions."""
+        asking = [getattr(extension, "asks_to_stop", None) for extension in self._extensions]
+        if any(asked is not None for asked in asking) and self._processes.highest(int(any(asking))):
+            self.num_epochs_when_asked = self._num_epochs
 
     def finalize(self, manager: Any) -> None:
         """Say so where it was this that ended the training."""
-        if self._says_so and self.asks_to_stop and manager.epoch < manager.max_epochs:
+        if not self._processes.is_first or manager.epoch >= self._num_epochs:
+            return
+        if self._has_stalled:
             say(f"{self._what}: no better macro AUC in {self._patience} epochs, stopped early")
+        else:
+            say(f"{self._what}: an extension asked to stop after epoch {manager.epoch} of {self._num_epochs}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of how many epochs the training was in which an extension asked; 0: none did."""
+        return {"num_epochs_when_asked": self.num_epochs_when_asked}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.num_epochs_when_asked = state["num_epochs_when_asked"]
 
 
 def has_stalled(patience: int, num_epochs: int, best_epoch: int) -> bool:

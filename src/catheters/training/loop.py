@@ -15,7 +15,7 @@ from catheters.progress import track
 from catheters.settings import Settings
 from catheters.training.checkpointing import BestCheckpoint, LastCheckpoint
 from catheters.training.context import TrainContext, create_log, create_step
-from catheters.training.extensions import EarlyStopping, EpochLog, LoadNextEpoch, PlateauSchedule
+from catheters.training.extensions import EpochLog, LoadNextEpoch, PlateauSchedule, Stopping
 from catheters.training.log import TrainingLog
 from catheters.training.manager import AnyExtension, Manager
 from catheters.training.snapshots import Snapshots
@@ -54,7 +54,8 @@ def train_fold(
     log = create_log(settings, what, num_batches, step, context, folder)
     validation = Validation(step, valid_loader, settings.label_columns, folder)
     best = BestCheckpoint(settings, fold, step, validation, context.environment, folder)
-    snapshots = Snapshots(folder, what, settings, context.environment, step, log, best, num_batches)
+    stopping = Stopping(extensions, settings.num_epochs, what, context.processes, best, settings.early_stop)
+    snapshots = Snapshots(folder, what, settings, context.environment, step, log, best, stopping, num_batches)
     in_order = [
         log,
         LoadNextEpoch(train_loader, settings.num_epochs),
@@ -62,12 +63,12 @@ def train_fold(
         best,
         EpochLog(log, what, settings.num_epochs, step, best),  # with the learning rate before a plateau lowers it
         PlateauSchedule(step, validation),
-        EarlyStopping(best, settings.early_stop, what, says_so=context.processes.is_first),
         *create_trackers(settings, what, log, context, folder),
         *extensions,
+        stopping,
         snapshots,
     ]
-    _train(settings, what, train_loader, step, log, in_order, snapshots, folder)
+    _train(settings, what, train_loader, step, log, in_order, stopping, snapshots, folder)
     return best
 
 
@@ -96,7 +97,10 @@ def train_on_all(
     step = create_step(settings, settings.seed, num_batches, context)
     log = create_log(settings, what, num_batches, step, context, folder)
     last_checkpoint = LastCheckpoint(settings, step, train_loader.samples, context.environment, folder)
-    snapshots = Snapshots(folder, what, settings, context.environment, step, log, last_checkpoint, num_batches)
+    stopping = Stopping(extensions, settings.num_epochs, what, context.processes)
+    snapshots = Snapshots(
+        folder, what, settings, context.environment, step, log, last_checkpoint, stopping, num_batches
+    )
     in_order = [
         log,
         LoadNextEpoch(train_loader, settings.num_epochs),
@@ -104,9 +108,10 @@ def train_on_all(
         EpochLog(log, what, settings.num_epochs, step, None),
         *create_trackers(settings, what, log, context, folder),
         *extensions,
+        stopping,
         snapshots,
     ]
-    _train(settings, what, train_loader, step, log, in_order, snapshots, folder)
+    _train(settings, what, train_loader, step, log, in_order, stopping, snapshots, folder)
 
 
 def _train(
@@ -116,12 +121,15 @@ def _train(
     step: TrainStep,
     log: TrainingLog,
     extensions: Sequence[AnyExtension],
+    stopping: Stopping,
     snapshots: Snapshots,
     folder: Path,
 ) -> None:
     """All epochs of a model that are not done yet; `what` names it."""
     num_batches = len(loader)
-    manager = Manager(step, extensions, num_epochs=settings.num_epochs, num_batches=num_batches, folder=folder)
+    manager = Manager(
+        step, extensions, num_epochs=settings.num_epochs, num_batches=num_batches, folder=folder, stopping=stopping
+    )
     with deferred_interrupts(), closing(manager):
         if not snapshots.restore(manager):
             log.cut()  # lines of a process that was killed before its first snapshot

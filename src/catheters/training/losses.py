@@ -144,23 +144,26 @@ class SoftmaxCrossEntropy(nn.Module):
     """
 
     weights: Tensor
+    columns: Tensor
 
-    def __init__(self, pos_weight: Tensor, smoothing: float, gamma: float = 0.0) -> None:
+    def __init__(self, columns: Sequence[int], pos_weight: Tensor, smoothing: float, gamma: float = 0.0) -> None:
         """Set the loss up.
 
         Args:
+            columns: (m,) those of the labels among all.
             pos_weight: (m,) weights of the labels' terms; that of none of them has 1.
             smoothing: share of the target that is spread over all m + 1 classes, in 0..1.
             gamma: of focal loss; 0: cross-entropy.
         """
         super().__init__()
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("weights", torch.cat([torch.ones(1), pos_weight]))
         self.smoothing = smoothing
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, m), (B, m) targets that sum to 1 at most -> scalar, the mean over B."""
-        logits = logits.float()
+        """(B, K), (B, K) targets of which those of the group sum to 1 at most -> scalar, the mean over B."""
+        logits, targets = logits.index_select(1, self.columns).float(), targets.index_select(1, self.columns)
         log_probabilities = torch.log_softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], 1), 1)
         truth = torch.cat([1 - targets.sum(1, keepdim=True), targets], 1)
         truth = truth * (1 - self.smoothing) + self.smoothing / truth.shape[1]
@@ -187,11 +190,13 @@ class Losses(nn.Module):
     number of labels, so that a label weighs the same whatever is exclusive beside it.
     """
 
+    ungrouped: Tensor
+
     def __init__(
         self,
         num_labels: int,
         labels: nn.Module | None,
-        groups: Mapping[str, tuple[Sequence[int], SoftmaxCrossEntropy]] = MappingProxyType({}),
+        groups: Mapping[str, SoftmaxCrossEntropy] = MappingProxyType({}),
         weights: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Put the terms together.
@@ -199,29 +204,31 @@ class Losses(nn.Module):
         Args:
             num_labels: K.
             labels: the loss of the labels that are in no group, the mean over them; None where there are none.
-            groups: name -> columns of its labels, and its loss.
+            groups: name -> loss of an exclusive group.
             weights: term -> what it is multiplied by; 1 for others.
         """
         super().__init__()
         self.labels = labels
-        self.groups = nn.ModuleList([loss for _, loss in groups.values()])
+        self.groups = nn.ModuleList(groups.values())
+        self._names = tuple(groups)
+        in_groups = {int(column) for group in groups.values() for column in group.columns}
+        # On the device: an index from elsewhere would make each step wait for it.
+        ungrouped = torch.tensor([column for column in range(num_labels) if column not in in_groups], dtype=torch.long)
+        self.register_buffer("ungrouped", ungrouped, persistent=False)
         self._num_labels = num_labels
-        self._columns = {name: list(columns) for name, (columns, _) in groups.items()}
-        in_groups = {column for columns in self._columns.values() for column in columns}
-        self._ungrouped = [column for column in range(num_labels) if column not in in_groups]
         self._weights = dict(weights)
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Outputs of a batch -> name -> scalar, to be summed by `total`."""
         logits, targets = outputs.logits, batch.targets
         losses: dict[str, Tensor] = {}
-        if self.labels is not None and not self._columns:
+        if self.labels is not None and not self._names:
             losses[LABELS_TERM] = self.labels(logits, targets)
         elif self.labels is not None:
-            share = len(self._ungrouped) / self._num_labels
-            losses[LABELS_TERM] = share * self.labels(logits[:, self._ungrouped], targets[:, self._ungrouped])
-        for (name, columns), loss in zip(self._columns.items(), self.groups, strict=True):
-            losses[name] = loss(logits[:, columns], targets[:, columns]) / self._num_labels
+            of_labels = self.labels(logits.index_select(1, self.ungrouped), targets.index_select(1, self.ungrouped))
+            losses[LABELS_TERM] = of_labels * (len(self.ungrouped) / self._num_labels)
+        for name, loss in zip(self._names, self.groups, strict=True):
+            losses[name] = loss(logits, targets) / self._num_labels
         return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
 
 
@@ -255,14 +262,14 @@ def create_losses(settings: Settings) -> Losses:
         len(settings.label_columns),
         of_labels if ungrouped else None,
         {
-            name: ([column_of[label] for label in labels], _loss_of_group(settings, name, labels))
+            name: _loss_of_group(settings, name, labels, [column_of[label] for label in labels])
             for name, labels in settings.exclusive.items()
         },
         settings.loss_weights,
     )
 
 
-def _loss_of_group(settings: Settings, name: str, labels: Sequence[str]) -> SoftmaxCrossEntropy:
+def _loss_of_group(settings: Settings, name: str, labels: Sequence[str], columns: Sequence[int]) -> SoftmaxCrossEntropy:
     smoothings = {label: settings.label_smoothing.get(label, 0.0) for label in labels}
     if len(set(smoothings.values())) > 1:
         raise SettingsError(
@@ -277,7 +284,8 @@ def _loss_of_group(settings: Settings, name: str, labels: Sequence[str]) -> Soft
     if settings.loss_params.get("alpha") is not None:
         raise SettingsError("loss_params: alpha weighs positives against negatives, which exclusive labels do not have")
     gamma = settings.loss_params.get("gamma", SOFTMAX_LOSSES[settings.loss_func])
-    return SoftmaxCrossEntropy(_of_labels(labels, settings.pos_weight, 1.0), next(iter(smoothings.values())), gamma)
+    pos_weight = _of_labels(labels, settings.pos_weight, 1.0)
+    return SoftmaxCrossEntropy(columns, pos_weight, next(iter(smoothings.values())), gamma)
 
 
 def _of_labels(labels: Sequence[str], values: Mapping[str, float], default: float) -> Tensor:

@@ -1,15 +1,19 @@
 """Runs the extensions of a training after each iteration, and knows when it is over."""
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+import numpy as np
 from pytorch_pfn_extras.training import ExtensionsManager
 from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension, ExtensionEntry
 from torch import Tensor
 
+from catheters.errors import SettingsError
+from catheters.training.extensions import Stopping
 from catheters.training.step import TrainStep
 
 AnyExtension = Extension | ExtensionEntry
@@ -22,7 +26,7 @@ class Manager(ExtensionsManager):
     Validation takes long: a signal that comes meanwhile ends the process with a snapshot. Which extensions the
     iteration has left by then is part of the state, and `finish_iteration` runs them in the process that resumes.
 
-    An extension whose attribute `asks_to_stop` is true ends the training after the iteration.
+    The user's objects serve one training after another: each training has triggers of its own.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Manager(ExtensionsManager):
         num_epochs: int,
         num_batches: int,
         folder: Path,
+        stopping: Stopping | None = None,
     ) -> None:
         """Manage a model's training.
 
@@ -43,15 +48,20 @@ class Manager(ExtensionsManager):
             num_batches: of an epoch.
             folder: the model's, for extensions that write by the manager's writer; of several processes only the first
                 one's has it.
+            stopping: one of the extensions, which may end the training before its last epoch; None: nothing does.
+
+        Raises:
+            SettingsError: two extensions have one name.
         """
         self._left: list[str] = []  # names of the extensions that the iteration has before it
         self._num_epochs = num_epochs
+        self._stopping = stopping
         super().__init__(
             step.model,
             step.optimizer,
             num_epochs,
             iters_per_epoch=num_batches,
-            extensions=list(extensions),  # type: ignore[arg-type]  # its annotation leaves out what it takes besides
+            extensions=_entries(extensions),  # type: ignore[arg-type]  # its annotation leaves them out
             out_dir=str(folder if step.processes.is_first else gettempdir()),
             stop_trigger=lambda _: self.is_over,
             state_objects={"step": step},
@@ -59,10 +69,8 @@ class Manager(ExtensionsManager):
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are trained, or an extension asks to stop."""
-        return self.epoch >= self._num_epochs or any(
-            getattr(entry.extension, "asks_to_stop", False) for _, entry in self.extensions
-        )
+        """Whether all epochs are trained, or `Stopping` ends it."""
+        return self.epoch >= self._num_epochs or (self._stopping is not None and self._stopping.is_over)
 
     def run_extensions(self) -> None:
         """Run those whose triggers fire."""
@@ -95,20 +103,49 @@ class Manager(ExtensionsManager):
             if close is not None:
                 close()
 
+    def _finalize_extensions(self) -> None:
+        """As the base class does, which lets no AttributeError out."""
+        for _, entry in self.extensions:
+            entry.extension.finalize(self)
+
     def state_dict(self) -> dict[str, Any]:
         """All of it; of an iteration in whose middle it is, what was reported and which extensions are left."""
+        observation = self.observation if self._left else {}
         reported = {
-            name: float(value) for name, value in self.observation.items() if isinstance(value, int | float | Tensor)
+            name: float(value)
+            for name, value in observation.items()
+            if isinstance(value, int | float | np.number) or (isinstance(value, Tensor) and value.numel() == 1)
         }
-        return {
-            **super().state_dict(),
-            "extensions_left": list(self._left),
-            "observation": reported if self._left else {},
-        }
+        return {**super().state_dict(), "extensions_left": list(self._left), "observation": reported}
 
     def load_state_dict(self, to_load: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; an extension that it does not know begins anew."""
-        of_extensions = {name: entry.state_dict() for name, entry in self._extensions.items()}
-        super().load_state_dict({**to_load, "extensions": {**of_extensions, **to_load["extensions"]}})
+        """The inverse of `state_dict`; an extension that it does not know has its first state."""
+        self.start_extensions()  # `initialize` makes what `state_dict` reads
+        known = to_load["extensions"]
+        new = {name: entry.state_dict() for name, entry in self._extensions.items() if name not in known}
+        super().load_state_dict({**to_load, "extensions": {**known, **new}})
         self._left = [name for name in to_load["extensions_left"] if name in self._extensions]
         self.observation = dict(to_load["observation"])
+
+
+def _entries(extensions: Sequence[AnyExtension]) -> list[ExtensionEntry]:
+    entries = []
+    for extension in extensions:
+        given = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
+        entries.append(
+            ExtensionEntry(
+                given.extension,
+                name=given.name,
+                priority=given.priority,
+                trigger=copy.deepcopy(given.trigger),  # some remember what they have seen
+                call_before_training=given.call_before_training,
+            )
+        )
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(
+                f"extensions: {names.count(name)} are named {name!r}; give each of yours a `name` of its own, by which "
+                "snapshots keep its state"
+            )
+    return entries

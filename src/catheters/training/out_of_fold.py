@@ -55,7 +55,7 @@ def print_scores(
     """Print a table of the out-of-fold predictions of all finished folds, as one set."""
     metrics = score_labels(data.labels[is_predicted], probabilities, settings.label_columns)
     for warning in one_class_warnings(metrics):
-        warn(f"{warning}")
+        warn(warning)
     num_finished = len(np.unique(data.folds[is_predicted]))
     say(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
     say(metrics_table(metrics))

@@ -28,7 +28,7 @@ def warn_of_precision(settings: Iterable[Settings], device: torch.device) -> Non
     if device.type == "cuda" and torch.bfloat16 in types:
         warning = doubt_of_bfloat16(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
         if warning:
-            warn(f"{warning}")
+            warn(warning)
 
 
 def doubt_of_bfloat16(name: str, capability: tuple[int, int]) -> str:

@@ -259,7 +259,11 @@ def _is_trained(settings: Settings, member: int) -> bool:
     folder, last_file = _files_of(settings, member)
     progress = read_progress(folder)
     if (folder / last_file).exists():
-        if progress is None or _is_over(settings, progress["epoch"], progress["best_epoch"]):
+        if (
+            progress is None
+            or progress["num_epochs_when_asked_to_stop"] >= settings.num_epochs
+            or _is_over(settings, progress["epoch"], progress["best_epoch"])
+        ):
             _check_files(folder, last_file, _files_to_record(settings))
             say(f"{what} {member}: already trained, in {folder}")
             return True

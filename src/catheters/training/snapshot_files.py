@@ -15,7 +15,15 @@ from catheters.torch_files import check_archive, read_torch_file
 FORMAT_VERSION = 2
 STATE_FILE = "state.pt"
 PROGRESS_FILE = "progress.json"
-OF_EPOCH = ("validation", "best_checkpoint", "last_checkpoint", "epoch_log", "plateau_schedule", "snapshots")
+OF_EPOCH = (
+    "validation",
+    "best_checkpoint",
+    "last_checkpoint",
+    "epoch_log",
+    "plateau_schedule",
+    "stopping",
+    "snapshots",
+)
 """Extensions that do what version 0.2.0 did after the last batch of an epoch."""
 
 
@@ -36,11 +44,16 @@ def has_snapshot(folder: Path) -> bool:
 
 
 def read_progress(folder: Path) -> dict[str, int] | None:
-    """`epoch`, `best_epoch` and `iteration` of the newest snapshot in a model's folder; None where none says so."""
+    """`epoch`, `best_epoch`, `iteration` of the newest snapshot in a model's folder; None where none says so.
+
+    And `num_epochs_when_asked_to_stop`, 0 where no extension did.
+    """
     for name in reversed(snapshot_names(folder / "last")):
         with contextlib.suppress(UnreadableFileError, ValueError, KeyError, TypeError):
             progress = read_json(folder / "last" / name / PROGRESS_FILE)
-            return {key: int(progress[key]) for key in ("epoch", "best_epoch", "iteration")}
+            numbers = {key: int(progress[key]) for key in ("epoch", "best_epoch", "iteration")}
+            when_asked = "num_epochs_when_asked_to_stop"
+            return {**numbers, when_asked: int(progress.get(when_asked, 0))}
     return None
 
 

@@ -5,17 +5,20 @@ a quick look; and second names of the checkpoints that were the best by then, wh
 written under another name and renamed when it is whole. The two newest are kept.
 """
 
+import io
 import json
+import pickle
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension
 
 from catheters.console import say, warn
-from catheters.errors import SettingsError
+from catheters.errors import SettingsError, UserError, one_line
 from catheters.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text, write_whole
 from catheters.interrupts import Interrupted, interrupt_signal
 from catheters.settings import Settings
@@ -24,6 +27,7 @@ from catheters.training.checkpoint import save_tensors
 from catheters.training.checkpointing import BestCheckpoint, LastCheckpoint
 from catheters.training.compatibility import check_same_settings
 from catheters.training.environment_changes import tell_what_differs
+from catheters.training.extensions import Stopping
 from catheters.training.log import TrainingLog
 from catheters.training.manager import Manager
 from catheters.training.snapshot_files import (
@@ -49,7 +53,6 @@ class Snapshots(Extension):
     name = "snapshots"
     trigger = (1, "iteration")
     priority = PRIORITY_SNAPSHOT  # after everything that takes part in the iteration
-    needs_model_state = True
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Snapshots(Extension):
         step: TrainStep,
         log: TrainingLog,
         keeper: BestCheckpoint | LastCheckpoint,
+        stopping: Stopping,
         num_batches: int,
     ) -> None:
         """Keep snapshots in `folder`/last.
@@ -73,6 +77,7 @@ class Snapshots(Extension):
                 reads.
             log: to be read before each snapshot, so that none holds weights after a loss that is not finite.
             keeper: knows the checkpoints and how many epochs are done.
+            stopping: knows whether an extension asked to stop.
             num_batches: batches of an epoch.
         """
         self._folder = folder
@@ -83,7 +88,9 @@ class Snapshots(Extension):
         self._step = step
         self._log = log
         self._keeper = keeper
+        self._stopping = stopping
         self._num_batches = num_batches
+        self._is_checked = False
         self._iteration_of_last = 0
         self._seconds_of_last = time.monotonic()
 
@@ -198,6 +205,9 @@ class Snapshots(Extension):
             raise
 
     def _fill(self, part: Path, manager: Manager) -> None:
+        if not self._is_checked:
+            _check_states(manager)
+            self._is_checked = True
         for name in self._keeper.checkpoint_names:
             (part / name).unlink(missing_ok=True)  # of a process that was killed
             if (self._folder / name).exists():
@@ -214,6 +224,7 @@ class Snapshots(Extension):
             "best_epoch": self._keeper.best_epoch,
             "iteration": manager.iteration,
             "iterations_per_epoch": self._num_batches,
+            "num_epochs_when_asked_to_stop": self._stopping.num_epochs_when_asked,
         }
         write_text(part / PROGRESS_FILE, json.dumps(progress) + "\n")
 
@@ -252,3 +263,18 @@ class Snapshots(Extension):
         check_same_settings(earlier, self._settings, f"{snapshot}: a snapshot")
         if state["environment"]["data_fingerprint"] != self._environment["data_fingerprint"]:
             raise SettingsError(f"{snapshot}: a snapshot of a run on other images, labels or folds; delete it")
+
+
+def _check_states(manager: Manager) -> None:
+    """Raise a UserError where an extension's state cannot be read again: every snapshot would be lost to it."""
+    for name, entry in manager.extensions:
+        content = io.BytesIO()
+        try:
+            torch.save(entry.extension.state_dict(), content)
+            content.seek(0)
+            torch.load(content, weights_only=True)
+        except (pickle.UnpicklingError, pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"extension '{name}': its state_dict cannot be kept in a snapshot ({one_line(error, 120)}); plain "
+                "numbers, texts, lists, dicts and tensors can"
+            ) from None

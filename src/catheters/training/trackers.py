@@ -1,5 +1,6 @@
 """Trackers of experiments: what the log says, shown elsewhere. A new one is a class here and a line in `TRACKERS`."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -79,6 +80,7 @@ class Tracker(Extension):
         self._waiting: list[Mapping[str, Any]] = []
         self._is_open = False
         self._is_away = False
+        self._has_warned = False
 
     @abstractmethod
     def open(self, first_iteration: int) -> None:
@@ -106,12 +108,14 @@ class Tracker(Extension):
             while self._waiting:
                 self.show(scalars_of(self._waiting[0]), self._waiting[0]["iteration"])
                 del self._waiting[0]
+            self._is_away = False
         except Exception as error:  # of whatever library; training is not its business
             self._warn(error)
             self._is_away = True
 
     def _warn(self, error: Exception) -> None:
-        if not self._is_away:
+        if not self._has_warned:
+            self._has_warned = True
             is_missing = isinstance(error, ImportError)
             how = f"pip install -e .[{self.name}] installs it" if is_missing else one_line(error, 200)
             warn(
@@ -153,7 +157,7 @@ class Tracker(Extension):
 
 
 class TensorBoard(Tracker):
-    """Event files in `tensorboard/`, for `tensorboard --logdir`; another file for each process that went on."""
+    """Event files in `tensorboard/`, for `tensorboard --logdir`; another file for each time that a run is resumed."""
 
     name = "tensorboard"
     _writer: Any
@@ -167,7 +171,7 @@ class TensorBoard(Tracker):
         self._writer = SummaryWriter(folder, purge_step=first_iteration, flush_secs=NEVER)
 
     def show(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """A scalar each."""
+        """One scalar for each of them."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, iteration)
         self._writer.flush()
@@ -200,26 +204,27 @@ class MLflow(Tracker):
         if known is not None:
             try:
                 self._client.update_run(known, status="RUNNING")
-            except MlflowException:
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
                 known = None  # deleted there
         if known is None:
+            with contextlib.suppress(MlflowException):  # it is there already, or just made for another fold
+                artifacts = None if uri else (beside / "mlflow_artifacts").as_uri()
+                self._client.create_experiment(self.run.run_name, artifact_location=artifacts)
             experiment = self._client.get_experiment_by_name(self.run.run_name)
-            experiment_id = (
-                experiment.experiment_id
-                if experiment is not None
-                else self._client.create_experiment(
-                    self.run.run_name, artifact_location=None if uri else (beside / "mlflow_artifacts").as_uri()
-                )
-            )
-            known = self._client.create_run(experiment_id, run_name=self.run.what).info.run_id
-            for name, value in self.run.settings.items():
-                self._client.log_param(known, name, str(value)[:MAX_PARAM_LENGTH])
-            self._client.log_dict(known, dict(self.run.environment), "environment.json")
+            known = self._client.create_run(experiment.experiment_id, run_name=self.run.what).info.run_id
             self.run.keep_id(self.name, known)
+            try:
+                for name, value in self.run.settings.items():
+                    self._client.log_param(known, name, str(value)[:MAX_PARAM_LENGTH])
+                self._client.log_dict(known, dict(self.run.environment), "environment.json")
+            except (MlflowException, OSError) as error:  # a store of artifacts that cannot be written: the metrics can
+                self._warn(error)
         self._run_id = known
 
     def show(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """A metric each."""
+        """One metric for each of them."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
@@ -228,9 +233,11 @@ class MLflow(Tracker):
 
     def end(self, curves: Path | None) -> None:
         """Keep the curves as an artifact."""
-        if curves is not None:
-            self._client.log_artifact(self._run_id, str(curves))
-        self._client.set_terminated(self._run_id, "KILLED" if curves is None else "FINISHED")
+        try:
+            if curves is not None:
+                self._client.log_artifact(self._run_id, str(curves))
+        finally:
+            self._client.set_terminated(self._run_id, "KILLED" if curves is None else "FINISHED")
 
 
 class WeightsAndBiases(Tracker):
@@ -257,7 +264,8 @@ class WeightsAndBiases(Tracker):
             id=known,
             resume="allow",
             dir=str(self.run.folder),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]  # wandb says what it allows
+            reinit="create_new",  # not a run that the user has open
             config={**self.run.settings, "environment": dict(self.run.environment)},
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -312,7 +320,11 @@ def scalars_of(entry: Mapping[str, Any]) -> dict[str, float]:
     else:
         values = {name: value for name, value in entry.items() if name.startswith("val/")}
         values["train/loss_of_epoch"] = entry["train/loss"]
-    return {name: value for name, value in values.items() if isinstance(value, float)}
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and name not in ("epoch", "iteration")
+    }
 
 
 def _allowed(name: str) -> str:

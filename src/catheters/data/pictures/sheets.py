@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from catheters.console import note, warn
+from catheters.console import warn
 from catheters.data.annotations import Annotation, read_annotations
 from catheters.data.cache import ImageCache
 from catheters.data.pictures.choice import choose_images
@@ -75,11 +75,11 @@ def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[A
     uids = table.uids.tolist()
     others = sorted(annotations.keys() - set(uids))
     hint = same_id_hint(others, uids)
-    start, of_all = f"warning: annotation_table={file}:", f"of its {len(annotations)} images, such as"
+    start, of_all = f"annotation_table={file}:", f"of its {len(annotations)} images, such as"
     if annotations and len(others) == len(annotations):
-        note(f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}")
+        warn(f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}")
     elif hint:  # without one they may be rows that were left out
-        note(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}")
+        warn(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}")
     labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
     unknown = sorted(labels - DEVICE_OF_LABEL.keys() - set(table.label_columns))
     if unknown:
