@@ -193,6 +193,24 @@ def test_a_bug_keeps_its_traceback() -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("work", "what"),
+    [
+        ("raise MemoryError", "MemoryError"),
+        ("import numpy; numpy.empty(1 << 60, 'u1')", "Unable to allocate 1.00 EiB"),
+        ("import torch; torch.empty(1 << 60, dtype=torch.uint8)", "DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_no_memory_is_one_line(work: str, what: str) -> None:
+    """Wherever it runs out, by Python's error or torch's."""
+    code = f"from catheters.command_line import run_command\ndef work(_):\n    {work}\nrun_command(work)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: this machine has no memory left (")
+    assert what in line
+
+
 def test_ctrl_c_is_not_lost() -> None:
     """Python drops a KeyboardInterrupt that is raised in a destructor; the work still ends, with one line and 130."""
     code = """

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catheters.console import note, warn
-from catheters.errors import UserError
+from catheters.errors import UserError, one_line
 from catheters.host import process_rank
 from catheters.interrupts import Interrupted, interrupt_signal, note_interrupts
 from catheters.settings import Settings
@@ -69,6 +69,15 @@ def run_command(command: Callable[[list[str]], int]) -> None:
     except UserError as error:
         _print_error(str(error))
         status = USER_ERROR_STATUS
+    except (MemoryError, RuntimeError) as error:
+        if not _is_for_want_of_memory(error):
+            raise
+        what = one_line(error) or type(error).__name__
+        _print_error(
+            f"this machine has no memory left ({what}); end other programs, take a smaller batch_size or fewer "
+            "num_workers, or use a machine with more"
+        )
+        status = USER_ERROR_STATUS
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; without this the interpreter's own flush would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,6 +97,15 @@ def run_command(command: Callable[[list[str]], int]) -> None:
             note(f"\nstopped by {name}{f': {interrupt}' if str(interrupt) else ''}")
         status = SIGNAL_STATUS + number
     sys.exit(status)
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    """Whether Python says so, or torch, which is not loaded for the question."""
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from catheters.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _print_error(text: str) -> None:

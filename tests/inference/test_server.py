@@ -55,10 +55,17 @@ def connections() -> Iterator[contextlib.ExitStack]:
 
 
 @pytest.fixture
-def port(app: Starlette, uploads: server.Uploads, connections: contextlib.ExitStack) -> Iterator[int]:
+def seconds_of_headers() -> float:
+    return server.SECONDS_OF_UPLOAD
+
+
+@pytest.fixture
+def port(
+    app: Starlette, uploads: server.Uploads, connections: contextlib.ExitStack, seconds_of_headers: float
+) -> Iterator[int]:
     """Of the page, served as the script does."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        page = server.PageServer(app, uploads)
+        page = server.PageServer(app, uploads, seconds_of_headers)
         thread = threading.Thread(target=page.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
@@ -199,6 +206,20 @@ def test_silent_uploads_keep_nobody_out(port: int, xray: Path, connections: cont
 def test_an_upload_has_a_deadline(port: int) -> None:
     with silent_upload(port) as connection:
         assert answer_of(connection) == (408, "the upload was not complete after 0.2 s")
+
+
+@pytest.mark.parametrize("seconds_of_headers", [0.5])
+def test_headers_have_a_deadline(port: int) -> None:
+    """Silence, half of them, and half of those of a second request: closed, without an answer."""
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for first in (b"", whole[:20], whole + whole[:20]):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(first)
+            received = b""
+            while chunk := connection.recv(1 << 16):
+                received += chunk
+        assert received.startswith(b"HTTP/1.1 200" if len(first) > len(whole) else b"")
+        assert received.count(b"HTTP/1.1 ") == int(len(first) > len(whole))
 
 
 @pytest.mark.parametrize("uploads", [server.Uploads(max_seconds=3600)])

@@ -311,6 +311,7 @@ def test_what_a_snapshot_holds(trained: Settings) -> None:
         "best_epoch": progress["best_epoch"],
         "iteration": 2 * per_epoch,
         "iterations_per_epoch": per_epoch,
+        "num_epochs_when_asked_to_stop": 0,
     }
     state = torch.load(io.BytesIO((snapshot / "state.pt").read_bytes()), weights_only=True)
     assert state["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]

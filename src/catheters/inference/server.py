@@ -28,6 +28,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from catheters.console import say, warn
 from catheters.data.decoding.picture import UnreadableImage
@@ -94,14 +95,49 @@ def serve(predictor: Predictor, name: str, host: str, port: int) -> None:
         PageServer(app, uploads).run(sockets=[listener])
 
 
+class _Connection(H11Protocol):
+    """One that is closed where the headers of a request are not whole in time.
+
+    uvicorn itself has a deadline for the first byte of a further request alone.
+    """
+
+    max_seconds: float
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _set_deadline(self) -> None:
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if is_waiting and self._deadline is None:
+            self._deadline = self.loop.call_later(self.max_seconds, self.transport.close)
+        elif not is_waiting and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 class PageServer(uvicorn.Server):
     """Serves the page; when it is to end, it waits for no upload."""
 
-    def __init__(self, app: Starlette, uploads: "Uploads") -> None:
-        """Serve `app`, whose uploads these are."""
+    def __init__(self, app: Starlette, uploads: "Uploads", max_seconds_of_headers: float = SECONDS_OF_UPLOAD) -> None:
+        """Serve `app`, whose uploads these are; a connection is closed whose headers take longer."""
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(SECONDS_OF_END)
+                app,
+                http=type("Connection", (_Connection,), {"max_seconds": max_seconds_of_headers}),
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=math.ceil(SECONDS_OF_END),
             )
         )
         self._uploads = uploads
