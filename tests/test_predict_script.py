@@ -178,6 +178,28 @@ def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
     assert all("unlike the training images" in doubts[name] for name in ("blank", "long"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone"], "gone: no such file or folder"),
+        (["xrays", "--worklist", "--urgent", "ETT"], "--urgent ETT: 'ETT' is not a label"),
+        (["xrays", "--device", "cuda:9"], "this machine has 0 CUDA GPUs"),
+    ],
+)
+def test_quick_mistakes_are_answered_before_models_are_read(
+    evaluated_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """Models that could not be read: those are found damaged only without the mistake."""
+    run = Path(shutil.copytree(evaluated_run, tmp_path / "run"))
+    (run / "fold0" / "best.pt").write_bytes(b"no model")
+    (tmp_path / "xrays").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        main(["--model", str(run), *arguments])
+    with pytest.raises(UserError, match=r"best\.pt"):
+        main(["--model", str(run), "xrays", "--worklist"])
+
+
 def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     test = sample_folder / "test"
     copied = Path(shutil.copy(sample_folder / "sample_submission.csv", tmp_path / "copied.csv"))

@@ -12,6 +12,7 @@ from catheters.console import say
 from catheters.errors import UserError
 from catheters.host import available_cores
 from catheters.interrupts import Interrupted, interrupt_signal
+from catheters.settings_file import read_run_settings
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
     """Predict images, or what else the options ask for. Returns the exit status."""
     options = parse_options(arguments)
     # Imported only now: torch and timm take seconds to load, and a mistyped option is answered at once.
+    from catheters.inference.findings import urgent_columns
+    from catheters.inference.inputs import check_given
     from catheters.inference.models import is_model
 
     num_models = next((n for n, path in enumerate(options.model) if n and not is_model(path)), len(options.model))
@@ -36,8 +39,10 @@ def main(arguments: list[str]) -> int:
     if options.serve or options.export is not None:
         if inputs:
             raise UserError(f"{inputs[0]}: is no model, and with --serve and --export no images are given")
-        models = _read_models(model_paths, options, needs_probabilities=True)
-        return _serve(models, model_paths, options) if options.serve else _export(models, options)
+        if not options.serve:
+            return _export(_read_models(model_paths, options, needs_probabilities=True), options)
+        device = _open_device(options.device)
+        return _serve(_read_models(model_paths, options, needs_probabilities=True), device, model_paths, options)
     if not is_model(model_paths[0]):
         _read_models(model_paths[:1], options, needs_probabilities=False)  # says what it is instead
     if not inputs:
@@ -45,10 +50,15 @@ def main(arguments: list[str]) -> int:
     _check_out(options.out, [*inputs, *([] if options.submission is None else [options.submission])])
     if options.heatmaps is not None and (options.heatmaps.is_file() or not options.heatmaps.absolute().parent.is_dir()):
         raise UserError(f"--heatmaps {options.heatmaps}: a folder is expected, in one that exists")
+    # What is quickly looked at comes before the models, which take seconds.
+    device = _open_device(options.device)
+    check_given(inputs)
+    settings_file = model_paths[0] / "settings.json"
+    if options.worklist and settings_file.is_file():
+        urgent_columns(read_run_settings(settings_file).label_columns, options.urgent)
     needs_probabilities = options.worklist or options.heatmaps is not None
-    return _predict_and_write(
-        _read_models(model_paths, options, needs_probabilities=needs_probabilities), inputs, options
-    )
+    models = _read_models(model_paths, options, needs_probabilities=needs_probabilities)
+    return _predict_and_write(models, device, inputs, options)
 
 
 def _read_models(paths: list[Path], options: argparse.Namespace, *, needs_probabilities: bool) -> "Models":
@@ -67,27 +77,34 @@ def _export(models: "Models", options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(models: "Models", model_paths: list[Path], options: argparse.Namespace) -> int:
+def _serve(models: "Models", device: "torch.device", model_paths: list[Path], options: argparse.Namespace) -> int:
     from catheters.inference.predictor import Predictor
     from catheters.inference.server import serve
 
-    predictor = Predictor(models, _device(models, options.device), flip=options.flip)
+    _prepare_device(models, device)
+    predictor = Predictor(models, device, flip=options.flip)
     serve(predictor, ", ".join(map(str, model_paths)), options.host, options.port)
     return 0
 
 
-def _device(models: "Models", name: str) -> "torch.device":
-    """Computing as exactly as in training, so that its predictions come again but for rounding."""
-    from catheters.training.device import open_device, prepare_device
+def _open_device(name: str) -> "torch.device":
+    from catheters.training.device import open_device
+
+    return open_device(name)
+
+
+def _prepare_device(models: "Models", device: "torch.device") -> None:
+    """Let it compute as exactly as in training, so that its predictions come again but for rounding."""
+    from catheters.training.device import prepare_device
     from catheters.training.precision import warn_of_precision
 
-    device = open_device(name)
     warn_of_precision([checkpoint.settings for checkpoint in models.checkpoints], device)
     prepare_device(device, deterministic=True)
-    return device
 
 
-def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.Namespace) -> int:
+def _predict_and_write(
+    models: "Models", device: "torch.device", inputs: list[Path], options: argparse.Namespace
+) -> int:
     """Predict the images, write what is asked for, and say where it is. Returns the exit status."""
     from catheters.inference import outputs
     from catheters.inference.findings import find, urgent_columns
@@ -95,7 +112,7 @@ def _predict_and_write(models: "Models", inputs: list[Path], options: argparse.N
     from catheters.inference.predictor import Predictor
     from catheters.training.device import device_name
 
-    device = _device(models, options.device)
+    _prepare_device(models, device)
     images = list_images(inputs, models.settings, options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else outputs.read_submission(options.submission, images, models.labels)

@@ -38,6 +38,15 @@ class Images:
         return len(self.uids)
 
 
+def check_given(inputs: Sequence[Path]) -> None:
+    """Raise a UserError that names the first of the inputs which is neither a file nor a folder."""
+    for given in inputs:
+        if not given.exists():
+            raise UserError(
+                f"{given}: no such file or folder; images, folders of images or a CSV or .txt of ids are expected"
+            )
+
+
 def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | None) -> Images:
     """Files, folders with the folders in them, and tables or lists of ids, as one list.
 
@@ -58,6 +67,7 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
     full_names: list[str] = []  # each its own
     paths: list[Path] = []
     listed: set[int] = set()  # positions of a table's images
+    check_given(inputs)
     for given in inputs:
         if given.is_dir():
             table = folder_table(given)
@@ -70,14 +80,10 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
             paths += files
             names += uids
             full_names += uids
-        elif given.is_file():
+        else:
             paths.append(given)
             names.append(_training_name(given, settings))
             full_names.append(printable(given))
-        else:
-            raise UserError(
-                f"{given}: no such file or folder; images, folders of images or a CSV or .txt of ids are expected"
-            )
     kept = _once_each(paths, listed)
     names = [names[position] for position in kept]
     repeated = _first_repeated(names)
