@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from catheters.command_line import run_command
 from catheters.settings import Settings
+from catheters.training.manager import AnyExtension
 from catheters.training.run import train_run
 from tests import hangs
 
@@ -23,14 +24,20 @@ from tests import hangs
 class Training:
     """A forked process that trains by `settings`, with its output in a file."""
 
-    def __init__(self, settings: Settings, output: Path, environment: dict[str, str] | None = None) -> None:
-        """Start it; `environment` is added to the process's own."""
+    def __init__(
+        self,
+        settings: Settings,
+        output: Path,
+        environment: dict[str, str] | None = None,
+        extensions: Sequence[AnyExtension] = (),
+    ) -> None:
+        """Start it; `environment` is added to the process's own, `extensions` to the training's."""
         self.output = output
         self.pid = os.fork()
         if self.pid == 0:
-            self._train(settings, environment or {})
+            self._train(settings, environment or {}, extensions)
 
-    def _train(self, settings: Settings, environment: dict[str, str]) -> None:
+    def _train(self, settings: Settings, environment: dict[str, str], extensions: Sequence[AnyExtension]) -> None:
         status: Any = 1
         try:
             os.environ.update(environment)
@@ -41,7 +48,7 @@ class Training:
             sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(number, "wb", 0)) for number in (1, 2))
             sys.__stderr__ = sys.stderr
             sys.stderr.reconfigure(line_buffering=True)
-            run_command(lambda arguments: train_run(settings, fresh=False) or 0)
+            run_command(lambda arguments: train_run(settings, fresh=False, extensions=extensions) or 0)
         except SystemExit as end:
             status = end.code
         except BaseException:

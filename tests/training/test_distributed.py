@@ -4,13 +4,17 @@ import dataclasses
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytorch_pfn_extras.training.extension import Extension
 
 from catheters.errors import SettingsError
+from catheters.host import process_rank
+from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.settings import Settings
 from catheters.training.log import read_epochs
@@ -59,6 +63,40 @@ def test_two_processes_compute_what_one_does(plain: Settings, tmp_path: Path) ->
     np.testing.assert_allclose(got[labels], expected[labels], rtol=1e-4)
     assert (tmp_path / "out1").read_text() == ""  # the first one speaks for both
     assert "test_convnext on the CPU, 2 processes, -> " in (tmp_path / "out0").read_text()
+
+
+class StopOnRank1(Extension):
+    """After the second epoch, on one of the processes alone."""
+
+    name = "stop_on_rank_1"
+    trigger = (1, "epoch")
+    asks_to_stop = False
+
+    def __call__(self, manager: Any) -> None:
+        self.asks_to_stop = process_rank() == 1 and manager.epoch == 2
+
+
+def test_groups_trackers_and_extensions_of_two_processes(plain: Settings, tmp_path: Path) -> None:
+    """The terms of the loss as one process has them; a process that asks to stop stops both; one tracks."""
+    groups = {"exclusive": {"ETT": RANZCR_HEADS["ETT"]}, "exclusive_conflicts": "first"}
+    one = dataclasses.replace(plain, run_name="one", **groups)
+    train_run(one, fresh=False)
+    two = dataclasses.replace(plain, trackers=("tensorboard",), **groups)
+    trainings = [
+        Training(two, tmp_path / f"out{rank}", environment, [StopOnRank1()])
+        for rank, environment in enumerate(processes_of(2))
+    ]
+    assert [training.wait() for training in trainings] == [0, 0], "\n".join(training.text for training in trainings)
+    assert "fold 1: an extension asked to stop after epoch 2 of 5" in trainings[0].text
+    assert trainings[1].text == ""
+    names = ("train/loss/labels", "train/loss/ETT", "val/loss/labels", "val/loss/ETT")
+    terms = [
+        [[entry[name] for name in names] for entry in read_epochs(settings.run_folder / "fold1")]
+        for settings in (one, two)
+    ]
+    assert (len(terms[0]), len(terms[1])) == (5, 2)
+    np.testing.assert_allclose(terms[1], terms[0][:2], rtol=1e-5)
+    assert len(list((two.run_folder / "fold1" / "tensorboard").iterdir())) == 1
 
 
 @pytest.mark.slow
