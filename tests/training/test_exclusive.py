@@ -19,7 +19,7 @@ from catheters.commands.evaluation_options import main as evaluate
 from catheters.csv_files import TableError
 from catheters.data.batch import Batch
 from catheters.data.table import read_label_table
-from catheters.errors import SettingsError
+from catheters.errors import SettingsError, UserError
 from catheters.evaluation.calibration import fit_calibrator, read_calibrator, write_calibrator
 from catheters.evaluation.prediction_set import device_presence, presence_rule, probability_of_any
 from catheters.labels import RANZCR_HEADS
@@ -81,7 +81,7 @@ def test_focal_of_a_group() -> None:
 
 
 def test_a_group_of_one_is_the_label_by_itself() -> None:
-    """Loss and probability."""
+    """Its loss; of its probability see `test_probabilities_by_hand`, whose softmax over two classes is a sigmoid."""
     alone = {"exclusive": {"one": ("c",)}, "label_smoothing": {"c": 0.2}, "pos_weight": {"c": 2.5}}
     by_itself = terms(**{**alone, "exclusive": {}})
     assert sum(terms(**alone).values()) == pytest.approx(by_itself["labels"], rel=1e-6)
@@ -147,6 +147,11 @@ def test_one_temperature_for_a_group(tmp_path: Path) -> None:
     assert (calibrated[:, :2].sum(axis=1) < 1).all()
     write_calibrator(tmp_path / "c.json", calibrator, "abc")
     assert read_calibrator(tmp_path / "c.json") == (calibrator, "abc")
+    content = json.loads((tmp_path / "c.json").read_text())
+    for damage in ({"labels": "xy"}, {"labels": ["x", "x"]}, {"slope": -1.0}, {"slope": 0}):
+        (tmp_path / "damaged.json").write_text(json.dumps({**content, "groups": [{**content["groups"][0], **damage}]}))
+        with pytest.raises(UserError, match="damaged"):
+            read_calibrator(tmp_path / "damaged.json")
     thresholds = calibrator.of_thresholds(("x", "y", "z"), np.array([0.5, 0.2, 0.5]))
     assert thresholds[0] == pytest.approx(0.5)
     assert thresholds[1] == pytest.approx(1 / (1 + math.exp(-group.slope * math.log(0.2 / 0.8))))

@@ -101,14 +101,15 @@ def _settle_exclusive(table: LabelTable, settings: Settings, file: Path) -> Labe
         rows = np.flatnonzero(labels[:, columns].sum(axis=1) > 1)
         if not len(rows):
             continue
+        images = "1 image has" if len(rows) == 1 else f"{len(rows)} images have"
         given = [label for label, value in zip(group, labels[rows[0], columns], strict=True) if value]
         example = f"{table.uids[rows[0]]} has {' and '.join(map(repr, given))}"
         if settings.exclusive_conflicts == "refuse":
             raise TableError(
-                f"{file}: {len(rows)} images have two labels of exclusive['{name}'], {example}; correct the table (see "
+                f"{file}: {images} two labels of exclusive['{name}'], {example}; correct the table (see "
                 "label_corrections), or set exclusive_conflicts='first' to let the one that exclusive names first hold"
             )
-        say(f"{len(rows)} images have two labels of exclusive['{name}']: the first one holds; {example}")
+        say(f"{images} two labels of exclusive['{name}']: the first one holds; {example}")
         firsts = labels[np.ix_(rows, columns)].argmax(axis=1)
         labels[np.ix_(rows, columns)] = np.eye(len(columns), dtype=labels.dtype)[firsts]
     return replace(table, labels=labels)

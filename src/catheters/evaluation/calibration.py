@@ -287,10 +287,7 @@ def read_calibrator(file: Path) -> tuple[Calibrator, str | None]:
     content = read_written_json(file, FORMAT_VERSION)
     try:
         maps = {label: _map_from_json(fields) for label, fields in content["maps"].items()}
-        groups = tuple(
-            SoftmaxMap(labels=tuple(map(str, fields["labels"])), slope=float(fields["slope"]))
-            for fields in content.get("groups", [])
-        )
+        groups = tuple(map(_group_from_json, content.get("groups", [])))
         method = str(content["method"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
@@ -305,6 +302,13 @@ def _map_from_json(fields: Mapping[str, Any]) -> CalibrationMap:
     if len(x) != len(y) or not x:
         raise ValueError("points of x and y")
     return StepMap(x=x, y=y)
+
+
+def _group_from_json(fields: Mapping[str, Any]) -> SoftmaxMap:
+    labels, slope = fields["labels"], float(fields["slope"])
+    if not isinstance(labels, list) or len(set(map(str, labels))) < len(labels) or not 0 < slope < math.inf:
+        raise ValueError("labels, each once, and a positive slope")
+    return SoftmaxMap(labels=tuple(map(str, labels)), slope=slope)
 
 
 def _with_absent(probabilities: Floats) -> Floats:
