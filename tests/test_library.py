@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import catheters
 
 PROGRAM = """
@@ -31,6 +33,7 @@ for name, one, other in zip(("filters", "environment", "handlers", "hook", "stdo
 """
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing() -> None:
     """Warning filters, environment, signal handlers, streams: as before, whatever part is imported."""
     package = Path(catheters.__file__).parent

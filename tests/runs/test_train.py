@@ -23,6 +23,7 @@ from tests.processes import outcome
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_thread_and_the_command_end_alike(cached: Settings, tmp_path: Path) -> None:
     """With DataLoader workers, dropout and early stopping; bit for bit."""
     settings = dataclasses.replace(cached, num_workers=1, drop_rate=0.3, run_name="in_python")

@@ -76,6 +76,7 @@ class StopOnRank1(Extension):
         self.asks_to_stop = process_rank() == 1 and manager.epoch == 2
 
 
+@pytest.mark.slow
 def test_groups_trackers_and_extensions_of_two_processes(plain: Settings, tmp_path: Path) -> None:
     """The terms of the loss as one process has them; a process that asks to stop stops both; one tracks."""
     groups = {"exclusive": {"ETT": RANZCR_HEADS["ETT"]}, "exclusive_conflicts": "first"}

@@ -32,6 +32,7 @@ def folder_of(settings: Settings) -> Path:
     return settings.run_folder / "fold1"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_resumes_the_run(short: Settings, no_mlflow_server: None) -> None:
     """Settings, provenance, each epoch's scores and the curves, in one run, although two processes' work is in it."""
@@ -76,6 +77,7 @@ def leveldb_records(content: bytes) -> Iterator[bytes]:
             parts = b""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_weights_and_biases_resumes_the_run(short: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline: two files of one id, whose records are those of the log."""
@@ -104,6 +106,7 @@ def test_weights_and_biases_resumes_the_run(short: Settings, monkeypatch: pytest
     assert any(key.startswith("curves") for entry in shown for key in entry)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_server_that_is_away_costs_a_warning(
     short: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
