@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import catheters
@@ -212,14 +213,15 @@ def test_an_upload_has_a_deadline(port: int) -> None:
 def test_headers_have_a_deadline(port: int) -> None:
     """Silence, half of them, and half of those of a second request: closed, without an answer."""
     whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for first in (b"", whole[:20], whole + whole[:20]):
+    for first, half in ((b"", b""), (b"", whole[:20]), (whole, whole[:20])):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(first)
-            received = b""
+            received = connection.recv(12) if first else b""
+            connection.sendall(half)
             while chunk := connection.recv(1 << 16):
                 received += chunk
-        assert received.startswith(b"HTTP/1.1 200" if len(first) > len(whole) else b"")
-        assert received.count(b"HTTP/1.1 ") == int(len(first) > len(whole))
+        assert received.startswith(b"HTTP/1.1 200" if first else b"")
+        assert received.count(b"HTTP/1.1 ") == int(bool(first))
 
 
 @pytest.mark.parametrize("uploads", [server.Uploads(max_seconds=3600)])
@@ -244,6 +246,17 @@ def test_a_form_is_told_what_to_send(client: TestClient, xray: Path) -> None:
     assert answer.json()["reason"] == "send the file itself as the body, as `curl --data-binary @FILE` does, not a form"
     plain = {"content-type": "application/x-www-form-urlencoded"}  # as curl calls any data
     assert client.post("/predict", content=xray.read_bytes(), headers=plain).status_code == 200
+
+
+def test_no_memory_is_an_answer() -> None:
+    """Wherever the work of an answer runs out of it."""
+
+    async def greedy(request: Request) -> Response:
+        return Response(np.empty(1 << 60, dtype=np.uint8).tobytes())
+
+    answer = TestClient(Starlette(routes=[Route("/", server._guarded(greedy))])).get("/")
+    assert answer.status_code == 503
+    assert answer.json()["reason"] == "this machine has no memory left; try again in a moment"
 
 
 class _AddScript(BaseHTTPMiddleware):

@@ -290,6 +290,8 @@ def _guarded(
             return JSONResponse({"reason": turned_away.reason}, status_code=turned_away.status, headers=headers)
         except DeviceError as error:
             return JSONResponse({"reason": str(error)}, status_code=503)
+        except MemoryError:
+            return JSONResponse({"reason": "this machine has no memory left; try again in a moment"}, status_code=503)
         except ClientDisconnect:
             return Response(status_code=400)
 
