@@ -1,6 +1,8 @@
 """What the program says can be silenced and redirected, as a notebook or a service wants it."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,3 +61,13 @@ def test_silence_is_of_a_thread(capsys: pytest.CaptureFixture[str]) -> None:
         other.submit(say, "but this").result()
     say("and this")
     assert capsys.readouterr().out == "but this\nand this\n"
+
+
+def test_who_silences_before_importing_means_it() -> None:
+    """As a script does, which knows the logger's name alone."""
+    program = (
+        "import logging; logging.getLogger('catheters').setLevel(logging.ERROR)\n"
+        "from catheters.console import say, warn; say('a'); warn('b')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -31,7 +31,8 @@ class _Console(logging.Handler):
 
 if not _logger.handlers:
     _logger.addHandler(_Console())
-    _logger.setLevel(logging.INFO)
+    if _logger.level == logging.NOTSET:  # who has silenced it before means it
+        _logger.setLevel(logging.INFO)
     _logger.propagate = False
 
 

@@ -158,8 +158,8 @@ class Settings:
     """{name: labels that exclude each other}, as {"ETT": ("ETT - Abnormal", "ETT - Borderline", "ETT - Normal")}: a
     softmax over them and a further class, none of them, in place of a sigmoid each. Empty: every label by itself."""
     exclusive_conflicts: Literal["refuse", "first"] = "refuse"
-    """An image with two labels of an exclusive group: refuse the table, or let the one that `exclusive` names first
-    hold."""
+    """An image with two labels of an exclusive group: "refuse" the table, or the one that `exclusive` names "first"
+    holds."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the linear classifier; attention heads have 0.5 of their own."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -244,7 +244,7 @@ class Settings:
     profile: bool = False
     """Before the run, do some steps of a model of its own and write where their time goes, with and without loading, to
     <run folder>/profile: a table, and traces for ui.perfetto.dev."""
-    trackers: tuple[str, ...] = ()
+    trackers: Annotated[tuple[str, ...], ListOrTuple] = ()
     """Trackers of experiments that get what log.jsonl gets: tensorboard, mlflow, wandb (Weights & Biases); each is an
     extra to install."""
     saved_models_folder: str = "saved_models"

@@ -23,6 +23,7 @@ def test_the_same_as_the_command(evaluated_run: Path, tmp_path: Path) -> None:
         point.label: None if np.isnan(point.threshold) else point.threshold for point in result.evaluation.points
     } == points
     assert result.evaluation.calibrator.method == metrics["calibration"]["chosen"]
+    assert repr(result).endswith(f"images of {metrics['num_patients']} patients, macro AUC {result.macro_auc:.4f}")
     before = {file: file.read_bytes() for file in evaluated_run.iterdir() if file.is_file()}
     result.report(tmp_path / "page.html")
     written, page = (evaluated_run / "report.html").read_text(), (tmp_path / "page.html").read_text()
@@ -56,6 +57,8 @@ def test_predictions_from_elsewhere(tmp_path: Path, rng: np.random.Generator) ->
 def test_wrong_inputs(evaluated_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions\.csv: is no run folder, so the true labels have to be given"):
         catheters.evaluate(evaluated_run / "predictions.csv")
+    with pytest.raises(UserError, match="nothing: no such file or folder"):
+        catheters.evaluate(tmp_path / "nothing")
     with pytest.raises(UserError, match="no run folder"):
         catheters.evaluate(tmp_path)
     with pytest.raises(UserError, match=r"l\.csv"):

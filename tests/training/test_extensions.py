@@ -142,9 +142,16 @@ def test_two_extensions_of_one_name(one_fold: Settings) -> None:
     """Also a built-in one's: snapshots keep states by name."""
     other = Recorder()
     other.name = "snapshots"
-    for extensions in ([Recorder(), Recorder()], [other]):
-        with pytest.raises(SettingsError, match=r"extensions: 2 are named '(recorder|snapshots)'; give each of yours"):
-            train_run(one_fold, fresh=True, extensions=extensions)
+    for extensions, message in (
+        ([Recorder(), Recorder()], "extensions: 2 are named 'recorder'; give each a `name` of its own"),
+        ([other], "extensions: 'snapshots' is the name of a built-in one"),
+        (Recorder(), "extensions: a list of extensions is expected, Recorder came"),
+        ([Recorder], "extensions: Recorder came, an object of a class like"),
+        (["recorder"], "extensions: 'recorder' came, an object"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            train_run(one_fold, fresh=True, extensions=extensions)  # type: ignore[arg-type]
+        assert not one_fold.run_folder.exists()
 
 
 def test_a_state_that_cannot_be_read_again(one_fold: Settings) -> None:

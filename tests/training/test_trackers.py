@@ -140,4 +140,6 @@ def test_a_tracker_that_is_not_installed_costs_a_warning(
 def test_unknown_trackers_are_named(short: Settings) -> None:
     with pytest.raises(SettingsError, match=r"trackers: .*did you mean 'wandb'"):
         train_run(dataclasses.replace(short, trackers=("wandbb",)), fresh=False)
+    with pytest.raises(SettingsError, match="trackers names 'wandb' twice"):
+        train_run(dataclasses.replace(short, trackers=["wandb", "wandb"]), fresh=False)
     assert not short.run_folder.exists()

@@ -109,7 +109,7 @@ def _settle_exclusive(table: LabelTable, settings: Settings, file: Path) -> Labe
                 f"{file}: {images} two labels of exclusive['{name}'], {example}; correct the table (see "
                 "label_corrections), or set exclusive_conflicts='first' to let the one that exclusive names first hold"
             )
-        say(f"{images} two labels of exclusive['{name}']: the first one holds; {example}")
+        warn(f"{images} two labels of exclusive['{name}']: the first one holds; {example}")
         firsts = labels[np.ix_(rows, columns)].argmax(axis=1)
         labels[np.ix_(rows, columns)] = np.eye(len(columns), dtype=labels.dtype)[firsts]
     return replace(table, labels=labels)

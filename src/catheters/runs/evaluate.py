@@ -24,7 +24,7 @@ from catheters.settings import Settings
 AnyPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EvaluationResult:
     """What is found out about predictions, as objects, and the page of it. Research software, not a medical device.
 
@@ -35,6 +35,12 @@ class EvaluationResult:
 
     evaluation: Evaluation
     _given: Input
+
+    def __repr__(self) -> str:
+        """A line, since a notebook shows it."""
+        num_images, num_patients = self.evaluation.scores.num_images, self.evaluation.scores.num_patients
+        of = f"{num_images} images of {num_patients} patients"
+        return f"EvaluationResult of {self._given.file}: {of}, macro AUC {self.macro_auc:.4f}"
 
     @property
     def macro_auc(self) -> float:
@@ -75,6 +81,8 @@ def evaluate(
     source = None
     if labels is not None:
         source = LabelSource(file=Path(labels), rules=rules, id_column=id_column, patient_column=patient_column)
+    if not file.exists():
+        raise UserError(f"{file}: no such file or folder; a run folder or a CSV of predictions is expected")
     if file.is_dir():
         given = read_run(file, source)
     elif source is None:

@@ -20,6 +20,13 @@ AnyExtension = Extension | ExtensionEntry
 """What may stand in a list of extensions; `ExtensionEntry` gives one another trigger or priority."""
 
 
+BUILT_IN = (
+    *("log", "load_next_epoch", "validation", "best_checkpoint", "last_checkpoint", "epoch_log", "plateau_schedule"),
+    *("stopping", "snapshots", "tensorboard", "mlflow", "wandb"),
+)
+"""Names of extensions that a user's may not have."""
+
+
 class Manager(ExtensionsManager):
     """That of pytorch-pfn-extras, whose state may be taken in the middle of an iteration's extensions.
 
@@ -49,9 +56,6 @@ class Manager(ExtensionsManager):
             folder: the model's, for extensions that write by the manager's writer; of several processes only the first
                 one's has it.
             stopping: one of the extensions, which may end the training before its last epoch; None: nothing does.
-
-        Raises:
-            SettingsError: two extensions have one name.
         """
         self._left: list[str] = []  # names of the extensions that the iteration has before it
         self._num_epochs = num_epochs
@@ -141,11 +145,26 @@ def _entries(extensions: Sequence[AnyExtension]) -> list[ExtensionEntry]:
                 call_before_training=given.call_before_training,
             )
         )
-    names = [entry.name for entry in entries]
+    return entries
+
+
+def check_extensions(extensions: Sequence[AnyExtension]) -> None:
+    """Raise a SettingsError where the user's extensions are none, or have not each a name of its own."""
+    if isinstance(extensions, str) or not isinstance(extensions, Sequence):
+        raise SettingsError(f"extensions: a list of extensions is expected, {type(extensions).__name__} came")
+    for extension in extensions:
+        if isinstance(extension, type) or not (isinstance(extension, ExtensionEntry) or callable(extension)):
+            name = extension.__name__ if isinstance(extension, type) else repr(extension)
+            raise SettingsError(
+                f"extensions: {name} came, an object of a class like pytorch_pfn_extras.training.extension.Extension "
+                "is expected"
+            )
+    names = [entry.name for entry in _entries(extensions)]
     for name in names:
+        if name in BUILT_IN:
+            raise SettingsError(f"extensions: '{name}' is the name of a built-in one; give yours another `name`")
         if names.count(name) > 1:
             raise SettingsError(
-                f"extensions: {names.count(name)} are named {name!r}; give each of yours a `name` of its own, by which "
+                f"extensions: {names.count(name)} are named '{name}'; give each a `name` of its own, by which "
                 "snapshots keep its state"
             )
-    return entries

@@ -26,7 +26,7 @@ from catheters.training.finished import FILE_NAME, check_finished, forget_finish
 from catheters.training.guards import clear_ends
 from catheters.training.log import read_epochs
 from catheters.training.loop import train_fold, train_on_all
-from catheters.training.manager import AnyExtension
+from catheters.training.manager import AnyExtension, check_extensions
 from catheters.training.out_of_fold import join_folds, print_scores, write_fold
 from catheters.training.profiling import profile_training
 from catheters.training.run_checks import prepare_run
@@ -70,6 +70,7 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
             training cannot go on.
         Interrupted: a signal asked for it, and a snapshot is written.
     """
+    check_extensions(extensions)
     with without_needless_warnings(), joined_team() as team:
         is_first = team.rank == 0
         num_processes = 1 if settings.folds_parallel else team.count

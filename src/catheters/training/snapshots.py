@@ -18,7 +18,7 @@ import torch
 from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension
 
 from catheters.console import say, warn
-from catheters.errors import SettingsError, UserError, one_line
+from catheters.errors import SettingsError, UserError
 from catheters.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text, write_whole
 from catheters.interrupts import Interrupted, interrupt_signal
 from catheters.settings import Settings
@@ -273,8 +273,8 @@ def _check_states(manager: Manager) -> None:
             torch.save(entry.extension.state_dict(), content)
             content.seek(0)
             torch.load(content, weights_only=True)
-        except (pickle.UnpicklingError, pickle.PicklingError, AttributeError, TypeError) as error:
+        except (pickle.UnpicklingError, pickle.PicklingError, AttributeError, TypeError):  # whose texts are about files
             raise UserError(
-                f"extension '{name}': its state_dict cannot be kept in a snapshot ({one_line(error, 120)}); plain "
-                "numbers, texts, lists, dicts and tensors can"
+                f"extension '{name}': its state_dict cannot be kept in a snapshot; Python's own numbers, texts, lists "
+                "and dicts, and tensors can"
             ) from None

@@ -15,7 +15,7 @@ from typing import Any
 from pytorch_pfn_extras.training.extension import Extension
 
 from catheters.console import warn
-from catheters.errors import look_up, one_line
+from catheters.errors import SettingsError, look_up, one_line
 from catheters.evaluation.plots import plot_curves
 from catheters.files import UnreadableFileError, read_json, write_text
 from catheters.settings import Settings
@@ -311,6 +311,8 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise a SettingsError where one of the names is none of `TRACKERS`."""
     for name in names:
         look_up(TRACKERS, name, "trackers")
+        if names.count(name) > 1:
+            raise SettingsError(f"trackers names '{name}' twice")
 
 
 def scalars_of(entry: Mapping[str, Any]) -> dict[str, float]:
