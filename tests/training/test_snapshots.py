@@ -80,7 +80,7 @@ def test_killed_at_any_moment(
     train_run(settings, fresh=False)
     assert outcome(settings.run_folder) == undisturbed
     assert [path.name for path in fold_of(settings).glob("last/*")] == [f"{num_snapshots(fold_of(settings)):06d}"]
-    assert "goes on from its snapshot, epoch" in (tmp_path / "out").read_text()
+    assert "goes on from its snapshot, " in (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(
