@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
-	$(BIN)/python -m catheters.data.sample dataset/sample
+	$(BIN)/python -m catheters.synthetic dataset/sample
 	$(BIN)/python preproc_npy.py --config configs/sample.py --show 12
 	$(BIN)/python train.py --config configs/sample.py
 	$(BIN)/python multi_train.py --config configs/sample_multi.py
@@ -42,7 +42,7 @@ bench: $(VENV)/installed-dev
 stress: $(VENV)/installed-dev
 	$(BIN)/python tests/stress/kill_cache.py
 	$(BIN)/python tests/stress/kill_training.py
-	$(BIN)/python -m catheters.data.sample dataset/sample
+	$(BIN)/python -m catheters.synthetic dataset/sample
 	$(BIN)/python tests/stress/fuzz_reader.py dataset/sample
 
 $(BIN)/python:

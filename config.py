@@ -14,7 +14,7 @@ The flip is the published recipe's: it doubles the views of a tube, and forgets 
 be replaced on the command line: python train.py image_size=512 batch_size=32 folds=[0]
 """
 
-from catheters.settings import Settings
+from catheters import Settings
 
 settings = Settings(
     # Data

@@ -9,8 +9,8 @@ are the published multi-head recipe's. It is meant for one CUDA GPU and has not 
 states no memory, no time and no score.
 """
 
+from catheters import Settings
 from catheters.labels import RANZCR_HEADS
-from catheters.settings import Settings
 
 settings = Settings(
     # Data

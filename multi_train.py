@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from catheters.command_line import run_command
+from catheters.commands.command_line import run_command
 from catheters.commands.train import main
 
 if __name__ == "__main__":

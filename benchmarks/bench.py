@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rows import Row, number, print_rows, read_rows
 
-from catheters.training.device import open_device
-from catheters.training.environment import describe_environment, git_commit
+from catheters.runs.provenance import describe_environment, git_commit
+from catheters.runtime.device import open_device
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from timing import random_batches, seconds_since
 
-from catheters.data.cache_writer import build_cache
+from catheters.config.loading import load_settings
+from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.sample import generate_sample
-from catheters.data.table import read_label_table
+from catheters.data.tables.label_table import read_label_table
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.settings_file import load_settings
-from catheters.training.device import open_device
-from catheters.training.log import read_epochs
-from catheters.training.run import train_run
+from catheters.runs.run import train_run
+from catheters.runtime.device import open_device
+from catheters.synthetic import generate_sample
+from catheters.training.extensions.log import read_epochs
 from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]

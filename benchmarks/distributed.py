@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 from config_file import write_config
 
-from catheters.data.cache_writer import build_cache
+from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.sample import generate_sample
-from catheters.data.table import read_label_table
-from catheters.settings import Settings
-from catheters.training.log import read_epochs
+from catheters.data.tables.label_table import read_label_table
+from catheters.synthetic import generate_sample
+from catheters.training.extensions.log import read_epochs
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -22,13 +22,13 @@ from loading import cache_file
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
 
+from catheters.config.presets import PUBLISHED_TRANSFORMS
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
 from catheters.models.classifier import create_classifier
-from catheters.presets import PUBLISHED_TRANSFORMS
-from catheters.settings import Settings
-from catheters.training.device import device_name, open_device, prepare_device
-from catheters.training.run_data import create_augmentation, create_train_loader
+from catheters.runs.datasets import create_augmentation, create_train_loader
+from catheters.runtime.device import device_name, open_device, prepare_device
 from catheters.training.step import TrainStep
 
 AIM = 0.95

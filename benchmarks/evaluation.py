@@ -28,7 +28,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from timing import take_turns
 
 from catheters.commands.evaluation_options import main as evaluate
-from catheters.evaluation.bootstrap import PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
 from catheters.labels import RANZCR_LABELS
 
 NUM_IMAGES, NUM_PATIENTS = 30_083, 3_255

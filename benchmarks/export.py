@@ -16,9 +16,9 @@ import torch
 from prediction import create_models
 from rows import Row, compare_seconds, create_parser, finish
 
+from catheters.config.settings import Settings
 from catheters.inference.export import export
 from catheters.labels import RANZCR_HEADS
-from catheters.settings import Settings
 
 BATCH_SIZE = 2
 

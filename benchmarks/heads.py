@@ -13,9 +13,9 @@ from dataclasses import replace
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, random_batches, take_turns
 
+from catheters.config.settings import Settings
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
 from catheters.training.step import TrainStep
 
 

@@ -24,14 +24,14 @@ from rows import Row, compare_seconds, create_parser, finish
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from catheters.data.augment import Augmentation
-from catheters.data.cache import CacheFile
-from catheters.data.device_augment import DeviceAugmentation
+from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
+from catheters.data.augmentation import Augmentation
+from catheters.data.cache.cache import CacheFile
+from catheters.data.cache.row_checks import RowChecks
+from catheters.data.gpu_augmentation import DeviceAugmentation
 from catheters.data.loader import CachedRadiographs, EpochBatches, Loader, create_loader
-from catheters.data.row_checks import RowChecks
 from catheters.labels import RANZCR_LABELS
-from catheters.opencv_threads import end_opencv_threads
-from catheters.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
+from catheters.runtime.opencv_threads import end_opencv_threads
 
 NUM_FILES = 64
 BATCH_SIZE = 12

@@ -25,11 +25,11 @@ from config_file import write_config
 from preproc import family, proportional_set_size
 from rows import compare_sizes, create_parser, finish
 
-from catheters.data.cache_index import FORMAT_VERSION, CacheIndex, CacheRow, decoder_versions, write_index
+from catheters.config.settings import Settings
+from catheters.data.cache.index import FORMAT_VERSION, CacheIndex, CacheRow, decoder_versions, write_index
 from catheters.data.preprocessing import Preprocessing
-from catheters.host import kilobytes_in
 from catheters.labels import RANZCR_LABELS
-from catheters.settings import Settings
+from catheters.runtime.host import kilobytes_in
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGE_SIZE = 32

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.polarity import looks_inverted
-from catheters.data.folder import folder_table
-from catheters.data.radiograph import read_radiograph
-from catheters.host import available_cores
-from catheters.workers import map_guarded
+from catheters.data.decoding.radiograph import read_radiograph
+from catheters.data.tables.image_folder import folder_table
+from catheters.runtime.host import available_cores
+from catheters.runtime.workers import map_guarded
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -20,20 +20,20 @@ import numpy as np
 import torch
 from rows import Row, compare_seconds, compare_sizes, create_parser, finish
 
+from catheters.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from catheters.config.settings import Settings
+from catheters.data.decoding.radiograph import read_radiograph
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.radiograph import read_radiograph
-from catheters.data.sample import generate_sample
 from catheters.evaluation.ensemble import Recipe
-from catheters.host import available_cores, kilobytes_in
 from catheters.inference.batch_prediction import predict_images
 from catheters.inference.inputs import Images
-from catheters.inference.models import Member, Models
+from catheters.inference.loading import Member, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage, read_image
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.training.checkpoint import load_checkpoint, save_checkpoint
-from catheters.training.device import device_name, open_device
+from catheters.runtime.device import device_name, open_device
+from catheters.runtime.host import available_cores, kilobytes_in
+from catheters.synthetic import generate_sample
 
 SIZE = (2500, 2048)
 """Width and height of the commonest images of RANZCR CLiP."""

@@ -29,9 +29,9 @@ import numpy.typing as npt
 import simplejpeg
 from rows import compare_seconds, compare_sizes, create_parser, finish
 
-from catheters.data.sample import generate_sample
-from catheters.host import available_cores, kilobytes_in
-from catheters.workers import map_guarded
+from catheters.runtime.host import available_cores, kilobytes_in
+from catheters.runtime.workers import map_guarded
+from catheters.synthetic import generate_sample
 
 SIZES = ((2500, 2048), (2500, 2048), (3056, 2544))
 NUM_PICTURES = 24

@@ -26,8 +26,8 @@ import simplejpeg
 from PIL import Image
 from rows import Row, compare_seconds, compare_sizes, create_parser, finish
 
+from catheters.data.decoding.radiograph import read_radiograph
 from catheters.data.preprocessing import Preprocessing, Resampling, preprocess
-from catheters.data.radiograph import read_radiograph
 
 SIZES = ((2048, 2500), (2500, 2048), (2544, 3056))
 """(height, width) that RANZCR CLiP has most, and the first one upright."""

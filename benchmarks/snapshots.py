@@ -21,23 +21,23 @@ from pathlib import Path
 
 from timing import random_batches
 
-from catheters.data.cache_writer import build_cache
+from catheters.config.loading import load_settings
+from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.sample import generate_sample
-from catheters.data.table import read_label_table
+from catheters.data.tables.label_table import read_label_table
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.settings_file import load_settings
-from catheters.training.checkpointing import LastCheckpoint
-from catheters.training.device import open_device
-from catheters.training.distributed import ALONE
-from catheters.training.environment import describe_environment
-from catheters.training.extensions import Stopping
-from catheters.training.log import TrainingLog
+from catheters.runs.provenance import describe_environment
+from catheters.runs.run import train_run
+from catheters.runtime.device import open_device
+from catheters.runtime.distributed import ALONE
+from catheters.synthetic import generate_sample
+from catheters.training.extensions.checkpoints import LastCheckpoint
+from catheters.training.extensions.epochs import Stopping
+from catheters.training.extensions.log import TrainingLog
+from catheters.training.extensions.snapshots import Snapshots
 from catheters.training.loop import train_epoch
 from catheters.training.manager import Manager
-from catheters.training.run import train_run
-from catheters.training.snapshots import Snapshots
 from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]

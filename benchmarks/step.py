@@ -18,16 +18,16 @@ from pathlib import Path
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, random_batches, seconds_since
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.training.distributed import ALONE
-from catheters.training.log import TrainingLog
+from catheters.runtime.distributed import ALONE
+from catheters.runtime.precision import autocast
+from catheters.training.extensions.log import TrainingLog
 from catheters.training.loop import train_epoch
 from catheters.training.losses import total
 from catheters.training.manager import Manager
-from catheters.training.precision import autocast
 from catheters.training.step import TrainStep
 
 WARM_UP_STEPS = 5

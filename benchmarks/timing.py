@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from catheters.commands.train import MAX_KEPT_BYTES
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.host import keep_freed_memory
-from catheters.settings import Settings
-from catheters.training.device import open_device
+from catheters.runtime.device import open_device
+from catheters.runtime.host import keep_freed_memory
 
 MEAN, STD = 0.49, 0.23
 """Grey values of the made-up images, about those of radiographs."""

@@ -18,12 +18,12 @@ from loading import cache_file
 from rows import Row, compare_sizes, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
 
+from catheters.config.loading import load_settings
+from catheters.config.settings import Settings
 from catheters.data.loader import CachedRadiographs
-from catheters.host import release_free_memory
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.settings_file import load_settings
-from catheters.training.run_data import create_augmentation, create_train_loader
+from catheters.runs.datasets import create_augmentation, create_train_loader
+from catheters.runtime.host import release_free_memory
 from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]

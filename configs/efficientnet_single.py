@@ -9,6 +9,6 @@ yet, so it states no time and no score.
 
 from dataclasses import replace
 
-from catheters.presets import PUBLISHED_SINGLE
+from catheters.config.presets import PUBLISHED_SINGLE
 
 settings = replace(PUBLISHED_SINGLE, backbone_model="efficientnet_b5")

@@ -8,9 +8,9 @@ batches of 16, times the square root of 3 (the rule for Adam of Malladi et al. 2
 Adaptive Gradient Algorithms"). Not run on RANZCR's images yet, so it states no time and no score.
 """
 
+from catheters import Settings
+from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.labels import RANZCR_HEADS
-from catheters.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
-from catheters.settings import Settings
 
 settings = Settings(
     annotation_table="train_annotations.csv",

@@ -12,9 +12,9 @@ For one GPU: the activations of a batch, counted without one and in 16 bits, are
 yet, so it states no time and no score.
 """
 
+from catheters import Settings
+from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.labels import NIH_LABELS
-from catheters.presets import PUBLISHED_TRANSFORMS
-from catheters.settings import Settings
 
 settings = Settings(
     dataset_folder="nih",

@@ -11,7 +11,7 @@ On 2 CPU cores they took 2 min 28 s; the out-of-fold predictions reached an AUC 
 fold, and its best epoch chosen on them, that shows that the way from files to numbers works, and little more.
 """
 
-from catheters.settings import Settings
+from catheters import Settings
 
 settings = Settings(
     dataset_folder="../shared/data/xrays",

@@ -9,6 +9,6 @@ yet, so it states no time and no score.
 
 from dataclasses import replace
 
-from catheters.presets import PUBLISHED_MULTI
+from catheters.config.presets import PUBLISHED_MULTI
 
 settings = replace(PUBLISHED_MULTI, backbone_model="resnest101e")

@@ -1,6 +1,6 @@
 """The synthetic sample: what `make demo` trains, on a CPU, from random weights.
 
-    python -m catheters.data.sample dataset/sample
+    python -m catheters.synthetic dataset/sample
     python preproc_npy.py --config configs/sample.py
     python train.py --config configs/sample.py
     python evaluate.py saved_models/sample
@@ -10,7 +10,7 @@ On 2 CPU cores train.py took 2 min 50 s; the out-of-fold predictions reached a m
 The pictures are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
 """
 
-from catheters.settings import Settings
+from catheters import Settings
 
 settings = Settings(
     dataset_folder="dataset/sample",

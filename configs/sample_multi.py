@@ -1,6 +1,6 @@
 """The synthetic sample with an attention head a device: the second half of what `make demo` trains.
 
-    python -m catheters.data.sample dataset/sample
+    python -m catheters.synthetic dataset/sample
     python preproc_npy.py --config configs/sample_multi.py
     python multi_train.py --config configs/sample_multi.py
     python evaluate.py saved_models/sample_multi
@@ -10,8 +10,8 @@ On 2 CPU cores multi_train.py took 3 min 40 s; the out-of-fold predictions reach
 The pictures are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
 """
 
+from catheters import Settings
 from catheters.labels import RANZCR_HEADS
-from catheters.settings import Settings
 
 settings = Settings(
     dataset_folder="dataset/sample",

@@ -9,7 +9,7 @@ a third, for more time. Not run on RANZCR's images yet, so it states no time and
 
 from dataclasses import replace
 
-from catheters.presets import PUBLISHED_SINGLE
+from catheters.config.presets import PUBLISHED_SINGLE
 
 settings = replace(
     PUBLISHED_SINGLE,

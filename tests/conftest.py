@@ -15,14 +15,18 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.checkpoints.finished import write_finished
 from catheters.commands.evaluation_options import main as evaluate
-from catheters.data.cache_writer import build_cache
+from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.sample import generate_sample
-from catheters.data.table import read_label_table
-from catheters.settings import Settings
-from catheters.training.finished import write_finished
-from catheters.training.run import train_run
+from catheters.data.tables.label_table import read_label_table
+from catheters.runs.run import train_run
+from catheters.runtime.distributed import ALONE
+from catheters.synthetic import generate_sample
+from catheters.training.extensions.log import TrainingLog
+from catheters.training.manager import Manager
+from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -97,6 +101,50 @@ def cached(settings: Settings) -> Settings:
     return settings
 
 
+@pytest.fixture
+def trained(cached: Settings) -> Settings:
+    """The same, trained."""
+    train_run(cached, fresh=False)
+    return cached
+
+
+CreateManager = Callable[..., tuple[Manager, TrainingLog]]
+
+
+@pytest.fixture
+def create_manager() -> CreateManager:
+    """What `train_epoch` needs besides a step; the log is in the given epoch, from 0."""
+
+    def create(
+        step: TrainStep, folder: Path, *, num_batches: int, num_epochs: int = 1, epoch: int = 0, may_skip: bool = False
+    ) -> tuple[Manager, TrainingLog]:
+        log = TrainingLog(
+            folder,
+            "fold 0",
+            ALONE,
+            step.device,
+            num_batches=num_batches,
+            num_epochs=num_epochs,
+            batch_size=2,
+            num_models_left=0,
+            may_skip=may_skip,
+        )
+        log.load_state_dict(
+            {
+                "epoch": epoch,
+                "num_in_lines": 0,
+                "seconds": 0.0,
+                "batches": [],
+                "num_bytes": 0,
+                "latest_norms": [],
+                "latest": [],
+            }
+        )
+        return Manager(step, [log], num_epochs=num_epochs, num_batches=num_batches, folder=folder), log
+
+    return create
+
+
 @pytest.fixture(scope="session")
 def evaluated_run(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny model of two folds, trained for an epoch and evaluated; not to be changed."""
@@ -120,7 +168,7 @@ def write_config(tmp_path: Path) -> Callable[[Settings], Path]:
     def write(settings: Settings) -> Path:
         values = ", ".join(f"{name}={value!r}" for name, value in dataclasses.asdict(settings).items())
         file = tmp_path / "tiny_config.py"
-        file.write_text(f"from catheters.settings import Settings\n\nsettings = Settings({values})\n")
+        file.write_text(f"from catheters import Settings\n\nsettings = Settings({values})\n")
         return file
 
     return write

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from catheters.command_line import run_command
-from catheters.settings import Settings
+from catheters.commands.command_line import run_command
+from catheters.config.settings import Settings
+from catheters.runs.run import train_run
 from catheters.training.manager import AnyExtension
-from catheters.training.run import train_run
 from tests import hangs
 
 
@@ -168,3 +168,17 @@ def run_in_fork(work: Callable[[], object]) -> None:
             sys.stderr.flush()
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def start_processes(settings: Settings, folder: Path, count: int) -> list[Training]:
+    """So many processes of one run, each with its output in `out<rank>`."""
+    return [
+        Training(settings, folder / f"out{rank}", environment) for rank, environment in enumerate(processes_of(count))
+    ]
+
+
+def train_with_processes(settings: Settings, folder: Path, count: int) -> None:
+    """Train with so many processes until all have ended well."""
+    trainings = start_processes(settings, folder, count)
+    statuses = [training.wait() for training in trainings]
+    assert statuses == [0] * count, "\n".join(training.text for training in trainings)

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from catheters.commands.evaluation_options import main
+from catheters.config.loading import settings_to_json
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_LABELS
-from catheters.settings import Settings
-from catheters.settings_file import settings_to_json
-from catheters.training.run import train_run
+from catheters.runs.run import train_run
 from tests.conftest import assert_user_error, join_again, run_script
 
 

@@ -8,10 +8,10 @@ from PIL import Image
 
 from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.preproc_options import main as preprocess
+from catheters.config.loading import settings_to_json
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.inference.inputs import list_images
-from catheters.settings import Settings
-from catheters.settings_file import settings_to_json
 
 NIH = Settings(
     uid_column="Image Index",
@@ -42,7 +42,7 @@ def test_predictions_against_nihs_table(tmp_path: Path, monkeypatch: pytest.Monk
     Path("Data_Entry_2017.csv").write_text(NIH_TABLE)
     Path("t.csv").write_text(PREDICTIONS)
     Path("nih.py").write_text(
-        "from catheters.settings import Settings\n"
+        "from catheters import Settings\n"
         "settings = Settings(uid_column='Image Index', patient_column='Patient ID', path_pattern='{uid}', "
         "findings_column='Finding Labels', label_columns=('Mass', 'Hernia'))\n"
     )
@@ -159,7 +159,7 @@ def test_leaking_folds_are_refused_before_a_cache_is_made(
         Image.new("L", (40, 40), 90).save(f"d/{name}.png")
     Path("d/train.csv").write_text("id,who,x,part\na,p,1,0\nb,p,0,1\nc,q,1,1\n")
     Path("c.py").write_text(
-        "from catheters.settings import Settings\n"
+        "from catheters import Settings\n"
         "settings = Settings(dataset_folder='d', uid_column='id', patient_column='who', path_pattern='{uid}.png', "
         "label_columns=('x',), fold_column='part', num_folds=2, image_size=32)\n"
     )

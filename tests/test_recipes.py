@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from catheters.data.cache_writer import build_cache
+from catheters.config.loading import load_settings
+from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.table import read_label_table
+from catheters.data.tables.label_table import read_label_table
 from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
 from catheters.models.classifier import create_classifier
-from catheters.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
-from catheters.settings import Settings
-from catheters.settings_file import load_settings
-from catheters.training.run import train_run
+from catheters.runs.run import train_run
 from tests.conftest import REPOSITORY
 from tests.test_scripts import CONFIGS
 

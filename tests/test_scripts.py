@@ -16,10 +16,10 @@ import timm
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from catheters.data.augment import Augmentation
+from catheters.config.loading import doubtful_settings, load_settings
+from catheters.config.settings import Settings
+from catheters.data.augmentation import Augmentation
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
-from catheters.settings import Settings
-from catheters.settings_file import doubtful_settings, load_settings
 from catheters.training.losses import create_losses
 from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script
 from tests.hangs import output_of, wait_until
@@ -187,7 +187,7 @@ def test_configs_are_valid(config: Path) -> None:
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    code = "from catheters.command_line import run_command\nrun_command(lambda arguments: 1 // 0)"
+    code = "from catheters.commands.command_line import run_command\nrun_command(lambda arguments: 1 // 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -203,7 +203,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 )
 def test_no_memory_is_one_line(work: str, what: str) -> None:
     """Wherever it runs out, by Python's error or torch's."""
-    code = f"from catheters.command_line import run_command\ndef work(_):\n    {work}\nrun_command(work)"
+    code = f"from catheters.commands.command_line import run_command\ndef work(_):\n    {work}\nrun_command(work)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -215,8 +215,8 @@ def test_ctrl_c_is_not_lost() -> None:
     """Python drops a KeyboardInterrupt that is raised in a destructor; the work still ends, with one line and 130."""
     code = """
 import os, signal
-from catheters.command_line import run_command
-from catheters.progress import track
+from catheters.commands.command_line import run_command
+from catheters.runtime.progress import track
 
 class Held:
     def __del__(self):

@@ -7,11 +7,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from catheters.inference.model import Model, Result, load
+    from catheters.config.loading import load_settings
+    from catheters.config.settings import Settings
+    from catheters.inference.api import Model, Result, load
     from catheters.runs.evaluate import EvaluationResult, evaluate
     from catheters.runs.train import ModelResult, RunResult, train
-    from catheters.settings import Settings
-    from catheters.settings_file import load_settings
 
 __all__ = [
     "EvaluationResult",
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    **dict.fromkeys(("Model", "Result", "load"), "catheters.inference.model"),
+    **dict.fromkeys(("Model", "Result", "load"), "catheters.inference.api"),
     **dict.fromkeys(("ModelResult", "RunResult", "train"), "catheters.runs.train"),
     **dict.fromkeys(("EvaluationResult", "evaluate"), "catheters.runs.evaluate"),
-    "Settings": "catheters.settings",
-    "load_settings": "catheters.settings_file",
+    "Settings": "catheters.config.settings",
+    "load_settings": "catheters.config.loading",
 }
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from catheters.data.table import LabelTable
+from catheters.data.tables.label_table import LabelTable
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catheters.csv_files import TableError
+from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, read_annotations
-from catheters.data.table import read_label_table
-from catheters.settings import Settings
+from catheters.data.tables.label_table import read_label_table
+from catheters.io.csv_files import TableError
 
 
 def write_table(file: Path, *rows: str) -> Path:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from catheters.data.augment import Augmentation
+from catheters.config.loading import load_settings
+from catheters.config.settings import Settings
+from catheters.data.augmentation import Augmentation
 from catheters.data.batch import Batch
-from catheters.data.cache import CacheError, open_cache
-from catheters.data.cache_writer import build_cache
-from catheters.data.device_augment import DeviceAugmentation
+from catheters.data.cache.cache import CacheError, open_cache
+from catheters.data.cache.row_checks import RowChecks
+from catheters.data.cache.writer import build_cache
+from catheters.data.gpu_augmentation import DeviceAugmentation
 from catheters.data.loader import (
     BatchesInOrder,
     CachedRadiographs,
@@ -23,10 +26,7 @@ from catheters.data.loader import (
     sample_seed,
 )
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.row_checks import RowChecks
-from catheters.data.table import read_label_table
-from catheters.settings import Settings
-from catheters.settings_file import load_settings
+from catheters.data.tables.label_table import read_label_table
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")

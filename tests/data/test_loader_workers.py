@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochBatches, EpochLoader, Loader, LoadingProcessDied, create_loader
-from catheters.settings import Settings
 from tests.data.test_loader import CPU, samples
 from tests.hangs import run_watched
 
@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 from catheters.data.batch import Batch
 from catheters.data.loader import _start_worker
-from catheters.host import keep_freed_memory, resident_memory
+from catheters.runtime.host import keep_freed_memory, resident_memory
 
 class Memory(torch.utils.data.Dataset):
     def __len__(self):
@@ -88,7 +88,7 @@ import torch
 
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochBatches, create_loader
-from catheters.interrupts import deferred_interrupts, interrupt_signal, note_interrupts
+from catheters.runtime.interrupts import deferred_interrupts, interrupt_signal, note_interrupts
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from catheters.data.decoding.picture import UnreadableImage
+from catheters.config.settings import Settings
+from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessing, place, preprocess, resize
-from catheters.settings import Settings
 from tests.data.decoding.test_polarity import drawn_chest
 
 

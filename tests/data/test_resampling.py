@@ -13,12 +13,12 @@ import pytest
 import simplejpeg
 import torch
 
-from catheters.data.cache import CacheError, open_cache
-from catheters.data.cache_index import read_index, write_index
-from catheters.data.cache_writer import build_cache
+from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.data.cache.cache import CacheError, open_cache
+from catheters.data.cache.index import read_index, write_index
+from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing, preprocess
-from catheters.data.table import LabelTable
-from catheters.training.checkpoint import load_checkpoint
+from catheters.data.tables.label_table import LabelTable
 from tests.conftest import REPOSITORY
 from tests.data.decoding.test_dicom import make_dicom
 

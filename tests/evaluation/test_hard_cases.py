@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catheters.evaluation.bootstrap import PatientBootstrap
 from catheters.evaluation.hard_cases import Case, hardest_cases, probable_label_errors, write_cases
+from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
 from tests.evaluation.conftest import make_evaluated

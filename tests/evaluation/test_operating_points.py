@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from catheters.errors import UserError
-from catheters.evaluation.bootstrap import PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
 from catheters.evaluation.operating_points import Rule, choose_threshold, judge, parse_rule
 from tests.evaluation.conftest import make_evaluated
 

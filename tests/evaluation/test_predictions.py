@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catheters.csv_files import TableError
 from catheters.evaluation.predictions import read_predictions, write_predictions
+from catheters.io.csv_files import TableError
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catheters.evaluation import tables
-from catheters.evaluation.bootstrap import Estimate
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.operating_points import parse_rule
+from catheters.evaluation.report import tables
 from catheters.evaluation.results import some_lack_intervals, write_metrics, write_table
 from tests.evaluation.conftest import make_evaluated
 

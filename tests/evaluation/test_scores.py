@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from catheters.evaluation.bootstrap import PatientBootstrap
+from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.prediction_set import device_presence, fitting_folds, probability_of_any
 from catheters.evaluation.scores import difference, score
 from catheters.labels import RANZCR_HEADS

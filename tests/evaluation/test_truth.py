@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catheters.csv_files import TableError
 from catheters.evaluation.truth import Truth, hold_against
+from catheters.io.csv_files import TableError
 
 FILE = Path("p.csv")
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.config.settings import Settings
 from catheters.data.preprocessing import Preprocessing
 from catheters.evaluation.ensemble import Recipe
-from catheters.inference.models import Member, Models
+from catheters.inference.loading import Member, Models
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.models.heads import LinearHead
-from catheters.settings import Settings
-from catheters.training.checkpoint import Checkpoint
 
 
 def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:

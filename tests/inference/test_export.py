@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 import catheters
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.inference.export import export
-from catheters.inference.models import read_models
+from catheters.inference.loading import read_models
 from catheters.labels import RANZCR_LABELS
 from catheters.models.backbone import create_backbone
-from catheters.settings import Settings
 from tests.conftest import REPOSITORY, run_script
 from tests.inference.conftest import make_checkpoint, make_models
 

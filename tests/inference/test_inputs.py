@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.inference.inputs import list_images
-from catheters.inference.outputs import read_submission
-from catheters.settings import Settings
+from catheters.inference.writers import read_submission
 
 SETTINGS = Settings()
 

@@ -31,7 +31,7 @@ from starlette.testclient import TestClient
 
 import catheters
 from catheters.inference import server
-from catheters.inference.models import read_models
+from catheters.inference.loading import read_models
 from catheters.inference.predictor import Predictor
 from tests.conftest import REPOSITORY, assert_user_error, run_script
 from tests.hangs import output_of, run_watched

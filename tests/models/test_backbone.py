@@ -7,9 +7,9 @@ import timm
 import torch
 from timm.layers import DropPath
 
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.models.backbone import create_backbone
-from catheters.settings import Settings
 
 
 def create(name: str, pretrained: bool | str, image_size: int) -> torch.nn.Module:

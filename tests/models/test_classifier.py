@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
+from catheters.config.settings import Settings
 from catheters.models.classifier import create_classifier
 from catheters.models.heads import LinearHead
-from catheters.settings import Settings
 
 
 def test_normalisation_by_hand(settings: Settings) -> None:

@@ -7,12 +7,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError
 from catheters.models.backbone import create_backbone
 from catheters.models.classifier import Classifier, create_classifier
 from catheters.models.feature_map import find_feature_map
-from catheters.settings import Settings
 from catheters.training.step import TrainStep
 
 CPU = torch.device("cpu")

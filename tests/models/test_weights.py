@@ -11,12 +11,12 @@ import pytest
 import timm
 import torch
 
+from catheters.checkpoints.checkpoint import save_checkpoint
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
 from catheters.models.weight_files import read_weight_file
-from catheters.settings import Settings
-from catheters.training.checkpoint import save_checkpoint
 from tests.models.test_backbone import FAMILIES, create
 
 

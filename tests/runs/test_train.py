@@ -15,9 +15,9 @@ from pytorch_pfn_extras.training.extension import Extension
 from sklearn.metrics import roc_auc_score
 
 import catheters
+from catheters.config.loading import settings_to_json
+from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
-from catheters.settings import Settings
-from catheters.settings_file import settings_to_json
 from tests.processes import outcome
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_a_thread_and_the_command_end_alike(cached: Settings, tmp_path: Path) ->
     config = tmp_path / "by_command.py"
     by_command = settings_to_json(dataclasses.replace(settings, run_name="by_command"))
     config.write_text(
-        f"from catheters.settings_file import settings_from_json\nsettings = settings_from_json({by_command!r}, '')\n"
+        f"from catheters.config.loading import settings_from_json\nsettings = settings_from_json({by_command!r}, '')\n"
     )
     subprocess.run([sys.executable, REPOSITORY / "train.py", "--config", config], check=True, capture_output=True)
     assert outcome(result.folder) == outcome(Path(settings.saved_models_folder) / "by_command")
@@ -105,6 +105,6 @@ def test_what_is_no_settings(wrong: Any, message: str) -> None:
 
 def test_a_config_file_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("from catheters.settings import Settings\nsettings = Settings(image_size=64)\n")
+    file.write_text("from catheters import Settings\nsettings = Settings(image_size=64)\n")
     settings = catheters.load_settings(str(file))
     assert (settings.image_size, settings.run_name) == (64, "mine")

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.radiograph import decode_radiograph
-from catheters.host import available_cores
-from catheters.progress import track
-from catheters.workers import Failure, map_guarded
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import decode_radiograph
+from catheters.runtime.host import available_cores
+from catheters.runtime.progress import track
+from catheters.runtime.workers import Failure, map_guarded
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from catheters.data.sample import generate_sample
+from catheters.synthetic import generate_sample
 
 CACHE_NAMES = ("killed_1024.npy", "killed_1024.json")
 

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catheters.data.sample import generate_sample
-from catheters.settings import Settings
-from catheters.settings_file import settings_to_json
+from catheters.config.loading import settings_to_json
+from catheters.config.settings import Settings
+from catheters.synthetic import generate_sample
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ def main() -> int:
         config = folder / "killed.py"
         text = settings_to_json(with_everything(folder))
         config.write_text(
-            f"from catheters.settings_file import settings_from_json\nsettings = settings_from_json({text!r}, '')\n"
+            f"from catheters.config.loading import settings_from_json\nsettings = settings_from_json({text!r}, '')\n"
         )
         subprocess.run(command("preproc_npy.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)
         start = time.monotonic()

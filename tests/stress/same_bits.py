@@ -71,7 +71,7 @@ def _all_sums(folder: Path, data_folder: Path, runs: list[str]) -> Iterator[tupl
     sample = data_folder / "sample"
     data = f"dataset_folder={sample}", f"cache_folder={data_folder / 'cache'}", f"saved_models_folder={folder}"
     if not sample.exists():
-        _run([sys.executable, "-m", "catheters.data.sample", str(sample)])
+        _run([sys.executable, "-m", "catheters.synthetic", str(sample)])
     _run([sys.executable, "preproc_npy.py", "--config", "configs/sample.py", *data[:2]])
     for name in runs:
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2"] if name == "two_ranks" else []

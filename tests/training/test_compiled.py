@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.training.log import read_epochs
+from catheters.training.extensions.log import read_epochs
 from catheters.training.step import TrainStep
 from tests.conftest import assert_user_error, run_script
-from tests.processes import run_in_fork
-from tests.training.conftest import train_with_processes
+from tests.processes import run_in_fork, train_with_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from catheters.config.settings import Settings
 from catheters.errors import SettingsError
-from catheters.settings import Settings
 from catheters.training.losses import create_losses
 
 LABELS = ("a", "b")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from timm.optim import Lamb, list_optimizers
 
+from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier, create_classifier
-from catheters.settings import Settings
 from catheters.training.optimizers import create_optimizer
 from catheters.training.step import TrainStep
 

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 
-from catheters.settings import Settings
+from catheters.config.settings import Settings
 from catheters.training.schedules import SCHEDULES, Schedule, create_schedule
 
 

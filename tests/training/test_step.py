@@ -6,14 +6,14 @@ import io
 import pytest
 import torch
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.training.distributed import Processes
+from catheters.runs.run import train_run
+from catheters.runtime.distributed import Processes
+from catheters.runtime.precision import choose_dtype
 from catheters.training.mixup import Mixup
-from catheters.training.precision import amp_dtype
-from catheters.training.run import train_run
 from catheters.training.step import TrainStep, trial_batch, trial_step
 from tests.models.test_backbone import FAMILIES
 
@@ -366,11 +366,11 @@ def test_draws_of_layers_follow_from_seed_and_batch(settings: Settings) -> None:
 
 
 def test_mixed_precision_is_off_on_a_cpu() -> None:
-    assert amp_dtype(Settings(use_amp=True), CPU) is None
+    assert choose_dtype(True, "float16", CPU) is None
     gpu = torch.device("cuda")
-    assert amp_dtype(Settings(use_amp=False), gpu) is None
-    assert amp_dtype(Settings(use_amp=True), gpu) == torch.float16
-    assert amp_dtype(Settings(use_amp=True, amp_dtype="bfloat16"), gpu) == torch.bfloat16
+    assert choose_dtype(False, "float16", gpu) is None
+    assert choose_dtype(True, "float16", gpu) == torch.float16
+    assert choose_dtype(True, "bfloat16", gpu) == torch.bfloat16
 
 
 @pytest.mark.gpu

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catheters.commands.evaluation_options import read_choices
-from catheters.console import say, warn
+from catheters.config.loading import changed_settings, load_settings
 from catheters.errors import UserError, listed
-from catheters.evaluation import tables
 from catheters.evaluation.alignment import check_alike
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.ensemble import Ensemble, blend, write_ensemble
@@ -20,7 +19,8 @@ from catheters.evaluation.hard_cases import write_cases
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.prediction_set import device_presence
 from catheters.evaluation.predictions import write_predictions
-from catheters.evaluation.report import Comparison, write_model_card, write_report
+from catheters.evaluation.report import tables
+from catheters.evaluation.report.report import Comparison, write_model_card, write_report
 from catheters.evaluation.results import (
     CALIBRATION_FILE,
     METRICS_FILE,
@@ -31,11 +31,11 @@ from catheters.evaluation.results import (
 )
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, difference
 from catheters.evaluation.subgroups import make_groups
-from catheters.files import sha256_of
-from catheters.progress import track
+from catheters.io.files import sha256_of
 from catheters.runs.evaluate import background_of, thumbnails_of
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
-from catheters.settings_file import changed_settings, load_settings
+from catheters.runtime.console import say, warn
+from catheters.runtime.progress import track
 
 
 def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> int:

@@ -6,21 +6,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catheters.command_line import BAD_IMAGES_STATUS
+from catheters.commands.command_line import BAD_IMAGES_STATUS
 from catheters.commands.prediction_options import parse_options
-from catheters.console import say
+from catheters.config.loading import read_run_settings
 from catheters.errors import UserError
-from catheters.host import available_cores
-from catheters.interrupts import Interrupted, interrupt_signal
-from catheters.settings_file import read_run_settings
+from catheters.runtime.console import say
+from catheters.runtime.host import available_cores
+from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 if TYPE_CHECKING:
     import torch
 
     from catheters.inference.batch_prediction import Answers
-    from catheters.inference.findings import Findings
     from catheters.inference.inputs import Images
-    from catheters.inference.models import Models
+    from catheters.inference.interpretation import Findings
+    from catheters.inference.loading import Models
     from catheters.inference.predictor import Predictor
 
 DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> int:
     """Predict images, or what else the options ask for. Returns the exit status."""
     options = parse_options(arguments)
     # Imported only now: torch and timm take seconds to load, and a mistyped option is answered at once.
-    from catheters.inference.findings import urgent_columns
     from catheters.inference.inputs import check_given
-    from catheters.inference.models import is_model
+    from catheters.inference.interpretation import urgent_columns
+    from catheters.inference.loading import is_model
 
     num_models = next((n for n, path in enumerate(options.model) if n and not is_model(path)), len(options.model))
     model_paths, inputs = options.model[:num_models], options.model[num_models:] + options.inputs
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _read_models(paths: list[Path], options: argparse.Namespace, *, needs_probabilities: bool) -> "Models":
-    from catheters.inference.models import RANKS_ONLY, read_models
+    from catheters.inference.loading import RANKS_ONLY, read_models
 
     models = read_models(paths)
     if needs_probabilities and not models.gives_probabilities:
@@ -88,17 +88,17 @@ def _serve(models: "Models", device: "torch.device", model_paths: list[Path], op
 
 
 def _open_device(name: str) -> "torch.device":
-    from catheters.training.device import open_device
+    from catheters.runtime.device import open_device
 
     return open_device(name)
 
 
 def _prepare_device(models: "Models", device: "torch.device") -> None:
     """Let it compute as exactly as in training, so that its predictions come again but for rounding."""
-    from catheters.training.device import prepare_device
-    from catheters.training.precision import warn_of_precision
+    from catheters.runtime.device import prepare_device
+    from catheters.runtime.precision import warn_of_precision
 
-    warn_of_precision([checkpoint.settings for checkpoint in models.checkpoints], device)
+    warn_of_precision([checkpoint.dtype_on(device) for checkpoint in models.checkpoints], device)
     prepare_device(device, deterministic=True)
 
 
@@ -106,16 +106,16 @@ def _predict_and_write(
     models: "Models", device: "torch.device", inputs: list[Path], options: argparse.Namespace
 ) -> int:
     """Predict the images, write what is asked for, and say where it is. Returns the exit status."""
-    from catheters.inference import outputs
-    from catheters.inference.findings import find, urgent_columns
+    from catheters.inference import writers
     from catheters.inference.inputs import list_images
+    from catheters.inference.interpretation import find, urgent_columns
     from catheters.inference.predictor import Predictor
-    from catheters.training.device import device_name
+    from catheters.runtime.device import device_name
 
     _prepare_device(models, device)
     images = list_images(inputs, models.settings, options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
-    sample = None if options.submission is None else outputs.read_submission(options.submission, images, models.labels)
+    sample = None if options.submission is None else writers.read_submission(options.submission, images, models.labels)
     say(
         f"{_count(len(images), 'image')}, {_count(len(models.checkpoints), 'model')} on {device_name(device)}; "
         f"{_kind_in_words(models)}"
@@ -131,16 +131,16 @@ def _predict_and_write(
     uid_column = models.settings.uid_column
     written = {"the predictions": out}
     is_complete = True
-    outputs.write_predictions(out, uid_column, images, answers, findings)
+    writers.write_predictions(out, uid_column, images, answers, findings)
     if models.gives_probabilities:
         written["a row an image and label"] = out.with_name(f"{out.stem}_details.csv")
-        outputs.write_details(written["a row an image and label"], uid_column, images, answers, findings)
+        writers.write_details(written["a row an image and label"], uid_column, images, answers, findings)
     if sample is not None:
         written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
-        outputs.write_submission(written["the submission"], sample, images, answers, findings)
+        writers.write_submission(written["the submission"], sample, images, answers, findings)
     if options.worklist:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
-        outputs.write_worklist(written["the worklist"], uid_column, images, answers, findings, urgent)
+        writers.write_worklist(written["the worklist"], uid_column, images, answers, findings, urgent)
     if options.heatmaps is not None:
         written["heatmaps"], is_complete = _draw_heatmaps(options, predictor, images, answers, findings)
     _part_file(out).unlink()
@@ -150,7 +150,7 @@ def _predict_and_write(
 
 def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Answers":
     from catheters.inference.batch_prediction import predict_images
-    from catheters.training.shortage import DeviceError
+    from catheters.runtime.shortage import DeviceError
 
     part_file = _part_file(options.out)
     if options.fresh:

@@ -3,20 +3,20 @@
 import argparse
 from pathlib import Path
 
-from catheters.command_line import BAD_IMAGES_STATUS
-from catheters.console import note, say
-from catheters.data.cache import CacheError, ImageCache, index_file, open_cache
-from catheters.data.cache_writer import build_cache, can_be_read_now, tidy_up
-from catheters.data.folder import folder_table
-from catheters.data.folds import choose_folds, leaking_patients, refuse_leaks
-from catheters.data.pictures import write_contact_sheets
+from catheters.commands.command_line import BAD_IMAGES_STATUS
+from catheters.config.settings import Settings
+from catheters.data.cache.cache import CacheError, ImageCache, index_file, open_cache
+from catheters.data.cache.writer import build_cache, can_be_read_now, tidy_up
+from catheters.data.decoding.radiograph import NO_SUCH_FILE
 from catheters.data.preprocessing import EXCLUDED, Preprocessing
-from catheters.data.radiograph import NO_SUCH_FILE
-from catheters.data.table import LabelTable, read_label_table
-from catheters.files import printable
-from catheters.near_misses import file_hint
-from catheters.progress import track
-from catheters.settings import Settings
+from catheters.data.tables.folds import choose_folds, leaking_patients, refuse_leaks
+from catheters.data.tables.image_folder import folder_table
+from catheters.data.tables.label_table import LabelTable, read_label_table
+from catheters.io.files import printable
+from catheters.io.near_misses import file_hint
+from catheters.runtime.console import note, say
+from catheters.runtime.progress import track
+from catheters.viz import write_contact_sheets
 
 REASONS_SHOWN = 20
 """Unreadable X-rays that are listed on the terminal; the index lists all."""
@@ -96,8 +96,8 @@ def _list(what: str, reasons: dict[str, str], index: Path) -> None:
 
 def _audit(settings: Settings, folder: Path | None) -> int:
     # SciPy and jinja2 are loaded for those who ask for an audit.
-    from catheters.data.audit.report import summary_lines
-    from catheters.data.audit.run import audit_data_set
+    from catheters.audit.report import summary_lines
+    from catheters.audit.run import audit_data_set
 
     if folder is None:
         table = read_label_table(settings)

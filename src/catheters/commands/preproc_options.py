@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from catheters.command_line import read_settings, settings_parser
+from catheters.commands.command_line import read_settings, settings_parser
 
 MAX_SHOWN = 500
 """Images that a contact sheet can have and still be opened."""

@@ -2,9 +2,9 @@
 
 import signal
 
-from catheters.command_line import read_settings, settings_parser
-from catheters.host import keep_freed_memory, process_rank
-from catheters.interrupts import Interrupted, interrupt_signal
+from catheters.commands.command_line import read_settings, settings_parser
+from catheters.runtime.host import keep_freed_memory, process_rank
+from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 DESCRIPTION = """\
 Train one model a fold on the image cache. The same command again goes on where it stopped, after Ctrl-C, SIGTERM,
@@ -29,7 +29,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     options = parser.parse_intermixed_args(arguments)
     settings = read_settings(options, is_silent=process_rank() > 0)
     # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
-    from catheters.training.run import train_run
+    from catheters.runs.run import train_run
 
     keep_freed_memory(MAX_KEPT_BYTES)
     try:

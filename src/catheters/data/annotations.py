@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from catheters.csv_files import TableError, check_columns, check_filled, line_number, read_csv
-from catheters.files import parse_json
+from catheters.io.csv_files import TableError, check_columns, check_filled, line_number, read_csv
+from catheters.io.files import parse_json
 
 LABEL_COLUMN, POINTS_COLUMN = "label", "data"
 MAX_SHOWN = 60

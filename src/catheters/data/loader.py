@@ -15,14 +15,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from catheters.data.augment import Augmentation
+from catheters.data.augmentation import Augmentation
 from catheters.data.batch import Batch, Sample
-from catheters.data.cache import CacheFile, CacheRows
-from catheters.data.device_augment import DeviceAugmentation
-from catheters.data.row_checks import RowChecks
-from catheters.host import available_cores, num_local_processes, release_free_memory
-from catheters.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
-from catheters.opencv_threads import end_opencv_threads
+from catheters.data.cache.cache import CacheFile, CacheRows
+from catheters.data.cache.row_checks import RowChecks
+from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.runtime.host import available_cores, num_local_processes, release_free_memory
+from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
+from catheters.runtime.opencv_threads import end_opencv_threads
 
 MAX_DEFAULT_WORKERS = 8
 """More workers than this rarely help and cost memory."""

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.decoding.picture import Note, UnreadableImage
-from catheters.data.radiograph import decode_radiograph, polarity_notes
-from catheters.settings import Settings
+from catheters.config.settings import Settings
+from catheters.data.decoding.image import Note, UnreadableImage
+from catheters.data.decoding.radiograph import decode_radiograph, polarity_notes
 
 Pixels = npt.NDArray[np.uint8]
 Resampling = Literal["area", "quick"]

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from catheters.errors import UserError
 from catheters.evaluation.prediction_set import PredictionSet
-from catheters.files import read_written_json, write_text
+from catheters.io.files import read_written_json, write_text
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.uint8]

@@ -20,8 +20,8 @@ from catheters.evaluation.calibration import SMALLEST
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.evaluation.options import ENSEMBLE_METHODS
 from catheters.evaluation.prediction_set import PredictionSet, common_groups, fitting_folds
-from catheters.files import read_written_json, write_text
-from catheters.progress import track
+from catheters.io.files import read_written_json, write_text
+from catheters.runtime.progress import track
 
 Floats = npt.NDArray[np.float64]
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.abstention import Abstention, abstain
-from catheters.evaluation.bootstrap import Estimate, PatientBootstrap
 from catheters.evaluation.calibration import (
     IDENTITY,
     METHODS,
@@ -18,10 +16,12 @@ from catheters.evaluation.calibration import (
     reliability,
 )
 from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, probable_label_errors
+from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
 from catheters.evaluation.prediction_set import PredictionSet, device_presence, fitting_folds, names_several_folds
 from catheters.evaluation.scores import Scores, score
+from catheters.evaluation.selective_prediction import Abstention, abstain
 from catheters.evaluation.subgroups import Subgroup, count_devices, make_groups, score_subgroups
 
 Floats = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from cleanlab.multilabel_classification.filter import find_multilabel_issues_per
 
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.prediction_set import PredictionSet
-from catheters.files import write_whole
+from catheters.io.files import write_whole
 
 NUM_HARDEST = 5
 NEARLY_WRONG = 0.05

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.errors import UserError, unknown_name
-from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
 from catheters.evaluation.prediction_set import PredictionSet
 
 Counts = npt.NDArray[np.int64]

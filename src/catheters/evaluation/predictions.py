@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from catheters.console import warn
-from catheters.csv_files import TableError, check_columns, check_ids, read_csv
+from catheters.config.settings import PREDICTION_COLUMNS
 from catheters.errors import listed
-from catheters.files import write_whole
-from catheters.settings import PREDICTION_COLUMNS
+from catheters.io.csv_files import TableError, check_columns, check_ids, read_csv
+from catheters.io.files import write_whole
+from catheters.runtime.console import warn
 
 
 def write_predictions(

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from catheters.errors import UserError
-from catheters.evaluation.abstention import Abstention, Band
-from catheters.evaluation.bootstrap import LEVEL, Estimate
 from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.intervals import LEVEL, Estimate
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.prediction_set import presence_rule
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
-from catheters.files import read_written_json, write_text, write_whole
+from catheters.evaluation.selective_prediction import Abstention, Band
+from catheters.io.files import read_written_json, write_text, write_whole
 
 FORMAT_VERSION = 2
 METRICS_FILE, CALIBRATION_FILE = "metrics.json", "calibration.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
 from catheters.evaluation.metrics import score_labels
 from catheters.evaluation.prediction_set import PredictionSet
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.errors import UserError
-from catheters.evaluation.bootstrap import NO_ESTIMATE, Estimate, PatientBootstrap
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.scores import Scores, score
-from catheters.progress import track
+from catheters.runtime.progress import track
 
 MAX_GROUPS = 20
 MAX_NUMBERS = 8

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.console import warn
-from catheters.csv_files import TableError, check_filled
 from catheters.evaluation.prediction_set import PredictionSet, find_torn_patient
-from catheters.near_misses import same_id_hint, without_decimals
+from catheters.io.csv_files import TableError, check_filled
+from catheters.io.near_misses import same_id_hint, without_decimals
+from catheters.runtime.console import warn
 
 
 @dataclass(frozen=True, kw_only=True)

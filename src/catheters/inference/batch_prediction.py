@@ -16,17 +16,17 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from catheters.console import say
-from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import read_file
 from catheters.data.preprocessing import Preprocessing
-from catheters.data.radiograph import read_file
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage, read_image
 from catheters.inference.unfinished import Entry, State, file_state, open_unfinished
-from catheters.opencv_threads import end_opencv_threads
-from catheters.progress import track
-from catheters.workers import Failure, map_guarded
+from catheters.runtime.console import say
+from catheters.runtime.opencv_threads import end_opencv_threads
+from catheters.runtime.progress import track
+from catheters.runtime.workers import Failure, map_guarded
 
 T = TypeVar("T")
 

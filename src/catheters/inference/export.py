@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.config.loading import settings_to_json
 from catheters.errors import UserError
 from catheters.evaluation.calibration import calibrator_to_json
-from catheters.files import write_whole
-from catheters.inference.models import Models
+from catheters.inference.loading import Models
+from catheters.io.files import write_whole
 from catheters.models.classifier import Classifier
-from catheters.settings_file import settings_to_json
-from catheters.training.checkpoint import Checkpoint
 
 OPSET = 20
 MAX_DIFFERENCE = 1e-4

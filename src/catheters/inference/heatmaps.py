@@ -18,27 +18,27 @@ from captum.attr import LayerGradCam
 from PIL import Image
 from torch import Tensor, nn
 
-from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.pictures.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Heading, make_sheet
-from catheters.data.pictures.shown import NOTE_COLOUR
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
-from catheters.data.radiograph import decode_radiograph, read_file
 from catheters.errors import UserError, one_line
-from catheters.files import write_whole
 from catheters.inference.batch_prediction import Answers
-from catheters.inference.findings import Findings
 from catheters.inference.inputs import Images
+from catheters.inference.interpretation import Findings
 from catheters.inference.predictor import REMEDIES, Predictor
 from catheters.inference.reading import make_images
+from catheters.io.files import write_whole
 from catheters.models.classifier import Classifier
 from catheters.models.feature_map import has_channels_last, tokens_as_map
 from catheters.models.heads import AttentionHeads
-from catheters.opencv_threads import end_opencv_threads
-from catheters.progress import track
-from catheters.training.device import device_name
-from catheters.training.precision import amp_dtype, autocast
-from catheters.training.shortage import DeviceError, device_work
-from catheters.workers import Failure, map_guarded
+from catheters.runtime.device import device_name
+from catheters.runtime.opencv_threads import end_opencv_threads
+from catheters.runtime.precision import autocast
+from catheters.runtime.progress import track
+from catheters.runtime.shortage import DeviceError, device_work
+from catheters.runtime.workers import Failure, map_guarded
+from catheters.viz.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Heading, make_sheet
+from catheters.viz.tiles import NOTE_COLOUR
 
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
@@ -138,7 +138,7 @@ def check_maps(predictor: Predictor) -> None:
         try:
             with (
                 device_work("heatmaps", REMEDIES),
-                autocast(predictor.device, amp_dtype(checkpoint.settings, predictor.device)),
+                autocast(predictor.device, checkpoint.dtype_on(predictor.device)),
             ):
                 _WithFeatures(checkpoint.model)(checkpoint.model.normalise(black))
         except DeviceError:

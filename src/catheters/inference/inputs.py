@@ -8,15 +8,15 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from catheters.console import say, warn
-from catheters.csv_files import check_columns, check_ids, read_csv
-from catheters.data.folder import folder_table, repeated_files, warn_of_repeated
-from catheters.data.label_rules import choose_rows_of_other_table
-from catheters.data.table import fill_in_paths
+from catheters.config.settings import Settings
+from catheters.data.tables.image_folder import folder_table, repeated_files, warn_of_repeated
+from catheters.data.tables.label_rules import choose_rows_of_other_table
+from catheters.data.tables.label_table import fill_in_paths
 from catheters.errors import UserError
-from catheters.files import printable
-from catheters.near_misses import file_hint
-from catheters.settings import Settings
+from catheters.io.csv_files import check_columns, check_ids, read_csv
+from catheters.io.files import printable
+from catheters.io.near_misses import file_hint
+from catheters.runtime.console import say, warn
 
 LIST_SUFFIX = ".txt"
 TABLE_SUFFIXES = (".csv", ".gz", LIST_SUFFIX)

@@ -7,14 +7,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from catheters.inference.models import Models
+from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.inference.loading import Models
 from catheters.inference.quality_flags import UNLIKE
 from catheters.inference.reading import ReadImage
 from catheters.models.feature_space import pooled
-from catheters.training.checkpoint import Checkpoint
-from catheters.training.device import device_name
-from catheters.training.precision import amp_dtype, autocast
-from catheters.training.shortage import device_work
+from catheters.runtime.device import device_name
+from catheters.runtime.precision import autocast
+from catheters.runtime.shortage import device_work
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,7 +92,7 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(B, K) probabilities, and (B, C) features of the images as they are."""
         model = checkpoint.model
-        with autocast(self.device, amp_dtype(checkpoint.settings, self.device)):
+        with autocast(self.device, checkpoint.dtype_on(self.device)):
             features = model.features(images)
             views = [model.classify(features)] + ([model(images.flip(-1))] if self._flip else [])
         mean = torch.stack([model.probabilities(outputs) for outputs in views]).mean(dim=0)

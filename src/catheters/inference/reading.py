@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, Preprocessing, preprocess
 from catheters.errors import one_line
 from catheters.inference.quality_flags import doubts_of_pixels

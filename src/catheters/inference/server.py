@@ -30,16 +30,16 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from catheters.console import say, warn
-from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, resize
 from catheters.errors import UserError
-from catheters.inference.findings import find_one, sentences_of
 from catheters.inference.heatmaps import explain, overlay, try_to_read
+from catheters.inference.interpretation import find_one, sentences_of
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import image_of
-from catheters.training.shortage import DeviceError
-from catheters.workers import Failure, map_guarded
+from catheters.runtime.console import say, warn
+from catheters.runtime.shortage import DeviceError
+from catheters.runtime.workers import Failure, map_guarded
 
 MAX_UPLOAD_BYTES = 64 << 20
 """Of one X-ray; the largest radiographs have about 30 MB."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.errors import UserError
-from catheters.files import clear_end_when_full, parse_json
+from catheters.io.files import clear_end_when_full, parse_json
 
 State = tuple[int, int]
 """Size in bytes and time of the last change in ns: other ones mean another content."""

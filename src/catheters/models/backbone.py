@@ -5,9 +5,9 @@ from typing import Any, cast
 import timm
 from torch import nn
 
+from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line, unknown_name
 from catheters.models.weights import load_weights
-from catheters.settings import Settings
 
 IN_CHANS = 1
 """Grey images from end to end; a pretrained RGB stem is summed into one channel."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from catheters.config.settings import Settings
 from catheters.models.backbone import create_backbone
 from catheters.models.feature_map import FeatureMap, find_feature_map
 from catheters.models.heads import AttentionHeads, LinearHead
 from catheters.models.outputs import Outputs
-from catheters.settings import Settings
 
 
 class Classifier(nn.Module):

@@ -15,9 +15,9 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from catheters.errors import UserError, one_line
-from catheters.files import UnreadableFileError
-from catheters.memory import raise_if_out_of_memory
-from catheters.torch_files import check_archive
+from catheters.io.files import UnreadableFileError
+from catheters.io.torch_files import check_archive
+from catheters.runtime.memory import raise_if_out_of_memory
 
 OWN_ENTRIES = ("model", "settings", "label_columns", "preprocessing")
 """What a checkpoint of train.py has."""

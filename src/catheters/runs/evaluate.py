@@ -8,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from catheters.console import warn
-from catheters.data.audit.examination import thumbnails
-from catheters.data.sample import is_synthetic
+from catheters.audit.examination import thumbnails
+from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
-from catheters.evaluation.figures import Picture
-from catheters.evaluation.report import Background, Comparison, write_report
-from catheters.run_record import describe_environment_in_words, read_record
+from catheters.evaluation.report.figures import Picture
+from catheters.evaluation.report.report import Background, Comparison, write_report
+from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
-from catheters.settings import Settings
+from catheters.runtime.console import warn
+from catheters.synthetic import is_synthetic
 
 AnyPath = str | os.PathLike[str]
 

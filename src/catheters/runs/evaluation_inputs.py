@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.console import say, warn
-from catheters.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
-from catheters.data.label_rules import choose_rows_of_other_table, read_labels, read_patients
-from catheters.data.table import read_columns, read_label_table
+from catheters.checkpoints.finished import check_finished
+from catheters.config.loading import read_run_settings
+from catheters.config.settings import Settings
+from catheters.data.tables.label_rules import choose_rows_of_other_table, read_labels, read_patients
+from catheters.data.tables.label_table import read_columns, read_label_table
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
-from catheters.files import sha256_of
+from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
+from catheters.io.files import sha256_of
 from catheters.labels import known_heads
-from catheters.settings import Settings
-from catheters.settings_file import read_run_settings
-from catheters.training.finished import check_finished
+from catheters.runtime.console import say, warn
 
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
 """Names under which patients are looked for in a label table, the first one first."""

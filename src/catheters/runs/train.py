@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from catheters.console import warn
+from catheters.config.loading import doubtful_settings
+from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
-from catheters.host import process_rank
-from catheters.settings import Settings
-from catheters.settings_file import doubtful_settings
-from catheters.torch_files import read_torch_file
+from catheters.io.torch_files import read_torch_file
+from catheters.runs.run import train_run
+from catheters.runtime.console import warn
+from catheters.runtime.host import process_rank
 from catheters.training.manager import AnyExtension
-from catheters.training.run import train_run
 
 _training = threading.Lock()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from catheters.host import release_free_memory
+from catheters.config.settings import Settings
 from catheters.models.classifier import create_classifier
-from catheters.settings import Settings
-from catheters.training.distributed import Processes
-from catheters.training.log import TrainingLog
+from catheters.runtime.distributed import Processes
+from catheters.runtime.host import release_free_memory
+from catheters.training.extensions.log import TrainingLog
 from catheters.training.step import TrainStep, convert_batch_norm
 
 

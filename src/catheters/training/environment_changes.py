@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from catheters.console import say, warn
-from catheters.settings import Settings
-from catheters.training.distributed import Processes
+from catheters.config.settings import Settings
+from catheters.runtime.console import say, warn
+from catheters.runtime.distributed import Processes
 from catheters.training.step import TrainStep
 
 ROUNDS_OTHERWISE = ("device", "num_threads")

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Sample
 from catheters.data.loader import LoadingProcessDied, default_num_workers
 from catheters.errors import UserError, one_line
-from catheters.host import num_processes
-from catheters.interrupts import interrupt_signal
-from catheters.settings import Settings
-from catheters.training.device import choose_device
-from catheters.training.precision import autocast
-from catheters.training.shortage import finds_no_engine, is_for_want_of_memory, shortage_of
+from catheters.runtime.device import choose_device
+from catheters.runtime.host import num_processes
+from catheters.runtime.interrupts import interrupt_signal
+from catheters.runtime.precision import autocast
+from catheters.runtime.shortage import finds_no_engine, is_for_want_of_memory, shortage_of
 from catheters.training.step import TrainStep, trial_batch, trial_step
 
 MAX_SKIPPED_STEPS = 40

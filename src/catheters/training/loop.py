@@ -8,19 +8,19 @@ from typing import Protocol
 import numpy as np
 from pytorch_pfn_extras.reporting import report
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader, Loader
-from catheters.interrupts import deferred_interrupts
-from catheters.progress import track
-from catheters.settings import Settings
-from catheters.training.checkpointing import BestCheckpoint, LastCheckpoint
+from catheters.runtime.interrupts import deferred_interrupts
+from catheters.runtime.progress import track
 from catheters.training.context import TrainContext, create_log, create_step
-from catheters.training.extensions import EpochLog, LoadNextEpoch, PlateauSchedule, Stopping
-from catheters.training.log import TrainingLog
+from catheters.training.extensions.checkpoints import BestCheckpoint, LastCheckpoint
+from catheters.training.extensions.epochs import EpochLog, LoadNextEpoch, PlateauSchedule, Stopping
+from catheters.training.extensions.log import TrainingLog
+from catheters.training.extensions.snapshots import Snapshots
+from catheters.training.extensions.trackers import create_trackers
 from catheters.training.manager import AnyExtension, Manager
-from catheters.training.snapshots import Snapshots
 from catheters.training.step import TrainStep
-from catheters.training.trackers import create_trackers
 from catheters.training.validation import Validation
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from catheters.config.settings import Settings
+from catheters.config.validation import LABELS_TERM
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
 from catheters.models.outputs import Outputs
-from catheters.setting_checks import LABELS_TERM
-from catheters.settings import Settings
 
 SMALLEST = 1e-12
 """Least base of a power: that of 0 has no finite gradient where the exponent is below 1."""

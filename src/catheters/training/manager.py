@@ -13,7 +13,7 @@ from pytorch_pfn_extras.training.extension import PRIORITY_SNAPSHOT, Extension, 
 from torch import Tensor
 
 from catheters.errors import SettingsError
-from catheters.training.extensions import Stopping
+from catheters.training.extensions.epochs import Stopping
 from catheters.training.step import TrainStep
 
 AnyExtension = Extension | ExtensionEntry

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from catheters.data.batch import Batch, send
-from catheters.training.draws import MIXUP, generator_of
+from catheters.runtime.random import MIXUP, generator_of
 
 
 class Mixup:

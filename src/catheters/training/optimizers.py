@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 
+from catheters.config.settings import Settings
 from catheters.errors import SettingsError, one_line, unknown_name
 from catheters.models.classifier import Classifier
-from catheters.settings import Settings
 
 OF_SETTINGS = {
     "lr": "the setting init_lr",

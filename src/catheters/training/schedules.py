@@ -13,7 +13,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from warmup_scheduler import GradualWarmupScheduler
 
-from catheters.settings import Settings
+from catheters.config.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

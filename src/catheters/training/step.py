@@ -16,19 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.profiler import record_function
 
+from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.data.device_augment import DeviceAugmentation
+from catheters.data.gpu_augmentation import DeviceAugmentation
 from catheters.errors import SettingsError
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier, create_classifier
 from catheters.models.outputs import Outputs
-from catheters.settings import Settings
-from catheters.training.distributed import ALONE, Processes
-from catheters.training.draws import seed_layers
+from catheters.runtime.distributed import ALONE, Processes
+from catheters.runtime.precision import autocast, choose_dtype
+from catheters.runtime.random import seed_layers
 from catheters.training.losses import create_losses, total
 from catheters.training.mixup import Mixup
 from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum, create_optimizer
-from catheters.training.precision import amp_dtype, autocast
 from catheters.training.schedules import create_schedule
 
 PHASES = MappingProxyType(
@@ -103,7 +103,7 @@ class TrainStep:
         self.optimizer = create_optimizer(settings, model)
         self.schedule = create_schedule(settings, self.optimizer, num_batches // settings.accumulation_steps)
         self.device = device
-        self.dtype = amp_dtype(settings, device)
+        self.dtype = choose_dtype(settings.use_amp, settings.amp_dtype, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.ema = (
             ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay is not None else None

@@ -19,10 +19,10 @@ from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.models.classifier import Classifier
 from catheters.models.outputs import Outputs
-from catheters.progress import track
+from catheters.runtime.precision import autocast
+from catheters.runtime.progress import track
 from catheters.training.guards import remedies
 from catheters.training.losses import total
-from catheters.training.precision import autocast
 from catheters.training.step import TrainStep
 
 StopIfAsked = Callable[[], None]

@@ -18,8 +18,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from catheters.data.decoding.dicom import decode_dicom, decode_jpeg_extended
-from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.radiograph import read_radiograph
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import read_radiograph
 from tests.conftest import SHARED_DATA
 
 DICOM_FOLDER = SHARED_DATA / "dicom"

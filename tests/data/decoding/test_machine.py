@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from catheters.data.cache_index import source_state
-from catheters.data.decoding.picture import UnreadableImage
-from catheters.data.radiograph import decode_radiograph, read_file
+from catheters.data.cache.index import source_state
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from tests.conftest import REPOSITORY, assert_user_error
 from tests.data.decoding.test_dicom import RAMP, make_dicom
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from catheters.data.decoding.polarity import looks_inverted, polarity_score
-from catheters.data.radiograph import read_radiograph
+from catheters.data.decoding.radiograph import read_radiograph
 from tests.conftest import REPOSITORY, SHARED_DATA
 
 

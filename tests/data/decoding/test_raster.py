@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catheters.data.decoding.picture import UnreadableImage
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import read_radiograph
 from catheters.data.decoding.raster import decode_jpeg, decode_raster
-from catheters.data.radiograph import read_radiograph
 
 WHITE_IS_ZERO = {262: 0}
 

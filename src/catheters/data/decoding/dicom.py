@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from catheters.data.decoding.image import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.messages import decoder_messages
-from catheters.data.decoding.picture import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.raster import decode_jpeg
 from catheters.data.decoding.window import percentile_window, to_greys
 from catheters.errors import is_of_path, one_line, raise_of_machine

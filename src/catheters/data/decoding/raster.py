@@ -9,8 +9,8 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageOps
 
+from catheters.data.decoding.image import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.messages import decoder_messages
-from catheters.data.decoding.picture import Note, Picture, UnreadableImage, check_size
 from catheters.data.decoding.window import percentile_window, to_greys
 from catheters.errors import one_line, raise_of_machine
 

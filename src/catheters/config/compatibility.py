@@ -1,0 +1,55 @@
+"""Which settings may change when a run goes on, and a word for those that may not."""
+
+import dataclasses
+import json
+
+from catheters.config.loading import settings_to_json
+from catheters.config.settings import Settings
+from catheters.errors import SettingsError
+
+MAY_CHANGE = (
+    *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
+    *("annotation_table", "saved_models_folder", "run_name"),
+    "lr_batch_size",  # what follows from it is compared: the learning rate
+    *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
+    "trackers",
+)
+"""Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,
+although another kind of device, layout in memory or compilation rounds otherwise. Folders and `annotation_table` are
+names: what they hold is compared by its content, see `run_folder`."""
+MAY_GROW = ("epochs", "early_stop")
+"""Settings that may become larger: a longer run begins as the shorter one did."""
+
+
+def check_same_settings(earlier: Settings, settings: Settings, where: str) -> None:
+    """Raise a SettingsError that lists what differs, unless a run of `earlier` can go on with `settings`.
+
+    Args:
+        earlier: what was run.
+        settings: what shall be.
+        where: what holds the earlier ones, as the beginning of the message.
+    """
+    # Through JSON, since a list and a tuple in a transform's parameters are the same there.
+    old, new = json.loads(settings_to_json(earlier)), json.loads(settings_to_json(settings))
+    differences = [
+        f"{field.name} was {old[field.name]!r}, is {new[field.name]!r}"
+        for field in dataclasses.fields(Settings)
+        if field.name not in (*MAY_CHANGE, *MAY_GROW, "fold_seed") and old[field.name] != new[field.name]
+    ]
+    if earlier.seed_of_folds != settings.seed_of_folds and earlier.seed == settings.seed:  # else `seed` is named
+        differences.append(f"fold_seed was {earlier.fold_seed}, is {settings.fold_seed}")
+    is_one_cycle = settings.schedule == "one_cycle"  # whose rates all follow from the number of epochs
+    if settings.num_epochs < earlier.num_epochs or (is_one_cycle and settings.num_epochs != earlier.num_epochs):
+        may = "change with schedule='one_cycle'" if is_one_cycle else "become fewer"
+        differences.append(f"epochs were {earlier.num_epochs}, are {settings.num_epochs}, and may not {may}")
+    if _patience(settings) < _patience(earlier):
+        differences.append(f"early_stop was {earlier.early_stop}, is {settings.early_stop}, and may not become less")
+    if differences:
+        raise SettingsError(
+            f"{where} of other settings: {'; '.join(differences)}; set them as they were, choose another "
+            "run_name, or --fresh to start over"
+        )
+
+
+def _patience(settings: Settings) -> float:
+    return settings.early_stop or float("inf")

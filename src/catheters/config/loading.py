@@ -1,0 +1,298 @@
+"""Settings from a config module, the command line or a run's `settings.json`, with a clear word for every mistake."""
+
+import ast
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import runpy
+import textwrap
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from catheters.config.settings import MEANT_BEFORE, Settings
+from catheters.errors import SettingsError, UserError, one_line, unknown_name
+from catheters.io.files import UnreadableFileError, parse_json, read_utf8
+from catheters.io.run_record import read_record
+from catheters.runtime.host import num_processes
+
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
+"""What people write on a command line for Python's True, False and None."""
+MOVED = {
+    "catheters.settings": "from catheters import Settings",
+    "catheters.presets": "from catheters.config.presets import ...",
+}
+"""Module that configs imported once -> what they write now."""
+_adapter = TypeAdapter(Settings)
+
+
+def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Settings:
+    """Read `settings` from a config module and apply `name=value` overrides.
+
+    Args:
+        config_file: Python file that defines `settings = Settings(...)`; None: the defaults.
+        overrides: strings such as `image_size=512`, `folds=[0,1]`, `backbone_model=rexnet_100`.
+
+    Raises:
+        SettingsError: the file or an override is wrong.
+    """
+    file = None if config_file is None else Path(config_file)
+    settings = Settings() if file is None else _run_config(file)
+    values = dict(_parse_override(text) for text in overrides)
+    try:
+        settings = dataclasses.replace(settings, **values)
+    except ValidationError as error:
+        raise SettingsError(f"command line: {_describe(error)}") from None
+    return dataclasses.replace(settings, run_name=settings.run_name or (file.stem if file else None))
+
+
+def settings_to_json(settings: Settings) -> str:
+    """The settings as JSON text, one field a line."""
+    return _adapter.dump_json(settings, indent=2).decode() + "\n"
+
+
+def settings_from_json(text: str, source: str, written_by: str | None = None) -> Settings:
+    """The inverse of `settings_to_json`.
+
+    Args:
+        text: JSON text.
+        source: where the text comes from, for the message.
+        written_by: the version of the program that wrote it; None: not known.
+
+    Raises:
+        SettingsError: it is not JSON of settings, or of those that another version has.
+    """
+    try:
+        stored = parse_json(text)  # pydantic takes NaN and Infinity
+    except ValueError as error:
+        raise SettingsError(f"{source}: damaged ({one_line(error, 120)})") from None
+    try:
+        settings = _adapter.validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {_describe_written(error, written_by)}") from None
+    return dataclasses.replace(settings, **{name: old for name, old in MEANT_BEFORE.items() if name not in stored})
+
+
+def read_run_settings(file: Path) -> Settings:
+    """The settings of a run's `settings.json`.
+
+    Raises:
+        SettingsError: it is missing, damaged, or of another version of the program.
+    """
+    written_by = None
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        _, environments = read_record(file.parent)
+        written_by = str(environments[-1]["versions"]["catheters"])
+    try:
+        text = read_utf8(file)
+    except UnreadableFileError as error:
+        raise SettingsError(str(error)) from None
+    return settings_from_json(text, str(file), written_by)
+
+
+def describe_settings() -> str:
+    """One paragraph a setting: name, default, meaning."""
+    lines = []
+    for field in dataclasses.fields(Settings):
+        info = Settings.__pydantic_fields__[field.name]  # type: ignore[attr-defined]
+        default = repr(info.get_default(call_default_factory=True))
+        for text, indent in ((f"{field.name} = {default}", "  "), (info.description, "      ")):
+            lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent="      ", break_long_words=False)
+    return "\n".join(lines)
+
+
+def changed_settings(settings: Settings) -> dict[str, Any]:
+    """Those settings that are not the defaults, by name."""
+    default = Settings()
+    names = (field.name for field in dataclasses.fields(Settings))
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(default, name)}
+
+
+def doubtful_settings(settings: Settings) -> list[str]:
+    """Warnings about settings that were changed and have no effect beside the others, or end a schedule early."""
+    changed = changed_settings(settings)
+    schedule = f"schedule='{settings.schedule}'"
+    is_cosine = settings.schedule == "cosine"
+    reasons = {
+        "label_values": (
+            "derived_labels has every label",
+            len(settings.derived_labels) == len(settings.label_columns)
+            and not any(value.strip() == "" for value in settings.label_values),
+        ),
+        "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
+        "min_lr": (
+            schedule if settings.schedule == "constant" else "cosine_epochs=0",
+            settings.schedule == "constant" or (is_cosine and settings.cosine_epochs == 0),
+        ),
+        "cosine_epochs": (schedule, not is_cosine),
+        "restart_epochs": (schedule, settings.schedule != "cosine_restarts"),
+        "plateau_patience": (schedule, settings.schedule != "plateau"),
+        "plateau_factor": (schedule, settings.schedule != "plateau"),
+        "amp_dtype": ("use_amp=False", not settings.use_amp),
+        "exclusive_conflicts": ("exclusive is empty", not settings.exclusive),
+        "heads": ("classifier='linear'", settings.classifier == "linear"),
+        "drop_rate": ("classifier='attention'", settings.classifier == "attention"),
+        "folds": ("all_data=True", settings.all_data),
+        "fold_column": ("all_data=True", settings.all_data),
+        "num_folds": ("all_data=True", settings.all_data),
+        "fold_seed": (
+            "all_data=True" if settings.all_data else "fold_column has the folds",
+            not settings.debug and (settings.all_data or settings.fold_column is not None),
+        ),
+        "valid_batch_size": ("all_data=True", settings.all_data),
+        "early_stop": ("all_data=True", settings.all_data and settings.early_stop > 0),
+        "augment_on": ("train_transforms is empty", not settings.train_transforms),
+        "compile_mode": (
+            "device='cpu', which has no CUDA graphs, so it is as 'default'",
+            settings.device == "cpu" and settings.compile_mode == "reduce-overhead",
+        ),
+        "mixup_alpha": ("batch_size=1, so no image has another to be mixed with", settings.batch_size == 1),
+        "debug_fraction": ("debug=False", not settings.debug),
+        "deterministic": ("device='cpu', which always is", settings.device == "cpu"),
+        "sync_batch_norm": ("folds_parallel=True", settings.folds_parallel),
+        "folds_parallel": ("torchrun has started one process", num_processes() == 1),
+    }
+    warnings = [
+        f"{name}={getattr(settings, name)!r} has no effect: {reason}"
+        for name, (reason, is_ignored) in reasons.items()
+        if is_ignored and name in changed
+    ]
+    schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
+    if settings.num_epochs < schedule_epochs:
+        warnings.append(f"epochs={settings.num_epochs} ends a schedule of {schedule_epochs} epochs early")
+    restarts = settings.restart_epochs
+    num_into_cosine = (settings.num_epochs - settings.warmup_epochs) % restarts
+    if settings.schedule == "cosine_restarts" and 0 < num_into_cosine < restarts / 2:
+        warnings.append(
+            f"epochs={settings.num_epochs} ends in the first half of a cosine of restart_epochs={restarts}, at a high "
+            "rate"
+        )
+    if settings.schedule == "plateau" and 0 < settings.early_stop <= settings.plateau_patience:
+        warnings.append(
+            f"early_stop={settings.early_stop} ends a fold before plateau_patience={settings.plateau_patience} lowers "
+            "the rate"
+        )
+    return warnings
+
+
+def _run_config(config_file: Path) -> Settings:
+    if not config_file.is_file():
+        raise SettingsError(f"{config_file}: no such config file; give one with --config FILE")
+    try:
+        settings = runpy.run_path(str(config_file)).get("settings")
+    except ValidationError as error:
+        details = _first_error(error)
+        line = _line_of_keyword(config_file, str(details["loc"][0])) if details["loc"] else None
+        where = f"{config_file}:{line}" if line else str(config_file)
+        raise SettingsError(f"{where}: {_describe(error)}") from None
+    except SyntaxError as error:
+        raise SettingsError(f"{config_file}:{error.lineno}: {error.msg}") from None
+    except ModuleNotFoundError as error:
+        if error.name not in MOVED:
+            raise SettingsError(f"{_where(config_file, error)}: {type(error).__name__}: {error}") from None
+        raise SettingsError(
+            f"{_where(config_file, error)}: {error.name} is a module of version 0.2.0; write `{MOVED[error.name]}`"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise SettingsError(f"{_where(config_file, error)}: {type(error).__name__}: {error}") from None
+    if not isinstance(settings, Settings):
+        raise SettingsError(f"{config_file}: no `settings = Settings(...)` in it; config.py shows how it looks")
+    return settings
+
+
+def _where(config_file: Path, error: BaseException) -> str:
+    """The line of the config in which an error arose."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(config_file)]
+    return f"{config_file}:{lines[-1]}" if lines else str(config_file)
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        hint = (
+            f"a settings file is given with --config {text}" if text.endswith(".py") else "for example image_size=512"
+        )
+        raise SettingsError(f"command line: '{text}' is not name=value; {hint}")
+    if name not in SETTING_NAMES:
+        raise SettingsError(f"command line: {_unknown_setting(name)}")
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = SHELL_WORDS.get(value, value)
+    # `run_name=7` means the text "7" where a number is not allowed.
+    if isinstance(parsed, int | float) and not isinstance(parsed, bool):
+        as_number: dict[str, Any] = {name: parsed}
+        try:
+            dataclasses.replace(Settings(), **as_number)
+        except ValidationError as error:
+            if _first_error(error)["type"] == "string_type":
+                parsed = value
+    return name, parsed
+
+
+def _unknown_setting(name: str) -> str:
+    if name == "resume":
+        return (
+            "'resume' is not a setting: the same command again goes on where it stopped; a run that starts anew from "
+            "weights has pretrained=<file> and a run_name of its own"
+        )
+    return unknown_name(name, "a setting", SETTING_NAMES, "--help explains all")
+
+
+def _first_error(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False)[0]
+
+
+def _describe(error: ValidationError) -> str:
+    """One line for the first wrong setting, from pydantic's list of errors."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "unexpected_keyword_argument":
+        return _unknown_setting(name)
+    if not first["loc"]:
+        return first["msg"]
+    # A union such as `bool | str` reports each of its members.
+    wanted = dict.fromkeys(
+        other["msg"]
+        .removeprefix("Input should be ")
+        .replace("valid tuple", "list")
+        .replace("a valid boolean", "True or False")
+        for other in errors
+        if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
+    )
+    field = Settings.__pydantic_fields__[name]  # type: ignore[attr-defined]
+    is_element = any(isinstance(part, int) for part in first["loc"])
+    if type(None) in get_args(field.annotation) and not is_element:
+        wanted["None"] = None
+    expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
+    meaning = " ".join(field.description.split())
+    return f"{name}: {first['input']!r} came{expected} ({meaning})"
+
+
+def _describe_written(error: ValidationError, written_by: str | None) -> str:
+    """One line for settings that were written by this program or by another version of it."""
+    installed = importlib.metadata.version("catheters")
+    unknown = [
+        str(details["loc"][0])
+        for details in error.errors(include_url=False)
+        if details["type"] == "unexpected_keyword_argument"
+    ]
+    if written_by == installed or (written_by is None and not unknown):
+        return _describe(error)
+    version = "another version of the program" if written_by is None else f"version {written_by} of the program"
+    has = f"it has the setting '{unknown[0]}'" if unknown else _describe(error)
+    return f"written by {version}, this is version {installed}: {has}; use it with the version that wrote it"
+
+
+def _line_of_keyword(config_file: Path, name: str) -> int | None:
+    tree = ast.parse(config_file.read_bytes())
+    return next((node.lineno for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == name), None)

@@ -1,0 +1,62 @@
+"""Presets: settings that configs in `configs/` begin from, the published ones for RANZCR CLiP, unpacked in `dataset/`.
+
+A config is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`.
+"""
+
+from types import MappingProxyType
+
+from catheters.config.settings import Settings
+from catheters.labels import RANZCR_HEADS
+
+PUBLISHED_TRANSFORMS = (
+    ("HorizontalFlip", {"p": 0.5}),
+    ("Affine", {"scale": (0.9, 1.1), "translate_percent": (-0.06, 0.06), "rotate": (-15, 15), "p": 0.8}),
+    ("RandomResizedCrop", {"scale": (0.85, 1.0), "ratio": (0.9, 1.1)}),
+    ("CoarseDropout", {"num_holes_range": (1, 5), "hole_height_range": (0.03, 0.1), "hole_width_range": (0.03, 0.1)}),
+)
+"""Flip; shift, scale and rotate; random resized crop; cut-out. The flip doubles the views of a tube, and forgets which
+side a catheter comes from."""
+
+PUBLISHED_POS_WEIGHT = MappingProxyType({"CVC - Abnormal": 2.0, "CVC - Borderline": 2.0, "CVC - Normal": 2.0})
+"""Positives of the catheters whose labels are hardest to tell apart count twice."""
+
+PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD = 0.4887, 0.2306
+"""Grey mean and standard deviation of RANZCR's images as the multi-head solution has them, in 0..1."""
+
+PUBLISHED_SINGLE = Settings(
+    annotation_table="train_annotations.csv",
+    image_size=1024,
+    train_transforms=PUBLISHED_TRANSFORMS,
+    batch_size=12,
+    pos_weight=dict(PUBLISHED_POS_WEIGHT),
+    optimizer="Adam",
+    init_lr=3e-5,
+    warmup_epochs=1,
+    warmup_multiplier=10.0,
+    cosine_epochs=20,
+    min_lr=1e-7,
+    early_stop=5,
+)
+"""One linear head: warm-up over one epoch to ten times 3e-5, then a cosine over 20 epochs."""
+
+PUBLISHED_MULTI = Settings(
+    annotation_table="train_annotations.csv",
+    image_size=512,
+    train_transforms=PUBLISHED_TRANSFORMS,
+    batch_size=16,
+    grey_mean=PUBLISHED_GREY_MEAN,
+    grey_std=PUBLISHED_GREY_STD,
+    classifier="attention",
+    heads=dict(RANZCR_HEADS),
+    pos_weight=dict(PUBLISHED_POS_WEIGHT),
+    optimizer="Adam",
+    init_lr=6.5e-5,
+    lr_batch_size=16,
+    warmup_epochs=0,
+    schedule="cosine_restarts",
+    epochs=15,
+    restart_epochs=16,
+    min_lr=0.0,
+    early_stop=3,
+)
+"""One attention head per device type: from 6.5e-5 along a cosine over 15 epochs."""

@@ -1,0 +1,373 @@
+"""Strict, frozen settings: everything that decides what a run does.
+
+A config module holds `settings = Settings(...)` and no logic. Every script takes `--config FILE` and `name=value`
+overrides. A misspelt name, a wrong type or an impossible value ends with one line that says where it stands, what came
+and what is allowed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.dataclasses import dataclass
+
+from catheters.config import validation
+from catheters.io.path_pattern import check_glob, check_path_pattern
+from catheters.labels import RANZCR_LABELS
+from catheters.runtime.host import check_device
+
+# Lists are as good as tuples in a config; what stands inside stays strict.
+ListOrTuple = Field(strict=False)
+PixelSize = Annotated[int, Field(ge=16, le=8192)]
+# As the tables are read: blanks around a column's name are no part of it.
+Column = Annotated[str, StringConstraints(strip_whitespace=True)]
+Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
+Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
+Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
+
+MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
+"""What a run or a cache was made with that is older than these settings, and so does not name them."""
+PREDICTION_COLUMNS = ("patient", "fold", "doubts", "reason")
+"""Columns of `predictions.csv` beside the id that hold no probabilities: `doubts` about the image, and the `reason` why
+it has none."""
+
+
+@dataclass(
+    frozen=True,
+    kw_only=True,
+    config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False),
+)
+class Settings:
+    """Everything that decides what a run does. The text under each field is shown by `--help`."""
+
+    # Data
+    dataset_folder: str = "dataset"
+    """Folder of the label table; image paths are relative to it."""
+    label_table: str = "train.csv"
+    """CSV with one row an image, relative to `dataset_folder`."""
+    uid_column: Column = "StudyInstanceUID"
+    """Column that names each image uniquely."""
+    patient_column: Column = "PatientID"
+    """Column of the patient; no patient is ever in two folds."""
+    patient_pattern: str | None = None
+    r"""Regular expression with one group, searched in `patient_column`: the group is the patient, as in
+    /patient(\d+)/. None: the whole value is."""
+    path_pattern: str = "train/{uid}.jpg"
+    """Image file relative to `dataset_folder`; {uid} or any {column} of the row is filled in; folders may have * in
+    them, and ** for any depth, as in images*/**/{uid}. With `dicom_id`: a glob of files."""
+    dicom_id: str | None = None
+    """DICOM keyword of the ids in `uid_column`, such as StudyInstanceUID: each image is then the file with this id in
+    its header, among the files that `path_pattern` is a glob of, as in export/**/*. None: images are found by name."""
+    label_columns: Labels = RANZCR_LABELS
+    """Labels to learn: 0/1 columns of the table, or names defined in `derived_labels`."""
+    label_values: dict[str, Literal[0, 1]] = Field(default_factory=dict)
+    """{value: 0 or 1}: what further values in the label columns mean, as in {"": 0, "-1.0": 1}."""
+    label_corrections: str | None = None
+    """CSV with `uid_column`, label and new_label: label becomes 0 and new_label 1 for that image; relative to where you
+    are."""
+    derived_labels: dict[Column, Annotated[tuple[Column, str], ListOrTuple]] = Field(default_factory=dict)
+    """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
+    findings_column: Column | None = None
+    """Column that lists an image's findings as A|B|C, as NIH's tables do, or as ['A', 'B'], as PadChest's: a label is 1
+    where it is among them. A blank means none with label_values={"": 0}."""
+    keep_rows: dict[Column, str | Values] = Field(default_factory=dict)
+    """{column: value} or {column: [value, value]}: rows that hold other values there are left out of everything."""
+    exclude_ids: str | None = None
+    """Text file with an image id a line: these images are left out of everything; relative to where you are."""
+    annotation_table: str | None = None
+    """CSV of drawn catheters, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of
+    the X-ray. For pictures only."""
+    cache_folder: str = "cache"
+    """Folder of the image cache."""
+    cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
+    """The cache is <cache_folder>/<cache_name>_<image_size>.npy."""
+    image_size: PixelSize | Annotated[tuple[PixelSize, PixelSize], ListOrTuple] = 1024
+    """Height and width of the cached images, in pixels: one number for both, or [height, width]."""
+    resize: Literal["stretch", "pad"] = "stretch"
+    """stretch: the X-ray is stretched to image_size, as published; pad: it keeps its aspect, black fills the rest."""
+    crop_borders: bool = False
+    """Cut off black borders first."""
+    inverted: Literal["keep", "invert", "exclude"] = "keep"
+    """What becomes of X-rays whose black and white seem exchanged (dark mediastinum, bright lungs): keep, invert or
+    exclude."""
+    resampling: Literal["area", "quick"] = "area"
+    """area: every pixel of the X-ray is averaged into image_size, which keeps thin lines; quick: as version 0.2.0 did,
+    for its runs and caches."""
+
+    # Folds
+    num_folds: Annotated[int, Field(ge=2, le=100)] = 5
+    """Number of patient-grouped, label-balanced folds."""
+    fold_column: Column | None = None
+    """Column of the table that holds each image's fold, 0 to num_folds - 1; None: patients are assigned by
+    `fold_seed`."""
+    fold_seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the folds, and of the patients of a debug run: equal ones give equal folds whatever `seed` is; None:
+    `seed`."""
+    allow_leaking_folds: bool = False
+    """Train although patients, or equal images, are in several folds; scores are then too good."""
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
+    """Folds to train, counted from 0; None: all."""
+    all_data: bool = False
+    """Train on every image and validate on none; the last epoch's weights are kept."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
+    """With `all_data`: a model is trained for each of these seeds, in place of `seed`; None: one, of `seed`."""
+    debug: bool = False
+    """A quick trial on `debug_fraction` of each fold's patients, in a run folder that ends in _debug."""
+    debug_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Part of the patients that a trial keeps."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, shuffling and augmentation, and of the folds where `fold_seed` is None."""
+
+    # Batches
+    train_transforms: Transforms = ()
+    """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
+    augment_on: Literal["cpu", "device"] = "cpu"
+    """cpu: the loading processes augment; device: they only draw, and the GPU augments whole batches (both flips,
+    Affine, RandomResizedCrop, RandomSizedCrop, CoarseDropout, RandomBrightnessContrast): for a GPU that waits for
+    data."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 12
+    """Images in a training batch, of all processes together where torchrun starts several; auto: the most that fit into
+    memory and leave an epoch 20 steps, found before the run, with the learning rate that follows."""
+    lr_batch_size: Annotated[int, Field(ge=1)] = 12
+    """batch_size="auto": the images of an optimizer step that init_lr is meant for; the rate used follows those found
+    with their square root, for SGD in proportion."""
+    valid_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Images in a validation batch of one process; None: twice its part of `batch_size`. It changes speed and memory,
+    not results."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that load batches for each training process; 0: none but that one; None: one a core, at most 8, with
+    torchrun its processes share the cores; 1 without a GPU."""
+    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are gathered into one optimizer step: as one batch of so many times `batch_size`, but for
+    batch norm's statistics."""
+    grey_mean: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Grey mean that is subtracted from the pixels, in 0..1; None: the cache's own."""
+    grey_std: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Standard deviation that they are divided by, in 0..1; None: the cache's own."""
+
+    # Model
+    backbone_model: str = "resnest50d"
+    """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
+    pretrained: bool | str = True
+    """True: timm's weights (downloaded once); False: random; a path: a file of weights, ours (best.pt) or others'
+    (.pth, .safetensors), whose backbone is taken."""
+    classifier: Literal["linear", "attention"] = "linear"
+    """linear: one linear layer over pooled features; attention: a head a device, each with its own attention map."""
+    heads: dict[str, Labels] = Field(default_factory=dict)
+    """{device: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
+    exclusive: dict[str, Labels] = Field(default_factory=dict)
+    """{name: labels that exclude each other}, as {"ETT": ("ETT - Abnormal", "ETT - Borderline", "ETT - Normal")}: a
+    softmax over them and a further class, none of them, in place of a sigmoid each. Empty: every label by itself."""
+    exclusive_conflicts: Literal["refuse", "first"] = "refuse"
+    """An image with two labels of an exclusive group: "refuse" the table, or the one that `exclusive` names "first"
+    holds."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the linear classifier; attention heads have 0.5 of their own."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth: the rate at which the last residual branch is dropped; earlier ones less."""
+    channels_last: bool | None = None
+    """Keep pictures in memory channel by channel (False) or pixel by pixel (True); None: True where
+    a short trial before the run finds that it saves 3% or more for this model and device."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    """torch.compile of the training step: seconds to minutes at the start, faster steps; reduce-overhead and
+    max-autotune use CUDA graphs, max-autotune for use with deterministic=False. None: not compiled."""
+    grad_checkpointing: bool = False
+    """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients; batch
+    norm's running averages then follow each batch twice."""
+
+    # Training
+    loss_func: str = "bce"
+    """bce: binary cross-entropy; focal; asymmetric."""
+    loss_params: dict[str, float] = Field(default_factory=dict)
+    """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); defaults in brackets."""
+    loss_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """{term of the loss: its weight in the sum}: `labels` and the names in `exclusive`; 1 for those that are absent."""
+    label_smoothing: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    """{label: how far its targets move towards one half in the loss}; labels not named stay."""
+    pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """{label: weight of its positives in the loss}; labels not named weigh 1."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Mixup: each image and its labels are mixed with another's of the batch, by a share from Beta(alpha, alpha); 0:
+    off."""
+    optimizer: str = "Adam"
+    """Any name that timm knows, in any case: Adam, AdamW, SGD (Nesterov), momentum (plain), LAMB, RMSprop, Lion, ..."""
+    optimizer_params: dict[str, Any] = Field(default_factory=dict)
+    """Further parameters of the optimizer, such as {"momentum": 0.9} or {"betas": (0.9, 0.98)}."""
+    init_lr: Annotated[float, Field(gt=0)] = 3e-5
+    """Learning rate that warm-up starts from and takes to `warmup_multiplier` times this."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay, decoupled for AdamW, L2 for Adam; norms and biases have none."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor by which each layer of the backbone learns slower than the one above it; None: all alike."""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients of a larger total norm are scaled down to it; None: never."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an average of the weights, new = ema_decay old + (1 - ema_decay) weights at each optimizer step, faster at
+    first; it is what is scored, chosen and saved as best.pt, beside best_raw.pt. None: none."""
+    schedule: Literal["cosine", "cosine_restarts", "one_cycle", "constant", "plateau"] = "cosine"
+    """cosine: warm-up, then cosine_epochs down to min_lr; cosine_restarts: anew every restart_epochs; one_cycle: up in
+    warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines; constant: the peak after warm-up;
+    plateau: that, times plateau_factor after plateau_patience epochs without a better macro AUC."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of a fold; None: warmup_epochs + cosine_epochs. Fewer end the schedule early."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1
+    """Epochs of linear warm-up; 0: none, the schedule starts at `init_lr`."""
+    warmup_multiplier: Annotated[float, Field(ge=1)] = 10.0
+    """Peak learning rate over `init_lr`; 1: warm-up starts at almost 0 and ends at `init_lr`."""
+    cosine_epochs: Annotated[int, Field(ge=0)] = 20
+    """schedule="cosine": epochs of cosine decay after warm-up."""
+    restart_epochs: Annotated[int, Field(ge=1)] = 10
+    """schedule="cosine_restarts": epochs after which the cosine starts anew at its peak."""
+    plateau_patience: Annotated[int, Field(ge=0)] = 2
+    """schedule="plateau": epochs without a better macro AUC that are let pass before the rate falls."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """schedule="plateau": what the rate is multiplied by."""
+    min_lr: Annotated[float, Field(ge=0)] = 1e-7
+    """Learning rate that the schedule ends at, or never falls below; layers that learn slower have less of it too."""
+    early_stop: Annotated[int, Field(ge=0)] = 5
+    """Epochs without a better macro AUC after which a fold ends; 0: never."""
+    use_amp: bool = True
+    """Mixed precision; on a CPU it is always off."""
+    amp_dtype: Literal["float16", "bfloat16"] = "float16"
+    """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
+    device: Annotated[str, AfterValidator(check_device)] = "auto"
+    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each
+    process a GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
+    deterministic: bool = True
+    """On a GPU: only algorithms that give the same bits every time, where there are such. False: faster ones, and those
+    for a model for which cuDNN has no other."""
+    sync_batch_norm: bool = False
+    """Several GPUs: batch norm's statistics are those of the whole batch, not of each process's part of it."""
+    folds_parallel: bool = False
+    """Several processes: each trains folds (or seeds) of its own, in place of a part of every batch."""
+
+    # Run
+    profile: bool = False
+    """Before the run, do some steps of a model of its own and write where their time goes, with and without loading, to
+    <run folder>/profile: a table, and traces for ui.perfetto.dev."""
+    trackers: Annotated[tuple[str, ...], ListOrTuple] = ()
+    """Trackers of experiments that get what log.jsonl gets: tensorboard, mlflow, wandb (Weights & Biases); each is an
+    extra to install."""
+    saved_models_folder: str = "saved_models"
+    """Folder of the run folders."""
+    run_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    """Name of the run folder; None: the config file's name."""
+    snapshot_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Minutes after which a snapshot is written that a killed run goes on from; None: by `snapshot_iterations` alone.
+    There is one after each epoch in any case."""
+    snapshot_iterations: Annotated[int, Field(ge=1)] | None = None
+    """Batches after which one is written; None: by `snapshot_minutes` alone."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Settings":
+        self._check_columns()
+        self._check_labels()
+        self._check_members()
+        self._check_epochs()
+        if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
+            raise ValueError(
+                f"compile_mode='{self.compile_mode}' has CUDA graphs, which write over gradients that wait for further "
+                f"batches (accumulation_steps={self.accumulation_steps}); compile_mode='default' has none"
+            )
+        return self
+
+    def _check_columns(self) -> None:
+        validation.check_column_names(self.uid_column, self.label_columns, PREDICTION_COLUMNS)
+        validation.check_patient_pattern(self.patient_pattern)
+        validation.check_label_values(self.label_values)
+        validation.check_dicom_id(self.dicom_id)
+        if self.dicom_id is None:
+            check_path_pattern(self.path_pattern)
+        else:
+            check_glob(self.path_pattern)
+        validation.check_plain("train_transforms", self.train_transforms)
+        validation.check_plain("optimizer_params", self.optimizer_params)
+
+    def _check_labels(self) -> None:
+        validation.check_label_names("pos_weight", self.pos_weight, self.label_columns)
+        validation.check_label_names("label_smoothing", self.label_smoothing, self.label_columns)
+        validation.check_label_names("derived_labels", self.derived_labels, self.label_columns)
+        validation.check_heads(self.heads, self.label_columns)
+        validation.check_exclusive(self.exclusive, self.label_columns)
+        validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive)
+
+    def _check_members(self) -> None:
+        """Folds and seeds: which models a run is made of."""
+        validation.check_members("folds", "fold", self.folds)
+        validation.check_members("seeds", "seed", self.seeds)
+        if self.folds is not None and max(self.folds) >= self.num_folds:
+            raise ValueError(f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}")
+        if self.seeds is not None and not self.all_data:
+            raise ValueError(f"seeds={list(self.seeds)} needs all_data=True; folds are trained with the one seed")
+        if self.all_data and self.schedule == "plateau":
+            raise ValueError("schedule='plateau' follows the validation's macro AUC, and all_data=True has none")
+
+    def _check_epochs(self) -> None:
+        schedule_epochs = self.warmup_epochs + self.cosine_epochs
+        if self.schedule == "cosine":
+            if schedule_epochs == 0:
+                raise ValueError("warmup_epochs and cosine_epochs are both 0: nothing to train")
+            if self.num_epochs > schedule_epochs:
+                raise ValueError(
+                    f"epochs={self.epochs}, but the schedule ends after warmup_epochs + cosine_epochs = "
+                    f"{schedule_epochs}; raise cosine_epochs"
+                )
+        elif self.epochs is None:
+            raise ValueError(f"schedule='{self.schedule}' needs epochs, the length of the run")
+        elif self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"one_cycle goes up in warmup_epochs={self.warmup_epochs} and down until epochs={self.epochs}"
+            )
+        elif self.schedule == "one_cycle" and self.warmup_multiplier == 1:
+            raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
+        if self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
+
+    @property
+    def seed_of_folds(self) -> int:
+        """`fold_seed`, or `seed` in its place."""
+        return self.seed if self.fold_seed is None else self.fold_seed
+
+    @property
+    def images_per_batch(self) -> int:
+        """`batch_size`, once a run has put a number in the place of "auto"."""
+        assert self.batch_size != "auto", "a run chooses before it needs it"
+        return self.batch_size
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of a whole run of one fold."""
+        return self.warmup_epochs + self.cosine_epochs if self.epochs is None else self.epochs
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of warm-up."""
+        return self.init_lr * (self.warmup_multiplier if self.warmup_epochs else 1.0)
+
+    @property
+    def folds_to_train(self) -> tuple[int, ...]:
+        """The chosen folds, or all of them."""
+        return tuple(range(self.num_folds)) if self.folds is None else self.folds
+
+    @property
+    def seeds_to_train(self) -> tuple[int, ...]:
+        """The seeds of the models that are trained on all data."""
+        return (self.seed,) if self.seeds is None else self.seeds
+
+    @property
+    def run_folder(self) -> Path:
+        """Where everything that the run writes goes."""
+        assert self.run_name is not None, "load_settings names the run"
+        return Path(self.saved_models_folder) / (self.run_name + ("_debug" if self.debug else ""))
+
+    @property
+    def cache_file(self) -> Path:
+        """The image cache's `.npy`; its index is the same name with `.json`."""
+        height, width = self.image_shape
+        size = f"{height}" if height == width else f"{height}x{width}"
+        return Path(self.cache_folder) / f"{self.cache_name}_{size}.npy"
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the cached images, in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

@@ -1,0 +1,121 @@
+"""Checks of what the types of the settings leave open; each raises a ValueError in words for a user."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from catheters.errors import unknown_name
+from catheters.io.near_misses import number_in
+
+USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "StudyID", "PatientID")
+"""What is named to somebody whose DICOM keyword is far from all that there are, which are thousands."""
+
+
+LABELS_TERM = "labels"
+"""Term of the loss, and its name in the log: all labels that are in no exclusive group."""
+
+
+def check_column_names(uid_column: str, label_columns: tuple[str, ...], prediction_columns: tuple[str, ...]) -> None:
+    """Labels are named once, and neither they nor the id like another column of `predictions.csv`."""
+    if len(set(label_columns)) < len(label_columns):
+        raise ValueError("label_columns names a label twice")
+    taken = {uid_column, *prediction_columns}.intersection(label_columns)
+    if taken or uid_column in prediction_columns:
+        name = taken.pop() if taken else uid_column
+        raise ValueError(
+            f"'{name}' is a column of its own in predictions.csv (the id, {' and '.join(prediction_columns)}); "
+            "name the label or id column otherwise in the table"
+        )
+
+
+def check_label_names(setting: str, labels: Iterable[str], label_columns: tuple[str, ...]) -> None:
+    """The labels that a setting names are among those to learn."""
+    for label in labels:
+        if label not in label_columns:
+            raise ValueError(f"{setting}: {unknown_name(label, 'one of label_columns', label_columns)}")
+
+
+def check_heads(heads: Mapping[str, tuple[str, ...]], label_columns: tuple[str, ...]) -> None:
+    """Together, the heads have every label once."""
+    in_heads = [label for labels in heads.values() for label in labels]
+    check_label_names("heads", in_heads, label_columns)
+    if heads and sorted(in_heads) != sorted(label_columns):
+        wrong = next(label for label in label_columns if in_heads.count(label) != 1)
+        raise ValueError(f"heads: '{wrong}' stands in {in_heads.count(wrong)} of them; every label has one head")
+
+
+def check_exclusive(exclusive: Mapping[str, tuple[str, ...]], label_columns: tuple[str, ...]) -> None:
+    """Groups of labels that exist, none of them in two groups."""
+    group_of: dict[str, str] = {}
+    for name, labels in exclusive.items():
+        if name == LABELS_TERM or not name:
+            raise ValueError(f"exclusive: {name!r} is no name for a group; '{LABELS_TERM}' are all other labels")
+        check_label_names(f"exclusive['{name}']", labels, label_columns)
+        for label in labels:
+            if label in group_of:
+                other = "twice" if group_of[label] == name else f"in '{group_of[label]}' and in '{name}'"
+                raise ValueError(f"exclusive: '{label}' stands {other}; a label has one group at most")
+            group_of[label] = name
+
+
+def check_loss_weights(
+    weights: Mapping[str, float], label_columns: tuple[str, ...], exclusive: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Weights of terms that the loss has."""
+    in_groups = {label for labels in exclusive.values() for label in labels}
+    terms = ([LABELS_TERM] if set(label_columns) - in_groups else []) + list(exclusive)
+    for name in weights:
+        if name not in terms:
+            raise ValueError(f"loss_weights: {unknown_name(name, 'a term of the loss', terms)}")
+
+
+def check_members(setting: str, what: str, numbers: tuple[int, ...] | None) -> None:
+    """No fold or seed is named twice."""
+    if numbers is not None and len(set(numbers)) < len(numbers):
+        raise ValueError(f"{setting}={list(numbers)} names a {what} twice")
+
+
+def check_patient_pattern(pattern: str | None) -> None:
+    """The pattern is a regular expression with one group."""
+    if pattern is None:
+        return
+    try:
+        num_groups = re.compile(pattern).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"patient_pattern='{pattern}': no regular expression ({error})") from None
+    if num_groups != 1:
+        raise ValueError(
+            f"patient_pattern='{pattern}': has {num_groups} groups; one, around the patient, is expected, as in "
+            r"/patient(\d+)/ ((?:...) groups without counting)"
+        )
+
+
+def check_label_values(label_values: Mapping[str, int]) -> None:
+    """No value means both 0 and 1; numbers are the same however they are written."""
+    meanings: dict[str | float, int] = {0.0: 0, 1.0: 1}
+    for value, label in label_values.items():
+        number = number_in(value)
+        if meanings.setdefault(value.strip() if number is None else number, label) != label:
+            raise ValueError(f"label_values={dict(label_values)}: {value!r} means {1 - label} already")
+
+
+def check_dicom_id(keyword: str | None) -> None:
+    """The keyword stands in DICOM's data dictionary."""
+    if keyword is None:
+        return
+    # Slow to import, and only those with a DICOM archive need it.
+    from pydicom.datadict import keyword_dict
+
+    if not keyword or keyword not in keyword_dict:
+        near = difflib.get_close_matches(keyword, keyword_dict, n=1)
+        raise ValueError(f"dicom_id: {unknown_name(keyword, 'a DICOM keyword', near or USUAL_DICOM_IDS)}")
+
+
+def check_plain(setting: str, value: object) -> None:
+    """The value can be kept as JSON."""
+    try:
+        to_json(value)
+    except PydanticSerializationError as error:
+        raise ValueError(f"{setting}: {error}; plain Python numbers, texts and lists are expected") from None

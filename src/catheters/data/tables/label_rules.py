@@ -1,0 +1,258 @@
+"""Rules by which a table's rows become labels: which rows count, whose they are, what they show.
+
+The same for the table that a model is trained on, and for any other that it is predicted or scored on.
+"""
+
+import ast
+import difflib
+import io
+import re
+import tokenize
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.config.settings import Settings
+from catheters.errors import listed, unknown_name
+from catheters.io.csv_files import (
+    TableError,
+    binary_labels,
+    check_columns,
+    check_filled,
+    holds,
+    line_number,
+    warn_of_lookalikes,
+)
+from catheters.io.near_misses import form_of, without_decimals
+from catheters.runtime.console import warn
+
+VALUES_COMPARED = 1000
+"""Values of a column among which the nearest to a wrong one is sought."""
+NEARLY_SPELT = 0.8
+"""A name that is so like a finding of the table (difflib's ratio) is taken for a misspelling of it."""
+
+
+def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]], file: Path) -> pd.DataFrame:
+    """The rows whose columns hold one of the wanted values each, under their index in the whole table.
+
+    Raises:
+        TableError: a column is missing, or no row is left.
+    """
+    for column, values in wanted.items():
+        check_columns(frame, (column,), file)
+        holds_one = np.full(len(frame), False)
+        missing = []
+        for value in (values,) if isinstance(values, str) else values:
+            holds_value = holds(frame[column], value)
+            holds_one |= holds_value
+            if not holds_value.any():
+                missing.append(value)
+        if missing:
+            kind, known = f"a value of column '{column}'", frame[column].unique()[:VALUES_COMPARED]
+            message = f"{file}: keep_rows: {unknown_name(missing[0], kind, known)}"
+            if not holds_one.any():
+                raise TableError(message)
+            warn(message)
+        others = list(frame[column][~holds_one].value_counts().items())
+        for value in (values,) if isinstance(values, str) else values:
+            num_meant = int(holds(frame[column], value).sum())
+            warn_of_lookalikes(others, value, num_meant, f"{file}: keep_rows: column '{column}'")
+    kept = rows_that_hold(frame, wanted)
+    if kept.empty:
+        raise TableError(f"{file}: keep_rows={dict(wanted)}: no row holds all of these values")
+    return kept
+
+
+def rows_that_hold(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]) -> pd.DataFrame:
+    """What `choose_rows` keeps, of a table that it has checked: without a word."""
+    is_kept = np.full(len(frame), True)
+    for column, values in wanted.items():
+        of_values = [holds(frame[column], value) for value in ((values,) if isinstance(values, str) else values)]
+        is_kept &= np.any(of_values, axis=0)
+    return frame[is_kept]
+
+
+def choose_rows_of_other_table(
+    frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]], file: Path
+) -> pd.DataFrame:
+    """As `choose_rows`, of a table that may lack columns of the one that the rules are for; a warning names these."""
+    missing = [column for column in wanted if column not in frame]
+    if missing:
+        warn(f"{file}: has no column {listed(map(repr, missing))}, so keep_rows leaves out no row by it")
+    return choose_rows(frame, {column: values for column, values in wanted.items() if column in frame}, file)
+
+
+def read_patients(frame: pd.DataFrame, column: str, pattern: str | None, file: Path) -> npt.NDArray[np.str_]:
+    """(N,) the patient of each row; 12 and 12.0 are one, 12 and 0012 are two, with a warning.
+
+    Raises:
+        TableError: a cell is empty, or the pattern finds no patient in it.
+    """
+    check_filled(frame, column, file)
+    values = frame[column]
+    if pattern is None:
+        found = values.tolist()
+    else:
+        matches = [re.search(pattern, value) for value in values]
+        found = [match[1].strip() if match and match[1] else "" for match in matches]
+        for row, patient in enumerate(found):
+            if not patient:
+                raise TableError(
+                    f"{file}: line {line_number(frame, row, file)}, column '{column}': patient_pattern='{pattern}' "
+                    f"finds no patient in {values.iloc[row]!r}"
+                )
+    patients = [without_decimals(patient) for patient in found]
+    where = f"{file}: column '{column}'"
+    written = dict(zip(found, patients, strict=True))
+    merged = [text for text, patient in written.items() if text != patient and patient in written]
+    if merged:
+        warn(
+            f"{where}: {len(merged)} patients are written in two ways, {written[merged[0]]} and {merged[0]} "
+            "for one; each is taken for one patient"
+        )
+    _warn_of_alike_patients(patients, where)
+    return np.array(patients, dtype=np.str_)
+
+
+def _warn_of_alike_patients(patients: list[str], where: str) -> None:
+    counts = Counter(patients)
+    of_form: dict[str, list[str]] = {}
+    for patient in counts:
+        of_form.setdefault(form_of(patient) if "/" not in patient else patient, []).append(patient)
+    alike = [group for group in of_form.values() if len(group) > 1]
+    if alike:
+        names = " and ".join(f"{patient!r} ({counts[patient]} rows)" for patient in alike[0])
+        warn(
+            f"{where}: {len(alike)} groups of patients look alike and count as different ones, {names} for "
+            "one: if they are one patient, write them alike, or images of theirs stand in several folds"
+        )
+
+
+def read_labels(frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...], file: Path) -> npt.NDArray[np.uint8]:
+    """The labels of each row, by `derived_labels`, `findings_column` and `label_values`.
+
+    Args:
+        frame: N rows, as text.
+        settings: hold the rules.
+        labels: (K,) which labels.
+        file: where the rows come from, for messages.
+
+    Returns:
+        (N, K) uint8, 0 or 1.
+
+    Raises:
+        TableError: a column or a value is missing or wrong.
+    """
+    derived = _derive_from_values(frame, settings, labels, file) | _derive_from_findings(frame, settings, labels, file)
+    frame = frame.assign(**{name: values.astype(np.uint8).astype(str) for name, values in derived.items()})
+    check_columns(frame, labels, file)
+    return binary_labels(frame, labels, file, settings.label_values)
+
+
+def is_blank_negative(settings: Settings) -> bool:
+    """Whether `label_values` says that an empty cell shows nothing."""
+    return any(label == 0 for value, label in settings.label_values.items() if not value.strip())
+
+
+def _check_blanks(frame: pd.DataFrame, column: str, settings: Settings, file: Path) -> None:
+    if not is_blank_negative(settings):
+        check_filled(frame, column, file, '; label_values={"": 0} says that a blank means none')
+
+
+def _derive_from_values(
+    frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...], file: Path
+) -> dict[str, npt.NDArray[np.bool_]]:
+    derived: dict[str, npt.NDArray[np.bool_]] = {}
+    unseen = []
+    for label in labels:
+        if label not in settings.derived_labels:
+            continue
+        column, value = settings.derived_labels[label]
+        if column not in frame and label in frame:
+            continue  # another table that has the label itself
+        check_columns(frame, (column,), file)
+        if value.strip():
+            _check_blanks(frame, column, settings, file)
+        derived[label] = holds(frame[column], value)
+        where = f"{file}: column '{column}'"
+        if not derived[label].any():
+            near = difflib.get_close_matches(value, frame[column].unique()[:VALUES_COMPARED], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            unseen.append(f"{where} never holds {value!r}, which derived_labels['{label}'] asks for{hint}")
+            if near:
+                raise TableError(unseen[-1])
+        counts = frame[column][~derived[label]].value_counts().items()
+        warn_of_lookalikes(counts, value, int(derived[label].sum()), where)
+    if unseen and len(unseen) == len(labels):
+        raise TableError(unseen[0])
+    for text in unseen:
+        warn(f"{text}: it has no positive")
+    return derived
+
+
+def _derive_from_findings(
+    frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...], file: Path
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Whether the findings column lists each label that is no column yet."""
+    column = settings.findings_column
+    asked = [label for label in labels if label not in settings.derived_labels and label not in frame]
+    if column is None or not asked:
+        return {}
+    check_columns(frame, (column,), file)
+    _check_blanks(frame, column, settings, file)
+    codes, cells = pd.factorize(frame[column])
+    lists = []
+    for code, cell in enumerate(cells):
+        try:
+            lists.append(_split_findings(cell))
+        except ValueError:
+            line = line_number(frame, int(np.flatnonzero(codes == code)[0]), file)
+            raise TableError(
+                f"{file}: line {line}, column '{column}': {cell[:60]!r} is no list of findings; A|B|C or ['A', 'B'], "
+                "with commas, is expected"
+            ) from None
+    counts: Counter[str] = Counter()
+    for found, count in zip(lists, np.bincount(codes, minlength=len(lists)).tolist(), strict=True):
+        counts.update(dict.fromkeys(found, count))
+    for label in asked:
+        if label not in counts:
+            _check_absent(label, asked, counts, column, file)
+        others = [(name, count) for name, count in counts.items() if name not in asked]
+        warn_of_lookalikes(others, label, counts[label], f"{file}: column '{column}'")
+    return {label: np.array([label in found for found in lists], dtype=np.bool_)[codes] for label in asked}
+
+
+def _check_absent(label: str, asked: list[str], counts: Mapping[str, int], column: str, file: Path) -> None:
+    """A label that no row has: a misspelling is an error; of a part of a table, it is a warning."""
+    found = [name for name in counts if name not in asked]
+    is_misspelt = bool(difflib.get_close_matches(label, found, n=1, cutoff=NEARLY_SPELT))
+    message = f"{file}: column '{column}': {unknown_name(label, 'a finding of any image', counts)}"
+    if is_misspelt or not any(other in counts for other in asked):
+        raise TableError(f"{message}; label_columns may only name findings that occur")
+    warn(f"{file}: column '{column}': '{label}' is a finding of no image: it has no positive")
+
+
+def _split_findings(cell: str) -> set[str]:
+    """The findings in `A|B|C`, or in a list written as Python or JSON writes it.
+
+    Raises:
+        ValueError: it begins as a list and is none of texts.
+    """
+    values: Any = cell.split("|")
+    if cell.startswith("["):
+        try:
+            values = ast.literal_eval(cell)
+            tokens = list(tokenize.generate_tokens(io.StringIO(cell).readline))
+        except (SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError("no list of texts")
+        # As numpy prints them, without commas, Python would join texts that stand side by side.
+        if sum(token.type == tokenize.STRING for token in tokens) != len(values):
+            raise ValueError("texts without commas")
+    return {value.strip() for value in values} - {""}

@@ -1,0 +1,239 @@
+"""The label table: which images there are, whose they are, and what they show."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.config.settings import Settings
+from catheters.data.tables.corrections import apply_corrections
+from catheters.data.tables.dicom_ids import find_dicom_files
+from catheters.data.tables.label_rules import choose_rows, read_labels, read_patients, rows_that_hold
+from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, read_csv
+from catheters.io.near_misses import same_id_hint
+from catheters.io.path_pattern import fill_pattern, pattern_fields
+from catheters.runtime.console import say, warn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """One row an image, in the order of the file.
+
+    Attributes:
+        uids: (N,) unique names of the images.
+        patient_ids: (N,) patients.
+        paths: (N,) image files.
+        labels: (N, K) uint8, 0 or 1, columns in the order of `label_columns`.
+        label_columns: (K,) names.
+        folds: (N,) the fold of each image where the table says it, else None; a patient may be in several.
+    """
+
+    uids: npt.NDArray[np.str_]
+    patient_ids: npt.NDArray[np.str_]
+    paths: tuple[Path, ...]
+    labels: npt.NDArray[np.uint8]
+    label_columns: tuple[str, ...]
+    folds: npt.NDArray[np.int8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "LabelTable":
+        """The table of some of the rows, in that order."""
+        return LabelTable(
+            uids=self.uids[rows],
+            patient_ids=self.patient_ids[rows],
+            paths=tuple(self.paths[row] for row in rows),
+            labels=self.labels[rows],
+            label_columns=self.label_columns,
+            folds=None if self.folds is None else self.folds[rows],
+        )
+
+
+def read_label_table(settings: Settings) -> LabelTable:
+    """Read the label table that the settings name, without the images that they leave out.
+
+    Raises:
+        TableError: the folder, file, a column or a value is missing or wrong.
+    """
+    folder = Path(settings.dataset_folder)
+    if not folder.is_dir():
+        raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
+    file = folder / settings.label_table
+    raw = read_csv(file)
+    frame = choose_rows(raw, settings.keep_rows, file)
+    if len(frame) < len(raw):
+        say(f"{len(frame)} of {len(raw)} rows of {file} are kept by keep_rows")
+    check_columns(frame, (settings.uid_column, settings.patient_column), file)
+    check_ids(frame, settings.uid_column, file, _merging_advice(frame, settings, file))
+    uids = frame[settings.uid_column].to_numpy(dtype=np.str_)
+    source = f"column {settings.uid_column} of {file}"
+    patient_ids = read_patients(frame, settings.patient_column, settings.patient_pattern, file)
+    labels = read_labels(frame, settings, settings.label_columns, file)
+    if settings.label_corrections is not None:
+        corrections_file = Path(settings.label_corrections)
+        labels = apply_corrections(labels, uids, settings.label_columns, corrections_file, settings.uid_column, source)
+    folds = _read_folds(frame, settings, file)
+    if settings.dicom_id is None:
+        paths = fill_in_paths(frame, settings, folder, file)
+    else:
+        paths = find_dicom_files(uids, settings, source)
+    table = LabelTable(
+        uids=uids,
+        patient_ids=patient_ids,
+        paths=paths,
+        labels=labels,
+        label_columns=settings.label_columns,
+        folds=folds,
+    )
+    if settings.exclude_ids is not None:
+        table = table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
+    return _settle_exclusive(table, settings, file)
+
+
+def _settle_exclusive(table: LabelTable, settings: Settings, file: Path) -> LabelTable:
+    """One label at most of each exclusive group, by `exclusive_conflicts`."""
+    labels = table.labels.copy()
+    for name, group in settings.exclusive.items():
+        columns = np.array([settings.label_columns.index(label) for label in group])
+        rows = np.flatnonzero(labels[:, columns].sum(axis=1) > 1)
+        if not len(rows):
+            continue
+        images = "1 image has" if len(rows) == 1 else f"{len(rows)} images have"
+        given = [label for label, value in zip(group, labels[rows[0], columns], strict=True) if value]
+        example = f"{table.uids[rows[0]]} has {' and '.join(map(repr, given))}"
+        if settings.exclusive_conflicts == "refuse":
+            raise TableError(
+                f"{file}: {images} two labels of exclusive['{name}'], {example}; correct the table (see "
+                "label_corrections), or set exclusive_conflicts='first' to let the one that exclusive names first hold"
+            )
+        warn(f"{images} two labels of exclusive['{name}']: the first one holds; {example}")
+        firsts = labels[np.ix_(rows, columns)].argmax(axis=1)
+        labels[np.ix_(rows, columns)] = np.eye(len(columns), dtype=labels.dtype)[firsts]
+    return replace(table, labels=labels)
+
+
+def read_columns(settings: Settings) -> pd.DataFrame:
+    """The label table's own columns, as text, of the rows that `read_label_table` reads or leaves out by their ids.
+
+    That has been called, and has warned of what is odd about the table.
+
+    Raises:
+        TableError: the file is missing or wrong.
+    """
+    return rows_that_hold(read_csv(Path(settings.dataset_folder) / settings.label_table), settings.keep_rows)
+
+
+def _merging_advice(frame: pd.DataFrame, settings: Settings, file: Path) -> str:
+    """How a table with several rows per image, one per box or reader, becomes one with a row per image."""
+    is_mixed = frame.duplicated(settings.uid_column) & ~frame.duplicated()
+    if not is_mixed.any():
+        return ""  # the same row again
+    findings, derived = settings.findings_column, settings.derived_labels
+    has_lists = findings in frame and frame[findings].str.startswith("[").any()
+    if has_lists or any(label in derived for label in settings.label_columns):
+        return (
+            "; one row per image is expected: give each label a 0/1 column, take its maximum over an image's rows, and "
+            f"leave {'findings_column' if has_lists else 'derived_labels'} out"
+        )
+    merged = file.with_name(file.name.removesuffix(".gz").removesuffix(".csv") + "_per_image.csv")
+    what, merge = "A|B where its rows differ", "lambda cells: '|'.join(sorted(set(cells)))"
+    if findings is None:
+        what, merge = "the maximum of each column", "'max'"
+    return (
+        f"; for one row per image, with {what}: "
+        f"pd.read_csv({str(file)!r}, dtype=str, na_filter=False).rename(columns=str.strip)"
+        f".apply(lambda column: column.str.strip()).groupby({settings.uid_column!r}, as_index=False)"
+        f".agg({merge}).to_csv({str(merged)!r}, index=False)"
+    )
+
+
+def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) -> npt.NDArray[np.intp]:
+    """The rows whose id the file does not list."""
+    if not ids_file.is_file():
+        raise TableError(f"exclude_ids={ids_file}: no such file; a text file with an image id a line is expected")
+    try:
+        lines = ids_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise TableError(f"exclude_ids={ids_file}: is not UTF-8 text") from None
+    listed = {line.strip() for line in lines} - {""}
+    is_listed = np.isin(uids, list(listed))
+    if not is_listed.any():
+        raise TableError(
+            f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in {source}, where an id looks like "
+            f"{uids[0]}{same_id_hint(sorted(listed), uids.tolist())}"
+        )
+    if is_listed.all():
+        raise TableError(f"exclude_ids={ids_file}: leaves out every image")
+    say(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
+    unknown = listed - set(uids[is_listed].tolist())
+    if unknown:
+        warn(
+            f"exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {source}, {min(unknown)} for "
+            f"one{same_id_hint(sorted(unknown), uids.tolist())}"
+        )
+    return np.flatnonzero(~is_listed)
+
+
+def _read_folds(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDArray[np.int8] | None:
+    column = settings.fold_column
+    if column is None or settings.all_data:
+        return None
+    check_columns(frame, (column,), file)
+    check_filled(frame, column, file)
+    # As numbers: pandas writes 0.0 for 0 where some were missing.
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+    unknown = frame[column][~np.isin(values, range(settings.num_folds))]
+    if not unknown.empty:
+        raise TableError(
+            f"{file}: column '{column}' holds {unknown.iloc[0]!r}; a fold, counted from 0 to {settings.num_folds - 1} "
+            f"(num_folds={settings.num_folds}), is expected"
+        )
+    folds = values.astype(np.int8)
+    missing = set(range(settings.num_folds)) - set(folds.tolist())
+    if missing:
+        raise TableError(
+            f"{file}: column '{column}' has no image in fold {min(missing)}; set num_folds to the number of its folds"
+        )
+    return folds
+
+
+def fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
+    """The image file of each row, by `path_pattern`.
+
+    Args:
+        frame: rows with the pattern's columns.
+        settings: hold the pattern and the name of the id column.
+        folder: that the pattern is relative to.
+        file: where the rows come from, for messages.
+
+    Raises:
+        TableError: a column is missing, or an image lies in two of the folders that a pattern with * matches.
+    """
+    pattern = settings.path_pattern
+    columns = pattern_fields(pattern)
+    check_columns(frame, tuple(sorted(columns - {"uid"})), file)
+    values = {name: frame[settings.uid_column if name == "uid" else name] for name in columns}
+    filled = fill_pattern(pattern, {name: column.tolist() for name, column in values.items()})
+    if "*" not in pattern:
+        return tuple(folder / path for path in filled)
+    folders = pattern.rpartition("/")[0]  # no column stands in them
+    names = [path.removeprefix(f"{folders}/") for path in filled]
+    file_of_name = _find_files(folder, folders, set(names))
+    # An image that is in none of them is reported by whoever reads it, under a path that shows where it was sought.
+    return tuple(file_of_name.get(name, folder / folders / name) for name in names)
+
+
+def _find_files(folder: Path, folders: str, names: set[str]) -> dict[str, Path]:
+    """Name -> file, for those of the names that stand in a folder that the pattern with * matches."""
+    found: dict[str, Path] = {}
+    for directory in sorted(path for path in folder.glob(folders) if path.is_dir()):
+        for file in directory.iterdir():
+            if file.name not in names:
+                continue
+            if file.name in found:
+                raise TableError(f"{file}: also stands in {found[file.name].parent}; which one is meant is unclear")
+            found[file.name] = file
+    return found

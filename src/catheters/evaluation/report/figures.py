@@ -1,0 +1,128 @@
+"""The report's pictures: small, one thing each, as SVG in a data URL."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from catheters.evaluation.calibration import reliability
+from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.operating_points import OperatingPoint
+from catheters.viz.curves import BLUE, ORANGE
+
+Floats = npt.NDArray[np.float64]
+
+MAX_POINTS = 200
+"""Of a curve that is drawn: more cannot be seen."""
+GREY = "#6e7781"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with what it shows in words, for who cannot see it."""
+
+    url: str
+    text: str
+
+
+def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: str) -> Picture:
+    """A row a label: the value and its interval."""
+    figure = Figure(figsize=(7.5, 0.9 + 0.28 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    values = np.array([estimate.value for estimate in estimates])
+    # A value may lie outside of its interval, by rounding or by chance; without one it is a dot.
+    below = np.nan_to_num(np.maximum(values - [estimate.low for estimate in estimates], 0))
+    above = np.nan_to_num(np.maximum([estimate.high for estimate in estimates] - values, 0))
+    axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=BLUE, ecolor=BLUE, capsize=3, markersize=5)
+    axes.set_yticks(rows, names, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{title} with 95% interval")
+    axes.grid(axis="x", alpha=0.3)
+    words = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
+    return _picture(figure, f"{title} with intervals: {words}")
+
+
+def draw_roc(
+    label: str, targets: npt.NDArray[np.uint8], scores: Floats, area: Estimate, point: OperatingPoint
+) -> Picture:
+    """The ROC curve of a label, with its operating point."""
+    figure, axes = _small("1 - specificity", "sensitivity")
+    false, found, _ = roc_curve(targets, scores)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot(*thin(false, found), color=BLUE)
+    axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE)
+    axes.set_title(f"ROC, area {area.value:.3f}")
+    return _picture(
+        figure,
+        f"ROC curve of {label}, area {area.value:.3f}; the operating point has sensitivity "
+        f"{point.sensitivity.value:.3f} and specificity {point.specificity.value:.3f}",
+    )
+
+
+def draw_precision_recall(
+    label: str, targets: npt.NDArray[np.uint8], scores: Floats, precision: Estimate, point: OperatingPoint
+) -> Picture:
+    """The precision-recall curve of a label, with its operating point and the prevalence."""
+    figure, axes = _small("sensitivity (recall)", "PPV (precision)")
+    precisions, recalls, _ = precision_recall_curve(targets, scores)
+    prevalence = float(targets.mean())
+    axes.axhline(prevalence, color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot(*thin(recalls, precisions), color=BLUE, drawstyle="steps-post")
+    found, false, missed, _ = point.confusion
+    if found + false:
+        axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE)
+    axes.set_title(f"precision and recall, AP {precision.value:.3f}")
+    return _picture(
+        figure,
+        f"Precision-recall curve of {label}, average precision {precision.value:.3f}, prevalence {prevalence:.3f}",
+    )
+
+
+def draw_reliability(label: str, targets: npt.NDArray[np.uint8], before: Floats, after: Floats, method: str) -> Picture:
+    """The reliability curve of a label, as it is and calibrated."""
+    figure, axes = _small("predicted", "observed")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    curve = reliability(targets, before)
+    axes.plot(curve.predicted, curve.observed, "o-", color=BLUE, markersize=4, label="as it is")
+    words = f"expected calibration error {curve.expected_error:.3f}"
+    if method != "none":
+        calibrated = reliability(targets, after)
+        axes.plot(calibrated.predicted, calibrated.observed, "s--", color=ORANGE, markersize=4, label=f"by {method}")
+        axes.legend(loc="upper left", frameon=False)
+        words += f", {calibrated.expected_error:.3f} after calibration by {method}"
+    axes.set_title(f"reliability, error {curve.expected_error:.3f}")
+    return _picture(figure, f"Reliability curve of {label}: {words}")
+
+
+def _small(x: str, y: str) -> tuple[Figure, Axes]:
+    """A square with both axes from 0 to 1."""
+    figure = Figure(figsize=(3.3, 3.3), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Of a curve's points at most about `MAX_POINTS`, evenly along its length, the ends among them."""
+    length = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], MAX_POINTS)))
+    return x[kept], y[kept]
+
+
+def _picture(figure: Figure, text: str) -> Picture:
+    FigureCanvasSVG(figure)
+    content = io.BytesIO()
+    # Text stays text: smaller, and sharp at any size.
+    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    return Picture(url="data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode(), text=text)

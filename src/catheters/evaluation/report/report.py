@@ -1,0 +1,216 @@
+"""`report.html`, one page for people, and `MODEL_CARD.md`."""
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from catheters.evaluation.ensemble import METHODS, Ensemble
+from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.hard_cases import Case
+from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.report.figures import (
+    Picture,
+    draw_intervals,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
+from catheters.evaluation.report.tables import edge, number, with_interval
+from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
+from catheters.io.files import write_text
+
+MAX_LABEL_ERRORS = 30
+"""Probable label errors that the page lists; `label_errors.csv` has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        first: the other one.
+        second: the one that the page is about.
+        differences: second minus first.
+    """
+
+    first: Scores
+    second: Scores
+    differences: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """What the page says besides the evaluation.
+
+    Attributes:
+        predictions: where the predictions come from.
+        labels: where the true labels come from.
+        num_labelled: images in the label table.
+        is_synthetic: the X-rays are drawn ones.
+        command: that made the page.
+        settings: the run's, name -> value; empty for predictions from elsewhere.
+        environment: what it was trained under, in words; empty likewise.
+        curves: picture of each fold's training.
+        comparison: with another model.
+        ensemble: how the predictions were blended.
+    """
+
+    predictions: str
+    labels: str
+    num_labelled: int
+    is_synthetic: bool
+    command: str
+    settings: Mapping[str, Any]
+    environment: Sequence[str]
+    curves: Sequence[Picture]
+    comparison: Comparison | None
+    ensemble: Ensemble | None
+
+
+def write_report(
+    file: Path,
+    evaluation: Evaluation,
+    background: Background,
+    make_thumbnails: Callable[[list[int]], dict[int, str]] | None,
+) -> None:
+    """Write the page: one file, without anything from elsewhere.
+
+    Args:
+        file: the `.html` to write; it is whole or absent.
+        evaluation: what was found out.
+        background: where it comes from.
+        make_thumbnails: rows -> each row's picture as a data URL, empty where it cannot be read; None where the image
+            files are not known.
+    """
+    scores = evaluation.scores
+    rows = sorted({case.row for case in evaluation.hardest})
+    thumbnails = None if make_thumbnails is None else make_thumbnails(rows)
+    pictures = {label: _pictures(evaluation, label) for label in scores.labels}
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            evaluation=evaluation,
+            background=background,
+            scores=scores,
+            metrics=METRICS,
+            no_macro_interval=NO_MACRO_INTERVAL,
+            forest=_forest(evaluation),
+            pictures=pictures,
+            hardest=_hardest(evaluation, thumbnails),
+            label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
+            ensemble_methods=METHODS,
+        )
+    )
+    write_text(file, page)
+
+
+def write_model_card(file: Path, evaluation: Evaluation, background: Background) -> None:
+    """Write the model card: what it is for, what it was trained on, how good it is, where it is not.
+
+    Its headings are those of Mitchell et al., Model cards for model reporting, FAT* 2019.
+    """
+    card = (
+        _environment(autoescape=False)
+        .get_template("model_card.md.jinja")
+        .render(
+            evaluation=evaluation,
+            background=background,
+            scores=evaluation.scores,
+            metrics=METRICS,
+            no_macro_interval=NO_MACRO_INTERVAL,
+            ensemble_methods=METHODS,
+        )
+    )
+    write_text(file, card)
+
+
+def _environment(*, autoescape: bool = True) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("catheters.evaluation.report", "."),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["interval"] = with_interval
+    environment.filters["number"] = number
+    environment.filters["edge"] = edge
+    environment.filters["markdown"] = _escape_markdown
+    environment.filters["marked"] = _marked
+    environment.filters["sortable"] = _sortable
+    return environment
+
+
+def _marked(estimate: Estimate) -> str:
+    """A difference, with a star where its interval leaves out 0."""
+    return with_interval(estimate, 4) + (" *" if estimate.low > 0 or estimate.high < 0 else "")
+
+
+def _sortable(value: float) -> str:
+    """For a table's sorting; empty where it is undefined."""
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def _escape_markdown(text: object) -> str:
+    """Text that comes from tables and settings, so that it neither breaks a row nor becomes HTML."""
+    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;").replace("`", "'")
+
+
+def _forest(evaluation: Evaluation) -> Picture | None:
+    """ROC AUCs of labels and devices; None where all are undefined."""
+    names, estimates = [], []
+    for scores, suffix in ((evaluation.scores, ""), (evaluation.presence_scores, " (any)")):
+        for label in scores.labels:
+            estimate = scores.estimate("roc_auc", label)
+            if not math.isnan(estimate.value):
+                names.append(label + suffix)
+                estimates.append(estimate)
+    return None if not names else draw_intervals(names, estimates, "ROC AUC")
+
+
+def _pictures(evaluation: Evaluation, label: str) -> list[Picture]:
+    """Curves of a label; none where its images are of one class."""
+    evaluated, scores = evaluation.evaluated, evaluation.scores
+    k = evaluated.labels.index(label)
+    targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
+    if not 0 < targets.sum() < len(targets):
+        return []
+    point, calibrated = evaluation.points[k], evaluation.calibrated
+    return [
+        draw_roc(label, targets, probabilities, scores.estimate("roc_auc", label), point),
+        draw_precision_recall(label, targets, probabilities, scores.estimate("average_precision", label), point),
+        draw_reliability(label, targets, probabilities, calibrated.probabilities[:, k], calibrated.method),
+    ]
+
+
+def _hardest(evaluation: Evaluation, thumbnails: Mapping[int, str] | None) -> dict[str, list[dict[str, Any]]]:
+    """Label -> its hardest cases."""
+    of_label: dict[str, list[dict[str, Any]]] = {label: [] for label in evaluation.evaluated.labels}
+    for case in evaluation.hardest:
+        picture = None if thumbnails is None else thumbnails[case.row]
+        of_label[case.label].append(_describe(evaluation, case, picture))
+    return {label: cases for label, cases in of_label.items() if cases}
+
+
+def _describe(evaluation: Evaluation, case: Case, picture: str | None) -> dict[str, Any]:
+    evaluated = evaluation.evaluated
+    present = [
+        label for label, target in zip(evaluated.labels, evaluated.targets[case.row], strict=True) if target == 1
+    ]
+    return {
+        "uid": str(evaluated.uids[case.row]),
+        "patient": str(evaluated.patient_ids[case.row]),
+        "fold": None if evaluated.folds is None else int(evaluated.folds[case.row]),
+        "label": case.label,
+        "in_table": case.target,
+        "probability": case.probability,
+        "error": case.error,
+        "labels": ", ".join(present) or "none",
+        "picture": picture,
+    }

@@ -1,0 +1,166 @@
+"""What was found out as text, for a terminal."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from catheters.evaluation.ensemble import METHODS, Ensemble
+from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.scores import METRICS, Scores
+from catheters.evaluation.selective_prediction import Abstention
+from catheters.evaluation.subgroups import Subgroup
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns side by side, the first one to the left, the others to the right."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    )
+
+
+def with_interval(estimate: Estimate, decimals: int = 3) -> str:
+    """`0.912 (0.900 to 0.923)`, without a bracket where there is no interval; `undefined` for NaN."""
+    if math.isnan(estimate.value):
+        return "undefined"
+    value = f"{estimate.value:.{decimals}f}"
+    if math.isnan(estimate.low):
+        return value
+    return f"{value} ({estimate.low:.{decimals}f} to {estimate.high:.{decimals}f})"
+
+
+def number(value: float) -> str:
+    """`0.9123`; `undefined` for NaN."""
+    return "undefined" if math.isnan(value) else f"{value:.4f}"
+
+
+def scores_table(scores: Scores, *, with_mean: bool) -> str:
+    """A row a label: positives, images, each metric with its 95% interval."""
+    rows = [
+        [
+            label,
+            f"{scores.num_positives[k]}",
+            f"{scores.num_images}",
+            *(with_interval(scores.estimate(metric, label)) for metric in METRICS),
+        ]
+        for k, label in enumerate(scores.labels)
+    ]
+    if with_mean:
+        rows.append(["macro mean", "", "", *(with_interval(scores.macro(metric)) for metric in METRICS)])
+    return text_table(["label", "positives", "images", *METRICS.values()], rows)
+
+
+def points_table(points: Sequence[OperatingPoint]) -> str:
+    """A row a label: threshold, sensitivity, specificity, predictive values."""
+    return text_table(
+        ["label", "threshold", "sensitivity", "specificity", "PPV", "NPV", "prevalence"],
+        [
+            [
+                point.label,
+                number(point.threshold),
+                *map(with_interval, (point.sensitivity, point.specificity, point.ppv, point.npv)),
+                f"{point.prevalence:.4f}{' (given)' if point.is_restated else ''}",
+            ]
+            for point in points
+        ],
+    )
+
+
+def abstention_table(abstentions: Sequence[Abstention]) -> str:
+    """A row a label: where it is undecided, how much is decided, and how well."""
+    return text_table(
+        ["label", "undecided from", "to below", "decided", "missed", "false alarms", "accuracy of decided"],
+        [
+            [
+                abstention.label,
+                *(edge(value) for value in (abstention.band.low, abstention.band.high)),
+                *map(
+                    with_interval,
+                    (abstention.kept, abstention.missed, abstention.false_alarms, abstention.accuracy),
+                ),
+            ]
+            for abstention in abstentions
+        ],
+    )
+
+
+def edge(value: float) -> str:
+    """Of a band; a dash where the label is never called so."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
+def calibration_table(evaluation: Evaluation) -> str:
+    """A row a method."""
+    return text_table(
+        ["calibration", "Brier skill", "log loss", "calibration error"],
+        [
+            [
+                f"{calibrated.method}{' (chosen)' if calibrated is evaluation.calibrated else ''}",
+                *map(number, (calibrated.brier_skill, calibrated.log_loss, calibrated.expected_error)),
+            ]
+            for calibrated in evaluation.calibrations
+        ],
+    )
+
+
+def folds_table(evaluation: Evaluation) -> str:
+    """A row a fold, and their spread."""
+    macros = [evaluation.fold_macros(metric) for metric in METRICS]
+    rows = [
+        [
+            f"fold {fold.fold}",
+            f"{fold.scores.num_images}",
+            f"{fold.scores.num_patients}",
+            *(with_interval(of_metric[number]) for of_metric in macros),
+        ]
+        for number, fold in enumerate(evaluation.folds)
+    ]
+    if len(rows) > 1:
+        spreads = (f"{evaluation.fold_spread(metric):.3f}" for metric in METRICS)
+        rows.append(["standard deviation", "", "", *spreads])
+    return text_table(["macro means of", "images", "patients", *METRICS.values()], rows)
+
+
+def subgroups_table(subgroups: Sequence[Subgroup]) -> str:
+    """A row a group: its macro AUC beside that of the rest, and the labels whose intervals do not overlap."""
+    return text_table(
+        ["group", "images", "patients", "macro AUC", "of all others", "apart"],
+        [
+            [
+                f"{group.column}: {group.value}",
+                f"{group.scores.num_images}",
+                f"{group.scores.num_patients}",
+                *map(with_interval, group.macros("roc_auc")),
+                ", ".join(group.apart("roc_auc")) or "-",
+            ]
+            for group in subgroups
+        ],
+    )
+
+
+def differences_table(first: Scores, second: Scores, differences: Scores) -> str:
+    """A row a label: both ROC AUCs and their paired difference; * where its interval leaves out 0."""
+
+    def row(name: str, of_first: Estimate, of_second: Estimate, gap: Estimate) -> list[str]:
+        marked = with_interval(gap, 4) + (" *" if gap.low > 0 or gap.high < 0 else "  ")
+        return [name, with_interval(of_first), with_interval(of_second), marked]
+
+    rows = [
+        row(label, *(scores.estimate("roc_auc", label) for scores in (first, second, differences)))
+        for label in first.labels
+    ]
+    rows.append(row("macro mean", *(scores.macro("roc_auc") for scores in (first, second, differences))))
+    return text_table(["ROC AUC", first.name, second.name, "difference  "], rows)
+
+
+def ensemble_table(ensemble: Ensemble) -> str:
+    """A row a member."""
+    rows = [
+        [member.name, f"{member.weight:.3f}", f"{member.macro_auc:.4f}", f"{member.macro_auc_without:.4f}"]
+        for member in ensemble.members
+    ]
+    table = text_table(["member", "weight", "macro AUC alone", "of the blend without it"], rows)
+    return f"{METHODS[ensemble.method].meaning}\n{table}"

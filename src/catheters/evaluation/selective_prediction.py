@@ -1,0 +1,164 @@
+"""Images whose label is left to a person, so that the rest is called with few errors.
+
+Two cuts a label: below the lower one it is called absent, from the upper one on present, between them it is undecided.
+Each cut is a quantile of the class that it could wrong, which makes it a conformal prediction set for each class (Vovk,
+Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, 4.5; Angelopoulos and Bates, Conformal prediction: a
+gentle introduction, Foundations and Trends in Machine Learning 16 (2023)): of new images like these at most the share
+that was asked for of all positives is called absent, and of all negatives called present. With too few of a class to
+promise that, the label is never called so.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.prediction_set import PredictionSet
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Probabilities at which a label is undecided: from `low` on, below `high`.
+
+    Attributes:
+        low: below it the label is called absent; -infinity: never.
+        high: from it on the label is called present; infinity: never.
+    """
+
+    low: float
+    high: float
+
+    def is_undecided(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
+        """(n,) -> (n,)."""
+        undecided: npt.NDArray[np.bool_] = (probabilities >= self.low) & (probabilities < self.high)
+        return undecided
+
+
+EVERYTHING = Band(low=-math.inf, high=math.inf)
+"""Of a label that nothing is known of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstention:
+    """What becomes of a label when doubtful images are left to a person; all NaN where it cannot be judged.
+
+    Attributes:
+        label: its name.
+        band: chosen on all images, for new ones.
+        kept: share of the images that are decided.
+        missed: share of all positives that are called absent.
+        false_alarms: share of all negatives that are called present.
+        accuracy: of what is decided.
+    """
+
+    label: str
+    band: Band
+    kept: Estimate
+    missed: Estimate
+    false_alarms: Estimate
+    accuracy: Estimate
+
+
+def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold: float, error_rate: float) -> Band:
+    """The cuts for one label, around its operating point; one cut where both errors are rare there.
+
+    Args:
+        targets: (n,) 0/1.
+        probabilities: (n,).
+        threshold: of the operating point: what is decided is decided as it does.
+        error_rate: share of each class that may be called wrong.
+    """
+    positives = np.sort(probabilities[targets == 1])
+    negatives = np.sort(probabilities[targets == 0])[::-1]
+    num_missed, num_alarms = (_whole(error_rate * (len(of_class) + 1)) for of_class in (positives, negatives))
+    low = positives[num_missed - 1] if num_missed else -math.inf
+    high = np.nextafter(negatives[num_alarms - 1], np.inf) if num_alarms else math.inf
+    # Both errors only become rarer where a cut moves out, and rare enough where the classes lie apart of it.
+    return Band(low=float(min(low, threshold)), high=float(max(high, threshold)))
+
+
+def abstain(
+    evaluated: PredictionSet,
+    folds: npt.NDArray[np.int64],
+    points: Sequence[OperatingPoint],
+    bootstrap: PatientBootstrap,
+    error_rate: float,
+) -> list[Abstention]:
+    """What every label's doubtful images are, and how the others fare, each fold by the cuts that the others chose.
+
+    Args:
+        evaluated: n images.
+        folds: (n,) see `fitting_folds`.
+        points: of the labels.
+        bootstrap: of these images' patients.
+        error_rate: share of each class that may be called wrong.
+    """
+    return [_abstain(evaluated, k, folds, point, bootstrap, error_rate) for k, point in enumerate(points)]
+
+
+def _abstain(
+    evaluated: PredictionSet,
+    k: int,
+    folds: npt.NDArray[np.int64],
+    point: OperatingPoint,
+    bootstrap: PatientBootstrap,
+    error_rate: float,
+) -> Abstention:
+    targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
+    if math.isnan(point.threshold):
+        return Abstention(
+            label=point.label,
+            band=EVERYTHING,
+            kept=NO_ESTIMATE,
+            missed=NO_ESTIMATE,
+            false_alarms=NO_ESTIMATE,
+            accuracy=NO_ESTIMATE,
+        )
+    is_undecided = np.empty(len(targets), dtype=np.bool_)
+    is_called = np.empty(len(targets), dtype=np.bool_)
+    for fold, threshold in point.fold_thresholds.items():
+        here = folds == fold
+        band = choose_band(targets[~here], probabilities[~here], threshold, error_rate)
+        is_undecided[here] = band.is_undecided(probabilities[here])
+        is_called[here] = probabilities[here] >= band.high
+    is_positive = targets == 1
+    counts = np.stack(
+        [
+            np.ones(len(targets)),
+            ~is_undecided,
+            is_positive,
+            is_positive & ~is_undecided & ~is_called,
+            ~is_positive,
+            ~is_positive & is_called,
+            ~is_undecided & (is_called == is_positive),
+        ],
+        axis=1,
+    )
+    values, replicates = _rates(counts.sum(axis=0)[None]), _rates(bootstrap.sums(counts))
+    num_patients = min(len(np.unique(evaluated.patient_ids[targets == target])) for target in (0, 1))
+    estimates = {name: percentile_estimate(float(values[name][0]), replicates[name], num_patients) for name in values}
+    band = choose_band(targets, probabilities, point.threshold, error_rate)
+    return Abstention(label=point.label, band=band, **estimates)
+
+
+def _rates(counts: Floats) -> Mapping[str, Floats]:
+    """Of (R, 7) images, decided, positives, missed, negatives, false alarms, right."""
+    images, decided, positives, missed, negatives, alarms, right = counts.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "kept": decided / images,
+            "missed": missed / positives,
+            "false_alarms": alarms / negatives,
+            "accuracy": right / decided,
+        }
+
+
+def _whole(number: float) -> int:
+    """Rounded down, but for what floating point has taken from a whole number."""
+    return math.floor(number + 1e-9)

@@ -1,0 +1,150 @@
+"""A trained model in Python: `model = catheters.load("saved_models/run"); result = model("xray.dcm")`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from catheters.data.decoding.image import UnreadableImage
+from catheters.data.decoding.radiograph import read_file
+from catheters.errors import UserError, unknown_name
+from catheters.inference.interpretation import find_one, sentences_of
+from catheters.inference.loading import RANKS_ONLY, read_models
+from catheters.inference.predictor import Predictor
+from catheters.inference.reading import read_image
+from catheters.runtime.device import open_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a model says of one X-ray. Research software, not a medical device.
+
+    Attributes:
+        probabilities: label -> probability, calibrated where the model's evaluation has a calibration.
+        called_present: label -> whether it is, by the operating point of the model's evaluation, else from 0.5 on.
+        undecided: labels that are better left to a person, see `evaluate.py --abstain-error`.
+        thresholds: label -> the probability from which on it is called present.
+        sentences: device -> what the X-ray shows of it; labels of no device under `findings`.
+        doubts: why the answer may be worth little: odd sizes, exchanged black and white, unlike the training images.
+        spread: label -> standard deviation over the checkpoints; empty for a single one.
+    """
+
+    probabilities: Mapping[str, float]
+    called_present: Mapping[str, bool]
+    undecided: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    sentences: Mapping[str, str]
+    doubts: tuple[str, ...]
+    spread: Mapping[str, float]
+    _data: bytes = field(repr=False)
+    _predictor: Predictor = field(repr=False)
+
+    def heatmap(self, label: str) -> npt.NDArray[np.float32]:
+        """Where the models looked for a label, by Grad-CAM: (H, W) in 0..1, on the X-ray itself.
+
+        Raises:
+            UserError: no such label.
+        """
+        return self._explain(label)[1]
+
+    def overlay(self, label: str) -> Image.Image:
+        """The heatmap in colours over the X-ray, as a picture that a notebook shows.
+
+        Raises:
+            UserError: no such label.
+        """
+        from catheters.inference.heatmaps import overlay
+
+        return Image.fromarray(overlay(*self._explain(label)))
+
+    def _explain(self, label: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        from catheters.inference.heatmaps import explain, read_for_maps
+
+        if label not in self.probabilities:
+            raise UserError(unknown_name(label, "a label", self.probabilities))
+        picture, made = read_for_maps(self._data, self._predictor.preprocessings)
+        return picture, explain(self._predictor, picture, made, [label]).maps[label]
+
+    def __str__(self) -> str:
+        """A line for each device, and for each doubt."""
+        return "\n".join([*self.sentences.values(), *(f"doubtful: {doubt}" for doubt in self.doubts)])
+
+
+class Model:
+    """A trained model, or several; made by `load`.
+
+    Attributes:
+        labels: (K,) what it predicts.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        """Predict with these models."""
+        self._predictor = predictor
+        self.labels = predictor.models.labels
+
+    def __repr__(self) -> str:
+        """What it is made of."""
+        models = self._predictor.models
+        count = len(models.checkpoints)
+        how = "not calibrated" if models.calibrator is None else f"calibrated by {models.calibrator.method}"
+        names = ", ".join(member.name for member in models.members)
+        return f"Model of {names}: {count} checkpoint{'s' * (count > 1)}, {how}"
+
+    def __call__(self, xray: str | os.PathLike[str] | bytes) -> Result:
+        """Predict one X-ray.
+
+        Args:
+            xray: a file (DICOM, JPEG, PNG, TIFF, WebP), or the content of one.
+
+        Raises:
+            UserError: it cannot be read; the message is the reason.
+        """
+        try:
+            data = xray if isinstance(xray, bytes) else read_file(Path(xray))
+            findings, doubts = find_one(self._predictor, read_image(data, self._predictor.preprocessings))
+        except UnreadableImage as error:
+            raise UserError(f"{'the X-ray' if isinstance(xray, bytes) else xray}: {error}") from None
+
+        def by_label(values: npt.NDArray[np.generic]) -> dict[str, float]:
+            return {label: float(value) for label, value in zip(self.labels, values, strict=True)}
+
+        return Result(
+            probabilities=by_label(findings.probabilities[0]),
+            called_present=dict(zip(self.labels, findings.is_called[0].tolist(), strict=True)),
+            undecided=tuple(np.array(self.labels)[findings.is_undecided[0]].tolist()),
+            thresholds=by_label(findings.thresholds),
+            sentences=sentences_of(findings, 0),
+            doubts=doubts,
+            spread={} if findings.spread is None else by_label(findings.spread[0]),
+            _data=data,
+            _predictor=self._predictor,
+        )
+
+
+def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool = True, flip: bool = False) -> Model:
+    """Load a trained model.
+
+    torch's settings of the whole process (TF32, deterministic algorithms) stay as they are, the caller's: on a GPU the
+    answers may round otherwise than `predict.py`'s.
+
+    Args:
+        models: a run folder (the mean of its folds), a checkpoint, the folder of a blend; or several runs and
+            checkpoints, whose probabilities are averaged.
+        device: auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>.
+        calibrated: whether the calibration of its evaluation is applied.
+        flip: whether each X-ray is predicted mirrored as well.
+
+    Raises:
+        UserError: a file is missing or damaged, the models predict different labels, there is no such device, or it
+            does not compute.
+    """
+    if not models:
+        raise UserError("load() takes a run folder, a checkpoint or the folder of a blend")
+    read = read_models([Path(model) for model in models])
+    if not read.gives_probabilities:
+        raise UserError(f"{models[0]}: {RANKS_ONLY}")
+    return Model(Predictor(read if calibrated else read.without_calibration(), open_device(device), flip=flip))

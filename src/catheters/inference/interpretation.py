@@ -1,0 +1,243 @@
+"""From probabilities to what is called present, and to plain sentences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.decoding.image import UnreadableImage
+from catheters.errors import UserError, listed, unknown_name
+from catheters.evaluation.prediction_set import probability_of_any
+from catheters.inference.loading import Models
+from catheters.inference.predictor import NO_NUMBER, Predictor
+from catheters.inference.reading import ReadImage
+
+Floats = npt.NDArray[np.float64]
+
+DEFAULT_THRESHOLD = 0.5
+"""Where no evaluation has chosen one."""
+WORDS = {
+    "abnormal": "abnormal position",
+    "borderline": "borderline position",
+    "normal": "normal position",
+    "incompletely imaged": "tip not imaged",
+}
+"""What the second half of RANZCR CLiP's label names says, in a sentence."""
+URGENT_WORD = "abnormal"
+"""Labels with this in their names make an image urgent, where the user names no others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What n images are said to show.
+
+    Attributes:
+        labels: (K,) names.
+        heads: device -> its labels.
+        rule: how the thresholds were chosen, in words.
+        probabilities: (n, K), calibrated where there is a calibration; NaN for images that could not be predicted.
+        uncalibrated: (n, K) likewise, as the models give them.
+        exclusive: groups of labels that exclude each other, by the models' softmax.
+        thresholds: (K,) at and above which a label is called present, on the scale of `probabilities`; of a label in
+            an exclusive group, whose calibration hangs on the others of the group, about so.
+        is_called: (n, K) whether it is.
+        presence: device -> (n,) probability that it is there, uncalibrated.
+        presence_thresholds: device -> at and above which it is called present.
+        is_undecided: (n, K) whether a label is better left to a person; nowhere without an evaluation.
+        spread: (n, K) standard deviation over the checkpoints; None for a single one.
+    """
+
+    labels: tuple[str, ...]
+    heads: Mapping[str, tuple[str, ...]]
+    exclusive: tuple[tuple[str, ...], ...] = ()
+    rule: str
+    probabilities: Floats
+    uncalibrated: Floats
+    thresholds: Floats
+    is_called: npt.NDArray[np.bool_]
+    presence: Mapping[str, Floats]
+    presence_thresholds: Mapping[str, float]
+    is_undecided: npt.NDArray[np.bool_]
+    spread: Floats | None
+
+    def of_device(self, device: str) -> list[int]:
+        """Columns of its labels."""
+        return [self.labels.index(label) for label in self.heads[device]]
+
+    def probability_of_any(self, columns: Sequence[int]) -> Floats:
+        """(n,) that an image has one of these labels at least."""
+        return probability_of_any([self.labels[k] for k in columns], self.probabilities[:, columns], self.exclusive)
+
+
+def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
+    """Blend, judge and calibrate.
+
+    Judging goes before calibration, since the operating points were chosen there.
+
+    Args:
+        predictor: the models.
+        answers: (C, n, K) of each checkpoint; NaN for images that could not be read.
+    """
+    models = predictor.models
+    is_read = ~np.isnan(answers).any(axis=(0, 2))
+    blended = np.full(answers.shape[1:], np.nan)
+    calibrated = blended.copy()
+    if is_read.any():
+        blended[is_read] = predictor.blend(answers[:, is_read])
+        calibrated[is_read] = predictor.calibrate(blended[is_read])
+    known = models.thresholds
+    of_labels = {} if known is None else known.labels
+    of_devices = {} if known is None else known.devices
+    raw = np.array([of_labels.get(label, DEFAULT_THRESHOLD) for label in models.labels])
+    is_undecided = np.zeros(blended.shape, dtype=np.bool_)
+    for k, label in enumerate(models.labels):
+        if known is not None and label in known.bands:
+            is_undecided[:, k] = known.bands[label].is_undecided(blended[:, k])
+    presence, presence_thresholds = {}, {}
+    for device, labels in models.heads.items():
+        columns = [models.labels.index(label) for label in labels]
+        presence[device] = probability_of_any(labels, blended[:, columns], models.exclusive)
+        # A device's only label is its presence.
+        by_label = float(raw[columns[0]]) if len(columns) == 1 else DEFAULT_THRESHOLD
+        presence_thresholds[device] = of_devices.get(device, by_label)
+    return Findings(
+        labels=models.labels,
+        heads=models.heads,
+        exclusive=models.exclusive,
+        rule=_rule_in_words(models),
+        probabilities=calibrated,
+        uncalibrated=blended,
+        thresholds=raw if models.calibrator is None else models.calibrator.of_thresholds(models.labels, raw),
+        is_called=blended >= raw,
+        presence=presence,
+        presence_thresholds=presence_thresholds,
+        is_undecided=is_undecided,
+        spread=np.std(answers.astype(np.float64), axis=0, ddof=1) if len(answers) > 1 else None,
+    )
+
+
+def find_one(predictor: Predictor, image: ReadImage) -> tuple[Findings, tuple[str, ...]]:
+    """What one image shows, and its doubts.
+
+    Raises:
+        UnreadableImage: it could not be read, or a model has no answer.
+    """
+    if image.reason is not None:
+        raise UnreadableImage(image.reason)
+    probabilities, (doubts,) = predictor.predict([image])
+    if not np.isfinite(probabilities).all():
+        raise UnreadableImage(NO_NUMBER)
+    return find(predictor, probabilities), doubts
+
+
+def _rule_in_words(models: Models) -> str:
+    known = models.thresholds
+    if known is None:
+        return f"from {DEFAULT_THRESHOLD} on, since no evaluation of these models is at hand"
+    missing = [label for label in models.labels if label not in known.labels]
+    return f"by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {listed(missing)}" if missing else "")
+
+
+def describe_device(findings: Findings, device: str, row: int) -> str:
+    """What an image shows of a device, as in `NGT: present, tip not imaged (0.91, called from 0.34)`.
+
+    Whether it is there is said by the device's own operating point, what position it has by those of its labels. Where
+    a label is called and the device is not, it is uncertain. Labels that are undecided are named, called or not.
+    """
+    columns = findings.of_device(device)
+    called = [k for k in columns if findings.is_called[row, k]]
+    presence, threshold = findings.presence[device][row], findings.presence_thresholds[device]
+    if len(columns) == 1:
+        found = "present" if called else "not seen"
+        return f"{device}: {found} {_label_in_brackets(findings, columns[0], row)}"
+    in_brackets = f"({_short(presence)}, called from {_short(threshold)})"
+    positions = ", ".join(
+        f"{_state(findings.labels[k], device)} {_label_in_brackets(findings, k, row)}" for k in called
+    )
+    if presence < threshold:
+        sentence = f"{device}: uncertain {in_brackets}, {positions}" if called else f"{device}: not seen {in_brackets}"
+    else:
+        sentence = f"{device}: present, {positions or f'position unclear {in_brackets}'}"
+    undecided = _undecided_below(findings, columns, row, [_state(findings.labels[k], device) for k in columns])
+    return "; ".join(filter(None, [sentence, undecided]))
+
+
+def describe_others(findings: Findings, row: int) -> str:
+    """What an image shows of labels that are of no device; `none` where it shows none of them and all are decided."""
+    of_devices = {label for labels in findings.heads.values() for label in labels}
+    columns = [k for k, label in enumerate(findings.labels) if label not in of_devices]
+    called = ", ".join(
+        f"{findings.labels[k]} {_label_in_brackets(findings, k, row)}" for k in columns if findings.is_called[row, k]
+    )
+    undecided = _undecided_below(findings, columns, row, [findings.labels[k] for k in columns])
+    return "; ".join(filter(None, [called, undecided])) or "none"
+
+
+def describe_undecided(findings: Findings, row: int) -> str:
+    """The labels of an image that are better left to a person."""
+    return ", ".join(label for k, label in enumerate(findings.labels) if findings.is_undecided[row, k])
+
+
+def has_others(findings: Findings) -> bool:
+    """Whether there are labels that are of no device."""
+    return bool(set(findings.labels) - {label for labels in findings.heads.values() for label in labels})
+
+
+def sentences_of(findings: Findings, row: int) -> dict[str, str]:
+    """What an image shows: device -> its sentence; labels of no device under `findings`."""
+    sentences = {device: describe_device(findings, device, row) for device in findings.heads}
+    if has_others(findings):
+        sentences["findings"] = f"findings: {describe_others(findings, row)}"
+    return sentences
+
+
+def urgent_columns(labels: tuple[str, ...], named: Sequence[str]) -> list[int]:
+    """The labels that make an image urgent: those named, else those whose names say abnormal.
+
+    Raises:
+        UserError: a name is no label, or none is named and none says abnormal.
+    """
+    for name in named:
+        if name not in labels:
+            raise UserError(f"--urgent {name}: {unknown_name(name, 'a label', labels)}")
+    columns = [k for k, label in enumerate(labels) if (label in named if named else URGENT_WORD in label.lower())]
+    if not columns:
+        raise UserError(
+            f"--worklist: no label says {URGENT_WORD}; name those that make an image urgent with --urgent, as in "
+            f"--urgent '{labels[0]}'"
+        )
+    return columns
+
+
+def _state(label: str, device: str) -> str:
+    """`NGT - Incompletely Imaged` -> `tip not imaged`."""
+    state = label.removeprefix(device).strip(" -").lower()
+    return WORDS.get(state, state)
+
+
+def _undecided_below(findings: Findings, columns: Sequence[int], row: int, names: Sequence[str]) -> str:
+    """Those of `columns` that are undecided and not called, by their `names`; empty where there are none.
+
+    Of a label that is called, its brackets say so.
+    """
+    undecided = [
+        f"{name} ({_numbers(findings, k, row)})"
+        for k, name in zip(columns, names, strict=True)
+        if findings.is_undecided[row, k] and not findings.is_called[row, k]
+    ]
+    return f"undecided: {', '.join(undecided)}" if undecided else ""
+
+
+def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
+    undecided = ", undecided" if findings.is_undecided[row, k] else ""
+    return f"({_numbers(findings, k, row)}{undecided})"
+
+
+def _numbers(findings: Findings, k: int, row: int) -> str:
+    return f"{_short(findings.probabilities[row, k])}, called from {_short(findings.thresholds[k])}"
+
+
+def _short(probability: float) -> str:
+    """Two decimals, and as many more as a small one needs to show two digits."""
+    return f"{probability:.2f}" if probability >= 0.1 or probability == 0 else f"{probability:.2g}"

@@ -1,0 +1,190 @@
+"""CSV files from elsewhere, read without guessing and checked before anything is built on them.
+
+`read_csv` strips blanks from column names and cells, once for all; `holds` is the one comparison of a cell with a value
+that a setting names.
+"""
+
+import csv
+import gzip
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.errors import UserError, one_line, unknown_name
+from catheters.io.near_misses import number_in
+from catheters.runtime.console import warn
+
+LARGEST_EXACT = 2**53
+"""Below it every whole number is a float64 of its own."""
+
+
+class TableError(UserError):
+    """A table that is missing, or whose content cannot be trusted."""
+
+
+def read_csv(file: Path) -> pd.DataFrame:
+    """A CSV (also gzipped) as text: no guessed types, so ids keep their leading zeros.
+
+    Blanks around column names and values are no part of them. The index counts the file's rows from 0: rows that are
+    left out later keep their number, and with it their line.
+
+    Raises:
+        TableError: no such file, not a CSV, or no rows.
+    """
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise TableError(f"{file}: {what}; a CSV with a header line is expected")
+    try:
+        header = _read_rows(file, 1).iloc[0].tolist()
+        if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
+            raise TableError(f"{file}: its columns are not separated by commas: {header[0]!r}")
+        rows = _read_rows(file, None)
+    except UnicodeDecodeError:
+        raise TableError(f"{file}: is not UTF-8 text; save it as CSV in UTF-8") from None
+    except pd.errors.EmptyDataError:
+        raise TableError(f"{file}: is empty; a CSV with a header line is expected") from None
+    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # pandas' own are ValueErrors
+        raise TableError(f"{file}: not a readable CSV ({one_line(error)})") from None
+    header = [name.strip() for name in header]
+    repeated = sorted({str(name) for name in header if header.count(name) > 1})
+    if repeated:
+        raise TableError(f"{file}: column '{repeated[0]}' stands twice in the header")
+    cells = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
+    frame: pd.DataFrame = cells.apply(lambda column: column.str.strip())
+    if frame.empty:
+        raise TableError(f"{file}: no rows; a CSV with a header line and one row an image is expected")
+    return frame
+
+
+def _read_rows(file: Path, num_rows: int | None) -> pd.DataFrame:
+    """The first rows or all of them, the header as a row like the others.
+
+    pandas itself would rename repeated columns, and take a first column for row names where the rows are longer.
+    """
+    return pd.read_csv(file, header=None, nrows=num_rows, dtype=str, na_filter=False, encoding="utf-8-sig")
+
+
+def check_columns(frame: pd.DataFrame, columns: tuple[str, ...], file: Path) -> None:
+    """Raise a TableError that names the first of `columns` that the table lacks."""
+    for column in columns:
+        if column not in frame:
+            raise TableError(f"{file}: {unknown_name(column, 'a column', frame.columns)}")
+
+
+def check_ids(frame: pd.DataFrame, uid_column: str, file: Path, advice: str = "") -> None:
+    """Raise a TableError where an id is empty or stands twice; `advice` ends the message about the latter."""
+    check_filled(frame, uid_column, file)
+    repeated = frame[uid_column].duplicated()
+    if repeated.any():
+        row = int(np.flatnonzero(repeated)[0])
+        raise TableError(
+            f"{file}: {int(repeated.sum())} duplicate ids in column {uid_column}; the first is "
+            f"{frame[uid_column].iloc[row]} in line {line_number(frame, row, file)}{advice}"
+        )
+
+
+def holds(column: pd.Series, value: str) -> npt.NDArray[np.bool_]:
+    """(N,) whether each cell of a text column holds the value; numbers are the same however they are written."""
+    number = number_in(value)
+    holds_text: npt.NDArray[np.bool_] = (column == value.strip()).to_numpy(dtype=np.bool_)
+    if number is None:
+        return holds_text
+    numbers: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    is_number: npt.NDArray[np.bool_] = numbers == number
+    if abs(number) >= LARGEST_EXACT:  # where several whole numbers are one float
+        exact = Decimal(value.strip())
+        for row in np.flatnonzero(is_number & ~holds_text):
+            is_number[row] = Decimal(column.iloc[row]) == exact
+    return holds_text | is_number
+
+
+def warn_of_lookalikes(counts: Iterable[tuple[object, int]], value: str, num_meant: int, where: str) -> None:
+    """Warn of values that differ from the meant one by upper and lower case or inner blanks alone, with their counts.
+
+    Args:
+        counts: other values with their rows.
+        value: what a setting names.
+        num_meant: rows that hold it.
+        where: file and column, for the message.
+    """
+    wanted = _plain(value)
+    alike = [f"{other!r} ({count} rows)" for other, count in counts if _plain(str(other)) == wanted]
+    if alike:
+        warn(f"{where}: {', '.join(alike)} only looks like {value.strip()!r} ({num_meant} rows) and is another value")
+
+
+def _plain(text: str) -> str:
+    """Without case and blanks."""
+    return "".join(text.casefold().split())
+
+
+def binary_labels(
+    frame: pd.DataFrame, label_columns: tuple[str, ...], file: Path, label_values: Mapping[str, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """The label columns as (N, K) uint8.
+
+    Args:
+        frame: the table.
+        label_columns: (K,) its columns to read.
+        file: where the table comes from, for the message.
+        label_values: the setting of that name; None where there are no settings to speak of.
+
+    Raises:
+        TableError: a value is neither 0 nor 1, nor one of `label_values`.
+    """
+    labels = np.empty((len(frame), len(label_columns)), dtype=np.uint8)
+    for k, column in enumerate(label_columns):
+        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, copy=True)
+        for value, label in (label_values or {}).items():
+            values[holds(frame[column], value)] = label
+        wrong = ~np.isin(values, (0.0, 1.0))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            found = frame[column].iloc[row]
+            hint = (
+                ""
+                if label_values is None
+                else f"; label_values can say which it means: {{{found!r}: 0}} or {{{found!r}: 1}}"
+            )
+            raise TableError(
+                f"{file}: line {line_number(frame, row, file)}, column '{column}': {found!r} is not 0 or 1{hint}"
+            )
+        labels[:, k] = values
+    return labels
+
+
+def check_filled(frame: pd.DataFrame, column: str, file: Path, advice: str = "") -> None:
+    """Raise a TableError, which ends with `advice`, where the column is empty."""
+    empty = (frame[column].str.strip() == "").to_numpy()
+    if empty.any():
+        line = line_number(frame, int(np.flatnonzero(empty)[0]), file)
+        raise TableError(f"{file}: column '{column}' is empty in line {line}{advice}")
+
+
+def line_number(frame: pd.DataFrame, row: int, file: Path) -> int:
+    """Line of the file, counted from 1, in which the row at a position, counted from 0, begins.
+
+    Rows may have been left out since the file was read: the index still counts all of them. The file is read again,
+    since blank lines and quoted texts of several lines make lines and rows differ.
+    """
+    number = int(frame.index[row]) + 1  # the header is row 0
+    open_file = gzip.open if file.suffix == ".gz" else open
+    try:
+        with open_file(file, "rt", encoding="utf-8-sig", newline="") as opened:
+            reader = csv.reader(opened)
+            first_line = 1
+            for cells in reader:
+                is_blank = not cells or (len(cells) == 1 and not cells[0].strip())
+                if not is_blank and number == 0:
+                    return first_line
+                number -= not is_blank
+                first_line = reader.line_num + 1
+    except (csv.Error, OSError, EOFError, ValueError):
+        pass  # another archive, or a cell too long for this reader: rows are taken for lines
+    return int(frame.index[row]) + 2

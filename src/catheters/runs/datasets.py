@@ -1,0 +1,270 @@
+"""What a run learns from: the images of its folds, checked, and the batches of them."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from catheters.config.settings import Settings
+from catheters.data.augmentation import Augmentation
+from catheters.data.cache.cache import CacheFile, open_cache
+from catheters.data.cache.row_checks import RowChecks
+from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
+from catheters.data.tables.label_table import read_label_table
+from catheters.errors import MAX_NAMES, SettingsError, UserError
+from catheters.runtime.console import say, warn
+from catheters.runtime.distributed import ALONE, Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The images of a run, readable ones only.
+
+    It stays in memory as long as the run lasts, so it is arrays alone: no Python object an image, and texts as UTF-8,
+    where numpy's have four bytes a character.
+
+    Attributes:
+        encoded_uids: (N,) UTF-8, unique names of the images.
+        encoded_patient_ids: (N,) UTF-8, patients.
+        labels: (N, K) uint8, 0 or 1, columns in the order of the setting `label_columns`.
+        folds: (N,) the fold of each image.
+        pictures: (N,) numbers, equal for images with equal pixels.
+        rows: (N,) the images' rows in the cache.
+        cache_file: the cache's `.npy`.
+        checks: compares its rows at their first read.
+        mean: mean of the cached images' grey values, in 0..1.
+        std: their standard deviation, in 0..1.
+        fingerprint: hash of pixels, ids, labels and folds.
+    """
+
+    encoded_uids: npt.NDArray[np.bytes_]
+    encoded_patient_ids: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.uint8]
+    folds: npt.NDArray[np.int8]
+    pictures: npt.NDArray[np.intp]
+    rows: npt.NDArray[np.intp]
+    cache_file: CacheFile
+    checks: RowChecks
+    mean: float
+    std: float
+    fingerprint: str
+
+    @property
+    def uids(self) -> npt.NDArray[np.str_]:
+        """(N,) unique names of the images."""
+        return np.strings.decode(self.encoded_uids, "utf-8")
+
+    @property
+    def patient_ids(self) -> npt.NDArray[np.str_]:
+        """(N,) patients."""
+        return np.strings.decode(self.encoded_patient_ids, "utf-8")
+
+
+def load_data(settings: Settings) -> RunData:
+    """Label table, cache and folds; images that the cache could not read are left out.
+
+    Raises:
+        UserError: see `read_label_table`, `open_cache`, `choose_folds`.
+    """
+    table = read_label_table(settings)
+    cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
+    # Folds are dealt before unreadable images are left out: mending one of them moves no other image.
+    folds = choose_folds(settings, table)
+    failed = cache.failed
+    is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
+    if failed:
+        warn(f"{len(failed)} images that could not be read are left out")
+    if cache.num_absent:
+        say(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
+    if settings.debug:
+        is_kept &= _choose_for_trial(settings, table.patient_ids, folds)
+        say(f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
+    labels, folds = table.labels[is_kept], folds[is_kept]
+    return RunData(
+        encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
+        encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
+        labels=labels,
+        folds=folds,
+        pictures=np.unique(cache.pictures[is_kept], return_inverse=True)[1],
+        rows=cache.rows[is_kept],
+        cache_file=cache.file,
+        checks=RowChecks.of(cache),
+        mean=cache.mean,
+        std=cache.std,
+        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds),
+    )
+
+
+def _fingerprint(
+    pixels_hash: str, uids: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], folds: npt.NDArray[np.int8]
+) -> str:
+    digest = hashlib.sha256(pixels_hash.encode())
+    digest.update("\n".join(uids.tolist()).encode())
+    digest.update(labels.tobytes())
+    digest.update(folds.tobytes())
+    return digest.hexdigest()
+
+
+def check_leaks(settings: Settings, data: RunData) -> None:
+    """Refuse folds that share a patient, or an image, unless the settings allow it; then only warn."""
+    if settings.all_data:
+        return
+    leaks = leaking_patients(data.folds, data.patient_ids)
+    shared = in_several_folds(data.folds, data.pictures)
+    if shared:
+        uids = data.uids[data.pictures == shared[0]].tolist()
+        leaks.append(f"images in more than one fold under several ids: {len(shared)}, {' and '.join(uids)} for one")
+    refuse_leaks(leaks, are_allowed=settings.allow_leaking_folds)
+
+
+def _choose_for_trial(
+    settings: Settings, patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int8]
+) -> npt.NDArray[np.bool_]:
+    """(N,) whether each image is one of a trial's: of every fold the same part of the patients, at least one."""
+    rng = np.random.default_rng(settings.seed_of_folds)
+    chosen: list[str] = []
+    for fold in np.unique(folds):
+        patients = rng.permutation(np.unique(patient_ids[folds == fold]))
+        chosen += patients[: math.ceil(settings.debug_fraction * len(patients))].tolist()
+    return np.isin(patient_ids, chosen)
+
+
+def check_positives(settings: Settings, data: RunData) -> None:
+    """Warn of labels that a fold cannot train or score; refuse a fold that can score none."""
+    labels = data.labels
+    if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
+        raise UserError(f"{settings.label_table}: no label has both positives and negatives; there is nothing to learn")
+    if settings.all_data:
+        return
+    for fold in settings.folds_to_train:
+        is_valid = data.folds == fold
+        if not is_valid.any():
+            raise UserError(f"fold {fold} has no readable image; run preproc_npy.py or set a smaller num_folds")
+        if is_valid.all():
+            raise UserError(f"fold {fold} has every image, so none is left to train on; see fold_column and num_folds")
+        positives = labels[is_valid].sum(axis=0)
+        is_scorable = (positives > 0) & (positives < is_valid.sum())
+        if not is_scorable.any():
+            raise UserError(
+                f"fold {fold}: no label has both positives and negatives among its {is_valid.sum()} images, so no "
+                f"epoch can be scored; set {'a larger debug_fraction' if settings.debug else 'a smaller num_folds'}"
+            )
+        names = np.array(settings.label_columns)
+        _warn_of_labels(
+            [f"'{names[k]}' has {positives[k]}" for k in np.flatnonzero(~is_scorable)],
+            f"fold {fold}: ",
+            f" positives in {is_valid.sum()} validation images: its AUC is undefined (NaN) and left out of the mean",
+        )
+        _warn_of_labels(
+            [f"'{name}'" for name in names[labels[~is_valid].sum(axis=0) == 0]],
+            f"fold {fold}: ",
+            " has no positive in the training images: it cannot be learnt",
+        )
+
+
+def _warn_of_labels(found: list[str], start: str, end: str) -> None:
+    """A line for each label, or for the first few of many."""
+    for text in found[:MAX_NAMES]:
+        warn(f"{start}{text}{end}")
+    if len(found) > MAX_NAMES:
+        warn(f"{start}so it is with {len(found) - MAX_NAMES} more labels")
+
+
+def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
+    """The images of the other folds, augmented, and the validation images of this fold, as they are."""
+    is_valid = data.folds == fold
+    return _samples(settings, data, ~is_valid, create_augmentation(settings)), _samples(settings, data, is_valid, None)
+
+
+def create_augmentation(settings: Settings) -> Augmentation | DeviceAugmentation:
+    """That of the training images; a SettingsError names what is wrong with `train_transforms`."""
+    create = DeviceAugmentation if settings.augment_on == "device" else Augmentation
+    return create(settings.train_transforms, settings.image_shape)
+
+
+def _samples(
+    settings: Settings,
+    data: RunData,
+    is_chosen: npt.NDArray[np.bool_],
+    augmentation: Augmentation | DeviceAugmentation | None,
+) -> CachedRadiographs:
+    return CachedRadiographs(
+        data.cache_file,
+        data.rows[is_chosen],
+        data.uids[is_chosen],
+        data.labels[is_chosen],
+        augmentation,
+        settings.seed,
+        data.checks,
+    )
+
+
+def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
+    """Every image, augmented."""
+    return _samples(settings, data, np.full(len(data.rows), True), create_augmentation(settings))
+
+
+def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
+    """The chosen images, (N,), as they are."""
+    return _samples(settings, data, is_chosen, None)
+
+
+def check_batches(settings: Settings, data: RunData, num_processes: int) -> None:
+    """Raise a UserError where a model has fewer training images than one optimizer step takes.
+
+    One process without accumulation can make do with one smaller batch an epoch.
+    """
+    if settings.batch_size == "auto" or (settings.accumulation_steps == 1 and num_processes == 1):
+        return
+    num_images = num_training_images(settings, data)
+    if num_images < settings.batch_size * settings.accumulation_steps:
+        raise UserError(
+            f"batch_size={settings.batch_size} times accumulation_steps={settings.accumulation_steps} is more than "
+            f"the {num_images} training images; lower one of them"
+        )
+
+
+def num_training_images(settings: Settings, data: RunData) -> int:
+    """Of the model that has fewest."""
+    counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
+    return int(min(counts))
+
+
+def check_parts(settings: Settings, num_processes: int) -> None:
+    """Raise a SettingsError unless every process can have a part of the same size of every batch."""
+    if settings.batch_size != "auto" and settings.batch_size % num_processes:
+        near = max(settings.batch_size // num_processes, 1) * num_processes
+        raise SettingsError(
+            f"batch_size={settings.batch_size} is that of all {num_processes} processes together and cannot be dealt "
+            f"out to them equally; {near} can"
+        )
+
+
+def create_train_loader(
+    settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
+) -> EpochLoader:
+    """Shuffled batches, as many an epoch as make whole optimizer steps; of each batch this process's part."""
+    batches = EpochBatches(
+        len(samples),
+        settings.images_per_batch,
+        settings.seed,
+        settings.accumulation_steps,
+        processes.rank,
+        processes.count,
+    )
+    return EpochLoader(create_loader(samples, batches, settings.num_workers, device))
+
+
+def create_valid_loader(
+    settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
+) -> Loader:
+    """Batches in order, of every image once; this process's part of the images."""
+    batch_size = settings.valid_batch_size or 2 * settings.images_per_batch // processes.count
+    batches = BatchesInOrder(len(samples), batch_size, processes.rank, processes.count)
+    return create_loader(samples, batches, settings.num_workers, device)

@@ -1,0 +1,82 @@
+"""Out-of-fold predictions of a run: each fold's, and all finished folds' together."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catheters.checkpoints.finished import FOLDS_PREDICTIONS, check_finished, forget_finished, remedy, write_finished
+from catheters.config.settings import Settings
+from catheters.errors import UserError
+from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
+from catheters.evaluation.predictions import read_predictions, write_predictions
+from catheters.io.csv_files import TableError, check_columns
+from catheters.runs.datasets import RunData
+from catheters.runtime.console import say, warn
+
+
+def write_fold(settings: Settings, data: RunData, fold: int, probabilities: npt.NDArray[np.float32]) -> None:
+    """Write a fold's `predictions.csv`; `probabilities` is (n, K), in the order of the fold's images."""
+    _write(settings, data, data.folds == fold, probabilities, f"fold{fold}/predictions.csv")
+
+
+def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Write the run's `predictions.csv`, of all folds finished so far.
+
+    Returns:
+        (N,) which images are predicted; (n, K) their probabilities.
+
+    Raises:
+        UserError: a fold's predictions are not what was written.
+    """
+    frames = []
+    files = sorted(settings.run_folder.glob(FOLDS_PREDICTIONS))
+    for file in files:
+        check_finished(file.parent, remedy(file.parent, file.name), (file.name,))
+        try:
+            _, frame, _ = read_predictions(file, settings.uid_column)
+            check_columns(frame, settings.label_columns, file)
+        except TableError as error:
+            raise UserError(f"{error}; the file is damaged: {remedy(file.parent, file.name)}") from None
+        frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
+    predictions = pd.concat(frames)
+    is_predicted = pd.Index(data.uids).isin(predictions.index)  # numpy's own goes through all pairs of texts
+    probabilities = predictions.loc[data.uids[is_predicted].tolist()].to_numpy(dtype=np.float32)
+    forget_finished(settings.run_folder)
+    _write(settings, data, is_predicted, probabilities, "predictions.csv")
+    # Those of the folds too: `is_joined` asks whether they are still the same.
+    joined = [file.relative_to(settings.run_folder).as_posix() for file in files]
+    write_finished(settings.run_folder, ("predictions.csv", *joined))
+    return is_predicted, probabilities
+
+
+def print_scores(
+    settings: Settings, data: RunData, is_predicted: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float32]
+) -> None:
+    """Print a table of the out-of-fold predictions of all finished folds, as one set."""
+    metrics = score_labels(data.labels[is_predicted], probabilities, settings.label_columns)
+    for warning in one_class_warnings(metrics):
+        warn(warning)
+    num_finished = len(np.unique(data.folds[is_predicted]))
+    say(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
+    say(metrics_table(metrics))
+    macro_auc = macro_mean([metric.roc_auc for metric in metrics])
+    say(f"macro AUC {macro_auc:.4f} -> {settings.run_folder / 'predictions.csv'}")
+
+
+def _write(
+    settings: Settings,
+    data: RunData,
+    is_chosen: npt.NDArray[np.bool_],
+    probabilities: npt.NDArray[np.float32],
+    name: str,
+) -> None:
+    """Write the predictions of the chosen images, (N,), to a file of the run folder."""
+    write_predictions(
+        settings.run_folder / name,
+        settings.uid_column,
+        data.uids[is_chosen],
+        data.patient_ids[is_chosen],
+        data.folds[is_chosen],
+        probabilities,
+        settings.label_columns,
+    )

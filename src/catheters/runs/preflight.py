@@ -1,0 +1,208 @@
+"""What is checked before a run begins: what can be said at once, then the data, then one step of the model."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from catheters.config.settings import Settings
+from catheters.data.tables.folds import fold_table
+from catheters.errors import SettingsError, UserError, one_line
+from catheters.io.files import parse_json
+from catheters.models.classifier import create_classifier
+from catheters.models.weight_files import read_weight_file
+from catheters.runs.autotune import (
+    TRIAL_IMAGES,
+    choose_batch_size,
+    choose_layout,
+    settings_of_run,
+    with_batch_size,
+)
+from catheters.runs.datasets import (
+    RunData,
+    check_batches,
+    check_leaks,
+    check_parts,
+    check_positives,
+    create_augmentation,
+    load_data,
+    num_training_images,
+)
+from catheters.runtime.console import say, silent, warn
+from catheters.runtime.device import check_own_devices, identity_of, open_device, prepare_device
+from catheters.runtime.distributed import Team
+from catheters.runtime.precision import choose_dtype, warn_of_precision
+from catheters.training.extensions.trackers import check_trackers
+from catheters.training.guards import clear_ends
+from catheters.training.losses import create_losses
+from catheters.training.optimizers import check_optimizer
+from catheters.training.step import convert_batch_norm, trial_batch, trial_step
+
+TABLE_SETTINGS = ("dataset_folder", "label_table")
+"""The settings that say which images a run may have learnt from."""
+
+
+def prepare_run(
+    settings: Settings, team: Team, num_processes: int, *, fresh: bool
+) -> tuple[Settings, RunData, torch.device, int]:
+    """All that can be checked before the run folder is entered, and what the settings leave to the run.
+
+    What can be said at once comes first, then what needs the data, then the model, which may have to be downloaded.
+
+    Args:
+        settings: the run's settings.
+        team: all processes that call this.
+        num_processes: those that train one model together.
+        fresh: whether an earlier run of this name is of no concern.
+
+    Returns:
+        The settings with nothing left open, data, device, and the bytes of a model's state.
+    """
+    device = open_device(settings.device)
+    check_own_devices(team.gather("device", identity_of(device)))
+    _check_choices(settings)
+    check_parts(settings, num_processes)
+    warn_of_precision([choose_dtype(settings.use_amp, settings.amp_dtype, device)], device)
+    prepare_device(device, deterministic=settings.deterministic)
+    warn_of_search(settings, device)
+    data = load_data(settings)
+    check_leaks(settings, data)
+    check_positives(settings, data)
+    check_batches(settings, data, num_processes)
+    num_bytes = _try_step(settings, device, num_processes)
+    is_open = settings.batch_size == "auto"
+    settings = _settle(settings, data, device, team, num_processes, fresh=fresh)
+    check_batches(settings, data, num_processes)
+    if is_open and settings.images_per_batch == num_processes:
+        with silent(True):
+            _try_step(settings, device, num_processes)  # with one image, where two were tried
+    num_images = num_training_images(settings, data)
+    if settings.compile_mode is not None and num_processes == 1:  # several compile what shares their gradients
+        _try_compiled(settings, device, min(settings.images_per_batch, num_images))
+    if isinstance(settings.pretrained, str):
+        _warn_of_leak(settings, Path(settings.pretrained))
+    if settings.images_per_batch > num_images:
+        warn(
+            f"batch_size={settings.batch_size} is more than the {num_images} training images: an epoch is one "
+            "step, of all of them"
+        )
+    if settings.sync_batch_norm and num_processes == 1:
+        warn("sync_batch_norm=True has no effect: one process has the whole batch")
+    if not settings.all_data:
+        say(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
+    return settings, data, device, num_bytes
+
+
+def _settle(
+    settings: Settings, data: RunData, device: torch.device, team: Team, num_processes: int, *, fresh: bool
+) -> Settings:
+    """Put numbers where the settings say `auto` or leave it to a trial: the first process tries, all do the same."""
+    is_first = team.rank == 0
+    earlier = settings_of_run(settings, fresh=fresh) if is_first else None
+
+    def with_layout(settings: Settings, num_images: int, key: str = "layout") -> Settings:
+        channels_last = choose_layout(settings, earlier, device, max(1, num_images)) if is_first else False
+        return dataclasses.replace(settings, channels_last=team.share(key, channels_last))
+
+    if settings.batch_size != "auto":
+        return with_layout(settings, settings.batch_size // num_processes)
+    tried = with_layout(settings, TRIAL_IMAGES[-1], "layout of trial")
+    num_images = num_training_images(settings, data)
+    batch_size = choose_batch_size(tried, earlier, device, num_processes, num_images) if is_first else 0
+    settings = with_batch_size(settings, team.share("batch_size", batch_size))
+    if settings.images_per_batch % num_processes:
+        raise SettingsError(
+            f"batch_size='auto': the run was begun with {settings.batch_size} images, which {num_processes} processes "
+            "cannot share equally; start a number of them that can"
+        )
+    if earlier is not None and settings.init_lr != earlier.init_lr:
+        raise SettingsError(
+            f"batch_size='auto': the run was begun with batch_size={earlier.batch_size} init_lr={earlier.init_lr:g}, "
+            f"and init_lr={settings.init_lr:g} would follow now; set those two numbers to go on with it, or choose "
+            "another run_name, or --fresh to start over"
+        )
+    if device.type == "cuda":  # where the answer may be another for so many; a CPU tries few of them anyway
+        return with_layout(settings, settings.images_per_batch // num_processes)
+    return dataclasses.replace(settings, channels_last=tried.channels_last)
+
+
+def _check_choices(settings: Settings) -> None:
+    """What the settings name must exist, before data is read or a folder made."""
+    create_losses(settings)
+    check_optimizer(settings)
+    check_trackers(settings.trackers)
+    create_augmentation(settings)
+    weights = settings.pretrained
+    if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
+        raise SettingsError(
+            f"pretrained={weights} is of this very run: the same command without it goes on where the run "
+            "stopped; a run that starts anew from these weights needs a run_name of its own"
+        )
+
+
+def warn_of_search(settings: Settings, device: torch.device) -> None:
+    """Say that compilation searches for kernels by a clock, and that `deterministic` keeps it from most of them."""
+    if settings.compile_mode == "max-autotune" and settings.deterministic and device.type == "cuda":
+        warn(
+            "compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels "
+            "and may not use many of them, while two runs still round differently; set deterministic=False, or "
+            "compile_mode='reduce-overhead'"
+        )
+
+
+def _warn_of_leak(settings: Settings, weights: Path) -> None:
+    """A `best.pt` of the same label table has learnt from images that other folds validate on."""
+    own = read_weight_file(weights).own
+    if own is None:
+        return
+    try:  # not as settings, of which another version may have others
+        earlier = parse_json(own["settings"])
+        is_same = [earlier[name] for name in TABLE_SETTINGS] == [getattr(settings, name) for name in TABLE_SETTINGS]
+    except (ValueError, TypeError, KeyError):
+        return
+    if is_same:
+        warn(
+            f"pretrained={weights} was trained on images of the same label table; a fold that validates on "
+            "images which it has seen scores too well"
+        )
+
+
+def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> None:
+    """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
+    say(f"compile_mode={settings.compile_mode}: compiling {settings.backbone_model}, from seconds to minutes")
+    step = trial_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
+    with clear_ends(settings, "the first compiled step"):
+        step(trial_batch(settings, num_images))
+
+
+def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
+    """Some models refuse some image sizes, batch norm a batch of one, some optimizers a plain step: better now than
+    after the first epoch.
+
+    Returns:
+        The bytes of model, averaged weights and optimizer.
+    """
+    model = create_classifier(settings, mean=0.5, std=0.25).to(device)
+    say(model.origin)
+    if settings.sync_batch_norm and num_processes > 1:
+        model = convert_batch_norm(model, device)
+    num_images = 2 if settings.batch_size == "auto" else min(settings.batch_size // num_processes, 2)
+    settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
+    step = trial_step(settings, device, num_batches=1, model=model)
+    try:
+        with clear_ends(settings, "the first try"):
+            step(trial_batch(settings, num_images))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "
+            f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, "
+            "accumulation_steps, backbone_model or optimizer"
+        ) from error
+    of_weights = sum(value.nbytes for value in model.state_dict().values())
+    of_optimizer = sum(
+        value.nbytes
+        for state in step.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
+    return int(of_weights * (1 if step.ema is None else 2) + of_optimizer)

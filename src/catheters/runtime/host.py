@@ -1,0 +1,106 @@
+"""What the machine offers, and what this process has of it."""
+
+import ctypes
+import os
+import re
+import sys
+from pathlib import Path
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def process_rank() -> int:
+    """This process's number among those that torchrun has started, from 0; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def num_processes() -> int:
+    """How many processes torchrun has started, on all machines; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def num_local_processes() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def local_rank() -> int:
+    """This process's number among those of this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say (it is no Linux)."""
+    return kilobytes_in(Path("/proc/self/status"), "VmRSS") * 1024
+
+
+def peak_memory() -> int:
+    """The most bytes that it had since `reset_peak_memory`; 0 where the system does not say."""
+    return kilobytes_in(Path("/proc/self/status"), "VmHWM") * 1024
+
+
+def reset_peak_memory() -> bool:
+    """Let `peak_memory` begin anew; returns whether the system lets it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return peak_memory() > 0
+
+
+def keep_freed_memory(num_bytes: int) -> None:
+    """Let the C library keep up to so much of what is freed for what comes next, where it would give it back at once.
+
+    The system makes each page anew that was given back. What glibc does by default depends on what was freed before, so
+    that the same work takes more or less memory and time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc's; parameters by malloc.h: mmap threshold, trim threshold, pad
+        for parameter, value in ((-3, 32 << 20), (-1, num_bytes), (-2, 16 << 20)):
+            mallopt(parameter, value)
+
+
+def release_free_memory() -> None:
+    """Give the system back what this process has freed, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc's
+        trim(0)
+
+
+def available_memory() -> int:
+    """Bytes that a new process could get, a container's own limit considered (cgroup v2, as it sees it itself; a batch
+    system's limits are not); 0 where the system does not say."""
+    free = kilobytes_in(Path("/proc/meminfo"), "MemAvailable") * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        # Files that were read count as used, until somebody needs the room.
+        of_kind = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, int(limit) - int(used) + int(of_kind["inactive_file"])) if limit.isdigit() else free
+    except (OSError, ValueError, KeyError):
+        return free
+
+
+def kilobytes_in(file: Path, name: str) -> int:
+    """A line such as `VmRSS:  1234 kB` of a file of /proc; 0 where there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def check_device(name: str) -> str:
+    """The name of a device, if it is one that models compute on; names what runs instead of torch's other ones."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        return name
+    others = {"mps": "Apple's GPUs", "xpu": "Intel's GPUs"}
+    owner = others.get(name.partition(":")[0])
+    instead = f"; models do not compute on {owner} here, on such a machine device=cpu runs" if owner else ""
+    raise ValueError(
+        f"device: {name!r} came, auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index> is "
+        f"expected{instead}"
+    )

@@ -1,0 +1,143 @@
+"""Who is imaged how often with which devices: everything about a sample but its pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from catheters.labels import RANZCR_LABELS
+from catheters.synthetic.anatomy import Patient, View, draw_patient, draw_view
+from catheters.synthetic.devices import ENTRIES, Device, lay_device
+
+ETT_STATES = {(): 0.53, ("Abnormal",): 0.08, ("Borderline",): 0.11, ("Normal",): 0.28}
+NGT_STATES = {
+    (): 0.50,
+    ("Abnormal",): 0.075,
+    ("Borderline",): 0.075,
+    ("Incompletely Imaged",): 0.14,
+    ("Normal",): 0.19,
+    ("Normal", "Abnormal"): 0.01,
+    ("Normal", "Incompletely Imaged"): 0.01,
+}
+CVC_STATES = {
+    (): 0.13,
+    ("Normal",): 0.45,
+    ("Borderline",): 0.16,
+    ("Abnormal",): 0.09,
+    ("Normal", "Borderline"): 0.07,
+    ("Normal", "Abnormal"): 0.04,
+    ("Borderline", "Abnormal"): 0.02,
+    ("Normal", "Normal"): 0.03,
+    ("Normal", "Borderline", "Abnormal"): 0.01,
+}
+SWAN_STATES = {(): 0.91, ("Present",): 0.09}
+STATES = {"ETT": ETT_STATES, "NGT": NGT_STATES, "CVC": CVC_STATES, "Swan": SWAN_STATES}
+"""Device -> positions of all devices of that kind in an image -> share of the images. RANZCR's order of frequency, but
+no label so rare that a fold of a small sample could miss it."""
+
+CHANCE_TO_CHANGE = 0.25
+"""How often an image's devices of a kind differ from what its patient mostly has."""
+ENTRY_SHARES = {
+    "right jugular": 0.34,
+    "left jugular": 0.16,
+    "right subclavian": 0.14,
+    "left subclavian": 0.12,
+    "right arm": 0.12,
+    "left arm": 0.12,
+}
+
+assert ENTRY_SHARES.keys() == ENTRIES.keys()
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """One image before it is drawn."""
+
+    uid: str
+    patient_id: str
+    patient: Patient
+    view: View
+    devices: tuple[Device, ...]
+    drawing_seed: tuple[int, ...]
+    """Seed of noise, exposure, leads and whatever else decides no label."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """0/1 in the order of RANZCR_LABELS."""
+        present = {device.label for device in self.devices}
+        return tuple(int(label in present) for label in RANZCR_LABELS)
+
+
+def images_per_patient(num_images: int, rng: np.random.Generator) -> list[int]:
+    """How many images each patient has: 1 to 12, about 3 on average, `num_images` in all."""
+    counts: list[int] = []
+    while sum(counts) < num_images:
+        counts.append(int(min(rng.geometric(0.34), 12, num_images - sum(counts))))
+    return counts
+
+
+def usual_states(counts: list[int], shares: dict[tuple[str, ...], float], rng: np.random.Generator) -> list[list[str]]:
+    """What each patient mostly has, such that the shares of images hold as nearly as whole patients allow.
+
+    Independent draws would leave a rare label of a small sample to chance, since a patient brings several images at
+    once: each patient, the ones with most images first, takes one of the states that lack most images instead.
+    """
+    states = list(shares)
+    missing = np.array([shares[state] for state in states]) * sum(counts)
+    usual: list[list[str]] = [[] for _ in counts]
+    for patient in sorted(rng.permutation(len(counts)), key=lambda index: -counts[index]):
+        weights = np.maximum(missing, 1e-9) ** 2
+        choice = rng.choice(len(states), p=weights / weights.sum())
+        missing[choice] -= counts[patient]
+        usual[patient] = list(states[choice])
+    return usual
+
+
+def synthetic_uid(rng: np.random.Generator) -> str:
+    """A UID of the form 2.25.<decimal UUID>, the root of which needs no registration and is no hospital's."""
+    return f"2.25.{int.from_bytes(rng.bytes(16), 'big')}"
+
+
+def plan_image(
+    patient: Patient,
+    patient_id: str,
+    usual: dict[str, list[str]],
+    entries: list[str],
+    image_size: int,
+    seed: tuple[int, ...],
+) -> ImagePlan:
+    """Devices of one image: mostly what the patient usually has, each a little elsewhere than in the last image."""
+    rng = np.random.default_rng(seed)
+    uid = synthetic_uid(rng)
+    view = draw_view(rng, image_size)
+    devices: list[Device] = []
+    for kind_number, (kind, shares) in enumerate(STATES.items()):
+        states = usual[kind]
+        if rng.random() < CHANCE_TO_CHANGE:
+            states = list(list(shares)[rng.choice(len(shares), p=list(shares.values()))])
+        for number, state in enumerate(states):
+            entry = entries[-1] if kind == "Swan" else entries[number]
+            habit = np.random.default_rng([patient.texture_seed, kind_number, number])
+            devices.append(lay_device(kind, state, entry, patient=patient, view=view, habit=habit, rng=rng))
+    return ImagePlan(uid, patient_id, patient, view, tuple(devices), (*seed, 1))
+
+
+def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_patient: int = 0) -> list[ImagePlan]:
+    """Plan `num_images` images, shuffled as in RANZCR's table. The same arguments give the same plan.
+
+    `first_patient` is the number of the first patient, so that two plans (training and test) share nobody.
+    """
+    rng = np.random.default_rng([seed, first_patient])
+    counts = images_per_patient(num_images, rng)
+    usual = {kind: usual_states(counts, shares, rng) for kind, shares in STATES.items()}
+    plans = []
+    for index, count in enumerate(counts):
+        number = first_patient + index
+        patient_rng = np.random.default_rng([seed, number, 0])
+        patient = draw_patient(patient_rng)
+        entries = list(patient_rng.choice(list(ENTRY_SHARES), size=3, replace=False, p=list(ENTRY_SHARES.values())))
+        entries.append("right jugular" if patient_rng.random() < 0.75 else "left jugular")
+        of_patient = {kind: states[index] for kind, states in usual.items()}
+        for image in range(count):
+            seeds = (seed, number, 1 + image)
+            plans.append(plan_image(patient, f"syn{number:06d}", of_patient, entries, image_size, seeds))
+    return [plans[i] for i in rng.permutation(len(plans))]

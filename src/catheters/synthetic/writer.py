@@ -1,0 +1,155 @@
+"""A sample as files: RANZCR CLiP's layout, so that whatever reads the one reads the other."""
+
+import csv
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from catheters.errors import UserError
+from catheters.io.files import UnreadableFileError, read_json, write_text
+from catheters.labels import RANZCR_LABELS
+from catheters.runtime.console import say
+from catheters.runtime.host import available_cores
+from catheters.runtime.opencv_threads import without_opencv_threads
+from catheters.runtime.progress import track
+from catheters.synthetic.devices import Device, lengths_along
+from catheters.synthetic.plan import ImagePlan, plan_sample
+from catheters.synthetic.render import render_image
+
+GENERATOR_VERSION = 1
+"""Raised whenever the same arguments give other files than before."""
+FIRST_TEST_PATIENT = 500_000
+JPEG_QUALITY = 92
+POINT_SPACING_PX = 8.0
+README = """SYNTHETIC chest radiographs, drawn by `python -m catheters.synthetic`.
+
+No patient was imaged: anatomy, tubes and lines are drawn by a program, and the labels follow from where it put the
+tips. The files are laid out as those of RANZCR CLiP, so that every script can be tried without that data set. They are
+good for trying the software and for nothing else: no score reached on them says anything about real radiographs.
+"""
+
+
+def generate_sample(
+    folder: Path,
+    *,
+    num_images: int = 600,
+    num_test_images: int = 60,
+    image_size: int = 512,
+    seed: int = 0,
+    num_workers: int | None = None,
+) -> None:
+    """Write a synthetic data set in RANZCR CLiP's layout into `folder`.
+
+    The files are the same, byte for byte, for the same arguments, whatever `num_workers` (threads; None: one a core).
+    `train.csv` comes last: a folder without it is unfinished, and the same call finishes it. A finished sample of the
+    same arguments is left as it is. `image_size` is the longer side in pixels.
+
+    Raises UserError for impossible arguments, and for a folder that holds anything but a sample of these arguments.
+    """
+    arguments = {
+        "generator_version": GENERATOR_VERSION,
+        "num_images": num_images,
+        "num_test_images": num_test_images,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    num_workers = num_workers if num_workers is not None else available_cores()
+    check_arguments(num_images, num_test_images, image_size, seed, num_workers)
+    if is_complete(folder, arguments):
+        say(f"{folder}: the synthetic sample is already there, with the same arguments; nothing to do")
+        return
+    for name in ("train", "test"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_text(folder / "sample.json", json.dumps(arguments, indent=2) + "\n")
+    write_text(folder / "README.txt", README)
+    train = plan_sample(num_images, image_size=image_size, seed=seed)
+    test = plan_sample(num_test_images, image_size=image_size, seed=seed, first_patient=FIRST_TEST_PATIENT)
+    files = [(plan, folder / "train" / f"{plan.uid}.jpg") for plan in train]
+    files += [(plan, folder / "test" / f"{plan.uid}.jpg") for plan in test]
+    write_images(files, num_workers)
+    zeros = [[plan.uid, *([0] * len(RANZCR_LABELS))] for plan in test]
+    write_csv(folder / "sample_submission.csv", ["StudyInstanceUID", *RANZCR_LABELS], zeros)
+    write_csv(folder / "train_annotations.csv", ["StudyInstanceUID", "label", "data"], annotation_rows(train))
+    rows = [[plan.uid, *plan.labels, plan.patient_id] for plan in train]
+    write_csv(folder / "train.csv", ["StudyInstanceUID", *RANZCR_LABELS, "PatientID"], rows)
+
+
+def check_arguments(num_images: int, num_test_images: int, image_size: int, seed: int, num_workers: int) -> None:
+    """Raise UserError for numbers that no sample can have."""
+    limits = (("num_images", num_images, 1), ("num_test_images", num_test_images, 0), ("image_size", image_size, 64))
+    for name, value, least in (*limits, ("seed", seed, 0), ("num_workers", num_workers, 1)):
+        if value < least:
+            raise UserError(f"{name}: {value} is too small; give {least} or more")
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether a data set's folder holds a synthetic sample."""
+    readme = folder / "README.txt"
+    return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace") == README
+
+
+def is_complete(folder: Path, arguments: dict[str, int]) -> bool:
+    """Whether `folder` holds the finished sample of these arguments; UserError if it holds anything else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder that is new or empty")
+    record = folder / "sample.json"
+    if not record.is_file():
+        found = sorted(path.name for path in folder.iterdir())[0]
+        raise UserError(f"{folder}: holds '{found}', not a synthetic sample; name a folder that is new or empty")
+    try:
+        found_arguments = read_json(record)
+    except UnreadableFileError as error:
+        raise UserError(f"{error}; delete the folder or name another one") from None
+    if found_arguments != arguments:
+        raise UserError(
+            f"{record}: the sample there has other arguments ({found_arguments}); delete the folder or name another one"
+        )
+    return (folder / "train.csv").is_file()
+
+
+def write_images(files: list[tuple[ImagePlan, Path]], num_workers: int) -> None:
+    """Draw and write each plan's JPEG file, several at once."""
+    with without_opencv_threads(), ThreadPoolExecutor(num_workers) as pool:
+        for _ in track(pool.map(write_image, files), "drawing synthetic radiographs", total=len(files)):
+            pass
+
+
+def write_image(file: tuple[ImagePlan, Path]) -> None:
+    """Draw one plan and write it as a grey JPEG file."""
+    plan, path = file
+    encoded, data = cv2.imencode(".jpg", render_image(plan), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert encoded
+    path.write_bytes(data.tobytes())
+
+
+def annotation_rows(plans: list[ImagePlan]) -> list[list[str]]:
+    """Rows of `train_annotations.csv`: one for each device, its points in pixels from the entry to the tip."""
+    return [
+        [plan.uid, device.label, json.dumps(annotated_points(plan, device))]
+        for plan in plans
+        for device in plan.devices
+    ]
+
+
+def annotated_points(plan: ImagePlan, device: Device) -> list[list[int]]:
+    """The part of a device's course that the picture shows, as whole pixels about 8 px apart, towards the tip."""
+    along = lengths_along(device.course_px)
+    wanted = np.linspace(0, along[-1], max(2, round(float(along[-1]) / POINT_SPACING_PX)))
+    points = np.stack([np.interp(wanted, along, device.course_px[:, axis]) for axis in (0, 1)], axis=1)
+    shown = [point for point in points if plan.view.contains(point)]
+    return [[round(float(x)), round(float(y))] for x, y in shown]
+
+
+def write_csv(path: Path, columns: list[str], rows: list[list[str]] | list[list[object]]) -> None:
+    """Write a table whole or not at all."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

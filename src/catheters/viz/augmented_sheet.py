@@ -1,0 +1,71 @@
+"""The sheet of augmented images: what training makes of an image in its first epochs."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from catheters.config.settings import Settings
+
+# Slow to import: this module is imported by whoever augments, when it does.
+from catheters.data.augmentation import Augmentation
+from catheters.data.cache.cache import ImageCache
+from catheters.data.loader import CachedRadiographs
+from catheters.data.tables.label_table import LabelTable
+from catheters.viz.layout import Cell, Heading, make_sheet
+from catheters.viz.lines import Line
+from catheters.viz.tiles import Shown, drawn_devices, drawn_tile, grey_tile
+
+NUM_EPOCHS = 5
+"""Versions of each image that are shown."""
+
+
+def augmented_sheet(settings: Settings, table: LabelTable, cache: ImageCache, shown: list[Shown]) -> Image.Image:
+    """Each image as cached, then as training draws it in each of its first epochs; below, the same with its catheters.
+
+    Args:
+        settings: those that the cache was made with.
+        table: the label table.
+        cache: opened with this table.
+        shown: the images.
+
+    Raises:
+        SettingsError: `train_transforms` are wrong.
+    """
+    augmentation = Augmentation(settings.train_transforms, settings.image_shape)
+    positions = np.array([image.position for image in shown])
+    seed = settings.seeds_to_train[0]
+    samples = CachedRadiographs(
+        cache.file, cache.rows[positions], table.uids[positions], table.labels[positions], augmentation, seed
+    )
+    cells = [_augmented_cell(image, samples, sample, augmentation) for sample, image in enumerate(shown)]
+    names = ", ".join(name for name, _ in settings.train_transforms)
+    subtitle = f"as training draws them with seed {seed}: {names}" if names else "train_transforms is empty"
+    legend = drawn_devices(table, shown)
+    if legend and augmentation.unfollowed:
+        names = ", ".join(augmentation.unfollowed)
+        subtitle += f"; catheters are not drawn, since they cannot be carried through {names}"
+        legend = {}
+    height, width = settings.image_shape
+    title = f"{settings.cache_name}: {len(shown)} of {len(table)} images, {width} x {height} px, augmented"
+    return make_sheet(Heading(title, subtitle, legend), cells)
+
+
+def _augmented_cell(image: Shown, samples: CachedRadiographs, sample: int, augmentation: Augmentation) -> Cell:
+    """One image, which `samples` has at the position `sample`."""
+    versions = [image.pixels, *(samples[epoch, sample]["images"][0].numpy() for epoch in range(NUM_EPOCHS))]
+    tiles = [[grey_tile(pixels) for pixels in versions]]
+    if image.lines and not augmentation.unfollowed:
+        seeds = [samples.augmentation_seed(epoch, sample) for epoch in range(NUM_EPOCHS)]
+        moved = [image.lines, *(_moved(image, augmentation, seed) for seed in seeds)]
+        tiles.append([drawn_tile(pixels, lines) for pixels, lines in zip(versions, moved, strict=True)])
+    # Counted from 1, as the log counts them.
+    captions = ["cached", *(f"epoch {epoch + 1}" for epoch in range(NUM_EPOCHS))]
+    return Cell(tiles, captions, image.text)
+
+
+def _moved(image: Shown, augmentation: Augmentation, seed: int) -> list[Line]:
+    return [
+        dataclasses.replace(line, points=augmentation.move_points(line.points, image.pixels, seed))
+        for line in image.lines
+    ]

@@ -1,0 +1,112 @@
+"""The two sheets beside a cache: its images with their catheters, and what augmentation makes of some of them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from catheters.config.settings import Settings
+from catheters.data.annotations import Annotation, read_annotations
+from catheters.data.cache.cache import ImageCache
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.tables.label_table import LabelTable
+from catheters.errors import listed
+from catheters.io.files import write_whole
+from catheters.io.near_misses import same_id_hint
+from catheters.runtime.console import warn
+from catheters.viz.choice import choose_images
+from catheters.viz.layout import Cell, Heading, make_sheet
+from catheters.viz.lines import DEVICE_OF_LABEL
+from catheters.viz.tiles import Shown, drawn_devices, drawn_tile, grey_tile, prepare_image
+
+NUM_AUGMENTED = 8
+"""Images of the second sheet, at most."""
+
+
+def write_contact_sheets(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:
+    """Show cached images as the model gets them, beside the cache: `<cache>_images.png` and `<cache>_augmented.png`.
+
+    The first has `num_images` readable images with their labels and doubts; where the annotation table has catheters of
+    an image, it is shown again with these drawn. The second has up to eight of them as training draws them in its first
+    five epochs. Which images depends on `seed` alone: every label is shown where there is room, and annotated images
+    come first. An annotation table that is not there, or does not fit the label table, is warned of.
+
+    Args:
+        settings: those that the cache was made with.
+        table: N images.
+        cache: opened with this table.
+        num_images: images to show; more than there are means all.
+
+    Returns:
+        The files written; none where no image is readable.
+
+    Raises:
+        TableError: the annotation table is wrong.
+        SettingsError: `train_transforms` are.
+    """
+    annotations = _read_annotations(settings, table)
+    readable = np.flatnonzero([entry.reason is None for entry in cache.entries])
+    is_annotated = np.array([uid in annotations for uid in table.uids[readable].tolist()], dtype=np.bool_)
+    chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, settings.seed)]
+    if not len(chosen):
+        return []
+    preprocessing = Preprocessing.of(settings)
+    shown = [
+        prepare_image(table, cache, position, annotations.get(str(table.uids[position]), []), preprocessing)
+        for position in chosen.tolist()
+    ]
+    # Slow to import, and nothing else in preparing a data set needs what it does.
+    from catheters.viz.augmented_sheet import augmented_sheet
+
+    return [
+        _save(_image_sheet(settings, table, shown), settings, "images"),
+        _save(augmented_sheet(settings, table, cache, shown[:NUM_AUGMENTED]), settings, "augmented"),
+    ]
+
+
+def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[Annotation]]:
+    if settings.annotation_table is None:
+        return {}
+    file = Path(settings.dataset_folder) / settings.annotation_table
+    if not file.exists():
+        warn(f"annotation_table={file}: no such file, so no catheters are drawn")
+        return {}
+    annotations = read_annotations(file, settings.uid_column)
+    uids = table.uids.tolist()
+    others = sorted(annotations.keys() - set(uids))
+    hint = same_id_hint(others, uids)
+    start, of_all = f"annotation_table={file}:", f"of its {len(annotations)} images, such as"
+    if annotations and len(others) == len(annotations):
+        warn(f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}")
+    elif hint:  # without one they may be rows that were left out
+        warn(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}")
+    labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
+    unknown = sorted(labels - DEVICE_OF_LABEL.keys() - set(table.label_columns))
+    if unknown:
+        warn(
+            f"annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
+            f"grey: {listed(unknown)}"
+        )
+    return annotations
+
+
+def _image_sheet(settings: Settings, table: LabelTable, shown: list[Shown]) -> Image.Image:
+    cells = []
+    for image in shown:
+        tiles = [grey_tile(image.pixels)]
+        if image.lines:
+            tiles.append(drawn_tile(image.pixels, image.lines))
+        cells.append(Cell([tiles], [], image.text))
+    legend = drawn_devices(table, shown)
+    subtitle = "as the cache holds them"
+    if legend:
+        subtitle += "; beside them the annotated catheters, a ring at the tip"
+    height, width = settings.image_shape
+    title = f"{settings.cache_name}: {len(shown)} of {len(table)} images, {width} x {height} px"
+    return make_sheet(Heading(title, subtitle, legend), cells)
+
+
+def _save(sheet: Image.Image, settings: Settings, name: str) -> Path:
+    file = settings.cache_file.with_name(f"{settings.cache_file.stem}_{name}.png")
+    write_whole(file, lambda part: sheet.save(part, format="PNG"))
+    return file

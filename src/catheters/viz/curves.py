@@ -1,0 +1,77 @@
+"""Pictures of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from catheters.io.files import write_whole
+
+# From the palette of Okabe and Ito, which the colour-blind can tell apart.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, title: str, file: Path) -> None:
+    """Draw losses, macro AUC and learning rate over the epochs.
+
+    Args:
+        log: one entry an epoch, but for those whose line is damaged, with `epoch`, `train/loss` and `lr`; of a run
+            with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged;
+            `train/loss/<name>` and `val/loss/<name>` where several losses are summed.
+        best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
+        title: printed above.
+        file: the PNG to write; it is whole or absent.
+    """
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, *auc_axes, rate_axes = figure.subplots(1, 2 if best_epoch is None else 3)
+    _draw(loss_axes, log, _losses(log))
+    loss_axes.set_title("loss")
+    if best_epoch is not None:
+        _draw_aucs(auc_axes[0], log, best_epoch)
+    _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")})
+    rate_axes.set_title("learning rate at the epoch's end")
+    if all(entry["lr"] > 0 for entry in log):
+        rate_axes.set_yscale("log")
+    figure.suptitle(title)
+    write_whole(file, lambda part: figure.savefig(part, dpi=110, format="png"))
+
+
+def _losses(log: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, str, str]]:
+    """The curves of the losses: their sum in training and validation, then each by its name."""
+    curves = {"train/loss": ("training", BLUE, "-"), "val/loss": ("validation", ORANGE, "--")}
+    names = [key.removeprefix("train/loss/") for key in (log[0] if log else {}) if key.startswith("train/loss/")]
+    for number, name in enumerate(names, start=2):  # the first two colours are taken
+        curves[f"train/loss/{name}"] = (f"{name}, training", f"C{number}", "-")
+        curves[f"val/loss/{name}"] = (f"{name}, validation", f"C{number}", "--")
+    return curves
+
+
+def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) -> None:
+    _draw(
+        axes,
+        log,
+        {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("averaged weights", ORANGE, "--")},
+    )
+    best = next((entry for entry in log if entry["epoch"] == best_epoch), None)
+    if best is None:  # its line of the log is damaged
+        return
+    axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
+    axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
+
+
+def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]]) -> None:
+    """Draw those of the curves that the log has, with a legend where there are several."""
+    epochs = [entry["epoch"] for entry in log]
+    drawn = {key: style for key, style in curves.items() if log and all(key in entry for entry in log)}
+    for key, (name, colour, line) in drawn.items():
+        axes.plot(epochs, [entry[key] for entry in log], line, label=name, color=colour, marker=".")
+    if len(drawn) > 1:
+        axes.legend()
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)

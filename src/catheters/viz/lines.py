@@ -1,0 +1,169 @@
+"""Catheters drawn over an X-ray: a line in a colour a device, a ring and the label at the tip."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import cycle
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from catheters.labels import RANZCR_HEADS
+from catheters.viz.text import load_font, wrap
+
+Colour = tuple[int, int, int]
+
+# The palette of Okabe and Ito, which the colour-blind can tell apart; the devices have its brightest.
+DEVICE_COLOURS: dict[str, Colour] = {
+    "ETT": (86, 180, 233),
+    "NGT": (240, 228, 66),
+    "CVC": (255, 122, 30),  # vermilion, made brighter: it is thin on grey
+    "Swan Ganz": (232, 150, 205),  # likewise reddish purple
+}
+OTHER_COLOURS: tuple[Colour, ...] = ((0, 190, 140), (230, 159, 0), (80, 150, 230), *DEVICE_COLOURS.values())
+UNKNOWN_COLOUR: Colour = (175, 175, 175)
+UNKNOWN_DEVICE = "unknown label"
+
+DEVICE_OF_LABEL = {label: device for device, labels in RANZCR_HEADS.items() for label in labels}
+
+FONT_SIZE = 12
+LINE_WIDTH = 2
+EDGE_WIDTH = 4
+"""Of the black edge under each line: without it, the colours would vanish on white bone."""
+RING_RADIUS = 6
+RING_MARGIN = 0.03
+"""Tips as far out of the picture, in parts of its size, are shown at its edge: traces end a little outside."""
+LABEL_DISTANCE = 11
+FIXED_POINT_BITS = 4
+FARTHEST = 20_000.0
+"""Coordinates are cut off there, far outside, before they become OpenCV's 32-bit numbers."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A catheter to draw.
+
+    Attributes:
+        label: what stands at its tip.
+        colour: red, green and blue.
+        points: (n, 2) x and y in pixels of the cached image; NaN for points that got lost.
+        tip: which of them is the tip.
+    """
+
+    label: str
+    colour: Colour
+    points: npt.NDArray[np.float64]
+    tip: int
+
+
+def device_colours(label_columns: Iterable[str]) -> dict[str, Colour]:
+    """Device -> colour: RANZCR's devices, and each other label as a device of its own, in turn."""
+    others = (label for label in label_columns if label not in DEVICE_OF_LABEL)
+    return {**DEVICE_COLOURS, **dict(zip(others, cycle(OTHER_COLOURS), strict=False))}
+
+
+def device_of(label: str) -> str:
+    """RANZCR's device of a label; a label that is not RANZCR's is its own."""
+    return DEVICE_OF_LABEL.get(label, label)
+
+
+def draw_lines(tile: npt.NDArray[np.uint8], lines: list[Line], image_shape: tuple[int, int]) -> Image.Image:
+    """Draw catheters over a picture.
+
+    Args:
+        tile: (h, w) uint8, the cached image at the size at which it is shown.
+        lines: the catheters, in pixels of the cached image.
+        image_shape: (H, W) of the cached image.
+
+    Returns:
+        (h, w) in colours.
+    """
+    scale = np.array([tile.shape[1] / image_shape[1], tile.shape[0] / image_shape[0]])
+    pixels = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
+    placed = [np.clip((line.points + 0.5) * scale - 0.5, -FARTHEST, FARTHEST) for line in lines]
+    for line, points in zip(lines, placed, strict=True):
+        stretches = _stretches(points)
+        for colour, width in (((0, 0, 0), EDGE_WIDTH), (line.colour, LINE_WIDTH)):
+            cv2.polylines(pixels, stretches, False, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
+    tips = [_visible_tip(points[line.tip], tile.shape) for line, points in zip(lines, placed, strict=True)]
+    for line, tip in zip(lines, tips, strict=True):
+        if tip is not None:
+            centre, radius = _fixed_point(np.array(tip)).tolist(), RING_RADIUS << FIXED_POINT_BITS
+            for colour, width in (((0, 0, 0), EDGE_WIDTH), (line.colour, LINE_WIDTH)):
+                cv2.circle(pixels, centre, radius, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
+    picture = Image.fromarray(pixels)
+    _write_labels(picture, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None])
+    return picture
+
+
+def _fixed_point(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    return np.round(points * (1 << FIXED_POINT_BITS)).astype(np.int32)
+
+
+def _stretches(points: npt.NDArray[np.float64]) -> list[npt.NDArray[np.int32]]:
+    """The line without its lost points, in OpenCV's fixed-point numbers."""
+    is_known = ~np.isnan(points[:, 0])
+    parts = np.split(points, np.flatnonzero(np.diff(is_known)) + 1)
+    return [_fixed_point(part) for part in parts if not np.isnan(part[0, 0])]
+
+
+def _visible_tip(tip: npt.NDArray[np.float64], shape: tuple[int, ...]) -> tuple[float, float] | None:
+    """Where the ring goes; None where the tip lies outside of the picture."""
+    size = np.array([shape[1], shape[0]], dtype=np.float64)
+    # A tip that got lost is NaN, and no comparison with it holds.
+    if not ((tip >= -RING_MARGIN * size).all() and (tip <= (1 + RING_MARGIN) * size).all()):
+        return None
+    reach = RING_RADIUS + 1  # the ring is seen whole, even where the tip lies on the edge
+    x, y = np.clip(tip, reach, size - 1 - reach).tolist()
+    return x, y
+
+
+def _write_labels(picture: Image.Image, tips: list[tuple[Line, tuple[float, float]]]) -> None:
+    """Write each label beside its ring, where it hides neither another label nor a ring, and inside the picture."""
+    font = load_font(FONT_SIZE)
+    draw = ImageDraw.Draw(picture)
+    reach = RING_RADIUS + 2
+    taken = [(x - reach, y - reach, x + reach, y + reach) for _, (x, y) in tips]
+    for line, tip in tips:
+        text = wrap(line.label, font, picture.width - 4, max_lines=1)[0]
+        box = free_place(tip, _text_size(text, font), picture.size, taken)
+        taken.append(box)
+        draw.text(box[:2], text, line.colour, font, anchor="la", stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels."""
+
+
+def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[float, float]:
+    ascent, descent = font.getmetrics()
+    return font.getlength(text), ascent + descent
+
+
+def free_place(
+    tip: tuple[float, float], text_size: tuple[float, float], picture_size: tuple[int, int], taken: list[Box]
+) -> Box:
+    """Where a label goes: beside the tip, or as little above or below that as need be; beside it where none is free.
+
+    Args:
+        tip: x and y in pixels of the picture.
+        text_size: (width, height) of the label.
+        picture_size: (width, height).
+        taken: what it shall not hide.
+    """
+    width, height = text_size
+    x, y = tip
+    steps = [0.0, *(sign * (height + 4) * step for step in range(1, 8) for sign in (-1, 1))]
+    lefts = (x + LABEL_DISTANCE, x - LABEL_DISTANCE - width, x - width / 2)
+    boxes = []
+    for step in steps:
+        for left in lefts:
+            left = max(min(left, picture_size[0] - width - 2), 2)
+            top = max(min(y - height / 2 + step, picture_size[1] - height - 2), 2)
+            boxes.append((left, top, left + width, top + height))
+    return next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+
+
+def _overlap(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]

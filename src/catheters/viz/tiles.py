@@ -1,0 +1,109 @@
+"""An image on the sheets: its pixels, its catheters, its words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from catheters.data.annotations import Annotation
+from catheters.data.cache.cache import ImageCache
+from catheters.data.preprocessing import Preprocessing, place, resize
+from catheters.data.tables.label_table import LabelTable
+from catheters.viz.layout import BRIGHT, DIM, TILE_WIDTH, tile_shape
+from catheters.viz.lines import (
+    FONT_SIZE,
+    UNKNOWN_COLOUR,
+    UNKNOWN_DEVICE,
+    Colour,
+    Line,
+    device_colours,
+    device_of,
+    draw_lines,
+)
+from catheters.viz.text import load_font, shorten_start
+
+NOTE_COLOUR: Colour = (255, 176, 0)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image on the sheets.
+
+    Attributes:
+        position: its row of the label table.
+        pixels: (H, W) uint8, as cached.
+        lines: its catheters, in pixels of the cached image.
+        text: what stands under it.
+    """
+
+    position: int
+    pixels: npt.NDArray[np.uint8]
+    lines: list[Line]
+    text: list[tuple[str, Colour]]
+
+
+def prepare_image(
+    table: LabelTable,
+    cache: ImageCache,
+    position: int,
+    annotations: list[Annotation],
+    preprocessing: Preprocessing,
+) -> Shown:
+    """Gather what the sheets show of an image.
+
+    Args:
+        table: the label table.
+        cache: opened with this table.
+        position: the image's row of the table.
+        annotations: the image's catheters.
+        preprocessing: how the cached image was made.
+    """
+    entry = cache.entries[position]
+    placement = place(entry.box, preprocessing)
+    colours = device_colours(table.label_columns)
+    lines = [
+        Line(
+            label=annotation.label,
+            colour=colours.get(device_of(annotation.label), UNKNOWN_COLOUR),
+            points=placement.apply(annotation.points),
+            tip=annotation.tip(entry.full_shape),
+        )
+        for annotation in annotations
+    ]
+    font, width = load_font(FONT_SIZE), TILE_WIDTH * (2 if lines else 1)
+    uid, patient = str(table.uids[position]), str(table.patient_ids[position])
+    text = [(shorten_start(uid, font, width), BRIGHT)]
+    if patient != uid:
+        text.append((shorten_start(f"patient {patient}", font, width), DIM))
+    if table.label_columns:
+        positives = [table.label_columns[k] for k in np.flatnonzero(table.labels[position])]
+        text.append((" · ".join(positives), BRIGHT) if positives else ("no positive label", DIM))
+    text += [(note, NOTE_COLOUR) for note in entry.notes.values()]
+    return Shown(position=position, pixels=np.array(cache.images[cache.rows[position]]), lines=lines, text=text)
+
+
+def grey_tile(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """An image (H, W) uint8 as it is, at the size of the sheets."""
+    return Image.fromarray(_fit_tile(pixels))
+
+
+def drawn_tile(pixels: npt.NDArray[np.uint8], lines: list[Line]) -> Image.Image:
+    """The same with catheters drawn over it, in pixels of the image."""
+    height, width = pixels.shape
+    return draw_lines(_fit_tile(pixels), lines, (height, width))
+
+
+def _fit_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    height, width = pixels.shape
+    return resize(pixels, tile_shape((height, width)))
+
+
+def drawn_devices(table: LabelTable, shown: list[Shown]) -> dict[str, Colour]:
+    """The devices that are drawn, with their colours."""
+    drawn = {device_of(line.label) for image in shown for line in image.lines}
+    colours = device_colours(table.label_columns)
+    devices = {device: colour for device, colour in colours.items() if device in drawn}
+    if drawn - colours.keys():
+        devices[UNKNOWN_DEVICE] = UNKNOWN_COLOUR
+    return devices

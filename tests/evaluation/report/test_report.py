@@ -1,0 +1,208 @@
+"""The page: whole by itself, its numbers those of the evaluation, working in a browser."""
+
+import html
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_curve
+
+from catheters.evaluation.ensemble import blend
+from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
+from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.report.figures import MAX_POINTS, draw_intervals, thin
+from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
+from catheters.evaluation.report.tables import with_interval
+from catheters.evaluation.scores import difference, score
+from tests.evaluation.conftest import make_evaluated
+from tests.hangs import run_watched
+
+HOSTILE = "<script>alert(1)</script>"
+GREY_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
+
+
+def make_pair(rng: np.random.Generator) -> tuple[PredictionSet, PredictionSet]:
+    targets = (rng.random((240, 3)) < [0.3, 0.5, 0.0]).astype(np.uint8)
+
+    def predict(quality: float, name: str) -> PredictionSet:
+        return make_evaluated(
+            targets,
+            1 / (1 + np.exp(-(quality * (2.0 * targets - 1) + rng.normal(size=targets.shape)))),
+            patients=[f"p{number // 3}" for number in range(240)],
+            folds=[number // 3 % 2 for number in range(240)],
+            labels=["tube", HOSTILE, "never"],
+            name=name,
+        )
+
+    return predict(1.0, "first"), predict(1.5, "second")
+
+
+def make_background(**changes: object) -> Background:
+    fields: dict[str, object] = {
+        "predictions": "p.csv",
+        "labels": "labels.csv",
+        "num_labelled": 240,
+        "is_synthetic": False,
+        "command": "python evaluate.py run",
+        "settings": {"backbone_model": "rexnet_100", "classifier": "linear", "image_size": 64, "run_name": HOSTILE},
+        "environment": ["hardware: the CPU"],
+        "curves": [],
+        "comparison": None,
+        "ensemble": None,
+    }
+    return Background(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def evaluation(rng: np.random.Generator) -> Evaluation:
+    columns = {"view": rng.choice(["AP", "PA"], 240).astype(np.str_)}
+    return evaluate(make_pair(rng)[1], {"device": ("tube", HOSTILE)}, columns, Choices(num_resamples=100))
+
+
+def thumbnails(rows: list[int]) -> dict[int, str]:
+    return {row: GREY_DOT if row % 2 else "" for row in rows}
+
+
+def test_the_page_holds_the_numbers_and_nothing_from_elsewhere(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", evaluation, make_background(), thumbnails)
+    page = (tmp_path / "report.html").read_text()
+    for estimate in (
+        evaluation.scores.macro("roc_auc"),
+        evaluation.scores.estimate("brier", HOSTILE),
+        evaluation.points[0].ppv,
+        evaluation.presence_points[0].sensitivity,
+        evaluation.folds[1].scores.macro("average_precision"),
+        evaluation.subgroups[0].macros("roc_auc")[1],
+    ):
+        assert with_interval(estimate) in page
+    assert "not a medical device" in page
+    assert "Synthetic" not in page
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "url(" not in page and "@import" not in page
+    assert HOSTILE not in page
+    assert html.escape(HOSTILE) in page
+    assert page.count("<img") == page.count(" alt=")
+    assert "All images are of one class." in page
+    assert "cannot be read" in page and GREY_DOT in page
+    write_report(tmp_path / "report.html", evaluation, make_background(), None)
+    assert "cannot be read" not in (tmp_path / "report.html").read_text()
+
+
+def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> None:
+    first, second = make_pair(rng)
+    bootstrap = PatientBootstrap(first.patient_ids, 50, seed=0)
+    scores = [score(evaluated, bootstrap) for evaluated in (first, second)]
+    comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
+    ensemble = blend("weights", [first, second], "blend")
+    background = make_background(is_synthetic=True, comparison=comparison, ensemble=ensemble, settings={})
+    write_report(tmp_path / "report.html", evaluation, background, thumbnails)
+    page = (tmp_path / "report.html").read_text()
+    assert "<strong>Synthetic data.</strong>" in page
+    assert with_interval(comparison.differences.macro("roc_auc"), 4) in page
+    for member in ensemble.members:
+        assert f"<td>{member.weight:.3f}</td>" in page
+    assert "<summary>Settings</summary>" not in page
+    assert "holds ranks" not in page
+    ranks = make_background(ensemble=blend("rank", [first, second], "blend"))
+    write_report(tmp_path / "report.html", evaluation, ranks, None)
+    assert "This blend holds ranks, no probabilities" in (tmp_path / "report.html").read_text()
+    write_model_card(tmp_path / "MODEL_CARD.md", evaluation, ranks)
+    assert "This blend holds ranks, no probabilities" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_a_page_without_a_score(tmp_path: Path) -> None:
+    nothing = make_evaluated([[0], [0]], [[0.2], [0.7]])
+    write_report(
+        tmp_path / "report.html", evaluate(nothing, {}, {}, Choices(num_resamples=100)), make_background(), None
+    )
+    assert "with intervals:" not in (tmp_path / "report.html").read_text()  # the words of the picture of all scores
+
+
+def test_curves_are_drawn_where_they_turn(rng: np.random.Generator) -> None:
+    """Of a rare label's precision and recall nearly all points lie at the end: the area under what is drawn is kept."""
+    targets = np.zeros(30_000, dtype=np.uint8)
+    targets[:79] = 1
+    precisions, recalls, _ = precision_recall_curve(targets, 4 * targets + rng.normal(size=30_000))
+    drawn_recalls, drawn_precisions = thin(recalls, precisions)
+    assert len(drawn_recalls) <= MAX_POINTS
+    whole, drawn = (-np.trapezoid(y, x) for x, y in ((recalls, precisions), (drawn_recalls, drawn_precisions)))
+    assert drawn == pytest.approx(whole, abs=0.01)
+    assert (drawn_recalls[[0, -1]] == recalls[[0, -1]]).all()
+
+
+@pytest.mark.parametrize("low", [0.4, 0.6, float("nan")])
+def test_intervals_that_leave_out_their_value_or_are_none(low: float) -> None:
+    estimate = Estimate(value=0.5, low=low, high=low + 0.05)
+    picture = draw_intervals(["a $\\bad$ b", "c"], [estimate, estimate], "ROC AUC")
+    assert picture.text == "ROC AUC with intervals: a $\\bad$ b 0.500, c 0.500"
+
+
+def test_the_model_card(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_model_card(tmp_path / "MODEL_CARD.md", evaluation, make_background(is_synthetic=True))
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert "timm's `rexnet_100`" in card
+    assert "**Synthetic data.**" in card
+    assert "not a medical device" in card
+    assert HOSTILE not in card
+    assert "&lt;script&gt;" in card
+    rows = [line for line in card.splitlines() if line.startswith("| tube |")]
+    assert with_interval(evaluation.scores.estimate("roc_auc", "tube")) in rows[0]
+    assert with_interval(evaluation.points[0].npv) in rows[1]
+
+
+@pytest.fixture
+def open_page(tmp_path: Path) -> Callable[[Path], tuple[str, str]]:
+    """Opens a page in headless Chromium: what its document became, and what its console said."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("Chromium is not installed")
+
+    def open_it(page: Path) -> tuple[str, str]:
+        quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
+        done = run_watched(
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--no-first-run",
+                *(f"--disable-{what}" for what in quiet),
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--enable-logging=stderr",
+                "--virtual-time-budget=5000",
+                "--dump-dom",
+                page.as_uri(),
+            ],
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+    return open_it
+
+
+def test_in_a_browser(evaluation: Evaluation, tmp_path: Path, open_page: Callable[[Path], tuple[str, str]]) -> None:
+    """No errors in the console, nothing wider than a phone, and a table sorts by the heading that is pressed."""
+    write_report(tmp_path / "report.html", evaluation, make_background(), thumbnails)
+    page = (tmp_path / "report.html").read_text()
+    script = """<script>
+    const table = document.querySelector("table.sorts");
+    const column = (number) => [...table.tBodies[0].rows].map((row) => row.cells[number].textContent.trim());
+    const button = table.tHead.rows[0].cells[1].querySelector("button");
+    button.click(); const down = column(0);
+    button.click(); const up = column(0);
+    document.title = JSON.stringify([down, up, table.tHead.rows[0].cells[1].getAttribute("aria-sort"),
+        document.documentElement.scrollWidth <= document.documentElement.clientWidth]);
+    console.log("the test was here");
+    </script></body>"""
+    (tmp_path / "tested.html").write_text(page.replace("</body>", script))
+    document, console = open_page(tmp_path / "tested.html")
+    assert len(console.splitlines()) == 1 and "the test was here" in console, console
+    title = html.unescape(re.search(r"<title>(.*?)</title>", document)[1])  # type: ignore[index]
+    areas = {label: evaluation.scores.estimate("roc_auc", label).value for label in ("tube", HOSTILE)}
+    falling = sorted(areas, key=lambda label: -areas[label])
+    assert json.loads(title) == [[*falling, "never"], [*falling[::-1], "never"], "ascending", True]

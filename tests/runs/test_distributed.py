@@ -1,0 +1,280 @@
+"""Several processes that train one model compute what one process does; a dead one ends them all."""
+
+import dataclasses
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pytorch_pfn_extras.training.extension import Extension
+
+from catheters.config.settings import Settings
+from catheters.errors import SettingsError
+from catheters.labels import RANZCR_HEADS
+from catheters.models.classifier import create_classifier
+from catheters.runs.datasets import check_parts, load_data
+from catheters.runs.run import train_run
+from catheters.runtime.host import process_rank
+from catheters.training.extensions.log import read_epochs
+from catheters.training.step import convert_batch_norm
+from tests.models.test_backbone import FAMILIES
+from tests.processes import (
+    Training,
+    num_snapshots,
+    outcome,
+    processes_of,
+    start_processes,
+    train_with_processes,
+    wait_until,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
+
+
+@pytest.fixture
+def plain(cached: Settings) -> Settings:
+    """Nothing that depends on how a batch is divided: no batch norm, dropout or mixup."""
+    return dataclasses.replace(
+        cached,
+        backbone_model="test_convnext",
+        folds=(1,),
+        batch_size=4,
+        accumulation_steps=2,
+        ema_decay=0.9,
+        clip_grad_norm=1.0,
+        epochs=5,
+        cosine_epochs=9,
+        early_stop=0,
+    )
+
+
+def losses_of(settings: Settings) -> np.ndarray:
+    log = read_epochs(settings.run_folder / "fold1")
+    return np.array([[entry["train/loss"], entry["val/loss"], entry["val/raw/loss"]] for entry in log])
+
+
+def test_two_processes_compute_what_one_does(plain: Settings, tmp_path: Path) -> None:
+    """The losses of every epoch within 1e-5 relative; every validation image once, in the table's order."""
+    one = dataclasses.replace(plain, run_name="one")
+    train_run(one, fresh=False)
+    train_with_processes(plain, tmp_path, 2)
+    np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
+    data = load_data(plain)
+    expected, got = (pd.read_csv(settings.run_folder / "predictions.csv") for settings in (one, plain))
+    assert got["StudyInstanceUID"].tolist() == data.uids[data.folds == 1].tolist()
+    labels = list(plain.label_columns)
+    np.testing.assert_allclose(got[labels], expected[labels], rtol=1e-4)
+    assert (tmp_path / "out1").read_text() == ""  # the first one speaks for both
+    assert "test_convnext on the CPU, 2 processes, -> " in (tmp_path / "out0").read_text()
+
+
+class StopOnRank1(Extension):
+    """After the second epoch, on one of the processes alone."""
+
+    name = "stop_on_rank_1"
+    trigger = (1, "epoch")
+    asks_to_stop = False
+
+    def __call__(self, manager: Any) -> None:
+        self.asks_to_stop = process_rank() == 1 and manager.epoch == 2
+
+
+@pytest.mark.slow
+def test_groups_trackers_and_extensions_of_two_processes(plain: Settings, tmp_path: Path) -> None:
+    """The terms of the loss as one process has them; a process that asks to stop stops both; one tracks."""
+    groups = {"exclusive": {"ETT": RANZCR_HEADS["ETT"]}, "exclusive_conflicts": "first"}
+    one = dataclasses.replace(plain, run_name="one", **groups)
+    train_run(one, fresh=False)
+    two = dataclasses.replace(plain, trackers=("tensorboard",), **groups)
+    trainings = [
+        Training(two, tmp_path / f"out{rank}", environment, [StopOnRank1()])
+        for rank, environment in enumerate(processes_of(2))
+    ]
+    assert [training.wait() for training in trainings] == [0, 0], "\n".join(training.text for training in trainings)
+    assert "fold 1: an extension asked to stop after epoch 2 of 5" in trainings[0].text
+    assert trainings[1].text == ""
+    names = ("train/loss/labels", "train/loss/ETT", "val/loss/labels", "val/loss/ETT")
+    terms = [
+        [[entry[name] for name in names] for entry in read_epochs(settings.run_folder / "fold1")]
+        for settings in (one, two)
+    ]
+    assert (len(terms[0]), len(terms[1])) == (5, 2)
+    np.testing.assert_allclose(terms[1], terms[0][:2], rtol=1e-5)
+    assert len(list((two.run_folder / "fold1" / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_more_processes_than_validation_images_each_can_have(plain: Settings, tmp_path: Path) -> None:
+    """4 processes: 21 images are 5, 5, 5 and 6, in batches of 5 some have one more than others."""
+    one = dataclasses.replace(plain, run_name="one", epochs=2)
+    train_run(one, fresh=False)
+    settings = dataclasses.replace(plain, epochs=2, valid_batch_size=5)
+    train_with_processes(settings, tmp_path, 4)
+    np.testing.assert_allclose(losses_of(settings), losses_of(one), rtol=1e-5)
+
+
+def test_killed_processes_go_on(cached: Settings, tmp_path: Path) -> None:
+    """With batch norm, dropout and mixup two processes that were killed end as two that were not, to the bit."""
+    settings = dataclasses.replace(
+        cached,
+        folds=(1,),
+        batch_size=4,
+        mixup_alpha=0.4,
+        drop_rate=0.3,
+        ema_decay=0.9,
+        epochs=6,
+        cosine_epochs=9,
+        early_stop=0,
+        snapshot_iterations=1,
+    )
+    whole = dataclasses.replace(settings, run_name="whole")
+    train_with_processes(whole, tmp_path, 2)
+    trainings = start_processes(settings, tmp_path, 2)
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 8, trainings[0])
+    for training in trainings:
+        training.signal(signal.SIGKILL)
+    assert [training.wait() for training in trainings] == [-signal.SIGKILL] * 2
+    train_with_processes(settings, tmp_path, 2)
+    assert "fold 1: goes on from its snapshot, " in (tmp_path / "out0").read_text()
+    assert outcome(settings.run_folder) == outcome(whole.run_folder)
+
+
+@pytest.mark.slow
+def test_another_number_of_processes(plain: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may change in the middle; what that changes is said."""
+    one = dataclasses.replace(plain, run_name="one")
+    train_run(one, fresh=False)
+    train_with_processes(dataclasses.replace(plain, epochs=2), tmp_path, 2)
+    capsys.readouterr()
+    train_run(plain, fresh=False)
+    printed = capsys.readouterr()
+    assert (
+        "the snapshot is of 2 processes, these are 1: the batches stay the same, the result differs by" in printed.out
+    )
+    np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
+    mixed = dataclasses.replace(plain, run_name="mixed", backbone_model="test_resnet", mixup_alpha=0.4, drop_rate=0.1)
+    train_run(dataclasses.replace(mixed, epochs=1), fresh=False)
+    train_with_processes(dataclasses.replace(mixed, epochs=2), tmp_path, 2)
+    assert (
+        "warning: the snapshot is of 1 processes, these are 2: the result will differ from an undisturbed run's, since "
+        "batch norm's statistics, the draws of dropout, mixup's partners depend on each process's part of a batch"
+    ) in (tmp_path / "out0").read_text()
+
+
+def test_a_fold_for_each_process(plain: Settings, tmp_path: Path) -> None:
+    """The same files as one process writes, to the bit, with batch norm and mixup too; then nothing is left."""
+    settings = dataclasses.replace(
+        plain, backbone_model="test_resnet", num_folds=3, folds=None, epochs=2, cosine_epochs=3, mixup_alpha=0.2
+    )
+    one = dataclasses.replace(settings, run_name="one")
+    train_run(one, fresh=False)
+    settings = dataclasses.replace(settings, folds_parallel=True)
+    train_with_processes(settings, tmp_path, 2)
+    assert outcome(settings.run_folder) == outcome(one.run_folder)
+    texts = [(tmp_path / f"out{rank}").read_text() for rank in range(2)]
+    assert sum(text.count("best macro AUC") for text in texts) == 3
+    assert all("best macro AUC" in text for text in texts)
+    assert texts[0].count("out-of-fold predictions of 40 images, 3 of 3 folds") == 1
+    train_with_processes(settings, tmp_path, 2)
+    assert (tmp_path / "out0").read_text().count("already trained") == 3
+
+
+@pytest.mark.parametrize("folds_parallel", [False, True])
+def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Path, folds_parallel: bool) -> None:
+    settings = dataclasses.replace(
+        plain, folds=(0, 1), epochs=200, cosine_epochs=200, folds_parallel=folds_parallel, valid_batch_size=1
+    )
+    trainings = start_processes(settings, tmp_path, 2)
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold0") >= 1, trainings[0])
+    trainings[1].signal(signal.SIGTERM)
+    assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
+    assert re.search(r"stopped by SIGTERM: the same command goes on from fold [01], ", trainings[0].text)
+
+
+def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> None:
+    """It has no fold to train; the other one still saves its own."""
+    settings = dataclasses.replace(plain, epochs=200, cosine_epochs=200, folds_parallel=True)
+    trainings = start_processes(settings, tmp_path, 2)
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, trainings[0])
+    idle = next(training for training in trainings if "epoch 1/200" not in training.text)
+    busy = next(training for training in trainings if training is not idle)
+    idle.signal(signal.SIGTERM)
+    assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
+    assert "stopped by SIGTERM: the same command goes on from fold 1, " in busy.text
+
+
+def test_other_processes_leave_their_machine_alone(plain: Settings, tmp_path: Path) -> None:
+    """On a machine that shares no disk with the first one's: neither a folder is made nor another run touched."""
+    settings = dataclasses.replace(plain, epochs=1)
+    elsewhere = dataclasses.replace(settings, saved_models_folder=str(tmp_path / "elsewhere"))
+    log = elsewhere.run_folder / "fold1" / "log.jsonl"
+    for has_run in (False, True):
+        if has_run:
+            log.parent.mkdir(parents=True)
+            log.write_text("another run's\n")
+        environments = processes_of(2)
+        trainings = [
+            Training(dataclasses.replace(settings, run_name=f"run{has_run}"), tmp_path / "out0", environments[0]),
+            Training(elsewhere, tmp_path / "out1", environments[1]),
+        ]
+        assert [training.wait() for training in trainings] == [0, 0], trainings[0].text
+        assert (tmp_path / "elsewhere").exists() == has_run
+    assert log.read_text() == "another run's\n"
+    assert [path.name for path in elsewhere.run_folder.rglob("*")] == ["fold1", "log.jsonl"]
+
+
+def test_a_mistake_in_one_process_ends_the_other(plain: Settings, tmp_path: Path) -> None:
+    """As where one machine lacks the cache."""
+    absent = dataclasses.replace(plain, cache_folder=str(tmp_path / "absent"))
+    environments = processes_of(2)
+    first = Training(plain, tmp_path / "out0", environments[0])
+    second = Training(absent, tmp_path / "out1", environments[1])
+    assert second.wait() == 2
+    assert "error in process 1: " in second.text
+    assert "no such image cache" in second.text
+    assert first.wait() != 0
+    assert "ended, since process 1 (" in first.text
+    assert "absent/tiny_32.npy: no such image cache" in first.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "process 1"), (signal.SIGSTOP, "process 1 gave no")])
+def test_a_dead_process_ends_the_other(plain: Settings, tmp_path: Path, number: int, reason: str) -> None:
+    """Killed, or silent, as when its machine is cut off; without torchrun, which would look after its own machine."""
+    settings = dataclasses.replace(plain, epochs=400, cosine_epochs=400)
+    first, second = start_processes(settings, tmp_path, 2)
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, first)
+    second.signal(number)
+    try:
+        assert first.wait() != 0  # long before its 400 epochs are over
+        assert f"ended, since {reason}" in first.text
+    finally:
+        second.signal(signal.SIGKILL)
+        second.wait()
+
+
+def test_a_batch_that_cannot_be_dealt_out() -> None:
+    check_parts(Settings(batch_size=12), 4)
+    with pytest.raises(SettingsError, match=r"batch_size=12 is that of all 5 processes together .*; 10 can"):
+        check_parts(Settings(batch_size=12), 5)
+    with pytest.raises(SettingsError, match="16 can"):
+        check_parts(Settings(batch_size=3), 16)
+
+
+@pytest.mark.parametrize("backbone_model", FAMILIES)
+def test_batch_norm_of_all_processes(settings: Settings, backbone_model: str) -> None:
+    """Every batch norm becomes one over all processes and keeps its weights' names; on a CPU torch has none."""
+    model = create_classifier(dataclasses.replace(settings, backbone_model=backbone_model), 0.5, 0.25)
+    before = model.state_dict()
+    batch_norm = torch.nn.modules.batchnorm._BatchNorm
+    number = sum(isinstance(module, batch_norm) for module in model.modules())
+    with pytest.raises(SettingsError, match="sync_batch_norm=True: torch has it for GPUs alone"):
+        convert_batch_norm(model, torch.device("cpu"))
+    model = convert_batch_norm(model, torch.device("cuda"))
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()) == number > 10
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.state_dict().keys() == before.keys()

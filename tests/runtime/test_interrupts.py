@@ -1,0 +1,104 @@
+"""Ctrl-C and SIGTERM: put off while something has to be saved, never lost, and a second one is obeyed at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.hangs import run_watched
+
+COMMAND = """
+import os, signal, time
+from catheters.commands.command_line import run_command
+from catheters.runtime.interrupts import Interrupted, deferred_interrupts, interrupt_signal, leave_interrupts_to_parent
+from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back
+from catheters.runtime import interrupts
+
+def command(arguments):
+{body}
+    return 0
+
+run_command(command)
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    code = COMMAND.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    return run_watched([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize(("name", "status", "shown"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
+def test_a_signal_waits_until_work_is_saved(name: str, status: int, shown: str) -> None:
+    done = run(f"""
+interrupts.SECONDS_OF_ONE_REQUEST = 3600.0
+with deferred_interrupts():
+    os.kill(os.getpid(), signal.{name})
+    os.kill(os.getpid(), signal.SIGTERM)  # at once: as torchrun passes on what a terminal has sent
+    print("still here", interrupt_signal() == signal.{name})
+    raise Interrupted("saved", interrupt_signal())
+""")
+    assert done.stdout == "still here True\n"
+    assert done.stderr == f"\nstopped by {shown}: saved\n"
+    assert done.returncode == status
+
+
+def test_a_signal_is_obeyed_when_nothing_asked_for_it() -> None:
+    done = run("""
+with deferred_interrupts():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("inside")
+print("behind")
+""")
+    assert (done.stdout, done.returncode) == ("inside\n", 143)
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    done = run("""
+interrupts.SECONDS_OF_ONE_REQUEST = 1e-9
+with deferred_interrupts():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("first")
+    os.kill(os.getpid(), signal.SIGINT)
+    print("second")
+""")
+    assert (done.stdout, done.returncode) == ("first\n", 130)
+
+
+def test_a_process_that_works_for_another_is_not_ended_by_a_signal_to_both() -> None:
+    """Not while it starts, nor later; it ends with its parent, where Python would send SIGTERM and wait for ever."""
+    done = run("""
+import multiprocessing
+context = multiprocessing.get_context("fork")
+started, signalled, ready = context.Event(), context.Event(), context.Event()
+def work():
+    started.set()
+    signalled.wait()
+    leave_interrupts_to_parent()
+    ready.set()
+    while True:
+        signal.pause()
+process = context.Process(target=work, daemon=True)
+with interrupts_held_back():
+    process.start()
+end_with_this_process([process])
+started.wait()
+os.kill(process.pid, signal.SIGINT)
+os.kill(process.pid, signal.SIGTERM)
+signalled.set()
+ready.wait()
+os.kill(process.pid, signal.SIGTERM)
+os.kill(process.pid, signal.SIGINT)
+process.join(0.2)
+print(process.is_alive())
+""")
+    assert (done.stdout, done.returncode, done.stderr) == ("True\n", 0, "")
+
+
+def test_signals_that_are_held_back_come_afterwards() -> None:
+    done = run("""
+with interrupts_held_back():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("inside")
+print("behind")
+""")
+    assert (done.stdout, done.returncode) == ("inside\n", 143)

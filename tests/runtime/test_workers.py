@@ -1,0 +1,108 @@
+"""Worker processes: every task has an outcome, whatever happens to the process that does it."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catheters.runtime.workers import Failure, map_guarded
+from tests.hangs import run_watched, wait_until
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def misbehave(task: str) -> str:
+    if task == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "exit":
+        os._exit(7)
+    if task == "hang":
+        signal.pause()
+    if task == "eat":
+        return str(np.ones(1 << 30).sum())  # 8 GB
+    if task == "fail":
+        raise ValueError("a bug")
+    return f"{task} done"
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_every_task_is_done_once(num_workers: int) -> None:
+    outcomes = list(map_guarded(square, range(20), num_workers))
+    assert sorted(outcomes) == [(number, number**2) for number in range(20)]
+    assert list(map_guarded(square, [], num_workers)) == []
+
+
+def test_what_a_worker_does_not_survive_costs_its_task_only() -> None:
+    tasks = ["a", "crash", "b", "c", "exit", "eat", "d"]
+    outcomes = dict(map_guarded(misbehave, tasks, 2, max_seconds=3600.0))
+    assert outcomes["crash"] == Failure("the decoder crashed (Killed)")
+    assert outcomes["exit"] == Failure("the decoder crashed (exit status 7)")
+    assert outcomes["eat"] == Failure("decoding it takes more than 1024 MB of memory")
+    assert {task: outcomes[task] for task in "abcd"} == {task: f"{task} done" for task in "abcd"}
+
+
+def test_a_task_that_takes_too_long_is_given_up() -> None:
+    """And its worker with it: the next one gets another."""
+    outcomes = list(map_guarded(misbehave, ["hang", "hang"], 1, max_seconds=1.0))
+    assert outcomes == [("hang", Failure("given up after 1 s"))] * 2
+
+
+def test_an_exception_is_raised_here_and_no_worker_is_left() -> None:
+    others = multiprocessing.active_children()
+    with pytest.raises(ValueError, match="a bug"):
+        list(map_guarded(misbehave, ["a", "fail", "b"], 2))
+    assert set(multiprocessing.active_children()) <= set(others)
+
+
+ORPHAN_SCRIPT = """
+import os, sys
+from catheters.runtime.workers import map_guarded
+def answer(task):
+    return os.getpid(), bytes(10_000_000)  # more than a pipe holds: the worker waits until it is read
+workers = map_guarded(answer, range(100), 2)
+print(*{next(workers)[1][0] for _ in range(8)}, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN_SCRIPT], capture_output=True, text=True, check=False)
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert workers
+    wait_until(
+        lambda: not any(_is_running(pid) for pid in workers), lambda: "a worker outlived the process that started it"
+    )
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+SIGNALLED = """
+import os
+import signal
+
+from catheters.runtime.workers import map_guarded
+
+def double(number):
+    return 2 * number
+
+# The first that a new process does, as where a scheduler's signal to all comes while it starts.
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+print(sorted(map_guarded(double, range(3), 1)))
+"""
+
+
+def test_a_signal_while_a_worker_starts_is_left_to_its_parent() -> None:
+    done = run_watched([sys.executable, "-c", SIGNALLED])
+    assert (done.stdout, done.stderr) == ("[(0, 0), (1, 2), (2, 4)]\n", "")

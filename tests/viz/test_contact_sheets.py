@@ -1,0 +1,323 @@
+"""Contact sheets: which images, where catheters and labels are drawn, and that augmented images are training's."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from catheters.config.settings import Settings
+from catheters.data.annotations import Annotation
+from catheters.data.augmentation import Augmentation
+from catheters.data.cache.cache import ImageCache, open_cache
+from catheters.data.cache.writer import build_cache
+from catheters.data.loader import CachedRadiographs
+from catheters.data.preprocessing import Preprocessing
+from catheters.data.tables.image_folder import folder_table
+from catheters.data.tables.label_table import LabelTable, read_label_table
+from catheters.io.csv_files import TableError
+from catheters.viz import write_contact_sheets
+from catheters.viz.choice import choose_images
+from catheters.viz.layout import GAP, TILE_WIDTH
+from catheters.viz.lines import (
+    DEVICE_COLOURS,
+    UNKNOWN_COLOUR,
+    device_colours,
+)
+from catheters.viz.tiles import NOTE_COLOUR, grey_tile, prepare_image
+
+
+@pytest.fixture
+def annotated(settings: Settings) -> Settings:
+    """The tiny sample with its drawn catheters."""
+    return dataclasses.replace(settings, annotation_table="train_annotations.csv")
+
+
+def cache_of(settings: Settings, table: LabelTable) -> ImageCache:
+    build_cache(table, settings.cache_file, Preprocessing.of(settings))
+    return open_cache(settings.cache_file, table, Preprocessing.of(settings))
+
+
+def write_sheets(settings: Settings, num_images: int) -> list[npt.NDArray[np.uint8]]:
+    table = read_label_table(settings)
+    files = write_contact_sheets(settings, table, cache_of(settings, table), num_images)
+    stem = settings.cache_file.stem
+    assert [file.name for file in files] == [f"{stem}_images.png", f"{stem}_augmented.png"]
+    assert {file.parent for file in files} == {settings.cache_file.parent}
+    return [np.array(Image.open(file).convert("RGB")) for file in files]
+
+
+# Which images are shown
+
+
+def test_every_label_is_shown_by_as_few_images_as_chance_finds() -> None:
+    labels = np.zeros((100, 4), dtype=np.uint8)
+    labels[7, :3] = 1  # the one image with three labels
+    labels[20:60, 1] = 1
+    labels[93, 3] = 1
+    for seed in range(20):
+        chosen = choose_images(labels, np.full(100, False), 2, seed)
+        assert chosen.tolist() == [7, 93]
+    assert labels[choose_images(labels, np.full(100, False), 30, 0)].any(axis=0).all()
+    assert len(set(choose_images(labels, np.full(100, False), 30, 0).tolist())) == 30
+
+
+def test_annotated_images_are_preferred() -> None:
+    labels = np.zeros((50, 2), dtype=np.uint8)
+    labels[:10, 0] = 1
+    is_annotated = np.isin(np.arange(50), [4, 30, 31])
+    for seed in range(20):
+        chosen = choose_images(labels, is_annotated, 5, seed).tolist()
+        assert set(chosen[:3]) == {4, 30, 31}
+        assert choose_images(labels, is_annotated, 1, seed).tolist() == [4]
+    assert choose_images(labels, is_annotated, 5, 1).tolist() == choose_images(labels, is_annotated, 5, 1).tolist()
+    assert len({tuple(choose_images(labels, is_annotated, 5, seed)) for seed in range(20)}) > 5
+
+
+def test_more_images_than_there_are_and_no_labels() -> None:
+    chosen = choose_images(np.zeros((6, 0), dtype=np.uint8), np.full(6, False), 100, 0)
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4, 5]
+    assert choose_images(np.zeros((0, 3), dtype=np.uint8), np.full(0, False), 5, 0).tolist() == []
+
+
+# Where catheters are drawn
+
+
+PLACES = {
+    # 200 x 100 px to 60 x 40: x = (51 + .5) * .3 - .5, y = (41 + .5) * .4 - .5
+    "stretch": ({"image_size": (40, 60)}, (14.95, 16.1)),
+    # to 64 x 32, 16 rows of black above
+    "pad": ({"image_size": 64, "resize": "pad"}, (15.98, 28.78)),
+    # 160 x 80 px are left, from (30, 10) on, and become 40 x 40: x = (51 + .5 - 30) * .25 - .5
+    "crop": ({"image_size": 40, "crop_borders": True}, (4.875, 15.25)),
+    # they become 64 x 32, 16 rows of black above
+    "crop and pad": ({"image_size": 64, "crop_borders": True, "resize": "pad"}, (8.1, 28.1)),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_catheters_lie_on_their_pixels(case: str, tmp_path: Path) -> None:
+    """A bright spot of the X-ray, and the point annotated on it, meet in the cached image."""
+    changes, expected = PLACES[case]
+    image = np.full((100, 200), 100, dtype=np.uint8)
+    image[:10] = image[90:] = image[:, :30] = image[:, 190:] = 0
+    cv2.circle(image, (51, 41), 6, 255, cv2.FILLED)
+    (tmp_path / "xrays").mkdir()
+    cv2.imwrite(str(tmp_path / "xrays" / "one.png"), image)
+    settings = dataclasses.replace(Settings(), cache_folder=str(tmp_path), **changes)
+    table = folder_table(tmp_path / "xrays")
+    cache = cache_of(settings, table)
+    annotation = Annotation("ETT - Normal", np.array([[51.0, 0.0], [51.0, 41.0]]))
+    shown = prepare_image(table, cache, 0, [annotation], Preprocessing.of(settings))
+    point = shown.lines[0].points[1]
+    assert point == pytest.approx(expected)
+    brightness = np.clip(shown.pixels.astype(np.float64) - 101, 0, None)
+    rows, columns = np.indices(brightness.shape)
+    spot = np.array([(columns * brightness).sum(), (rows * brightness).sum()]) / brightness.sum()
+    assert np.abs(spot - point).max() < 0.2
+    assert shown.lines[0].tip == -1
+    assert shown.lines[0].colour == DEVICE_COLOURS["ETT"]
+
+
+def test_what_stands_under_an_image(annotated: Settings) -> None:
+    table = read_label_table(annotated)
+    cache = cache_of(annotated, table)
+    cache.entries[0].notes["inverted"] = "black and white seem exchanged"
+    positive = [label for label, value in zip(table.label_columns, table.labels[0], strict=True) if value]
+    shown = prepare_image(table, cache, 0, [], Preprocessing.of(annotated))
+    assert str(table.uids[0]).endswith(shown.text[0][0].removeprefix("..."))
+    assert [text for text, _ in shown.text[1:]] == [
+        f"patient {table.patient_ids[0]}",
+        " · ".join(positive) or "no positive label",
+        "black and white seem exchanged",
+    ]
+    assert shown.text[-1][1] == NOTE_COLOUR
+    assert NOTE_COLOUR not in {colour for _, colour in shown.text[:-1]}
+
+
+# Whole sheets
+
+
+def find_tile(sheet: npt.NDArray[np.uint8], tile: npt.NDArray[np.uint8], column: int) -> int | None:
+    """The first row of the sheet at which a tile stands in a column."""
+    height, width = tile.shape[:2]
+    left = GAP + column * (TILE_WIDTH + GAP)
+    strip = sheet[:, left : left + width]
+    rows = [y for y in range(len(strip) - height + 1) if (strip[y] == tile[0]).all()]
+    return next((y for y in rows if (strip[y : y + height] == tile).all()), None)
+
+
+def as_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.array(grey_tile(pixels).convert("RGB"))
+
+
+@pytest.mark.parametrize("image_size", [32, (24, 48)])
+def test_augmented_images_are_those_of_training(annotated: Settings, image_size: int | tuple[int, int]) -> None:
+    transforms = (("HorizontalFlip", {}), ("Affine", {"rotate": (-9, 9), "border_mode": 4, "p": 1.0}))
+    settings = dataclasses.replace(annotated, train_transforms=transforms, image_size=image_size, seed=3)
+    _, sheet = write_sheets(settings, 40)
+    table = read_label_table(settings)
+    cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
+    samples = CachedRadiographs(
+        cache.file, cache.rows, table.uids, table.labels, Augmentation(transforms, settings.image_shape), 3
+    )
+    tops = {row: find_tile(sheet, as_tile(cache.images[cache.rows[row]]), 0) for row in range(len(table))}
+    found = {row: top for row, top in tops.items() if top is not None}
+    assert len(found) == 8
+    for row, top in found.items():
+        for epoch in range(5):
+            expected = as_tile(samples[epoch, row]["images"][0].numpy())
+            left = GAP + (epoch + 1) * (TILE_WIDTH + GAP)
+            got = sheet[top : top + expected.shape[0], left : left + expected.shape[1]]
+            assert (got == expected).all(), (row, epoch)
+
+
+def test_raw_beside_drawn(annotated: Settings) -> None:
+    """Each annotated image is there as it is, and once more with colours; the sheet is no wider than a screen."""
+    sheet, augmented = write_sheets(annotated, 12)
+    assert sheet.shape[1] <= 1900
+    assert augmented.shape[1] <= 1900
+    table = read_label_table(annotated)
+    cache = open_cache(annotated.cache_file, table, Preprocessing.of(annotated))
+    uids = set(pd.read_csv(Path(annotated.dataset_folder) / "train_annotations.csv")["StudyInstanceUID"])
+    num_found = 0
+    for row, uid in enumerate(table.uids.tolist()):
+        tile = as_tile(cache.images[cache.rows[row]])
+        places = [(column, find_tile(sheet, tile, column)) for column in (0, 2, 4)]
+        for column, top in places:
+            if top is not None:
+                assert uid in uids
+                left = GAP + (column + 1) * (TILE_WIDTH + GAP)
+                drawn = sheet[top : top + len(tile), left : left + TILE_WIDTH].astype(int)
+                is_coloured = np.ptp(drawn, axis=2) > 40
+                assert 0.002 < is_coloured.mean() < 0.3
+                # What is not drawn over is the same X-ray.
+                assert (drawn == tile).all(axis=2).mean() > 0.6
+                num_found += 1
+    assert num_found == 12
+
+
+def test_sheets_are_the_same_again(annotated: Settings) -> None:
+    first = write_sheets(annotated, 6)
+    again = write_sheets(annotated, 6)
+    other = write_sheets(dataclasses.replace(annotated, seed=5), 6)
+    assert all((one == two).all() for one, two in zip(first, again, strict=True))
+    assert first[0].shape != other[0].shape or (first[0] != other[0]).any()
+
+
+def test_tiny_images_and_all_of_them(settings: Settings) -> None:
+    sheet, _ = write_sheets(dataclasses.replace(settings, image_size=16, train_transforms=()), 1000)
+    assert sheet.shape[1] <= 1900
+    assert len(sheet) > 7 * TILE_WIDTH  # 40 images in rows of six
+
+
+def test_unreadable_images_are_left_out(settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "xrays"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "good.png"), np.full((40, 40), 90, dtype=np.uint8))
+    (folder / "bad.png").write_text("no image")
+    table = folder_table(folder)
+    assert table.label_columns == ()
+    cache = cache_of(settings, table)
+    files = write_contact_sheets(settings, table, cache, 5)
+    assert len(files) == 2
+    sheet = np.array(Image.open(files[0]))
+    grey = np.full((TILE_WIDTH, TILE_WIDTH, 3), 90, dtype=np.uint8)
+    assert find_tile(sheet, grey, 0) is not None
+    assert find_tile(sheet, np.zeros_like(grey), 1) is None
+    unreadable = table.take(np.array([0]))
+    cache = open_cache(settings.cache_file, unreadable, Preprocessing.of(settings))
+    assert write_contact_sheets(settings, unreadable, cache, 5) == []
+
+
+# What is warned of
+
+
+def test_missing_annotations_are_a_line(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sheets(dataclasses.replace(settings, annotation_table="elsewhere.csv"), 3)
+    file = Path(settings.dataset_folder) / "elsewhere.csv"
+    assert f"warning: annotation_table={file}: no such file, so no catheters are drawn\n" in capsys.readouterr().err
+
+
+def write_annotations(settings: Settings, tmp_path: Path, *rows: tuple[str, str, str]) -> Settings:
+    file = tmp_path / "annotations.csv"
+    pd.DataFrame(rows, columns=["StudyInstanceUID", "label", "data"]).to_csv(file, index=False)
+    return dataclasses.replace(settings, annotation_table=str(file))  # an absolute path stays what it is
+
+
+def has_in_legend(sheet: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> bool:
+    """Whether a stroke of the colour, 18 x 3 px, stands in the sheet's heading."""
+    return bool((sheet[:70] == colour).all(axis=2).sum() >= 50)
+
+
+def test_unknown_labels_are_grey_and_named(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = read_label_table(settings)
+    uid = str(table.uids[4])
+    points = "[[32, 2], [32, 30], [30, 40]]"
+    changed = write_annotations(settings, tmp_path, (uid, "ETT - Abnormall", points), (uid, "ETT - Normal", points))
+    sheet, _ = write_sheets(changed, 40)
+    err = capsys.readouterr().err
+    assert "labels that are neither in label_columns nor RANZCR's are drawn in grey: ETT - Abnormall\n" in err
+    assert has_in_legend(sheet, UNKNOWN_COLOUR)
+    assert has_in_legend(sheet, DEVICE_COLOURS["ETT"])
+    assert (sheet[70:] == DEVICE_COLOURS["ETT"]).all(axis=2).any()
+
+
+def test_labels_of_the_table_have_colours_of_their_own(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = read_label_table(settings)
+    renamed = dataclasses.replace(table, labels=table.labels[:, :1], label_columns=("chest drain",))
+    cache = cache_of(settings, renamed)
+    changed = write_annotations(settings, tmp_path, (str(table.uids[4]), "chest drain", "[[32, 2], [32, 30]]"))
+    sheet = np.array(Image.open(write_contact_sheets(changed, renamed, cache, 40)[0]))
+    assert "warning" not in capsys.readouterr().err
+    assert (sheet == device_colours(["chest drain"])["chest drain"]).all(axis=2).any()
+    assert not has_in_legend(sheet, UNKNOWN_COLOUR)
+
+
+def test_annotations_of_other_images(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sheets(write_annotations(settings, tmp_path, ("1.2.3", "ETT - Normal", "[[1, 2]]")), 2)
+    assert "none of its 1 images, such as 1.2.3, is in the label table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_annotations_of_images_whose_ids_have_another_form(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: int
+) -> None:
+    """As RANZCR's ids with the suffix of a file; one right id beside it is no reason to say nothing."""
+    uids = read_label_table(settings).uids.tolist()
+    rows = [(uid, "ETT - Normal", "[[1, 2]]") for uid in (f"{uids[0]}.jpg", *uids[1 : 1 + others])]
+    write_sheets(write_annotations(settings, tmp_path, *rows), 2)
+    err = capsys.readouterr().err
+    assert f"{'1' if others else 'none'} of its {1 + others} images, such as {uids[0]}.jpg, is" in err
+    assert f"; {uids[0]}.jpg and {uids[0]} differ only in their form, and ids are compared as text" in err
+
+
+def test_broken_annotations(settings: Settings, tmp_path: Path) -> None:
+    changed = write_annotations(settings, tmp_path, ("1.2.3", "ETT - Normal", "12"))
+    with pytest.raises(TableError, match="line 2, column 'data': '12' is not a list of points"):
+        write_sheets(changed, 2)
+
+
+def test_catheters_are_not_drawn_where_they_would_be_wrong(annotated: Settings) -> None:
+    """No row with catheters under images whose points cannot be followed: half the height."""
+    flips = write_sheets(annotated, 2)[1]
+    wrong = write_sheets(dataclasses.replace(annotated, train_transforms=(("ThinPlateSpline", {}),)), 2)[1]
+    assert len(flips) - len(wrong) == pytest.approx(2 * TILE_WIDTH, abs=40)
+    assert (np.ptp(flips.astype(int), axis=2) > 100).any()
+    assert not (np.ptp(wrong.astype(int), axis=2) > 100).any()
+
+
+def test_preparing_without_pictures_does_not_wait_for_them() -> None:
+    code = "import sys, catheters.viz; print({'torch', 'albumentations', 'matplotlib'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"

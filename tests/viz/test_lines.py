@@ -1,0 +1,123 @@
+"""Catheters drawn over a picture, their rings and labels."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from catheters.labels import RANZCR_LABELS
+from catheters.viz.lines import (
+    DEVICE_COLOURS,
+    UNKNOWN_COLOUR,
+    Line,
+    device_colours,
+    draw_lines,
+    free_place,
+)
+from catheters.viz.text import load_font, shorten_start, wrap
+
+
+def line_at(points: list[list[float]], label: str = "x", tip: int = -1) -> Line:
+    return Line(label, (255, 0, 0), np.array(points, dtype=np.float64), tip)
+
+
+def is_red(picture: Image.Image) -> npt.NDArray[np.bool_]:
+    pixels = np.array(picture).astype(int)
+    return (pixels[..., 0] - pixels[..., 1] > 60) & (pixels[..., 0] > 150)
+
+
+def test_a_line_at_the_size_of_the_sheet() -> None:
+    """Enlarged three times, row 10 is centred on (10 + .5) * 3 - .5 = 31, column 40 on 121."""
+    tile = np.full((150, 300), 255, dtype=np.uint8)
+    red = is_red(draw_lines(tile, [line_at([[-20, 10], [40, 10]])], (50, 100)))
+    on_line = np.flatnonzero(red[:, 60])
+    assert on_line.mean() == pytest.approx(31, abs=0.5)
+    assert len(on_line) <= 3
+    assert red[31, 0]
+    ring = np.flatnonzero(red[:, 121])  # radius 6, cut where its column meets it
+    assert (ring.min() + ring.max()) / 2 == pytest.approx(31, abs=0.5)
+    assert ring.max() - ring.min() == pytest.approx(12, abs=2)
+
+
+def test_colours_stand_out_of_white_bone() -> None:
+    """A black edge lies on both sides of every line."""
+    tile = np.full((60, 60), 255, dtype=np.uint8)
+    for colour in DEVICE_COLOURS.values():
+        line = Line("x", colour, np.array([[-10.0, 30.0], [90.0, 30.0]]), -1)
+        column = np.array(draw_lines(tile, [line], (60, 60)))[:, 20].astype(int)
+        centre = np.abs(column - colour).sum(axis=1).argmin()
+        assert abs(centre - 30) <= 1
+        assert column[centre - 3 : centre].sum(axis=1).min() < 150
+        assert column[centre + 1 : centre + 4].sum(axis=1).min() < 150
+        assert (column[:25] == 255).all()
+
+
+def test_lost_points_leave_a_gap_and_far_ones_do_no_harm() -> None:
+    tile = np.full((100, 100), 255, dtype=np.uint8)
+    nan = float("nan")
+    line = line_at([[5, 50], [30, 50], [nan, nan], [60, 50], [80, 50], [nan, nan]], "NGT - Normal")
+    red = is_red(draw_lines(tile, [line], (100, 100)))
+    columns = np.flatnonzero(red.any(axis=0))
+    assert columns.min() == pytest.approx(5, abs=2)
+    assert columns.max() == pytest.approx(80, abs=2)  # the tip got lost: no ring, no label
+    assert not red[:, 34:57].any()
+    far = line_at([[50, 50], [1e300, -1e300]], "far", tip=0)
+    assert is_red(draw_lines(tile, [far, line_at([[nan, nan]])], (100, 100))).any()
+
+
+def test_a_ring_and_its_label_stay_inside() -> None:
+    """A trace that ends a little outside has its ring at the edge; one that ends far outside has none."""
+    tile = np.zeros((200, 200), dtype=np.uint8)
+    near = is_red(draw_lines(tile, [line_at([[203, 195], [203, 203]], "NGT - Normal")], (200, 200)))
+    assert near[180:, 180:].any()
+    assert near[:, :180].any()  # the label
+    assert not is_red(draw_lines(tile, [line_at([[230, 195], [230, 203]], "NGT - Normal")], (200, 200))).any()
+
+
+def test_labels_hide_neither_rings_nor_one_another() -> None:
+    tips = [(150.0, 100.0), (152.0, 108.0), (148.0, 96.0), (290.0, 100.0), (2.0, 2.0)]
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in tips]
+    for tip in tips:
+        box = free_place(tip, (120, 14), (300, 300), taken)
+        for other in taken:
+            assert box[2] <= other[0] or other[2] <= box[0] or box[3] <= other[1] or other[3] <= box[1]
+        assert box[0] >= 0
+        assert box[1] >= 0
+        assert box[2] <= 300
+        assert box[3] <= 300
+        taken.append(box)
+    assert free_place((150, 100), (120, 14), (300, 300), [])[0] > 150  # to the right of its tip, where there is room
+    assert free_place((290, 100), (120, 14), (300, 300), [(282, 92, 298, 108)])[2] < 290
+
+
+def test_colours_of_devices_and_of_other_labels() -> None:
+    colours = device_colours(RANZCR_LABELS)
+    assert list(colours) == ["ETT", "NGT", "CVC", "Swan Ganz"]
+    assert len(set(colours.values())) == 4
+    others = [f"drain {k}" for k in range(9)]
+    of_others = device_colours(others)
+    assert [of_others[label] for label in others[:2]] == [of_others[label] for label in others[7:]]
+    assert len({of_others[label] for label in others}) == 7
+    assert UNKNOWN_COLOUR not in of_others.values()
+
+
+# Text
+
+
+def test_words_fit() -> None:
+    font = load_font(12)
+    text = "ETT - Normal · NGT - Incompletely Imaged · Swan Ganz Catheter Present · Lungenödem · Трубка"
+    lines = wrap(text, font, 150, 20)
+    assert " ".join(lines) == text
+    assert max(font.getlength(line) for line in lines) <= 150
+    short = wrap(text, font, 150, 2)
+    assert len(short) == 2
+    assert short[-1].endswith(" ...")
+    assert font.getlength(short[-1]) <= 150
+    assert "".join(wrap("x" * 100, font, 100, 50)) == "x" * 100
+    assert wrap("two\nlines", font, 500, 5) == ["two lines"]
+    uid = "1.2.826.0.1.3680043.8.498.26697628953273228189375557799582420561"
+    shown = shorten_start(uid, font, 200)
+    assert font.getlength(shown) <= 200
+    assert uid.endswith(shown.removeprefix("..."))
+    assert shorten_start("short", font, 200) == "short"
