@@ -20,10 +20,9 @@ from timing import random_batches, seconds_since
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier, build_preprocessing, build_table_source
 from catheters.runs.run import train_run
 from catheters.runtime.device import open_device
 from catheters.synthetic import generate_sample
@@ -55,7 +54,7 @@ def main() -> None:
             warmup_epochs=1,
             cosine_epochs=options.epochs - 1,
         )
-        build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
+        build_cache(read_label_table(build_table_source(recipe)), recipe.cache_file, build_preprocessing(recipe))
         print(
             f"{options.epochs} epochs of fold 0 at {options.image_size} px on {open_device('auto')}, synthetic sample"
         )
@@ -87,7 +86,7 @@ def main() -> None:
 def _measure_step(settings: Settings) -> tuple[float, float]:
     """Million parameters, and the median milliseconds of a step."""
     device = open_device("auto")
-    model = create_classifier(settings, 0.49, 0.23).to(device).train()
+    model = build_classifier(settings, 0.49, 0.23).to(device).train()
     step = TrainStep(settings, model, NUM_TIMED_STEPS, device)
     seconds = []
     for batch in random_batches(settings, NUM_TIMED_STEPS, device):

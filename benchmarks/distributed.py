@@ -22,8 +22,8 @@ from config_file import write_config
 
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.synthetic import generate_sample
 from catheters.training.extensions.log import read_epochs
 
@@ -58,7 +58,7 @@ def main() -> None:
             cosine_epochs=options.epochs - 1,
             early_stop=0,
         )
-        build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+        build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
         print(
             f"{'backbone':<16}{'processes':<26}{'loss, max rel. difference':>26}{'probability, max difference':>29}"
             f"{'images once, in order':>23}{'images/s':>10}{'seconds':>9}"

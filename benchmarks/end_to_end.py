@@ -26,7 +26,7 @@ from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.runs.datasets import create_augmentation, create_train_loader
 from catheters.runtime.device import device_name, open_device, prepare_device
 from catheters.training.step import TrainStep
@@ -79,7 +79,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
         augment_on=place,
         amp_dtype="bfloat16",
     )
-    model = create_classifier(settings, MEAN, STD).to(device).train()
+    model = build_classifier(settings, MEAN, STD).to(device).train()
     step = TrainStep(settings, model, options.steps, device)
     with tempfile.TemporaryDirectory() as name:
         loader = load_made_up(settings, Path(name), device, options)

@@ -27,8 +27,8 @@ from rows import compare_sizes, create_parser, finish
 
 from catheters.config.settings import Settings
 from catheters.data.cache.index import FORMAT_VERSION, CacheIndex, CacheRow, decoder_versions, write_index
-from catheters.data.preprocessing import Preprocessing
 from catheters.labels import RANZCR_LABELS
+from catheters.runs.build import build_preprocessing
 from catheters.runtime.host import kilobytes_in
 
 REPOSITORY = Path(__file__).parents[1]
@@ -113,7 +113,7 @@ def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
     index = CacheIndex(
         format_version=FORMAT_VERSION,
         shape=shape,
-        preprocessing=Preprocessing.of(settings).describe(),
+        preprocessing=build_preprocessing(settings).describe(),
         decoders=decoder_versions(),
         mean=0.0,
         std=0.0,

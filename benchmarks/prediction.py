@@ -23,14 +23,13 @@ from rows import Row, compare_seconds, compare_sizes, create_parser, finish
 from catheters.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from catheters.config.settings import Settings
 from catheters.data.decoding.radiograph import read_radiograph
-from catheters.data.preprocessing import Preprocessing
 from catheters.evaluation.ensemble import Recipe
 from catheters.inference.batch_prediction import predict_images
 from catheters.inference.inputs import Images
 from catheters.inference.loading import Member, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage, read_image
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier, build_preprocessing
 from catheters.runtime.device import device_name, open_device
 from catheters.runtime.host import available_cores, kilobytes_in
 from catheters.synthetic import generate_sample
@@ -85,7 +84,7 @@ def make_files(folder: Path) -> list[Path]:
 def create_models(settings: Settings, folder: Path) -> Models:
     """A checkpoint of random weights, written and read as training and prediction do."""
     file = folder / f"{settings.backbone_model}.pt"
-    save_checkpoint(file, create_classifier(settings, 0.48, 0.22), settings, {}, {"epoch": 1})
+    save_checkpoint(file, build_classifier(settings, 0.48, 0.22), settings, {}, {"epoch": 1})
     return Models(
         members=(Member(name="random", checkpoints=(load_checkpoint(file),)),),
         recipe=Recipe(method="mean", weights={"random": 1.0}),
@@ -101,7 +100,7 @@ def compare(backbone: str, files: list[Path], folder: Path, options: argparse.Na
     predictor = Predictor(create_models(settings, folder), open_device("auto"))
     chosen = [files[number % len(files)] for number in range(options.num_images)]
     images = Images(uids=tuple(map(str, range(len(chosen)))), paths=tuple(chosen))
-    in_memory = [read_image(file.read_bytes(), [Preprocessing.of(settings)]) for file in chosen]
+    in_memory = [read_image(file.read_bytes(), [build_preprocessing(settings)]) for file in chosen]
     from_memory(predictor, in_memory[: options.batch_size], options.batch_size)  # warm-up
     seconds: dict[str, list[float]] = {"memory": [], "files": []}
     for _ in range(options.rounds):

@@ -24,9 +24,8 @@ from timing import random_batches
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier, build_preprocessing, build_table_source
 from catheters.runs.provenance import describe_environment
 from catheters.runs.run import train_run
 from catheters.runtime.device import open_device
@@ -90,7 +89,7 @@ def measure_sample(folder: Path, num_epochs: int, rounds: int) -> None:
         folds=(0,),
         epochs=num_epochs,
     )
-    build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
+    build_cache(read_label_table(build_table_source(recipe)), recipe.cache_file, build_preprocessing(recipe))
     print(f"configs/sample.py, {num_epochs} epochs of fold 0 on {open_device('auto')}")
     print(f"{'round':<8}{'snapshots':>10}{'seconds of them':>18}{'seconds of the rest':>22}{'share':>9}")
     shares = []
@@ -114,7 +113,7 @@ def measure_families(folder: Path, rounds: int) -> None:
         )
         model_folder = folder / backbone
         model_folder.mkdir()
-        step = TrainStep(settings, create_classifier(settings, 0.5, 0.25).to(device), 1, device)
+        step = TrainStep(settings, build_classifier(settings, 0.5, 0.25).to(device), 1, device)
         batches = random_batches(settings, 1, device)
         log = TrainingLog(
             model_folder,

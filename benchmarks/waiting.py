@@ -21,7 +21,7 @@ from timing import MEAN, STD, as_in_training, seconds_since
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.loader import CachedRadiographs
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.runs.datasets import create_augmentation, create_train_loader
 from catheters.runtime.host import release_free_memory
 from catheters.training.step import TrainStep
@@ -73,7 +73,7 @@ def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> 
         seed=0,
     )
     loader = create_train_loader(settings, samples, device)
-    step = TrainStep(settings, create_classifier(settings, MEAN, STD).to(device).train(), len(loader), device)
+    step = TrainStep(settings, build_classifier(settings, MEAN, STD).to(device).train(), len(loader), device)
     waits, seconds = [], []
     for epoch in range(num_epochs):
         before = time.perf_counter()

@@ -19,8 +19,8 @@ from catheters.checkpoints.finished import write_finished
 from catheters.commands.evaluation_options import main as evaluate
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.runs.run import train_run
 from catheters.runtime.distributed import ALONE
 from catheters.synthetic import generate_sample
@@ -97,7 +97,7 @@ def settings(sample_folder: Path, tmp_path: Path) -> Settings:
 @pytest.fixture
 def cached(settings: Settings) -> Settings:
     """The same settings, with the cache built."""
-    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     return settings
 
 
@@ -149,7 +149,7 @@ def create_manager() -> CreateManager:
 def evaluated_run(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny model of two folds, trained for an epoch and evaluated; not to be changed."""
     settings = tiny_settings(sample_folder, tmp_path_factory.mktemp("evaluated"))
-    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(dataclasses.replace(settings, epochs=1), fresh=False)
     assert evaluate([str(settings.run_folder), "--resamples", "0"]) == 0
     return settings.run_folder

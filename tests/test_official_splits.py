@@ -12,6 +12,7 @@ from catheters.config.loading import settings_to_json
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.inference.inputs import list_images
+from catheters.runs.build import build_table_source
 
 NIH = Settings(
     uid_column="Image Index",
@@ -101,10 +102,10 @@ def test_chexperts_valid_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ta
         with pytest.raises(
             UserError, match=r"none of its 1 images is there, .* to dataset_folder=gone or to the folder"
         ):
-            list_images([Path(table)], settings, None)
+            list_images([Path(table)], build_table_source(settings), None)
         return
     for pattern in (None, "{Path}"):
-        images = list_images([Path(table)], settings, pattern)
+        images = list_images([Path(table)], build_table_source(settings), pattern)
         assert images.uids == (image,)
         assert images.paths[0].resolve() == tmp_path / "dataset" / image
 
@@ -128,12 +129,12 @@ def test_nihs_test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         Path("dataset", name).parent.mkdir(parents=True, exist_ok=True)
         Path("dataset", name).touch()
     Path("dataset/test_list.txt").write_text("3.png\n1.png \n")
-    images = list_images([Path("dataset/test_list.txt")], NIH, None)
+    images = list_images([Path("dataset/test_list.txt")], build_table_source(NIH), None)
     assert images.uids == ("3.png", "1.png")
     assert images.paths == (Path("dataset/images_002/images/3.png"), Path("dataset/images_001/images/1.png"))
     Path("dataset/test_list.txt").write_text("\n")
     with pytest.raises(UserError, match="is empty; a list of ids, one per line, is expected"):
-        list_images([Path("dataset/test_list.txt")], NIH, None)
+        list_images([Path("dataset/test_list.txt")], build_table_source(NIH), None)
 
 
 def test_predictions_of_rows_that_keep_rows_drops(

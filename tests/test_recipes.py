@@ -12,10 +12,9 @@ from catheters.config.loading import load_settings
 from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
 from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier, build_preprocessing, build_table_source
 from catheters.runs.run import train_run
 from tests.conftest import REPOSITORY
 from tests.test_scripts import CONFIGS
@@ -65,7 +64,7 @@ def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
         batch_size=16 // recipe.accumulation_steps,
         epochs=1,
     )
-    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(settings, fresh=False)
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     num_batches = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
@@ -122,14 +121,14 @@ def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path
         pretrained=False,
         epochs=1,
     )
-    build_cache(read_label_table(recipe), recipe.cache_file, Preprocessing.of(recipe))
+    build_cache(read_label_table(build_table_source(recipe)), recipe.cache_file, build_preprocessing(recipe))
     train_run(recipe, fresh=False)
     predicted = set(pd.read_csv(recipe.run_folder / "predictions.csv")["Image Index"])
     assert len(predicted) == 38
     assert not predicted & set(ids.read_text().split())
     weights = recipe.run_folder / "fold0" / "best.pt"
     multi = dataclasses.replace(settings, pretrained=str(weights), classifier="attention", heads=dict(RANZCR_HEADS))
-    model = create_classifier(multi, 0.5, 0.25)
+    model = build_classifier(multi, 0.5, 0.25)
     expected = torch.load(weights, weights_only=True)["model"]
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, expected[f"backbone.{name}"]), name

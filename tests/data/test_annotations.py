@@ -9,6 +9,7 @@ from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, read_annotations
 from catheters.data.tables.label_table import read_label_table
 from catheters.io.csv_files import TableError
+from catheters.runs.build import build_table_source
 
 
 def write_table(file: Path, *rows: str) -> Path:
@@ -99,7 +100,7 @@ def test_tip(points: list[list[float]], tip: int) -> None:
 def test_tips_of_the_sample(settings: Settings, sample_folder: Path) -> None:
     """Its catheters are written from the entry to the tip, its coils and its tips in wrong veins too."""
     annotations = read_annotations(sample_folder / "train_annotations.csv", "StudyInstanceUID")
-    assert set(annotations) <= set(read_label_table(settings).uids.tolist())
+    assert set(annotations) <= set(read_label_table(build_table_source(settings)).uids.tolist())
     for of_image in annotations.values():
         for annotation in of_image:
             assert annotation.tip((64, 64)) == -1

@@ -25,8 +25,8 @@ from catheters.data.loader import (
     create_loader,
     sample_seed,
 )
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
+from catheters.runs.build import build_preprocessing, build_table_source
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
@@ -34,10 +34,10 @@ TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
 
 
 def samples(settings: Settings, rows: list[int], augment: bool = True) -> CachedRadiographs:
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     chosen = np.array(rows)
     augmentation = Augmentation(TRANSFORMS, settings.image_shape) if augment else None
-    cache_file = open_cache(settings.cache_file, table, Preprocessing.of(settings)).file
+    cache_file = open_cache(settings.cache_file, table, build_preprocessing(settings)).file
     return CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed)
 
 
@@ -53,8 +53,8 @@ def test_shapes_and_content(cached: Settings) -> None:
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 1]
     images, targets = Batch.concatenate(batches).tensors().values()
-    table = read_label_table(cached)
-    cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
+    table = read_label_table(build_table_source(cached))
+    cache = open_cache(cached.cache_file, table, build_preprocessing(cached))
     assert images.dtype == torch.uint8
     assert targets.dtype == torch.float32
     assert images.shape == (3, 1, 32, 32)
@@ -162,8 +162,8 @@ def test_a_cache_that_was_made_anew_meanwhile_is_not_read(cached: Settings) -> N
     """Its rows may be others: a running training must not go on with them."""
     data = samples(cached, [0, 1, 2], augment=False)
     other = dataclasses.replace(cached, cache_name="other", num_folds=3)
-    table = read_label_table(cached)
-    build_cache(table.take(np.arange(len(table))[::-1]), other.cache_file, Preprocessing.of(other))
+    table = read_label_table(build_table_source(cached))
+    build_cache(table.take(np.arange(len(table))[::-1]), other.cache_file, build_preprocessing(other))
     other.cache_file.replace(cached.cache_file)
     with pytest.raises(CacheError, match=r"tiny_32\.npy: was made anew meanwhile, and its rows may be others"):
         data[0, 0]
@@ -225,8 +225,8 @@ def test_an_epoch_that_is_started_early_is_the_same(cached: Settings, num_worker
 
 def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None:
     """The image as it is in the cache, and the draws of its seed."""
-    table = read_label_table(cached)
-    cache_file = open_cache(cached.cache_file, table, Preprocessing.of(cached)).file
+    table = read_label_table(build_table_source(cached))
+    cache_file = open_cache(cached.cache_file, table, build_preprocessing(cached)).file
     augmentation = DeviceAugmentation(TRANSFORMS, cached.image_shape)
     chosen = np.array([5, 9, 11])
     data = CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, cached.seed)
@@ -241,8 +241,8 @@ def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_damaged_row_is_named_at_its_first_read(cached: Settings, num_workers: int) -> None:
     """One bit of row 23, lost after the cache was opened, where 32 rows are compared: of this small one, all."""
-    table = read_label_table(cached)
-    cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
+    table = read_label_table(build_table_source(cached))
+    cache = open_cache(cached.cache_file, table, build_preprocessing(cached))
     whole = np.array(cache.images)
     content = bytearray(cached.cache_file.read_bytes())
     content[-(len(table) - 23) * whole[0].nbytes + 100] ^= 1
@@ -260,8 +260,8 @@ def test_a_damaged_row_is_named_at_its_first_read(cached: Settings, num_workers:
 
 def test_rows_are_compared_once_by_all_workers(cached: Settings) -> None:
     """A row that changes after it was compared is not read against its checksum again, by no worker of no epoch."""
-    table = read_label_table(cached)
-    cache = open_cache(cached.cache_file, table, Preprocessing.of(cached))
+    table = read_label_table(build_table_source(cached))
+    cache = open_cache(cached.cache_file, table, build_preprocessing(cached))
     checks = RowChecks.of(cache)
     data = CachedRadiographs(cache.file, cache.rows, table.uids, table.labels, None, seed=0, checks=checks)
     list(create_loader(data, BatchesInOrder(20, 4), 2, CPU))

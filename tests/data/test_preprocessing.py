@@ -7,6 +7,7 @@ import pytest
 from catheters.config.settings import Settings
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessing, place, preprocess, resize
+from catheters.runs.build import build_preprocessing
 from tests.data.decoding.test_polarity import drawn_chest
 
 
@@ -147,7 +148,7 @@ def test_placement_by_hand() -> None:
 
 def test_settings() -> None:
     settings = Settings(image_size=(320, 256), resize="pad", crop_borders=True, inverted="invert", cache_name="x")
-    preprocessing = Preprocessing.of(settings)
+    preprocessing = build_preprocessing(settings)
     assert preprocessing.describe() == {
         "image_size": [320, 256],
         "resize": "pad",

@@ -8,12 +8,11 @@ import torch
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.config.settings import Settings
-from catheters.data.preprocessing import Preprocessing
 from catheters.evaluation.ensemble import Recipe
 from catheters.inference.loading import Member, Models
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
 from catheters.models.heads import LinearHead
+from catheters.runs.build import build_classifier, build_preprocessing
 
 
 def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
@@ -22,7 +21,7 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
     if settings.classifier == "attention":
         settings = dataclasses.replace(settings, heads=dict(RANZCR_HEADS))
     torch.manual_seed(seed)
-    model = create_classifier(settings, 0.5, 0.25).eval()
+    model = build_classifier(settings, 0.5, 0.25).eval()
     last = model.head.linear if isinstance(model.head, LinearHead) else model.head.outputs
     with torch.no_grad():
         spread = model(make_images()).logits.std()
@@ -32,7 +31,7 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
         file=Path(f"{seed}.pt"),
         model=model,
         settings=settings,
-        preprocessing=Preprocessing.of(settings),
+        preprocessing=build_preprocessing(settings),
         feature_space=None,
     )
 

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 import catheters
-from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.inference.export import export
 from catheters.inference.loading import read_models
@@ -116,8 +115,7 @@ def test_safetensors_can_be_trained_from(tmp_path: Path) -> None:
     export(make_models(checkpoint), file, half=False)
     weights = load_file(file)
     assert all(torch.equal(weights[name], value) for name, value in checkpoint.model.state_dict().items())
-    settings = Settings(backbone_model="test_resnet", pretrained=str(file), image_size=128)
-    backbone, origin = create_backbone(settings, is_pooled=True)
+    backbone, origin = create_backbone("test_resnet", pretrained=str(file), image_shape=(128, 128), is_pooled=True)
     assert "tensors taken from" in origin
     name, value = next(iter(backbone.state_dict().items()))
     assert torch.equal(weights[f"backbone.{name}"], value)

@@ -233,7 +233,7 @@ def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
     assert models.thresholds is None and models.calibrator is None
     with pytest.raises(UserError, match="is a blend of ranks"):
         catheters.load(blend)
-    xray = str(next(Path(models.settings.dataset_folder).glob("test/*")))
+    xray = str(next(Path(models.checkpoints[0].settings.dataset_folder).glob("test/*")))
     with pytest.raises(UserError, match="is a blend of ranks"):
         predict(["--model", str(blend), xray, "--out", str(tmp_path / "p.csv"), "--worklist"])
     assert predict(["--model", str(blend), xray, "--out", str(tmp_path / "p.csv")]) == 0

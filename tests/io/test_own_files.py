@@ -15,7 +15,6 @@ from catheters.config.loading import read_run_settings, settings_from_json, sett
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import open_cache
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.calibration import read_calibrator
@@ -24,6 +23,7 @@ from catheters.evaluation.results import read_thresholds
 from catheters.inference.loading import read_models
 from catheters.io.npy_files import open_npy
 from catheters.io.run_record import read_record
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.training.extensions.log import read_epochs
 
 DAMAGES: dict[str, bytes] = {
@@ -99,7 +99,7 @@ def test_what_is_no_npy(tmp_path: Path, kind: str) -> None:
 
 def test_a_zip_in_place_of_the_cache(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Training refuses it in one line; a build makes it anew."""
-    table, preprocessing = read_label_table(cached), Preprocessing.of(cached)
+    table, preprocessing = read_label_table(build_table_source(cached)), build_preprocessing(cached)
     before = cached.cache_file.read_bytes()
     np.savez(cached.cache_file.with_suffix(""), images=np.zeros(3))
     cached.cache_file.with_suffix(".npz").replace(cached.cache_file)

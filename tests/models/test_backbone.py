@@ -1,20 +1,18 @@
 """Backbones: four families and others, pretrained weights from a file, and no silent random start."""
 
-import dataclasses
+import functools
 
 import pytest
 import timm
 import torch
 from timm.layers import DropPath
 
-from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.models.backbone import create_backbone
 
 
 def create(name: str, pretrained: bool | str, image_size: int) -> torch.nn.Module:
-    settings = Settings(backbone_model=name, pretrained=pretrained, image_size=image_size)
-    return create_backbone(settings, is_pooled=True)[0]
+    return create_backbone(name, pretrained=pretrained, image_shape=(image_size, image_size), is_pooled=True)[0]
 
 
 FAMILIES = ["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d"]
@@ -54,12 +52,14 @@ def test_unknown_tag() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_drop_path(name: str) -> None:
-    settings = Settings(backbone_model=name, pretrained=False, image_size=64, drop_path_rate=0.2)
-    backbone = create_backbone(settings, is_pooled=True)[0]
+    create = functools.partial(
+        create_backbone, pretrained=False, image_shape=(64, 64), is_pooled=True, drop_path_rate=0.2
+    )
+    backbone = create(name)[0]
     rates = [module.drop_prob for module in backbone.modules() if isinstance(module, DropPath)]
     assert 0.15 < max(rates) < 0.201
     with pytest.raises(UserError, match=r"backbone_model=vgg11: timm cannot make it: .*drop_path_rate"):
-        create_backbone(dataclasses.replace(settings, backbone_model="vgg11"), is_pooled=True)
+        create("vgg11")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -67,8 +67,9 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     gradients = []
     for grad_checkpointing in (False, True):
         torch.manual_seed(0)
-        settings = Settings(backbone_model=name, pretrained=False, image_size=32, grad_checkpointing=grad_checkpointing)
-        backbone = create_backbone(settings, is_pooled=False)[0]
+        backbone = create_backbone(
+            name, pretrained=False, image_shape=(32, 32), is_pooled=False, grad_checkpointing=grad_checkpointing
+        )[0]
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.nbytes) or t, lambda t: t):
             features = backbone(torch.randn(2, 1, 64, 64))
@@ -82,6 +83,5 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
 
 
 def test_gradient_checkpointing_that_is_not_there() -> None:
-    settings = Settings(backbone_model="inception_v3", pretrained=False, image_size=96, grad_checkpointing=True)
     with pytest.raises(UserError, match="grad_checkpointing=True: inception_v3 has none"):
-        create_backbone(settings, is_pooled=True)
+        create_backbone("inception_v3", pretrained=False, image_shape=(96, 96), is_pooled=True, grad_checkpointing=True)

@@ -5,12 +5,12 @@ import dataclasses
 import torch
 
 from catheters.config.settings import Settings
-from catheters.models.classifier import create_classifier
 from catheters.models.heads import LinearHead
+from catheters.runs.build import build_classifier
 
 
 def test_normalisation_by_hand(settings: Settings) -> None:
-    model = create_classifier(settings, mean=0.4, std=0.2).eval()
+    model = build_classifier(settings, mean=0.4, std=0.2).eval()
     images = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
         features = model.backbone((images.double() / 255 - 0.4).div(0.2).float())
@@ -20,6 +20,6 @@ def test_normalisation_by_hand(settings: Settings) -> None:
 
 
 def test_drop_rate(settings: Settings) -> None:
-    model = create_classifier(dataclasses.replace(settings, drop_rate=0.5), 0.5, 0.25)
+    model = build_classifier(dataclasses.replace(settings, drop_rate=0.5), 0.5, 0.25)
     assert isinstance(model.head, LinearHead)
     assert model.head.dropout.p == 0.5

@@ -11,8 +11,9 @@ from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError
 from catheters.models.backbone import create_backbone
-from catheters.models.classifier import Classifier, create_classifier
+from catheters.models.classifier import Classifier
 from catheters.models.feature_map import find_feature_map
+from catheters.runs.build import build_classifier
 from catheters.training.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ def test_attention_heads_learn_from_any_model(name: str, num_channels: int, side
     """A map of the right shape; a gradient for every parameter that learns, and none for those that are frozen."""
     settings = settings_of(name)
     torch.manual_seed(0)
-    model = create_classifier(settings, 0.5, 0.25)
+    model = build_classifier(settings, 0.5, 0.25)
     assert model.training
     step = TrainStep(settings, model, 2, CPU)
     images, targets = random_images(2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -104,7 +105,7 @@ def reference_map(model: Classifier, pixels: Tensor) -> Tensor:
 )
 def test_the_map_is_that_of_timms_last_features(name: str) -> None:
     torch.manual_seed(0)
-    model = create_classifier(settings_of(name), 0.5, 0.25).eval()
+    model = build_classifier(settings_of(name), 0.5, 0.25).eval()
     images = random_images(2)
     with torch.inference_mode():
         expected = reference_map(model, model.normalise(images))
@@ -116,10 +117,10 @@ def test_maps_of_version_0_2_0_stay(name: str) -> None:
     """There the heads read what a backbone without pooling returned, of `num_features` channels."""
     settings = settings_of(name)
     torch.manual_seed(3)
-    model = create_classifier(settings, 0.5, 0.25)
+    model = build_classifier(settings, 0.5, 0.25)
     after = torch.rand(4)
     torch.manual_seed(3)
-    backbone = create_backbone(settings, is_pooled=False)[0]
+    backbone = create_backbone(name, pretrained=False, image_shape=settings.image_shape, is_pooled=False)[0]
     assert model.head.hidden_weight.shape == (2, backbone.num_features, backbone.num_features)
     for (key, value), expected in zip(model.backbone.state_dict().items(), backbone.state_dict().values(), strict=True):
         assert torch.equal(value, expected), key
@@ -129,7 +130,7 @@ def test_maps_of_version_0_2_0_stay(name: str) -> None:
         assert torch.equal(model(images).logits, expected_logits)
     assert {key.partition(".")[0] for key in model.state_dict()} == {"backbone", "head", "mean", "std"}
     torch.manual_seed(3)
-    create_classifier(settings, 0.5, 0.25)
+    build_classifier(settings, 0.5, 0.25)
     assert torch.equal(torch.rand(4), after)
 
 
@@ -139,7 +140,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     for grad_checkpointing in (False, True):
         torch.manual_seed(0)
         settings = dataclasses.replace(settings_of(name), grad_checkpointing=grad_checkpointing)
-        model = create_classifier(settings, 0.5, 0.25)
+        model = build_classifier(settings, 0.5, 0.25)
         model.features(random_images(2)).square().mean().backward()
         gradients.append({key: value.grad for key, value in model.backbone.named_parameters() if value.requires_grad})
     assert gradients[0].keys() == gradients[1].keys()

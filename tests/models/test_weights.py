@@ -15,8 +15,8 @@ from catheters.checkpoints.checkpoint import save_checkpoint
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
 from catheters.models.weight_files import read_weight_file
+from catheters.runs.build import build_classifier
 from tests.models.test_backbone import FAMILIES, create
 
 
@@ -56,7 +56,7 @@ def test_best_pt_into_single_and_multi_head(settings: Settings, tmp_path: Path, 
     """Pretraining on other labels, then both kinds of classifier: the whole backbone, and nothing of the head."""
     other = dataclasses.replace(settings, backbone_model=name, label_columns=("Mass", "Nodule"), image_size=64)
     torch.manual_seed(1)
-    source = create_classifier(other, 0.4, 0.2)
+    source = build_classifier(other, 0.4, 0.2)
     save_checkpoint(tmp_path / "best.pt", source, other, {}, {"fold": 0, "epoch": 1, "macro_auc": 0.5})
     expected = source.backbone.state_dict()
     settings = dataclasses.replace(
@@ -64,7 +64,7 @@ def test_best_pt_into_single_and_multi_head(settings: Settings, tmp_path: Path, 
     )
     torch.manual_seed(2)
     for classifier in ("linear", "attention"):
-        model = create_classifier(dataclasses.replace(settings, classifier=classifier), 0.5, 0.25)
+        model = build_classifier(dataclasses.replace(settings, classifier=classifier), 0.5, 0.25)
         for key, value in model.backbone.state_dict().items():
             assert torch.equal(value, expected[key]), key
         assert float(model.mean) == 0.5
@@ -85,7 +85,7 @@ def test_foreign_state_dicts(tmp_path: Path, prefix: str, key: str | None) -> No
     weights[f"{prefix}layer1.index"] = torch.arange(3)
     torch.save({key: weights, "epoch": 7} if key else weights, tmp_path / "theirs.pth")
     settings = Settings(backbone_model="test_resnet", pretrained=str(tmp_path / "theirs.pth"), image_size=64)
-    model = create_classifier(settings, 0.5, 0.25)
+    model = build_classifier(settings, 0.5, 0.25)
     expected = source.state_dict()
     for name, value in model.backbone.state_dict().items():
         if name == "conv1.0.weight":

@@ -15,7 +15,7 @@ from pytorch_pfn_extras.training.extension import Extension
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.runs.datasets import check_parts, load_data
 from catheters.runs.run import train_run
 from catheters.runtime.host import process_rank
@@ -268,7 +268,7 @@ def test_a_batch_that_cannot_be_dealt_out() -> None:
 @pytest.mark.parametrize("backbone_model", FAMILIES)
 def test_batch_norm_of_all_processes(settings: Settings, backbone_model: str) -> None:
     """Every batch norm becomes one over all processes and keeps its weights' names; on a CPU torch has none."""
-    model = create_classifier(dataclasses.replace(settings, backbone_model=backbone_model), 0.5, 0.25)
+    model = build_classifier(dataclasses.replace(settings, backbone_model=backbone_model), 0.5, 0.25)
     before = model.state_dict()
     batch_norm = torch.nn.modules.batchnorm._BatchNorm
     number = sum(isinstance(module, batch_norm) for module in model.modules())

@@ -24,8 +24,8 @@ from catheters.evaluation.calibration import fit_calibrator, read_calibrator, wr
 from catheters.evaluation.prediction_set import device_presence, presence_rule, probability_of_any
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
 from catheters.models.outputs import Outputs
+from catheters.runs.build import build_classifier, build_table_source
 from catheters.runs.run import train_run
 from catheters.training.losses import create_losses, total
 from tests.evaluation.conftest import make_evaluated
@@ -95,7 +95,7 @@ def test_no_label_but_those_of_groups() -> None:
 def test_probabilities_by_hand(settings: Settings) -> None:
     """Of the network's own logits; those of all other labels stay as they are without a group."""
     exclusive = {"ETT": RANZCR_HEADS["ETT"], "CVC": RANZCR_HEADS["CVC"][::-1]}
-    model = create_classifier(dataclasses.replace(settings, exclusive=exclusive), 0.5, 0.25)
+    model = build_classifier(dataclasses.replace(settings, exclusive=exclusive), 0.5, 0.25)
     logits = torch.randn(5, 11, generator=torch.Generator().manual_seed(0))
     found = model.probabilities(Outputs(logits=logits))
     expected = torch.sigmoid(logits)
@@ -199,8 +199,8 @@ def test_two_labels_of_a_group(cached: Settings) -> None:
     uid = frame[cached.uid_column][row]
     message = rf"{(clean > 1).sum()} images have two labels of exclusive\['CVC'\], {uid} has '.*' and '.*'; correct"
     with pytest.raises(TableError, match=message):
-        read_label_table(settings)
-    table = read_label_table(dataclasses.replace(settings, exclusive_conflicts="first"))
+        read_label_table(build_table_source(settings))
+    table = read_label_table(build_table_source(dataclasses.replace(settings, exclusive_conflicts="first")))
     columns = [cached.label_columns.index(label) for label in group]
     whole = frame[list(group)].astype(int).to_numpy()
     expected = [[int(k == given.argmax()) * given.max() for k in range(3)] for given in whole]

@@ -17,7 +17,7 @@ from torch import nn
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import UserError
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.runs.datasets import create_valid_loader, load_data, plain_samples
 from catheters.runs.run import train_run
 from catheters.runs.run_folder import only_process
@@ -59,7 +59,7 @@ def test_a_gradient_that_is_not_finite_is_placed(
 ) -> None:
     """In the step that ruins the weights: the loss shows it one step later."""
     step = TrainStep(
-        dataclasses.replace(settings, clip_grad_norm=clip_grad_norm), create_classifier(settings, 0.5, 0.25), 60, CPU
+        dataclasses.replace(settings, clip_grad_norm=clip_grad_norm), build_classifier(settings, 0.5, 0.25), 60, CPU
     )
     spoil_gradient(step, 4)
     manager, log = create_manager(step, tmp_path, num_batches=60)
@@ -73,7 +73,7 @@ def test_a_gradient_that_is_not_finite_is_placed(
 def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """That is how it finds its scale; a model whose gradients are never finite would never learn anything."""
     for from_call, is_hopeless in ((10**6, False), (1, True)):
-        step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+        step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
         step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
         spoil_gradient(step, from_call)
         manager, log = create_manager(step, tmp_path / str(from_call), num_batches=50, may_skip=True)
@@ -92,7 +92,7 @@ def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path,
 def test_skipped_steps_of_short_epochs_are_counted(
     settings: Settings, tmp_path: Path, create_manager: CreateManager
 ) -> None:
-    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     spoil_gradient(step, 1)
     manager, log = create_manager(step, tmp_path, num_batches=25, num_epochs=2, may_skip=True)
@@ -107,7 +107,7 @@ def test_skipped_steps_are_counted_over_a_snapshot(
     settings: Settings, tmp_path: Path, create_manager: CreateManager
 ) -> None:
     """25 before it, in an epoch that has ended, and 15 after resuming; at 14 training goes on."""
-    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 50, CPU)
+    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     spoil_gradient(step, 1)
     manager, log = create_manager(step, tmp_path, num_batches=25, num_epochs=2, may_skip=True)
@@ -188,7 +188,7 @@ def test_no_algorithm_is_memory_only_where_half_the_images_pass(
             raise RuntimeError(text)
 
     settings = dataclasses.replace(settings, deterministic=deterministic)
-    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 1, CPU)
+    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 1, CPU)
     with (
         nn.modules.module.register_module_forward_pre_hook(raise_above),
         pytest.raises(UserError, match=said),
@@ -205,7 +205,7 @@ def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: S
             is_half = len(inputs[0]) == 4
             raise torch.OutOfMemoryError("CUDA out of memory") if is_half else RuntimeError(NO_ENGINE[0])
 
-    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 1, CPU)
+    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 1, CPU)
     with (
         nn.modules.module.register_module_forward_pre_hook(raise_always),
         pytest.raises(UserError, match=r"fold 1: out of memory \(GET was unable .*\); lower batch_size=8"),

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.runs.datasets import load_data
 from catheters.runs.preflight import warn_of_search
 from catheters.runs.run import train_run
@@ -35,7 +35,7 @@ def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Setti
     probabilities = {}
     for file, key in (("best.pt", "val/macro_auc"), ("best_raw.pt", "val/raw/macro_auc")):
         checkpoint = torch.load(folder / file, weights_only=True)
-        model = create_classifier(settings, 0.0, 1.0).eval()
+        model = build_classifier(settings, 0.0, 1.0).eval()
         model.load_state_dict(checkpoint["model"])
         with torch.inference_mode():
             probabilities[file] = torch.sigmoid(model(images).logits).numpy()
@@ -141,7 +141,7 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
     data = load_data(settings)
     is_valid = data.folds == 0
     assert log[0]["iteration"] == (~is_valid).sum() // 4 >= 4
-    model = create_classifier(settings, 0.0, 1.0).eval()
+    model = build_classifier(settings, 0.0, 1.0).eval()
     model.load_state_dict(torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)["model"])
     images = torch.from_numpy(np.array(data.cache_file.load()[data.rows[is_valid]]))[:, None]
     with torch.inference_mode():

@@ -17,8 +17,8 @@ from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import UserError
-from catheters.models.classifier import create_classifier
 from catheters.models.feature_space import fit_feature_space, pooled
+from catheters.runs.build import build_classifier, build_table_source
 from catheters.runs.datasets import load_data, split_samples
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
@@ -57,7 +57,7 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
     assert predictions.groupby("patient")["fold"].nunique().max() == 1
     for fold in (0, 1):
         checkpoint = torch.load(trained.run_folder / f"fold{fold}" / "best.pt", weights_only=True)
-        model = create_classifier(trained, 0.0, 1.0)
+        model = build_classifier(trained, 0.0, 1.0)
         model.load_state_dict(checkpoint["model"])
         model.eval()
         is_valid = data.folds == fold
@@ -316,7 +316,7 @@ def test_refusals_leave_no_run_folder(cached: Settings, changes: dict[str, Any],
 
 def write_labels(settings: Settings, folder: Path, positives: dict[int, int]) -> Settings:
     """The same images, each a patient, under one label that is 1 in the given rows."""
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     frame = pd.DataFrame(
         {"id": table.uids, "who": table.uids, "L": [positives.get(row, 0) for row in range(len(table))]}
     )
@@ -377,7 +377,7 @@ def test_a_training_loss_that_is_not_finite_is_placed(
 ) -> None:
     """Losses are looked at now and then; the message still names the first bad one, and its rate."""
     settings = dataclasses.replace(settings, warmup_epochs=1, warmup_multiplier=10.0, init_lr=1e-6)
-    step = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))
+    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))
     targets = torch.zeros((2, 11))
     images = torch.zeros((2, 1, 32, 32), dtype=torch.uint8)
     batches = [Batch(images=images, targets=targets) for _ in range(70)]

@@ -11,7 +11,7 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.training.extensions.log import read_epochs
 from catheters.training.step import TrainStep
 from tests.conftest import assert_user_error, run_script
@@ -36,7 +36,7 @@ def compare_steps(settings: Settings, changes: dict[str, Any]) -> None:
     steps = []
     for mode in (None, "default"):
         torch.manual_seed(0)
-        model = create_classifier(settings, 0.5, 0.25)
+        model = build_classifier(settings, 0.5, 0.25)
         steps.append(TrainStep(dataclasses.replace(settings, compile_mode=mode), model, 2, torch.device("cpu")))
     plain, compiled = steps
     torch.manual_seed(4)
@@ -68,7 +68,7 @@ def test_two_processes_with_compiled_models(cached: Settings, tmp_path: Path) ->
         log = read_epochs(of_mode.run_folder / "fold1")
         losses.append([(entry["train/loss"], entry["val/loss"]) for entry in log])
         checkpoint = torch.load(of_mode.run_folder / "fold1" / "best.pt", weights_only=True)
-        assert checkpoint["model"].keys() == create_classifier(settings, 0.5, 0.25).state_dict().keys()
+        assert checkpoint["model"].keys() == build_classifier(settings, 0.5, 0.25).state_dict().keys()
     assert len(losses[0]) == 3
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 

@@ -9,7 +9,7 @@ import torch
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
-from catheters.models.classifier import create_classifier
+from catheters.runs.build import build_classifier
 from catheters.runs.run import train_run
 from catheters.runtime.distributed import Processes
 from catheters.runtime.precision import choose_dtype
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def create_step(settings: Settings, device: torch.device = CPU) -> TrainStep:
     torch.manual_seed(0)
-    return TrainStep(settings, create_classifier(settings, 0.5, 0.25).to(device), 2, device)
+    return TrainStep(settings, build_classifier(settings, 0.5, 0.25).to(device), 2, device)
 
 
 @pytest.mark.parametrize("classifier", ["linear", "attention"])
@@ -48,7 +48,7 @@ def test_equals_the_bare_steps(settings: Settings, optimizer: str) -> None:
     settings = dataclasses.replace(settings, optimizer=optimizer, weight_decay=0.01)
     step = create_step(settings)
     torch.manual_seed(0)
-    model = create_classifier(settings, 0.5, 0.25)
+    model = build_classifier(settings, 0.5, 0.25)
     optimizer_class = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[optimizer]
     norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -318,7 +318,7 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
     torch.save([whole.model.state_dict(), whole.optimizer.state_dict(), whole.state_dict()], file)
     losses = [whole(batch).loss for batch in batches[2:]]
     torch.manual_seed(99)
-    again = TrainStep(settings, create_classifier(settings, 0.5, 0.25), 2, CPU)
+    again = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 2, CPU)
     file.seek(0)
     model, of_optimizer, state = torch.load(file, weights_only=True)
     again.model.load_state_dict(model)

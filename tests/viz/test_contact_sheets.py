@@ -12,17 +12,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from catheters.commands.preproc import show_images
 from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import ImageCache, open_cache
 from catheters.data.cache.writer import build_cache
 from catheters.data.loader import CachedRadiographs
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError
-from catheters.viz import write_contact_sheets
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.viz.choice import choose_images
 from catheters.viz.layout import GAP, TILE_WIDTH
 from catheters.viz.lines import (
@@ -40,13 +40,13 @@ def annotated(settings: Settings) -> Settings:
 
 
 def cache_of(settings: Settings, table: LabelTable) -> ImageCache:
-    build_cache(table, settings.cache_file, Preprocessing.of(settings))
-    return open_cache(settings.cache_file, table, Preprocessing.of(settings))
+    build_cache(table, settings.cache_file, build_preprocessing(settings))
+    return open_cache(settings.cache_file, table, build_preprocessing(settings))
 
 
 def write_sheets(settings: Settings, num_images: int) -> list[npt.NDArray[np.uint8]]:
-    table = read_label_table(settings)
-    files = write_contact_sheets(settings, table, cache_of(settings, table), num_images)
+    table = read_label_table(build_table_source(settings))
+    files = show_images(settings, table, cache_of(settings, table), num_images)
     stem = settings.cache_file.stem
     assert [file.name for file in files] == [f"{stem}_images.png", f"{stem}_augmented.png"]
     assert {file.parent for file in files} == {settings.cache_file.parent}
@@ -114,7 +114,7 @@ def test_catheters_lie_on_their_pixels(case: str, tmp_path: Path) -> None:
     table = folder_table(tmp_path / "xrays")
     cache = cache_of(settings, table)
     annotation = Annotation("ETT - Normal", np.array([[51.0, 0.0], [51.0, 41.0]]))
-    shown = prepare_image(table, cache, 0, [annotation], Preprocessing.of(settings))
+    shown = prepare_image(table, cache, 0, [annotation], build_preprocessing(settings))
     point = shown.lines[0].points[1]
     assert point == pytest.approx(expected)
     brightness = np.clip(shown.pixels.astype(np.float64) - 101, 0, None)
@@ -126,11 +126,11 @@ def test_catheters_lie_on_their_pixels(case: str, tmp_path: Path) -> None:
 
 
 def test_what_stands_under_an_image(annotated: Settings) -> None:
-    table = read_label_table(annotated)
+    table = read_label_table(build_table_source(annotated))
     cache = cache_of(annotated, table)
     cache.entries[0].notes["inverted"] = "black and white seem exchanged"
     positive = [label for label, value in zip(table.label_columns, table.labels[0], strict=True) if value]
-    shown = prepare_image(table, cache, 0, [], Preprocessing.of(annotated))
+    shown = prepare_image(table, cache, 0, [], build_preprocessing(annotated))
     assert str(table.uids[0]).endswith(shown.text[0][0].removeprefix("..."))
     assert [text for text, _ in shown.text[1:]] == [
         f"patient {table.patient_ids[0]}",
@@ -162,8 +162,8 @@ def test_augmented_images_are_those_of_training(annotated: Settings, image_size:
     transforms = (("HorizontalFlip", {}), ("Affine", {"rotate": (-9, 9), "border_mode": 4, "p": 1.0}))
     settings = dataclasses.replace(annotated, train_transforms=transforms, image_size=image_size, seed=3)
     _, sheet = write_sheets(settings, 40)
-    table = read_label_table(settings)
-    cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
+    table = read_label_table(build_table_source(settings))
+    cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
     samples = CachedRadiographs(
         cache.file, cache.rows, table.uids, table.labels, Augmentation(transforms, settings.image_shape), 3
     )
@@ -183,8 +183,8 @@ def test_raw_beside_drawn(annotated: Settings) -> None:
     sheet, augmented = write_sheets(annotated, 12)
     assert sheet.shape[1] <= 1900
     assert augmented.shape[1] <= 1900
-    table = read_label_table(annotated)
-    cache = open_cache(annotated.cache_file, table, Preprocessing.of(annotated))
+    table = read_label_table(build_table_source(annotated))
+    cache = open_cache(annotated.cache_file, table, build_preprocessing(annotated))
     uids = set(pd.read_csv(Path(annotated.dataset_folder) / "train_annotations.csv")["StudyInstanceUID"])
     num_found = 0
     for row, uid in enumerate(table.uids.tolist()):
@@ -225,15 +225,15 @@ def test_unreadable_images_are_left_out(settings: Settings, tmp_path: Path) -> N
     table = folder_table(folder)
     assert table.label_columns == ()
     cache = cache_of(settings, table)
-    files = write_contact_sheets(settings, table, cache, 5)
+    files = show_images(settings, table, cache, 5)
     assert len(files) == 2
     sheet = np.array(Image.open(files[0]))
     grey = np.full((TILE_WIDTH, TILE_WIDTH, 3), 90, dtype=np.uint8)
     assert find_tile(sheet, grey, 0) is not None
     assert find_tile(sheet, np.zeros_like(grey), 1) is None
     unreadable = table.take(np.array([0]))
-    cache = open_cache(settings.cache_file, unreadable, Preprocessing.of(settings))
-    assert write_contact_sheets(settings, unreadable, cache, 5) == []
+    cache = open_cache(settings.cache_file, unreadable, build_preprocessing(settings))
+    assert show_images(settings, unreadable, cache, 5) == []
 
 
 # What is warned of
@@ -259,7 +259,7 @@ def has_in_legend(sheet: npt.NDArray[np.uint8], colour: tuple[int, int, int]) ->
 def test_unknown_labels_are_grey_and_named(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     uid = str(table.uids[4])
     points = "[[32, 2], [32, 30], [30, 40]]"
     changed = write_annotations(settings, tmp_path, (uid, "ETT - Abnormall", points), (uid, "ETT - Normal", points))
@@ -274,11 +274,11 @@ def test_unknown_labels_are_grey_and_named(
 def test_labels_of_the_table_have_colours_of_their_own(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     renamed = dataclasses.replace(table, labels=table.labels[:, :1], label_columns=("chest drain",))
     cache = cache_of(settings, renamed)
     changed = write_annotations(settings, tmp_path, (str(table.uids[4]), "chest drain", "[[32, 2], [32, 30]]"))
-    sheet = np.array(Image.open(write_contact_sheets(changed, renamed, cache, 40)[0]))
+    sheet = np.array(Image.open(show_images(changed, renamed, cache, 40)[0]))
     assert "warning" not in capsys.readouterr().err
     assert (sheet == device_colours(["chest drain"])["chest drain"]).all(axis=2).any()
     assert not has_in_legend(sheet, UNKNOWN_COLOUR)
@@ -294,7 +294,7 @@ def test_annotations_of_images_whose_ids_have_another_form(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: int
 ) -> None:
     """As RANZCR's ids with the suffix of a file; one right id beside it is no reason to say nothing."""
-    uids = read_label_table(settings).uids.tolist()
+    uids = read_label_table(build_table_source(settings)).uids.tolist()
     rows = [(uid, "ETT - Normal", "[[1, 2]]") for uid in (f"{uids[0]}.jpg", *uids[1 : 1 + others])]
     write_sheets(write_annotations(settings, tmp_path, *rows), 2)
     err = capsys.readouterr().err

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.loading import settings_from_json, settings_to_json
 from catheters.config.settings import Settings
 from catheters.data.loader import Loader
@@ -17,7 +18,7 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.errors import UserError, one_line
 from catheters.io.files import UnreadableFileError, write_whole
 from catheters.io.torch_files import read_torch_file
-from catheters.models.classifier import Classifier, create_classifier
+from catheters.models.classifier import Classifier
 from catheters.models.feature_space import FeatureSpace, fit_feature_space, pooled
 from catheters.runtime.precision import autocast, choose_dtype
 from catheters.runtime.progress import track
@@ -67,7 +68,7 @@ def save_checkpoint(
         "settings": settings_to_json(settings),
         "label_columns": list(settings.label_columns),
         "preprocessing": {
-            **Preprocessing.of(settings).describe(),
+            **build_preprocessing(settings).describe(),
             "mean": float(model.mean),
             "std": float(model.std),
         },
@@ -131,7 +132,7 @@ def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
     settings = settings_from_json(content["settings"], str(file), versions.get("catheters"))
     # A checkpoint has all the weights: neither timm's nor those that it started from are looked for.
     bare = dataclasses.replace(settings, pretrained=False, grad_checkpointing=False)
-    model = create_classifier(bare, preprocessing["mean"], preprocessing["std"])
+    model = build_classifier(bare, preprocessing["mean"], preprocessing["std"])
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -145,6 +146,6 @@ def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
         file=file,
         model=model.eval(),
         settings=settings,
-        preprocessing=Preprocessing.of(settings),
+        preprocessing=build_preprocessing(settings),
         feature_space=None if space is None else FeatureSpace.from_state_dict(space),
     )

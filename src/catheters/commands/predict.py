@@ -110,10 +110,12 @@ def _predict_and_write(
     from catheters.inference.inputs import list_images
     from catheters.inference.interpretation import find, urgent_columns
     from catheters.inference.predictor import Predictor
+    from catheters.runs.build import build_table_source
     from catheters.runtime.device import device_name
 
     _prepare_device(models, device)
-    images = list_images(inputs, models.settings, options.images)
+    settings = models.checkpoints[0].settings
+    images = list_images(inputs, build_table_source(settings), options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else writers.read_submission(options.submission, images, models.labels)
     say(
@@ -128,7 +130,7 @@ def _predict_and_write(
     answers = _predict(predictor, images, options)
     findings = find(predictor, answers.probabilities)
     out: Path = options.out
-    uid_column = models.settings.uid_column
+    uid_column = settings.uid_column
     written = {"the predictions": out}
     is_complete = True
     writers.write_predictions(out, uid_column, images, answers, findings)

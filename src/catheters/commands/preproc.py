@@ -8,12 +8,13 @@ from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, ImageCache, index_file, open_cache
 from catheters.data.cache.writer import build_cache, can_be_read_now, tidy_up
 from catheters.data.decoding.radiograph import NO_SUCH_FILE
-from catheters.data.preprocessing import EXCLUDED, Preprocessing
+from catheters.data.preprocessing import EXCLUDED
 from catheters.data.tables.folds import choose_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.files import printable
 from catheters.io.near_misses import file_hint
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.runtime.console import note, say
 from catheters.runtime.progress import track
 from catheters.viz import write_contact_sheets
@@ -35,18 +36,35 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
     """
     if options.audit:
         return _audit(settings, options.folder)
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     if table.folds is not None:  # hours before train.py would say so
         refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
     cache = _bring_up_to_date(settings, table)
     if options.show:
-        for file in write_contact_sheets(settings, table, cache, options.show):
+        for file in show_images(settings, table, cache, options.show):
             say(f"drawn: {file}")
     return _report(settings, table, cache)
 
 
+def show_images(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:
+    """Write the contact sheets of a cache, of `num_images` images at most; returns the files."""
+    annotations = settings.annotation_table
+    return write_contact_sheets(
+        table,
+        cache,
+        num_images,
+        name=settings.cache_name,
+        preprocessing=build_preprocessing(settings),
+        annotation_table=None if annotations is None else Path(settings.dataset_folder) / annotations,
+        uid_column=settings.uid_column,
+        transforms=settings.train_transforms,
+        choice_seed=settings.seed,
+        augmentation_seed=settings.seeds_to_train[0],
+    )
+
+
 def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
-    cache_file, preprocessing = settings.cache_file, Preprocessing.of(settings)
+    cache_file, preprocessing = settings.cache_file, build_preprocessing(settings)
     try:
         cache = open_cache(cache_file, table, preprocessing)
         if can_be_read_now(table, cache, preprocessing):
@@ -100,8 +118,8 @@ def _audit(settings: Settings, folder: Path | None) -> int:
     from catheters.audit.run import audit_data_set
 
     if folder is None:
-        table = read_label_table(settings)
-        folds = choose_folds(settings, table)
+        table = read_label_table(build_table_source(settings))
+        folds = choose_folds(table, None if settings.all_data else settings.num_folds, settings.seed_of_folds)
         name = settings.cache_name
     else:
         table, folds, name = folder_table(folder), None, folder.resolve().name

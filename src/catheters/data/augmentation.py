@@ -17,7 +17,11 @@ WRONG_POINTS = ("ThinPlateSpline",)
 
 
 class Augmentation:
-    """A chain of albumentations transforms whose draws depend on nothing but a seed given with each image."""
+    """A chain of albumentations transforms whose draws depend on nothing but a seed given with each image.
+
+    Attributes:
+        transforms: (name, params) pairs, in their order.
+    """
 
     def __init__(self, transforms: tuple[tuple[str, dict[str, Any]], ...], image_shape: tuple[int, int]) -> None:
         """Build and try the chain.
@@ -30,7 +34,7 @@ class Augmentation:
             SettingsError: an unknown transform, a mistyped or impossible parameter, or a chain that does not give
                 back uint8 images of the same size.
         """
-        self._transforms = transforms
+        self.transforms = transforms
         self._image_shape = image_shape
         self._compose = A.Compose([_create_transform(name, params, image_shape) for name, params in transforms])
         _check_result(transforms, image_shape)
@@ -69,7 +73,7 @@ class Augmentation:
     @property
     def unfollowed(self) -> tuple[str, ...]:
         """Names of the transforms whose pixels `move_points` cannot follow."""
-        return tuple(name for name, _ in self._transforms if name in WRONG_POINTS)
+        return tuple(name for name, _ in self.transforms if name in WRONG_POINTS)
 
     def move_points(
         self, points: npt.NDArray[np.float64], image: npt.NDArray[np.uint8], seed: int
@@ -88,7 +92,7 @@ class Augmentation:
         # A chain of its own: the pixels that training sees must not hang on how points are carried along.
         transforms = [
             _create_transform(name, _with_plain_border(name, params), self._image_shape)
-            for name, params in self._transforms
+            for name, params in self.transforms
         ]
         if not len(points) or all(isinstance(transform, A.ImageOnlyTransform) for transform in transforms):
             return points.copy()

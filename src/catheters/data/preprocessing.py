@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.config.settings import Settings
 from catheters.data.decoding.image import Note, UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, polarity_notes
 
@@ -44,17 +43,6 @@ class Preprocessing:
     crop_borders: bool = False
     inverted: Literal["keep", "invert", "exclude"] = "keep"
     resampling: Resampling = "area"
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Preprocessing":
-        """What the settings ask for."""
-        return cls(
-            image_shape=settings.image_shape,
-            resize=settings.resize,
-            crop_borders=settings.crop_borders,
-            inverted=settings.inverted,
-            resampling=settings.resampling,
-        )
 
     def describe(self) -> dict[str, Any]:
         """The settings that decide the pixels, by their names there, as plain data."""

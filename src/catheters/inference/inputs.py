@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from pydantic import ValidationError
 
-from catheters.config.settings import Settings
 from catheters.data.tables.image_folder import folder_table, repeated_files, warn_of_repeated
 from catheters.data.tables.label_rules import choose_rows_of_other_table
-from catheters.data.tables.label_table import fill_in_paths
+from catheters.data.tables.label_table import TableSource, fill_in_paths
 from catheters.errors import UserError
 from catheters.io.csv_files import check_columns, check_ids, read_csv
 from catheters.io.files import printable
 from catheters.io.near_misses import file_hint
+from catheters.io.path_pattern import check_path_pattern
 from catheters.runtime.console import say, warn
 
 LIST_SUFFIX = ".txt"
@@ -47,7 +46,7 @@ def check_given(inputs: Sequence[Path]) -> None:
             )
 
 
-def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | None) -> Images:
+def list_images(inputs: Sequence[Path], source: TableSource, path_pattern: str | None) -> Images:
     """Files, folders with the folders in them, and tables or lists of ids, as one list.
 
     An image of a file or folder is called as the training table calls its images: after the file's name, without its
@@ -57,8 +56,8 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
 
     Args:
         inputs: what the user gave.
-        settings: of the model.
-        path_pattern: of the images of a table, relative to the table's folder; None: the settings' own.
+        source: of the table that the model was trained on.
+        path_pattern: of the images of a table, relative to the table's folder; None: the source's own.
 
     Raises:
         UserError: one is missing, or holds no image.
@@ -72,17 +71,17 @@ def list_images(inputs: Sequence[Path], settings: Settings, path_pattern: str | 
         if given.is_dir():
             table = folder_table(given)
             paths += table.paths
-            names += [_training_name(path, settings) for path in table.paths]
+            names += [_training_name(path, source) for path in table.paths]
             full_names += [printable(path) for path in table.paths] if len(inputs) > 1 else table.uids.tolist()
         elif given.suffix.lower() in TABLE_SUFFIXES:
-            uids, files = _read_table(given, settings, path_pattern)
+            uids, files = _read_table(given, source, path_pattern)
             listed.update(range(len(paths), len(paths) + len(files)))
             paths += files
             names += uids
             full_names += uids
         else:
             paths.append(given)
-            names.append(_training_name(given, settings))
+            names.append(_training_name(given, source))
             full_names.append(printable(given))
     kept = _once_each(paths, listed)
     names = [names[position] for position in kept]
@@ -115,49 +114,50 @@ def _first_repeated(names: Sequence[str]) -> int | None:
     return None
 
 
-def _training_name(path: Path, settings: Settings) -> str:
-    pattern = settings.path_pattern.rpartition("/")[2]
-    has_suffix = settings.dicom_id is None and pattern.startswith("{uid}.")
+def _training_name(path: Path, source: TableSource) -> str:
+    pattern = source.path_pattern.rpartition("/")[2]
+    has_suffix = source.dicom_id is None and pattern.startswith("{uid}.")
     name = Path(path.name)
     return printable(name.with_suffix("") if has_suffix and not name.suffix[1:].isdigit() else name)
 
 
-def _read_table(file: Path, settings: Settings, path_pattern: str | None) -> tuple[list[str], tuple[Path, ...]]:
+def _read_table(file: Path, source: TableSource, path_pattern: str | None) -> tuple[list[str], tuple[Path, ...]]:
     """Ids and files of a table's rows, or of a list of ids; those that `keep_rows` leaves out are none of them."""
     if path_pattern is not None:
         try:
-            settings = dataclasses.replace(settings, path_pattern=path_pattern, dicom_id=None)
-        except ValidationError as error:
-            raise UserError(f"--images {path_pattern}: {error.errors()[0]['msg']}") from None
-    if settings.dicom_id is not None:
+            check_path_pattern(path_pattern)
+        except ValueError as error:
+            raise UserError(f"--images {path_pattern}: {error}") from None
+        source = dataclasses.replace(source, path_pattern=path_pattern, dicom_id=None)
+    if source.dicom_id is not None:
         raise UserError(
-            f"{file}: the model's training images were found by {settings.dicom_id}; say with --images where these "
+            f"{file}: the model's training images were found by {source.dicom_id}; say with --images where these "
             "are, as in --images 'images/{uid}.dcm'"
         )
     if file.suffix.lower() == LIST_SUFFIX:
-        frame = _read_list(file, settings.uid_column)
+        frame = _read_list(file, source.uid_column)
     else:
         frame = read_csv(file)
-        kept = choose_rows_of_other_table(frame, settings.keep_rows, file)
+        kept = choose_rows_of_other_table(frame, source.keep_rows, file)
         if len(kept) < len(frame):
             say(f"{len(kept)} of {len(frame)} rows of {file} are kept by the model's keep_rows")
         frame = kept
-    check_columns(frame, (settings.uid_column,), file)
-    check_ids(frame, settings.uid_column, file)
+    check_columns(frame, (source.uid_column,), file)
+    check_ids(frame, source.uid_column, file)
     # Published tables name images from their own folder, or from the one that the data set was unpacked into.
-    folders = [file.parent, Path(settings.dataset_folder)]
-    if "*" not in settings.path_pattern:  # which could mean a search of the whole disk there
+    folders = [file.parent, source.dataset_folder]
+    if "*" not in source.path_pattern:  # which could mean a search of the whole disk there
         folders.append(file.absolute().parent.parent)
     missing = []
     for folder in folders:
-        paths = fill_in_paths(frame, settings, folder, file)
+        paths = fill_in_paths(frame, source.path_pattern, source.uid_column, folder, file)
         if any(path.exists() for path in paths):
-            return frame[settings.uid_column].tolist(), paths
+            return frame[source.uid_column].tolist(), paths
         missing.append(paths[0])
     hint = next(filter(None, map(file_hint, missing)), "")
     raise UserError(
         f"{file}: none of its {len(frame)} images is there, {missing[0]} for one; say with --images where they are, "
-        f"relative to the table, to dataset_folder={settings.dataset_folder} or to the folder above the table's, as in "
+        f"relative to the table, to dataset_folder={source.dataset_folder} or to the folder above the table's, as in "
         f"--images 'test/{{uid}}.jpg'{hint}"
     )
 

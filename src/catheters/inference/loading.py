@@ -7,7 +7,6 @@ from pathlib import Path
 from catheters.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from catheters.checkpoints.finished import check_finished, is_joined, remedy
 from catheters.config.loading import read_run_settings
-from catheters.config.settings import Settings
 from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
@@ -67,11 +66,6 @@ class Models:
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Of all members."""
         return tuple(checkpoint for member in self.members for checkpoint in member.checkpoints)
-
-    @property
-    def settings(self) -> Settings:
-        """Of the first checkpoint, for names and devices."""
-        return self.members[0].checkpoints[0].settings
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:

@@ -5,7 +5,6 @@ from typing import Any, cast
 import timm
 from torch import nn
 
-from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line, unknown_name
 from catheters.models.weights import load_weights
 
@@ -13,25 +12,36 @@ IN_CHANS = 1
 """Grey images from end to end; a pretrained RGB stem is summed into one channel."""
 
 
-def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, str]:
+def create_backbone(
+    name: str,
+    *,
+    pretrained: bool | str,
+    image_shape: tuple[int, int],
+    is_pooled: bool,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
+) -> tuple[nn.Module, str]:
     """A timm model without its classifier, and a line on where its weights are from.
 
     Pooled it is (B, 1, H, W) -> (B, C), C being its `head_hidden_size`; else what it returns is its own matter, see
     `catheters.models.feature_map`.
 
     Args:
-        settings: name the model and say what it starts from.
+        name: timm's, of the model.
+        pretrained: True: timm's weights; False: random ones; or a file of weights.
+        image_shape: (height, width) of the images, in pixels.
         is_pooled: whether the features are averaged over the picture; if not, they are still by models that cannot do
             without.
+        drop_path_rate: of stochastic depth, in 0..1.
+        grad_checkpointing: whether features are computed again in the backward pass, which takes less memory.
 
     Raises:
         UserError: a name, an option or a file is wrong, or the weights cannot be had. Never a silent random start.
     """
-    name = settings.backbone_model
     if not timm.is_model(name):
         raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
-    arguments = _arguments(settings)
-    create = _download if settings.pretrained is True else _create
+    arguments = _arguments(name, image_shape, drop_path_rate)
+    create = _download if pretrained is True else _create
     if is_pooled:
         backbone = create(name, arguments)
     else:
@@ -39,10 +49,10 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
             backbone = create(name, {**arguments, "global_pool": ""})
         except SettingsError:  # constructors that insist on pooling say so in many ways
             backbone = create(name, arguments)
-    origin = f"{name}: timm's pretrained weights" if settings.pretrained is True else f"{name}: random weights"
-    if isinstance(settings.pretrained, str):
-        origin = load_weights(backbone, name, settings.pretrained)
-    if settings.grad_checkpointing:
+    origin = f"{name}: timm's pretrained weights" if pretrained is True else f"{name}: random weights"
+    if isinstance(pretrained, str):
+        origin = load_weights(backbone, name, pretrained)
+    if grad_checkpointing:
         try:
             cast("Any", backbone).set_grad_checkpointing(True)
         except (AttributeError, AssertionError):
@@ -50,17 +60,18 @@ def create_backbone(settings: Settings, *, is_pooled: bool) -> tuple[nn.Module, 
     return backbone, origin
 
 
-def _arguments(settings: Settings) -> dict[str, int | float | str | tuple[int, int]]:
-    name = settings.backbone_model
+def _arguments(
+    name: str, image_shape: tuple[int, int], drop_path_rate: float
+) -> dict[str, int | float | str | tuple[int, int]]:
     arguments: dict[str, int | float | str | tuple[int, int]] = {"in_chans": IN_CHANS, "num_classes": 0}
-    if settings.drop_path_rate:
-        arguments["drop_path_rate"] = settings.drop_path_rate
+    if drop_path_rate:
+        arguments["drop_path_rate"] = drop_path_rate
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:  # an unknown tag, as in `resnet50.tag`
         raise SettingsError(f"backbone_model={name}: {one_line(error)}") from error
     if config is not None and config.fixed_input_size:
-        arguments["img_size"] = settings.image_shape
+        arguments["img_size"] = image_shape
     return arguments
 
 

@@ -1,11 +1,11 @@
 """The classifier: grey pixels in, named outputs out, and their probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from catheters.config.settings import Settings
 from catheters.models.backbone import create_backbone
 from catheters.models.feature_map import FeatureMap, find_feature_map
 from catheters.models.heads import AttentionHeads, LinearHead
@@ -89,22 +89,58 @@ class Classifier(nn.Module):
         return (images.float() / 255 - self.mean) / self.std
 
 
-def create_classifier(settings: Settings, mean: float, std: float) -> Classifier:
-    """The model that the settings describe, for images of this grey mean and standard deviation (in 0..1).
+def create_classifier(
+    backbone_model: str,
+    label_columns: tuple[str, ...],
+    mean: float,
+    std: float,
+    *,
+    image_shape: tuple[int, int],
+    pretrained: bool | str = False,
+    classifier: str = "linear",
+    heads: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    exclusive: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    grad_checkpointing: bool = False,
+) -> Classifier:
+    """A model of images of this grey mean and standard deviation (in 0..1).
+
+    Args:
+        backbone_model: timm's name.
+        label_columns: (K,) what it predicts.
+        mean: grey mean of the data set's images, in 0..1.
+        std: their standard deviation, in 0..1.
+        image_shape: (height, width) of the images, in pixels.
+        pretrained: see `create_backbone`.
+        classifier: "linear" or "attention".
+        heads: device type -> its labels, an attention head per device type; empty: one head.
+        exclusive: name -> labels that exclude each other.
+        drop_rate: of dropout before a linear head, in 0..1.
+        drop_path_rate: of stochastic depth, in 0..1.
+        grad_checkpointing: see `create_backbone`.
 
     Raises:
         UserError: see `create_backbone` and, for attention heads, `find_feature_map`.
     """
-    column_of = {label: column for column, label in enumerate(settings.label_columns)}
-    exclusive = [[column_of[label] for label in labels] for labels in settings.exclusive.values()]
-    is_pooled = settings.classifier == "linear"
-    backbone, origin = create_backbone(settings, is_pooled=is_pooled)
+    column_of = {label: column for column, label in enumerate(label_columns)}
+    groups = [[column_of[label] for label in labels] for labels in exclusive.values()]
+    is_pooled = classifier == "linear"
+    backbone, origin = create_backbone(
+        backbone_model,
+        pretrained=pretrained,
+        image_shape=image_shape,
+        is_pooled=is_pooled,
+        drop_path_rate=drop_path_rate,
+        grad_checkpointing=grad_checkpointing,
+    )
     if is_pooled:
         num_features = backbone.head_hidden_size
         assert isinstance(num_features, int), "timm's models say how many features they give"
-        linear = LinearHead(num_features, len(settings.label_columns), settings.drop_rate)
-        return Classifier(backbone, linear, None, mean, std, origin, exclusive)
-    feature_map = find_feature_map(backbone, settings.backbone_model, settings.image_shape)
-    groups = settings.heads.values() or (settings.label_columns,)
-    heads = AttentionHeads(feature_map.num_channels, [[column_of[label] for label in labels] for labels in groups])
-    return Classifier(backbone, heads, feature_map, mean, std, origin, exclusive)
+        linear = LinearHead(num_features, len(label_columns), drop_rate)
+        return Classifier(backbone, linear, None, mean, std, origin, groups)
+    feature_map = find_feature_map(backbone, backbone_model, image_shape)
+    labels_of_heads = heads.values() or (label_columns,)
+    columns = [[column_of[label] for label in labels] for labels in labels_of_heads]
+    attention = AttentionHeads(feature_map.num_channels, columns)
+    return Classifier(backbone, attention, feature_map, mean, std, origin, groups)

@@ -13,12 +13,12 @@ import filelock
 import torch
 from pydantic import ValidationError
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.models.backbone import IN_CHANS
-from catheters.models.classifier import create_classifier
 from catheters.runs.run_folder import SETTINGS_FILE, holds_run
 from catheters.runtime.console import say, warn
 from catheters.runtime.device import device_name, wait_for
@@ -293,7 +293,7 @@ def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
 
 def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> dict[str, float]:
     """Seconds of forward and backward, the least of a few rounds in which the layouts take turns."""
-    model = create_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
+    model = build_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
     losses = create_losses(settings).to(device)
     batch = trial_batch(settings, num_images).to(device)
     seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}

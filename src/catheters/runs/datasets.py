@@ -14,10 +14,10 @@ from catheters.data.cache.cache import CacheFile, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import DeviceAugmentation
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
 
@@ -72,10 +72,10 @@ def load_data(settings: Settings) -> RunData:
     Raises:
         UserError: see `read_label_table`, `open_cache`, `choose_folds`.
     """
-    table = read_label_table(settings)
-    cache = open_cache(settings.cache_file, table, Preprocessing.of(settings))
+    table = read_label_table(build_table_source(settings))
+    cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
     # Folds are dealt before unreadable images are left out: mending one of them moves no other image.
-    folds = choose_folds(settings, table)
+    folds = choose_folds(table, None if settings.all_data else settings.num_folds, settings.seed_of_folds)
     failed = cache.failed
     is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
     if failed:

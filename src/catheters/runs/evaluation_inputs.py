@@ -20,6 +20,7 @@ from catheters.evaluation.truth import Truth, hold_against
 from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
+from catheters.runs.build import build_label_rules, build_table_source
 from catheters.runtime.console import say, warn
 
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
@@ -117,16 +118,17 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
         predictions, paths = _without(predictions, uid_column, left_out, file, truth), None
     else:
         _check_label_files(run, settings)
-        table = read_label_table(settings)
+        table_source = build_table_source(settings)
+        table = read_label_table(table_source)
         labels = table.label_columns
         uid_column, predictions, _ = read_predictions(file, settings.uid_column)
         check_columns(predictions, labels, file)
         truth = Truth(
-            source=str(Path(settings.dataset_folder) / settings.label_table),
+            source=str(table_source.file),
             uids=table.uids,
             labels=table.labels,
             patient_ids=table.patient_ids,
-            frame=read_columns(settings).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()],
+            frame=read_columns(table_source).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()],
         )
         paths = table.paths
     evaluated, rows = hold_against(
@@ -220,7 +222,9 @@ def _read_truth(
     truth = Truth(
         source=str(file),
         uids=frame[uid_column].to_numpy(dtype=np.str_),
-        labels=binary_labels(frame, labels, file) if rules is None else read_labels(frame, rules, labels, file),
+        labels=binary_labels(frame, labels, file)
+        if rules is None
+        else read_labels(frame, build_label_rules(rules), labels, file),
         patient_ids=None if patients is None else read_patients(frame, patients, pattern, file),
         frame=frame,
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import parse_json
-from catheters.models.classifier import create_classifier
 from catheters.models.weight_files import read_weight_file
 from catheters.runs.autotune import (
     TRIAL_IMAGES,
@@ -182,7 +182,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     Returns:
         The bytes of model, averaged weights and optimizer.
     """
-    model = create_classifier(settings, mean=0.5, std=0.25).to(device)
+    model = build_classifier(settings, mean=0.5, std=0.25).to(device)
     say(model.origin)
     if settings.sync_batch_norm and num_processes > 1:
         model = convert_batch_norm(model, device)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
-from catheters.models.classifier import create_classifier
 from catheters.runtime.distributed import Processes
 from catheters.runtime.host import release_free_memory
 from catheters.training.extensions.log import TrainingLog
@@ -41,7 +41,7 @@ def create_step(settings: Settings, seed: int, num_batches: int, context: TrainC
     if context.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(context.device)  # what was tried before is not what the log shows
     torch.manual_seed(seed)
-    model = create_classifier(settings, context.mean, context.std).to(context.device)
+    model = build_classifier(settings, context.mean, context.std).to(context.device)
     if settings.sync_batch_norm and context.processes.count > 1:
         model = convert_batch_norm(model, context.device)
     return TrainStep(settings, model, num_batches, context.device, context.processes)

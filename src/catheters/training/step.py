@@ -16,12 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.profiler import record_function
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.gpu_augmentation import DeviceAugmentation
 from catheters.errors import SettingsError
 from catheters.models.backbone import IN_CHANS
-from catheters.models.classifier import Classifier, create_classifier
+from catheters.models.classifier import Classifier
 from catheters.models.outputs import Outputs
 from catheters.runtime.distributed import ALONE, Processes
 from catheters.runtime.precision import autocast, choose_dtype
@@ -256,7 +257,7 @@ def trial_step(
     make no state.
     """
     if model is None:
-        model = create_classifier(dataclasses.replace(settings, pretrained=False), mean=0.5, std=0.25).to(device)
+        model = build_classifier(dataclasses.replace(settings, pretrained=False), mean=0.5, std=0.25).to(device)
     step = TrainStep(settings, model.train(), num_batches, device)
     step.scaler = torch.amp.GradScaler(device.type, enabled=False)
     return step

@@ -5,8 +5,6 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from catheters.config.settings import Settings
-
 # Slow to import: this module is imported by whoever augments, when it does.
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import ImageCache
@@ -20,34 +18,31 @@ NUM_EPOCHS = 5
 """Versions of each image that are shown."""
 
 
-def augmented_sheet(settings: Settings, table: LabelTable, cache: ImageCache, shown: list[Shown]) -> Image.Image:
+def augmented_sheet(
+    title: str, table: LabelTable, cache: ImageCache, shown: list[Shown], augmentation: Augmentation, seed: int
+) -> Image.Image:
     """Each image as cached, then as training draws it in each of its first epochs; below, the same with its catheters.
 
     Args:
-        settings: those that the cache was made with.
+        title: of the sheet.
         table: the label table.
         cache: opened with this table.
         shown: the images.
-
-    Raises:
-        SettingsError: `train_transforms` are wrong.
+        augmentation: that of training.
+        seed: of the training.
     """
-    augmentation = Augmentation(settings.train_transforms, settings.image_shape)
     positions = np.array([image.position for image in shown])
-    seed = settings.seeds_to_train[0]
     samples = CachedRadiographs(
         cache.file, cache.rows[positions], table.uids[positions], table.labels[positions], augmentation, seed
     )
     cells = [_augmented_cell(image, samples, sample, augmentation) for sample, image in enumerate(shown)]
-    names = ", ".join(name for name, _ in settings.train_transforms)
+    names = ", ".join(name for name, _ in augmentation.transforms)
     subtitle = f"as training draws them with seed {seed}: {names}" if names else "train_transforms is empty"
     legend = drawn_devices(table, shown)
     if legend and augmentation.unfollowed:
         names = ", ".join(augmentation.unfollowed)
         subtitle += f"; catheters are not drawn, since they cannot be carried through {names}"
         legend = {}
-    height, width = settings.image_shape
-    title = f"{settings.cache_name}: {len(shown)} of {len(table)} images, {width} x {height} px, augmented"
     return make_sheet(Heading(title, subtitle, legend), cells)
 
 

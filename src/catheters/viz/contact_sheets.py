@@ -1,11 +1,11 @@
 """The two sheets beside a cache: its images with their catheters, and what augmentation makes of some of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, read_annotations
 from catheters.data.cache.cache import ImageCache
 from catheters.data.preprocessing import Preprocessing
@@ -23,19 +23,37 @@ NUM_AUGMENTED = 8
 """Images of the second sheet, at most."""
 
 
-def write_contact_sheets(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:
+def write_contact_sheets(
+    table: LabelTable,
+    cache: ImageCache,
+    num_images: int,
+    *,
+    name: str,
+    preprocessing: Preprocessing,
+    annotation_table: Path | None,
+    uid_column: str,
+    transforms: tuple[tuple[str, dict[str, Any]], ...],
+    choice_seed: int,
+    augmentation_seed: int,
+) -> list[Path]:
     """Show cached images as the model gets them, beside the cache: `<cache>_images.png` and `<cache>_augmented.png`.
 
-    The first has `num_images` readable images with their labels and doubts; where the annotation table has catheters of
-    an image, it is shown again with these drawn. The second has up to eight of them as training draws them in its first
-    five epochs. Which images depends on `seed` alone: every label is shown where there is room, and annotated images
-    come first. An annotation table that is not there, or does not fit the label table, is warned of.
+    The first has `num_images` readable images with their labels and quality flags. Where the annotation table has
+    catheters of an image, it is shown again with these drawn. The second has up to eight of them as training draws them
+    in its first five epochs. `choice_seed` alone decides which images are shown: every label where there is room,
+    annotated images first. An annotation table that is not there, or does not fit the label table, is warned of.
 
     Args:
-        settings: those that the cache was made with.
         table: N images.
         cache: opened with this table.
         num_images: images to show; more than there are means all.
+        name: of the data set, for the titles.
+        preprocessing: that of the cache.
+        annotation_table: has the catheters; None: there is none.
+        uid_column: its id column.
+        transforms: of the augmentation.
+        choice_seed: decides which images are shown.
+        augmentation_seed: the seed of the training whose augmentation is shown.
 
     Returns:
         The files written; none where no image is readable.
@@ -44,34 +62,47 @@ def write_contact_sheets(settings: Settings, table: LabelTable, cache: ImageCach
         TableError: the annotation table is wrong.
         SettingsError: `train_transforms` are.
     """
-    annotations = _read_annotations(settings, table)
+    annotations = _read_annotations(annotation_table, uid_column, table)
     readable = np.flatnonzero([entry.reason is None for entry in cache.entries])
     is_annotated = np.array([uid in annotations for uid in table.uids[readable].tolist()], dtype=np.bool_)
-    chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, settings.seed)]
+    chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, choice_seed)]
     if not len(chosen):
         return []
-    preprocessing = Preprocessing.of(settings)
     shown = [
         prepare_image(table, cache, position, annotations.get(str(table.uids[position]), []), preprocessing)
         for position in chosen.tolist()
     ]
     # Slow to import, and nothing else in preparing a data set needs what it does.
+    from catheters.data.augmentation import Augmentation
     from catheters.viz.augmented_sheet import augmented_sheet
 
+    height, width = preprocessing.image_shape
+    title, size = f"{name}: {{}} of {len(table)} images", f"{width} x {height} px"
+    augmented = shown[:NUM_AUGMENTED]
     return [
-        _save(_image_sheet(settings, table, shown), settings, "images"),
-        _save(augmented_sheet(settings, table, cache, shown[:NUM_AUGMENTED]), settings, "augmented"),
+        _save(_image_sheet(f"{title.format(len(shown))}, {size}", table, shown), cache.file.path, "images"),
+        _save(
+            augmented_sheet(
+                f"{title.format(len(augmented))}, {size}, augmented",
+                table,
+                cache,
+                augmented,
+                Augmentation(transforms, preprocessing.image_shape),
+                augmentation_seed,
+            ),
+            cache.file.path,
+            "augmented",
+        ),
     ]
 
 
-def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[Annotation]]:
-    if settings.annotation_table is None:
+def _read_annotations(file: Path | None, uid_column: str, table: LabelTable) -> dict[str, list[Annotation]]:
+    if file is None:
         return {}
-    file = Path(settings.dataset_folder) / settings.annotation_table
     if not file.exists():
         warn(f"annotation_table={file}: no such file, so no catheters are drawn")
         return {}
-    annotations = read_annotations(file, settings.uid_column)
+    annotations = read_annotations(file, uid_column)
     uids = table.uids.tolist()
     others = sorted(annotations.keys() - set(uids))
     hint = same_id_hint(others, uids)
@@ -90,7 +121,7 @@ def _read_annotations(settings: Settings, table: LabelTable) -> dict[str, list[A
     return annotations
 
 
-def _image_sheet(settings: Settings, table: LabelTable, shown: list[Shown]) -> Image.Image:
+def _image_sheet(title: str, table: LabelTable, shown: list[Shown]) -> Image.Image:
     cells = []
     for image in shown:
         tiles = [grey_tile(image.pixels)]
@@ -101,12 +132,10 @@ def _image_sheet(settings: Settings, table: LabelTable, shown: list[Shown]) -> I
     subtitle = "as the cache holds them"
     if legend:
         subtitle += "; beside them the annotated catheters, a ring at the tip"
-    height, width = settings.image_shape
-    title = f"{settings.cache_name}: {len(shown)} of {len(table)} images, {width} x {height} px"
     return make_sheet(Heading(title, subtitle, legend), cells)
 
 
-def _save(sheet: Image.Image, settings: Settings, name: str) -> Path:
-    file = settings.cache_file.with_name(f"{settings.cache_file.stem}_{name}.png")
+def _save(sheet: Image.Image, cache_file: Path, name: str) -> Path:
+    file = cache_file.with_name(f"{cache_file.stem}_{name}.png")
     write_whole(file, lambda part: sheet.save(part, format="PNG"))
     return file

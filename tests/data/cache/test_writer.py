@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.data.cache.cache import CacheError, index_file, open_cache
 from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
@@ -184,7 +185,7 @@ from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
 from catheters.config.settings import Settings
 settings = Settings(dataset_folder=sys.argv[1], image_size=1024)
-build_cache(read_label_table(settings), Path(sys.argv[2]), Preprocessing.of(settings))
+build_cache(read_label_table(build_table_source(settings)), Path(sys.argv[2]), build_preprocessing(settings))
 status = Path("/proc/self/status").read_text()
 print(status.split("VmHWM:")[1].split()[0])
 """

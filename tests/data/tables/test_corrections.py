@@ -12,6 +12,7 @@ from catheters.data.tables.corrections import apply_corrections
 from catheters.data.tables.label_table import read_label_table
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_LABELS
+from catheters.runs.build import build_table_source
 from tests.conftest import SHARED_DATA
 
 UIDS = np.array(["x1", "x2", "x3"])
@@ -106,9 +107,9 @@ def test_published_corrections(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """Nineteen on 30,083 images: positives per label before and after, counted from the two files with pandas."""
     shutil.copy(SHARED_DATA / "ranzcr" / "train.csv", tmp_path)
     corrections_file = SHARED_DATA / "ranzcr" / "label_corrections.csv"
-    before = read_label_table(Settings(dataset_folder=str(tmp_path)))
+    before = read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path))))
     settings = Settings(dataset_folder=str(tmp_path), label_corrections=str(corrections_file))
-    after = read_label_table(settings)
+    after = read_label_table(build_table_source(settings))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"19 label corrections from {corrections_file}:"
     assert lines[1].endswith(": CVC - Borderline -> NGT - Borderline")
@@ -128,7 +129,7 @@ def test_published_corrections(tmp_path: Path, capsys: pytest.CaptureFixture[str
     # A table that somebody has corrected already is left as it is.
     corrected = table.assign(**{label: after.labels[:, k] for k, label in enumerate(RANZCR_LABELS)})
     corrected.to_csv(tmp_path / "train.csv", index=False)
-    assert (read_label_table(settings).labels == after.labels).all()
+    assert (read_label_table(build_table_source(settings)).labels == after.labels).all()
     assert capsys.readouterr().out.count(" (already applied)\n") == 19
 
 
@@ -144,7 +145,7 @@ def test_images_left_out_are_corrected_without_a_warning(tmp_path: Path, capsys:
         label_corrections=str(tmp_path / "corrections.csv"),
         exclude_ids=str(tmp_path / "ids.txt"),
     )
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     assert table.uids.tolist() == ["2"]
     assert table.labels.tolist() == [[0, 1]]
     assert capsys.readouterr().err == ""

@@ -20,6 +20,7 @@ from catheters.config.settings import Settings
 from catheters.data.tables.dicom_ids import MAX_INFLATED_BYTES
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError
+from catheters.runs.build import build_table_source
 from tests.conftest import SHARED_DATA
 
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -70,7 +71,7 @@ def files_of(table: LabelTable, settings: Settings) -> list[str]:
 
 
 def read_files(settings: Settings) -> list[str]:
-    return files_of(read_label_table(settings), settings)
+    return files_of(read_label_table(build_table_source(settings)), settings)
 
 
 def kept_file(settings: Settings) -> Path:
@@ -102,7 +103,7 @@ def test_links_to_nowhere_are_named(archive: Settings, capsys: pytest.CaptureFix
     named = ", ".join(f"export/link{number} (a link to /not mounted/{number})" for number in range(5))
     warning = f"warning: path_pattern='export/**/*': passed over, as they lead to no file: {named} and 1 more\n"
     with pytest.raises(TableError, match="matches no file in it"):
-        read_label_table(archive)
+        read_label_table(build_table_source(archive))
     assert capsys.readouterr().err == warning
     write_dicom(export / "a", StudyInstanceUID="1.1")
     (export / "link to a").symlink_to("a")
@@ -191,25 +192,25 @@ def test_several_files_of_an_id_are_warned_of(archive: Settings, capsys: pytest.
     ]
     for k in range(5):
         write_dicom(export / f"b{k}", StudyInstanceUID="1.1")
-    read_label_table(archive)
+    read_label_table(build_table_source(archive))
     assert "export/a/z, export/b, export/b0, export/b1, export/b2 and 2 more\n" in capsys.readouterr().err
 
 
 def test_no_id_is_found(archive: Settings) -> None:
     folder = Path(archive.dataset_folder)
     with pytest.raises(TableError, match=r"path_pattern='export/\*\*/\*' matches no file in it"):
-        read_label_table(archive)
+        read_label_table(build_table_source(archive))
     (folder / "export").mkdir()
     (folder / "export" / "x.txt").touch()
     with pytest.raises(TableError) as error:
-        read_label_table(archive)
+        read_label_table(build_table_source(archive))
     assert str(error.value).endswith(
         "none of the 1 files of path_pattern='export/**/*' has a StudyInstanceUID that is an id in column study of "
         f"{folder / 'labels.csv'}, where an id looks like 1.1"
     )
     write_dicom(folder / "export" / "y", StudyInstanceUID="9.9")
     with pytest.raises(TableError, match=r"where an id looks like 1\.1; a file's looks like '9\.9' \(export/y\)$"):
-        read_label_table(archive)
+        read_label_table(build_table_source(archive))
 
 
 def test_an_id_in_another_form_is_named(archive: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +219,7 @@ def test_an_id_in_another_form_is_named(archive: Settings, capsys: pytest.Captur
     (folder / "labels.csv").write_text("study,who,tube\n7.0,a,1\n8.0,b,0\n9,c,0\n")
     write_dicom(folder / "export" / "x", AccessionNumber="0007")
     with pytest.raises(TableError, match=r"a file's looks like '0007' \(export/x\); 7\.0 and 0007 differ only in"):
-        read_label_table(archive)
+        read_label_table(build_table_source(archive))
     write_dicom(folder / "export" / "y", AccessionNumber="9")
     assert read_files(archive)[1:] == ["no file with AccessionNumber 8.0", "export/y"]
     assert "warning: 2 of 3 ids in column study of" in (err := capsys.readouterr().err)
@@ -277,12 +278,12 @@ def test_a_cache_may_travel_without_its_files(archive: Settings, capsys: pytest.
     export = Path(archive.dataset_folder) / "export"
     write_dicom(export / "1", StudyInstanceUID="1.1")
     write_dicom(export / "2", StudyInstanceUID="1.2")
-    before = read_label_table(archive).paths
+    before = read_label_table(build_table_source(archive)).paths
     shutil.rmtree(export)
-    assert read_label_table(archive).paths == before
+    assert read_label_table(build_table_source(archive)).paths == before
     assert "no file is left of path_pattern='export/**/*'; " in capsys.readouterr().out
     with pytest.raises(TableError, match="matches no file"):  # a pattern that was never read is a mistake
-        read_label_table(dataclasses.replace(archive, path_pattern="exports/**/*"))
+        read_label_table(build_table_source(dataclasses.replace(archive, path_pattern="exports/**/*")))
 
 
 def test_a_folder_that_cannot_be_written_is_warned_of(archive: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +308,7 @@ def test_real_files(archive: Settings, capsys: pytest.CaptureFixture[str]) -> No
     }
     lines = [f"{study},p{k},{k % 2}" for k, study in enumerate(studies)]
     (folder / "labels.csv").write_text("\n".join(["study,who,tube", *lines]))
-    table = read_label_table(archive)
+    table = read_label_table(build_table_source(archive))
     assert files_of(table, archive) == [f"export/{name}" for name in studies.values()]
     assert table.labels[:, 0].tolist() == [0, 1, 0, 1]
     captured = capsys.readouterr()

@@ -9,6 +9,7 @@ from catheters.config.settings import Settings
 from catheters.data.tables.folds import assign_folds, choose_folds, fold_table
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import UserError
+from catheters.runs.build import build_table_source
 from tests.conftest import SHARED_DATA
 
 
@@ -34,10 +35,11 @@ def test_patients_stay_whole_and_seed_decides(rng: np.random.Generator) -> None:
 
 def test_fold_seed(settings: Settings) -> None:
     """The seed alone decides the folds, as it always did, unless there is one of their own."""
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
 
     def folds(**changes: int) -> list[int]:
-        folds: list[int] = choose_folds(dataclasses.replace(settings, num_folds=5, **changes), table).tolist()
+        seed = dataclasses.replace(settings, **changes).seed_of_folds
+        folds: list[int] = choose_folds(table, 5, seed).tolist()
         return folds
 
     expected = assign_folds(table.patient_ids, table.labels, num_folds=5, seed=4).tolist()
@@ -66,7 +68,7 @@ def test_fold_table() -> None:
 @pytest.mark.skipif(not (SHARED_DATA / "ranzcr").is_dir(), reason="the real RANZCR label table is not at hand")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_real_ranzcr_labels(seed: int) -> None:
-    table = read_label_table(Settings(dataset_folder=str(SHARED_DATA / "ranzcr")))
+    table = read_label_table(build_table_source(Settings(dataset_folder=str(SHARED_DATA / "ranzcr"))))
     assert len(table) == 30_083
     folds = assign_folds(table.patient_ids, table.labels, num_folds=5, seed=seed)
     fold_of_patient: dict[str, int] = {}

@@ -12,6 +12,7 @@ from catheters.data.tables.label_rules import choose_rows_of_other_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError, read_csv
 from catheters.labels import NIH_LABELS
+from catheters.runs.build import build_table_source
 
 Read = Callable[..., LabelTable]
 
@@ -35,7 +36,7 @@ def read(tmp_path: Path) -> Read:
             "label_columns": ("a",),
             **changes,
         }
-        return read_label_table(Settings(**values))  # type: ignore[arg-type]
+        return read_label_table(build_table_source(Settings(**values)))  # type: ignore[arg-type]
 
     return read_columns
 
@@ -231,7 +232,7 @@ def test_lines_are_lines_of_the_file(tmp_path: Path, text: str, line: int) -> No
         dataset_folder=str(tmp_path), label_table="t.csv", uid_column="id", patient_column="who", label_columns=("a",)
     )
     with pytest.raises(TableError, match=f"line {line}, column 'a': '7' is not 0 or 1"):
-        read_label_table(settings)
+        read_label_table(build_table_source(settings))
 
 
 def test_several_values_survive_a_run_folder() -> None:

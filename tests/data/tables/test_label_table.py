@@ -12,6 +12,7 @@ from catheters.config.settings import Settings
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError, read_csv
 from catheters.labels import NIH_LABELS
+from catheters.runs.build import build_table_source
 from tests.conftest import REPOSITORY, SHARED_DATA
 
 
@@ -26,7 +27,7 @@ def read(tmp_path: Path, text: str, **changes: object) -> LabelTable:
         "label_columns": ("b", "a"),
         **changes,
     }
-    return read_label_table(Settings(**values))  # type: ignore[arg-type]
+    return read_label_table(build_table_source(Settings(**values)))  # type: ignore[arg-type]
 
 
 GOOD = "id,who,view,a,b\n001,p1,ap,1,0\n002,p1,pa,0,1.0\n"
@@ -52,7 +53,7 @@ def test_derived_labels(tmp_path: Path) -> None:
 
 
 def test_ranzcr_format(settings: Settings) -> None:
-    table = read_label_table(settings)
+    table = read_label_table(build_table_source(settings))
     assert table.labels.shape == (40, 11)
     assert table.paths[0] == Path(settings.dataset_folder) / "train" / f"{table.uids[0]}.jpg"
     assert all(path.is_file() for path in table.paths)
@@ -108,9 +109,9 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="no such folder; put the data set there or set dataset_folder"):
-        read_label_table(Settings(dataset_folder=str(tmp_path / "absent")))
+        read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path / "absent"))))
     with pytest.raises(TableError, match=r"train\.csv: no such file"):
-        read_label_table(Settings(dataset_folder=str(tmp_path)))
+        read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path))))
 
 
 def test_findings_in_one_column(tmp_path: Path) -> None:
@@ -134,9 +135,8 @@ def test_real_nih_table(tmp_path: Path) -> None:
     file = next((SHARED_DATA / "nih").glob("Data_Entry_2017*.csv.gz"))
     (tmp_path / "images_001" / "images").mkdir(parents=True)
     (tmp_path / "images_001" / "images" / "00000001_000.png").touch()
-    table = read_label_table(
-        dataclasses.replace(settings, dataset_folder=str(tmp_path), label_table=str(file.resolve()))
-    )
+    source = build_table_source(settings)
+    table = read_label_table(dataclasses.replace(source, label_table=str(file.resolve())))
     assert len(table) == 112_120
     assert len(set(table.patient_ids.tolist())) == 30_805
     assert table.paths[0] == tmp_path / "images_001" / "images" / "00000001_000.png"

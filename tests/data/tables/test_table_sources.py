@@ -8,6 +8,7 @@ import pytest
 from catheters.config.settings import Settings
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError
+from catheters.runs.build import build_table_source
 
 # CheXpert's layout: 5 X-rays of 3 patients, one of them lateral; blank: not mentioned, -1.0: uncertain.
 CHEXPERT = """\
@@ -39,11 +40,11 @@ def chexpert(tmp_path: Path) -> Settings:
 
 
 def read_changed(settings: Settings, **changes: object) -> LabelTable:
-    return read_label_table(dataclasses.replace(settings, **changes))  # type: ignore[arg-type]
+    return read_label_table(build_table_source(dataclasses.replace(settings, **changes)))  # type: ignore[arg-type]
 
 
 def test_chexpert(chexpert: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    table = read_label_table(chexpert)
+    table = read_label_table(build_table_source(chexpert))
     folder = Path(chexpert.dataset_folder) / "CheXpert-v1.0-small" / "train"
     assert table.paths == (
         folder / "patient00001/study1/view1_frontal.jpg",
@@ -96,7 +97,7 @@ def test_words_as_labels(tmp_path: Path) -> None:
         label_columns=("tube",),
         label_values={"yes": 1, "no": 0, "-1.00": 1},
     )
-    assert read_label_table(settings).labels.tolist() == [[1], [0], [1], [0], [1]]
+    assert read_label_table(build_table_source(settings)).labels.tolist() == [[1], [0], [1], [0], [1]]
     with pytest.raises(TableError, match="line 2, column 'tube': 'yes' is not 0 or 1"):
         read_changed(settings, label_values={"Yes": 1, "no": 0, "-1": 1})
 
@@ -118,7 +119,7 @@ def test_lines_are_those_of_the_whole_file(chexpert: Settings) -> None:
     ):
         file.write_text(wrong)
         with pytest.raises(TableError) as error:
-            read_label_table(chexpert)
+            read_label_table(build_table_source(chexpert))
         assert message in str(error.value)
         assert "\n" not in str(error.value)
 

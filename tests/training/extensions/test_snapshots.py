@@ -15,9 +15,9 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import UserError
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.runs.run import train_run
 from tests.conftest import tiny_settings
 from tests.processes import Training, num_snapshots, outcome, wait_until
@@ -53,7 +53,7 @@ def everything(cached: Settings) -> Settings:
 def undisturbed(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What such a run ends with."""
     settings = with_everything(tiny_settings(sample_folder, tmp_path_factory.mktemp("undisturbed")))
-    build_cache(read_label_table(settings), settings.cache_file, Preprocessing.of(settings))
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(settings, fresh=False)
     return outcome(settings.run_folder)
 

@@ -15,7 +15,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from catheters.config.settings import Settings
 from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
 from catheters.errors import is_of_path, listed, one_line, raise_of_machine
 from catheters.io.csv_files import TableError
@@ -39,7 +38,9 @@ class Header(NamedTuple):
     view: str
 
 
-def find_dicom_files(uids: npt.NDArray[np.str_], settings: Settings, source: str) -> tuple[Path, ...]:
+def find_dicom_files(
+    uids: npt.NDArray[np.str_], folder: Path, path_pattern: str, dicom_id: str, kept_file: Path, source: str
+) -> tuple[Path, ...]:
     """The file whose header holds each id, among those that `path_pattern` matches.
 
     Lateral X-rays are left aside where the id has another; of several that remain, the first by path is taken and a
@@ -47,7 +48,10 @@ def find_dicom_files(uids: npt.NDArray[np.str_], settings: Settings, source: str
 
     Args:
         uids: (N,) the ids.
-        settings: dataset_folder, path_pattern and dicom_id; cache_folder and cache_name, for what is kept.
+        folder: the data set's.
+        path_pattern: of the files in it.
+        dicom_id: keyword of the id in their headers.
+        kept_file: what was read is kept there for the next time.
         source: where the ids come from, for the messages.
 
     Returns:
@@ -56,39 +60,38 @@ def find_dicom_files(uids: npt.NDArray[np.str_], settings: Settings, source: str
     Raises:
         TableError: no file matches, or none has an id of the table.
     """
-    folder = Path(settings.dataset_folder)
-    headers = _read_headers(folder, settings)
+    headers = _read_headers(folder, path_pattern, dicom_id, kept_file)
     files_of_id: dict[str, list[str]] = {}
     for file in sorted(headers):
         files_of_id.setdefault(headers[file].id, []).append(file)
     passed_over = files_of_id.pop("", [])
     if passed_over:
         say(
-            f"{len(passed_over)} of {len(headers)} files of path_pattern='{settings.path_pattern}' are passed over: no "
-            f"DICOM files, or without {settings.dicom_id}"
+            f"{len(passed_over)} of {len(headers)} files of path_pattern='{path_pattern}' are passed over: no "
+            f"DICOM files, or without {dicom_id}"
         )
     wanted = [uid.strip() for uid in uids.tolist()]
     if files_of_id.keys().isdisjoint(wanted):
         file_id = next(iter(files_of_id), None)
         hint = f"; a file's looks like {file_id!r} ({files_of_id[file_id][0]})" if file_id is not None else ""
         raise TableError(
-            f"{folder}: none of the {len(headers)} files of path_pattern='{settings.path_pattern}' has a "
-            f"{settings.dicom_id} that is an id in {source}, where an id looks like {wanted[0]}{hint}"
+            f"{folder}: none of the {len(headers)} files of path_pattern='{path_pattern}' has a "
+            f"{dicom_id} that is an id in {source}, where an id looks like {wanted[0]}{hint}"
             f"{same_id_hint(wanted, files_of_id)}"
         )
-    _warn_of_other_forms([uid for uid in wanted if uid not in files_of_id], files_of_id, settings, len(wanted), source)
+    _warn_of_other_forms([uid for uid in wanted if uid not in files_of_id], files_of_id, dicom_id, len(wanted), source)
     files_of_wanted = {uid: _without_laterals(files_of_id.get(uid, []), headers) for uid in wanted}
     _warn_of_several(files_of_wanted, source)
-    return tuple(folder / (files_of_wanted[uid] or [f"no file with {settings.dicom_id} {uid}"])[0] for uid in wanted)
+    return tuple(folder / (files_of_wanted[uid] or [f"no file with {dicom_id} {uid}"])[0] for uid in wanted)
 
 
 def _warn_of_other_forms(
-    missing: list[str], file_ids: Collection[str], settings: Settings, num_wanted: int, source: str
+    missing: list[str], file_ids: Collection[str], dicom_id: str, num_wanted: int, source: str
 ) -> None:
     """Say how many ids have no file, where one of them is a file's but for its form; others are no mistake of it."""
     hint = same_id_hint(missing, file_ids)
     if hint:
-        warn(f"{len(missing)} of {num_wanted} ids in {source} have no file with this {settings.dicom_id}{hint}")
+        warn(f"{len(missing)} of {num_wanted} ids in {source} have no file with this {dicom_id}{hint}")
 
 
 def _warn_of_several(files_of_id: dict[str, list[str]], source: str) -> None:
@@ -108,17 +111,16 @@ def _without_laterals(files: list[str], headers: dict[str, Header]) -> list[str]
     return others or files
 
 
-def _read_headers(folder: Path, settings: Settings) -> dict[str, Header]:
+def _read_headers(folder: Path, path_pattern: str, dicom_id: str, kept_file: Path) -> dict[str, Header]:
     """Header of each file, by its path relative to the folder: those kept from an earlier time, and the others read."""
-    kept_file = Path(settings.cache_folder) / f"{settings.cache_name}_dicom_ids.json"
-    kept, kept_pattern = _read_kept(kept_file, settings)
-    states = _list_files(folder, settings.path_pattern)
-    if not states and kept and kept_pattern == settings.path_pattern:
+    kept, kept_pattern = _read_kept(kept_file, dicom_id)
+    states = _list_files(folder, path_pattern)
+    if not states and kept and kept_pattern == path_pattern:
         # The image cache may travel without the X-rays, and its label table is then read all the same.
-        say(f"{folder}: no file is left of path_pattern='{settings.path_pattern}'; {kept_file} says which there were")
+        say(f"{folder}: no file is left of path_pattern='{path_pattern}'; {kept_file} says which there were")
         return kept
     if not states:
-        raise TableError(f"{folder}: path_pattern='{settings.path_pattern}' matches no file in it")
+        raise TableError(f"{folder}: path_pattern='{path_pattern}' matches no file in it")
     headers = {file: kept[file] for file, state in states.items() if file in kept and kept[file][:2] == state}
     unread = [file for file in states if file not in headers]
     if not unread:
@@ -127,13 +129,13 @@ def _read_headers(folder: Path, settings: Settings) -> dict[str, Header]:
     try:
         for file in track(unread, "reading DICOM headers", total=len(unread), unit="file"):
             try:
-                headers[file] = Header(*states[file], *_read_header(folder / file, settings))
+                headers[file] = Header(*states[file], *_read_header(folder / file, dicom_id))
             except OSError as error:
                 if not is_of_path(error):
                     raise OSError(error.errno, error.strerror, str(folder / file)) from None
                 unreadable[file] = Header(*states[file], "", "")
     finally:
-        _keep(kept_file, headers, settings)
+        _keep(kept_file, headers, path_pattern, dicom_id)
     return headers | unreadable
 
 
@@ -164,7 +166,7 @@ def _list_files(folder: Path, pattern: str) -> dict[str, tuple[int, int]]:
     return dict(sorted(states.items()))
 
 
-def _read_header(file: Path, settings: Settings) -> tuple[str, str]:
+def _read_header(file: Path, dicom_id: str) -> tuple[str, str]:
     """Id and ViewPosition, empty where there is none or the file is no DICOM file.
 
     Raises:
@@ -173,8 +175,7 @@ def _read_header(file: Path, settings: Settings) -> tuple[str, str]:
     # Slow to import, and only those with a DICOM archive need it.
     import pydicom
 
-    assert settings.dicom_id is not None
-    keywords = [settings.dicom_id, "ViewPosition"]
+    keywords = [dicom_id, "ViewPosition"]
     try:
         # Archives are full of values that break the standard's rules; here they only have to be found again.
         with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
@@ -208,13 +209,13 @@ def _inflates_too_far(stream: BinaryIO) -> bool:
     return bool(inflater.unconsumed_tail)
 
 
-def _read_kept(kept_file: Path, settings: Settings) -> tuple[dict[str, Header], str]:
+def _read_kept(kept_file: Path, dicom_id: str) -> tuple[dict[str, Header], str]:
     """The headers that were read earlier, and the pattern of their files; none where that file is of no use."""
     if not kept_file.exists():
         return {}, ""
     try:
         content = read_json(kept_file)
-        if content["dicom_id"] != settings.dicom_id:
+        if content["dicom_id"] != dicom_id:
             return {}, ""
         headers = {file: Header(*entry) for file, entry in content["files"].items()}
         if any(list(map(type, header)) != [int, int, str, str] for header in headers.values()):
@@ -227,8 +228,8 @@ def _read_kept(kept_file: Path, settings: Settings) -> tuple[dict[str, Header], 
     return {}, ""
 
 
-def _keep(kept_file: Path, headers: dict[str, Header], settings: Settings) -> None:
-    content = {"dicom_id": settings.dicom_id, "path_pattern": settings.path_pattern, "files": headers}
+def _keep(kept_file: Path, headers: dict[str, Header], path_pattern: str, dicom_id: str) -> None:
+    content = {"dicom_id": dicom_id, "path_pattern": path_pattern, "files": headers}
     try:
         kept_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(kept_file, json.dumps(content))

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catheters.config.settings import Settings
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError
 from catheters.runtime.console import warn
@@ -14,13 +13,13 @@ MAX_PASSES = 50
 """Passes of `_refine` over all patients; real tables settle in fewer than ten."""
 
 
-def choose_folds(settings: Settings, table: LabelTable) -> npt.NDArray[np.int8]:
-    """(N,) int8, the fold of each image: the table's own, or dealt; all 0 where a run has none."""
-    if settings.all_data:
+def choose_folds(table: LabelTable, num_folds: int | None, seed: int) -> npt.NDArray[np.int8]:
+    """(N,) int8, the fold of each image: the table's own, or as `assign_folds` assigns it; all 0 for None."""
+    if num_folds is None:
         return np.zeros(len(table), dtype=np.int8)
     if table.folds is not None:
         return table.folds
-    return assign_folds(table.patient_ids, table.labels, settings.num_folds, settings.seed_of_folds)
+    return assign_folds(table.patient_ids, table.labels, num_folds, seed)
 
 
 def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[Any]) -> list[Any]:

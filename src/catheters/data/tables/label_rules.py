@@ -10,6 +10,7 @@ import re
 import tokenize
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.config.settings import Settings
 from catheters.errors import listed, unknown_name
 from catheters.io.csv_files import (
     TableError,
@@ -35,6 +35,26 @@ VALUES_COMPARED = 1000
 """Values of a column among which the nearest to a wrong one is sought."""
 NEARLY_SPELT = 0.8
 """A name that is so like a finding of the table (difflib's ratio) is taken for a misspelling of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRules:
+    """How a table's cells become 0 and 1, by the settings of these names.
+
+    Attributes:
+        label_values: value of a cell -> 0 or 1, besides the numbers themselves.
+        derived_labels: label -> (column, the value of it that is a positive).
+        findings_column: lists the findings of an image; None: there is no such column.
+    """
+
+    label_values: Mapping[str, int]
+    derived_labels: Mapping[str, tuple[str, str]]
+    findings_column: str | None
+
+    @property
+    def is_blank_negative(self) -> bool:
+        """Whether an empty cell shows nothing."""
+        return any(label == 0 for value, label in self.label_values.items() if not value.strip())
 
 
 def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]], file: Path) -> pd.DataFrame:
@@ -133,12 +153,12 @@ def _warn_of_alike_patients(patients: list[str], where: str) -> None:
         )
 
 
-def read_labels(frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...], file: Path) -> npt.NDArray[np.uint8]:
-    """The labels of each row, by `derived_labels`, `findings_column` and `label_values`.
+def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path) -> npt.NDArray[np.uint8]:
+    """The labels of each row.
 
     Args:
         frame: N rows, as text.
-        settings: hold the rules.
+        rules: which cells are positive.
         labels: (K,) which labels.
         file: where the rows come from, for messages.
 
@@ -148,36 +168,31 @@ def read_labels(frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...]
     Raises:
         TableError: a column or a value is missing or wrong.
     """
-    derived = _derive_from_values(frame, settings, labels, file) | _derive_from_findings(frame, settings, labels, file)
+    derived = _derive_from_values(frame, rules, labels, file) | _derive_from_findings(frame, rules, labels, file)
     frame = frame.assign(**{name: values.astype(np.uint8).astype(str) for name, values in derived.items()})
     check_columns(frame, labels, file)
-    return binary_labels(frame, labels, file, settings.label_values)
+    return binary_labels(frame, labels, file, rules.label_values)
 
 
-def is_blank_negative(settings: Settings) -> bool:
-    """Whether `label_values` says that an empty cell shows nothing."""
-    return any(label == 0 for value, label in settings.label_values.items() if not value.strip())
-
-
-def _check_blanks(frame: pd.DataFrame, column: str, settings: Settings, file: Path) -> None:
-    if not is_blank_negative(settings):
+def _check_blanks(frame: pd.DataFrame, column: str, rules: LabelRules, file: Path) -> None:
+    if not rules.is_blank_negative:
         check_filled(frame, column, file, '; label_values={"": 0} says that a blank means none')
 
 
 def _derive_from_values(
-    frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...], file: Path
+    frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path
 ) -> dict[str, npt.NDArray[np.bool_]]:
     derived: dict[str, npt.NDArray[np.bool_]] = {}
     unseen = []
     for label in labels:
-        if label not in settings.derived_labels:
+        if label not in rules.derived_labels:
             continue
-        column, value = settings.derived_labels[label]
+        column, value = rules.derived_labels[label]
         if column not in frame and label in frame:
             continue  # another table that has the label itself
         check_columns(frame, (column,), file)
         if value.strip():
-            _check_blanks(frame, column, settings, file)
+            _check_blanks(frame, column, rules, file)
         derived[label] = holds(frame[column], value)
         where = f"{file}: column '{column}'"
         if not derived[label].any():
@@ -196,15 +211,15 @@ def _derive_from_values(
 
 
 def _derive_from_findings(
-    frame: pd.DataFrame, settings: Settings, labels: tuple[str, ...], file: Path
+    frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Whether the findings column lists each label that is no column yet."""
-    column = settings.findings_column
-    asked = [label for label in labels if label not in settings.derived_labels and label not in frame]
+    column = rules.findings_column
+    asked = [label for label in labels if label not in rules.derived_labels and label not in frame]
     if column is None or not asked:
         return {}
     check_columns(frame, (column,), file)
-    _check_blanks(frame, column, settings, file)
+    _check_blanks(frame, column, rules, file)
     codes, cells = pd.factorize(frame[column])
     lists = []
     for code, cell in enumerate(cells):

@@ -1,5 +1,6 @@
 """The label table: which images there are, whose they are, and what they show."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.config.settings import Settings
 from catheters.data.tables.corrections import apply_corrections
 from catheters.data.tables.dicom_ids import find_dicom_files
-from catheters.data.tables.label_rules import choose_rows, read_labels, read_patients, rows_that_hold
+from catheters.data.tables.label_rules import LabelRules, choose_rows, read_labels, read_patients, rows_that_hold
 from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, read_csv
 from catheters.io.near_misses import same_id_hint
 from catheters.io.path_pattern import fill_pattern, pattern_fields
@@ -52,61 +52,109 @@ class LabelTable:
         )
 
 
-def read_label_table(settings: Settings) -> LabelTable:
-    """Read the label table that the settings name, without the images that they leave out.
+@dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """Where a label table stands and how it is read, by the settings of these names.
+
+    Attributes:
+        dataset_folder: holds the table and the images.
+        label_table: the file's name in it.
+        uid_column: names the images, each once.
+        patient_column: names the patients.
+        patient_pattern: finds the patient in its cells; None: a cell is the patient.
+        path_pattern: of the image files, relative to the folder.
+        dicom_id: DICOM keyword by which the files are found; None: by the pattern.
+        dicom_headers: where headers are kept that were read for that.
+        keep_rows: column -> the values with which a row counts.
+        label_columns: (K,) the labels.
+        label_rules: how cells become labels.
+        label_corrections: a file of corrections.
+        exclude_ids: a file with the ids of images that are left out.
+        exclusive: name -> labels that exclude each other.
+        exclusive_conflicts: what becomes of an image with two of them: "refuse" or "first".
+        fold_column: has the fold of each image; None: folds are assigned, or there are none.
+        num_folds: how many there are.
+    """
+
+    dataset_folder: Path
+    label_table: str
+    uid_column: str
+    patient_column: str
+    patient_pattern: str | None
+    path_pattern: str
+    dicom_id: str | None
+    dicom_headers: Path
+    keep_rows: Mapping[str, str | tuple[str, ...]]
+    label_columns: tuple[str, ...]
+    label_rules: LabelRules
+    label_corrections: Path | None
+    exclude_ids: Path | None
+    exclusive: Mapping[str, tuple[str, ...]]
+    exclusive_conflicts: str
+    fold_column: str | None
+    num_folds: int
+
+    @property
+    def file(self) -> Path:
+        """The table."""
+        return self.dataset_folder / self.label_table
+
+
+def read_label_table(source: TableSource) -> LabelTable:
+    """Read a label table, without the images that its source leaves out.
 
     Raises:
         TableError: the folder, file, a column or a value is missing or wrong.
     """
-    folder = Path(settings.dataset_folder)
+    folder, file = source.dataset_folder, source.file
     if not folder.is_dir():
         raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
-    file = folder / settings.label_table
     raw = read_csv(file)
-    frame = choose_rows(raw, settings.keep_rows, file)
+    frame = choose_rows(raw, source.keep_rows, file)
     if len(frame) < len(raw):
         say(f"{len(frame)} of {len(raw)} rows of {file} are kept by keep_rows")
-    check_columns(frame, (settings.uid_column, settings.patient_column), file)
-    check_ids(frame, settings.uid_column, file, _merging_advice(frame, settings, file))
-    uids = frame[settings.uid_column].to_numpy(dtype=np.str_)
-    source = f"column {settings.uid_column} of {file}"
-    patient_ids = read_patients(frame, settings.patient_column, settings.patient_pattern, file)
-    labels = read_labels(frame, settings, settings.label_columns, file)
-    if settings.label_corrections is not None:
-        corrections_file = Path(settings.label_corrections)
-        labels = apply_corrections(labels, uids, settings.label_columns, corrections_file, settings.uid_column, source)
-    folds = _read_folds(frame, settings, file)
-    if settings.dicom_id is None:
-        paths = fill_in_paths(frame, settings, folder, file)
+    check_columns(frame, (source.uid_column, source.patient_column), file)
+    check_ids(frame, source.uid_column, file, _merging_advice(frame, source))
+    uids = frame[source.uid_column].to_numpy(dtype=np.str_)
+    column = f"column {source.uid_column} of {file}"
+    patient_ids = read_patients(frame, source.patient_column, source.patient_pattern, file)
+    labels = read_labels(frame, source.label_rules, source.label_columns, file)
+    if source.label_corrections is not None:
+        labels = apply_corrections(
+            labels, uids, source.label_columns, source.label_corrections, source.uid_column, column
+        )
+    folds = _read_folds(frame, source)
+    if source.dicom_id is None:
+        paths = fill_in_paths(frame, source.path_pattern, source.uid_column, folder, file)
     else:
-        paths = find_dicom_files(uids, settings, source)
+        paths = find_dicom_files(uids, folder, source.path_pattern, source.dicom_id, source.dicom_headers, column)
     table = LabelTable(
         uids=uids,
         patient_ids=patient_ids,
         paths=paths,
         labels=labels,
-        label_columns=settings.label_columns,
+        label_columns=source.label_columns,
         folds=folds,
     )
-    if settings.exclude_ids is not None:
-        table = table.take(_rows_not_listed(table.uids, Path(settings.exclude_ids), source))
-    return _settle_exclusive(table, settings, file)
+    if source.exclude_ids is not None:
+        table = table.take(_rows_not_listed(table.uids, source.exclude_ids, column))
+    return _settle_exclusive(table, source)
 
 
-def _settle_exclusive(table: LabelTable, settings: Settings, file: Path) -> LabelTable:
+def _settle_exclusive(table: LabelTable, source: TableSource) -> LabelTable:
     """One label at most of each exclusive group, by `exclusive_conflicts`."""
     labels = table.labels.copy()
-    for name, group in settings.exclusive.items():
-        columns = np.array([settings.label_columns.index(label) for label in group])
+    for name, group in source.exclusive.items():
+        columns = np.array([source.label_columns.index(label) for label in group])
         rows = np.flatnonzero(labels[:, columns].sum(axis=1) > 1)
         if not len(rows):
             continue
         images = "1 image has" if len(rows) == 1 else f"{len(rows)} images have"
         given = [label for label, value in zip(group, labels[rows[0], columns], strict=True) if value]
         example = f"{table.uids[rows[0]]} has {' and '.join(map(repr, given))}"
-        if settings.exclusive_conflicts == "refuse":
+        if source.exclusive_conflicts == "refuse":
             raise TableError(
-                f"{file}: {images} two labels of exclusive['{name}'], {example}; correct the table (see "
+                f"{source.file}: {images} two labels of exclusive['{name}'], {example}; correct the table (see "
                 "label_corrections), or set exclusive_conflicts='first' to let the one that exclusive names first hold"
             )
         warn(f"{images} two labels of exclusive['{name}']: the first one holds; {example}")
@@ -115,7 +163,7 @@ def _settle_exclusive(table: LabelTable, settings: Settings, file: Path) -> Labe
     return replace(table, labels=labels)
 
 
-def read_columns(settings: Settings) -> pd.DataFrame:
+def read_columns(source: TableSource) -> pd.DataFrame:
     """The label table's own columns, as text, of the rows that `read_label_table` reads or leaves out by their ids.
 
     That has been called, and has warned of what is odd about the table.
@@ -123,17 +171,17 @@ def read_columns(settings: Settings) -> pd.DataFrame:
     Raises:
         TableError: the file is missing or wrong.
     """
-    return rows_that_hold(read_csv(Path(settings.dataset_folder) / settings.label_table), settings.keep_rows)
+    return rows_that_hold(read_csv(source.file), source.keep_rows)
 
 
-def _merging_advice(frame: pd.DataFrame, settings: Settings, file: Path) -> str:
+def _merging_advice(frame: pd.DataFrame, source: TableSource) -> str:
     """How a table with several rows per image, one per box or reader, becomes one with a row per image."""
-    is_mixed = frame.duplicated(settings.uid_column) & ~frame.duplicated()
+    is_mixed = frame.duplicated(source.uid_column) & ~frame.duplicated()
     if not is_mixed.any():
         return ""  # the same row again
-    findings, derived = settings.findings_column, settings.derived_labels
+    file, findings, derived = source.file, source.label_rules.findings_column, source.label_rules.derived_labels
     has_lists = findings in frame and frame[findings].str.startswith("[").any()
-    if has_lists or any(label in derived for label in settings.label_columns):
+    if has_lists or any(label in derived for label in source.label_columns):
         return (
             "; one row per image is expected: give each label a 0/1 column, take its maximum over an image's rows, and "
             f"leave {'findings_column' if has_lists else 'derived_labels'} out"
@@ -145,12 +193,12 @@ def _merging_advice(frame: pd.DataFrame, settings: Settings, file: Path) -> str:
     return (
         f"; for one row per image, with {what}: "
         f"pd.read_csv({str(file)!r}, dtype=str, na_filter=False).rename(columns=str.strip)"
-        f".apply(lambda column: column.str.strip()).groupby({settings.uid_column!r}, as_index=False)"
+        f".apply(lambda column: column.str.strip()).groupby({source.uid_column!r}, as_index=False)"
         f".agg({merge}).to_csv({str(merged)!r}, index=False)"
     )
 
 
-def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) -> npt.NDArray[np.intp]:
+def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, column: str) -> npt.NDArray[np.intp]:
     """The rows whose id the file does not list."""
     if not ids_file.is_file():
         raise TableError(f"exclude_ids={ids_file}: no such file; a text file with an image id a line is expected")
@@ -162,7 +210,7 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
     is_listed = np.isin(uids, list(listed))
     if not is_listed.any():
         raise TableError(
-            f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in {source}, where an id looks like "
+            f"exclude_ids={ids_file}: none of its {len(listed)} lines is an id in {column}, where an id looks like "
             f"{uids[0]}{same_id_hint(sorted(listed), uids.tolist())}"
         )
     if is_listed.all():
@@ -171,28 +219,28 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, source: str) ->
     unknown = listed - set(uids[is_listed].tolist())
     if unknown:
         warn(
-            f"exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {source}, {min(unknown)} for "
+            f"exclude_ids={ids_file}: {len(unknown)} of its lines are no id in {column}, {min(unknown)} for "
             f"one{same_id_hint(sorted(unknown), uids.tolist())}"
         )
     return np.flatnonzero(~is_listed)
 
 
-def _read_folds(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDArray[np.int8] | None:
-    column = settings.fold_column
-    if column is None or settings.all_data:
+def _read_folds(frame: pd.DataFrame, source: TableSource) -> npt.NDArray[np.int8] | None:
+    column, file = source.fold_column, source.file
+    if column is None:
         return None
     check_columns(frame, (column,), file)
     check_filled(frame, column, file)
     # As numbers: pandas writes 0.0 for 0 where some were missing.
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    unknown = frame[column][~np.isin(values, range(settings.num_folds))]
+    unknown = frame[column][~np.isin(values, range(source.num_folds))]
     if not unknown.empty:
         raise TableError(
-            f"{file}: column '{column}' holds {unknown.iloc[0]!r}; a fold, counted from 0 to {settings.num_folds - 1} "
-            f"(num_folds={settings.num_folds}), is expected"
+            f"{file}: column '{column}' holds {unknown.iloc[0]!r}; a fold, counted from 0 to {source.num_folds - 1} "
+            f"(num_folds={source.num_folds}), is expected"
         )
     folds = values.astype(np.int8)
-    missing = set(range(settings.num_folds)) - set(folds.tolist())
+    missing = set(range(source.num_folds)) - set(folds.tolist())
     if missing:
         raise TableError(
             f"{file}: column '{column}' has no image in fold {min(missing)}; set num_folds to the number of its folds"
@@ -200,22 +248,22 @@ def _read_folds(frame: pd.DataFrame, settings: Settings, file: Path) -> npt.NDAr
     return folds
 
 
-def fill_in_paths(frame: pd.DataFrame, settings: Settings, folder: Path, file: Path) -> tuple[Path, ...]:
-    """The image file of each row, by `path_pattern`.
+def fill_in_paths(frame: pd.DataFrame, pattern: str, uid_column: str, folder: Path, file: Path) -> tuple[Path, ...]:
+    """The image file of each row.
 
     Args:
         frame: rows with the pattern's columns.
-        settings: hold the pattern and the name of the id column.
+        pattern: of the files.
+        uid_column: the id column, {uid} of the pattern.
         folder: that the pattern is relative to.
         file: where the rows come from, for messages.
 
     Raises:
         TableError: a column is missing, or an image lies in two of the folders that a pattern with * matches.
     """
-    pattern = settings.path_pattern
     columns = pattern_fields(pattern)
     check_columns(frame, tuple(sorted(columns - {"uid"})), file)
-    values = {name: frame[settings.uid_column if name == "uid" else name] for name in columns}
+    values = {name: frame[uid_column if name == "uid" else name] for name in columns}
     filled = fill_pattern(pattern, {name: column.tolist() for name, column in values.items()})
     if "*" not in pattern:
         return tuple(folder / path for path in filled)

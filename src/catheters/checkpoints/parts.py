@@ -1,0 +1,38 @@
+"""What settings describe of a trained model: from a run's own, and from those that its checkpoint holds."""
+
+from catheters.config.settings import Settings
+from catheters.data.preprocessing import Preprocessing
+from catheters.models.classifier import Classifier, create_classifier
+
+
+def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
+    """The model of these settings, of images of this grey mean and standard deviation (in 0..1).
+
+    Raises:
+        UserError: see `create_classifier`.
+    """
+    return create_classifier(
+        settings.backbone_model,
+        settings.label_columns,
+        mean,
+        std,
+        image_shape=settings.image_shape,
+        pretrained=settings.pretrained,
+        classifier=settings.classifier,
+        heads=settings.heads,
+        exclusive=settings.exclusive,
+        drop_rate=settings.drop_rate,
+        drop_path_rate=settings.drop_path_rate,
+        grad_checkpointing=settings.grad_checkpointing,
+    )
+
+
+def build_preprocessing(settings: Settings) -> Preprocessing:
+    """What is done to every X-ray."""
+    return Preprocessing(
+        image_shape=settings.image_shape,
+        resize=settings.resize,
+        crop_borders=settings.crop_borders,
+        inverted=settings.inverted,
+        resampling=settings.resampling,
+    )
