@@ -22,12 +22,11 @@ from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier, build_preprocessing, build_table_source
+from catheters.runs.build import build_classifier, build_preprocessing, build_step, build_table_source
 from catheters.runs.run import train_run
 from catheters.runtime.device import open_device
 from catheters.synthetic import generate_sample
 from catheters.training.extensions.log import read_epochs
-from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]
 BACKBONES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d")
@@ -87,7 +86,7 @@ def _measure_step(settings: Settings) -> tuple[float, float]:
     """Million parameters, and the median milliseconds of a step."""
     device = open_device("auto")
     model = build_classifier(settings, 0.49, 0.23).to(device).train()
-    step = TrainStep(settings, model, NUM_TIMED_STEPS, device)
+    step = build_step(settings, model, NUM_TIMED_STEPS, device)
     seconds = []
     for batch in random_batches(settings, NUM_TIMED_STEPS, device):
         started = time.perf_counter()

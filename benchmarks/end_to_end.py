@@ -26,8 +26,8 @@ from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
-from catheters.runs.build import build_classifier
-from catheters.runs.datasets import create_augmentation, create_train_loader
+from catheters.runs.build import build_augmentation, build_classifier, build_step
+from catheters.runs.datasets import create_train_loader
 from catheters.runtime.device import device_name, open_device, prepare_device
 from catheters.training.step import TrainStep
 
@@ -80,7 +80,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
         amp_dtype="bfloat16",
     )
     model = build_classifier(settings, MEAN, STD).to(device).train()
-    step = TrainStep(settings, model, options.steps, device)
+    step = build_step(settings, model, options.steps, device)
     with tempfile.TemporaryDirectory() as name:
         loader = load_made_up(settings, Path(name), device, options)
         batch = next(iter(loader)).to(device)
@@ -117,7 +117,7 @@ def load_made_up(settings: Settings, folder: Path, device: torch.device, options
         np.arange(number) % options.num_images,
         np.arange(number).astype(np.str_),
         rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8),
-        create_augmentation(settings),
+        build_augmentation(settings),
         seed=0,
     )
     return create_train_loader(settings, samples, device)

@@ -15,8 +15,7 @@ from timing import MEAN, STD, as_in_training, random_batches, take_turns
 
 from catheters.config.settings import Settings
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier
-from catheters.training.step import TrainStep
+from catheters.runs.build import build_classifier, build_step
 
 
 def main() -> int:
@@ -40,7 +39,7 @@ def compare(backbone: str, options: argparse.Namespace) -> Row:
     )
     attention = replace(linear, classifier="attention", heads=dict(RANZCR_HEADS))
     steps = [
-        TrainStep(settings, build_classifier(settings, MEAN, STD).to(device).train(), options.steps, device)
+        build_step(settings, build_classifier(settings, MEAN, STD).to(device).train(), options.steps, device)
         for settings in (linear, attention)
     ]
     (batch,) = random_batches(linear, 1, device)

@@ -25,7 +25,7 @@ from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
-from catheters.runs.build import build_classifier, build_preprocessing, build_table_source
+from catheters.runs.build import build_classifier, build_context, build_preprocessing, build_step, build_table_source
 from catheters.runs.provenance import describe_environment
 from catheters.runs.run import train_run
 from catheters.runtime.device import open_device
@@ -37,7 +37,6 @@ from catheters.training.extensions.log import TrainingLog
 from catheters.training.extensions.snapshots import Snapshots
 from catheters.training.loop import train_epoch
 from catheters.training.manager import Manager
-from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]
 BACKBONES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest50d")
@@ -113,23 +112,14 @@ def measure_families(folder: Path, rounds: int) -> None:
         )
         model_folder = folder / backbone
         model_folder.mkdir()
-        step = TrainStep(settings, build_classifier(settings, 0.5, 0.25).to(device), 1, device)
+        step = build_step(settings, build_classifier(settings, 0.5, 0.25).to(device), 1, device)
         batches = random_batches(settings, 1, device)
-        log = TrainingLog(
-            model_folder,
-            backbone,
-            ALONE,
-            device,
-            num_batches=1,
-            num_epochs=1,
-            batch_size=2,
-            num_models_left=0,
-            may_skip=step.scaler.is_enabled(),
-        )
         environment = {**describe_environment(device, 1), "data_fingerprint": ""}
-        keeper = LastCheckpoint(settings, step, None, environment, model_folder)  # type: ignore[arg-type]
+        context = build_context(settings, backbone, model_folder, environment, 0)
+        log = TrainingLog.of(context, step, 1)
+        keeper = LastCheckpoint(step, None, context, 0)  # type: ignore[arg-type]
         stopping = Stopping((), 9, backbone, ALONE)
-        snapshots = Snapshots(model_folder, backbone, settings, environment, step, log, keeper, stopping, 1)
+        snapshots = Snapshots(context, step, log, keeper, stopping, 1)
         manager = Manager(step, [log], num_epochs=9, num_batches=1, folder=model_folder)
         train_epoch(batches, step, manager, log, backbone)
         seconds = []

@@ -21,7 +21,7 @@ from timing import MEAN, STD, as_in_training, random_batches, seconds_since
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier
+from catheters.runs.build import build_classifier, build_step
 from catheters.runtime.distributed import ALONE
 from catheters.runtime.precision import autocast
 from catheters.training.extensions.log import TrainingLog
@@ -61,7 +61,7 @@ def compare(backbone: str, classifier: str, options: argparse.Namespace) -> Row:
         heads=dict(RANZCR_HEADS) if classifier == "attention" else {},
     )
     num_batches = WARM_UP_STEPS + options.steps
-    step = TrainStep(settings, build_classifier(settings, MEAN, STD).to(device), num_batches, device)
+    step = build_step(settings, build_classifier(settings, MEAN, STD).to(device), num_batches, device)
     turns = Turns(step, random_batches(settings, num_batches, device))
     with tempfile.TemporaryDirectory() as name:
         log = TrainingLog(

@@ -21,10 +21,9 @@ from timing import MEAN, STD, as_in_training, seconds_since
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.loader import CachedRadiographs
-from catheters.runs.build import build_classifier
-from catheters.runs.datasets import create_augmentation, create_train_loader
+from catheters.runs.build import build_augmentation, build_classifier, build_step
+from catheters.runs.datasets import create_train_loader
 from catheters.runtime.host import release_free_memory
-from catheters.training.step import TrainStep
 
 REPOSITORY = Path(__file__).parents[1]
 NUM_IMAGES = 48
@@ -69,11 +68,11 @@ def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> 
         np.arange(number) % NUM_IMAGES,
         np.arange(number).astype(np.str_),
         rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8),
-        create_augmentation(settings),
+        build_augmentation(settings),
         seed=0,
     )
     loader = create_train_loader(settings, samples, device)
-    step = TrainStep(settings, build_classifier(settings, MEAN, STD).to(device).train(), len(loader), device)
+    step = build_step(settings, build_classifier(settings, MEAN, STD).to(device).train(), len(loader), device)
     waits, seconds = [], []
     for epoch in range(num_epochs):
         before = time.perf_counter()

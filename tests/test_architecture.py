@@ -1,4 +1,4 @@
-"""Imports go one way, from a floor of the package to those below it."""
+"""Imports go one way, from a floor of the package to those below it; few floors know all the settings."""
 
 import ast
 from pathlib import Path
@@ -27,6 +27,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 MAY_IMPORT["runs"] = frozenset(MAY_IMPORT)  # all of those
 MAY_IMPORT["commands"] = frozenset(MAY_IMPORT)
+KNOW_SETTINGS = {"config", "runs", "commands", "checkpoints"}
+"""Who takes the settings whole; everybody else takes the values and parts that it uses, by name."""
 
 
 def part_of(module: str) -> str:
@@ -66,6 +68,12 @@ def test_imports_go_one_way(file: Path) -> None:
         assert module not in {"config", "multi_config", "preproc_npy", "train", "evaluate", "predict"}
         if module.startswith("catheters.") and file not in DOORS:
             assert part_of(module) in {here} | MAY_IMPORT[here], f"{file} imports {module}"
+
+
+@FILES
+def test_who_takes_the_settings_whole(file: Path) -> None:
+    if file not in DOORS and floor_of(file) not in KNOW_SETTINGS:
+        assert "catheters.config.settings.Settings" not in imported_modules(file)
 
 
 def test_every_part_is_covered() -> None:

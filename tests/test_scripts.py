@@ -20,7 +20,7 @@ from catheters.config.loading import doubtful_settings, load_settings
 from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
-from catheters.training.losses import create_losses
+from catheters.runs.build import build_losses
 from tests.conftest import REPOSITORY, SHARED_DATA, assert_user_error, run_script
 from tests.hangs import output_of, wait_until
 from tests.processes import num_snapshots
@@ -181,7 +181,7 @@ def test_configs_are_valid(config: Path) -> None:
     assert settings.run_name == config.stem
     assert doubtful_settings(settings) == []
     Augmentation(settings.train_transforms, settings.image_shape)
-    create_losses(settings)
+    build_losses(settings)
     assert timm.is_model(settings.backbone_model)
     assert settings.pretrained is False or timm.get_pretrained_cfg(settings.backbone_model).has_weights
 

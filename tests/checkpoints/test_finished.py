@@ -1,6 +1,7 @@
 """Finished folds, seeds and runs: every file is compared with what was written, and the remedy that is named works."""
 
 import dataclasses
+import json
 import zipfile
 from pathlib import Path
 
@@ -51,10 +52,10 @@ def test_a_damaged_fold_is_named_and_mended(trained: Settings, name: str, damage
     before = [file.read_bytes() for file in files]
     assert callable(damage)
     damage(fold / name)
-    with pytest.raises(UserError, match=rf"fold0/{name}: .*delete {fold}/predictions\.csv and run train\.py") as error:
+    with pytest.raises(UserError, match=rf"fold0/{name}: .*delete {fold}/finished\.json and run train\.py") as error:
         train_run(trained, fresh=False)
     assert "\n" not in str(error.value)
-    (fold / "predictions.csv").unlink()
+    (fold / "finished.json").unlink()
     train_run(trained, fresh=False)
     assert [file.read_bytes() for file in files] == before
 
@@ -98,29 +99,51 @@ def test_edited_predictions_of_the_run(trained: Settings) -> None:
     read_run(trained.run_folder, None)
 
 
-def test_a_run_of_an_earlier_version_has_no_record(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    for record in trained.run_folder.rglob("finished.json"):
+def as_of_version_0_2(run_folder: Path) -> None:
+    """What version 0.2.0 wrote: no records of what is finished, and none of their format."""
+    for record in run_folder.rglob("finished.json"):
         record.unlink()
+    file = run_folder / "environment.json"
+    content = json.loads(file.read_text())
+    del content["format_version"]
+    file.write_text(json.dumps(content))
+
+
+def test_a_run_of_version_0_2_gets_its_records(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    as_of_version_0_2(trained.run_folder)
+    assert len(read_models([trained.run_folder]).checkpoints) == 2
     train_run(trained, fresh=False)
     assert capsys.readouterr().out.count("already trained") == 2
+    assert len(list(trained.run_folder.glob("fold*/finished.json"))) == 2
     assert len(read_models([trained.run_folder]).checkpoints) == 2
-    (trained.run_folder / "fold0" / "finished.json").unlink()  # now they have one
-    (trained.run_folder / "fold1" / "finished.json").unlink()
+    as_of_version_0_2(trained.run_folder)
     flip_a_bit(trained.run_folder / "fold1" / "best.pt")
     with pytest.raises(UserError, match=r"fold1/best\.pt: damaged"):
         train_run(trained, fresh=False)
     (trained.run_folder / "fold1" / "best.pt").unlink()
-    with pytest.raises(UserError, match=r"fold1/best\.pt: no such file"):
+    fold = trained.run_folder / "fold1"
+    with pytest.raises(UserError, match=rf"fold1/best\.pt: no such file.*; delete {fold}/predictions\.csv and run"):
         train_run(trained, fresh=False)
-
-
-def test_a_fold_that_was_killed_before_its_record_gets_it(trained: Settings) -> None:
-    fold = trained.run_folder / "fold0"
-    (fold / "finished.json").unlink()
+    (fold / "predictions.csv").unlink()
     train_run(trained, fresh=False)
+    assert len(read_models([trained.run_folder]).checkpoints) == 2
+
+
+def test_a_fold_of_version_0_2_that_was_not_finished(trained: Settings) -> None:
+    as_of_version_0_2(trained.run_folder)
+    (trained.run_folder / "fold1" / "predictions.csv").unlink()
+    assert len(read_models([trained.run_folder]).checkpoints) == 1
+
+
+def test_a_fold_that_was_killed_before_its_record_is_made_anew(trained: Settings) -> None:
+    """From its last snapshot, with the same bytes; until then it is no model of the run."""
+    fold = trained.run_folder / "fold0"
+    before = [(fold / name).read_bytes() for name in ("best.pt", "predictions.csv")]
+    (fold / "finished.json").unlink()
     edit_a_number(fold / "predictions.csv")
-    with pytest.raises(UserError, match=r"fold0/predictions\.csv: damaged or changed"):
-        train_run(trained, fresh=False)
+    assert len(read_models([trained.run_folder]).checkpoints) == 1
+    train_run(trained, fresh=False)
+    assert [(fold / name).read_bytes() for name in ("best.pt", "predictions.csv")] == before
 
 
 def test_the_predictions_of_a_run_are_of_its_folds(trained: Settings) -> None:
@@ -128,18 +151,19 @@ def test_the_predictions_of_a_run_are_of_its_folds(trained: Settings) -> None:
     folder = trained.run_folder
     assert is_joined(folder)
     record = (folder / "finished.json").read_bytes()
-    predictions = folder / "fold0" / "predictions.csv"
-    predictions.rename(folder / "fold0" / "predictions.epoch1.csv")  # as a fold's that goes on
+    predictions, fold_record = folder / "fold0" / "predictions.csv", folder / "fold0" / "finished.json"
+    fold_record.rename(folder / "kept.json")  # as a fold's that is trained longer
     assert not is_joined(folder)
+    (folder / "kept.json").rename(fold_record)
+    content = predictions.read_bytes()
     predictions.write_bytes((folder / "fold1" / "predictions.csv").read_bytes())
     assert not is_joined(folder)
-    (folder / "fold0" / "predictions.epoch1.csv").rename(predictions)
+    predictions.write_bytes(content)
     assert is_joined(folder)
     (folder / "finished.json").unlink()  # a kill while they were joined
     assert not is_joined(folder)
-    for old in folder.glob("fold*/finished.json"):
-        old.unlink()
-    assert is_joined(folder)  # of an earlier version
+    as_of_version_0_2(folder)
+    assert is_joined(folder)
     (folder / "finished.json").write_bytes(record[:20])
     assert not is_joined(folder)
 
@@ -147,7 +171,7 @@ def test_the_predictions_of_a_run_are_of_its_folds(trained: Settings) -> None:
 @pytest.mark.parametrize("content", ["{", '{"sha256": []}', "[]", '{"sha256": NaN}'])
 def test_a_damaged_record(trained: Settings, content: str) -> None:
     (trained.run_folder / "fold0" / "finished.json").write_text(content)
-    with pytest.raises(UserError, match=r"finished\.json: damaged.*; delete it if the files beside it are"):
+    with pytest.raises(UserError, match=r"finished\.json: damaged.*; delete .*fold0/finished\.json and run train\.py"):
         train_run(trained, fresh=False)
 
 
@@ -157,11 +181,13 @@ def test_a_damaged_seed_is_named_and_mended(cached: Settings) -> None:
     folder = settings.run_folder / "seed3"
     before = (folder / "final.pt").read_bytes()
     flip_a_bit(folder / "final.pt")
-    with pytest.raises(UserError, match=rf"seed3/final\.pt: damaged .*delete {folder}/curves\.png and run train\.py"):
+    with pytest.raises(
+        UserError, match=rf"seed3/final\.pt: damaged .*delete {folder}/finished\.json and run train\.py"
+    ):
         train_run(settings, fresh=False)
     with pytest.raises(UserError, match=r"seed3/final\.pt: damaged"):
         read_models([settings.run_folder])
-    (folder / "curves.png").unlink()
+    (folder / "finished.json").unlink()
     train_run(settings, fresh=False)
     assert (folder / "final.pt").read_bytes() == before
     assert len(read_models([settings.run_folder]).checkpoints) == 1

@@ -13,8 +13,7 @@ from catheters.errors import SettingsError
 from catheters.models.backbone import create_backbone
 from catheters.models.classifier import Classifier
 from catheters.models.feature_map import find_feature_map
-from catheters.runs.build import build_classifier
-from catheters.training.step import TrainStep
+from catheters.runs.build import build_classifier, build_step
 
 CPU = torch.device("cpu")
 # name, channels of the map, places along a side at 64 px
@@ -68,7 +67,7 @@ def test_attention_heads_learn_from_any_model(name: str, num_channels: int, side
     torch.manual_seed(0)
     model = build_classifier(settings, 0.5, 0.25)
     assert model.training
-    step = TrainStep(settings, model, 2, CPU)
+    step = build_step(settings, model, 2, CPU)
     images, targets = random_images(2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert torch.isfinite(step(Batch(images=images, targets=targets)).loss)
     by_timm = timm.create_model(name, pretrained=False, num_classes=0, **fixed_size(name))

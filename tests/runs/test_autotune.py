@@ -23,8 +23,8 @@ from catheters.runs.autotune import (
     settings_of_run,
     with_batch_size,
 )
+from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run import train_run
-from catheters.training.step import trial_batch, trial_step
 from tests.processes import start_processes, train_with_processes
 
 CPU = torch.device("cpu")
@@ -121,7 +121,6 @@ import sys
 import torch
 from catheters.runtime.host import peak_memory, resident_memory
 from catheters.runs import autotune
-from catheters.training.step import trial_batch, trial_step
 
 settings = Settings(
     batch_size="auto", image_size=512, backbone_model="resnet18", pretrained=False, channels_last=False,
@@ -135,9 +134,9 @@ assert 5 < number < 100, number
 autotune._release(cpu)
 before = resident_memory()
 settings = dataclasses.replace(settings, batch_size=number)
-step = trial_step(settings, cpu, 12)
+step = probe_step(settings, cpu, 12)
 for _ in range(2 * settings.accumulation_steps):
-    step(trial_batch(settings, number))
+    step(probe_batch(settings, number))
 assert 0.5 * room < peak_memory() - before < room, (number, peak_memory() - before)
 """
 
@@ -278,8 +277,8 @@ def test_largest_batch_of_a_gpu(settings: Settings, changes: dict[str, Any]) -> 
     )
     device = torch.device("cuda")
     number = choose_batch_size(settings, None, device, 1, 10**6)
-    step = trial_step(dataclasses.replace(settings, batch_size=number), device, num_batches=4)
+    step = probe_step(dataclasses.replace(settings, batch_size=number), device, num_batches=4)
     torch.cuda.reset_peak_memory_stats()
     for _ in range(4):
-        step(trial_batch(settings, number))
+        step(probe_batch(settings, number))
     assert torch.cuda.max_memory_allocated() / torch.cuda.mem_get_info()[1] > 0.5

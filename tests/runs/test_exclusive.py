@@ -25,9 +25,9 @@ from catheters.evaluation.prediction_set import device_presence, presence_rule, 
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.outputs import Outputs
-from catheters.runs.build import build_classifier, build_table_source
+from catheters.runs.build import build_classifier, build_losses, build_table_source
 from catheters.runs.run import train_run
-from catheters.training.losses import create_losses, total
+from catheters.training.losses import total
 from tests.evaluation.conftest import make_evaluated
 
 LABELS = ("a", "b", "c", "d")
@@ -40,7 +40,7 @@ CLASSES = torch.tensor([1, 2, 0])  # none of them, d, b
 def terms(targets: torch.Tensor = TARGETS, **changes: Any) -> dict[str, float]:
     settings = Settings(label_columns=LABELS, **{"exclusive": GROUP, **changes})
     batch = Batch(images=torch.empty(0), targets=targets)
-    return {name: float(value) for name, value in create_losses(settings)(Outputs(logits=LOGITS), batch).items()}
+    return {name: float(value) for name, value in build_losses(settings)(Outputs(logits=LOGITS), batch).items()}
 
 
 def with_none(logits: torch.Tensor) -> torch.Tensor:

@@ -17,13 +17,15 @@ from torch import nn
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import UserError
-from catheters.runs.build import build_classifier
+from catheters.runs.build import build_classifier, build_step
 from catheters.runs.datasets import create_valid_loader, load_data, plain_samples
+from catheters.runs.failures import explain_failures
+from catheters.runs.probe import probe_batch
 from catheters.runs.run import train_run
 from catheters.runs.run_folder import only_process
-from catheters.training.guards import MAX_SKIPPED_STEPS, clear_ends
+from catheters.training.guards import MAX_SKIPPED_STEPS
 from catheters.training.loop import train_epoch
-from catheters.training.step import TrainStep, trial_batch
+from catheters.training.step import TrainStep
 from tests.conftest import CreateManager
 from tests.processes import Training, num_snapshots, outcome, wait_until
 
@@ -58,7 +60,7 @@ def test_a_gradient_that_is_not_finite_is_placed(
     settings: Settings, tmp_path: Path, clip_grad_norm: float | None, create_manager: CreateManager
 ) -> None:
     """In the step that ruins the weights: the loss shows it one step later."""
-    step = TrainStep(
+    step = build_step(
         dataclasses.replace(settings, clip_grad_norm=clip_grad_norm), build_classifier(settings, 0.5, 0.25), 60, CPU
     )
     spoil_gradient(step, 4)
@@ -73,7 +75,7 @@ def test_a_gradient_that_is_not_finite_is_placed(
 def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """That is how it finds its scale; a model whose gradients are never finite would never learn anything."""
     for from_call, is_hopeless in ((10**6, False), (1, True)):
-        step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
+        step = build_step(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
         step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
         spoil_gradient(step, from_call)
         manager, log = create_manager(step, tmp_path / str(from_call), num_batches=50, may_skip=True)
@@ -92,7 +94,7 @@ def test_a_scaler_may_skip_steps_but_not_all(settings: Settings, tmp_path: Path,
 def test_skipped_steps_of_short_epochs_are_counted(
     settings: Settings, tmp_path: Path, create_manager: CreateManager
 ) -> None:
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     spoil_gradient(step, 1)
     manager, log = create_manager(step, tmp_path, num_batches=25, num_epochs=2, may_skip=True)
@@ -107,7 +109,7 @@ def test_skipped_steps_are_counted_over_a_snapshot(
     settings: Settings, tmp_path: Path, create_manager: CreateManager
 ) -> None:
     """25 before it, in an epoch that has ended, and 15 after resuming; at 14 training goes on."""
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     spoil_gradient(step, 1)
     manager, log = create_manager(step, tmp_path, num_batches=25, num_epochs=2, may_skip=True)
@@ -132,12 +134,12 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
             UserError,
             match=r"fold 3: out of memory \(.*1152921504606846976 bytes.*\); lower batch_size=8 \(batch_size=4 acc",
         ),
-        clear_ends(settings, "fold 3"),
+        explain_failures(settings, "fold 3"),
     ):
         torch.empty(1 << 60, dtype=torch.uint8)
     tight = dataclasses.replace(settings, batch_size=12, accumulation_steps=2, use_amp=False)
     text = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.79 GiB of which"
-    with pytest.raises(UserError) as error, clear_ends(tight, "fold 0"):
+    with pytest.raises(UserError) as error, explain_failures(tight, "fold 0"):
         raise torch.OutOfMemoryError(text)
     assert str(error.value) == (
         "fold 0: the GPU is out of memory (2.50 GiB more were asked for); lower batch_size=12 (batch_size=6 "
@@ -160,7 +162,7 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
 def test_libraries_out_of_memory(settings: Settings, text: str, is_memory: bool) -> None:
     """What NVIDIA's and Intel's say of memory comes as a plain RuntimeError, as their bugs do."""
     kind, said = (UserError, f"profile=True: out of memory ({text}); lower") if is_memory else (RuntimeError, text)
-    with pytest.raises(kind, match=re.escape(said)), clear_ends(settings, "profile=True"):
+    with pytest.raises(kind, match=re.escape(said)), explain_failures(settings, "profile=True"):
         raise RuntimeError(text)
 
 
@@ -188,13 +190,13 @@ def test_no_algorithm_is_memory_only_where_half_the_images_pass(
             raise RuntimeError(text)
 
     settings = dataclasses.replace(settings, deterministic=deterministic)
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 1, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 1, CPU)
     with (
         nn.modules.module.register_module_forward_pre_hook(raise_above),
         pytest.raises(UserError, match=said),
-        clear_ends(settings, "fold 1"),
+        explain_failures(settings, "fold 1"),
     ):
-        step(trial_batch(settings, 8))
+        step(probe_batch(settings, 8))
 
 
 def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: Settings) -> None:
@@ -205,13 +207,13 @@ def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: S
             is_half = len(inputs[0]) == 4
             raise torch.OutOfMemoryError("CUDA out of memory") if is_half else RuntimeError(NO_ENGINE[0])
 
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 1, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 1, CPU)
     with (
         nn.modules.module.register_module_forward_pre_hook(raise_always),
         pytest.raises(UserError, match=r"fold 1: out of memory \(GET was unable .*\); lower batch_size=8"),
-        clear_ends(settings, "fold 1"),
+        explain_failures(settings, "fold 1"),
     ):
-        step(trial_batch(settings, 8))
+        step(probe_batch(settings, 8))
 
 
 @pytest.mark.parametrize(("num_workers", "number"), [(3, 3), (None, 1)])
@@ -227,19 +229,19 @@ def test_no_room_in_shared_memory(settings: Settings, text: str, num_workers: in
     """A loading process says so and lives on: a small /dev/shm, as containers have."""
     settings = dataclasses.replace(settings, num_workers=num_workers, device="cpu")
     message = rf"no room for a batch in shared memory; lower num_workers \(now {number}; 0 needs no shared memory\) or"
-    with pytest.raises(UserError, match=message), clear_ends(settings, "fold 0"):
+    with pytest.raises(UserError, match=message), explain_failures(settings, "fold 0"):
         raise RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback\n{text}")
 
 
 @pytest.mark.gpu
 def test_a_gpu_out_of_memory(settings: Settings) -> None:
     message = r"the GPU is out of memory \(.* more were asked for\); lower batch_size"
-    with pytest.raises(UserError, match=message), clear_ends(settings, "fold 0"):
+    with pytest.raises(UserError, match=message), explain_failures(settings, "fold 0"):
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
 
 
 def test_other_errors_stay_what_they_are(settings: Settings) -> None:
-    with pytest.raises(RuntimeError, match="a bug"), clear_ends(settings, "fold 0"):
+    with pytest.raises(RuntimeError, match="a bug"), explain_failures(settings, "fold 0"):
         raise RuntimeError("a bug")
 
 
@@ -388,7 +390,7 @@ def test_a_damaged_row_ends_in_one_line(cached: Settings, num_workers: int) -> N
     loader = create_valid_loader(
         dataclasses.replace(cached, num_workers=num_workers), plain_samples(cached, data, last), torch.device("cpu")
     )
-    with pytest.raises(UserError) as error, clear_ends(cached, "fold 0"):
+    with pytest.raises(UserError) as error, explain_failures(cached, "fold 0"):
         list(loader)
     assert str(error.value) == (
         f"{cached.cache_file}: damaged: row {data.rows.max()}, {data.uids[last][0]}, is not what was written; run "

@@ -18,12 +18,11 @@ from catheters.data.batch import Batch
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import UserError
 from catheters.models.feature_space import fit_feature_space, pooled
-from catheters.runs.build import build_classifier, build_table_source
+from catheters.runs.build import build_classifier, build_step, build_table_source
 from catheters.runs.datasets import load_data, split_samples
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
 from catheters.training.loop import train_epoch
-from catheters.training.step import TrainStep
 from tests.conftest import CreateManager
 
 
@@ -151,7 +150,7 @@ def test_every_epoch_trains_in_training_mode(cached: Settings) -> None:
 def test_damaged_predictions_say_what_to_delete(trained: Settings) -> None:
     file = trained.run_folder / "fold1" / "predictions.csv"
     file.write_text(file.read_text().rpartition(",")[0])
-    with pytest.raises(UserError, match=r"fold1.predictions\.csv: .*delete .*fold1/predictions\.csv and run train"):
+    with pytest.raises(UserError, match=r"fold1.predictions\.csv: .*delete .*fold1/finished\.json and run train"):
         train_run(trained, fresh=False)
 
 
@@ -377,7 +376,7 @@ def test_a_training_loss_that_is_not_finite_is_placed(
 ) -> None:
     """Losses are looked at now and then; the message still names the first bad one, and its rate."""
     settings = dataclasses.replace(settings, warmup_epochs=1, warmup_multiplier=10.0, init_lr=1e-6)
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))
     targets = torch.zeros((2, 11))
     images = torch.zeros((2, 1, 32, 32), dtype=torch.uint8)
     batches = [Batch(images=images, targets=targets) for _ in range(70)]

@@ -106,3 +106,27 @@ print(sorted(map_guarded(double, range(3), 1)))
 def test_a_signal_while_a_worker_starts_is_left_to_its_parent() -> None:
     done = run_watched([sys.executable, "-c", SIGNALLED])
     assert (done.stdout, done.stderr) == ("[(0, 0), (1, 2), (2, 4)]\n", "")
+
+
+BY_METHOD = """
+import math
+import multiprocessing
+import sys
+
+from catheters.runtime.host import start_method
+from catheters.runtime.workers import map_guarded
+
+if __name__ == "__main__":
+    assert start_method() == ("fork" if sys.platform == "linux" else "spawn")  # whatever Python's default is
+    multiprocessing.set_start_method(sys.argv[1])
+    print(start_method(), sorted(map_guarded(math.sqrt, [4.0, 9.0], 2)))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_of_every_start_method(tmp_path: Path, method: str) -> None:
+    """As the user has set it, for workers that decode as for those of a DataLoader."""
+    script = tmp_path / "script.py"
+    script.write_text(BY_METHOD)
+    done = run_watched([sys.executable, str(script), method])
+    assert (done.stdout, done.stderr) == (f"{method} [(4.0, 2.0), (9.0, 3.0)]\n", "")

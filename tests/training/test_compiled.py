@@ -11,9 +11,8 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.runs.build import build_classifier
+from catheters.runs.build import build_classifier, build_step
 from catheters.training.extensions.log import read_epochs
-from catheters.training.step import TrainStep
 from tests.conftest import assert_user_error, run_script
 from tests.processes import run_in_fork, train_with_processes
 
@@ -37,7 +36,7 @@ def compare_steps(settings: Settings, changes: dict[str, Any]) -> None:
     for mode in (None, "default"):
         torch.manual_seed(0)
         model = build_classifier(settings, 0.5, 0.25)
-        steps.append(TrainStep(dataclasses.replace(settings, compile_mode=mode), model, 2, torch.device("cpu")))
+        steps.append(build_step(dataclasses.replace(settings, compile_mode=mode), model, 2, torch.device("cpu")))
     plain, compiled = steps
     torch.manual_seed(4)
     for _ in range(4):

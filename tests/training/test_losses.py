@@ -9,7 +9,7 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
-from catheters.training.losses import create_losses
+from catheters.runs.build import build_losses
 
 LABELS = ("a", "b")
 LOGITS = [[0.3, -1.2], [2.0, 0.7], [-3.5, 9.0]]
@@ -28,7 +28,7 @@ def mean_loss(element: Callable[[float, float, float], float], targets: list[lis
 
 def measured(**changes: Any) -> float:
     settings = Settings(label_columns=LABELS, pos_weight=WEIGHTS, **changes)
-    return float(create_losses(settings).labels(torch.tensor(LOGITS), torch.tensor(TARGETS)))
+    return float(build_losses(settings).labels(torch.tensor(LOGITS), torch.tensor(TARGETS)))
 
 
 def cross_entropy(p: float, y: float, w: float) -> float:
@@ -82,7 +82,7 @@ def test_asymmetric_without_focus_is_bce() -> None:
     ],
 )
 def test_extreme_logits_stay_finite(loss_func: str, params: dict[str, float]) -> None:
-    loss = create_losses(Settings(label_columns=LABELS, loss_func=loss_func, loss_params=params))
+    loss = build_losses(Settings(label_columns=LABELS, loss_func=loss_func, loss_params=params))
     logits = torch.tensor([[80.0, -80.0], [-80.0, 80.0]], requires_grad=True)
     value = loss.labels(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     value.backward()
@@ -98,11 +98,11 @@ def test_label_smoothing_of_one_label() -> None:
 
 def test_unknown_loss_and_parameter() -> None:
     with pytest.raises(SettingsError, match="loss_func: 'bcee' is not known; did you mean 'bce'"):
-        create_losses(Settings(loss_func="bcee"))
+        build_losses(Settings(loss_func="bcee"))
     with pytest.raises(SettingsError, match="loss_params: 'gama' is not a parameter of focal; did you mean 'gamma'"):
-        create_losses(Settings(loss_func="focal", loss_params={"gama": 1.0}))
+        build_losses(Settings(loss_func="focal", loss_params={"gama": 1.0}))
     with pytest.raises(SettingsError, match="loss_params: 'gamma' is not a parameter of bce; there are: none"):
-        create_losses(Settings(loss_params={"gamma": 1.0}))
+        build_losses(Settings(loss_params={"gamma": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -116,5 +116,5 @@ def test_unknown_loss_and_parameter() -> None:
 )
 def test_impossible_parameters(loss_func: str, params: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError) as error:
-        create_losses(Settings(loss_func=loss_func, loss_params=params))
+        build_losses(Settings(loss_func=loss_func, loss_params=params))
     assert message in str(error.value)

@@ -10,16 +10,14 @@ from timm.optim import Lamb, list_optimizers
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier
-from catheters.runs.build import build_classifier
-from catheters.training.optimizers import create_optimizer
-from catheters.training.step import TrainStep
+from catheters.runs.build import build_classifier, build_optimizer, build_step
 
 FUSED_UNASKED = ["adagrad", "adam", "adamw", "momentum", "nesterov", "sgd"]
 
 
 def create(settings: Settings) -> tuple[Classifier, torch.optim.Optimizer]:
     model = build_classifier(settings, 0.5, 0.25)
-    return model, create_optimizer(settings, model)
+    return model, build_optimizer(settings, model)
 
 
 def settings_by_name(settings: Settings, values: dict[str, object]) -> Settings:
@@ -184,7 +182,7 @@ def test_a_snapshot_of_skipped_steps_alone(settings: Settings) -> None:
     for params in ({"foreach": False}, {}):
         torch.manual_seed(0)
         changed = settings_by_name(settings, {"optimizer": "SGD", "optimizer_params": params})
-        steps.append(TrainStep(changed, build_classifier(changed, 0.5, 0.25), 2, torch.device("cpu")))
+        steps.append(build_step(changed, build_classifier(changed, 0.5, 0.25), 2, torch.device("cpu")))
     plain, fused = steps
     fused.optimizer.load_state_dict(plain.optimizer.state_dict())
     fused.load_state_dict(plain.state_dict())

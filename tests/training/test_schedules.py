@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from catheters.config.settings import Settings
-from catheters.training.schedules import SCHEDULES, Schedule, create_schedule
+from catheters.runs.build import build_schedule
+from catheters.training.schedules import SCHEDULES, Schedule
 
 
 def rates(settings: Settings, iters_per_epoch: int, num_iterations: int) -> list[float]:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=settings.init_lr)
-    schedule = create_schedule(settings, optimizer, iters_per_epoch)
+    schedule = build_schedule(settings, optimizer, iters_per_epoch)
     result = []
     for _ in range(num_iterations):
         result.append(optimizer.param_groups[0]["lr"])
@@ -136,7 +137,7 @@ def test_plateau_falls_after_patient_epochs() -> None:
         min_lr=0.15,
     )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = create_schedule(settings, optimizer, 2)
+    schedule = build_schedule(settings, optimizer, 2)
     got = []
     for score in (0.5, 0.6, 0.6, 0.7, 0.7, 0.65, 0.7, 0.71, 0.5, 0.5, 0.5, 0.5):
         for _ in range(2):
@@ -152,7 +153,7 @@ def test_plateau_falls_after_patient_epochs() -> None:
 def test_plateau_is_not_counted_in_warm_up() -> None:
     settings = Settings(schedule="plateau", init_lr=0.1, warmup_epochs=4, epochs=6, plateau_patience=0, min_lr=0.0)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = create_schedule(settings, optimizer, 1)
+    schedule = build_schedule(settings, optimizer, 1)
     for _ in range(4):
         optimizer.step()
         schedule.step()
@@ -166,7 +167,7 @@ def test_groups_keep_their_proportion() -> None:
         settings = Settings(schedule=schedule, epochs=21, restart_epochs=21, plateau_patience=0)
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 3e-5 * scale} for scale in (1.0, 0.1)]
         optimizer = torch.optim.SGD(groups)
-        plan = create_schedule(settings, optimizer, 3)
+        plan = build_schedule(settings, optimizer, 3)
         for iteration in range(60):
             optimizer.step()
             plan.step()
@@ -204,7 +205,7 @@ def test_a_schedule_goes_on_from_its_state(schedule: Literal["cosine", "plateau"
 
     def create() -> tuple[torch.optim.Optimizer, Schedule]:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.init_lr)
-        return optimizer, create_schedule(settings, optimizer, 2)
+        return optimizer, build_schedule(settings, optimizer, 2)
 
     whole = go(*create(), range(42))
     first = create()

@@ -9,12 +9,13 @@ import torch
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier
+from catheters.runs.build import build_classifier, build_step
+from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run import train_run
 from catheters.runtime.distributed import Processes
 from catheters.runtime.precision import choose_dtype
 from catheters.training.mixup import Mixup
-from catheters.training.step import TrainStep, trial_batch, trial_step
+from catheters.training.step import TrainStep
 from tests.models.test_backbone import FAMILIES
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 
 def create_step(settings: Settings, device: torch.device = CPU) -> TrainStep:
     torch.manual_seed(0)
-    return TrainStep(settings, build_classifier(settings, 0.5, 0.25).to(device), 2, device)
+    return build_step(settings, build_classifier(settings, 0.5, 0.25).to(device), 2, device)
 
 
 @pytest.mark.parametrize("classifier", ["linear", "attention"])
@@ -114,7 +115,7 @@ def test_augmentation_on_the_device_is_what_the_model_sees(settings: Settings) -
     still = {"init_lr": 1e-30, "min_lr": 0.0, "warmup_epochs": 0, "train_transforms": (("HorizontalFlip", {"p": 1.0}),)}
     settings = dataclasses.replace(settings, **still)
     on_device = dataclasses.replace(settings, augment_on="device")
-    batch = trial_batch(on_device, 4)
+    batch = probe_batch(on_device, 4)
     loss = create_step(on_device)(batch).loss
     flipped = dataclasses.replace(batch, images=batch.images.flip(3))
     assert torch.allclose(loss, create_step(settings)(flipped).loss, rtol=1e-5)
@@ -136,7 +137,7 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
         optimizer="AdamW",
     )
     step = create_step(settings, torch.device("cuda"))
-    batch = trial_batch(settings, 8).pin_memory()
+    batch = probe_batch(settings, 8).pin_memory()
     step(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -150,8 +151,8 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
 def test_a_trial_moves_the_optimizer(settings: Settings, device: torch.device) -> None:
     """One step is enough to see what its state takes, in float16 too; black images gave rexnet no finite gradients."""
     settings = dataclasses.replace(settings, backbone_model="rexnet_100", image_size=64, optimizer="LAMB")
-    step = trial_step(settings, device, 1)
-    grad_norm = step(trial_batch(settings, 2)).grad_norm
+    step = probe_step(settings, device, 1)
+    grad_norm = step(probe_batch(settings, 2)).grad_norm
     assert grad_norm is not None
     assert device != CPU or torch.isfinite(grad_norm)
     assert step.optimizer.state.keys() == set(step.model.parameters())
@@ -215,7 +216,7 @@ def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
     batch = random_batch(24)
     large = create_step(dataclasses.replace(settings, batch_size=12))
     settings = dataclasses.replace(settings, batch_size=4, accumulation_steps=3)
-    small = TrainStep(settings, create_step(settings).model, 6, CPU)
+    small = build_step(settings, create_step(settings).model, 6, CPU)
     for start in (0, 12):
         large_loss = large(part(batch, start, start + 12)).loss
         losses = [small(part(batch, i, i + 4)).loss for i in range(start, start + 12, 4)]
@@ -318,7 +319,7 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
     torch.save([whole.model.state_dict(), whole.optimizer.state_dict(), whole.state_dict()], file)
     losses = [whole(batch).loss for batch in batches[2:]]
     torch.manual_seed(99)
-    again = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 2, CPU)
+    again = build_step(settings, build_classifier(settings, 0.5, 0.25), 2, CPU)
     file.seek(0)
     model, of_optimizer, state = torch.load(file, weights_only=True)
     again.model.load_state_dict(model)

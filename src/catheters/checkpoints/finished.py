@@ -1,7 +1,7 @@
-"""`finished.json` of a fold, a seed or a run: checksums of its files, compared before they are used.
+"""`finished.json` of a fold, a seed or a run: that it is finished, and the checksums of its files.
 
-The record goes before one of its files changes and comes back last: a kill in between leaves none, and what has none,
-as in run folders of earlier versions, is taken as it is.
+It is deleted before one of the files changes and written last: whoever asks whether something is finished asks for it.
+Version 0.2.0 wrote none. There, what was written last said so; a run that is resumed gets the records, see `adopt`.
 """
 
 import json
@@ -10,13 +10,35 @@ from pathlib import Path
 
 from catheters.errors import UserError
 from catheters.io.files import UnreadableFileError, read_json, sha256_of, write_text
+from catheters.io.run_record import is_of_version_0_2
+from catheters.io.torch_files import check_archive
 
 FILE_NAME = "finished.json"
-FOLDS_PREDICTIONS = "fold*/predictions.csv"
+FILES = {"fold": ("best.pt", "best_raw.pt", "predictions.csv"), "seed": ("final.pt", "final_raw.pt")}
+"""Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, and its predictions."""
+LAST_FILE_OF_0_2 = {"fold": "predictions.csv", "seed": "curves.png"}
 
 
-def write_finished(folder: Path, names: Collection[str]) -> None:
-    """Record the SHA-256 of a folder's files; those that are not there are left out."""
+def is_finished(folder: Path) -> bool:
+    """Whether a fold or seed of this folder has been trained, predicted and recorded."""
+    return (folder / FILE_NAME).exists() or (
+        is_of_version_0_2(folder.parent) and (folder / LAST_FILE_OF_0_2[_kind(folder)]).exists()
+    )
+
+
+def finished_folds(run_folder: Path) -> list[Path]:
+    """Folders of the folds that are, in the order of their names."""
+    return [folder for folder in sorted(run_folder.glob("fold*")) if is_finished(folder)]
+
+
+def write_finished(folder: Path, names: Collection[str] | None = None) -> None:
+    """Record that a folder is finished, with the SHA-256 of its files.
+
+    Args:
+        folder: of a fold, a seed or a run.
+        names: its files, of which those that are not there are left out; None: those of a fold or seed.
+    """
+    names = FILES[_kind(folder)] if names is None else names
     sums = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
     write_text(folder / FILE_NAME, json.dumps({"sha256": sums}, indent=2) + "\n")
 
@@ -26,20 +48,44 @@ def forget_finished(folder: Path) -> None:
     (folder / FILE_NAME).unlink(missing_ok=True)
 
 
-def remedy(folder: Path, last_file: str) -> str:
-    """What mends a fold or seed, `last_file` being what is written last into its folder."""
+def adopt(run_folder: Path) -> None:
+    """Give the finished folds and seeds of a run of version 0.2.0 their records.
+
+    Raises:
+        UserError: a checkpoint of them is missing or damaged.
+    """
+    for folder in sorted([*run_folder.glob("fold*"), *run_folder.glob("seed*")]):
+        if not folder.is_dir() or not is_finished(folder) or (folder / FILE_NAME).exists():
+            continue
+        checkpoint, raw = FILES[_kind(folder)][:2]
+        try:
+            check_archive(folder / checkpoint)
+            if (folder / raw).exists():
+                check_archive(folder / raw)
+        except UnreadableFileError as error:
+            last = folder / LAST_FILE_OF_0_2[_kind(folder)]
+            raise UserError(f"{error}; {_remedy(folder, last)}") from None
+        write_finished(folder)
+
+
+def remedy(folder: Path) -> str:
+    """What mends a fold or seed."""
+    return _remedy(folder, folder / FILE_NAME)
+
+
+def _remedy(folder: Path, file: Path) -> str:
     return (
-        f"delete {folder / last_file} and run train.py as before: {folder.name} is then made anew from its snapshot, "
-        "or trained again where that is damaged too"
+        f"delete {file} and run train.py as before: {folder.name} is then made anew from its snapshot, or trained "
+        "again where that is damaged too"
     )
 
 
-def check_finished(folder: Path, how_to_mend: str, names: Collection[str] | None = None) -> None:
+def check_finished(folder: Path, how_to_mend: str | None = None, names: Collection[str] | None = None) -> None:
     """Compare files with the record; without one nothing is known of them.
 
     Args:
         folder: of a fold, a seed or a run.
-        how_to_mend: what to do about a damaged file, the end of the message.
+        how_to_mend: what to do about a damaged file, the end of the message; None: the `remedy` of a fold or seed.
         names: the files to compare; None: all that are recorded.
 
     Raises:
@@ -48,12 +94,11 @@ def check_finished(folder: Path, how_to_mend: str, names: Collection[str] | None
     record = folder / FILE_NAME
     if not record.exists():
         return
+    how_to_mend = remedy(folder) if how_to_mend is None else how_to_mend
     try:
         sums = _read_sums(record)
     except UnreadableFileError as error:
-        raise UserError(
-            f"{error}; delete it if the files beside it are as train.py wrote them, else {how_to_mend}"
-        ) from None
+        raise UserError(f"{error}; {how_to_mend}") from None
     for name, expected in sums.items():
         if names is not None and name not in names:
             continue
@@ -67,17 +112,22 @@ def check_finished(folder: Path, how_to_mend: str, names: Collection[str] | None
 def is_joined(run_folder: Path) -> bool:
     """Whether a run's `predictions.csv` is of the folds as they are: none has been trained, or trained longer, since.
 
-    Runs of earlier versions, which have no record, are taken as they are.
+    Runs of version 0.2.0, which have no record, are taken as they are.
     """
     record = run_folder / FILE_NAME
+    folds = finished_folds(run_folder)
     if not record.exists():
-        return not any(run_folder.glob(f"fold*/{FILE_NAME}"))
+        return not any((folder / FILE_NAME).exists() for folder in folds)
     try:
         joined = {name: value for name, value in _read_sums(record).items() if "/" in name}
     except UnreadableFileError:
         return False
-    files = {file.relative_to(run_folder).as_posix(): sha256_of(file) for file in run_folder.glob(FOLDS_PREDICTIONS)}
-    return joined == files
+    files = [folder / "predictions.csv" for folder in folds]
+    return joined == {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files if file.is_file()}
+
+
+def _kind(folder: Path) -> str:
+    return "seed" if folder.name.startswith("seed") else "fold"
 
 
 def _read_sums(record: Path) -> dict[str, str]:

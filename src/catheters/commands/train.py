@@ -27,13 +27,13 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     parser = settings_parser(DESCRIPTION, default_config)
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)
-    settings = read_settings(options, is_silent=process_rank() > 0)
+    settings = read_settings(options, is_silent=True)  # `train` says what is odd about them
     # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
-    from catheters.runs.run import train_run
+    from catheters.runs.train import train
 
     keep_freed_memory(MAX_KEPT_BYTES)
     try:
-        train_run(settings, fresh=options.fresh)
+        train(settings, fresh=options.fresh)
     except Interrupted:
         raise
     except KeyboardInterrupt:

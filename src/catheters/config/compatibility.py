@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from catheters.config.loading import settings_to_json
+from catheters.config.loading import settings_from_json, settings_to_json
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 
@@ -49,6 +49,18 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
             f"{where} of other settings: {'; '.join(differences)}; set them as they were, choose another "
             "run_name, or --fresh to start over"
         )
+
+
+def check_resumable(written: str, written_by: str, settings: Settings, snapshot: str) -> None:
+    """Raise a SettingsError unless a run with `settings` can be resumed from a snapshot.
+
+    Args:
+        written: the settings in the snapshot, as JSON.
+        written_by: the version of the program that wrote them.
+        settings: what shall be.
+        snapshot: where they are from, for the message.
+    """
+    check_same_settings(settings_from_json(written, snapshot, written_by), settings, f"{snapshot}: a snapshot")
 
 
 def _patience(settings: Settings) -> float:

@@ -20,7 +20,7 @@ from catheters.data.batch import Batch, Sample
 from catheters.data.cache.cache import CacheFile, CacheRows
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import DeviceAugmentation
-from catheters.runtime.host import available_cores, num_local_processes, release_free_memory
+from catheters.runtime.host import available_cores, num_local_processes, release_free_memory, start_method
 from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 from catheters.runtime.opencv_threads import end_opencv_threads
 
@@ -305,8 +305,8 @@ def create_loader(
     """
     if num_workers is None:
         num_workers = default_num_workers(device)
-    start_method = multiprocessing.get_start_method()
-    if start_method == "forkserver":
+    method = start_method()
+    if method == "forkserver":
         # Else each worker would import torch: the server does it once, and its workers are forked from it.
         multiprocessing.set_forkserver_preload(["__main__", __name__])
     return Loader(
@@ -314,8 +314,9 @@ def create_loader(
         batch_sampler=batches,
         collate_fn=Batch.collate,
         num_workers=num_workers,
+        multiprocessing_context=method if num_workers else None,
         # Forking one takes some 40 ms, and it shares what the training process has in memory by then.
-        persistent_workers=num_workers > 0 and start_method != "fork",
+        persistent_workers=num_workers > 0 and method != "fork",
         pin_memory=device.type == "cuda",
         worker_init_fn=_start_worker if num_workers else None,
     )

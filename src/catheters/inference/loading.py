@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catheters.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from catheters.checkpoints.finished import check_finished, is_joined, remedy
+from catheters.checkpoints.finished import check_finished, is_finished, is_joined
 from catheters.config.loading import read_run_settings
 from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
@@ -215,23 +215,21 @@ def _find_member(name: str, blend: Path) -> Path:
 
 def _read_member(path: Path) -> Member:
     if path.suffix == ".pt":
-        last_file = "curves.png" if path.name.startswith("final") else PREDICTIONS_FILE
-        check_finished(path.parent, remedy(path.parent, last_file), (path.name,))
+        check_finished(path.parent, names=(path.name,))
         return Member(name=str(path), checkpoints=(load_checkpoint(path),))
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{path}: {_what_it_is(path)}")
     settings = read_run_settings(path / RUN_FILE)
-    what, checkpoint, last = ("fold", "best.pt", "predictions.csv")
+    what, checkpoint = "fold", "best.pt"
     numbers = settings.folds_to_train
     if settings.all_data:
-        what, checkpoint, last = ("seed", "final.pt", "final.pt")
+        what, checkpoint = "seed", "final.pt"
         numbers = settings.seeds_to_train
-    finished = [number for number in numbers if (path / f"{what}{number}" / last).is_file()]
-    if not finished:
+    folders = [folder for number in numbers if is_finished(folder := path / f"{what}{number}")]
+    if not folders:
         raise UserError(f"{path}: no {what} of this run is finished; run train.py, or give a checkpoint")
-    folders = [path / f"{what}{number}" for number in finished]
     for folder in folders:
-        check_finished(folder, remedy(folder, "curves.png" if settings.all_data else last), (checkpoint,))
+        check_finished(folder, names=(checkpoint,))
     return Member(name=str(path), checkpoints=tuple(load_checkpoint(folder / checkpoint) for folder in folders))
 
 

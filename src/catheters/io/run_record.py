@@ -9,6 +9,7 @@ from catheters.errors import UserError
 from catheters.io.files import UnreadableFileError, read_json, write_text
 
 FILE_NAME = "environment.json"
+FORMAT_VERSION = 2
 
 
 def write_record(
@@ -23,6 +24,7 @@ def write_record(
         annotations_sha256: of the content of its `annotation_table`; None: it has none.
     """
     content = {
+        "format_version": FORMAT_VERSION,
         "data_fingerprint": data_fingerprint,
         "annotations_sha256": annotations_sha256,
         "environments": environments,
@@ -47,6 +49,14 @@ def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     if not environments:
         raise UserError(f"{file}: damaged, names no environment")
     return fingerprint, environments
+
+
+def is_of_version_0_2(folder: Path) -> bool:
+    """Whether a run was made by version 0.2.0, and not resumed since; its record has no version of its format."""
+    try:
+        return "format_version" not in read_json(folder / FILE_NAME)
+    except (UnreadableFileError, TypeError):
+        return False
 
 
 def recorded_annotations(folder: Path) -> str | None:

@@ -13,12 +13,14 @@ import filelock
 import torch
 from pydantic import ValidationError
 
-from catheters.checkpoints.parts import build_classifier
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.models.backbone import IN_CHANS
+from catheters.runs.build import build_classifier, build_losses
+from catheters.runs.failures import explain_failures, no_engine
+from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run_folder import SETTINGS_FILE, holds_run
 from catheters.runtime.console import say, warn
 from catheters.runtime.device import device_name, wait_for
@@ -32,9 +34,8 @@ from catheters.runtime.host import (
 )
 from catheters.runtime.precision import autocast, choose_dtype
 from catheters.runtime.shortage import finds_no_engine, is_for_want_of_memory
-from catheters.training.guards import clear_ends, no_engine
-from catheters.training.losses import create_losses, total
-from catheters.training.step import TrainStep, trial_batch, trial_step
+from catheters.training.losses import total
+from catheters.training.step import TrainStep
 
 LAYOUTS_FILE = "memory_layouts.json"
 """In the cache's folder: what was measured, so that the next run of this model here computes the same bits."""
@@ -47,7 +48,7 @@ MIN_GAIN = 0.03
 MAX_IMAGES_ON_CPU = 4
 """Images of a trial's batch on a CPU, where more take longer and tell no more."""
 
-TRIAL_IMAGES = (2, 4)
+PROBE_IMAGES = (2, 4)
 """Batches whose memory is measured: what each further image takes follows."""
 MAX_SHARE = 0.9
 """Part of the free memory that a batch may take: it is cut up in a long run, and other programs need some."""
@@ -95,16 +96,16 @@ def choose_batch_size(
     most = max(1, min(images_of_step, max(2, images_of_step // MIN_STEPS)))
     # Several processes keep their gradients, to send them; so does one that gathers them over several batches.
     keeps_gradients = num_processes > 1 or settings.accumulation_steps > 1
-    with clear_ends(settings, "batch_size='auto'"):
-        few, more = (_bytes_of_steps(settings, device, number, keeps_gradients) for number in TRIAL_IMAGES)
+    with explain_failures(settings, "batch_size='auto'"):
+        few, more = (_bytes_of_steps(settings, device, number, keeps_gradients) for number in PROBE_IMAGES)
     _release(device)
     budget = _memory(device)
     # At least the image itself as numbers: a tiny model's memory is lost in what the process has anyway.
     least = 4 * math.prod(settings.image_shape)
-    for_each = max((more - few) / (TRIAL_IMAGES[1] - TRIAL_IMAGES[0]), least)
-    number = min(most, max(2, int((budget - few) / for_each) + TRIAL_IMAGES[0]))
+    for_each = max((more - few) / (PROBE_IMAGES[1] - PROBE_IMAGES[0]), least)
+    number = min(most, max(2, int((budget - few) / for_each) + PROBE_IMAGES[0]))
     if device.type == "cuda":
-        with clear_ends(settings, "batch_size='auto'"):
+        with explain_failures(settings, "batch_size='auto'"):
             number = largest_that_fits(settings, number, lambda n: _try_batch(settings, device, n, keeps_gradients))
     _release(device)
     allowed = f"{num_images} training images allow for {MIN_STEPS} steps an epoch"
@@ -150,9 +151,9 @@ def _bytes_of_steps(settings: Settings, device: torch.device, num_images: int, k
 
 def _do_steps(settings: Settings, device: torch.device, num_images: int, keeps_gradients: bool) -> TrainStep:
     num_gathered = 2 if keeps_gradients else 1
-    of_trial = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=num_gathered, compile_mode=None)
-    step = trial_step(of_trial, device, num_batches=2 * num_gathered)
-    batch = trial_batch(settings, num_images)
+    of_probe = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=num_gathered, compile_mode=None)
+    step = probe_step(of_probe, device, num_batches=2 * num_gathered)
+    batch = probe_batch(settings, num_images)
     for _ in range(2 * num_gathered):  # the optimizer has its state from the second step on
         step(batch)
     return step
@@ -221,7 +222,7 @@ def _try_batch(settings: Settings, device: torch.device, num_images: int, keeps_
 def _predict(settings: Settings, step: TrainStep, num_images: int) -> None:
     """As in validation."""
     step.scored_model.eval()
-    images = trial_batch(settings, num_images).images
+    images = probe_batch(settings, num_images).images
     with autocast(step.device, step.dtype):
         step.scored_model(images.to(step.device))
 
@@ -256,7 +257,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
     seconds = known.get(key)
     if seconds is None:
         say(f"channels_last=None: trying both layouts of {num_images} images in memory, once for this model")
-        with clear_ends(settings, "channels_last=None, the trial of both layouts"):
+        with explain_failures(settings, "channels_last=None, the trial of both layouts"):
             seconds = _time_layouts(settings, device, num_images)
         try:
             # Of another run too, which may have measured meanwhile.
@@ -294,8 +295,8 @@ def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
 def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> dict[str, float]:
     """Seconds of forward and backward, the least of a few rounds in which the layouts take turns."""
     model = build_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
-    losses = create_losses(settings).to(device)
-    batch = trial_batch(settings, num_images).to(device)
+    losses = build_losses(settings).to(device)
+    batch = probe_batch(settings, num_images).to(device)
     seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
     for _ in range(1 + TIMED_ROUNDS):  # the first one warms up
         for name, memory_format in LAYOUTS.items():

@@ -17,7 +17,7 @@ from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatche
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_augmentation, build_preprocessing, build_table_source
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
 
@@ -83,7 +83,7 @@ def load_data(settings: Settings) -> RunData:
     if cache.num_absent:
         say(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
     if settings.debug:
-        is_kept &= _choose_for_trial(settings, table.patient_ids, folds)
+        is_kept &= _choose_for_debug_run(settings, table.patient_ids, folds)
         say(f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     return RunData(
@@ -123,7 +123,7 @@ def check_leaks(settings: Settings, data: RunData) -> None:
     refuse_leaks(leaks, are_allowed=settings.allow_leaking_folds)
 
 
-def _choose_for_trial(
+def _choose_for_debug_run(
     settings: Settings, patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.bool_]:
     """(N,) whether each image is one of a trial's: of every fold the same part of the patients, at least one."""
@@ -179,13 +179,7 @@ def _warn_of_labels(found: list[str], start: str, end: str) -> None:
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
     """The images of the other folds, augmented, and the validation images of this fold, as they are."""
     is_valid = data.folds == fold
-    return _samples(settings, data, ~is_valid, create_augmentation(settings)), _samples(settings, data, is_valid, None)
-
-
-def create_augmentation(settings: Settings) -> Augmentation | DeviceAugmentation:
-    """That of the training images; a SettingsError names what is wrong with `train_transforms`."""
-    create = DeviceAugmentation if settings.augment_on == "device" else Augmentation
-    return create(settings.train_transforms, settings.image_shape)
+    return _samples(settings, data, ~is_valid, build_augmentation(settings)), _samples(settings, data, is_valid, None)
 
 
 def _samples(
@@ -207,7 +201,7 @@ def _samples(
 
 def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     """Every image, augmented."""
-    return _samples(settings, data, np.full(len(data.rows), True), create_augmentation(settings))
+    return _samples(settings, data, np.full(len(data.rows), True), build_augmentation(settings))
 
 
 def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:

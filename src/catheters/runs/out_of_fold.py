@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.checkpoints.finished import FOLDS_PREDICTIONS, check_finished, forget_finished, remedy, write_finished
+from catheters.checkpoints.finished import check_finished, finished_folds, forget_finished, remedy, write_finished
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
@@ -29,14 +29,14 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
         UserError: a fold's predictions are not what was written.
     """
     frames = []
-    files = sorted(settings.run_folder.glob(FOLDS_PREDICTIONS))
+    files = [folder / "predictions.csv" for folder in finished_folds(settings.run_folder)]
     for file in files:
-        check_finished(file.parent, remedy(file.parent, file.name), (file.name,))
+        check_finished(file.parent, names=(file.name,))
         try:
             _, frame, _ = read_predictions(file, settings.uid_column)
             check_columns(frame, settings.label_columns, file)
         except TableError as error:
-            raise UserError(f"{error}; the file is damaged: {remedy(file.parent, file.name)}") from None
+            raise UserError(f"{error}; the file is damaged: {remedy(file.parent)}") from None
         frames.append(frame.set_index(settings.uid_column)[list(settings.label_columns)])
     predictions = pd.concat(frames)
     is_predicted = pd.Index(data.uids).isin(predictions.index)  # numpy's own goes through all pairs of texts

@@ -5,38 +5,37 @@ from pathlib import Path
 
 import torch
 
-from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import parse_json
 from catheters.models.weight_files import read_weight_file
 from catheters.runs.autotune import (
-    TRIAL_IMAGES,
+    PROBE_IMAGES,
     choose_batch_size,
     choose_layout,
     settings_of_run,
     with_batch_size,
 )
+from catheters.runs.build import build_augmentation, build_classifier, build_losses
 from catheters.runs.datasets import (
     RunData,
     check_batches,
     check_leaks,
     check_parts,
     check_positives,
-    create_augmentation,
     load_data,
     num_training_images,
 )
+from catheters.runs.failures import explain_failures
+from catheters.runs.probe import probe_batch, probe_step
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import check_own_devices, identity_of, open_device, prepare_device
 from catheters.runtime.distributed import Team
 from catheters.runtime.precision import choose_dtype, warn_of_precision
 from catheters.training.extensions.trackers import check_trackers
-from catheters.training.guards import clear_ends
-from catheters.training.losses import create_losses
 from catheters.training.optimizers import check_optimizer
-from catheters.training.step import convert_batch_norm, trial_batch, trial_step
+from catheters.training.step import convert_batch_norm
 
 TABLE_SETTINGS = ("dataset_folder", "label_table")
 """The settings that say which images a run may have learnt from."""
@@ -106,7 +105,7 @@ def _settle(
 
     if settings.batch_size != "auto":
         return with_layout(settings, settings.batch_size // num_processes)
-    tried = with_layout(settings, TRIAL_IMAGES[-1], "layout of trial")
+    tried = with_layout(settings, PROBE_IMAGES[-1], "layout of probe")
     num_images = num_training_images(settings, data)
     batch_size = choose_batch_size(tried, earlier, device, num_processes, num_images) if is_first else 0
     settings = with_batch_size(settings, team.share("batch_size", batch_size))
@@ -128,10 +127,10 @@ def _settle(
 
 def _check_choices(settings: Settings) -> None:
     """What the settings name must exist, before data is read or a folder made."""
-    create_losses(settings)
-    check_optimizer(settings)
+    build_losses(settings)
+    check_optimizer(settings.optimizer, settings.optimizer_params)
     check_trackers(settings.trackers)
-    create_augmentation(settings)
+    build_augmentation(settings)
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
         raise SettingsError(
@@ -170,9 +169,9 @@ def _warn_of_leak(settings: Settings, weights: Path) -> None:
 def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> None:
     """Compile for the batches of the run; what torch makes of it here is used again for the run's own models."""
     say(f"compile_mode={settings.compile_mode}: compiling {settings.backbone_model}, from seconds to minutes")
-    step = trial_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
-    with clear_ends(settings, "the first compiled step"):
-        step(trial_batch(settings, num_images))
+    step = probe_step(dataclasses.replace(settings, accumulation_steps=1), device, num_batches=1)
+    with explain_failures(settings, "the first compiled step"):
+        step(probe_batch(settings, num_images))
 
 
 def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
@@ -188,10 +187,10 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
         model = convert_batch_norm(model, device)
     num_images = 2 if settings.batch_size == "auto" else min(settings.batch_size // num_processes, 2)
     settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
-    step = trial_step(settings, device, num_batches=1, model=model)
+    step = probe_step(settings, device, num_batches=1, model=model)
     try:
-        with clear_ends(settings, "the first try"):
-            step(trial_batch(settings, num_images))
+        with explain_failures(settings, "the first try"):
+            step(probe_batch(settings, num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "

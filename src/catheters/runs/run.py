@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 
 from catheters.checkpoints.checkpoint import add_feature_space
-from catheters.checkpoints.finished import FILE_NAME, check_finished, forget_finished, remedy, write_finished
+from catheters.checkpoints.finished import check_finished, forget_finished, is_finished, write_finished
 from catheters.checkpoints.snapshots import read_progress
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
-from catheters.io.files import UnreadableFileError
-from catheters.io.torch_files import check_archive
+from catheters.runs.build import build_context, build_new_step
 from catheters.runs.datasets import (
     RunData,
     all_samples,
@@ -25,6 +24,7 @@ from catheters.runs.datasets import (
     plain_samples,
     split_samples,
 )
+from catheters.runs.failures import explain_failures
 from catheters.runs.out_of_fold import join_folds, print_scores, write_fold
 from catheters.runs.preflight import prepare_run
 from catheters.runs.profiling import profile_training
@@ -39,10 +39,8 @@ from catheters.runs.run_folder import (
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import device_name
 from catheters.runtime.distributed import ALONE, Processes, Team, joined_team, process_group
-from catheters.training.context import TrainContext, create_step
 from catheters.training.extensions.epochs import has_stalled
 from catheters.training.extensions.log import read_epochs
-from catheters.training.guards import clear_ends
 from catheters.training.loop import train_fold, train_on_all
 from catheters.training.manager import AnyExtension, check_extensions
 from catheters.training.step import without_needless_warnings
@@ -79,13 +77,9 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
         folder = settings.run_folder
         with only_process(folder) if is_first else nullcontext():
             environment = describe_environment(device, num_processes)
-            if is_first:
-                if fresh and folder.exists():
-                    check_space(settings, num_bytes)  # before anything is moved
-                    say(f"moved the earlier run to {move_aside(folder)}")
-                _check_growth(settings)
-                enter_run_folder(settings, data.fingerprint, environment)
-                say(f"{settings.backbone_model} on {_where(device, team.count)} -> {folder}")
+            if is_first and fresh and folder.exists():
+                check_space(settings, num_bytes)  # before anything is moved
+                say(f"moved the earlier run to {move_aside(folder)}")
             run = _Run(
                 settings=settings,
                 data=data,
@@ -94,6 +88,10 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
                 num_bytes=num_bytes,
                 extensions=extensions,
             )
+            if is_first:
+                _check_growth(run)
+                enter_run_folder(settings, data.fingerprint, environment)
+                say(f"{settings.backbone_model} on {_where(device, team.count)} -> {folder}")
             if settings.folds_parallel and team.count > 1:
                 _train_in_parallel(run, team)
             else:
@@ -114,54 +112,103 @@ class _Run:
     num_bytes: int
     extensions: Sequence[AnyExtension]
 
-    def context(self, processes: Processes, num_models_left: int) -> TrainContext:
-        """For one model."""
-        mean, std = _grey_values(self.settings, self.data)
-        return TrainContext(
-            device=self.device,
-            processes=processes,
-            environment=self.environment,
-            mean=mean,
-            std=std,
-            num_models_left=num_models_left,
-        )
+    @property
+    def kind(self) -> str:
+        """What its models are of: a fold or a seed each."""
+        return "seed" if self.settings.all_data else "fold"
 
     @property
-    def members(self) -> tuple[int, ...]:
+    def numbers(self) -> tuple[int, ...]:
         """The folds to train, or the seeds."""
         return self.settings.seeds_to_train if self.settings.all_data else self.settings.folds_to_train
 
+    @property
+    def grey_values(self) -> tuple[float, float]:
+        """Mean and standard deviation of the images, in 0..1: the settings', or the cache's own."""
+        mean, std = self.settings.grey_mean, self.settings.grey_std
+        return self.data.mean if mean is None else mean, self.data.std if std is None else std
+
+    def folder(self, number: int) -> Path:
+        """Of a fold or seed."""
+        return self.settings.run_folder / f"{self.kind}{number}"
+
     def waiting(self) -> list[int]:
-        """Those of them that are not trained yet; there has to be room for their snapshots."""
-        waiting = [member for member in self.members if not _is_trained(self.settings, member)]
+        """Those of `numbers` that are not trained yet; there has to be room for their snapshots."""
+        waiting = [number for number in self.numbers if not _is_trained(self.settings, self.folder(number))]
         if waiting:
             check_space(self.settings, self.num_bytes)
         elif self.settings.profile:
             warn("profile=True has no effect: every model of this run is trained")
         return waiting
 
-    def profile(self, member: int, processes: Processes) -> None:
+    def profile(self, number: int, processes: Processes) -> None:
         """If the settings ask for it, find out where the time goes, with a model that is then forgotten."""
         if not self.settings.profile:
             return
-        train_samples = (
-            all_samples(self.settings, self.data)
-            if self.settings.all_data
-            else split_samples(self.settings, self.data, member)[0]
-        )
+        settings, data = self.settings, self.data
+        samples = all_samples(settings, data) if settings.all_data else split_samples(settings, data, number)[0]
         with (
-            clear_ends(self.settings, "profile=True"),
-            closing(create_train_loader(self.settings, train_samples, self.device, processes)) as loader,
+            explain_failures(settings, "profile=True"),
+            closing(create_train_loader(settings, samples, self.device, processes)) as loader,
         ):
-            step = create_step(self.settings, self.settings.seed, len(loader), self.context(processes, 0))
-            profile_training(self.settings, step, loader, self.settings.run_folder)
+            step = build_new_step(settings, settings.seed, len(loader), self.device, processes, self.grey_values)
+            profile_training(settings, step, loader, settings.run_folder)
 
-    def train(self, member: int, processes: Processes, num_models_left: int) -> None:
-        """Train one."""
-        what, train = ("seed", _train_seed) if self.settings.all_data else ("fold", _train_fold)
-        name = f"{what} {member}"
-        with clear_ends(self.settings, name), clear_end_when_removed(self.settings.run_folder, name):
-            train(self.settings, self.data, member, self.context(processes, num_models_left), self.extensions)
+    def train(self, number: int, processes: Processes, num_models_left: int) -> None:
+        """Train one of `numbers`."""
+        name = f"{self.kind} {number}"
+        with explain_failures(self.settings, name), clear_end_when_removed(self.settings.run_folder, name):
+            folder = self.folder(number)
+            if processes.is_first:
+                folder.mkdir(exist_ok=True)
+                forget_finished(folder)
+            train = self._train_seed if self.settings.all_data else self._train_fold
+            train(number, folder, processes, num_models_left)
+
+    def _train_seed(self, seed: int, folder: Path, processes: Processes, num_models_left: int) -> None:
+        """Train a model on all images."""
+        settings, data = dataclasses.replace(self.settings, seed=seed), self.data
+        context = build_context(settings, f"seed {seed}", folder, self.environment, num_models_left)
+        with closing(create_train_loader(settings, all_samples(settings, data), self.device, processes)) as loader:
+            step = build_new_step(settings, seed, len(loader), self.device, processes, self.grey_values)
+            train_on_all(step, loader, context, seed, self.extensions)
+        if processes.is_first:
+            self._measure_features(np.full(len(data.rows), True), folder / "final.pt", processes)
+            plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
+            write_finished(folder)
+            say(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
+
+    def _train_fold(self, fold: int, folder: Path, processes: Processes, num_models_left: int) -> None:
+        """Train a model on the other folds' images, and predict this one's."""
+        settings, data = self.settings, self.data
+        context = build_context(settings, f"fold {fold}", folder, self.environment, num_models_left)
+        train_samples, valid_samples = split_samples(settings, data, fold)
+        seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
+        with (
+            closing(create_train_loader(settings, train_samples, self.device, processes)) as train_loader,
+            closing(create_valid_loader(settings, valid_samples, self.device, processes)) as valid_loader,
+        ):
+            step = build_new_step(settings, seed, len(train_loader), self.device, processes, self.grey_values)
+            best = train_fold(step, train_loader, valid_loader, context, fold, self.extensions)
+        if processes.is_first:
+            self._measure_features(data.folds == fold, folder / "best.pt", processes)
+            curves = folder / "curves.png"
+            plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", curves)
+            write_fold(settings, data, fold, best.best_probabilities)
+            write_finished(folder)
+            say(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
+
+    def _measure_features(self, is_ordinary: npt.NDArray[np.bool_], file: Path, processes: Processes) -> None:
+        """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a part; one process does."""
+        settings, data = self.settings, self.data
+        rows = np.flatnonzero(is_ordinary)
+        is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
+        is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
+        # Batches as large as in validation, where each of several processes has a part.
+        batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // processes.count)
+        by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
+        with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), self.device)) as loader:
+            add_feature_space(file, loader, data.patient_ids[is_chosen], self.device)
 
 
 def _where(device: torch.device, num_processes: int) -> str:
@@ -173,8 +220,8 @@ def _train_in_turn(run: _Run, processes: Processes) -> None:
     waiting = processes.broadcast(run.waiting() if processes.is_first else [])
     if waiting:
         run.profile(waiting[0], processes)
-    for number, member in enumerate(waiting):
-        run.train(member, processes, num_models_left=len(waiting) - number - 1)
+    for position, number in enumerate(waiting):
+        run.train(number, processes, num_models_left=len(waiting) - position - 1)
         if processes.is_first and not run.settings.all_data:
             join_folds(run.settings, run.data)  # so that what is finished can be evaluated while the rest trains
 
@@ -190,91 +237,36 @@ def _train_in_parallel(run: _Run, team: Team) -> None:
     waiting = team.share("waiting", run.waiting() if team.rank == 0 else [])
     if waiting and team.rank == 0:
         run.profile(waiting[0], ALONE)
-    while (number := team.take("model")) < len(waiting):
-        num_left = (len(waiting) - number - 1) // team.count
-        run.train(waiting[number], ALONE, num_models_left=num_left)
+    while (position := team.take("model")) < len(waiting):
+        num_left = (len(waiting) - position - 1) // team.count
+        run.train(waiting[position], ALONE, num_models_left=num_left)
     team.meet()
 
 
-def _train_seed(
-    settings: Settings, data: RunData, seed: int, context: TrainContext, extensions: Sequence[AnyExtension]
-) -> None:
-    """Train a model on all images."""
-    folder, last_file = _files_of(settings, seed)
-    if context.processes.is_first:
-        folder.mkdir(exist_ok=True)
-        forget_finished(folder)
-    of_seed = dataclasses.replace(settings, seed=seed)
-    with closing(create_train_loader(of_seed, all_samples(of_seed, data), context.device, context.processes)) as loader:
-        train_on_all(of_seed, loader, context, folder, extensions)
-    if context.processes.is_first:
-        _measure_features(of_seed, data, np.full(len(data.rows), True), folder / "final.pt", context)
-        plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / last_file)
-        write_finished(folder, _files_to_record(settings))
-        say(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
-
-
-def _train_fold(
-    settings: Settings, data: RunData, fold: int, context: TrainContext, extensions: Sequence[AnyExtension]
-) -> None:
-    """Train a model on the other folds' images, and predict this one's."""
-    folder, _ = _files_of(settings, fold)
-    if context.processes.is_first:
-        folder.mkdir(exist_ok=True)
-        forget_finished(folder)
-    train_samples, valid_samples = split_samples(settings, data, fold)
-    with (
-        closing(create_train_loader(settings, train_samples, context.device, context.processes)) as train_loader,
-        closing(create_valid_loader(settings, valid_samples, context.device, context.processes)) as valid_loader,
-    ):
-        best = train_fold(settings, fold, train_loader, valid_loader, context, folder, extensions)
-    if context.processes.is_first:
-        _measure_features(settings, data, data.folds == fold, folder / "best.pt", context)
-        plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", folder / "curves.png")
-        write_fold(settings, data, fold, best.best_probabilities)
-        write_finished(folder, _files_to_record(settings))
-        say(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
-
-
-def _measure_features(
-    settings: Settings, data: RunData, is_ordinary: npt.NDArray[np.bool_], file: Path, context: TrainContext
-) -> None:
-    """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a part; one process does it."""
-    rows = np.flatnonzero(is_ordinary)
-    is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
-    is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
-    # Batches as large as in validation, where each of several processes has a part.
-    batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // context.processes.count)
-    by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
-    with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), context.device)) as loader:
-        add_feature_space(file, loader, data.patient_ids[is_chosen], context.device)
-
-
-def _is_trained(settings: Settings, member: int) -> bool:
-    """Whether this fold's or seed's folder holds what is written last, after as many epochs as the settings ask for.
+def _is_trained(settings: Settings, folder: Path) -> bool:
+    """Whether this fold or seed is finished, after as many epochs as the settings ask for.
 
     Raises:
-        UserError: it does, and one of its files is missing or not what was written.
+        UserError: it is, and one of its files is missing or not what was written.
     """
-    what = "seed" if settings.all_data else "fold"
-    folder, last_file = _files_of(settings, member)
+    what = f"{folder.name[:4]} {folder.name[4:]}"
     progress = read_progress(folder)
-    if (folder / last_file).exists():
+    if is_finished(folder):
         if (
             progress is None
             or progress["num_epochs_when_asked_to_stop"] >= settings.num_epochs
             or _is_over(settings, progress["epoch"], progress["best_epoch"])
         ):
-            _check_files(folder, last_file, _files_to_record(settings))
-            say(f"{what} {member}: already trained, in {folder}")
+            check_finished(folder)
+            say(f"{what}: already trained, in {folder}")
             return True
-        say(f"{what} {member}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
+        say(f"{what}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
         forget_finished(folder)
-        # Out of the way, since its being there says that all is done.
-        name = Path(last_file)
-        (folder / name).rename(folder / f"{name.stem}.epoch{progress['epoch']}{name.suffix}")
+        predictions = folder / "predictions.csv"
+        if predictions.exists():
+            predictions.rename(predictions.with_suffix(f".epoch{progress['epoch']}.csv"))
     elif folder.exists() and progress is None:
-        say(f"{what} {member}: was not finished, starts again from its first epoch")
+        say(f"{what}: was not finished, starts again from its first epoch")
     return False
 
 
@@ -283,58 +275,16 @@ def _is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
     return num_epochs >= settings.num_epochs or has_stalled(settings.early_stop, num_epochs, best_epoch)
 
 
-def _check_files(folder: Path, last_file: str, names: tuple[str, ...]) -> None:
-    """Raise a UserError that names a file of a finished fold or seed which is missing or damaged.
-
-    One without a record, of an earlier version or killed before it was written, gets it: what is known of its files are
-    the checksums in its checkpoints.
-    """
-    how_to_mend = remedy(folder, last_file)
-    check_finished(folder, how_to_mend)
-    if (folder / FILE_NAME).exists():
-        return
-    checkpoint, raw, *_ = names
-    try:
-        check_archive(folder / checkpoint)
-        if (folder / raw).exists():
-            check_archive(folder / raw)
-    except UnreadableFileError as error:
-        raise UserError(f"{error}; {how_to_mend}") from None
-    write_finished(folder, names)
-
-
-def _files_to_record(settings: Settings) -> tuple[str, ...]:
-    """Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, and its predictions."""
-    if settings.all_data:
-        return ("final.pt", "final_raw.pt")
-    return ("best.pt", "best_raw.pt", "predictions.csv")
-
-
-def _check_growth(settings: Settings) -> None:
+def _check_growth(run: _Run) -> None:
     """Refuse to make a run longer where a finished model has no snapshot any more to go on from."""
-    for member in settings.seeds_to_train if settings.all_data else settings.folds_to_train:
-        folder, last_file = _files_of(settings, member)
-        if not (folder / last_file).exists() or read_progress(folder) is not None:
+    for folder in map(run.folder, run.numbers):
+        if not is_finished(folder) or read_progress(folder) is not None:
             continue
         log = read_epochs(folder)
         num_epochs = max((entry["epoch"] for entry in log), default=0)
         best = max(log, key=lambda entry: entry.get("val/macro_auc") or entry["epoch"], default={"epoch": 0})
-        if not _is_over(settings, num_epochs, best["epoch"]):
+        if not _is_over(run.settings, num_epochs, best["epoch"]):
             raise SettingsError(
                 f"{folder}: was trained for {num_epochs} epochs and cannot be made longer, since its snapshot in last/ "
                 "is gone; leave epochs and early_stop as they were, or choose another run_name"
             )
-
-
-def _files_of(settings: Settings, member: int) -> tuple[Path, str]:
-    """A fold's or seed's folder, and what is written last in it."""
-    what, last_file = ("seed", "curves.png") if settings.all_data else ("fold", "predictions.csv")
-    return settings.run_folder / f"{what}{member}", last_file
-
-
-def _grey_values(settings: Settings, data: RunData) -> tuple[float, float]:
-    """Mean and standard deviation of the images, in 0..1: the settings', or the cache's own."""
-    return (
-        data.mean if settings.grey_mean is None else settings.grey_mean,
-        data.std if settings.grey_std is None else settings.grey_std,
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import filelock
 
+from catheters.checkpoints.finished import adopt
 from catheters.checkpoints.snapshots import has_snapshot
 from catheters.config.compatibility import check_same_settings
 from catheters.config.loading import read_run_settings, settings_to_json
@@ -67,6 +68,7 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
         check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
         annotations = _continue_annotations(folder, annotations)
+        adopt(folder)
         say(f"continuing the run in {folder}")
     elif not settings_file.exists() and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")

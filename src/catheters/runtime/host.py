@@ -1,6 +1,7 @@
 """What the machine offers, and what this process has of it."""
 
 import ctypes
+import multiprocessing
 import os
 import re
 import sys
@@ -10,6 +11,16 @@ from pathlib import Path
 def available_cores() -> int:
     """CPU cores that this process may use, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_method() -> str:
+    """How worker processes start, those of a DataLoader and those that decode: as the user has set it, else by fork.
+
+    A forked worker shares what its parent has imported. By another method it imports torch anew, which takes seconds;
+    Python 3.14 made one of these the default of Linux.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return chosen or ("fork" if sys.platform == "linux" else "spawn")
 
 
 def process_rank() -> int:

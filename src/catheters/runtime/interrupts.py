@@ -8,7 +8,6 @@ has something to save first defers them.
 import atexit
 import contextlib
 import importlib
-import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
+
+from catheters.runtime.host import start_method
 
 SECONDS_OF_ONE_REQUEST = 2.0
 """Signals that follow the first one so soon mean the same request: torchrun passes on what a terminal has sent to its
@@ -58,7 +59,7 @@ def interrupts_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends neither
         yield
         return
-    if multiprocessing.get_start_method() != "fork":
+    if start_method() != "fork":
         resource_tracker.ensure_running()  # it unblocks both signals when it starts, up to Python 3.13
     before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
     try:

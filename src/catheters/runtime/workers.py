@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from catheters.runtime.host import keep_freed_memory
+from catheters.runtime.host import keep_freed_memory, start_method
 from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 
 Task = TypeVar("Task")
@@ -25,9 +25,6 @@ MAX_BYTES = 1 << 30
 """Memory that a worker may take beyond what it starts with."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """How soon a worker notices that the process which started it was killed."""
-
-# Forked workers share what the parent has imported.
-_context = multiprocessing.get_context("fork") if sys.platform == "linux" else multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -87,10 +84,9 @@ class _Worker(Generic[Task, Result]):
     max_seconds: float
 
     def __init__(self, function: Callable[[Task], Result], max_bytes: int) -> None:
-        self.connection, theirs = _context.Pipe()
-        self._process = _context.Process(
-            target=_serve, args=(function, theirs, self.connection, max_bytes), daemon=True
-        )
+        context: Any = multiprocessing.get_context(start_method())
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(function, theirs, self.connection, max_bytes), daemon=True)
         with interrupts_held_back():
             self._process.start()
         end_with_this_process([self._process])

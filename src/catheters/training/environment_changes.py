@@ -1,13 +1,11 @@
-"""What is said when a run goes on under other circumstances than it was begun: what that does to its result."""
+"""A run that is resumed on another device or by another number of processes: what that does to its result."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from catheters.config.settings import Settings
 from catheters.runtime.console import say, warn
-from catheters.runtime.distributed import Processes
 from catheters.training.step import TrainStep
 
 ROUNDS_OTHERWISE = ("device", "num_threads")
@@ -15,16 +13,16 @@ ROUNDS_OTHERWISE = ("device", "num_threads")
 
 
 def tell_what_differs(
-    earlier: Mapping[str, Any], now: Mapping[str, Any], settings: Settings, processes: Processes, step: TrainStep
+    earlier: Mapping[str, Any], now: Mapping[str, Any], sync_batch_norm: bool, step: TrainStep
 ) -> None:
     """Print what differs between the environments of a snapshot and of this process, and what comes of it."""
     for name in ROUNDS_OTHERWISE:
         if earlier[name] != now[name]:
             say(f"the snapshot is of {name}={earlier[name]}, this is {now[name]}: it rounds otherwise")
-    before = earlier["num_processes"]
+    processes, before = step.processes, earlier["num_processes"]
     if before == processes.count:
         return
-    reasons = list(_what_parts_change(settings, step))
+    reasons = list(_what_parts_change(sync_batch_norm, step))
     if reasons:
         warn(
             f"the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
@@ -37,15 +35,15 @@ def tell_what_differs(
         )
 
 
-def _what_parts_change(settings: Settings, step: TrainStep) -> Iterator[str]:
+def _what_parts_change(sync_batch_norm: bool, step: TrainStep) -> Iterator[str]:
     """What in a model's training depends on how a batch is divided among processes."""
     modules = list(step.model.modules())
     has_batch_norm = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in modules)
-    if has_batch_norm and not settings.sync_batch_norm:
+    if has_batch_norm and not sync_batch_norm:
         yield "batch norm's statistics"
     if any(getattr(module, "drop_prob", 0.0) or _drops(module) for module in modules):
         yield "the draws of dropout"
-    if settings.mixup_alpha > 0:
+    if step.has_mixup:
         yield "mixup's partners"
 
 

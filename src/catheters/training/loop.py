@@ -2,18 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from pytorch_pfn_extras.reporting import report
 
-from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader, Loader
 from catheters.runtime.interrupts import deferred_interrupts
 from catheters.runtime.progress import track
-from catheters.training.context import TrainContext, create_log, create_step
+from catheters.training.context import TrainContext
 from catheters.training.extensions.checkpoints import BestCheckpoint, LastCheckpoint
 from catheters.training.extensions.epochs import EpochLog, LoadNextEpoch, PlateauSchedule, Stopping
 from catheters.training.extensions.log import TrainingLog
@@ -25,110 +22,100 @@ from catheters.training.validation import Validation
 
 
 def train_fold(
-    settings: Settings,
-    fold: int,
+    step: TrainStep,
     train_loader: EpochLoader,
     valid_loader: Loader,
     context: TrainContext,
-    folder: Path,
+    fold: int,
     extensions: Sequence[AnyExtension] = (),
 ) -> BestCheckpoint:
-    """Train until the last epoch, or until `early_stop` epochs brought nothing better.
+    """Train until the last epoch, or until `early_stop` epochs brought nothing better (early stopping).
 
     Args:
-        settings: the run's settings.
-        fold: the validation fold.
+        step: learns from each batch; of a new model.
         train_loader: batches of the other folds, shuffled.
         valid_loader: batches of this fold, in order.
-        context: where it trains.
-        folder: gets `best.pt`, with averaged weights also `best_raw.pt`, `log.jsonl`, and snapshots in `last/`.
+        context: the run; its folder gets `best.pt`, with EMA weights also `best_raw.pt`, `log.jsonl`, and snapshots in
+            `last/`.
+        fold: the validation fold.
         extensions: the user's own, of pytorch-pfn-extras; their state is kept in snapshots.
 
     Raises:
         UserError: a loss is NaN or infinite, memory or the disk does not suffice; what the folder holds is kept.
         Interrupted: a signal asked for it, and a snapshot is written.
     """
-    what, num_batches = f"fold {fold}", len(train_loader)
-    seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
-    step = create_step(settings, seed, num_batches, context)
-    log = create_log(settings, what, num_batches, step, context, folder)
-    validation = Validation(step, valid_loader, settings.label_columns, folder)
-    best = BestCheckpoint(settings, fold, step, validation, context.environment, folder)
-    stopping = Stopping(extensions, settings.num_epochs, what, context.processes, best, settings.early_stop)
-    snapshots = Snapshots(folder, what, settings, context.environment, step, log, best, stopping, num_batches)
+    log = TrainingLog.of(context, step, len(train_loader))
+    validation = Validation(step, valid_loader, context.label_columns, context.folder)
+    best = BestCheckpoint(step, validation, context, fold)
+    stopping = Stopping(extensions, context.num_epochs, context.what, step.processes, best, context.early_stop)
+    snapshots = Snapshots(context, step, log, best, stopping, len(train_loader))
     in_order = [
         log,
-        LoadNextEpoch(train_loader, settings.num_epochs),
+        LoadNextEpoch(train_loader, context.num_epochs),
         validation,
         best,
-        EpochLog(log, what, settings.num_epochs, step, best),  # with the learning rate before a plateau lowers it
-        PlateauSchedule(step, validation),
-        *create_trackers(settings, what, log, context, folder),
+        EpochLog(log, context.what, context.num_epochs, step, best),
+        PlateauSchedule(step, validation),  # lowers the learning rate after it is logged
+        *create_trackers(context, log, step.processes),
         *extensions,
         stopping,
         snapshots,
     ]
-    _train(settings, what, train_loader, step, log, in_order, stopping, snapshots, folder)
+    _train(step, train_loader, context, log, in_order, stopping, snapshots)
     return best
 
 
 def train_on_all(
-    settings: Settings,
+    step: TrainStep,
     train_loader: EpochLoader,
     context: TrainContext,
-    folder: Path,
+    seed: int,
     extensions: Sequence[AnyExtension] = (),
 ) -> None:
     """Train every epoch without validation and keep the last weights.
 
     Args:
-        settings: the run's settings, with the seed of this model.
+        step: as in `train_fold`.
         train_loader: batches of all images, shuffled.
-        context: where it trains.
-        folder: gets `log.jsonl`, snapshots in `last/`, `last.pt` after each epoch, `final.pt` in its place after the
-            last one, and with averaged weights `final_raw.pt`.
+        context: the run; its folder gets `log.jsonl`, snapshots in `last/`, `last.pt` after each epoch, `final.pt` in
+            its place after the last one, and with EMA weights `final_raw.pt`.
+        seed: of this model.
         extensions: as in `train_fold`.
 
     Raises:
-        UserError: as in `train_fold`, or an answer is NaN or infinite.
+        UserError: as in `train_fold`, or an output is NaN or infinite.
         Interrupted: a signal asked for it, and a snapshot is written.
     """
-    what, num_batches = f"seed {settings.seed}", len(train_loader)
-    step = create_step(settings, settings.seed, num_batches, context)
-    log = create_log(settings, what, num_batches, step, context, folder)
-    last_checkpoint = LastCheckpoint(settings, step, train_loader.samples, context.environment, folder)
-    stopping = Stopping(extensions, settings.num_epochs, what, context.processes)
-    snapshots = Snapshots(
-        folder, what, settings, context.environment, step, log, last_checkpoint, stopping, num_batches
-    )
+    log = TrainingLog.of(context, step, len(train_loader))
+    last_checkpoint = LastCheckpoint(step, train_loader.samples, context, seed)
+    stopping = Stopping(extensions, context.num_epochs, context.what, step.processes)
+    snapshots = Snapshots(context, step, log, last_checkpoint, stopping, len(train_loader))
     in_order = [
         log,
-        LoadNextEpoch(train_loader, settings.num_epochs),
+        LoadNextEpoch(train_loader, context.num_epochs),
         last_checkpoint,
-        EpochLog(log, what, settings.num_epochs, step, None),
-        *create_trackers(settings, what, log, context, folder),
+        EpochLog(log, context.what, context.num_epochs, step, None),
+        *create_trackers(context, log, step.processes),
         *extensions,
         stopping,
         snapshots,
     ]
-    _train(settings, what, train_loader, step, log, in_order, stopping, snapshots, folder)
+    _train(step, train_loader, context, log, in_order, stopping, snapshots)
 
 
 def _train(
-    settings: Settings,
-    what: str,
-    loader: EpochLoader,
     step: TrainStep,
+    loader: EpochLoader,
+    context: TrainContext,
     log: TrainingLog,
     extensions: Sequence[AnyExtension],
     stopping: Stopping,
     snapshots: Snapshots,
-    folder: Path,
 ) -> None:
-    """All epochs of a model that are not done yet; `what` names it."""
-    num_batches = len(loader)
+    """All epochs of a model that are not done yet."""
+    num_batches, num_epochs = len(loader), context.num_epochs
     manager = Manager(
-        step, extensions, num_epochs=settings.num_epochs, num_batches=num_batches, folder=folder, stopping=stopping
+        step, extensions, num_epochs=num_epochs, num_batches=num_batches, folder=context.folder, stopping=stopping
     )
     with deferred_interrupts(), closing(manager):
         if not snapshots.restore(manager):
@@ -137,7 +124,7 @@ def _train(
         while not manager.is_over:
             epoch, num_done = divmod(manager.iteration, num_batches)
             loader.go_to(epoch, num_done)
-            train_epoch(loader, step, manager, log, f"{what} epoch {epoch + 1}/{settings.num_epochs}", num_done)
+            train_epoch(loader, step, manager, log, f"{context.what} epoch {epoch + 1}/{num_epochs}", num_done)
         manager.finalize()
 
 

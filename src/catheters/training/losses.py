@@ -7,12 +7,12 @@ and a line in `LOSSES`. Labels that exclude each other have a softmax instead, s
 import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catheters.config.settings import Settings
 from catheters.config.validation import LABELS_TERM
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
@@ -237,55 +237,81 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
 
 
-def create_losses(settings: Settings) -> Losses:
-    """The losses that the settings name.
+def create_losses(
+    name: str,
+    params: Mapping[str, Any],
+    label_columns: tuple[str, ...],
+    *,
+    pos_weight: Mapping[str, float] = MappingProxyType({}),
+    label_smoothing: Mapping[str, float] = MappingProxyType({}),
+    exclusive: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> Losses:
+    """The losses of a model.
+
+    Args:
+        name: one of `LOSSES`.
+        params: further parameters of it.
+        label_columns: (K,) the labels.
+        pos_weight: label -> weight of its positives; 1 for others.
+        label_smoothing: label -> smoothing of its targets; 0 for others.
+        exclusive: name -> labels that exclude each other.
+        weights: term -> what it is multiplied by; 1 for others.
 
     Raises:
         SettingsError: no such loss, or a parameter that it does not have or allow, or none for exclusive labels.
     """
-    loss_class = look_up(LOSSES, settings.loss_func, "loss_func")
+    loss_class = look_up(LOSSES, name, "loss_func")
     known = [name for name in inspect.signature(loss_class).parameters if name != "pos_weight"]
-    for name in settings.loss_params:
-        if name not in known:
-            kind = f"a parameter of {settings.loss_func}"
-            raise SettingsError(f"loss_params: {unknown_name(name, kind, known or ['none'])}")
-    in_groups = {label for labels in settings.exclusive.values() for label in labels}
-    ungrouped = [label for label in settings.label_columns if label not in in_groups]
+    for param in params:
+        if param not in known:
+            kind = f"a parameter of {name}"
+            raise SettingsError(f"loss_params: {unknown_name(param, kind, known or ['none'])}")
+    in_groups = {label for labels in exclusive.values() for label in labels}
+    ungrouped = [label for label in label_columns if label not in in_groups]
     try:  # without ungrouped labels too: a wrong parameter is wrong
-        of_labels = loss_class(_of_labels(ungrouped, settings.pos_weight, 1.0), **settings.loss_params)
+        of_labels = loss_class(_of_labels(ungrouped, pos_weight, 1.0), **params)
     except ValueError as error:
         raise SettingsError(f"loss_params: {error}") from None
-    if any(label in settings.label_smoothing for label in ungrouped):
-        of_labels = LabelSmoothing(of_labels, _of_labels(ungrouped, settings.label_smoothing, 0.0))
-    column_of = {label: column for column, label in enumerate(settings.label_columns)}
+    if any(label in label_smoothing for label in ungrouped):
+        of_labels = LabelSmoothing(of_labels, _of_labels(ungrouped, label_smoothing, 0.0))
+    column_of = {label: column for column, label in enumerate(label_columns)}
     return Losses(
-        len(settings.label_columns),
+        len(label_columns),
         of_labels if ungrouped else None,
         {
-            name: _loss_of_group(settings, name, labels, [column_of[label] for label in labels])
-            for name, labels in settings.exclusive.items()
+            group: _loss_of_group(
+                group, labels, [column_of[label] for label in labels], name, params, pos_weight, label_smoothing
+            )
+            for group, labels in exclusive.items()
         },
-        settings.loss_weights,
+        weights,
     )
 
 
-def _loss_of_group(settings: Settings, name: str, labels: Sequence[str], columns: Sequence[int]) -> SoftmaxCrossEntropy:
-    smoothings = {label: settings.label_smoothing.get(label, 0.0) for label in labels}
+def _loss_of_group(
+    group: str,
+    labels: Sequence[str],
+    columns: Sequence[int],
+    name: str,
+    params: Mapping[str, Any],
+    pos_weight: Mapping[str, float],
+    label_smoothing: Mapping[str, float],
+) -> SoftmaxCrossEntropy:
+    smoothings = {label: label_smoothing.get(label, 0.0) for label in labels}
     if len(set(smoothings.values())) > 1:
         raise SettingsError(
-            f"label_smoothing: the labels of exclusive['{name}'] share one target, so they have one value; they have "
+            f"label_smoothing: the labels of exclusive['{group}'] share one target, so they have one value; they have "
             f"{', '.join(f'{value:g} ({label})' for label, value in smoothings.items())}"
         )
-    if settings.loss_func not in SOFTMAX_LOSSES:
+    if name not in SOFTMAX_LOSSES:
         raise SettingsError(
-            f"loss_func='{settings.loss_func}': is for labels by themselves; exclusive needs one of "
-            f"{', '.join(SOFTMAX_LOSSES)}"
+            f"loss_func='{name}': is for labels by themselves; exclusive needs one of {', '.join(SOFTMAX_LOSSES)}"
         )
-    if settings.loss_params.get("alpha") is not None:
+    if params.get("alpha") is not None:
         raise SettingsError("loss_params: alpha weighs positives against negatives, which exclusive labels do not have")
-    gamma = settings.loss_params.get("gamma", SOFTMAX_LOSSES[settings.loss_func])
-    pos_weight = _of_labels(labels, settings.pos_weight, 1.0)
-    return SoftmaxCrossEntropy(columns, pos_weight, next(iter(smoothings.values())), gamma)
+    gamma = params.get("gamma", SOFTMAX_LOSSES[name])
+    return SoftmaxCrossEntropy(columns, _of_labels(labels, pos_weight, 1.0), next(iter(smoothings.values())), gamma)
 
 
 def _of_labels(labels: Sequence[str], values: Mapping[str, float], default: float) -> Tensor:

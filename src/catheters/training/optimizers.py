@@ -1,11 +1,12 @@
 """Optimizers: those of timm's factory, with parameter groups for weight decay and layer-wise rates."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 
-from catheters.config.settings import Settings
 from catheters.errors import SettingsError, one_line, unknown_name
 from catheters.models.classifier import Classifier
 
@@ -26,18 +27,26 @@ FUSED_UNASKED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch
 too; of SGD that is so with the zeros of `begin_momentum`."""
 
 
-def check_optimizer(settings: Settings) -> None:
+def check_optimizer(name: str, params: Mapping[str, Any]) -> None:
     """Raise a SettingsError unless timm has an optimizer of this name, and its parameters are no settings' matter."""
     known = list_optimizers()
-    if settings.optimizer.lower() not in known:
-        raise SettingsError(f"optimizer: {unknown_name(settings.optimizer, 'an optimizer of timm', known)}")
-    for name, setting in OF_SETTINGS.items():
-        if name in settings.optimizer_params:
-            raise SettingsError(f"optimizer_params: '{name}' is decided by {setting}")
+    if name.lower() not in known:
+        raise SettingsError(f"optimizer: {unknown_name(name, 'an optimizer of timm', known)}")
+    for param, setting in OF_SETTINGS.items():
+        if param in params:
+            raise SettingsError(f"optimizer_params: '{param}' is decided by {setting}")
 
 
-def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, of the model's parameters, at `init_lr`.
+def create_optimizer(
+    model: Classifier,
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    init_lr: float,
+    weight_decay: float,
+    layer_decay: float | None,
+) -> torch.optim.Optimizer:
+    """The optimizer of this name, with these parameters of its own, of a model's parameters at `init_lr`.
 
     Norms and biases get no weight decay. With `layer_decay` d, a parameter of the backbone that timm counts n layers
     below the backbone's last learns at `init_lr` d^n, the head at `init_lr`.
@@ -45,22 +54,21 @@ def create_optimizer(settings: Settings, model: Classifier) -> torch.optim.Optim
     Raises:
         SettingsError: no such optimizer, or a parameter that it does not take.
     """
-    check_optimizer(settings)
+    check_optimizer(name, params)
+    groups = functools.partial(_group_parameters, model, init_lr, weight_decay, layer_decay)
     try:
-        optimizer = _create(model, settings)
-        is_chosen = bool(KERNEL_CHOICES & settings.optimizer_params.keys())
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(groups(), name, lr=init_lr, **params)
+        is_chosen = bool(KERNEL_CHOICES & params.keys())
         if type(optimizer) in FUSED_UNASKED and not is_chosen and not _is_dampened(optimizer):
             # One pass over the weights where torch's default makes several; on a GPU it also reads whether the gradient
             # scaler skips the step there, where the CPU would wait for the answer. The rule is the same.
-            optimizer = _create(model, settings, fused=True)
+            optimizer = create_optimizer_v2(groups(), name, lr=init_lr, **params, fused=True)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise SettingsError(
-            f"optimizer={settings.optimizer}, optimizer_params={settings.optimizer_params}: {one_line(error)}"
-        ) from error
-    for name in settings.optimizer_params:
-        if name not in optimizer.defaults:  # timm passes over what its optimizer does not know
-            kind = f"a parameter of {settings.optimizer}"
-            raise SettingsError(f"optimizer_params: {unknown_name(name, kind, optimizer.defaults)}")
+        raise SettingsError(f"optimizer={name}, optimizer_params={params}: {one_line(error)}") from error
+    for param in params:
+        if param not in optimizer.defaults:  # timm passes over what its optimizer does not know
+            kind = f"a parameter of {name}"
+            raise SettingsError(f"optimizer_params: {unknown_name(param, kind, optimizer.defaults)}")
     if optimizer.defaults.get("fused") and _is_dampened(optimizer):
         raise SettingsError(
             "optimizer_params: fused=True has no right first step with momentum and dampening where float16's gradient "
@@ -91,29 +99,21 @@ def _is_dampened(optimizer: torch.optim.Optimizer) -> bool:
     return bool(optimizer.defaults.get("momentum") and optimizer.defaults.get("dampening"))
 
 
-def _create(model: Classifier, settings: Settings, **further: bool) -> torch.optim.Optimizer:
-    groups, parameters = _group_parameters(model, settings), {**settings.optimizer_params, **further}
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        groups, settings.optimizer, lr=settings.init_lr, **parameters
-    )
-    return optimizer
-
-
-def _group_parameters(model: Classifier, settings: Settings) -> list[dict[str, Any]]:
+def _group_parameters(
+    model: Classifier, init_lr: float, weight_decay: float, layer_decay: float | None
+) -> list[dict[str, Any]]:
     """Groups of parameters with their `weight_decay` and `lr`."""
     # What the parts themselves ask to leave alone, such as position embeddings.
     of_backbone: set[str] = getattr(model.backbone, "no_weight_decay", set)()
     of_head: set[str] = getattr(model.head, "no_weight_decay", set)()
     groups: list[dict[str, Any]]
-    if settings.layer_decay is None:
+    if layer_decay is None:
         exempt = {f"backbone.{name}" for name in of_backbone} | {f"head.{name}" for name in of_head}
-        groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=exempt)
+        groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt)
     else:
-        groups = param_groups_layer_decay(
-            model.backbone, settings.weight_decay, of_backbone, layer_decay=settings.layer_decay
-        )
-        groups += param_groups_weight_decay(model.head, settings.weight_decay, no_weight_decay_list=of_head)
+        groups = param_groups_layer_decay(model.backbone, weight_decay, of_backbone, layer_decay=layer_decay)
+        groups += param_groups_weight_decay(model.head, weight_decay, no_weight_decay_list=of_head)
     for group in groups:
         # timm's own schedulers apply the scale at each step; a rate of its own in each group needs nothing further.
-        group["lr"] = settings.init_lr * group.pop("lr_scale", 1.0)
+        group["lr"] = init_lr * group.pop("lr_scale", 1.0)
     return groups

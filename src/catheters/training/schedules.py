@@ -13,8 +13,6 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from warmup_scheduler import GradualWarmupScheduler
 
-from catheters.config.settings import Settings
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -140,21 +138,6 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
 
     def _of_groups(self, rate: float) -> list[float]:
         return [rate * scale for scale in self._scales]
-
-
-def create_schedule(settings: Settings, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> Schedule:
-    """The schedule that the settings name, for epochs of so many optimizer steps."""
-    plan = Plan(
-        num_warmup_steps=settings.warmup_epochs * iters_per_epoch,
-        num_cosine_steps=settings.cosine_epochs * iters_per_epoch,
-        num_restart_steps=settings.restart_epochs * iters_per_epoch,
-        num_steps=settings.num_epochs * iters_per_epoch,
-        init_lr=settings.init_lr,
-        peak_lr=settings.peak_lr,
-        min_lr=settings.min_lr,
-    )
-    plateau = {"patience": settings.plateau_patience, "factor": settings.plateau_factor}
-    return Schedule(settings.schedule, optimizer, plan, plateau)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

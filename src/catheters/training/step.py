@@ -16,21 +16,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.profiler import record_function
 
-from catheters.checkpoints.parts import build_classifier
-from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.gpu_augmentation import DeviceAugmentation
 from catheters.errors import SettingsError
-from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier
 from catheters.models.outputs import Outputs
 from catheters.runtime.distributed import ALONE, Processes
-from catheters.runtime.precision import autocast, choose_dtype
+from catheters.runtime.precision import autocast
 from catheters.runtime.random import seed_layers
-from catheters.training.losses import create_losses, total
+from catheters.training.losses import Losses, total
 from catheters.training.mixup import Mixup
-from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum, create_optimizer
-from catheters.training.schedules import create_schedule
+from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum
+from catheters.training.schedules import Schedule
 
 PHASES = MappingProxyType(
     {
@@ -72,52 +69,61 @@ class TrainStep:
 
     def __init__(
         self,
-        settings: Settings,
         model: Classifier,
-        num_batches: int,
+        losses: Losses,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
         device: torch.device,
+        *,
+        seed: int,
+        dtype: torch.dtype | None = None,
         processes: Processes = ALONE,
+        accumulation_steps: int = 1,
+        clip_grad_norm: float | None = None,
+        ema_decay: float | None = None,
+        mixup_alpha: float = 0.0,
+        compile_mode: str | None = None,
+        augmentation: DeviceAugmentation | None = None,
     ) -> None:
-        """Create what a model needs to learn.
+        """Put together what a model needs to learn.
 
         One gradient scaler serves all of it: a new one would search for its scale anew.
 
         Args:
-            settings: the run's settings.
-            model: on `device`.
-            num_batches: batches of an epoch, a multiple of `accumulation_steps`.
+            model: on `device`, in the memory format that it is trained in.
+            losses: on `device`.
+            optimizer: of the model.
+            schedule: of the optimizer.
             device: where the batches go.
+            seed: of the layers' draws and of mixup.
+            dtype: of mixed precision; None: full precision.
             processes: those that learn together, each from its part of every batch; their gradients are averaged.
-
-        Raises:
-            SettingsError: a loss, optimizer or schedule that does not exist or cannot be made so.
+            accumulation_steps: batches for each step of the optimizer.
+            clip_grad_norm: largest norm of the gradients; None: they stay as they are.
+            ema_decay: of the EMA weights; None: there are none.
+            mixup_alpha: of mixup; 0: without.
+            compile_mode: of torch.compile; None: the model is not compiled.
+            augmentation: what is augmented on the device.
         """
-        # Before anything holds its parameters; None: nothing was measured.
-        self.model = model.to(memory_format=torch.channels_last if settings.channels_last else torch.contiguous_format)
+        self.model = model
         self.processes = processes
         self._sharing = None if processes.count == 1 else _share_gradients(model, device)
         self._forward: Callable[[Tensor], Outputs] = self._sharing or self.model
-        if settings.compile_mode is not None:
+        if compile_mode is not None:
             # The model itself stays as it is, so that checkpoints and validation know nothing of it.
-            self._forward = torch.compile(self._forward, mode=settings.compile_mode)
-        self.losses = create_losses(settings).to(device)
-        self.optimizer = create_optimizer(settings, model)
-        self.schedule = create_schedule(settings, self.optimizer, num_batches // settings.accumulation_steps)
+            self._forward = torch.compile(self._forward, mode=compile_mode)
+        self.losses = losses
+        self.optimizer = optimizer
+        self.schedule = schedule
         self.device = device
-        self.dtype = choose_dtype(settings.use_amp, settings.amp_dtype, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-        self.ema = (
-            ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay is not None else None
-        )
-        self.augmentation = (
-            DeviceAugmentation(settings.train_transforms, settings.image_shape)
-            if settings.augment_on == "device"
-            else None
-        )
-        self._mixup = Mixup(settings.mixup_alpha, settings.seed, processes.rank) if settings.mixup_alpha > 0 else None
-        self._seed = settings.seed
-        self._clip_grad_norm = settings.clip_grad_norm
-        self._accumulation_steps = settings.accumulation_steps
+        self.dtype = dtype
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay is not None else None
+        self.augmentation = augmentation
+        self._mixup = Mixup(mixup_alpha, seed, processes.rank) if mixup_alpha > 0 else None
+        self._seed = seed
+        self._clip_grad_norm = clip_grad_norm
+        self._accumulation_steps = accumulation_steps
         self.num_batches_seen = 0
         self.last_learning_rate = self.learning_rate
 
@@ -131,6 +137,11 @@ class TrainStep:
     def learning_rate(self) -> float:
         """The rate of the next step, of the parameters that learn fastest."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    @property
+    def has_mixup(self) -> bool:
+        """Whether it mixes images of a batch."""
+        return self._mixup is not None
 
     @property
     def is_whole(self) -> bool:
@@ -246,37 +257,6 @@ def without_needless_warnings() -> Iterator[None]:
         # Of weights with a dimension of length 1, whose stride means nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         yield
-
-
-def trial_step(
-    settings: Settings, device: torch.device, num_batches: int, model: Classifier | None = None
-) -> TrainStep:
-    """The step of a model, of one with random weights where none is given, which a trial throws away.
-
-    Without gradient scaler: it would pass over the first steps until it has found its scale, and the optimizer might
-    make no state.
-    """
-    if model is None:
-        model = build_classifier(dataclasses.replace(settings, pretrained=False), mean=0.5, std=0.25).to(device)
-    step = TrainStep(settings, model.train(), num_batches, device)
-    step.scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return step
-
-
-def trial_batch(settings: Settings, num_images: int) -> Batch:
-    """Images of noise with targets, the same each time; of draws, where there are any, those of one image for all.
-
-    Of black images batch norm would make gradients beyond any range.
-    """
-    generator = torch.Generator().manual_seed(0)
-    shape = (num_images, IN_CHANS, *settings.image_shape)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
-    draws = None
-    if settings.augment_on == "device":
-        one = DeviceAugmentation(settings.train_transforms, settings.image_shape).draw(0)
-        draws = torch.from_numpy(one).repeat(num_images, 1)
-    return Batch(images=images, targets=targets, draws=draws)
 
 
 def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:

@@ -13,11 +13,10 @@ import torch
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import UserError
-from catheters.runs.build import build_classifier
+from catheters.runs.build import build_classifier, build_step
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import LINE_EVERY, read_epochs
 from catheters.training.loop import train_epoch
-from catheters.training.step import TrainStep
 from tests.conftest import CreateManager
 
 CPU = torch.device("cpu")
@@ -40,7 +39,7 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, crea
         for _ in range(num_batches)
     ]
     torch.manual_seed(0)
-    by_hand = TrainStep(settings, build_classifier(settings, 0.5, 0.25), num_batches, CPU)
+    by_hand = build_step(settings, build_classifier(settings, 0.5, 0.25), num_batches, CPU)
     losses, norms, rates = [], [], []
     for batch in batches:
         rates.append(by_hand.learning_rate)
@@ -50,7 +49,7 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, crea
     assert np.isnan(norms).tolist() == [True, False] * (num_batches // 2)
 
     torch.manual_seed(0)
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), num_batches, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), num_batches, CPU)
     manager, log = create_manager(step, tmp_path, num_batches=num_batches)
     train_epoch(batches, step, manager, log, "")
     log.end_epoch(num_batches, 0.5, {"val/loss": 0.25, "val/auc/x": float("nan")})
@@ -72,7 +71,7 @@ def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, crea
 
 def test_waiting_is_measured(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """Batches that take a known part of the time."""
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 10, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 10, CPU)
     manager, log = create_manager(step, tmp_path, num_batches=10)
     batch = Batch(images=torch.zeros((2, 1, 32, 32), dtype=torch.uint8), targets=torch.zeros((2, 11)))
 
@@ -120,7 +119,7 @@ def test_a_group_that_a_snapshot_cuts_is_the_same(
             return iter(self.part)
 
     torch.manual_seed(0)
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 12, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 12, CPU)
     (tmp_path / "whole").mkdir()
     manager, log = create_manager(step, tmp_path / "whole", num_batches=12)
     train_epoch(Cut(0, 5), step, manager, log, "")
@@ -130,7 +129,7 @@ def test_a_group_that_a_snapshot_cuts_is_the_same(
     whole = {**lines_of(tmp_path / "whole")[0], "speed": None}
 
     torch.manual_seed(0)
-    step = TrainStep(settings, build_classifier(settings, 0.5, 0.25), 12, CPU)
+    step = build_step(settings, build_classifier(settings, 0.5, 0.25), 12, CPU)
     (tmp_path / "again").mkdir()
     manager, log = create_manager(step, tmp_path / "again", num_batches=12)
     for batch in batches[:5]:

@@ -216,7 +216,7 @@ def test_best_checkpoints_of_epochs_that_are_lost_are_taken_back(
     other = torch.load(fold / "best_raw.pt", weights_only=True)
     torch.save({**other, "epoch": 99}, fold / "best.pt.new")
     (fold / "best.pt.new").replace(fold / "best.pt")
-    (fold / "predictions.csv").unlink()
+    (fold / "finished.json").unlink()
     train_run(everything, fresh=False)
     assert outcome(everything.run_folder) == undisturbed
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,9 @@ import torch
 from pytorch_pfn_extras.training.extension import Extension
 from torch.utils.data import Dataset
 
-from catheters.checkpoints.checkpoint import save_checkpoint
-from catheters.config.settings import Settings
 from catheters.data.batch import Sample
 from catheters.models.classifier import Classifier
+from catheters.training.context import TrainContext
 from catheters.training.guards import check_answers
 from catheters.training.step import TrainStep
 from catheters.training.validation import Validation
@@ -34,31 +32,19 @@ class BestCheckpoint(Extension):
     name = "best_checkpoint"
     trigger = (1, "epoch")
 
-    def __init__(
-        self,
-        settings: Settings,
-        fold: int,
-        step: TrainStep,
-        validation: Validation,
-        environment: Mapping[str, Any],
-        folder: Path,
-    ) -> None:
+    def __init__(self, step: TrainStep, validation: Validation, context: TrainContext, fold: int) -> None:
         """Keep the best model of a step.
 
         Args:
-            settings: the run's settings, which go into the checkpoints.
-            fold: the validation fold.
             step: holds the model.
             validation: has scored it before.
-            environment: goes into the checkpoints.
-            folder: gets `best.pt`, with averaged weights also `best_raw.pt`.
+            context: its folder gets `best.pt`, with EMA weights also `best_raw.pt`.
+            fold: the validation fold.
         """
-        self._settings = settings
-        self._fold = fold
         self._step = step
         self._validation = validation
-        self._environment = environment
-        self._folder = folder
+        self._context = context
+        self._fold = fold
         self.checkpoint_names = ("best.pt",) if step.ema is None else ("best.pt", "best_raw.pt")
         self.num_epochs = 0
         self.best_epoch = 0
@@ -86,7 +72,7 @@ class BestCheckpoint(Extension):
     def _save(self, name: str, model: Classifier, macro_auc: float) -> None:
         if self._step.processes.is_first:
             scores = {"fold": self._fold, "epoch": self.num_epochs, "macro_auc": macro_auc}
-            save_checkpoint(self._folder / name, model, self._settings, self._environment, scores)
+            self._context.save(self._context.folder / name, model, scores)
 
     def state_dict(self) -> dict[str, Any]:
         """Scores and predictions so far."""
@@ -117,23 +103,19 @@ class LastCheckpoint(Extension):
     trigger = (1, "epoch")
     checkpoint_names = ("last.pt",)
 
-    def __init__(
-        self, settings: Settings, step: TrainStep, images: Dataset[Sample], environment: Mapping[str, Any], folder: Path
-    ) -> None:
+    def __init__(self, step: TrainStep, images: Dataset[Sample], context: TrainContext, seed: int) -> None:
         """Keep the model of a step.
 
         Args:
-            settings: the run's settings, with the seed of this model.
             step: holds the model.
             images: the training images, one of which is predicted.
-            environment: goes into the checkpoints.
-            folder: gets `last.pt`, and at the end `final.pt`, with averaged weights also `final_raw.pt`.
+            context: its folder gets `last.pt`, and at the end `final.pt`, with EMA weights also `final_raw.pt`.
+            seed: of this model.
         """
-        self._settings = settings
         self._step = step
         self._images = images
-        self._environment = environment
-        self._folder = folder
+        self._context = context
+        self._seed = seed
         self.num_epochs = 0
 
     @property
@@ -147,9 +129,9 @@ class LastCheckpoint(Extension):
         Raises:
             UserError: the model answers NaN or infinity; the weights of the epoch before are kept.
         """
-        epoch = f"seed {self._settings.seed} epoch {self.num_epochs + 1}/{self._settings.num_epochs}"
+        epoch = f"{self._context.what} epoch {self.num_epochs + 1}/{self._context.num_epochs}"
         self._step.processes.share_buffers(self._step.scored_model)
-        check_answers(self._step, self._images, epoch, self._folder)
+        check_answers(self._step, self._images, epoch, self._context.folder)
         self.num_epochs += 1
         self._save("last.pt", self._step.scored_model)
 
@@ -159,12 +141,12 @@ class LastCheckpoint(Extension):
             self._save("final_raw.pt", self._step.model)
         self._save("final.pt", self._step.scored_model)
         if self._step.processes.is_first:
-            (self._folder / "last.pt").unlink(missing_ok=True)
+            (self._context.folder / "last.pt").unlink(missing_ok=True)
 
     def _save(self, name: str, model: Classifier) -> None:
         if self._step.processes.is_first:
-            scores = {"seed": self._settings.seed, "epoch": self.num_epochs}
-            save_checkpoint(self._folder / name, model, self._settings, self._environment, scores)
+            scores = {"seed": self._seed, "epoch": self.num_epochs}
+            self._context.save(self._context.folder / name, model, scores)
 
     def state_dict(self) -> dict[str, Any]:
         """How many epochs are done."""

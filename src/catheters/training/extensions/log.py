@@ -20,8 +20,10 @@ from torch import Tensor
 from catheters.io.files import clear_end_when_full, parse_json
 from catheters.runtime.console import warn
 from catheters.runtime.distributed import Processes
+from catheters.runtime.host import release_free_memory
+from catheters.training.context import TrainContext
 from catheters.training.guards import MAX_SKIPPED_STEPS, BatchValues, check_batches, check_skipped
-from catheters.training.step import StepResult
+from catheters.training.step import StepResult, TrainStep
 
 FILE_NAME = "log.jsonl"
 LINE_EVERY = 50
@@ -103,6 +105,22 @@ class TrainingLog(Extension):
         self._num_batches_seen = 0  # in this process
         self._group = _Span(self._started)
         self._epoch_span = _Span(self._started)
+
+    @classmethod
+    def of(cls, context: TrainContext, step: TrainStep, num_batches: int) -> "TrainingLog":
+        """That of a model in its folder, for epochs of so many batches."""
+        release_free_memory()  # reading table and index took many times what is kept, and processes fork from here
+        return cls(
+            context.folder,
+            context.what,
+            step.processes,
+            step.device,
+            num_batches=num_batches,
+            num_epochs=context.num_epochs,
+            batch_size=context.images_per_batch,
+            num_models_left=context.num_models_left,
+            may_skip=step.scaler.is_enabled(),
+        )
 
     def begin_epoch(self) -> None:
         """Start the clocks of the epoch and of its first group."""

@@ -28,13 +28,11 @@ from catheters.checkpoints.snapshots import (
     snapshot_names,
     upgrade,
 )
-from catheters.config.compatibility import check_same_settings
-from catheters.config.loading import settings_from_json, settings_to_json
-from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
 from catheters.io.files import DiskFullError, clear_end_when_full, link_or_copy, sync_folder, write_text, write_whole
 from catheters.runtime.console import say, warn
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
+from catheters.training.context import TrainContext
 from catheters.training.environment_changes import tell_what_differs
 from catheters.training.extensions.checkpoints import BestCheckpoint, LastCheckpoint
 from catheters.training.extensions.epochs import Stopping
@@ -56,23 +54,17 @@ class Snapshots(Extension):
 
     def __init__(
         self,
-        folder: Path,
-        what: str,
-        settings: Settings,
-        environment: Mapping[str, Any],
+        context: TrainContext,
         step: TrainStep,
         log: TrainingLog,
         keeper: BestCheckpoint | LastCheckpoint,
         stopping: Stopping,
         num_batches: int,
     ) -> None:
-        """Keep snapshots in `folder`/last.
+        """Keep snapshots in `last/` of the model's folder.
 
         Args:
-            folder: the model's, with its checkpoints.
-            what: the model, for messages.
-            settings: the run's settings.
-            environment: where it trains, with the `data_fingerprint` of what on.
+            context: the run, with the model's folder, where its checkpoints are.
             step: to be asked whether gradients wait for further batches; of its processes the first one writes and
                 reads.
             log: to be read before each snapshot, so that none holds weights after a loss that is not finite.
@@ -80,10 +72,9 @@ class Snapshots(Extension):
             stopping: knows whether an extension asked to stop.
             num_batches: batches of an epoch.
         """
-        self._folder = folder
-        self._what = what
-        self._settings = settings
-        self._environment = environment
+        self._context = context
+        self._folder = context.folder
+        self._what = context.what
         self._processes = step.processes
         self._step = step
         self._log = log
@@ -158,7 +149,9 @@ class Snapshots(Extension):
         manager.load_state_dict(upgrade(found, self._num_batches)["manager"])
         self._iteration_of_last = manager.iteration
         if self._processes.is_first:
-            tell_what_differs(found["environment"], self._environment, self._settings, self._processes, self._step)
+            tell_what_differs(
+                found["environment"], self._context.environment, self._context.sync_batch_norm, self._step
+            )
             say(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
         return True
 
@@ -175,7 +168,7 @@ class Snapshots(Extension):
         signal_number = interrupt_signal()
         if signal_number is not None:
             return STOP + signal_number
-        minutes, iterations = self._settings.snapshot_minutes, self._settings.snapshot_iterations
+        minutes, iterations = self._context.snapshot_minutes, self._context.snapshot_iterations
         is_due = (minutes is not None and time.monotonic() - self._seconds_of_last >= 60 * minutes) or (
             iterations is not None and iteration - self._iteration_of_last >= iterations
         )
@@ -185,8 +178,8 @@ class Snapshots(Extension):
         epoch = self._keeper.num_epochs
         num_done = iteration - epoch * self._num_batches
         if num_done == 0:
-            return f"after epoch {epoch} of {self._settings.num_epochs}"
-        return f"epoch {epoch + 1} of {self._settings.num_epochs}, batch {num_done} of {self._num_batches}"
+            return f"after epoch {epoch} of {self._context.num_epochs}"
+        return f"epoch {epoch + 1} of {self._context.num_epochs}, batch {num_done} of {self._num_batches}"
 
     def _write(self, manager: Manager) -> None:
         number = max(map(int, snapshot_names(self._last_folder)), default=0) + 1
@@ -214,8 +207,8 @@ class Snapshots(Extension):
                 link_or_copy(self._folder / name, part / name)
         state = {
             "format_version": FORMAT_VERSION,
-            "settings": settings_to_json(self._settings),
-            "environment": dict(self._environment),
+            "settings": self._context.settings_json,
+            "environment": dict(self._context.environment),
             "manager": manager.state_dict(),
         }
         write_whole(part / STATE_FILE, lambda file: save_tensors(file, state))
@@ -259,9 +252,8 @@ class Snapshots(Extension):
 
     def _check(self, state: Mapping[str, Any], snapshot: Path) -> None:
         written_by = state["environment"]["versions"]["catheters"]
-        earlier = settings_from_json(state["settings"], str(snapshot), written_by)
-        check_same_settings(earlier, self._settings, f"{snapshot}: a snapshot")
-        if state["environment"]["data_fingerprint"] != self._environment["data_fingerprint"]:
+        self._context.check_settings(state["settings"], written_by, str(snapshot))
+        if state["environment"]["data_fingerprint"] != self._context.environment["data_fingerprint"]:
             raise SettingsError(f"{snapshot}: a snapshot of a run on other images, labels or folds; delete it")
 
 

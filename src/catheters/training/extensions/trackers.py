@@ -14,11 +14,10 @@ from typing import Any
 
 from pytorch_pfn_extras.training.extension import Extension
 
-from catheters.config.loading import settings_to_json
-from catheters.config.settings import Settings
 from catheters.errors import SettingsError, look_up, one_line
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.runtime.console import warn
+from catheters.runtime.distributed import Processes
 from catheters.training.context import TrainContext
 from catheters.training.extensions.log import TrainingLog, read_epochs
 from catheters.viz.curves import plot_curves
@@ -291,20 +290,18 @@ TRACKERS: Mapping[str, type[Tracker]] = {
 }
 
 
-def create_trackers(
-    settings: Settings, what: str, log: TrainingLog, context: TrainContext, folder: Path
-) -> Sequence[Tracker]:
-    """The trackers that the settings name, of the model `what`; of several processes only the first one tracks."""
-    if not context.processes.is_first:
+def create_trackers(context: TrainContext, log: TrainingLog, processes: Processes) -> Sequence[Tracker]:
+    """The trackers of a model; of several processes only the first one tracks."""
+    if not processes.is_first:
         return []
     run = TrackedRun(
-        run_name=settings.run_folder.name,
-        what=what,
-        settings=json.loads(settings_to_json(settings)),
+        run_name=context.run_name,
+        what=context.what,
+        settings=json.loads(context.settings_json),
         environment=context.environment,
-        folder=folder,
+        folder=context.folder,
     )
-    return [TRACKERS[name](log, run) for name in settings.trackers]
+    return [TRACKERS[name](log, run) for name in context.trackers]
 
 
 def check_trackers(names: Sequence[str]) -> None:

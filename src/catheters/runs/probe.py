@@ -1,0 +1,44 @@
+"""A step and a batch to try before a run begins: whether a model learns at all, what it takes, what is faster."""
+
+import dataclasses
+
+import torch
+
+from catheters.config.settings import Settings
+from catheters.data.batch import Batch
+from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.models.backbone import IN_CHANS
+from catheters.models.classifier import Classifier
+from catheters.runs.build import build_classifier, build_step
+from catheters.training.step import TrainStep
+
+
+def probe_step(
+    settings: Settings, device: torch.device, num_batches: int, model: Classifier | None = None
+) -> TrainStep:
+    """The step of a model that is thrown away afterwards; of one with random weights where none is given.
+
+    Without gradient scaler: it would pass over the first steps until it has found its scale, and the optimizer might
+    make no state.
+    """
+    if model is None:
+        model = build_classifier(dataclasses.replace(settings, pretrained=False), mean=0.5, std=0.25).to(device)
+    step = build_step(settings, model.train(), num_batches, device)
+    step.scaler = torch.amp.GradScaler(device.type, enabled=False)
+    return step
+
+
+def probe_batch(settings: Settings, num_images: int) -> Batch:
+    """Images of noise with targets, the same each time; of draws, where there are any, those of one image for all.
+
+    Of black images batch norm would make gradients beyond any range.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (num_images, IN_CHANS, *settings.image_shape)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
+    draws = None
+    if settings.augment_on == "device":
+        one = DeviceAugmentation(settings.train_transforms, settings.image_shape).draw(0)
+        draws = torch.from_numpy(one).repeat(num_images, 1)
+    return Batch(images=images, targets=targets, draws=draws)
