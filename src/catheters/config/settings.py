@@ -44,7 +44,7 @@ class Settings:
     dataset_folder: str = "dataset"
     """Folder of the label table; image paths are relative to it."""
     label_table: str = "train.csv"
-    """CSV with one row an image, relative to `dataset_folder`."""
+    """CSV with one row per image, relative to `dataset_folder`."""
     uid_column: Column = "StudyInstanceUID"
     """Column that names each image uniquely."""
     patient_column: Column = "PatientID"
@@ -63,7 +63,7 @@ class Settings:
     label_values: dict[str, Literal[0, 1]] = Field(default_factory=dict)
     """{value: 0 or 1}: what further values in the label columns mean, as in {"": 0, "-1.0": 1}."""
     label_corrections: str | None = None
-    """CSV with `uid_column`, label and new_label: label becomes 0 and new_label 1 for that image; relative to where you
+    """CSV with `uid_column`, label and new_label: label becomes 0 and new_label 1 for that image. Relative to where you
     are."""
     derived_labels: dict[Column, Annotated[tuple[Column, str], ListOrTuple]] = Field(default_factory=dict)
     """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
@@ -73,10 +73,10 @@ class Settings:
     keep_rows: dict[Column, str | Values] = Field(default_factory=dict)
     """{column: value} or {column: [value, value]}: rows that hold other values there are left out of everything."""
     exclude_ids: str | None = None
-    """Text file with an image id a line: these images are left out of everything; relative to where you are."""
+    """Text file with one image id per line: these images are left out of everything. Relative to where you are."""
     annotation_table: str | None = None
     """CSV of drawn catheters, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of
-    the X-ray. For pictures only."""
+    the X-ray. For contact sheets only."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
@@ -88,7 +88,7 @@ class Settings:
     crop_borders: bool = False
     """Cut off black borders first."""
     inverted: Literal["keep", "invert", "exclude"] = "keep"
-    """What becomes of X-rays whose black and white seem exchanged (dark mediastinum, bright lungs): keep, invert or
+    """What becomes of X-rays in inverted grayscale (MONOCHROME1: dark mediastinum, bright lungs): keep, invert or
     exclude."""
     resampling: Literal["area", "quick"] = "area"
     """area: every pixel of the X-ray is averaged into image_size, which keeps thin lines; quick: as version 0.2.0 did,
@@ -98,8 +98,8 @@ class Settings:
     num_folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Number of patient-grouped, label-balanced folds."""
     fold_column: Column | None = None
-    """Column of the table that holds each image's fold, 0 to num_folds - 1; None: patients are assigned by
-    `fold_seed`."""
+    """Column of the table that holds the fold of each image, 0 to num_folds - 1; None: patients are assigned to folds
+    by `fold_seed`."""
     fold_seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the folds, and of the patients of a debug run: equal ones give equal folds whatever `seed` is; None:
     `seed`."""
@@ -112,9 +112,9 @@ class Settings:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
     """With `all_data`: a model is trained for each of these seeds, in place of `seed`; None: one, of `seed`."""
     debug: bool = False
-    """A quick trial on `debug_fraction` of each fold's patients, in a run folder that ends in _debug."""
+    """A debug run: quick, on `debug_fraction` of the patients of each fold, in a run folder whose name ends in _debug."""
     debug_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Part of the patients that a trial keeps."""
+    """Share of the patients that a debug run keeps."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, shuffling and augmentation, and of the folds where `fold_seed` is None."""
 
@@ -122,24 +122,24 @@ class Settings:
     train_transforms: Transforms = ()
     """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
     augment_on: Literal["cpu", "device"] = "cpu"
-    """cpu: the loading processes augment; device: they only draw, and the GPU augments whole batches (both flips,
-    Affine, RandomResizedCrop, RandomSizedCrop, CoarseDropout, RandomBrightnessContrast): for a GPU that waits for
+    """cpu: the DataLoader workers augment. device: they only draw, and the GPU augments whole batches (both flips,
+    Affine, RandomResizedCrop, RandomSizedCrop, CoarseDropout, RandomBrightnessContrast), for a GPU that waits for
     data."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 12
-    """Images in a training batch, of all processes together where torchrun starts several; auto: the most that fit into
-    memory and leave an epoch 20 steps, found before the run, with the learning rate that follows."""
+    """Images in a training batch; with torchrun the global batch, of all ranks together. auto: the most that fit into
+    memory and leave an epoch 20 steps, found by a probe before the run, with the learning rate that follows."""
     lr_batch_size: Annotated[int, Field(ge=1)] = 12
-    """batch_size="auto": the images of an optimizer step that init_lr is meant for; the rate used follows those found
-    with their square root, for SGD in proportion."""
+    """batch_size="auto": the images per optimizer step that init_lr is meant for. The learning rate used grows with
+    the square root of those found, for SGD in proportion."""
     valid_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Images in a validation batch of one process; None: twice its part of `batch_size`. It changes speed and memory,
-    not results."""
+    """Images in a validation batch of one rank; None: twice its share of `batch_size`. It changes speed and memory, not
+    results."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that load batches for each training process; 0: none but that one; None: one a core, at most 8, with
-    torchrun its processes share the cores; 1 without a GPU."""
+    """DataLoader workers per training process. 0: none, it loads the batches itself. None: one per core, at most 8 (with
+    torchrun the ranks share the cores); 1 without a GPU."""
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
-    """Batches whose gradients are gathered into one optimizer step: as one batch of so many times `batch_size`, but for
-    batch norm's statistics."""
+    """Gradient accumulation: batches per optimizer step. As one batch of so many times `batch_size`, but for batch norm's
+    statistics."""
     grey_mean: Annotated[float, Field(ge=0, le=1)] | None = None
     """Grey mean that is subtracted from the pixels, in 0..1; None: the cache's own."""
     grey_std: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -149,12 +149,13 @@ class Settings:
     backbone_model: str = "resnest50d"
     """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
     pretrained: bool | str = True
-    """True: timm's weights (downloaded once); False: random; a path: a file of weights, ours (best.pt) or others'
-    (.pth, .safetensors), whose backbone is taken."""
+    """Transfer learning, fine-tuning. True: timm's pretrained weights (downloaded once); False: random weights; a path:
+    a file of weights whose backbone is taken, ours (best.pt) or others' (.pth, .safetensors)."""
     classifier: Literal["linear", "attention"] = "linear"
-    """linear: one linear layer over pooled features; attention: a head a device, each with its own attention map."""
+    """linear: one linear layer over pooled features; attention: one head per device type, each with its
+    own attention map."""
     heads: dict[str, Labels] = Field(default_factory=dict)
-    """{device: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
+    """{device type: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
     exclusive: dict[str, Labels] = Field(default_factory=dict)
     """{name: labels that exclude each other}, as {"ETT": ("ETT - Abnormal", "ETT - Borderline", "ETT - Normal")}: a
     softmax over them and a further class, none of them, in place of a sigmoid each. Empty: every label by itself."""
@@ -164,10 +165,10 @@ class Settings:
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the linear classifier; attention heads have 0.5 of their own."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Stochastic depth: the rate at which the last residual branch is dropped; earlier ones less."""
+    """Stochastic depth (drop path): how often the last residual branch is dropped, in 0..1; earlier ones less."""
     channels_last: bool | None = None
-    """Keep pictures in memory channel by channel (False) or pixel by pixel (True); None: True where
-    a short trial before the run finds that it saves 3% or more for this model and device."""
+    """Memory format: images lie in memory channel by channel (False) or pixel by pixel (True). None: True where a short
+    benchmark before the run finds that it saves 3% or more for this model and device."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     """torch.compile of the training step: seconds to minutes at the start, faster steps; reduce-overhead and
     max-autotune use CUDA graphs, max-autotune for use with deterministic=False. None: not compiled."""
@@ -177,7 +178,7 @@ class Settings:
 
     # Training
     loss_func: str = "bce"
-    """bce: binary cross-entropy; focal; asymmetric."""
+    """The multi-label loss. bce: binary cross-entropy; focal; asymmetric."""
     loss_params: dict[str, float] = Field(default_factory=dict)
     """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); defaults in brackets."""
     loss_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -185,7 +186,7 @@ class Settings:
     label_smoothing: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """{label: weight of its positives in the loss}; labels not named weigh 1."""
+    """Class imbalance: {label: weight of its positives in the weighted loss}; labels not named weigh 1."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Mixup: each image and its labels are mixed with another's of the batch, by a share from Beta(alpha, alpha); 0:
     off."""
@@ -198,18 +199,19 @@ class Settings:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay, decoupled for AdamW, L2 for Adam; norms and biases have none."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Factor by which each layer of the backbone learns slower than the one above it; None: all alike."""
+    """Factor by which each layer of the backbone learns slower than the one above it; None: all learn at one rate."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Gradients of a larger total norm are scaled down to it; None: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Keep an average of the weights, new = ema_decay old + (1 - ema_decay) weights at each optimizer step, faster at
-    first; it is what is scored, chosen and saved as best.pt, beside best_raw.pt. None: none."""
+    """EMA weights: an exponential moving average, new = ema_decay old + (1 - ema_decay) weights at each optimizer step,
+    faster at first. They are scored, chosen and saved as best.pt, the raw weights as best_raw.pt. None: no EMA."""
     schedule: Literal["cosine", "cosine_restarts", "one_cycle", "constant", "plateau"] = "cosine"
-    """cosine: warm-up, then cosine_epochs down to min_lr; cosine_restarts: anew every restart_epochs; one_cycle: up in
-    warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines; constant: the peak after warm-up;
-    plateau: that, times plateau_factor after plateau_patience epochs without a better macro AUC."""
+    """Learning-rate schedule. cosine: warm-up, then cosine_epochs down to min_lr. cosine_restarts: again every
+    restart_epochs. one_cycle: up in warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines.
+    constant: the peak after warm-up. plateau: that, times plateau_factor after plateau_patience epochs without a better
+    macro AUC."""
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of a fold; None: warmup_epochs + cosine_epochs. Fewer end the schedule early."""
+    """Epochs per fold; None: warmup_epochs + cosine_epochs. Fewer end the schedule early."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     """Epochs of linear warm-up; 0: none, the schedule starts at `init_lr`."""
     warmup_multiplier: Annotated[float, Field(ge=1)] = 10.0
@@ -217,29 +219,29 @@ class Settings:
     cosine_epochs: Annotated[int, Field(ge=0)] = 20
     """schedule="cosine": epochs of cosine decay after warm-up."""
     restart_epochs: Annotated[int, Field(ge=1)] = 10
-    """schedule="cosine_restarts": epochs after which the cosine starts anew at its peak."""
+    """schedule="cosine_restarts": epochs after which the cosine starts again at its peak."""
     plateau_patience: Annotated[int, Field(ge=0)] = 2
-    """schedule="plateau": epochs without a better macro AUC that are let pass before the rate falls."""
+    """schedule="plateau": epochs without a better macro AUC that are let pass before the learning rate falls."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """schedule="plateau": what the rate is multiplied by."""
+    """schedule="plateau": what the learning rate is multiplied by."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
     """Learning rate that the schedule ends at, or never falls below; layers that learn slower have less of it too."""
     early_stop: Annotated[int, Field(ge=0)] = 5
-    """Epochs without a better macro AUC after which a fold ends; 0: never."""
+    """Early stopping: epochs without a better macro AUC after which the training of a fold stops; 0: never."""
     use_amp: bool = True
     """Mixed precision; on a CPU it is always off."""
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
     device: Annotated[str, AfterValidator(check_device)] = "auto"
-    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each
-    process a GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
+    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each rank a
+    GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
     deterministic: bool = True
-    """On a GPU: only algorithms that give the same bits every time, where there are such. False: faster ones, and those
-    for a model for which cuDNN has no other."""
+    """Reproducible on a GPU: only algorithms that give the same bits every time, where there are such. False: faster
+    ones, and those for a model for which cuDNN has no other."""
     sync_batch_norm: bool = False
-    """Several GPUs: batch norm's statistics are those of the whole batch, not of each process's part of it."""
+    """Several GPUs: batch norm's statistics are those of the global batch, not of the share of each rank."""
     folds_parallel: bool = False
-    """Several processes: each trains folds (or seeds) of its own, in place of a part of every batch."""
+    """With torchrun: each rank trains folds (or seeds) of its own, in place of a share of every batch."""
 
     # Run
     profile: bool = False
@@ -253,7 +255,7 @@ class Settings:
     run_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
     """Name of the run folder; None: the config file's name."""
     snapshot_minutes: Annotated[float, Field(gt=0)] | None = 10.0
-    """Minutes after which a snapshot is written that a killed run goes on from; None: by `snapshot_iterations` alone.
+    """Minutes after which a snapshot is written, from which a killed run resumes; None: by `snapshot_iterations` alone.
     There is one after each epoch in any case."""
     snapshot_iterations: Annotated[int, Field(ge=1)] | None = None
     """Batches after which one is written; None: by `snapshot_minutes` alone."""
@@ -262,7 +264,7 @@ class Settings:
     def _check_combinations(self) -> "Settings":
         self._check_columns()
         self._check_labels()
-        self._check_members()
+        self._check_folds_and_seeds()
         self._check_epochs()
         if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
             raise ValueError(
@@ -291,10 +293,10 @@ class Settings:
         validation.check_exclusive(self.exclusive, self.label_columns)
         validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive)
 
-    def _check_members(self) -> None:
+    def _check_folds_and_seeds(self) -> None:
         """Folds and seeds: which models a run is made of."""
-        validation.check_members("folds", "fold", self.folds)
-        validation.check_members("seeds", "seed", self.seeds)
+        validation.check_named_once("folds", "fold", self.folds)
+        validation.check_named_once("seeds", "seed", self.seeds)
         if self.folds is not None and max(self.folds) >= self.num_folds:
             raise ValueError(f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}")
         if self.seeds is not None and not self.all_data:
