@@ -112,7 +112,7 @@ class Settings:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], ListOrTuple, Field(min_length=1)] | None = None
     """With `all_data`: a model is trained for each of these seeds, in place of `seed`; None: one, of `seed`."""
     debug: bool = False
-    """A debug run: quick, on `debug_fraction` of the patients of each fold, in a run folder whose name ends in _debug."""
+    """A debug run: quick, on `debug_fraction` of the patients of each fold, in a run folder named ..._debug."""
     debug_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the patients that a debug run keeps."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -135,11 +135,11 @@ class Settings:
     """Images in a validation batch of one rank; None: twice its share of `batch_size`. It changes speed and memory, not
     results."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """DataLoader workers per training process. 0: none, it loads the batches itself. None: one per core, at most 8 (with
-    torchrun the ranks share the cores); 1 without a GPU."""
+    """DataLoader workers per training process. 0: none, it loads the batches itself. None: one per core, at most 8
+    (with torchrun the ranks share the cores); 1 without a GPU."""
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
-    """Gradient accumulation: batches per optimizer step. As one batch of so many times `batch_size`, but for batch norm's
-    statistics."""
+    """Gradient accumulation: batches per optimizer step. As one batch of so many times `batch_size`, but for batch
+    norm's statistics."""
     grey_mean: Annotated[float, Field(ge=0, le=1)] | None = None
     """Grey mean that is subtracted from the pixels, in 0..1; None: the cache's own."""
     grey_std: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -233,8 +233,8 @@ class Settings:
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
     device: Annotated[str, AfterValidator(check_device)] = "auto"
-    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each rank a
-    GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
+    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each rank
+    a GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
     deterministic: bool = True
     """Reproducible on a GPU: only algorithms that give the same bits every time, where there are such. False: faster
     ones, and those for a model for which cuDNN has no other."""
