@@ -9,12 +9,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import filelock
 import numpy as np
 import numpy.typing as npt
 
@@ -38,6 +36,7 @@ from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError, one_line
 from catheters.io.files import clear_end_when_full, printable
 from catheters.runtime.host import available_cores
+from catheters.io.locks import exclusive_lock
 from catheters.io.near_misses import file_hint
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.progress import track
@@ -154,17 +153,9 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"cache_folder={folder}: cannot be written; set another")
 
 
-@contextlib.contextmanager
-def _lock(cache_file: Path) -> Iterator[None]:
-    lock = filelock.FileLock(cache_file.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"{cache_file}: another process is building it; wait until it has ended") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _lock(cache_file: Path) -> contextlib.AbstractContextManager[None]:
+    refusal = f"{cache_file}: another process is building it; wait until it has ended"
+    return exclusive_lock(cache_file.with_suffix(".lock"), refusal)
 
 
 def _take_over(part: CachePart, earlier: EarlierCache, unchanged: dict[int, CacheRow]) -> None:
