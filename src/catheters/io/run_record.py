@@ -50,7 +50,7 @@ def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def recorded_annotations(folder: Path) -> str | None:
-    """The hash of the `annotation_table` that a run was begun with; None where it had none, or an earlier version,
+    """The hash of the `annotation_table` that a run started with; None where it had none, or an earlier version,
     which did not write that, began it.
 
     Raises:

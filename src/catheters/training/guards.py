@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from catheters.config.settings import Settings
 from catheters.data.batch import Sample
-from catheters.data.loader import LoadingProcessDied, default_num_workers
+from catheters.data.loader import WorkerDied, default_num_workers
 from catheters.errors import UserError, one_line
 from catheters.runtime.device import choose_device
 from catheters.runtime.host import num_processes
@@ -138,7 +138,7 @@ def clear_ends(settings: Settings, what: str) -> Iterator[None]:
                 "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
             ) from error
         raise
-    except LoadingProcessDied as error:
+    except WorkerDied as error:
         if interrupt_signal() is not None:  # whoever asked this process to end has ended that one as well
             raise KeyboardInterrupt from None
         raise UserError(

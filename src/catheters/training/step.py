@@ -19,7 +19,7 @@ from torch.profiler import record_function
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.errors import SettingsError
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier
@@ -110,7 +110,7 @@ class TrainStep:
             ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay is not None else None
         )
         self.augmentation = (
-            DeviceAugmentation(settings.train_transforms, settings.image_shape)
+            GpuAugmentation(settings.train_transforms, settings.image_shape)
             if settings.augment_on == "device"
             else None
         )
@@ -274,7 +274,7 @@ def trial_batch(settings: Settings, num_images: int) -> Batch:
     targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
     draws = None
     if settings.augment_on == "device":
-        one = DeviceAugmentation(settings.train_transforms, settings.image_shape).draw(0)
+        one = GpuAugmentation(settings.train_transforms, settings.image_shape).draw(0)
         draws = torch.from_numpy(one).repeat(num_images, 1)
     return Batch(images=images, targets=targets, draws=draws)
 

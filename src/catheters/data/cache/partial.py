@@ -1,7 +1,7 @@
 """A cache in the making: its pixels and a journal of the rows that are written, so that a kill costs little.
 
 Rows go to `<name>_<size>.npy.part`; the journal beside it gets a line for each row once its pixels are written. A build
-that was killed goes on from there, after comparing every row's pixels with the journal's digest. At the end the index
+that was killed resumes there, after comparing every row's pixels with the journal's digest. At the end the index
 of the earlier cache goes, the part gets the cache's name, the new index is written: there is never an index beside
 pixels that it does not describe.
 """
@@ -34,7 +34,7 @@ class CachePart:
     """
 
     def __init__(self, cache_file: Path, shape: tuple[int, int, int], key: str) -> None:
-        """Go on with an unfinished build, or begin one.
+        """Resume an unfinished build, or start one.
 
         Args:
             cache_file: the `.npy` that it shall become.
@@ -64,7 +64,7 @@ class CachePart:
         self._journalled = journalled
 
     def _adopt(self, first_line: bytes, num_bytes: int) -> None:
-        """Go on with a build that was killed after it had given the part its final name."""
+        """Resume a build that was killed after it had given the part its final name."""
         is_ours = (
             self._journal_file.exists()
             and self._journal_file.read_bytes().startswith(first_line)
@@ -78,7 +78,7 @@ class CachePart:
         self._cache_file.replace(self._part_file)
 
     def _read_journal(self, first_line: bytes) -> dict[int, CacheRow]:
-        """What the journal says is written; leaves a part and a journal to go on with."""
+        """What the journal says is written; leaves a part and a journal to resume from."""
         if self._part_file.exists():
             try:
                 return dict(read_journal(self._journal_file, first_line, self._decode_line))
@@ -106,7 +106,7 @@ class CachePart:
             # A power cut may have kept the journal's line and lost the pixels.
             if is_current(row, entry) and self._holds(row, entry):
                 self.done[row] = entry
-        say(f"going on with an unfinished build: {len(self.done)} X-rays are done")
+        say(f"resuming an unfinished build: {len(self.done)} X-rays are done")
 
     def _holds(self, row: int, entry: CacheRow) -> bool:
         if entry.reason is not None:
@@ -116,7 +116,7 @@ class CachePart:
 
     def write(self, row: int, entry: CacheRow, pixels: bytes) -> None:
         """Write a row: its pixels, or black where there are none, then its line in the journal."""
-        # Positioned writes past the file object's buffer: neither pictures nor the file's pages pile up in memory.
+        # Positioned writes past the file object's buffer: neither images nor the file's pages pile up in memory.
         _write_at(self._part, pixels or bytes(self._row_bytes), self._offset(row))
         append_lines(self._journal, [b"%d %s\n" % (row, _row_adapter.dump_json(entry))])
         self.done[row] = entry
@@ -140,7 +140,7 @@ class CachePart:
         self._journal_file.unlink()
 
     def close(self) -> None:
-        """Close the files; what is written stays to be gone on with."""
+        """Close the files; what is written stays, to be resumed."""
         self._part.close()
         self._journal.close()
 
