@@ -2,11 +2,11 @@
 
     python benchmarks/loading.py
 
-Milliseconds a sample through the published augmentation, by 1, 2 and 4 loading processes at 512 and 1024 px. Taking
+Milliseconds per sample through the published augmentation, by 1, 2 and 4 DataLoader workers at 512 and 1024 px. Taking
 turns with it: one PNG file a sample, decoded to three channels, augmented and normalised in float, which is what the
 published program does, by as many processes; and the bare copy of cached images into a batch, by one process. And the
 same with every row compared with its checksum, which training does at the first read of a row and then no more. The
-pictures are made up.
+images are made up.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PU
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile
 from catheters.data.cache.row_checks import RowChecks
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.loader import CachedRadiographs, EpochBatches, Loader, create_loader
 from catheters.labels import RANZCR_LABELS
 from catheters.runtime.opencv_threads import end_opencv_threads
@@ -37,7 +37,7 @@ NUM_FILES = 64
 BATCH_SIZE = 12
 NUM_LABELS = len(RANZCR_LABELS)
 AIM = {512: 3.0}
-"""Picture size -> how many times as fast as PNG files the cache has to be."""
+"""Image size -> how many times as fast as PNG files the cache has to be."""
 
 
 class PngFiles(Dataset[tuple[Tensor, Tensor]]):
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
-    """The ways, for each number of loading processes."""
+    """The ways, for each number of DataLoader workers."""
     rng = np.random.default_rng(0)
     images = np.stack([draw(rng, size) for _ in range(NUM_FILES)])
     np.save(folder / "cache.npy", images)
@@ -101,7 +101,7 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
         cv2.imwrite(str(files[-1]), image)
     indices = np.arange(options.samples) % NUM_FILES
     shape = (size, size)
-    of_cpu, of_device = Augmentation(PUBLISHED_TRANSFORMS, shape), DeviceAugmentation(PUBLISHED_TRANSFORMS, shape)
+    of_cpu, of_device = Augmentation(PUBLISHED_TRANSFORMS, shape), GpuAugmentation(PUBLISHED_TRANSFORMS, shape)
     digests = np.stack([np.frombuffer(hashlib.sha256(image.data).digest(), dtype=np.uint8) for image in images])
     checks = ChecksOfAFirstEpoch(folder / "cache.npy", digests)
     rows = []
@@ -121,7 +121,7 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
             )
             seconds["png"].append(time_loader(png))
             seconds["copy"].append(time_copies(images, indices))
-        workers = f"{size} px, {num_workers} loading {'process' if num_workers == 1 else 'processes'}"
+        workers = f"{size} px, {num_workers} DataLoader {'worker' if num_workers == 1 else 'workers'}"
         rows += [
             compare_seconds(
                 "loading",
@@ -175,7 +175,7 @@ def cache_file(file: Path) -> CacheFile:
 def create_cache_loader(
     file: Path,
     indices: npt.NDArray[np.intp],
-    augmentation: Augmentation | DeviceAugmentation,
+    augmentation: Augmentation | GpuAugmentation,
     num_workers: int,
     epoch: int,
     checks: RowChecks | None,
@@ -196,7 +196,7 @@ def create_cache_loader(
 
 
 def time_loader(loader: Loader | DataLoader[tuple[Tensor, Tensor]]) -> float:
-    """Seconds a sample from the second batch on: starting the processes is not loading."""
+    """Seconds per sample from the second batch on: starting the processes is not loading."""
     iterator = iter(loader)
     next(iterator)
     started = time.perf_counter()
@@ -205,7 +205,7 @@ def time_loader(loader: Loader | DataLoader[tuple[Tensor, Tensor]]) -> float:
 
 
 def time_copies(images: npt.NDArray[np.uint8], indices: npt.NDArray[np.intp]) -> float:
-    """Seconds a sample of nothing but copying pixels into batches."""
+    """Seconds per sample of nothing but copying pixels into batches."""
     batch = np.empty((BATCH_SIZE, *images.shape[1:]), dtype=np.uint8)
     started = time.perf_counter()
     for start in range(0, len(indices) - BATCH_SIZE + 1, BATCH_SIZE):

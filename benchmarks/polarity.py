@@ -3,7 +3,7 @@
     python benchmarks/polarity.py FOLDER_OF_FRONTAL_CHEST_RADIOGRAPHS
 
 Each radiograph is shifted, turned, zoomed, cropped, stretched, flipped, gets arms beside the chest, other contrast, a
-black frame or letters, as ordinary pictures are. A variant that is called inverted is a false alarm; the inverse of a
+black frame or letters, as ordinary images are. A variant that is called inverted is a false alarm; the inverse of a
 variant that is not called so is a miss. The files are taken for upright.
 """
 
@@ -32,7 +32,7 @@ MAX_SIDE = 512
 
 
 def variants(image: Pixels) -> Iterator[tuple[str, Pixels]]:
-    """(kind, picture) of what is done to a radiograph; what comes into view from outside is black air."""
+    """(kind, image) of what is done to a radiograph; what comes into view from outside is black air."""
     yield "as it is", image
     for across, down in [(-0.3, 0), (-0.2, 0), (-0.1, 0), (0.1, 0), (0.2, 0), (0.3, 0), (0, -0.2), (0, -0.1), (0, 0.1)]:
         yield "shifted", moved(image, across=across, down=down)
@@ -90,7 +90,7 @@ def moved(
 
 
 def with_arms(image: Pixels, side: str, thickness: float) -> Pixels:
-    """The picture made wider, with an upper arm, soft tissue around a bone, on the black beside the chest."""
+    """The image made wider, with an upper arm, soft tissue around a bone, on the black beside the chest."""
     height, width = image.shape
     margin = round(1.3 * thickness * width)
     left, right = (margin if side in (name, "both") else 0 for name in ("left", "right"))

@@ -34,35 +34,35 @@ from catheters.runtime.workers import map_guarded
 from catheters.synthetic import generate_sample
 
 SIZES = ((2500, 2048), (2500, 2048), (3056, 2544))
-NUM_PICTURES = 24
+NUM_JPEGS = 24
 GRAIN = 1.5
 JPEG_QUALITY = 85
 IMAGE_SIZE = 640
 SCRIPT = Path(__file__).parents[1] / "preproc_npy.py"
 
 
-def make_data_set(folder: Path, pictures: list[bytes], num_images: int) -> list[Path]:
+def make_data_set(folder: Path, jpegs: list[bytes], num_images: int) -> list[Path]:
     """A RANZCR-like folder of so many files."""
     (folder / "train").mkdir(parents=True)
     files = [folder / "train" / f"{number}.jpg" for number in range(num_images)]
     for number, file in enumerate(files):
-        file.write_bytes(pictures[number % len(pictures)])
+        file.write_bytes(jpegs[number % len(jpegs)])
     rows = "".join(f"{number},p{number},{number % 2}\n" for number in range(num_images))
     (folder / "train.csv").write_text(f"StudyInstanceUID,PatientID,L\n{rows}")
     return files
 
 
-def draw_pictures(folder: Path) -> list[bytes]:
+def draw_jpegs(folder: Path) -> list[bytes]:
     """JPEG files of RANZCR's usual sizes."""
-    generate_sample(folder, num_images=NUM_PICTURES, num_test_images=0, image_size=1024)
+    generate_sample(folder, num_images=NUM_JPEGS, num_test_images=0, image_size=1024)
     rng = np.random.default_rng(0)
-    pictures = []
+    jpegs = []
     for number, file in enumerate(sorted((folder / "train").glob("*.jpg"))):
         size = SIZES[number % len(SIZES)]
         drawn = cv2.resize(read_grey(file), size, interpolation=cv2.INTER_CUBIC)
         grainy = np.clip(drawn + rng.normal(0, GRAIN, drawn.shape), 0, 255).astype(np.uint8)
-        pictures.append(cv2.imencode(".jpg", grainy, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-    return pictures
+        jpegs.append(cv2.imencode(".jpg", grainy, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+    return jpegs
 
 
 def read_grey(file: Path) -> npt.NDArray[np.uint8]:
@@ -93,7 +93,7 @@ def decode_to_half(file: Path) -> int:
 
 
 def in_processes(function: Callable[[Path], int], files: list[Path]) -> None:
-    """Apply `function` to all files, one process a core."""
+    """Apply `function` to all files, one process per core."""
     for _ in map_guarded(function, files, available_cores()):
         pass
 
@@ -147,9 +147,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        pictures = draw_pictures(work / "drawn")
-        files = make_data_set(work / "data", pictures, options.num_images)
-        megabytes = sum(map(len, pictures)) / len(pictures) / 1e6
+        jpegs = draw_jpegs(work / "drawn")
+        files = make_data_set(work / "data", jpegs, options.num_images)
+        megabytes = sum(map(len, jpegs)) / len(jpegs) / 1e6
         print(f"{len(files)} JPEGs of {megabytes:.2f} MB on average, to {IMAGE_SIZE} px, {os.cpu_count()} cores")
         command = cache_command(work / "data", work / "cache")
         cache_files = [work / "cache" / f"ranzcr_{IMAGE_SIZE}.{suffix}" for suffix in ("npy", "json")]
@@ -190,7 +190,7 @@ def main() -> int:
         print(f"mean difference to the straightforward result: {np.abs(difference).mean():.3f} grey levels")
         peaks = []
         for num_images in options.memory_images:
-            make_data_set(work / f"data{num_images}", pictures, num_images)
+            make_data_set(work / f"data{num_images}", jpegs, num_images)
             peaks.append(peak_memory(cache_command(work / f"data{num_images}", work / f"cache{num_images}")) / 1e6)
         few, many = options.memory_images
         what, reference = f"most memory of preproc_npy.py, {many:,} JPEGs", f"{few:,} JPEGs"

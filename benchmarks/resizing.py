@@ -3,10 +3,10 @@
     python benchmarks/resizing.py                        # synthetic radiographs of RANZCR's usual sizes
     python benchmarks/resizing.py FILE [FILE ...]        # radiographs of one's own, at sizes that halve them at least
 
-Antialiased lines of 2 to 6 px at all angles are drawn on a picture of smooth shapes and grain, which becomes a JPEG of
+Antialiased lines of 2 to 6 px at all angles are drawn on an image of smooth shapes and grain, which becomes a JPEG of
 quality 90. Contrast is what the lines add to the preprocessed image along their middle: with them less without them.
 The gradient is the variance of the differences of horizontal neighbours. Both are ratios to the reference, full
-decoding and OpenCV's INTER_AREA; a round of contrast is one width in one picture, of the others one picture. Besides
+decoding and OpenCV's INTER_AREA; a round of contrast is one width in one image, of the others one image. Besides
 what the cache does ("area", "quick"), ways are measured that it could do.
 """
 
@@ -65,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture as JPEG, with and without `lines`; (height, width) is its shape."""
+    """An image as JPEG, with and without `lines`; (height, width) is its shape."""
 
     with_lines: bytes
     without: bytes
@@ -91,14 +91,14 @@ def main() -> int:
 
 
 def rows_of_target(drawn: Sequence[Drawn], target: int, options: argparse.Namespace) -> list[Row]:
-    """Contrast, gradient and time of each way beside the reference, where the pictures are large enough."""
-    large = [picture for picture in drawn if min(picture.shape) >= 2 * target]
+    """Contrast, gradient and time of each way beside the reference, where the images are large enough."""
+    large = [image for image in drawn if min(image.shape) >= 2 * target]
     if not large:
         return []
-    expected = [Measured.of(area_of_fraction, picture, target, options.repeats) for picture in large]
+    expected = [Measured.of(area_of_fraction, image, target, options.repeats) for image in large]
     rows = []
     for name in options.ways:
-        found = [Measured.of(WAYS[name], picture, target, options.repeats) for picture in large]
+        found = [Measured.of(WAYS[name], image, target, options.repeats) for image in large]
         what = f"{target} px, {name}"
         contrasts = [[value for measured in side for value in measured.contrasts] for side in (found, expected)]
         gradients = [[measured.gradient for measured in side] for side in (found, expected)]
@@ -119,7 +119,7 @@ def _compare_kept(what: str, values: Sequence[Sequence[float]], unit: str, bound
 
 @dataclass(frozen=True)
 class Measured:
-    """What a way leaves of a picture.
+    """What a way leaves of an image.
 
     Attributes:
         contrasts: of the lines of each of `WIDTHS`, in greys.
@@ -219,7 +219,7 @@ def area_of_fraction(data: bytes, target: int, margin: float = np.inf) -> Pixels
 
 
 def filtered(data: bytes, target: int, margin: float, kernel: Image.Resampling) -> Pixels:
-    """Pillow's filters, whose kernels grow with the picture, so that nothing is aliased."""
+    """Pillow's filters, whose kernels grow with the image, so that nothing is aliased."""
     return np.asarray(Image.fromarray(decode_fraction(data, target, margin)).resize((target, target), kernel))
 
 

@@ -144,7 +144,7 @@ def read_rows(text: str) -> list[Row]:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """A line a row."""
+    """One line per row."""
     for line in table_lines(rows):
         print(line, flush=True)
 

@@ -41,7 +41,7 @@ ROWS = [
 ]
 
 
-def picture(rng: np.random.Generator) -> np.ndarray:
+def draw_image(rng: np.random.Generator) -> np.ndarray:
     """A drawn chest, 300 x 300, with shadows of its own."""
     chest = cv2.resize(drawn_chest(), (300, 300)).astype(float)
     for _ in range(40):
@@ -61,7 +61,7 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.csv").write_text(
         "\n".join([header, *(f"{uid},{patient},{part},{labels}" for uid, patient, part, labels in ROWS)]) + "\n"
     )
-    images = {uid: picture(rng) for uid, *_ in ROWS if uid != "missing"}
+    images = {uid: draw_image(rng) for uid, *_ in ROWS if uid != "missing"}
     images["twin_1"] = images["twin_0"]
     images["disagreeing_1"] = images["disagreeing_0"]
     images["half_1"] = cv2.resize(images["half_0"], (256, 256), interpolation=cv2.INTER_AREA)
@@ -69,12 +69,12 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images["tiny"] = cv2.resize(images["tiny"], (100, 120))
     images["inverted"] = 255 - images["inverted"]
     images["wide"] = cv2.resize(images["wide"], (900, 300))
-    images["no_row"] = picture(rng)
+    images["no_row"] = draw_image(rng)
     for uid, image in images.items():
         cv2.imwrite(str(folder / "train" / f"{uid}.jpg"), image)
-    cv2.imwrite(str(folder / "train" / "twin_1.jpg"), images["twin_0"])  # of another time: the pictures are compared
+    cv2.imwrite(str(folder / "train" / "twin_1.jpg"), images["twin_0"])  # of another time: the images are compared
     with (folder / "train" / "twin_1.jpg").open("ab") as file:
-        file.write(b"other bytes, the same picture")
+        file.write(b"other bytes, the same image")
     truncated = folder / "train" / "truncated.jpg"
     truncated.write_bytes(truncated.read_bytes()[:-2000])
     (folder / "train" / "notes.txt").write_text("no image")
@@ -98,8 +98,8 @@ def config(data_set: Path, tmp_path: Path, write_config: Callable[[Settings], Pa
 
 FOUND = {
     ("stop", "leaking patient"): {"leaking_0", "leaking_1"},
-    ("stop", "same picture, other fold"): {"twin_0", "twin_1"},
-    ("stop", "same picture, other labels"): {"disagreeing_0", "disagreeing_1"},
+    ("stop", "same image, other fold"): {"twin_0", "twin_1"},
+    ("stop", "same image, other labels"): {"disagreeing_0", "disagreeing_1"},
     ("look", "no file"): {"missing"},
     ("look", "unreadable"): {"truncated"},
     ("look", "blank"): {"blank"},
@@ -127,12 +127,12 @@ def test_every_mistake_is_found_once(config: Path, tmp_path: Path) -> None:
     assert found == FOUND
     of_kind = {line["kind"]: line for line in lines}
     assert of_kind["no row"]["file"].endswith("no_row.jpg")
-    assert of_kind["unreadable"]["finding"] == "damaged JPEG: Premature end of JPEG file"
-    assert of_kind["contradiction"]["finding"] == "ETT - Abnormal and ETT - Normal"
-    assert of_kind["leaking patient"]["finding"] == "patient p4 in folds [0, 1]"
+    assert of_kind["unreadable"]["issue"] == "damaged JPEG: Premature end of JPEG file"
+    assert of_kind["contradiction"]["issue"] == "ETT - Abnormal and ETT - Normal"
+    assert of_kind["leaking patient"]["issue"] == "patient p4 in folds [0, 1]"
     assert (of_kind["blank"]["patient"], of_kind["blank"]["fold"]) == ("p11", "0")
     assert of_kind["blank"]["labels"] == "ETT - Normal"
-    rare = {line["finding"] for line in lines if line["kind"] == "rare label"}
+    rare = {line["issue"] for line in lines if line["kind"] == "rare label"}
     assert rare == {"ETT - Abnormal: 3 positives of 3 patients", "CVC - Normal: 4 positives of 3 patients"}
 
 
@@ -189,7 +189,7 @@ def test_what_training_refuses_is_said(tmp_path: Path) -> None:
     assert "Too little to train on" in result.stdout
     assert "Do not train yet" in result.stdout
     for uid in "abcde":
-        cv2.imwrite(str(tmp_path / "train" / f"{uid}.jpg"), picture(np.random.default_rng(ord(uid))))
+        cv2.imwrite(str(tmp_path / "train" / f"{uid}.jpg"), draw_image(np.random.default_rng(ord(uid))))
     result = run_script("preproc_npy.py", "--audit", *arguments)
     assert result.returncode == 1
     text = (tmp_path / "ranzcr_audit" / "audit.csv").read_text()
@@ -199,7 +199,7 @@ def test_what_training_refuses_is_said(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     for arguments, message in [
         (("--folder", str(tmp_path)), "--folder goes with --audit"),
-        (("--audit", "--show", "3"), "--audit has pictures of its own"),
+        (("--audit", "--show", "3"), "--audit draws images of its own"),
         (("--show", "0"), "'0' is not a number of images from 1 to 500"),
     ]:
         result = run_script("preproc_npy.py", *arguments)
@@ -234,7 +234,7 @@ def test_files_of_8_and_of_16_bits(tmp_path: Path) -> None:
     """A 16-bit copy of an 8-bit radiograph becomes other pixels, so a data set that mixes both gets a note."""
     folder = tmp_path / "mixed"
     folder.mkdir()
-    images = [picture(np.random.default_rng(seed)) for seed in range(3)]
+    images = [draw_image(np.random.default_rng(seed)) for seed in range(3)]
     for number, image in enumerate(images):
         cv2.imwrite(str(folder / f"{number}.png"), image)
     command = ("preproc_npy.py", "--audit", "--folder", folder, f"cache_folder={tmp_path}")
@@ -244,7 +244,7 @@ def test_files_of_8_and_of_16_bits(tmp_path: Path) -> None:
     assert run_script(*command).returncode == 0
     with (tmp_path / "mixed_audit" / "audit.csv").open() as file:
         lines = [line for line in csv.DictReader(file) if line["kind"] == "mixed depth"]
-    assert [(line["severity"], line["uid"], line["finding"]) for line in lines] == [
+    assert [(line["severity"], line["uid"], line["issue"]) for line in lines] == [
         ("note", "wide.png", "1 of 4 images are shown by the middle 99% of their values")
     ]
     assert (read_radiograph(folder / "wide.png").image != images[0]).any()

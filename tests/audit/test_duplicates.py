@@ -1,4 +1,4 @@
-"""Equal and alike images: against a plain loop, and on real radiographs."""
+"""Equal and similar images: against a plain loop, and on real radiographs."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from catheters.audit.duplicates import MAX_DISTANCE, equal_groups, near_groups, near_pairs
 from catheters.audit.examination import perceptual_hash
-from catheters.data.decoding.image import Picture
+from catheters.data.decoding.image import DecodedImage
 from catheters.data.decoding.radiograph import read_radiograph
 from tests.conftest import SHARED_DATA
 
@@ -47,14 +47,14 @@ def test_groups_by_way_of_others(rng: np.random.Generator) -> None:
     assert near_groups([]) == []
 
 
-def test_a_picture_that_is_there_very_often(rng: np.random.Generator) -> None:
+def test_an_image_that_is_there_very_often(rng: np.random.Generator) -> None:
     """Its pairs, 200 million here, are never listed."""
     one, other = rng.bytes(32), rng.bytes(32)
     assert near_groups([one] * 20_000 + [other] + [flip(one, [7])]) == [[*range(20_000), 20_001]]
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> int:
-    hashes = [int.from_bytes(perceptual_hash(Picture(image, image.shape))) for image in (one, other)]
+    hashes = [int.from_bytes(perceptual_hash(DecodedImage(image, image.shape))) for image in (one, other)]
     return (hashes[0] ^ hashes[1]).bit_count()
 
 
@@ -65,5 +65,5 @@ def test_real_radiographs() -> None:
         assert distance(image, cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)) <= MAX_DISTANCE
         assert distance(image, cv2.imdecode(cv2.imencode(".jpg", image)[1], 0)) <= MAX_DISTANCE
         assert distance(image, (255 * (image / 255) ** 0.7).astype(np.uint8)) <= MAX_DISTANCE
-    hashes = [perceptual_hash(Picture(image, image.shape)) for image in images]
+    hashes = [perceptual_hash(DecodedImage(image, image.shape)) for image in images]
     assert near_groups(hashes) == []

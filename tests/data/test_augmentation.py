@@ -53,7 +53,7 @@ def dot_image(point: tuple[float, float], shape: tuple[int, int]) -> npt.NDArray
 
 
 def centre_of(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64] | None:
-    """x and y of the dot's centre of mass; None where it is not wholly in the picture."""
+    """x and y of the dot's centre of mass; None where it is not wholly in the image."""
     rows, columns = np.nonzero(image)
     height, width = image.shape
     if not len(rows) or min(rows.min(), columns.min(), height - 1 - rows.max(), width - 1 - columns.max()) < 2:
@@ -165,8 +165,8 @@ def test_transforms_are_drawn_independently(rng: np.random.Generator) -> None:
     assert min(counts) > 65  # 100 expected, 4 standard deviations of 8.7
 
 
-def test_draws_are_those_of_the_pictures(rng: np.random.Generator) -> None:
-    """Parameters that are drawn without pixels, applied by albumentations itself, give the same pictures."""
+def test_draws_are_those_of_the_images(rng: np.random.Generator) -> None:
+    """Parameters that are drawn without pixels, applied by albumentations itself, give the same images."""
     augmentation = Augmentation(TRANSFORMS, (48, 32))
     image = rng.integers(0, 256, (48, 32), dtype=np.uint8)
     for seed in range(30):

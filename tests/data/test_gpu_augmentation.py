@@ -1,4 +1,4 @@
-"""Augmentation on the device: the CPU's draws, and its pictures but for the rounding of one interpolation."""
+"""Augmentation on the GPU: the CPU's draws, and its images but for the rounding of one interpolation."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.data.augmentation import Augmentation
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.errors import SettingsError
 
 Chain = tuple[tuple[str, dict[str, Any]], ...]
@@ -21,7 +21,7 @@ AFFINE = {"scale": (0.9, 1.1), "translate_percent": (-0.06, 0.06), "rotate": (-1
 CROP = ("RandomResizedCrop", {"scale": (0.5, 0.9)})
 
 
-def smooth_picture(shape: tuple[int, int] = SHAPE) -> npt.NDArray[np.uint8]:
+def smooth_image(shape: tuple[int, int] = SHAPE) -> npt.NDArray[np.uint8]:
     """Without anything that one interpolation more would blur."""
     rows, columns = np.indices(shape)
     return (128 + 60 * np.sin(columns / 17) + 50 * np.cos(rows / 13)).astype(np.uint8)
@@ -29,7 +29,7 @@ def smooth_picture(shape: tuple[int, int] = SHAPE) -> npt.NDArray[np.uint8]:
 
 def both(chain: Chain, image: npt.NDArray[np.uint8], seeds: range) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """(n, H, W) of the CPU and of the device, with the same seeds."""
-    of_cpu, of_device = Augmentation(chain, image.shape), DeviceAugmentation(chain, image.shape)
+    of_cpu, of_device = Augmentation(chain, image.shape), GpuAugmentation(chain, image.shape)
     draws = torch.from_numpy(np.stack([of_device.draw(seed) for seed in seeds]))
     images = torch.from_numpy(image)[None, None].expand(len(seeds), 1, -1, -1)
     result = of_device(images, draws)
@@ -73,7 +73,7 @@ def test_what_needs_no_interpolation_is_the_same(chain: Chain, rng: np.random.Ge
 )
 def test_warps_differ_by_interpolation_alone(chain: Chain) -> None:
     """Each image is drawn the same; OpenCV rounds places to 1/32 pixel and every step to whole grey values."""
-    of_cpu, of_device = both(chain, smooth_picture(), range(40))
+    of_cpu, of_device = both(chain, smooth_image(), range(40))
     difference = np.abs(of_device - of_cpu)
     assert difference.mean() < 0.5
     # A border's step lies on other sides of a pixel here and there.
@@ -81,7 +81,7 @@ def test_warps_differ_by_interpolation_alone(chain: Chain) -> None:
     assert np.std(of_cpu.mean(axis=(1, 2))) > 0.5, "the draws differ from image to image"
 
 
-def test_pictures_have_the_statistics_of_the_cpu(sample_folder: Path) -> None:
+def test_images_have_the_statistics_of_the_cpu(sample_folder: Path) -> None:
     """The published chain over synthetic radiographs: how bright, how spread, how much is black, how sharp."""
     for file in sorted((sample_folder / "train").glob("*.jpg"))[:4]:
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
@@ -113,5 +113,5 @@ def test_pictures_have_the_statistics_of_the_cpu(sample_folder: Path) -> None:
 )
 def test_what_a_device_cannot_do(chain: Chain, message: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        DeviceAugmentation(chain, SHAPE)
+        GpuAugmentation(chain, SHAPE)
     assert message in str(raised.value)

@@ -16,7 +16,7 @@ from catheters.data.batch import Batch
 from catheters.data.cache.cache import CacheError, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.cache.writer import build_cache
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.loader import (
     BatchesInOrder,
     CachedRadiographs,
@@ -159,13 +159,13 @@ def test_batches_in_order() -> None:
 
 
 def test_a_cache_that_was_made_anew_meanwhile_is_not_read(cached: Settings) -> None:
-    """Its rows may be others: a running training must not go on with them."""
+    """Its rows may be others: a running training must not resume with them."""
     data = samples(cached, [0, 1, 2], augment=False)
     other = dataclasses.replace(cached, cache_name="other", num_folds=3)
     table = read_label_table(build_table_source(cached))
     build_cache(table.take(np.arange(len(table))[::-1]), other.cache_file, build_preprocessing(other))
     other.cache_file.replace(cached.cache_file)
-    with pytest.raises(CacheError, match=r"tiny_32\.npy: was made anew meanwhile, and its rows may be others"):
+    with pytest.raises(CacheError, match=r"tiny_32\.npy: was rebuilt meanwhile, and its rows may be others"):
         data[0, 0]
 
 
@@ -180,7 +180,7 @@ def test_a_cache_that_becomes_shorter_is_damaged(cached: Settings) -> None:
 
 
 def test_samples_can_be_sent_to_another_process(cached: Settings) -> None:
-    """Where processes are not forked, they get a copy, which opens the file anew."""
+    """Where processes are not forked, they get a copy, which opens the file again."""
     data = samples(cached, [0, 1, 2], augment=True)
     sample = data[3, 2]
     copied = pickle.loads(pickle.dumps(data))
@@ -216,7 +216,7 @@ def test_an_epoch_that_is_started_early_is_the_same(cached: Settings, num_worker
     loader.go_to(1, 0)
     assert torch.equal(images(loader), expected[1])
     loader.start(2)
-    loader.go_to(1, 3)  # a run goes on elsewhere than was thought
+    loader.go_to(1, 3)  # a run resumes elsewhere than was thought
     assert torch.equal(images(loader), expected[1][24:])
     loader.start(2)
     assert torch.equal(images(loader), expected[2])
@@ -227,7 +227,7 @@ def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None
     """The image as it is in the cache, and the draws of its seed."""
     table = read_label_table(build_table_source(cached))
     cache_file = open_cache(cached.cache_file, table, build_preprocessing(cached)).file
-    augmentation = DeviceAugmentation(TRANSFORMS, cached.image_shape)
+    augmentation = GpuAugmentation(TRANSFORMS, cached.image_shape)
     chosen = np.array([5, 9, 11])
     data = CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, cached.seed)
     (batch,) = create_loader(data, BatchesInOrder(3, 3), 0, CPU)

@@ -1,4 +1,4 @@
-"""Loading processes: of every start method, kept or not, that die, fail, or hold too much."""
+"""DataLoader workers: of every start method, kept or not, that die, fail, or hold too much."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.data.loader import EpochBatches, EpochLoader, Loader, LoadingProcessDied, create_loader
+from catheters.data.loader import EpochBatches, EpochLoader, Loader, WorkerDied, create_loader
 from tests.data.test_loader import CPU, samples
 from tests.hangs import run_watched
 
@@ -44,7 +44,7 @@ assert held.item() - before < 50 << 20, held.item() - before
 
 
 def test_loading_processes_do_not_hold_what_a_step_has_freed() -> None:
-    """The training process keeps it for the next step; a loading process, forked from it, would hold it once more."""
+    """The training process keeps it for the next step; a DataLoader worker, forked from it, would hold it once more."""
     subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True)
 
 
@@ -57,7 +57,7 @@ def test_a_loading_process_that_dies(cached: Settings) -> None:
     process = min(set(multiprocessing.active_children()) - others, key=lambda process: process.pid or 0)
     process.kill()
     process.join()
-    with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
+    with pytest.raises(WorkerDied, match=r"^SIGKILL$"):
         list(batches)
 
 
@@ -71,7 +71,7 @@ def test_a_worker_that_dies_between_two_passes(cached: Settings) -> None:
         process = min(set(multiprocessing.active_children()) - others, key=lambda process: process.pid or 0)
         process.kill()
         process.join()
-        with pytest.raises(LoadingProcessDied, match=r"^SIGKILL$"):
+        with pytest.raises(WorkerDied, match=r"^SIGKILL$"):
             list(kept)
 
 
@@ -187,7 +187,7 @@ import signal
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 from catheters.data.batch import Batch
-from catheters.data.loader import Loader, LoadingProcessDied
+from catheters.data.loader import Loader, WorkerDied
 
 batches = iter(Loader(range(40), batch_size=4, num_workers=1))
 next(batches)
@@ -195,13 +195,13 @@ next(batches)
 process.kill()
 try:
     list(batches)
-except LoadingProcessDied as error:
+except WorkerDied as error:
     print(error)
 """
 
 
 def test_a_loading_process_that_dies_where_ends_are_ignored() -> None:
-    """As some launchers have it: the system would not say that it has ended, and the training would wait for ever."""
+    """As some launchers have it: the system would not say that it has died, and the training would wait for ever."""
     done = run_watched([sys.executable, "-c", IGNORED_ENDS])
     assert (done.stdout, done.stderr) == ("SIGKILL\n", "")
 

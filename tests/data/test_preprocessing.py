@@ -29,7 +29,7 @@ def test_whole_factors_are_block_means(rng: np.random.Generator, factor: int) ->
 
 @pytest.mark.parametrize("shape", [(100, 100), (80, 130), (64, 128), (127, 65)])
 def test_other_factors_are_close_to_area_averaging(shape: tuple[int, int]) -> None:
-    """A smooth picture with an edge, against OpenCV's areas, which are exact and slower."""
+    """A smooth image with an edge, against OpenCV's areas, which are exact and slower."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     image = (120 + 60 * np.sin(rows / 9) + 50 * np.cos(columns / 7)).astype(np.uint8)
     image[shape[0] // 3 :, shape[1] // 2 :] //= 2
@@ -69,14 +69,14 @@ def test_stretch_and_pad(rng: np.random.Generator) -> None:
 
 
 def test_black_borders_are_cut_off(rng: np.random.Generator) -> None:
-    picture = rng.integers(50, 256, (40, 30), dtype=np.uint8)
+    decoded = rng.integers(50, 256, (40, 30), dtype=np.uint8)
     bordered = rng.integers(0, 13, (60, 50), dtype=np.uint8)  # not quite black
-    bordered[5:45, 12:42] = picture
+    bordered[5:45, 12:42] = decoded
     plain = Preprocessing(image_shape=(20, 15))
     cropping = Preprocessing(image_shape=(20, 15), crop_borders=True)
     made = preprocess(png(bordered), cropping)
     assert made.box == (5, 12, 45, 42)
-    assert (made.pixels == preprocess(png(picture), plain).pixels).all()
+    assert (made.pixels == preprocess(png(decoded), plain).pixels).all()
     assert preprocess(png(bordered), plain).box == (0, 0, 60, 50)
     black = preprocess(png(np.zeros((30, 30), dtype=np.uint8)), cropping)
     assert black.box == (0, 0, 30, 30)
@@ -96,13 +96,13 @@ def test_what_is_left_of_a_large_jpeg_is_not_enlarged(rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize("treatment", ["keep", "invert", "exclude"])
-def test_exchanged_black_and_white(treatment: str) -> None:
+def test_inverted_grayscale(treatment: str) -> None:
     upright, inverted = png(drawn_chest()), png(255 - drawn_chest())
     preprocessing = Preprocessing(image_shape=(64, 64), inverted=treatment)
     expected = preprocess(upright, Preprocessing(image_shape=(64, 64))).pixels
     assert (preprocess(upright, preprocessing).pixels == expected).all()
     if treatment == "exclude":
-        with pytest.raises(UnreadableImage, match="excluded: black and white seem exchanged"):
+        with pytest.raises(UnreadableImage, match="excluded: likely inverted grayscale"):
             preprocess(inverted, preprocessing)
         return
     made = preprocess(inverted, preprocessing)

@@ -207,7 +207,7 @@ def test_colours_of_dicom_that_version_0_2_0_made_too_dark_are_made_anew(
 
 @pytest.mark.parametrize("kind", ["grey of 12 bits", "colours of 8 bits", "colours of 16 bits", "gone", "unreadable"])
 def test_old_rows_of_other_dark_files_stay(file: Path, table: LabelTable, kind: str) -> None:
-    """Their pixels are those of now; what is gone cannot be looked at, nor made anew."""
+    """Their pixels are those of now; what is gone cannot be looked at, nor rebuilt."""
     dark = np.full((8, 8, 3), 100, dtype=np.uint8)
     if kind == "grey of 12 bits":
         data = make_dicom(np.full((8, 8), 7, dtype=np.uint16), BitsStored=12, HighBit=11)

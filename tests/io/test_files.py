@@ -116,7 +116,7 @@ for read in (read_torch_file, lambda file: read_state(file.parent), read_weight_
 def test_no_memory_to_read_is_no_damage(tmp_path: Path) -> None:
     """A whole file for which the system gives no memory: an earlier snapshot would not be the answer to that.
 
-    In a process that starts anew: the freed memory of an older one can hold the file within any limit.
+    In a fresh process: the freed memory of an older one can hold the file within any limit.
     """
     file = tmp_path / "state.pt"
     torch.save({"weights": torch.zeros(25_000_000)}, file)  # 100 MB

@@ -1,4 +1,4 @@
-"""Files that the program wrote itself and that are damaged now: one line each, or made anew with a word."""
+"""Files that the program wrote itself and that are damaged now: one line each, or rebuilt with a word."""
 
 import json
 import shutil
@@ -98,7 +98,7 @@ def test_what_is_no_npy(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_zip_in_place_of_the_cache(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Training refuses it in one line; a build makes it anew."""
+    """Training refuses it in one line; a build replaces it."""
     table, preprocessing = read_label_table(build_table_source(cached)), build_preprocessing(cached)
     before = cached.cache_file.read_bytes()
     np.savez(cached.cache_file.with_suffix(""), images=np.zeros(3))

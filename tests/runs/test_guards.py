@@ -282,7 +282,7 @@ def test_a_cache_that_is_replaced_meanwhile(long_run: Settings, tmp_path: Path) 
     other.replace(settings.cache_file)
     assert training.wait() == 2
     assert training.text.splitlines()[-1] == (
-        f"error: {settings.cache_file}: was made anew meanwhile, and its rows may be others; "
+        f"error: {settings.cache_file}: was rebuilt meanwhile, and its rows may be others; "
         "run preproc_npy.py with the same settings"
     )
 
@@ -323,7 +323,7 @@ def test_a_full_disk_costs_nothing(long_run: Settings, tmp_path: Path, mount_dis
     assert status == 2
     lines = training.text.splitlines()
     assert re.match(
-        rf"error: {fold}/\S+: the disk is full; make room and run the same command again, it goes on where", lines[-1]
+        rf"error: {fold}/\S+: the disk is full; make room and run the same command again, it resumes where", lines[-1]
     )
     assert not list(fold.glob("*.part"))
     assert not list(fold.glob("last/*.part"))
@@ -344,7 +344,7 @@ def test_a_snapshot_that_finds_no_room_is_left_out(
     capsys.readouterr()
     train_run(settings, fresh=False)
     assert "warning: " in (err := capsys.readouterr().err)
-    assert "the disk is full; make room and run the same command again, it goes on where it stopped; until then" in err
+    assert "the disk is full; make room and run the same command again, it resumes where it stopped; until then" in err
     assert num_snapshots(settings.run_folder / "fold1") == 1
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
 

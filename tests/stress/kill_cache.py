@@ -2,8 +2,8 @@
 
     python tests/stress/kill_cache.py --num-kills 20
 
-Synthetic radiographs are cached once undisturbed. Then the same is begun again and again, each time killed (SIGKILL) at
-a random moment, until so many kills have come and one run has ended by itself. Both files are compared byte by byte.
+Synthetic radiographs are cached once undisturbed. Then the same is started again and again, each time killed (SIGKILL)
+at a random moment, until so many kills have come and one run has ended by itself. Both files are compared byte by byte.
 The exit status is 1 where they differ.
 """
 

@@ -1,4 +1,4 @@
-"""The plan of a sample: prevalences, patients, and devices that lie where their labels say."""
+"""The plan of a sample: prevalences, patients, and catheters that lie where their labels say."""
 
 from collections import Counter, defaultdict
 from itertools import combinations
@@ -9,13 +9,13 @@ import pytest
 from catheters.labels import RANZCR_LABELS
 from catheters.synthetic import ImagePlan, plan_sample
 from catheters.synthetic.anatomy import Patient, View, smooth_curve
-from catheters.synthetic.devices import cut, lay_device, lengths_along
+from catheters.synthetic.lines_and_tubes import cut, lengths_along, place_catheter
 
 AVERAGE_PATIENT = Patient(
     width=1.0, upper_height=1.0, lower_height=1.0, bend_mm=0.0, heart_size=1.0, tissue=1.0, texture_seed=0
 )
 FRONTAL_VIEW = View(height_px=400, width_px=400, zoom=1.0, rotation_rad=0.0, shift_mm=(0.0, 0.0))
-CARINA_PX = (199.5, 159.5)  # the picture's middle is 40 mm below it, and 1 px is 1 mm
+CARINA_PX = (199.5, 159.5)  # the image's middle is 40 mm below it, and 1 px is 1 mm
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,14 @@ def plans() -> list[ImagePlan]:
     return plan_sample(600)
 
 
-def place(kind: str, state: str, entry: str, seed: int) -> tuple[str, float, float]:
-    """Label and tip of a device, the tip in mm to the right of and below the carina."""
+def place(device_type: str, state: str, entry: str, seed: int) -> tuple[str, float, float]:
+    """Label and tip of a catheter, the tip in mm to the right of and below the carina."""
     habit, rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    device = lay_device(kind, state, entry, patient=AVERAGE_PATIENT, view=FRONTAL_VIEW, habit=habit, rng=rng)
-    x, y = device.course_px[-1] - CARINA_PX
-    return device.label, float(x), float(y)
+    catheter = place_catheter(
+        device_type, state, entry, patient=AVERAGE_PATIENT, view=FRONTAL_VIEW, habit=habit, rng=rng
+    )
+    x, y = catheter.course_px[-1] - CARINA_PX
+    return catheter.label, float(x), float(y)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -66,7 +68,7 @@ def test_images_of_a_patient_are_more_alike_than_those_of_two(plans: list[ImageP
     firsts = [group[0] for group in of_patient.values()]
     between = [np.mean(np.equal(a.labels, b.labels)) for a, b in combinations(firsts, 2)]
     assert np.mean(within) > np.mean(between) + 0.08
-    assert np.mean(within) < 0.97  # devices come, go and move
+    assert np.mean(within) < 0.97  # catheters come, go and move
     assert all(plan.patient == group[0].patient for group in of_patient.values() for plan in group)
 
 
@@ -82,14 +84,14 @@ def test_an_image_has_one_ett_label_at_most_and_the_others_as_ranzcr(plans: list
 def test_labels_are_those_of_the_devices(plans: list[ImagePlan]) -> None:
     for plan in plans:
         present = {label for label, value in zip(RANZCR_LABELS, plan.labels, strict=True) if value}
-        assert present == {device.label for device in plan.devices}
+        assert present == {catheter.label for catheter in plan.catheters}
 
 
-def test_only_the_tips_of_incompletely_imaged_tubes_are_out_of_the_picture(plans: list[ImagePlan]) -> None:
+def test_only_the_tips_of_incompletely_imaged_tubes_are_out_of_the_image(plans: list[ImagePlan]) -> None:
     for plan in plans:
-        for device in plan.devices:
-            is_out = not plan.view.contains(device.course_px[-1])
-            assert is_out == (device.label == "NGT - Incompletely Imaged"), (plan.uid, device.label)
+        for catheter in plan.catheters:
+            is_out = not plan.view.contains(catheter.course_px[-1])
+            assert is_out == (catheter.label == "NGT - Incompletely Imaged"), (plan.uid, catheter.label)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -109,7 +111,7 @@ def test_tips_lie_where_the_labels_say(seed: int) -> None:
 
     label, x, y = place("CVC", "Normal", "left subclavian", seed)
     assert label == "CVC - Normal"
-    assert -40 < x < -20  # the superior vena cava is right of the midline, left in the picture
+    assert -40 < x < -20  # the superior vena cava is right of the midline, left in the image
     assert -6 < y < 46
 
     label, x, y = place("CVC", "Borderline", "right jugular", seed)
@@ -125,7 +127,7 @@ def test_a_seed_repeats_the_plan_and_another_does_not() -> None:
     assert not {plan.uid for plan in first} & {plan.uid for plan in other}
 
 
-def test_the_picture_size_moves_no_label(plans: list[ImagePlan]) -> None:
+def test_the_image_size_moves_no_label(plans: list[ImagePlan]) -> None:
     small = plan_sample(600, image_size=128)
     differing = [a.uid for a, b in zip(plans, small, strict=True) if a.labels != b.labels]
     assert not differing

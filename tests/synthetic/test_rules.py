@@ -30,19 +30,19 @@ def test_endotracheal_tube(height_mm: float, position: str) -> None:
     ("depth_mm", "position"),
     [(-100, "Abnormal"), (-0.1, "Abnormal"), (0, "Borderline"), (59.9, "Borderline"), (60, "Normal"), (120, "Normal")],
 )
-def test_nasogastric_tube_in_the_picture(depth_mm: float, position: str) -> None:
-    assert ngt_label(depth_mm, tip_in_picture=True) == f"NGT - {position}"
+def test_nasogastric_tube_in_the_image(depth_mm: float, position: str) -> None:
+    assert ngt_label(depth_mm, tip_in_image=True) == f"NGT - {position}"
 
 
 @pytest.mark.parametrize("depth_mm", [-10, 30, 200])
-def test_nasogastric_tube_that_leaves_the_picture(depth_mm: float) -> None:
-    assert ngt_label(depth_mm, tip_in_picture=False) == "NGT - Incompletely Imaged"
+def test_nasogastric_tube_that_leaves_the_image(depth_mm: float) -> None:
+    assert ngt_label(depth_mm, tip_in_image=False) == "NGT - Incompletely Imaged"
 
 
-@pytest.mark.parametrize("tip_in_picture", [True, False])
-def test_nasogastric_tube_in_the_airway_or_coiled_is_abnormal_wherever_it_ends(tip_in_picture: bool) -> None:
-    assert ngt_label(100, tip_in_picture=tip_in_picture, in_airway=True) == "NGT - Abnormal"
-    assert ngt_label(100, tip_in_picture=tip_in_picture, is_coiled=True) == "NGT - Abnormal"
+@pytest.mark.parametrize("tip_in_image", [True, False])
+def test_nasogastric_tube_in_the_airway_or_coiled_is_abnormal_wherever_it_ends(tip_in_image: bool) -> None:
+    assert ngt_label(100, tip_in_image=tip_in_image, in_airway=True) == "NGT - Abnormal"
+    assert ngt_label(100, tip_in_image=tip_in_image, is_coiled=True) == "NGT - Abnormal"
 
 
 @pytest.mark.parametrize(
@@ -70,5 +70,5 @@ def test_central_venous_catheter_in_a_wrong_vein_is_abnormal_at_any_depth() -> N
 
 def test_every_label_of_ranzcr_can_be_given() -> None:
     given = {ett_label(height) for height in range(-40, 130)} | {cvc_label(depth) for depth in range(-120, 140)}
-    given |= {ngt_label(depth, tip_in_picture=seen) for depth in range(-100, 140) for seen in (True, False)}
+    given |= {ngt_label(depth, tip_in_image=seen) for depth in range(-100, 140) for seen in (True, False)}
     assert given | {SWAN_LABEL} == set(RANZCR_LABELS)

@@ -66,7 +66,7 @@ def test_images_are_grey_radiographs(folder: Path) -> None:
         assert middle_row[lung].mean() < middle_row[spine].mean() - 15
 
 
-def test_annotations_have_the_labels_and_lie_in_the_picture(folder: Path) -> None:
+def test_annotations_have_the_labels_and_lie_in_the_image(folder: Path) -> None:
     train = pd.read_csv(folder / "train.csv").set_index("StudyInstanceUID")
     annotations = pd.read_csv(folder / "train_annotations.csv")
     assert list(annotations.columns) == ["StudyInstanceUID", "label", "data"]
@@ -100,7 +100,7 @@ def test_annotated_lines_are_radio_opaque(folder: Path) -> None:
         line_is_brighter.append(on.mean() > beside.mean() + 5)
         tip_is_brighter.append(on[-1] > beside[-1] + 5)
     assert all(line_is_brighter)
-    assert np.mean(tip_is_brighter) > 0.9  # a tip may come to lie beside another device
+    assert np.mean(tip_is_brighter) > 0.9  # a tip may come to lie beside another catheter
 
 
 def grey(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -110,13 +110,13 @@ def grey(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return image[y, x]
 
 
-def test_devices_only_brighten_where_they_run() -> None:
+def test_catheters_only_brighten_where_they_run() -> None:
     plan = next(
         plan for plan in plan_sample(60, image_size=IMAGE_SIZE) if plan.labels[RANZCR_LABELS.index("ETT - Normal")]
     )
     bare = type(plan)(plan.uid, plan.patient_id, plan.patient, plan.view, (), plan.drawing_seed)
     difference = render_image(plan).astype(int) - render_image(bare)
-    course = np.concatenate([device.course_px for device in plan.devices])
+    course = np.concatenate([catheter.course_px for catheter in plan.catheters])
     rows, columns = np.nonzero(difference > 12)
     distance = np.hypot(columns[:, None] - course[:, 0], rows[:, None] - course[:, 1]).min(axis=1)
     assert len(rows) > 100

@@ -23,12 +23,12 @@ from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError
 from catheters.runs.build import build_preprocessing, build_table_source
-from catheters.viz.choice import choose_images
+from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import GAP, TILE_WIDTH
 from catheters.viz.lines import (
-    DEVICE_COLOURS,
+    DEVICE_TYPE_COLOURS,
     UNKNOWN_COLOUR,
-    device_colours,
+    device_type_colours,
 )
 from catheters.viz.tiles import NOTE_COLOUR, grey_tile, prepare_image
 
@@ -122,20 +122,20 @@ def test_catheters_lie_on_their_pixels(case: str, tmp_path: Path) -> None:
     spot = np.array([(columns * brightness).sum(), (rows * brightness).sum()]) / brightness.sum()
     assert np.abs(spot - point).max() < 0.2
     assert shown.lines[0].tip == -1
-    assert shown.lines[0].colour == DEVICE_COLOURS["ETT"]
+    assert shown.lines[0].colour == DEVICE_TYPE_COLOURS["ETT"]
 
 
 def test_what_stands_under_an_image(annotated: Settings) -> None:
     table = read_label_table(build_table_source(annotated))
     cache = cache_of(annotated, table)
-    cache.entries[0].notes["inverted"] = "black and white seem exchanged"
+    cache.entries[0].notes["inverted"] = "likely inverted grayscale"
     positive = [label for label, value in zip(table.label_columns, table.labels[0], strict=True) if value]
     shown = prepare_image(table, cache, 0, [], build_preprocessing(annotated))
     assert str(table.uids[0]).endswith(shown.text[0][0].removeprefix("..."))
     assert [text for text, _ in shown.text[1:]] == [
         f"patient {table.patient_ids[0]}",
         " · ".join(positive) or "no positive label",
-        "black and white seem exchanged",
+        "likely inverted grayscale",
     ]
     assert shown.text[-1][1] == NOTE_COLOUR
     assert NOTE_COLOUR not in {colour for _, colour in shown.text[:-1]}
@@ -267,8 +267,8 @@ def test_unknown_labels_are_grey_and_named(
     err = capsys.readouterr().err
     assert "labels that are neither in label_columns nor RANZCR's are drawn in grey: ETT - Abnormall\n" in err
     assert has_in_legend(sheet, UNKNOWN_COLOUR)
-    assert has_in_legend(sheet, DEVICE_COLOURS["ETT"])
-    assert (sheet[70:] == DEVICE_COLOURS["ETT"]).all(axis=2).any()
+    assert has_in_legend(sheet, DEVICE_TYPE_COLOURS["ETT"])
+    assert (sheet[70:] == DEVICE_TYPE_COLOURS["ETT"]).all(axis=2).any()
 
 
 def test_labels_of_the_table_have_colours_of_their_own(
@@ -280,7 +280,7 @@ def test_labels_of_the_table_have_colours_of_their_own(
     changed = write_annotations(settings, tmp_path, (str(table.uids[4]), "chest drain", "[[32, 2], [32, 30]]"))
     sheet = np.array(Image.open(show_images(changed, renamed, cache, 40)[0]))
     assert "warning" not in capsys.readouterr().err
-    assert (sheet == device_colours(["chest drain"])["chest drain"]).all(axis=2).any()
+    assert (sheet == device_type_colours(["chest drain"])["chest drain"]).all(axis=2).any()
     assert not has_in_legend(sheet, UNKNOWN_COLOUR)
 
 
@@ -317,7 +317,7 @@ def test_catheters_are_not_drawn_where_they_would_be_wrong(annotated: Settings) 
     assert not (np.ptp(wrong.astype(int), axis=2) > 100).any()
 
 
-def test_preparing_without_pictures_does_not_wait_for_them() -> None:
+def test_preparing_without_contact_sheets_does_not_wait_for_them() -> None:
     code = "import sys, catheters.viz; print({'torch', 'albumentations', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""Catheters drawn over a picture, their rings and labels."""
+"""Catheters drawn over an image, their rings and labels."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,10 +7,10 @@ from PIL import Image
 
 from catheters.labels import RANZCR_LABELS
 from catheters.viz.lines import (
-    DEVICE_COLOURS,
+    DEVICE_TYPE_COLOURS,
     UNKNOWN_COLOUR,
     Line,
-    device_colours,
+    device_type_colours,
     draw_lines,
     free_place,
 )
@@ -21,8 +21,8 @@ def line_at(points: list[list[float]], label: str = "x", tip: int = -1) -> Line:
     return Line(label, (255, 0, 0), np.array(points, dtype=np.float64), tip)
 
 
-def is_red(picture: Image.Image) -> npt.NDArray[np.bool_]:
-    pixels = np.array(picture).astype(int)
+def is_red(drawn: Image.Image) -> npt.NDArray[np.bool_]:
+    pixels = np.array(drawn).astype(int)
     return (pixels[..., 0] - pixels[..., 1] > 60) & (pixels[..., 0] > 150)
 
 
@@ -42,7 +42,7 @@ def test_a_line_at_the_size_of_the_sheet() -> None:
 def test_colours_stand_out_of_white_bone() -> None:
     """A black edge lies on both sides of every line."""
     tile = np.full((60, 60), 255, dtype=np.uint8)
-    for colour in DEVICE_COLOURS.values():
+    for colour in DEVICE_TYPE_COLOURS.values():
         line = Line("x", colour, np.array([[-10.0, 30.0], [90.0, 30.0]]), -1)
         column = np.array(draw_lines(tile, [line], (60, 60)))[:, 20].astype(int)
         centre = np.abs(column - colour).sum(axis=1).argmin()
@@ -90,12 +90,12 @@ def test_labels_hide_neither_rings_nor_one_another() -> None:
     assert free_place((290, 100), (120, 14), (300, 300), [(282, 92, 298, 108)])[2] < 290
 
 
-def test_colours_of_devices_and_of_other_labels() -> None:
-    colours = device_colours(RANZCR_LABELS)
+def test_colours_of_device_types_and_of_other_labels() -> None:
+    colours = device_type_colours(RANZCR_LABELS)
     assert list(colours) == ["ETT", "NGT", "CVC", "Swan Ganz"]
     assert len(set(colours.values())) == 4
     others = [f"drain {k}" for k in range(9)]
-    of_others = device_colours(others)
+    of_others = device_type_colours(others)
     assert [of_others[label] for label in others[:2]] == [of_others[label] for label in others[7:]]
     assert len({of_others[label] for label in others}) == 7
     assert UNKNOWN_COLOUR not in of_others.values()

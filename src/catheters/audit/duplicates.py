@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from catheters.audit.examination import HASH_SIZE
 
 MAX_DISTANCE = 32
-"""Perceptual hashes, of 256 bits, that differ in more are taken for different pictures (see `perceptual_hash`)."""
+"""Perceptual hashes, of 256 bits, that differ in more are taken for different images (see `perceptual_hash`)."""
 WORDS_PER_HASH = HASH_SIZE**2 // 64
 ROWS_AT_ONCE = 64
 """Rows that are compared with all others at a time: some 60 MB for 112,120 images."""
@@ -30,12 +30,12 @@ def near_groups(hashes: Sequence[bytes], max_distance: int = MAX_DISTANCE) -> li
 
     Args:
         hashes: (N,) of 32 bytes each.
-        max_distance: bits in which two alike may differ.
+        max_distance: bits in which two similar ones may differ.
 
     Returns:
         The groups of two and more, as positions in order.
     """
-    # Equal ones once: of a picture that is there n times, n * n pairs would have to be kept.
+    # Equal ones once: of an image that is there n times, n * n pairs would have to be kept.
     unique, unique_of = np.unique(np.array(hashes, dtype=np.void(HASH_SIZE**2 // 8).dtype), return_inverse=True)
     pairs = near_pairs([value.tobytes() for value in unique], max_distance)
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(unique), len(unique)))

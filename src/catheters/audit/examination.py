@@ -11,7 +11,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from catheters.data.decoding.image import Note, Picture, UnreadableImage
+from catheters.data.decoding.image import DecodedImage, Note, UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, polarity_notes, read_file, read_radiograph
 from catheters.errors import one_line
 from catheters.runtime.host import available_cores
@@ -32,18 +32,18 @@ class Examined:
     Attributes:
         reason: why it cannot be read; what follows has no meaning then.
         num_bytes: size of the file.
-        picture: SHA-256 of its pixels, as they are examined: the same in another file is the same picture.
-        full_shape: (H, W) of the picture, in pixels.
+        pixels_sha256: SHA-256 of its pixels, as they are examined: the same in another file is the same image.
+        full_shape: (H, W) of the image, in pixels.
         grey_mean: mean of its greys, 0..255.
         grey_std: their standard deviation.
-        perceptual_hash: 32 bytes; alike pictures differ in few bits.
-        notes: the reader's doubts.
-        is_stretched: as of a `Picture`.
+        perceptual_hash: 32 bytes; similar images differ in few bits.
+        notes: the reader's quality flags.
+        is_stretched: as of a `DecodedImage`.
     """
 
     reason: str | None = None
     num_bytes: int = 0
-    picture: bytes = b""
+    pixels_sha256: bytes = b""
     full_shape: tuple[int, int] = (0, 0)
     grey_mean: float = 0.0
     grey_std: float = 0.0
@@ -53,42 +53,42 @@ class Examined:
 
 
 def examine(paths: tuple[Path, ...], row: int) -> Examined:
-    """Read the whole file and look at its picture."""
+    """Read the whole file and look at its image."""
     end_opencv_threads()
     try:
         data = read_file(paths[row])
-        picture = decode_radiograph(data, EXAMINED_SIZE)
-        mean, std = cv2.meanStdDev(picture.image)
+        decoded = decode_radiograph(data, EXAMINED_SIZE)
+        mean, std = cv2.meanStdDev(decoded.image)
     except UnreadableImage as error:
         return Examined(reason=str(error))
     except cv2.error as error:  # mostly of memory
         return Examined(reason=f"cannot be processed: {one_line(error)}")
     return Examined(
         num_bytes=len(data),
-        picture=hashlib.sha256(picture.image.tobytes()).digest(),
-        full_shape=picture.full_shape,
+        pixels_sha256=hashlib.sha256(decoded.image.tobytes()).digest(),
+        full_shape=decoded.full_shape,
         grey_mean=float(mean.item()),
         grey_std=float(std.item()),
-        perceptual_hash=perceptual_hash(picture),
-        notes=(*picture.notes, *polarity_notes(picture.image, picture.notes)),
-        is_stretched=picture.is_stretched,
+        perceptual_hash=perceptual_hash(decoded),
+        notes=(*decoded.notes, *polarity_notes(decoded.image, decoded.notes)),
+        is_stretched=decoded.is_stretched,
     )
 
 
-def perceptual_hash(picture: Picture) -> bytes:
-    """The signs of a picture's 16 x 16 lowest frequencies, in 32 bytes (imagehash.phash).
+def perceptual_hash(decoded: DecodedImage) -> bytes:
+    """The signs of an image's 16 x 16 lowest frequencies, in 32 bytes (imagehash.phash).
 
     On 52 real chest radiographs of 36 patients, other images of the same patient differ in 74 bits or more, those of
     other patients in 84 or more; the same image after JPEG compression, halving, other brightness, gamma or local
     contrast or a crop of 1% a side in at most 32, after a turn by one degree in at most 36.
     """
     side = 4 * HASH_SIZE  # what phash would scale it to, by OpenCV's area averaging in place of Pillow's Lanczos
-    small = cv2.resize(picture.image, (side, side), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(decoded.image, (side, side), interpolation=cv2.INTER_AREA)
     return np.packbits(imagehash.phash(Image.fromarray(small), hash_size=HASH_SIZE).hash).tobytes()
 
 
 def _thumbnail(paths: tuple[Path, ...], row: int) -> str:
-    """A small JPEG of the picture as a data URL; empty where it cannot be read."""
+    """A small JPEG of the image as a data URL; empty where it cannot be read."""
     end_opencv_threads()
     try:
         image = read_radiograph(paths[row], (THUMBNAIL_SIZE, THUMBNAIL_SIZE)).image
@@ -101,6 +101,6 @@ def _thumbnail(paths: tuple[Path, ...], row: int) -> str:
 
 
 def thumbnails(paths: tuple[Path, ...], rows: list[int]) -> dict[int, str]:
-    """Each row's thumbnail, made by a process a core; empty where the file cannot be read."""
+    """Each row's thumbnail, made by one process per core; empty where the file cannot be read."""
     outcomes = map_guarded(functools.partial(_thumbnail, paths), rows, available_cores())
     return {row: "" if isinstance(outcome, Failure) else outcome for row, outcome in outcomes}

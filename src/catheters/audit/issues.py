@@ -21,7 +21,7 @@ Severity = Literal["stop", "look", "note"]
 MIN_READABLE = 0.5
 """Where fewer of the files can be read, most are elsewhere."""
 BLANK_STD = 4.0
-"""Greys that spread less are of no picture: standard deviation, of 255."""
+"""Greys that spread less are of no image: standard deviation, of 255."""
 TINY_SIDE = 256
 """Shorter sides are those of thumbnails, in pixels."""
 RARE_PATIENTS = 10
@@ -34,7 +34,7 @@ USUAL_ASPECTS = (0.6, 1.7)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding.
+    """A kind of audit issue.
 
     Attributes:
         severity: "stop": scores would be wrong, or training refuses; "look": a person should; "note": good to know.
@@ -54,24 +54,24 @@ KINDS = {
         "Patients in several folds",
         "Their images would be trained on and validated with. Mend fold_column, or leave the folds to the program.",
     ),
-    "same picture, other fold": Kind(
+    "same image, other fold": Kind(
         "stop",
-        "The same picture in several folds",
+        "The same image in several folds",
         "It would be trained on and validated with. Are these one patient under two ids? Give them one, or list all "
         "but one of the files in exclude_ids.",
     ),
-    "same picture, other labels": Kind(
+    "same image, other labels": Kind(
         "stop",
-        "The same picture with different labels",
+        "The same image with different labels",
         "At least one of them is wrong. Correct the table, or list them in exclude_ids.",
     ),
-    "unreadable": Kind("look", "Files that cannot be read", "Training leaves them out. Copy them anew if you can."),
+    "unreadable": Kind("look", "Files that cannot be read", "Training leaves them out. Copy them again if you can."),
     "no file": Kind("look", "Rows without a file", "Training leaves them out. Check path_pattern and the archive."),
-    "blank": Kind("look", "Blank pictures", "Nothing can be learnt from them. List them in exclude_ids."),
-    "tiny": Kind("look", "Tiny pictures", "Thumbnails, perhaps; a catheter's tip cannot be seen in them."),
+    "blank": Kind("look", "Blank images", "Nothing can be learnt from them. List them in exclude_ids."),
+    "tiny": Kind("look", "Tiny images", "Thumbnails, perhaps; a catheter's tip cannot be seen in them."),
     "inverted": Kind(
         "look",
-        "Black and white seem exchanged",
+        "Likely inverted grayscale",
         "Look at them; with inverted='invert' they are turned round, with 'exclude' left out.",
     ),
     "lateral": Kind("look", "No frontal view, by their tags", "List them in exclude_ids, or keep_rows frontal ones."),
@@ -80,29 +80,27 @@ KINDS = {
     "contradiction": Kind("look", "Labels that exclude each other", "Correct the table."),
     "nearly the same, other fold": Kind(
         "look",
-        "Nearly the same picture in several folds",
+        "Nearly the same image in several folds",
         "If they are one radiograph, it is trained on and validated with: give both one patient id.",
     ),
     "nearly the same, other labels": Kind(
-        "look", "Nearly the same picture with different labels", "If they are one radiograph, one label is wrong."
+        "look", "Nearly the same image with different labels", "If they are one radiograph, one label is wrong."
     ),
-    "same picture of several patients": Kind(
-        "look", "The same or nearly the same picture of several patients", "Are these one patient under two ids?"
+    "same image of several patients": Kind(
+        "look", "The same or nearly the same image of several patients", "Are these one patient under two ids?"
     ),
-    "frames": Kind("note", "Files of several pictures", "The first one is used."),
+    "frames": Kind("note", "Files of several images", "The first one is used."),
     "window": Kind("note", "DICOM files with a useless window", "The middle 99% of their values is shown."),
     "mixed depth": Kind(
         "note",
         "Files with and without a grey scale of their own",
         "16-bit PNG and TIFF, and DICOM without a window, are shown by the middle 99% of their values, others as they "
         "are: the same radiograph looks otherwise. Where one kind is of one hospital or class, a model may learn that; "
-        "convert all alike.",
+        "convert all in the same way.",
     ),
-    "odd shape": Kind(
-        "note", "Unusually wide or high pictures", "Stretched to a square they are distorted: see resize."
-    ),
+    "odd shape": Kind("note", "Unusually wide or high images", "Stretched to a square they are distorted: see resize."),
     "repeated": Kind(
-        "note", "The same or nearly the same picture more than once", "Same patient, fold and labels: it counts twice."
+        "note", "The same or nearly the same image more than once", "Same patient, fold and labels: it counts twice."
     ),
     "no row": Kind("note", "Files that no row names", "They are not used."),
     "rare label": Kind("note", "Labels with hardly any positives", "Their scores have wide intervals, or are NaN."),
@@ -111,8 +109,8 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something found.
+class Issue:
+    """An audit issue.
 
     Attributes:
         kind: a key of `KINDS`.
@@ -127,15 +125,15 @@ class Finding:
     file: Path | None = None
 
 
-def find_problems(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> list[Finding]:
-    """Everything that is wrong or doubtful, the worst first.
+def find_issues(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> list[Issue]:
+    """All issues, the worst first.
 
     Args:
         table: N images.
         folds: (N,) the fold of each; None: a plain folder of files, of which neither folds nor patients are known.
         examined: (N,) what each file says.
     """
-    findings = [
+    issues = [
         *_too_little(table, folds, examined),
         *_single_files(examined),
         *_mixed_depth(examined),
@@ -145,10 +143,10 @@ def find_problems(table: LabelTable, folds: npt.NDArray[np.int8] | None, examine
         *(() if folds is None else _leaking_patients(table, folds, examined)),
     ]
     order = list(KINDS)
-    return sorted(findings, key=lambda finding: order.index(finding.kind))
+    return sorted(issues, key=lambda issue: order.index(issue.kind))
 
 
-def _leaking_patients(table: LabelTable, folds: npt.NDArray[np.int8], examined: list[Examined]) -> Iterator[Finding]:
+def _leaking_patients(table: LabelTable, folds: npt.NDArray[np.int8], examined: list[Examined]) -> Iterator[Issue]:
     """By the images that training would use."""
     is_readable = np.array([file.reason is None for file in examined])
     leaking = set(in_several_folds(folds[is_readable], table.patient_ids[is_readable]))
@@ -157,97 +155,97 @@ def _leaking_patients(table: LabelTable, folds: npt.NDArray[np.int8], examined: 
         if patient in leaking and is_readable[row]:
             rows_of.setdefault(patient, []).append(row)
     for patient, rows in sorted(rows_of.items()):
-        yield Finding("leaking patient", tuple(rows), f"patient {patient} in folds {sorted(set(folds[rows].tolist()))}")
+        yield Issue("leaking patient", tuple(rows), f"patient {patient} in folds {sorted(set(folds[rows].tolist()))}")
 
 
-def _too_little(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Finding]:
+def _too_little(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Issue]:
     """What training refuses outright."""
     is_readable = np.array([file.reason is None for file in examined])
     if not is_readable.any():
-        yield Finding("too little", (), "not one file can be read")
+        yield Issue("too little", (), "not one file can be read")
         return
     if is_readable.mean() < MIN_READABLE:
-        yield Finding("too little", (), f"{(~is_readable).sum()} of {len(examined)} files cannot be read")
+        yield Issue("too little", (), f"{(~is_readable).sum()} of {len(examined)} files cannot be read")
     if folds is None:
         return
     labels = table.labels[is_readable]
     if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
-        yield Finding("too little", (), "no label has both positives and negatives among the readable images")
+        yield Issue("too little", (), "no label has both positives and negatives among the readable images")
     for fold in np.unique(folds):
         if not is_readable[folds == fold].any():
-            yield Finding("too little", (), f"fold {fold} has no readable image")
+            yield Issue("too little", (), f"fold {fold} has no readable image")
 
 
-def _single_files(examined: list[Examined]) -> Iterator[Finding]:
+def _single_files(examined: list[Examined]) -> Iterator[Issue]:
     for row, file in enumerate(examined):
         if file.reason is not None:
-            yield Finding("no file" if file.reason == NO_SUCH_FILE else "unreadable", (row,), file.reason)
+            yield Issue("no file" if file.reason == NO_SUCH_FILE else "unreadable", (row,), file.reason)
             continue
         for note in file.notes:
-            yield Finding(note.kind, (row,), note.text)
+            yield Issue(note.kind, (row,), note.text)
         height, width = file.full_shape
         if file.grey_std < BLANK_STD:
-            yield Finding("blank", (row,), f"standard deviation of the greys {file.grey_std:.1f}")
+            yield Issue("blank", (row,), f"standard deviation of the greys {file.grey_std:.1f}")
         if min(file.full_shape) < TINY_SIDE:
-            yield Finding("tiny", (row,), f"{width} x {height} pixels")
+            yield Issue("tiny", (row,), f"{width} x {height} pixels")
         elif not USUAL_ASPECTS[0] <= width / height <= USUAL_ASPECTS[1]:
-            yield Finding("odd shape", (row,), f"{width} x {height} pixels")
+            yield Issue("odd shape", (row,), f"{width} x {height} pixels")
 
 
-def _mixed_depth(examined: list[Examined]) -> Iterator[Finding]:
+def _mixed_depth(examined: list[Examined]) -> Iterator[Issue]:
     readable = [row for row, file in enumerate(examined) if file.reason is None]
     stretched = [row for row in readable if examined[row].is_stretched]
     if 0 < len(stretched) < len(readable):
         plain = [row for row in readable if not examined[row].is_stretched]
         text = f"{len(stretched)} of {len(readable)} images are shown by the middle 99% of their values"
-        yield Finding("mixed depth", tuple(min(stretched, plain, key=len)[:MIXED_SHOWN]), text)
+        yield Issue("mixed depth", tuple(min(stretched, plain, key=len)[:MIXED_SHOWN]), text)
 
 
-def _repetitions(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Finding]:
-    """What is worst about each group of equal files and of alike pictures."""
+def _repetitions(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined: list[Examined]) -> Iterator[Issue]:
+    """What is worst about each group of equal files and of similar images."""
     seen = [row for row, file in enumerate(examined) if file.reason is None and file.grey_std >= BLANK_STD]
-    same = [tuple(seen[i] for i in group) for group in equal_groups(examined[row].picture for row in seen)]
+    same = [tuple(seen[i] for i in group) for group in equal_groups(examined[row].pixels_sha256 for row in seen)]
     near = [tuple(seen[i] for i in group) for group in near_groups([examined[row].perceptual_hash for row in seen])]
     same_sets = set(same)
     known: dict[str, npt.NDArray[Any]] = {}
     if folds is not None:
         known = {"folds": folds, "labels": table.labels, "patients": table.patient_ids}
     for rows, is_same in [*((rows, True) for rows in same), *((rows, False) for rows in near if rows not in same_sets)]:
-        what = "the same picture" if is_same else "nearly the same picture, directly or by way of others"
+        what = "the same image" if is_same else "nearly the same image, directly or by way of others"
         differs = [
             name for name, values in known.items() if any(np.any(values[row] != values[rows[0]]) for row in rows)
         ]
-        prefix = "same picture" if is_same else "nearly the same"
+        prefix = "same image" if is_same else "nearly the same"
         if "folds" in differs:
             kind = f"{prefix}, other fold"
         elif "labels" in differs:
             kind = f"{prefix}, other labels"
         elif "patients" in differs:
-            kind = "same picture of several patients"
+            kind = "same image of several patients"
         else:
             kind = "repeated"
-        yield Finding(kind, rows, f"{what}; {'other ' + ', '.join(differs) if differs else 'nothing else differs'}")
+        yield Issue(kind, rows, f"{what}; {'other ' + ', '.join(differs) if differs else 'nothing else differs'}")
 
 
-def _labels(table: LabelTable) -> Iterator[Finding]:
+def _labels(table: LabelTable) -> Iterator[Issue]:
     column_of = {label: k for k, label in enumerate(table.label_columns)}
     for labels in EXCLUSIVE_LABELS:
         columns = [column_of[label] for label in labels if label in column_of]
         for row in np.flatnonzero(table.labels[:, columns].sum(axis=1) > 1):
             given = [table.label_columns[k] for k in columns if table.labels[row, k]]
-            yield Finding("contradiction", (int(row),), " and ".join(given))
+            yield Issue("contradiction", (int(row),), " and ".join(given))
     if len(table.label_columns) > 1:  # one label alone is a question of yes or no
         for row in np.flatnonzero(~table.labels.any(axis=1)):
-            yield Finding("no label", (int(row),), "no label is 1")
+            yield Issue("no label", (int(row),), "no label is 1")
     for label, k in column_of.items():
         num_patients = len(np.unique(table.patient_ids[table.labels[:, k] == 1]))
         if num_patients < RARE_PATIENTS:
-            yield Finding(
+            yield Issue(
                 "rare label", (), f"{label}: {int(table.labels[:, k].sum())} positives of {num_patients} patients"
             )
 
 
-def _files_without_row(table: LabelTable) -> Iterator[Finding]:
+def _files_without_row(table: LabelTable) -> Iterator[Issue]:
     named = set(table.paths)
     for folder in sorted({path.parent for path in table.paths}):
         if not folder.is_dir():
@@ -256,4 +254,4 @@ def _files_without_row(table: LabelTable) -> Iterator[Finding]:
             names = sorted(entry.name for entry in entries if entry.is_file())
         for file in (folder / name for name in names):
             if file not in named and file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
-                yield Finding("no row", (), "", file)
+                yield Issue("no row", (), "", file)

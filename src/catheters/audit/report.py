@@ -1,4 +1,4 @@
-"""What the audit writes: `audit.csv`, a line a finding and image, and `audit.html`, a page to look at."""
+"""What the audit writes: `audit.csv`, one line per issue and image, and `audit.html`, a page to look at."""
 
 import csv
 import io
@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.audit.examination import Examined
-from catheters.audit.issues import KINDS, Finding, Severity
+from catheters.audit.issues import KINDS, Issue, Severity
 from catheters.data.tables.label_table import LabelTable
 from catheters.io.files import printable, write_text
 
-CSV_COLUMNS = ("severity", "kind", "group", "uid", "patient", "fold", "labels", "file", "finding")
+CSV_COLUMNS = ("severity", "kind", "group", "uid", "patient", "fold", "labels", "file", "issue")
 MAX_SHOWN = 12
-"""Findings of a kind that the page shows pictures of; `audit.csv` has all."""
-MAX_PICTURES = 4
-"""Pictures of a finding that is about several images."""
+"""Issues of a kind that the page shows images of; `audit.csv` has all."""
+MAX_IMAGES_OF_ISSUE = 4
+"""Images of an issue that is about several images."""
 NUM_SAMPLES = 12
 """Images that the page shows whatever was found."""
 NUM_SIZES = 8
@@ -42,19 +42,19 @@ class Audit:
         table: N images.
         folds: (N,) the fold of each; None: a plain folder of files, without patients.
         examined: (N,) what each file says.
-        findings: the worst first.
+        issues: the worst first.
     """
 
     name: str
     table: LabelTable
     folds: npt.NDArray[np.int8] | None
     examined: list[Examined]
-    findings: list[Finding]
+    issues: list[Issue]
 
     @property
     def worst(self) -> Severity | None:
-        """The worst severity of all findings."""
-        found = {KINDS[finding.kind].severity for finding in self.findings}
+        """The worst severity of all issues."""
+        found = {KINDS[issue.kind].severity for issue in self.issues}
         order: tuple[Severity, ...] = ("stop", "look", "note")
         return next((severity for severity in order if severity in found), None)
 
@@ -71,26 +71,26 @@ class Audit:
 
 def summary_lines(audit: Audit) -> list[str]:
     """The verdict and how often each kind was found, for a terminal."""
-    counts = Counter(finding.kind for finding in audit.findings)
+    counts = Counter(issue.kind for issue in audit.issues)
     lines = [f"{KINDS[kind].severity:>6}  {count:>6}  {KINDS[kind].title}" for kind, count in counts.items()]
     return [*lines, audit.verdict]
 
 
 def write_csv(audit: Audit, file: Path) -> None:
-    """Write a line for each finding and image; findings about several images share a group's number."""
+    """Write one line for each issue and image; issues about several images share a group's number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for group, finding in enumerate(audit.findings):
-        severity = KINDS[finding.kind].severity
-        for row in finding.rows:
+    for group, issue in enumerate(audit.issues):
+        severity = KINDS[issue.kind].severity
+        for row in issue.rows:
             fold = "" if audit.folds is None else int(audit.folds[row])
             patient = "" if audit.folds is None else str(audit.table.patient_ids[row])
             about = (str(audit.table.uids[row]), patient, fold, audit.labels_of(row))
-            writer.writerow((severity, finding.kind, group, *about, printable(audit.table.paths[row]), finding.text))
-        if not finding.rows:
-            path = "" if finding.file is None else printable(finding.file)
-            writer.writerow((severity, finding.kind, group, "", "", "", "", path, finding.text))
+            writer.writerow((severity, issue.kind, group, *about, printable(audit.table.paths[row]), issue.text))
+        if not issue.rows:
+            path = "" if issue.file is None else printable(issue.file)
+            writer.writerow((severity, issue.kind, group, "", "", "", "", path, issue.text))
     write_text(file, text.getvalue())
 
 
@@ -100,13 +100,13 @@ def write_page(audit: Audit, file: Path, make_thumbnails: Callable[[list[int]], 
     Args:
         audit: what to show.
         file: the `.html` to write.
-        make_thumbnails: rows -> each row's picture as a data URL, empty where there is none.
+        make_thumbnails: rows -> each row's thumbnail as a data URL, empty where there is none.
     """
-    shown = {kind: [f for f in audit.findings if f.kind == kind][:MAX_SHOWN] for kind in KINDS}
+    shown = {kind: [f for f in audit.issues if f.kind == kind][:MAX_SHOWN] for kind in KINDS}
     samples = _sample_rows(audit)
-    rows = {row for findings in shown.values() for finding in findings for row in finding.rows[:MAX_PICTURES]}
+    rows = {row for issues in shown.values() for issue in issues for row in issue.rows[:MAX_IMAGES_OF_ISSUE]}
     thumbnails = make_thumbnails(sorted(rows | set(samples)))
-    counts = Counter(finding.kind for finding in audit.findings)
+    counts = Counter(issue.kind for issue in audit.issues)
 
     def describe(row: int) -> dict[str, Any]:
         return {
@@ -114,25 +114,25 @@ def write_page(audit: Audit, file: Path, make_thumbnails: Callable[[list[int]], 
             "patient": "" if audit.folds is None else str(audit.table.patient_ids[row]),
             "fold": None if audit.folds is None else int(audit.folds[row]),
             "labels": audit.labels_of(row),
-            "picture": thumbnails[row],
+            "thumbnail": thumbnails[row],
         }
 
     sections = [
         {
             "kind": KINDS[kind],
             "count": counts[kind],
-            "findings": [
+            "issues": [
                 {
-                    "text": finding.text,
-                    "file": "" if finding.file is None else printable(finding.file),
-                    "images": [describe(row) for row in finding.rows[:MAX_PICTURES]],
-                    "num_more": len(finding.rows[MAX_PICTURES:]),
+                    "text": issue.text,
+                    "file": "" if issue.file is None else printable(issue.file),
+                    "images": [describe(row) for row in issue.rows[:MAX_IMAGES_OF_ISSUE]],
+                    "num_more": len(issue.rows[MAX_IMAGES_OF_ISSUE:]),
                 }
-                for finding in findings
+                for issue in issues
             ],
         }
-        for kind, findings in shown.items()
-        if findings
+        for kind, issues in shown.items()
+        if issues
     ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("catheters.audit", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -191,7 +191,7 @@ def _size_statistics(audit: Audit) -> list[tuple[str, int]]:
 
 
 def _histograms(audit: Audit) -> list[dict[str, Any]]:
-    """Distributions of what is one number an image."""
+    """Distributions of what is one number per image."""
     readable = [file for file in audit.examined if file.reason is None]
     if not readable:
         return []

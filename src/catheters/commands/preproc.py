@@ -87,15 +87,15 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
 
 
 def _report(settings: Settings, table: LabelTable, cache: ImageCache) -> int:
-    """Name the doubtful and the unreadable X-rays; returns the exit status."""
+    """Name the X-rays with quality flags and the unreadable ones; returns the exit status."""
     name_of = {uid: printable(path) for uid, path in zip(table.uids.tolist(), table.paths, strict=True)}
-    text_of_doubtful = {name_of[uid]: "; ".join(notes.values()) for uid, notes in cache.doubts.items()}
+    text_of_flagged = {name_of[uid]: "; ".join(notes.values()) for uid, notes in cache.quality_flags.items()}
     reasons = {name_of[uid]: reason for uid, reason in cache.failed.items()}
     reason_of_excluded = {name: reason for name, reason in reasons.items() if reason.startswith(EXCLUDED)}
     reason_of_failed = {name: reason for name, reason in reasons.items() if name not in reason_of_excluded}
     index = index_file(settings.cache_file)
     _list("X-rays are left out, as the settings say", reason_of_excluded, index)
-    _list("X-rays are doubtful, and kept", text_of_doubtful, index)
+    _list("X-rays have quality flags, and are kept", text_of_flagged, index)
     _list("X-rays could not be read; training leaves them out", reason_of_failed, index)
     return BAD_IMAGES_STATUS if reason_of_failed else 0
 

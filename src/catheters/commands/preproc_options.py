@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if options.folder and not options.audit:
         parser.error("--folder goes with --audit; a cache is made of a label table")
     if options.audit and options.show:
-        parser.error("--show draws what is cached; --audit has pictures of its own")
+        parser.error("--show draws what is cached; --audit draws images of its own")
     if options.folder and not options.config.exists():
         options.config = None  # nothing of it is needed
     settings = read_settings(options)

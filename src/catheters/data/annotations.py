@@ -1,4 +1,4 @@
-"""Drawn catheters: the polylines that people traced along them, for pictures only."""
+"""Drawn catheters: the polylines that people traced along them, for contact sheets only."""
 
 from dataclasses import dataclass
 from pathlib import Path

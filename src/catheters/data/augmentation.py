@@ -110,8 +110,9 @@ class Augmentation:
 def _seed(compose: A.Compose, seed: int) -> None:
     """Let all draws of a chain follow from a seed.
 
-    Compose draws from generators of its own, which worker processes would inherit alike. One pair serves the whole
-    chain: `set_random_seed` would give each transform the same numbers, so that two flips come always together.
+    Compose draws from generators of its own, of which all DataLoader workers would inherit the same state. One pair
+    serves the whole chain: `set_random_seed` would give each transform the same numbers, so that two flips come
+    always together.
     """
     compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
 

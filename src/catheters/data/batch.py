@@ -22,7 +22,7 @@ class Batch(NamedTensors):
     Attributes:
         images: (B, 1, H, W) uint8, or float32 in 0..255 once mixup has mixed them.
         targets: (B, K) float32, 0 or 1, or between them once mixup has mixed them.
-        draws: (B, P) float32, what a `DeviceAugmentation` does to each image; None where nothing is augmented on the
+        draws: (B, P) float32, what a `GpuAugmentation` does to each image; None where nothing is augmented on the
             device.
     """
 

@@ -1,7 +1,7 @@
-"""Augmentation on the device: what albumentations draws for each image, done to whole batches as tensor operations.
+"""Augmentation on the GPU: what albumentations draws for each image, done to whole batches as tensor operations.
 
-The loading processes draw, by the same seeds and code as for the CPU, and send a row of numbers with each image. On the
-device flips, an affine transform and a crop that follow one another become one warp: one interpolation, where the CPU
+The DataLoader workers draw, by the same seeds and code as for the CPU, and send one row of numbers per image. On the
+GPU flips, an affine transform and a crop that follow one another become one warp: one interpolation, where the CPU
 makes one for each.
 """
 
@@ -38,7 +38,7 @@ PADDINGS = {
 """OpenCV's border -> padding_mode and align_corners of `grid_sample`, which decides what reflection mirrors at."""
 
 
-class DeviceAugmentation:
+class GpuAugmentation:
     """A chain of transforms whose draws are made in one place and whose pixels are made in another."""
 
     def __init__(self, transforms: tuple[tuple[str, dict[str, Any]], ...], image_shape: tuple[int, int]) -> None:
@@ -180,7 +180,7 @@ class _Warp(_Stage):
 
 @dataclass(frozen=True)
 class _Line:
-    """Where along one side of the picture each pixel comes from: slope * pixel + start, between low and high."""
+    """Where along one side of the image each pixel comes from: slope * pixel + start, between low and high."""
 
     slope: float
     start: float

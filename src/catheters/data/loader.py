@@ -19,7 +19,7 @@ from catheters.data.augmentation import Augmentation
 from catheters.data.batch import Batch, Sample
 from catheters.data.cache.cache import CacheFile, CacheRows
 from catheters.data.cache.row_checks import RowChecks
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.runtime.host import available_cores, num_local_processes, release_free_memory, start_method
 from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 from catheters.runtime.opencv_threads import end_opencv_threads
@@ -30,14 +30,14 @@ MAX_SECONDS_OF_END = 1.0
 """How long the system may need, from the last sign of a process that dies, until its end is known."""
 
 
-class LoadingProcessDied(Exception):
-    """A loading process ended before its batches were there; the message says by what."""
+class WorkerDied(Exception):
+    """A DataLoader worker died before its batches were there; the message says by what."""
 
 
 class Loader(DataLoader[Sample]):
     """Gives batches of uint8 images.
 
-    A loading process that dies is found out where a batch of its is waited for, a few seconds later. torch's handler
+    A DataLoader worker that dies is found out where a batch of its is waited for, a few seconds later. torch's handler
     of signals would raise at once, wherever the training process is: in the middle of a snapshot's file, or of the
     words about the first error.
     """
@@ -45,18 +45,18 @@ class Loader(DataLoader[Sample]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a plain iterator suffices
         """One pass, by DataLoader workers that are started for it, or were by the first one.
 
-        Forked ones are started for each pass. By another start method each would import torch anew, for seconds, so
+        Forked ones are started for each pass. By another start method each would import torch again, for seconds, so
         they are kept until `close`; those of a forkserver import it once for all.
 
         Raises:
-            LoadingProcessDied: one of them ended early.
+            WorkerDied: one of them died early.
         """
         if self.num_workers == 0:
             return super().__iter__()
         handler = signal.getsignal(signal.SIGCHLD)
         kept: Any = self._iterator
         try:
-            with _deaths_named([] if kept is None else kept._workers), interrupts_held_back():
+            with _worker_deaths_named([] if kept is None else kept._workers), interrupts_held_back():
                 batches: Any = super().__iter__()
         finally:
             if signal.getsignal(signal.SIGCHLD) is not handler:
@@ -76,13 +76,13 @@ class Loader(DataLoader[Sample]):
 
 
 def _watched(batches: Iterator[Batch], processes: Collection[BaseProcess]) -> Iterator[Batch]:
-    with _deaths_named(processes):
+    with _worker_deaths_named(processes):
         yield from batches
 
 
 @contextlib.contextmanager
-def _deaths_named(processes: Collection[BaseProcess]) -> Iterator[None]:
-    """Raise LoadingProcessDied where what fails in here fails since one of them has ended."""
+def _worker_deaths_named(processes: Collection[BaseProcess]) -> Iterator[None]:
+    """Raise WorkerDied where what fails in here fails since one of them has died."""
     try:
         yield
     except Exception as error:
@@ -95,14 +95,14 @@ def _deaths_named(processes: Collection[BaseProcess]) -> Iterator[None]:
         if not statuses:
             raise
         names = [signal.Signals(-status).name if status < 0 else f"exit status {status}" for status in statuses]
-        raise LoadingProcessDied(", ".join(names)) from error
+        raise WorkerDied(", ".join(names)) from error
 
 
 class CachedRadiographs(Dataset[Sample]):
     """Images of the cache with their labels.
 
     An item is asked for by (epoch, position). Its augmentation is decided by the seed, the epoch and the image's uid:
-    the number of workers, the order and other images change nothing. Of one that the device does, the item has the
+    the number of workers, the order and other images change nothing. Where a GPU augments, the item has the
     draws, and the image as it is.
     """
 
@@ -112,14 +112,14 @@ class CachedRadiographs(Dataset[Sample]):
         rows: npt.NDArray[np.intp],
         uids: npt.NDArray[np.str_],
         labels: npt.NDArray[np.uint8],
-        augmentation: Augmentation | DeviceAugmentation | None,
+        augmentation: Augmentation | GpuAugmentation | None,
         seed: int,
         checks: RowChecks | None = None,
     ) -> None:
         """Choose images.
 
         Args:
-            cache_file: the cache's `.npy`, opened anew by every loading process.
+            cache_file: the cache's `.npy`, opened again by every DataLoader worker.
             rows: (n,) rows of the cache to use.
             uids: (n,) names of these images.
             labels: (n, K) 0/1.
@@ -138,7 +138,7 @@ class CachedRadiographs(Dataset[Sample]):
         self._uid_hashes = np.fromiter((zlib.crc32(uid.encode()) for uid in uids), np.uint32, len(uids))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open file: a process that is sent the samples opens it anew."""
+        """Without the open file: a process that is sent the samples opens it again."""
         return {**self.__dict__, "_images": None}
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class CachedRadiographs(Dataset[Sample]):
         if self._checks is not None:
             self._checks.check(row, image)
         sample = {"targets": self._labels[position]}
-        if isinstance(self._augmentation, DeviceAugmentation):
+        if isinstance(self._augmentation, GpuAugmentation):
             sample["draws"] = torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position)))
         elif self._augmentation is not None:
             image = self._augmentation(image, self.augmentation_seed(epoch, position))
@@ -250,7 +250,7 @@ class BatchesInOrder(Sampler[list[tuple[int, int]]]):
 
 
 class EpochLoader:
-    """Training batches, epoch by epoch, whose loading processes can be started while something else is computed."""
+    """Training batches, epoch by epoch, whose DataLoader workers can be started while something else is computed."""
 
     def __init__(self, loader: Loader) -> None:
         """Go through the epochs of a loader over `EpochBatches`."""
@@ -300,7 +300,7 @@ def create_loader(
     Args:
         samples: where the images come from.
         batches: which images make a batch.
-        num_workers: loading processes; None: `default_num_workers`.
+        num_workers: DataLoader workers; None: `default_num_workers`.
         device: where the batches will go.
     """
     if num_workers is None:
@@ -323,7 +323,7 @@ def create_loader(
 
 
 def default_num_workers(device: torch.device) -> int:
-    """One a core for a GPU, those of a machine shared by its training processes; one for a CPU, whose cores the model
+    """One per core for a GPU, those of a machine shared by its training processes; one for a CPU, whose cores the model
     needs."""
     if device.type == "cpu":
         return 1

@@ -16,7 +16,7 @@ Resampling = Literal["area", "quick"]
 EXCLUDED = "excluded"
 """How the reason begins of an image that could be read, and that the settings leave out."""
 MAX_BY_BLOCKS = 2.5
-"""The quick resampling shrinks pictures at most so many times larger than asked for by 2 x 2 blocks."""
+"""The quick resampling shrinks images at most so many times larger than asked for by 2 x 2 blocks."""
 BORDER_GREY = 12
 """Darker pixels may belong to a black border."""
 BORDER_SHARE = 0.99
@@ -32,7 +32,7 @@ class Preprocessing:
         resize: "stretch" scales both sides independently, as published for RANZCR CLiP; "pad" keeps the aspect and
             fills up with black.
         crop_borders: whether black borders are cut off first.
-        inverted: what becomes of radiographs whose black and white seem exchanged: "keep", "invert" or "exclude".
+        inverted: what becomes of radiographs that look like inverted grayscale: "keep", "invert" or "exclude".
         resampling: "area" averages all pixels of the file by areas; "quick" is what version 0.2.0 did: JPEGs decoded
             to a fraction of their size, then bilinear and blocks. It weakens lines of a few pixels, and remains for
             models and caches that were made with it.
@@ -57,7 +57,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a pixel of the picture lies in the preprocessed image: `offset + scale * position`, pixel centres whole.
+    """Where a pixel of the image lies in the preprocessed image: `offset + scale * position`, pixel centres whole.
 
     Attributes:
         scale: (2,) of x and y.
@@ -68,7 +68,7 @@ class Placement:
     offset: tuple[float, float]
 
     def apply(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """(n, 2) x, y in pixels of the picture as shown -> (n, 2) in pixels of the preprocessed image."""
+        """(n, 2) x, y in pixels of the image as shown -> (n, 2) in pixels of the preprocessed image."""
         return np.asarray(self.offset) + np.asarray(self.scale) * points
 
 
@@ -78,9 +78,9 @@ class Preprocessed:
 
     Attributes:
         pixels: (H, W) uint8.
-        full_shape: (H, W) of the whole picture as shown, in pixels.
-        box: (top, left, bottom, right) of the part that was kept, in pixels of the picture as shown.
-        notes: doubts about it.
+        full_shape: (H, W) of the whole image as shown, in pixels.
+        box: (top, left, bottom, right) of the part that was kept, in pixels of the image as shown.
+        notes: its quality flags.
     """
 
     pixels: Pixels
@@ -101,28 +101,28 @@ def preprocess(data: bytes, preprocessing: Preprocessing) -> Preprocessed:
     """
     target = preprocessing.image_shape
     # A fraction of a JPEG's size is an average over blocks that its pixels' areas do not share: it costs contrast.
-    picture = decode_radiograph(data, target if preprocessing.resampling == "quick" else None)
-    box = _picture_box(picture.image, preprocessing)
-    is_reduced = picture.image.shape != picture.full_shape
+    decoded = decode_radiograph(data, target if preprocessing.resampling == "quick" else None)
+    box = _kept_box(decoded.image, preprocessing)
+    is_reduced = decoded.image.shape != decoded.full_shape
     if is_reduced and (box[2] - box[0] < target[0] or box[3] - box[1] < target[1]):
-        picture = decode_radiograph(data)  # what is left without its borders needs all the pixels there are
-        box = _picture_box(picture.image, preprocessing)
-    height, width = picture.image.shape
-    per_row, per_column = picture.full_shape[0] / height, picture.full_shape[1] / width
-    kept = picture.image[box[0] : box[2], box[1] : box[3]]
+        decoded = decode_radiograph(data)  # what is left without its borders needs all the pixels there are
+        box = _kept_box(decoded.image, preprocessing)
+    height, width = decoded.image.shape
+    per_row, per_column = decoded.full_shape[0] / height, decoded.full_shape[1] / width
+    kept = decoded.image[box[0] : box[2], box[1] : box[3]]
     fitted_shape, corner = _fitted_shape(kept.shape[0], kept.shape[1], preprocessing)
     resized = resize(kept, fitted_shape, preprocessing.resampling)
-    pixels, notes = _treat_inverted(resized, picture.notes, preprocessing)
+    pixels, notes = _treat_inverted(resized, decoded.notes, preprocessing)
     return Preprocessed(
         pixels=_pad(pixels, corner, preprocessing.image_shape),
-        full_shape=picture.full_shape,
+        full_shape=decoded.full_shape,
         box=(box[0] * per_row, box[1] * per_column, box[2] * per_row, box[3] * per_column),
         notes=notes,
     )
 
 
 def place(box: tuple[float, float, float, float], preprocessing: Preprocessing) -> Placement:
-    """Where the points of a picture, of which `box` was kept, lie in the preprocessed image.
+    """Where the points of an image, of which `box` was kept, lie in the preprocessed image.
 
     Args:
         box: see `Preprocessed`.
@@ -142,16 +142,16 @@ def place(box: tuple[float, float, float, float], preprocessing: Preprocessing) 
 def _treat_inverted(
     pixels: Pixels, notes: tuple[Note, ...], preprocessing: Preprocessing
 ) -> tuple[Pixels, tuple[Note, ...]]:
-    """The pixels as the settings want them where black and white seem exchanged, and all notes."""
+    """The pixels as the settings want them where the grayscale looks inverted, and all notes."""
     found = polarity_notes(pixels, notes)
     if not found or preprocessing.inverted == "keep":
         return pixels, (*notes, *found)
     if preprocessing.inverted == "exclude":
-        raise UnreadableImage(f"{EXCLUDED}: black and white seem exchanged (inverted='exclude')")
+        raise UnreadableImage(f"{EXCLUDED}: likely inverted grayscale (inverted='exclude')")
     return 255 - pixels, (*notes, *(Note(note.kind, f"{note.text}; turned round") for note in found))
 
 
-def _picture_box(image: Pixels, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+def _kept_box(image: Pixels, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of what is kept; everything where nothing but border would be found."""
     whole = (0, 0, image.shape[0], image.shape[1])
     if not preprocessing.crop_borders:
@@ -190,7 +190,7 @@ def resize(image: Pixels, shape: tuple[int, int], resampling: Resampling = "area
     """(h, w) uint8 to `shape`: area averaging where it shrinks, bilinear where it is enlarged.
 
     "quick": OpenCV averages whole 2 x 2 blocks many times faster than areas of other sizes. So where no side shrinks
-    to less than 1 / `MAX_BY_BLOCKS`, the picture is brought to twice the shape first, bilinearly.
+    to less than 1 / `MAX_BY_BLOCKS`, the image is brought to twice the shape first, bilinearly.
     """
     height, width = shape
     if (height - image.shape[0]) * (width - image.shape[1]) < 0:  # one side shrinks, the other is enlarged

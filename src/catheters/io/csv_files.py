@@ -58,7 +58,7 @@ def read_csv(file: Path) -> pd.DataFrame:
     cells = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
     frame: pd.DataFrame = cells.apply(lambda column: column.str.strip())
     if frame.empty:
-        raise TableError(f"{file}: no rows; a CSV with a header line and one row an image is expected")
+        raise TableError(f"{file}: no rows; a CSV with a header line and one row per image is expected")
     return frame
 
 
@@ -104,7 +104,7 @@ def holds(column: pd.Series, value: str) -> npt.NDArray[np.bool_]:
     return holds_text | is_number
 
 
-def warn_of_lookalikes(counts: Iterable[tuple[object, int]], value: str, num_meant: int, where: str) -> None:
+def warn_of_similar_values(counts: Iterable[tuple[object, int]], value: str, num_meant: int, where: str) -> None:
     """Warn of values that differ from the meant one by upper and lower case or inner blanks alone, with their counts.
 
     Args:
@@ -114,9 +114,9 @@ def warn_of_lookalikes(counts: Iterable[tuple[object, int]], value: str, num_mea
         where: file and column, for the message.
     """
     wanted = _plain(value)
-    alike = [f"{other!r} ({count} rows)" for other, count in counts if _plain(str(other)) == wanted]
-    if alike:
-        warn(f"{where}: {', '.join(alike)} only looks like {value.strip()!r} ({num_meant} rows) and is another value")
+    similar = [f"{other!r} ({count} rows)" for other, count in counts if _plain(str(other)) == wanted]
+    if similar:
+        warn(f"{where}: {', '.join(similar)} only looks like {value.strip()!r} ({num_meant} rows) and is another value")
 
 
 def _plain(text: str) -> str:

@@ -58,7 +58,7 @@ def clear_end_when_full(path: Path) -> Iterator[None]:
         if not isinstance(cause, OSError) or cause.errno not in FULL_DISK_ERRORS:
             raise
         raise DiskFullError(
-            f"{path}: {FULL_DISK_ERRORS[cause.errno]}; make room and run the same command again, it goes on where it "
+            f"{path}: {FULL_DISK_ERRORS[cause.errno]}; make room and run the same command again, it resumes where it "
             "stopped"
         ) from None
 

@@ -28,7 +28,7 @@ def same_id_hint(wanted: Iterable[str], known: Iterable[str]) -> str:
     for uid in wanted:
         found = id_of_form.get(form_of(uid))
         if found is not None and found != uid:
-            return f"; {uid} and {found} differ only in their form, and ids are compared as text: write them alike"
+            return f"; {uid} and {found} differ only in their form, and ids are compared as text: use one form"
     return ""
 
 
@@ -45,15 +45,15 @@ def file_hint(path: Path) -> str:
 
 
 def _hint_of_parts(parts: tuple[str, ...]) -> str:
-    found = Path(parts[0]) if Path(parts[0]).exists() else _alike(Path(), parts[0])
+    found = Path(parts[0]) if Path(parts[0]).exists() else _entry_of_similar_name(Path(), parts[0])
     for part in parts[1:]:
         if found is None:
             return ""
-        found = found / part if (found / part).exists() else _alike(found, part)
+        found = found / part if (found / part).exists() else _entry_of_similar_name(found, part)
     return "" if found is None else f"; {found} is there: is it meant?"
 
 
-def _alike(folder: Path, name: str) -> Path | None:
+def _entry_of_similar_name(folder: Path, name: str) -> Path | None:
     """The first entry of the folder that has the name in another form."""
     try:
         names = sorted(entry.name for entry in folder.iterdir())

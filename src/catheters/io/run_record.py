@@ -60,7 +60,7 @@ def is_of_version_0_2(folder: Path) -> bool:
 
 
 def recorded_annotations(folder: Path) -> str | None:
-    """The hash of the `annotation_table` that a run was begun with; None where it had none, or an earlier version,
+    """The hash of the `annotation_table` that a run started with; None where it had none, or an earlier version,
     which did not write that, began it.
 
     Raises:

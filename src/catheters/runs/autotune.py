@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import torch
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import UnreadableFileError, read_json, write_text
+from catheters.io.locks import exclusive_lock
 from catheters.models.backbone import IN_CHANS
 from catheters.runs.build import build_classifier, build_losses
 from catheters.runs.failures import explain_failures, no_engine
@@ -261,11 +261,12 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
             seconds = _time_layouts(settings, device, num_images)
         try:
             # Of another run too, which may have measured meanwhile.
-            with filelock.FileLock(f"{file}.lock", timeout=LOCK_SECONDS):
+            refusal = f"another run has held its lock for {LOCK_SECONDS} s"
+            with exclusive_lock(Path(f"{file}.lock"), refusal, timeout_s=LOCK_SECONDS):
                 known = _read_layouts(file)
                 seconds = known.setdefault(key, seconds)
                 write_text(file, json.dumps(known, indent=2) + "\n")
-        except (OSError, UserError, filelock.Timeout) as error:  # a folder of others', perhaps
+        except (OSError, UserError) as error:  # a folder of others', perhaps
             warn(
                 f"{file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
                 "rounds otherwise"

@@ -12,7 +12,7 @@ from catheters.config.compatibility import check_resumable
 from catheters.config.loading import settings_to_json
 from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.tables.label_rules import LabelRules
 from catheters.data.tables.label_table import TableSource
 from catheters.models.classifier import Classifier
@@ -59,9 +59,9 @@ def build_table_source(settings: Settings) -> TableSource:
     )
 
 
-def build_augmentation(settings: Settings) -> Augmentation | DeviceAugmentation:
+def build_augmentation(settings: Settings) -> Augmentation | GpuAugmentation:
     """That of the training images; a SettingsError names what is wrong with `train_transforms`."""
-    create = DeviceAugmentation if settings.augment_on == "device" else Augmentation
+    create = GpuAugmentation if settings.augment_on == "device" else Augmentation
     return create(settings.train_transforms, settings.image_shape)
 
 

@@ -12,7 +12,7 @@ from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile, open_cache
 from catheters.data.cache.row_checks import RowChecks
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import read_label_table
@@ -91,7 +91,7 @@ def load_data(settings: Settings) -> RunData:
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
         labels=labels,
         folds=folds,
-        pictures=np.unique(cache.pictures[is_kept], return_inverse=True)[1],
+        pictures=np.unique(cache.pixel_ids[is_kept], return_inverse=True)[1],
         rows=cache.rows[is_kept],
         cache_file=cache.file,
         checks=RowChecks.of(cache),
@@ -186,7 +186,7 @@ def _samples(
     settings: Settings,
     data: RunData,
     is_chosen: npt.NDArray[np.bool_],
-    augmentation: Augmentation | DeviceAugmentation | None,
+    augmentation: Augmentation | GpuAugmentation | None,
 ) -> CachedRadiographs:
     return CachedRadiographs(
         data.cache_file,

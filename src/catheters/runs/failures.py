@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from catheters.config.settings import Settings
-from catheters.data.loader import LoadingProcessDied, default_num_workers
+from catheters.data.loader import WorkerDied, default_num_workers
 from catheters.errors import UserError, one_line
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runtime.device import choose_device
@@ -49,7 +49,7 @@ def explain_failures(settings: Settings, what: str) -> Iterator[None]:
                 "a CPU needs a C++ compiler, a GPU Triton; or set compile_mode=None"
             ) from error
         raise
-    except LoadingProcessDied as error:
+    except WorkerDied as error:
         if interrupt_signal() is not None:  # whoever asked this process to end has ended that one as well
             raise KeyboardInterrupt from None
         raise UserError(

@@ -6,7 +6,7 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier
 from catheters.runs.build import build_classifier, build_step
@@ -39,6 +39,6 @@ def probe_batch(settings: Settings, num_images: int) -> Batch:
     targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
     draws = None
     if settings.augment_on == "device":
-        one = DeviceAugmentation(settings.train_transforms, settings.image_shape).draw(0)
+        one = GpuAugmentation(settings.train_transforms, settings.image_shape).draw(0)
         draws = torch.from_numpy(one).repeat(num_images, 1)
     return Batch(images=images, targets=targets, draws=draws)

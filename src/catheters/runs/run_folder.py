@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from catheters.checkpoints.finished import adopt
 from catheters.checkpoints.snapshots import has_snapshot
 from catheters.config.compatibility import check_same_settings
@@ -15,6 +13,7 @@ from catheters.config.loading import read_run_settings, settings_to_json
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.io.files import sha256_of, write_text
+from catheters.io.locks import exclusive_lock
 from catheters.io.run_record import FILE_NAME, read_record, recorded_annotations, write_record
 from catheters.runtime.console import say, warn
 
@@ -30,22 +29,16 @@ def only_process(run_folder: Path) -> Iterator[None]:
         UserError: another process is at it, or nothing can be written there.
     """
     lock_file = run_folder.with_name(f"{run_folder.name}.lock")  # beside it, since --fresh moves the folder
-    try:
-        run_folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(lock_file)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(
-            f"{run_folder}: another process is training this run; wait until it has ended, or choose another run_name"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{run_folder.parent}: cannot be written ({error.strerror}); set saved_models_folder to another folder"
-        ) from None
-    try:
+    refusal = f"{run_folder}: another process is training this run; wait until it has ended, or choose another run_name"
+    with contextlib.ExitStack() as stack:
+        try:
+            run_folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive_lock(lock_file, refusal))
+        except OSError as error:
+            raise UserError(
+                f"{run_folder.parent}: cannot be written ({error.strerror}); set saved_models_folder to another folder"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--num-test-images", type=int, default=60, help="test images (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=512, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other images (default: %(default)s)")
-    parser.add_argument("--num-workers", type=int, default=None, help="threads (default: one a core)")
+    parser.add_argument("--num-workers", type=int, default=None, help="threads (default: one per core)")
     generate_sample(**vars(parser.parse_args(arguments)))
     return 0
 

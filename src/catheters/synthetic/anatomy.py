@@ -1,8 +1,8 @@
 """The atlas of the chest, and a patient as a smooth deformation of it.
 
-Atlas coordinates are millimetres on an adult's frontal radiograph: the origin is the carina, x grows to the picture's
+Atlas coordinates are millimetres on an adult's frontal radiograph: the origin is the carina, x grows to the image's
 right (the patient's left), y grows downwards. Everything is drawn and labelled in the atlas; `Patient.deform` and
-`View.to_pixels` carry it to the picture.
+`View.to_pixels` carry it to the image.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 
-PICTURE_MM = 400.0
-"""Nominal length of the picture's longer side."""
+IMAGE_MM = 400.0
+"""Nominal length of the image's longer side."""
 CENTRE_MM = (0.0, 40.0)
-"""Atlas point in the middle of the picture."""
+"""Atlas point in the middle of the image."""
 
 RIGHT_LUNG = (
     *((-60, -92), (-92, -74), (-118, -30), (-135, 35), (-143, 95), (-147, 152)),
@@ -84,7 +84,7 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How one exposure of a patient falls on the picture."""
+    """How one exposure of a patient falls on the image."""
 
     height_px: int
     width_px: int
@@ -94,8 +94,8 @@ class View:
 
     @property
     def px_per_mm(self) -> float:
-        """Scale of the picture."""
-        return self.zoom * max(self.height_px, self.width_px) / PICTURE_MM
+        """Scale of the image."""
+        return self.zoom * max(self.height_px, self.width_px) / IMAGE_MM
 
     def to_pixels(self, points: Points) -> Points:
         """The patient's points (N, 2) in mm -> pixels (N, 2), x then y, (0, 0) the centre of the first pixel."""
@@ -105,7 +105,7 @@ class View:
         return np.asarray(rotated * self.px_per_mm + np.array([self.width_px, self.height_px]) / 2 - 0.5)
 
     def contains(self, pixel: NDArray[np.float64]) -> bool:
-        """Whether a point (2,), x and y in pixels, lies in the picture."""
+        """Whether a point (2,), x and y in pixels, lies in the image."""
         return bool(0 <= pixel[0] <= self.width_px - 1 and 0 <= pixel[1] <= self.height_px - 1)
 
 
@@ -123,7 +123,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def draw_view(rng: np.random.Generator, image_size: int) -> View:
-    """An exposure drawn at random; `image_size` is the picture's longer side in pixels."""
+    """An exposure drawn at random; `image_size` is the image's longer side in pixels."""
     aspect = rng.choice([1.0, 1.04, 1.08, 0.94], p=[0.45, 0.2, 0.15, 0.2])  # width / height
     return View(
         height_px=round(image_size / max(aspect, 1.0)),

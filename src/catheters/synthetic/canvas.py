@@ -13,7 +13,7 @@ SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """Draws a patient's shapes as a view shows them, at `scale` times the picture's resolution."""
+    """Draws a patient's shapes as a view shows them, at `scale` times the image's resolution."""
 
     def __init__(self, patient: Patient, view: View, scale: float) -> None:
         self.patient = patient
@@ -28,10 +28,10 @@ class Canvas:
 
     def place(self, points: object) -> Points:
         """Atlas points (N, 2) in mm -> pixels of this canvas (N, 2)."""
-        return self.from_picture(self.view.to_pixels(self.patient.deform(points)))
+        return self.from_image_pixels(self.view.to_pixels(self.patient.deform(points)))
 
-    def from_picture(self, pixels: Points) -> Points:
-        """Pixels of the picture (N, 2) -> pixels of this canvas (N, 2)."""
+    def from_image_pixels(self, pixels: Points) -> Points:
+        """Pixels of the image (N, 2) -> pixels of this canvas (N, 2)."""
         return (pixels + 0.5) * self.scale - 0.5
 
     def fill(self, layer: NDArray[np.uint8], points: object, level: int = 255) -> None:
@@ -43,7 +43,7 @@ class Canvas:
         self.stroke_pixels(layer, self.place(points), width_mm, level)
 
     def strokes(self, layer: NDArray[np.uint8], lines: Points, width_mm: float, level: int = 255) -> None:
-        """Draw lines through atlas points (K, N, 2), all alike."""
+        """Draw lines through atlas points (K, N, 2), all in the same way."""
         pixels = self.place(lines.reshape(-1, 2)).reshape(lines.shape)
         thickness = max(1, round(width_mm * self.px_per_mm))
         cv2.polylines(layer, list(fixed_point(pixels)), False, level, thickness, cv2.LINE_AA, SUBPIXEL_BITS)

@@ -13,7 +13,7 @@ NUM_VESSELS = 14
 
 
 def chest_attenuation(canvas: Canvas) -> Layer:
-    """Absorption (H, W) of a patient without devices; 0 is air, about 1 the abdomen."""
+    """Absorption (H, W) of a patient without catheters; 0 is air, about 1 the abdomen."""
     rng = np.random.default_rng(canvas.patient.texture_seed)
     soft = Canvas(canvas.patient, canvas.view, canvas.scale / 2)
     tissue, lungs = soft_tissue(soft, rng)

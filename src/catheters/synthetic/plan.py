@@ -1,4 +1,4 @@
-"""Who is imaged how often with which devices: everything about a sample but its pixels."""
+"""Who is imaged how often with which catheters: everything about a sample but its pixels."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from catheters.labels import RANZCR_LABELS
 from catheters.synthetic.anatomy import Patient, View, draw_patient, draw_view
-from catheters.synthetic.devices import ENTRIES, Device, lay_device
+from catheters.synthetic.lines_and_tubes import ENTRIES, Catheter, place_catheter
 
 ETT_STATES = {(): 0.53, ("Abnormal",): 0.08, ("Borderline",): 0.11, ("Normal",): 0.28}
 NGT_STATES = {
@@ -31,11 +31,11 @@ CVC_STATES = {
 }
 SWAN_STATES = {(): 0.91, ("Present",): 0.09}
 STATES = {"ETT": ETT_STATES, "NGT": NGT_STATES, "CVC": CVC_STATES, "Swan": SWAN_STATES}
-"""Device -> positions of all devices of that kind in an image -> share of the images. RANZCR's order of frequency, but
-no label so rare that a fold of a small sample could miss it."""
+"""Device type -> positions of all catheters of that type in an image -> share of the images. RANZCR's order of
+frequency, but no label so rare that a fold of a small sample could miss it."""
 
 CHANCE_TO_CHANGE = 0.25
-"""How often an image's devices of a kind differ from what its patient mostly has."""
+"""How often an image's catheters of a device type differ from what its patient mostly has."""
 ENTRY_SHARES = {
     "right jugular": 0.34,
     "left jugular": 0.16,
@@ -56,14 +56,14 @@ class ImagePlan:
     patient_id: str
     patient: Patient
     view: View
-    devices: tuple[Device, ...]
+    catheters: tuple[Catheter, ...]
     drawing_seed: tuple[int, ...]
     """Seed of noise, exposure, leads and whatever else decides no label."""
 
     @property
     def labels(self) -> tuple[int, ...]:
         """0/1 in the order of RANZCR_LABELS."""
-        present = {device.label for device in self.devices}
+        present = {catheter.label for catheter in self.catheters}
         return tuple(int(label in present) for label in RANZCR_LABELS)
 
 
@@ -105,20 +105,22 @@ def plan_image(
     image_size: int,
     seed: tuple[int, ...],
 ) -> ImagePlan:
-    """Devices of one image: mostly what the patient usually has, each a little elsewhere than in the last image."""
+    """Catheters of one image: mostly what the patient usually has, each a little elsewhere than in the last image."""
     rng = np.random.default_rng(seed)
     uid = synthetic_uid(rng)
     view = draw_view(rng, image_size)
-    devices: list[Device] = []
-    for kind_number, (kind, shares) in enumerate(STATES.items()):
-        states = usual[kind]
+    catheters: list[Catheter] = []
+    for type_number, (device_type, shares) in enumerate(STATES.items()):
+        states = usual[device_type]
         if rng.random() < CHANCE_TO_CHANGE:
             states = list(list(shares)[rng.choice(len(shares), p=list(shares.values()))])
         for number, state in enumerate(states):
-            entry = entries[-1] if kind == "Swan" else entries[number]
-            habit = np.random.default_rng([patient.texture_seed, kind_number, number])
-            devices.append(lay_device(kind, state, entry, patient=patient, view=view, habit=habit, rng=rng))
-    return ImagePlan(uid, patient_id, patient, view, tuple(devices), (*seed, 1))
+            entry = entries[-1] if device_type == "Swan" else entries[number]
+            habit = np.random.default_rng([patient.texture_seed, type_number, number])
+            catheters.append(
+                place_catheter(device_type, state, entry, patient=patient, view=view, habit=habit, rng=rng)
+            )
+    return ImagePlan(uid, patient_id, patient, view, tuple(catheters), (*seed, 1))
 
 
 def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_patient: int = 0) -> list[ImagePlan]:
@@ -128,7 +130,7 @@ def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_
     """
     rng = np.random.default_rng([seed, first_patient])
     counts = images_per_patient(num_images, rng)
-    usual = {kind: usual_states(counts, shares, rng) for kind, shares in STATES.items()}
+    usual = {device_type: usual_states(counts, shares, rng) for device_type, shares in STATES.items()}
     plans = []
     for index, count in enumerate(counts):
         number = first_patient + index
@@ -136,7 +138,7 @@ def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_
         patient = draw_patient(patient_rng)
         entries = list(patient_rng.choice(list(ENTRY_SHARES), size=3, replace=False, p=list(ENTRY_SHARES.values())))
         entries.append("right jugular" if patient_rng.random() < 0.75 else "left jugular")
-        of_patient = {kind: states[index] for kind, states in usual.items()}
+        of_patient = {device_type: states[index] for device_type, states in usual.items()}
         for image in range(count):
             seeds = (seed, number, 1 + image)
             plans.append(plan_image(patient, f"syn{number:06d}", of_patient, entries, image_size, seeds))

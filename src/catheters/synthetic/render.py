@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from catheters.synthetic.anatomy import Points, smooth_curve
 from catheters.synthetic.canvas import Canvas, Layer, shrink
 from catheters.synthetic.chest import chest_attenuation
-from catheters.synthetic.devices import Device, cut, lengths_along
+from catheters.synthetic.lines_and_tubes import Catheter, cut, lengths_along
 from catheters.synthetic.plan import ImagePlan
 
 SUPERSAMPLING = 2
@@ -20,26 +20,26 @@ def render_image(plan: ImagePlan) -> NDArray[np.uint8]:
     canvas = Canvas(plan.patient, plan.view, 1.0)
     attenuation = chest_attenuation(canvas)
     fine = Canvas(plan.patient, plan.view, SUPERSAMPLING)
-    for device in plan.devices:
-        attenuation += device_layer(fine, device, canvas.shape)
+    for catheter in plan.catheters:
+        attenuation += catheter_layer(fine, catheter, canvas.shape)
     if rng.random() < 0.6:
         attenuation += lead_layer(fine, rng, canvas.shape)
     image = expose(attenuation, rng)
     if rng.random() < 0.5:
         image *= collimation(canvas, rng)
-    picture = np.clip(np.round(image), 0, 255).astype(np.uint8)
-    stamp(picture, "L" if rng.random() < 0.7 else "R", rng)
-    return picture
+    pixels = np.clip(np.round(image), 0, 255).astype(np.uint8)
+    stamp(pixels, "L" if rng.random() < 0.7 else "R", rng)
+    return pixels
 
 
-def device_layer(fine: Canvas, device: Device, shape: tuple[int, int]) -> Layer:
-    """What one device adds to the absorption (H, W)."""
-    course = fine.from_picture(device.course_px)
-    if device.kind == "ETT":
+def catheter_layer(fine: Canvas, catheter: Catheter, shape: tuple[int, int]) -> Layer:
+    """What one catheter adds to the absorption (H, W)."""
+    course = fine.from_image_pixels(catheter.course_px)
+    if catheter.device_type == "ETT":
         return tube_layer(fine, course, shape)
-    if device.kind == "NGT":
+    if catheter.device_type == "NGT":
         return feeding_tube_layer(fine, course, shape)
-    width = 2.3 if device.kind == "CVC" else 2.6
+    width = 2.3 if catheter.device_type == "CVC" else 2.6
     line = fine.blank()
     fine.stroke_pixels(line, course, width)
     layer = 0.32 * shrink(line, shape)
@@ -103,7 +103,7 @@ def expose(attenuation: Layer, rng: np.random.Generator) -> Layer:
     scatter = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / 8), (width, height), interpolation=cv2.INTER_LINEAR)
     signal = attenuation - np.float32(rng.uniform(0.10, 0.35)) * scatter
     black, white = np.percentile(small, [2, 98])
-    # without the scatter all is about a fifth less; white is not the brightest, which is left to devices and bone
+    # without the scatter all is about a fifth less; white is not the brightest, which is left to catheters and bone
     tone = (signal - np.float32(0.74 * black)) / np.float32(0.82 * (white - black) + 1e-6)
     tone = np.maximum(tone * np.float32(rng.uniform(0.68, 0.82)), 0)
     tone = np.asarray(cv2.pow(tone, rng.uniform(0.85, 1.25)), np.float32)
@@ -129,7 +129,7 @@ def collimation(canvas: Canvas, rng: np.random.Generator) -> Layer:
 
 
 def stamp(image: NDArray[np.uint8], side: str, rng: np.random.Generator) -> None:
-    """Burn the side marker and the word SYNTHETIC into a picture, in place."""
+    """Burn the side marker and the word SYNTHETIC into an image, in place."""
     height, width = image.shape
     size = max(height, width) / 512
     x = width * (0.90 if side == "L" else 0.05)

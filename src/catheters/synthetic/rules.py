@@ -1,14 +1,14 @@
-"""Which label a device gets: pure functions of where its tip lies.
+"""Which label a catheter gets: pure functions of where its tip lies.
 
-Lengths are millimetres of the atlas (see `anatomy`), measured along the device's course. The bands follow the usual
+Lengths are millimetres of the atlas (see `anatomy`), measured along the catheter's course. The bands follow the usual
 teaching (Godoy, Leitman, de Groot, Vlahos, Naidich: "Chest radiography in the ICU: part 1/2", AJR 2012) and are
 simplified: they label drawings, not patients.
 
-    device  label                  tip
+    type    label                  tip
     ETT     Normal                 30 to 70 mm above the carina
             Borderline             15 to 30 mm, or 70 to 90 mm above it
             Abnormal               lower (down to a main bronchus, which counts as negative), or higher
-    NGT     Incompletely Imaged    out of the picture
+    NGT     Incompletely Imaged    out of the image
             Abnormal               above the gastro-oesophageal junction, in an airway, or the tube is coiled
             Borderline             in the stomach, less than 60 mm beyond the junction
             Normal                 60 mm beyond it or more
@@ -30,11 +30,11 @@ def ett_label(height_mm: float) -> str:
     return "ETT - Abnormal"
 
 
-def ngt_label(depth_mm: float, *, tip_in_picture: bool, in_airway: bool = False, is_coiled: bool = False) -> str:
+def ngt_label(depth_mm: float, *, tip_in_image: bool, in_airway: bool = False, is_coiled: bool = False) -> str:
     """Label of a nasogastric tube whose tip lies `depth_mm` beyond the gastro-oesophageal junction."""
     if in_airway or is_coiled:
         return "NGT - Abnormal"
-    if not tip_in_picture:
+    if not tip_in_image:
         return "NGT - Incompletely Imaged"
     if depth_mm < 0:
         return "NGT - Abnormal"

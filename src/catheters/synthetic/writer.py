@@ -16,7 +16,7 @@ from catheters.runtime.console import say
 from catheters.runtime.host import available_cores
 from catheters.runtime.opencv_threads import without_opencv_threads
 from catheters.runtime.progress import track
-from catheters.synthetic.devices import Device, lengths_along
+from catheters.synthetic.lines_and_tubes import Catheter, lengths_along
 from catheters.synthetic.plan import ImagePlan, plan_sample
 from catheters.synthetic.render import render_image
 
@@ -44,7 +44,7 @@ def generate_sample(
 ) -> None:
     """Write a synthetic data set in RANZCR CLiP's layout into `folder`.
 
-    The files are the same, byte for byte, for the same arguments, whatever `num_workers` (threads; None: one a core).
+    The files are the same, byte for byte, for the same arguments, whatever `num_workers` (threads; None: one per core).
     `train.csv` comes last: a folder without it is unfinished, and the same call finishes it. A finished sample of the
     same arguments is left as it is. `image_size` is the longer side in pixels.
 
@@ -129,19 +129,19 @@ def write_image(file: tuple[ImagePlan, Path]) -> None:
 
 
 def annotation_rows(plans: list[ImagePlan]) -> list[list[str]]:
-    """Rows of `train_annotations.csv`: one for each device, its points in pixels from the entry to the tip."""
+    """Rows of `train_annotations.csv`: one for each catheter, its points in pixels from the entry to the tip."""
     return [
-        [plan.uid, device.label, json.dumps(annotated_points(plan, device))]
+        [plan.uid, catheter.label, json.dumps(annotated_points(plan, catheter))]
         for plan in plans
-        for device in plan.devices
+        for catheter in plan.catheters
     ]
 
 
-def annotated_points(plan: ImagePlan, device: Device) -> list[list[int]]:
-    """The part of a device's course that the picture shows, as whole pixels about 8 px apart, towards the tip."""
-    along = lengths_along(device.course_px)
+def annotated_points(plan: ImagePlan, catheter: Catheter) -> list[list[int]]:
+    """The part of a catheter's course that the image shows, as whole pixels about 8 px apart, towards the tip."""
+    along = lengths_along(catheter.course_px)
     wanted = np.linspace(0, along[-1], max(2, round(float(along[-1]) / POINT_SPACING_PX)))
-    points = np.stack([np.interp(wanted, along, device.course_px[:, axis]) for axis in (0, 1)], axis=1)
+    points = np.stack([np.interp(wanted, along, catheter.course_px[:, axis]) for axis in (0, 1)], axis=1)
     shown = [point for point in points if plan.view.contains(point)]
     return [[round(float(x)), round(float(y))] for x, y in shown]
 

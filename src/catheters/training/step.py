@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.profiler import record_function
 
 from catheters.data.batch import Batch
-from catheters.data.gpu_augmentation import DeviceAugmentation
+from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier
 from catheters.models.outputs import Outputs
@@ -83,7 +83,7 @@ class TrainStep:
         ema_decay: float | None = None,
         mixup_alpha: float = 0.0,
         compile_mode: str | None = None,
-        augmentation: DeviceAugmentation | None = None,
+        augmentation: GpuAugmentation | None = None,
     ) -> None:
         """Put together what a model needs to learn.
 

@@ -12,14 +12,14 @@ from catheters.data.loader import CachedRadiographs
 from catheters.data.tables.label_table import LabelTable
 from catheters.viz.layout import Cell, Heading, make_sheet
 from catheters.viz.lines import Line
-from catheters.viz.tiles import Shown, drawn_devices, drawn_tile, grey_tile
+from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile
 
 NUM_EPOCHS = 5
 """Versions of each image that are shown."""
 
 
 def augmented_sheet(
-    title: str, table: LabelTable, cache: ImageCache, shown: list[Shown], augmentation: Augmentation, seed: int
+    title: str, table: LabelTable, cache: ImageCache, shown: list[SheetImage], augmentation: Augmentation, seed: int
 ) -> Image.Image:
     """Each image as cached, then as training draws it in each of its first epochs; below, the same with its catheters.
 
@@ -38,7 +38,7 @@ def augmented_sheet(
     cells = [_augmented_cell(image, samples, sample, augmentation) for sample, image in enumerate(shown)]
     names = ", ".join(name for name, _ in augmentation.transforms)
     subtitle = f"as training draws them with seed {seed}: {names}" if names else "train_transforms is empty"
-    legend = drawn_devices(table, shown)
+    legend = drawn_device_types(table, shown)
     if legend and augmentation.unfollowed:
         names = ", ".join(augmentation.unfollowed)
         subtitle += f"; catheters are not drawn, since they cannot be carried through {names}"
@@ -46,7 +46,7 @@ def augmented_sheet(
     return make_sheet(Heading(title, subtitle, legend), cells)
 
 
-def _augmented_cell(image: Shown, samples: CachedRadiographs, sample: int, augmentation: Augmentation) -> Cell:
+def _augmented_cell(image: SheetImage, samples: CachedRadiographs, sample: int, augmentation: Augmentation) -> Cell:
     """One image, which `samples` has at the position `sample`."""
     versions = [image.pixels, *(samples[epoch, sample]["images"][0].numpy() for epoch in range(NUM_EPOCHS))]
     tiles = [[grey_tile(pixels) for pixels in versions]]
@@ -59,7 +59,7 @@ def _augmented_cell(image: Shown, samples: CachedRadiographs, sample: int, augme
     return Cell(tiles, captions, image.text)
 
 
-def _moved(image: Shown, augmentation: Augmentation, seed: int) -> list[Line]:
+def _moved(image: SheetImage, augmentation: Augmentation, seed: int) -> list[Line]:
     return [
         dataclasses.replace(line, points=augmentation.move_points(line.points, image.pixels, seed))
         for line in image.lines

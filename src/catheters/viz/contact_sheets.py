@@ -14,10 +14,10 @@ from catheters.errors import listed
 from catheters.io.files import write_whole
 from catheters.io.near_misses import same_id_hint
 from catheters.runtime.console import warn
-from catheters.viz.choice import choose_images
+from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import Cell, Heading, make_sheet
-from catheters.viz.lines import DEVICE_OF_LABEL
-from catheters.viz.tiles import Shown, drawn_devices, drawn_tile, grey_tile, prepare_image
+from catheters.viz.lines import DEVICE_TYPE_OF_LABEL
+from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile, prepare_image
 
 NUM_AUGMENTED = 8
 """Images of the second sheet, at most."""
@@ -112,7 +112,7 @@ def _read_annotations(file: Path | None, uid_column: str, table: LabelTable) -> 
     elif hint:  # without one they may be rows that were left out
         warn(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}")
     labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
-    unknown = sorted(labels - DEVICE_OF_LABEL.keys() - set(table.label_columns))
+    unknown = sorted(labels - DEVICE_TYPE_OF_LABEL.keys() - set(table.label_columns))
     if unknown:
         warn(
             f"annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
@@ -121,14 +121,14 @@ def _read_annotations(file: Path | None, uid_column: str, table: LabelTable) -> 
     return annotations
 
 
-def _image_sheet(title: str, table: LabelTable, shown: list[Shown]) -> Image.Image:
+def _image_sheet(title: str, table: LabelTable, shown: list[SheetImage]) -> Image.Image:
     cells = []
     for image in shown:
         tiles = [grey_tile(image.pixels)]
         if image.lines:
             tiles.append(drawn_tile(image.pixels, image.lines))
         cells.append(Cell([tiles], [], image.text))
-    legend = drawn_devices(table, shown)
+    legend = drawn_device_types(table, shown)
     subtitle = "as the cache holds them"
     if legend:
         subtitle += "; beside them the annotated catheters, a ring at the tip"

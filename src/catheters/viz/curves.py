@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Figures of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
     """Draw losses, macro AUC and learning rate over the epochs.
 
     Args:
-        log: one entry an epoch, but for those whose line is damaged, with `epoch`, `train/loss` and `lr`; of a run
-            with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where weights were averaged;
+        log: one entry per epoch, but for those whose line is damaged, with `epoch`, `train/loss` and `lr`; of a run
+            with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where EMA weights were kept;
             `train/loss/<name>` and `val/loss/<name>` where several losses are summed.
         best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
         title: printed above.
@@ -54,7 +54,7 @@ def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) 
     _draw(
         axes,
         log,
-        {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("averaged weights", ORANGE, "--")},
+        {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("EMA weights", ORANGE, "--")},
     )
     best = next((entry for entry in log if entry["epoch"] == best_epoch), None)
     if best is None:  # its line of the log is damaged

@@ -1,4 +1,4 @@
-"""A sheet: cells of one or more pictures with text under them, laid out in columns under a heading."""
+"""A contact sheet: cells of one or more images with text under them, laid out in columns under a heading."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ TILE_WIDTH = 300
 MAX_TILE_HEIGHT = 400
 NUM_COLUMNS = 6
 MIN_COLUMNS = 3
-"""A sheet of fewer pictures is as wide all the same, so that its heading fits."""
+"""A sheet of fewer images is as wide all the same, so that its heading fits."""
 GAP = 12
 LINE_HEIGHT = 16
 TITLE_SIZE = 18
@@ -25,12 +25,12 @@ DIM: Colour = (160, 160, 160)
 
 @dataclass(frozen=True)
 class Cell:
-    """Pictures that belong together.
+    """Images that belong together.
 
     Attributes:
-        tiles: rows of pictures, all rows as many.
+        tiles: rows of images, all rows as many.
         captions: a short text above each column; none where empty.
-        text: (text, colour) under the pictures, each on lines of its own.
+        text: (text, colour) under the images, each on lines of its own.
     """
 
     tiles: list[list[Image.Image]]
@@ -50,7 +50,7 @@ class Heading:
     Attributes:
         title: what the sheet shows.
         subtitle: what else has to be known.
-        legend: device -> its colour.
+        legend: device type -> its colour.
     """
 
     title: str
@@ -66,7 +66,7 @@ def tile_shape(image_shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def make_sheet(heading: Heading, cells: list[Cell]) -> Image.Image:
-    """Lay out cells from left to right, then downwards, at most `NUM_COLUMNS` columns of pictures wide."""
+    """Lay out cells from left to right, then downwards, at most `NUM_COLUMNS` columns of images wide."""
     rows = _fill_rows(cells)
     num_columns = max(MIN_COLUMNS, *(sum(cell.num_columns for cell in row) for row in rows))
     width = _width(num_columns) + 2 * GAP
@@ -116,8 +116,8 @@ def _legend_rows(legend: dict[str, Colour], width: int) -> list[list[tuple[int, 
     """Rows of (x, name, colour); a new one where the sheet ends."""
     rows: list[list[tuple[int, str, Colour]]] = []
     x = width
-    for device, colour in legend.items():
-        name = wrap(device, load_font(FONT_SIZE), TILE_WIDTH, max_lines=1)[0]
+    for device_type, colour in legend.items():
+        name = wrap(device_type, load_font(FONT_SIZE), TILE_WIDTH, max_lines=1)[0]
         item_width = 24 + round(load_font(FONT_SIZE).getlength(name)) + 2 * GAP
         if x + item_width > width:
             rows.append([])
@@ -135,8 +135,8 @@ def _text_lines(cell: Cell) -> list[tuple[str, Colour]]:
 
 
 def _height(cell: Cell) -> int:
-    pictures = sum(row[0].height for row in cell.tiles) + 4 * len(cell.tiles)
-    return bool(cell.captions) * LINE_HEIGHT + pictures + len(_text_lines(cell)) * LINE_HEIGHT
+    tiles_height = sum(row[0].height for row in cell.tiles) + 4 * len(cell.tiles)
+    return bool(cell.captions) * LINE_HEIGHT + tiles_height + len(_text_lines(cell)) * LINE_HEIGHT
 
 
 def _draw_cell(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:

@@ -1,4 +1,4 @@
-"""Catheters drawn over an X-ray: a line in a colour a device, a ring and the label at the tip."""
+"""Catheters drawn over an X-ray: one colour per device type, a ring and the label at the tip."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from catheters.viz.text import load_font, wrap
 
 Colour = tuple[int, int, int]
 
-# The palette of Okabe and Ito, which the colour-blind can tell apart; the devices have its brightest.
-DEVICE_COLOURS: dict[str, Colour] = {
+# The palette of Okabe and Ito, which the colour-blind can tell apart; the device types have its brightest.
+DEVICE_TYPE_COLOURS: dict[str, Colour] = {
     "ETT": (86, 180, 233),
     "NGT": (240, 228, 66),
     "CVC": (255, 122, 30),  # vermilion, made brighter: it is thin on grey
     "Swan Ganz": (232, 150, 205),  # likewise reddish purple
 }
-OTHER_COLOURS: tuple[Colour, ...] = ((0, 190, 140), (230, 159, 0), (80, 150, 230), *DEVICE_COLOURS.values())
+OTHER_COLOURS: tuple[Colour, ...] = ((0, 190, 140), (230, 159, 0), (80, 150, 230), *DEVICE_TYPE_COLOURS.values())
 UNKNOWN_COLOUR: Colour = (175, 175, 175)
-UNKNOWN_DEVICE = "unknown label"
+UNKNOWN_DEVICE_TYPE = "unknown label"
 
-DEVICE_OF_LABEL = {label: device for device, labels in RANZCR_HEADS.items() for label in labels}
+DEVICE_TYPE_OF_LABEL = {label: device for device, labels in RANZCR_HEADS.items() for label in labels}
 
 FONT_SIZE = 12
 LINE_WIDTH = 2
@@ -33,7 +33,7 @@ EDGE_WIDTH = 4
 """Of the black edge under each line: without it, the colours would vanish on white bone."""
 RING_RADIUS = 6
 RING_MARGIN = 0.03
-"""Tips as far out of the picture, in parts of its size, are shown at its edge: traces end a little outside."""
+"""Tips as far out of the image, in parts of its size, are shown at its edge: traces end a little outside."""
 LABEL_DISTANCE = 11
 FIXED_POINT_BITS = 4
 FARTHEST = 20_000.0
@@ -57,19 +57,19 @@ class Line:
     tip: int
 
 
-def device_colours(label_columns: Iterable[str]) -> dict[str, Colour]:
-    """Device -> colour: RANZCR's devices, and each other label as a device of its own, in turn."""
-    others = (label for label in label_columns if label not in DEVICE_OF_LABEL)
-    return {**DEVICE_COLOURS, **dict(zip(others, cycle(OTHER_COLOURS), strict=False))}
+def device_type_colours(label_columns: Iterable[str]) -> dict[str, Colour]:
+    """Device type -> colour: RANZCR's device types, and each other label as a type of its own, in turn."""
+    others = (label for label in label_columns if label not in DEVICE_TYPE_OF_LABEL)
+    return {**DEVICE_TYPE_COLOURS, **dict(zip(others, cycle(OTHER_COLOURS), strict=False))}
 
 
-def device_of(label: str) -> str:
-    """RANZCR's device of a label; a label that is not RANZCR's is its own."""
-    return DEVICE_OF_LABEL.get(label, label)
+def device_type_of(label: str) -> str:
+    """RANZCR's device type of a label; a label that is not RANZCR's is its own."""
+    return DEVICE_TYPE_OF_LABEL.get(label, label)
 
 
 def draw_lines(tile: npt.NDArray[np.uint8], lines: list[Line], image_shape: tuple[int, int]) -> Image.Image:
-    """Draw catheters over a picture.
+    """Draw catheters over an image.
 
     Args:
         tile: (h, w) uint8, the cached image at the size at which it is shown.
@@ -92,9 +92,9 @@ def draw_lines(tile: npt.NDArray[np.uint8], lines: list[Line], image_shape: tupl
             centre, radius = _fixed_point(np.array(tip)).tolist(), RING_RADIUS << FIXED_POINT_BITS
             for colour, width in (((0, 0, 0), EDGE_WIDTH), (line.colour, LINE_WIDTH)):
                 cv2.circle(pixels, centre, radius, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
-    picture = Image.fromarray(pixels)
-    _write_labels(picture, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None])
-    return picture
+    drawn = Image.fromarray(pixels)
+    _write_labels(drawn, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None])
+    return drawn
 
 
 def _fixed_point(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
@@ -109,7 +109,7 @@ def _stretches(points: npt.NDArray[np.float64]) -> list[npt.NDArray[np.int32]]:
 
 
 def _visible_tip(tip: npt.NDArray[np.float64], shape: tuple[int, ...]) -> tuple[float, float] | None:
-    """Where the ring goes; None where the tip lies outside of the picture."""
+    """Where the ring goes; None where the tip lies outside of the image."""
     size = np.array([shape[1], shape[0]], dtype=np.float64)
     # A tip that got lost is NaN, and no comparison with it holds.
     if not ((tip >= -RING_MARGIN * size).all() and (tip <= (1 + RING_MARGIN) * size).all()):
@@ -119,15 +119,15 @@ def _visible_tip(tip: npt.NDArray[np.float64], shape: tuple[int, ...]) -> tuple[
     return x, y
 
 
-def _write_labels(picture: Image.Image, tips: list[tuple[Line, tuple[float, float]]]) -> None:
-    """Write each label beside its ring, where it hides neither another label nor a ring, and inside the picture."""
+def _write_labels(drawn: Image.Image, tips: list[tuple[Line, tuple[float, float]]]) -> None:
+    """Write each label beside its ring, where it hides neither another label nor a ring, and inside the image."""
     font = load_font(FONT_SIZE)
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(drawn)
     reach = RING_RADIUS + 2
     taken = [(x - reach, y - reach, x + reach, y + reach) for _, (x, y) in tips]
     for line, tip in tips:
-        text = wrap(line.label, font, picture.width - 4, max_lines=1)[0]
-        box = free_place(tip, _text_size(text, font), picture.size, taken)
+        text = wrap(line.label, font, drawn.width - 4, max_lines=1)[0]
+        box = free_place(tip, _text_size(text, font), drawn.size, taken)
         taken.append(box)
         draw.text(box[:2], text, line.colour, font, anchor="la", stroke_width=2, stroke_fill=(0, 0, 0))
 
@@ -142,14 +142,14 @@ def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[float, float]:
 
 
 def free_place(
-    tip: tuple[float, float], text_size: tuple[float, float], picture_size: tuple[int, int], taken: list[Box]
+    tip: tuple[float, float], text_size: tuple[float, float], image_size: tuple[int, int], taken: list[Box]
 ) -> Box:
     """Where a label goes: beside the tip, or as little above or below that as need be; beside it where none is free.
 
     Args:
-        tip: x and y in pixels of the picture.
+        tip: x and y in pixels of the image.
         text_size: (width, height) of the label.
-        picture_size: (width, height).
+        image_size: (width, height).
         taken: what it shall not hide.
     """
     width, height = text_size
@@ -159,8 +159,8 @@ def free_place(
     boxes = []
     for step in steps:
         for left in lefts:
-            left = max(min(left, picture_size[0] - width - 2), 2)
-            top = max(min(y - height / 2 + step, picture_size[1] - height - 2), 2)
+            left = max(min(left, image_size[0] - width - 2), 2)
+            top = max(min(y - height / 2 + step, image_size[1] - height - 2), 2)
             boxes.append((left, top, left + width, top + height))
     return next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
 

@@ -1,4 +1,4 @@
-"""Text on pictures: the font, and words made to fit."""
+"""Text on figures: the font, and words made to fit."""
 
 import functools
 from pathlib import Path
@@ -15,13 +15,13 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
     Args:
         size: height of a line in pixels, more or less.
     """
-    import matplotlib as mpl  # here, so that preparing a data set without pictures does not wait for it
+    import matplotlib as mpl  # here, so that preparing a data set without contact sheets does not wait for it
 
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def shorten_start(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The end of a text that is too wide: ids of one data set begin alike."""
+    """The end of a text that is too wide: ids of one data set begin with the same letters."""
     if font.getlength(text) <= width:
         return text
     kept = next((n for n in range(1, len(text)) if font.getlength(ELLIPSIS + text[n:]) <= width), len(text))

@@ -14,11 +14,11 @@ from catheters.viz.layout import BRIGHT, DIM, TILE_WIDTH, tile_shape
 from catheters.viz.lines import (
     FONT_SIZE,
     UNKNOWN_COLOUR,
-    UNKNOWN_DEVICE,
+    UNKNOWN_DEVICE_TYPE,
     Colour,
     Line,
-    device_colours,
-    device_of,
+    device_type_colours,
+    device_type_of,
     draw_lines,
 )
 from catheters.viz.text import load_font, shorten_start
@@ -27,7 +27,7 @@ NOTE_COLOUR: Colour = (255, 176, 0)
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetImage:
     """An image on the sheets.
 
     Attributes:
@@ -49,7 +49,7 @@ def prepare_image(
     position: int,
     annotations: list[Annotation],
     preprocessing: Preprocessing,
-) -> Shown:
+) -> SheetImage:
     """Gather what the sheets show of an image.
 
     Args:
@@ -61,11 +61,11 @@ def prepare_image(
     """
     entry = cache.entries[position]
     placement = place(entry.box, preprocessing)
-    colours = device_colours(table.label_columns)
+    colours = device_type_colours(table.label_columns)
     lines = [
         Line(
             label=annotation.label,
-            colour=colours.get(device_of(annotation.label), UNKNOWN_COLOUR),
+            colour=colours.get(device_type_of(annotation.label), UNKNOWN_COLOUR),
             points=placement.apply(annotation.points),
             tip=annotation.tip(entry.full_shape),
         )
@@ -80,7 +80,7 @@ def prepare_image(
         positives = [table.label_columns[k] for k in np.flatnonzero(table.labels[position])]
         text.append((" · ".join(positives), BRIGHT) if positives else ("no positive label", DIM))
     text += [(note, NOTE_COLOUR) for note in entry.notes.values()]
-    return Shown(position=position, pixels=np.array(cache.images[cache.rows[position]]), lines=lines, text=text)
+    return SheetImage(position=position, pixels=np.array(cache.images[cache.rows[position]]), lines=lines, text=text)
 
 
 def grey_tile(pixels: npt.NDArray[np.uint8]) -> Image.Image:
@@ -99,11 +99,11 @@ def _fit_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return resize(pixels, tile_shape((height, width)))
 
 
-def drawn_devices(table: LabelTable, shown: list[Shown]) -> dict[str, Colour]:
-    """The devices that are drawn, with their colours."""
-    drawn = {device_of(line.label) for image in shown for line in image.lines}
-    colours = device_colours(table.label_columns)
-    devices = {device: colour for device, colour in colours.items() if device in drawn}
+def drawn_device_types(table: LabelTable, shown: list[SheetImage]) -> dict[str, Colour]:
+    """The device types that are drawn, with their colours."""
+    drawn = {device_type_of(line.label) for image in shown for line in image.lines}
+    colours = device_type_colours(table.label_columns)
+    device_types = {name: colour for name, colour in colours.items() if name in drawn}
     if drawn - colours.keys():
-        devices[UNKNOWN_DEVICE] = UNKNOWN_COLOUR
-    return devices
+        device_types[UNKNOWN_DEVICE_TYPE] = UNKNOWN_COLOUR
+    return device_types

@@ -47,7 +47,7 @@ def test_content_and_statistics(file: Path, table: LabelTable) -> None:
     assert cache.mean == pytest.approx(np.asarray(images).mean() / 255, abs=1e-12)
     assert cache.std == pytest.approx(np.asarray(images).std() / 255, abs=1e-12)
     assert cache.failed == {}
-    assert cache.doubts == {}
+    assert cache.quality_flags == {}
     assert sorted(path.name for path in file.parent.iterdir()) == ["x_8.json", "x_8.lock", "x_8.npy"]
     entry = cache.entries[3]
     assert (entry.uid, entry.file, entry.size) == ("3", str(table.paths[3]), table.paths[3].stat().st_size)
@@ -196,7 +196,7 @@ def test_rows_of_another_file_are_not_read(file: Path, table: LabelTable) -> Non
     other.write_bytes(file.read_bytes())
     other.replace(file)
     for read in (checked.load, checked.open_rows):
-        with pytest.raises(CacheError, match=r"was made anew meanwhile, and its rows may be others; run preproc_npy"):
+        with pytest.raises(CacheError, match=r"was rebuilt meanwhile, and its rows may be others; run preproc_npy"):
             read()
 
 
@@ -204,7 +204,7 @@ def test_a_cache_that_is_the_last_of_its_x_rays_is_not_replaced(file: Path, tabl
     build_cache(table, file, PLAIN)
     content = file.read_bytes()
     table.paths[1].unlink()
-    with pytest.raises(UserError, match="1 of its X-rays are gone, 1 for one, and could not be made anew; set another"):
+    with pytest.raises(UserError, match="1 of its X-rays are gone, 1 for one, and could not be rebuilt; set another"):
         build_cache(table, file, dataclasses.replace(PLAIN, resize="pad"))
     assert file.read_bytes() == content
 
@@ -214,7 +214,7 @@ def test_label_table_of_the_sample(settings: Settings) -> None:
     cache = build_and_open(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     assert 0.2 < cache.mean < 0.8
     assert cache.std > 0.05
-    assert cache.doubts == {}
+    assert cache.quality_flags == {}
 
 
 def test_a_file_elsewhere_of_the_same_size_and_time_is_refused(file: Path, tmp_path: Path, table: LabelTable) -> None:
@@ -253,5 +253,5 @@ def test_an_index_that_changes_while_it_is_opened(
         return load(dataclasses.replace(cache_file, identity=cache_module._identity(file.stat())))
 
     monkeypatch.setattr(CacheFile, "load", load_after_another_build)
-    with pytest.raises(CacheError, match="is being made anew by another process"):
+    with pytest.raises(CacheError, match="is being rebuilt by another process"):
         open_cache(file, table, PLAIN)

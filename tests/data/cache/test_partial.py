@@ -68,14 +68,14 @@ def undisturbed(tmp_path: Path, table: LabelTable) -> tuple[bytes, bytes]:
     return both(tmp_path / "undisturbed_8.npy")
 
 
-def test_a_killed_build_goes_on(
+def test_a_killed_build_resumes(
     file: Path, table: LabelTable, undisturbed: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_build(table, file, num_rows=3)
     with pytest.raises(CacheError, match="no such image cache"):
         open_cache(file, table, PLAIN)
     build_cache(table, file, PLAIN)
-    assert "going on with an unfinished build: 3 X-rays are done" in capsys.readouterr().out
+    assert "resuming an unfinished build: 3 X-rays are done" in capsys.readouterr().out
     assert both(file) == undisturbed
     assert not part_file(file).exists()
     assert not journal_file(file).exists()
@@ -115,7 +115,7 @@ def test_an_unfinished_build_of_something_else_is_given_up(
     else:
         part_file(file).unlink()
     build_cache(table, file, preprocessing)
-    assert "going on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     other = file.with_name("other_8.npy")
     build_cache(table, other, preprocessing)
     assert both(file) == both(other)
@@ -149,8 +149,8 @@ def test_disk_without_room(file: Path, table: LabelTable) -> None:
 def test_a_disk_that_runs_full_meanwhile(
     small_disk: Path, tmp_path: Path, table: LabelTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so, keeps what is done, and goes on when there is room again."""
-    preprocessing = Preprocessing(image_shape=(400, 400))  # 160 kB a row
+    """It says so, keeps what is done, and resumes when there is room again."""
+    preprocessing = Preprocessing(image_shape=(400, 400))  # 160 kB per row
     file, ballast = small_disk / "x_400.npy", small_disk / "ballast"
     write = CachePart.write
 
@@ -190,7 +190,7 @@ def test_kills_at_random_moments() -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
-    """The script says how far it came, ends with status 130, and goes on."""
+    """The script says how far it came, exits with status 130, and resumes."""
     arguments = [f"dataset_folder={settings.dataset_folder}", f"cache_folder={tmp_path}", "image_size=4096"]
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "preproc_npy.py"), *arguments],
@@ -203,10 +203,10 @@ def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = output_of(process)
     assert process.returncode == 130, output
-    assert "of 40 X-rays are done; the same command goes on from there" in output
+    assert "of 40 X-rays are done; the same command resumes there" in output
     result = run_script("preproc_npy.py", *arguments)
     assert result.returncode == 0, result.stderr
-    assert "going on with an unfinished build" in result.stdout
+    assert "resuming an unfinished build" in result.stdout
 
 
 def test_the_journal_of_a_kill_at_the_very_end_is_tidied_up(cached: Settings) -> None:
@@ -215,7 +215,7 @@ def test_the_journal_of_a_kill_at_the_very_end_is_tidied_up(cached: Settings) ->
     journal.write_text("of the build that made it\n")
     tidy_up(cached.cache_file)
     assert not journal.exists()
-    journal.write_text("of a build that goes on\n")
+    journal.write_text("of a build that is not done\n")
     cached.cache_file.with_suffix(".npy.part").touch()
     tidy_up(cached.cache_file)
     assert journal.exists()

@@ -70,7 +70,7 @@ def test_another_data_sets_cache_is_not_overwritten(file: Path, table: LabelTabl
 
 
 def test_only_what_changed_is_decoded(file: Path, table: LabelTable) -> None:
-    """Rows of the earlier cache are taken over: its X-rays may even be gone; the result is as if made anew."""
+    """Rows of the earlier cache are taken over: its X-rays may even be gone; the result is as if rebuilt."""
     build_cache(table.take(np.array([0, 1, 2])), file, PLAIN)
     gone = table.paths[0].read_bytes()
     table.paths[0].unlink()
@@ -100,7 +100,7 @@ def test_a_copied_data_set_is_recognised_by_its_content(
     # One of the same size and another content is decoded again.
     data = bytearray(table.paths[2].read_bytes())
     assert cv2.imencode(".png", cv2.imread(str(table.paths[2]), cv2.IMREAD_UNCHANGED))[1].tobytes() == bytes(data)
-    data[-20] ^= 1  # in the pixels: no picture any more
+    data[-20] ^= 1  # in the pixels: no image any more
     table.paths[2].write_bytes(bytes(data))
     build_cache(table, file, PLAIN)
     assert open_cache(file, table, PLAIN).failed.keys() == {"2"}
@@ -145,7 +145,7 @@ def test_excluded_images_are_no_failure(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "1 X-rays are left out, as the settings say:" in result.stderr
-    assert "excluded: black and white seem exchanged" in result.stderr
+    assert "excluded: likely inverted grayscale" in result.stderr
 
 
 def test_names_that_are_not_utf8(tmp_path: Path, table: LabelTable) -> None:

@@ -144,12 +144,12 @@ def test_without_a_window_the_middle_of_the_values_is_shown() -> None:
 
 
 def test_a_window_that_shows_nothing_is_not_used() -> None:
-    picture = decode_dicom(make_dicom(RAMP, **TWELVE_BITS, WindowCenter=60000, WindowWidth=10))
-    assert [note.kind for note in picture.notes] == ["window"]
-    assert (picture.image == decode_dicom(make_dicom(RAMP, **TWELVE_BITS)).image).all()
+    decoded = decode_dicom(make_dicom(RAMP, **TWELVE_BITS, WindowCenter=60000, WindowWidth=10))
+    assert [note.kind for note in decoded.notes] == ["window"]
+    assert (decoded.image == decode_dicom(make_dicom(RAMP, **TWELVE_BITS)).image).all()
     for center, width in [("", 10), (100, -4), (100, 0)]:
         tags = {**TWELVE_BITS, "WindowCenter": center, "WindowWidth": width}
-        assert (decode_dicom(make_dicom(RAMP, **tags)).image == picture.image).all()
+        assert (decode_dicom(make_dicom(RAMP, **tags)).image == decoded.image).all()
 
 
 def test_signed_values() -> None:
@@ -179,9 +179,9 @@ def test_tables_that_cannot_be_used() -> None:
     packed.add_new("LUTData", "OW", bytes(range(256)))
     dark = lut(0, list(range(4096)), 16)
     for item in (packed, dark):
-        picture = decode_dicom(make_dicom(RAMP, **TWELVE_BITS, VOILUTSequence=Sequence([item])))
-        assert [note.kind for note in picture.notes] == ["window"]
-        assert (picture.image == expected).all()
+        decoded = decode_dicom(make_dicom(RAMP, **TWELVE_BITS, VOILUTSequence=Sequence([item])))
+        assert [note.kind for note in decoded.notes] == ["window"]
+        assert (decoded.image == expected).all()
 
 
 def test_padding_is_black_and_does_not_count() -> None:
@@ -240,15 +240,15 @@ def encapsulated(frame: bytes, **tags: Any) -> bytes:
 
 def test_baseline_jpeg_with_damage_is_refused(rng: np.random.Generator) -> None:
 
-    picture = rng.integers(0, 256, (64, 64), dtype=np.uint8)
-    frame = cv2.imencode(".jpg", picture)[1].tobytes()
+    pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+    frame = cv2.imencode(".jpg", pixels)[1].tobytes()
     whole = encapsulated(frame, WindowCenter=128, WindowWidth=256)
     expected = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert np.abs(decode_dicom(whole).image.astype(int) - expected).max() <= 1
     with pytest.raises(UnreadableImage, match="damaged JPEG"):
         decode_dicom(encapsulated(frame[:-400] + b"\xff\xd9"))
     with pytest.raises(UnreadableImage, match=r"its JPEG is \(32, 32\), its tags say \(64, 64\)"):
-        decode_dicom(encapsulated(cv2.imencode(".jpg", picture[:32, :32])[1].tobytes()))
+        decode_dicom(encapsulated(cv2.imencode(".jpg", pixels[:32, :32])[1].tobytes()))
 
 
 @pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"])
@@ -278,7 +278,7 @@ def test_packed_pixels(tmp_path: Path, rng: np.random.Generator, syntax: str) ->
         read_radiograph(packed)
 
 
-def test_tags_that_make_it_doubtful() -> None:
+def test_tags_that_give_quality_flags() -> None:
     def notes(**tags: Any) -> list[tuple[str, str]]:
         return [(note.kind, note.text) for note in decode_dicom(make_dicom(RAMP, **tags)).notes]
 
@@ -299,12 +299,12 @@ def test_the_first_frame_of_several() -> None:
     dataset.PixelData = frames.tobytes()
     buffer = io.BytesIO()
     dataset.save_as(buffer)
-    picture = decode_dicom(buffer.getvalue())
-    assert (picture.image == decode_dicom(data).image).all()
-    assert [(note.kind, note.text) for note in picture.notes] == [("frames", "the first of 2 frames")]
+    decoded = decode_dicom(buffer.getvalue())
+    assert (decoded.image == decode_dicom(data).image).all()
+    assert [(note.kind, note.text) for note in decoded.notes] == [("frames", "the first of 2 frames")]
 
 
-def test_files_without_a_picture() -> None:
+def test_files_without_an_image() -> None:
     data = make_dicom(RAMP)
     dataset = pydicom.dcmread(io.BytesIO(data))
     del dataset.PixelData
@@ -352,10 +352,10 @@ REFUSED = {
 @pytest.mark.parametrize("name", sorted(REAL))
 def test_real_files(name: str) -> None:
     shape, mean, notes = REAL[name]
-    picture = read_radiograph(DICOM_FOLDER / name)
-    assert picture.image.shape == shape
-    assert picture.image.mean() == pytest.approx(mean, abs=0.1)
-    assert [note.kind for note in picture.notes] == notes
+    decoded = read_radiograph(DICOM_FOLDER / name)
+    assert decoded.image.shape == shape
+    assert decoded.image.mean() == pytest.approx(mean, abs=0.1)
+    assert [note.kind for note in decoded.notes] == notes
 
 
 @needs_real_dicom

@@ -1,4 +1,4 @@
-"""What the machine lacks is never called the image's damage: the command ends with the machine's error."""
+"""What the machine lacks is never called the image's damage: the command fails with the machine's error."""
 
 import errno
 import io

@@ -34,13 +34,13 @@ def test_contrast_does_not_matter() -> None:
     assert polarity_score((chest // 8 + 100).astype(np.uint8)) == pytest.approx(polarity_score(chest), abs=0.05)
 
 
-def test_blank_pictures_are_not_suspected() -> None:
+def test_blank_images_are_not_suspected() -> None:
     for grey in (0, 128, 255):
         assert polarity_score(np.full((100, 80), grey, dtype=np.uint8)) == 0
     assert not looks_inverted(np.full((3, 2), 9, dtype=np.uint8))
 
 
-def test_pictures_too_small_to_tell_are_not_judged(rng: np.random.Generator) -> None:
+def test_images_too_small_to_tell_are_not_judged(rng: np.random.Generator) -> None:
     assert polarity_score(rng.integers(0, 256, (31, 80), dtype=np.uint8)) == 0
 
 

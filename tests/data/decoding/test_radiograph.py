@@ -1,4 +1,4 @@
-"""From a file to a picture: its content decides what it is, and there is a reason where it is none."""
+"""From a file to an image: its content decides what it is, and there is a reason where it is none."""
 
 import gzip
 import subprocess
@@ -22,15 +22,15 @@ REPOSITORY = Path(__file__).parents[3]
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"<!DOCTYPE html><p>log in", "is a web page, not the picture: the download failed"),
+        (b"<!DOCTYPE html><p>log in", "is a web page, not the image: the download failed"),
         (b"\n<html>", "is a web page"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid",
-            "git-lfs pointer, not the picture; run `git lfs pull`",
+            "git-lfs pointer, not the image; run `git lfs pull`",
         ),
         (b"%PDF-1.7", "is a PDF document; JPEG, PNG, TIFF, WebP and DICOM are read"),
         (b"PK\x03\x04", "is a ZIP archive; unpack it"),
-        (gzip.compress(b"picture", mtime=0), "is gzipped; unpack it"),
+        (gzip.compress(b"image", mtime=0), "is gzipped; unpack it"),
         (b"GIF89a", "is a GIF"),
         (b"\0" * 5000, "is nothing but zeros"),
         (b"hello", "is no image that is known here"),
@@ -42,7 +42,7 @@ REPOSITORY = Path(__file__).parents[3]
         (b"RIFF\x00\x00\x00\x00WEBP", "damaged"),
     ],
 )
-def test_files_that_are_no_picture(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_that_are_no_image(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason):
         read_radiograph(tmp_path / "x.jpg")
@@ -59,13 +59,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_radiograph(tmp_path / "huge.png")
 
 
-def test_exchanged_black_and_white_is_noted(tmp_path: Path) -> None:
+def test_inverted_grayscale_is_noted(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "upright.png"), drawn_chest())
     cv2.imwrite(str(tmp_path / "inverted.png"), 255 - drawn_chest())
     assert read_radiograph(tmp_path / "upright.png").notes == ()
-    picture = read_radiograph(tmp_path / "inverted.png")
-    assert [note.kind for note in picture.notes] == ["inverted"]
-    assert (picture.image == 255 - drawn_chest()).all()  # noted, not changed
+    decoded = read_radiograph(tmp_path / "inverted.png")
+    assert [note.kind for note in decoded.notes] == ["inverted"]
+    assert (decoded.image == 255 - drawn_chest()).all()  # noted, not changed
 
 
 ODD = {

@@ -39,11 +39,11 @@ def test_lossless_formats_are_read_as_they_are(
     tmp_path: Path, grey: np.ndarray, name: str, options: dict[str, object]
 ) -> None:
     Image.fromarray(grey).save(tmp_path / name, **options)
-    picture = read_radiograph(tmp_path / name)
-    assert (picture.image == grey).all()
-    assert picture.image.dtype == np.uint8
-    assert picture.full_shape == (30, 20)
-    assert picture.notes == ()
+    decoded = read_radiograph(tmp_path / name)
+    assert (decoded.image == grey).all()
+    assert decoded.image.dtype == np.uint8
+    assert decoded.full_shape == (30, 20)
+    assert decoded.notes == ()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
@@ -70,10 +70,10 @@ def test_colour_becomes_luma(tmp_path: Path, suffix: str) -> None:
 
 
 def test_palette(tmp_path: Path) -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([0, 0, 255, 10, 10, 10])  # blue, grey
-    picture.putpixel((1, 0), 1)
-    picture.save(tmp_path / "x.png")
+    palette_image = Image.new("P", (2, 1))
+    palette_image.putpalette([0, 0, 255, 10, 10, 10])  # blue, grey
+    palette_image.putpixel((1, 0), 1)
+    palette_image.save(tmp_path / "x.png")
     assert read_radiograph(tmp_path / "x.png").image.tolist() == [[round(0.114 * 255), 10]]
 
 
@@ -145,25 +145,25 @@ def test_exif_rotation(tmp_path: Path, orientation: int, suffix: str) -> None:
     Image.fromarray(image).save(tmp_path / f"x.{suffix}", exif=exif, **options)
     Image.fromarray(image).save(tmp_path / "reference.jpg", exif=exif)
     expected = cv2.imread(str(tmp_path / "reference.jpg"), cv2.IMREAD_GRAYSCALE)
-    picture = read_radiograph(tmp_path / f"x.{suffix}")
-    assert picture.full_shape == expected.shape
-    assert np.abs(picture.image.astype(int) - expected).max() <= 2
+    decoded = read_radiograph(tmp_path / f"x.{suffix}")
+    assert decoded.full_shape == expected.shape
+    assert np.abs(decoded.image.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize(("orientation", "enough", "expected"), [(1, (60, 100), (60, 100)), (6, (100, 60), (100, 60))])
 def test_a_jpeg_can_be_decoded_smaller(orientation: int, enough: tuple[int, int], expected: tuple[int, int]) -> None:
-    """240 x 400: a quarter is enough; turned by a quarter, height and width are those of the picture as shown."""
+    """240 x 400: a quarter is enough; turned by a quarter, height and width are those of the image as shown."""
     ramp = np.tile(np.linspace(0, 255, 400), (240, 1)).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
     Image.fromarray(ramp).save(buffer, "JPEG", exif=exif, quality=95)
-    picture = decode_jpeg(buffer.getvalue(), enough)
-    assert picture.image.shape == expected
-    assert picture.full_shape == ((240, 400) if orientation == 1 else (400, 240))
+    decoded = decode_jpeg(buffer.getvalue(), enough)
+    assert decoded.image.shape == expected
+    assert decoded.full_shape == ((240, 400) if orientation == 1 else (400, 240))
     whole = decode_jpeg(buffer.getvalue()).image.astype(float)
     blocks = whole.reshape(expected[0], 4, expected[1], 4).mean(axis=(1, 3))
-    assert np.abs(picture.image - blocks).mean() < 0.5
+    assert np.abs(decoded.image - blocks).mean() < 0.5
     a_little_more = (enough[0] + 1, enough[1])
     assert decode_jpeg(buffer.getvalue(), a_little_more).image.shape == (2 * expected[0], 2 * expected[1])
 
@@ -176,17 +176,17 @@ def test_a_cmyk_jpeg(tmp_path: Path) -> None:
 def test_the_first_page(tmp_path: Path) -> None:
     pages = [Image.new("L", (8, 8), grey) for grey in (10, 200)]
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
-    picture = read_radiograph(tmp_path / "x.tif")
-    assert (picture.image == 10).all()
-    assert [(note.kind, note.text) for note in picture.notes] == [("frames", "the first of 2 pages")]
+    decoded = read_radiograph(tmp_path / "x.tif")
+    assert (decoded.image == 10).all()
+    assert [(note.kind, note.text) for note in decoded.notes] == [("frames", "the first of 2 pages")]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("kept", [0.02, 0.2, 0.6, 0.95])
 def test_truncated_files_are_refused(tmp_path: Path, rng: np.random.Generator, suffix: str, kept: float) -> None:
     buffer = io.BytesIO()
-    picture = Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8))
-    picture.save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+    pil_image = Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8))
+    pil_image.save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
     whole = buffer.getvalue()
     (tmp_path / f"x.{suffix}").write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(UnreadableImage, match="damaged"):
@@ -194,7 +194,7 @@ def test_truncated_files_are_refused(tmp_path: Path, rng: np.random.Generator, s
 
 
 def test_damage_that_libjpeg_bridges_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Other readers give back half a picture and grey: libjpeg only warns."""
+    """Other readers give back half an image and grey: libjpeg only warns."""
     whole = cv2.imencode(".jpg", rng.integers(0, 256, (128, 128), dtype=np.uint8))[1].tobytes()
     middle = len(whole) // 2
     damaged = whole[:middle] + b"\xff\xd0\x00\x00" + whole[middle + 200 :]
@@ -234,7 +234,7 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
 def tiled_tiff(grey: np.ndarray, size: int, rest: bytes = b"") -> bytes:
     """(h, w) uint8 in deflated tiles of `size` x `size`, written by hand (TIFF 6.0, sections 2 and 15).
 
-    `rest` follows the pixels of each tile, where no picture needs it.
+    `rest` follows the pixels of each tile, where no image needs it.
     """
     height, width = grey.shape
     corners = [(top, left) for top in range(0, height, size) for left in range(0, width, size)]
@@ -251,11 +251,11 @@ def tiled_tiff(grey: np.ndarray, size: int, rest: bytes = b"") -> bytes:
     return b"II*\0" + struct.pack("<I", start) + body + struct.pack("<H", len(directory)) + packed + bytes(4)
 
 
-def test_a_deflated_tiff_holds_no_more_than_its_picture() -> None:
+def test_a_deflated_tiff_holds_no_more_than_its_image() -> None:
     """Else 100 kB of it could keep a decoder busy for its whole minute."""
     grey = np.full((32, 16), 7, dtype=np.uint8)
     assert (decode_raster(tiled_tiff(grey, 16, bytes(1000))).image == 7).all()
-    with pytest.raises(UnreadableImage, match="damaged: its deflated parts are larger than its picture"):
+    with pytest.raises(UnreadableImage, match="damaged: its deflated parts are larger than its image"):
         decode_raster(tiled_tiff(grey, 16, bytes(40 << 20)))
 
 

@@ -104,7 +104,7 @@ def test_links_to_nowhere_are_images_with_a_reason(tmp_path: Path) -> None:
 def test_a_folder_in_it_that_cannot_be_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    """One that is not for this user is passed over with a word; a disk that fails ends the command."""
+    """One that is not for this user is passed over with a word; a disk that fails makes the command fail."""
     touch(tmp_path, "a.png", "b/b.png")
     list_folder = os.scandir
 

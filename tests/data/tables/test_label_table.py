@@ -197,4 +197,4 @@ def test_images_in_several_folders(tmp_path: Path, layout: str) -> None:
     with pytest.raises(TableError, match=r"001\.png: also stands in .*; which one is meant is unclear"):
         read(tmp_path, GOOD, path_pattern="images*/**/{uid}.png")
     # A table may be read without its images, for a cache that has come without them.
-    assert read(tmp_path, GOOD, path_pattern="pictures*/{uid}.png").paths[0] == tmp_path / "pictures*/001.png"
+    assert read(tmp_path, GOOD, path_pattern="scans*/{uid}.png").paths[0] == tmp_path / "scans*/001.png"

@@ -62,7 +62,7 @@ class CacheFile:
         except (UnreadableFileError, OSError) as error:
             raise CacheError(f"{one_line(error)}") from None
         if not is_same:
-            raise CacheError(f"{self.path}: was made anew meanwhile, and its rows may be others")
+            raise CacheError(f"{self.path}: was rebuilt meanwhile, and its rows may be others")
         return images
 
     def open_rows(self) -> "CacheRows":
@@ -78,7 +78,7 @@ class CacheRows:
     """Images read from the file one by one.
 
     Not mapped: the pages of a mapped file that were read stay with the process, whose memory then seems to grow by the
-    whole cache, and a disk that fails ends it without a word.
+    whole cache, and a disk that fails kills it without a word.
     """
 
     def __init__(self, file: CacheFile) -> None:
@@ -94,7 +94,7 @@ class CacheRows:
             raise CacheError(f"{file.path}: {one_line(error)}") from None
         weakref.finalize(self, os.close, self._descriptor)
         if _identity(os.fstat(self._descriptor)) != file.identity:
-            raise CacheError(f"{file.path}: was made anew meanwhile, and its rows may be others")
+            raise CacheError(f"{file.path}: was rebuilt meanwhile, and its rows may be others")
         with os.fdopen(os.dup(self._descriptor), "rb") as stream:
             version = np.lib.format.read_magic(stream)
             assert version == (1, 0), "open_cache has read it, and build_cache writes no other"
@@ -173,12 +173,12 @@ class ImageCache:
                 )
 
     @property
-    def doubts(self) -> dict[str, dict[str, str]]:
+    def quality_flags(self) -> dict[str, dict[str, str]]:
         """Uid -> notes on that X-ray, kind -> text, for those that have any."""
         return {entry.uid: entry.notes for entry in self.entries if entry.notes}
 
     @property
-    def pictures(self) -> npt.NDArray[np.str_]:
+    def pixel_ids(self) -> npt.NDArray[np.str_]:
         """(n,) equal for images with equal pixels; those of one grey, in which nothing is to be seen, all differ."""
         num_pixels = self.images[0].size
         is_blank = [entry.grey_square_sum * num_pixels == entry.grey_sum**2 for entry in self.entries]
@@ -188,7 +188,7 @@ class ImageCache:
 
     @property
     def pixels_hash(self) -> str:
-        """Hash of the table's images, which a cache made anew of the same X-rays has too."""
+        """Hash of the table's images, which a cache rebuilt from the same X-rays has too."""
         return hashlib.sha256("\n".join(entry.digest for entry in self.entries).encode()).hexdigest()
 
 
@@ -210,7 +210,7 @@ def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing
     file = CacheFile(cache_file, _identity(cache_file.stat()))
     images = file.load()
     if read_index(cache_file) != index:
-        raise CacheError(f"{cache_file}: is being made anew by another process")
+        raise CacheError(f"{cache_file}: is being rebuilt by another process")
     if images.shape != index.shape or images.dtype != np.uint8:
         raise CacheError(f"{cache_file}: holds {images.dtype} {images.shape}, its index says uint8 {index.shape}")
     _check_preprocessing(cache_file, index, preprocessing)

@@ -1,4 +1,4 @@
-"""A finished cache whose rows may be taken over when it is made anew."""
+"""A finished cache whose rows may be taken over when it is rebuilt."""
 
 import hashlib
 import zlib
@@ -107,14 +107,14 @@ def _refuse_to_lose(cache_file: Path, index: CacheIndex, table: LabelTable) -> N
     ]
     if lost:
         raise UserError(
-            f"{cache_file}: {len(lost)} of its X-rays are gone, {lost[0]} for one, and could not be made anew; set "
+            f"{cache_file}: {len(lost)} of its X-rays are gone, {lost[0]} for one, and could not be rebuilt; set "
             "another cache_name, or delete it"
         )
 
 
-def unchanged_rows(earlier: EarlierCache, table: LabelTable) -> dict[int, CacheRow]:
+def reusable_rows(earlier: EarlierCache, table: LabelTable) -> dict[int, CacheRow]:
     """Row of the table -> its entry, for the X-rays whose pixels the earlier cache holds."""
-    unchanged: dict[int, CacheRow] = {}
+    reusable: dict[int, CacheRow] = {}
     touched: dict[int, CacheRow] = {}
     for row, (uid, path) in enumerate(zip(table.uids.tolist(), table.paths, strict=True)):
         entry = earlier.entry(uid)
@@ -123,7 +123,7 @@ def unchanged_rows(earlier: EarlierCache, table: LabelTable) -> dict[int, CacheR
         state = source_state(path)
         name = printable(path)
         if state == ABSENT or (state == entry.state and name == entry.file):  # what is gone is kept
-            unchanged[row] = replace(entry, file=name)
+            reusable[row] = replace(entry, file=name)
         elif state[0] == entry.size:
             touched[row] = replace(entry, file=name, mtime_ns=state[1])
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -132,8 +132,8 @@ def unchanged_rows(earlier: EarlierCache, table: LabelTable) -> dict[int, CacheR
             zip(touched.items(), checksums, strict=True), "comparing files that were touched", len(touched)
         ):
             if checksum == entry.crc32:
-                unchanged[row] = entry
-    return unchanged
+                reusable[row] = entry
+    return reusable
 
 
 def _checksum(path: Path) -> int | None:

@@ -63,9 +63,9 @@ class CacheRow:
         digest: SHA-256 of its pixels in the cache, in hexadecimal.
         grey_sum: sum of these pixels.
         grey_square_sum: sum of their squares.
-        full_shape: (H, W) of the picture in the file, in pixels.
-        box: (top, left, bottom, right) of the part that was kept, in pixels of the picture.
-        notes: doubts about it, kind -> text.
+        full_shape: (H, W) of the image in the file, in pixels.
+        box: (top, left, bottom, right) of the part that was kept, in pixels of the image.
+        notes: its quality flags, kind -> text.
     """
 
     uid: str

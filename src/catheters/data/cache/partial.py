@@ -1,7 +1,7 @@
 """A cache in the making: its pixels and a journal of the rows that are written, so that a kill costs little.
 
 Rows go to `<name>_<size>.npy.part`; the journal beside it gets a line for each row once its pixels are written. A build
-that was killed goes on from there, after comparing every row's pixels with the journal's digest. At the end the index
+that was killed resumes there, after comparing every row's pixels with the journal's digest. At the end the index
 of the earlier cache goes, the part gets the cache's name, the new index is written: there is never an index beside
 pixels that it does not describe.
 """
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from catheters.runtime.console import say
 from catheters.data.cache.index import CacheIndex, CacheRow, index_file, write_index
 from catheters.errors import UserError
+from catheters.io.journal import ForeignJournalError, append_lines, read_journal
 from catheters.runtime.progress import track
 
 _row_adapter = TypeAdapter(CacheRow)
@@ -33,7 +34,7 @@ class CachePart:
     """
 
     def __init__(self, cache_file: Path, shape: tuple[int, int, int], key: str) -> None:
-        """Go on with an unfinished build, or begin one.
+        """Resume an unfinished build, or start one.
 
         Args:
             cache_file: the `.npy` that it shall become.
@@ -63,7 +64,7 @@ class CachePart:
         self._journalled = journalled
 
     def _adopt(self, first_line: bytes, num_bytes: int) -> None:
-        """Go on with a build that was killed after it had given the part its final name."""
+        """Resume a build that was killed after it had given the part its final name."""
         is_ours = (
             self._journal_file.exists()
             and self._journal_file.read_bytes().startswith(first_line)
@@ -76,25 +77,22 @@ class CachePart:
             )
         self._cache_file.replace(self._part_file)
 
-    def _read_journal(self, key: bytes) -> dict[int, CacheRow]:
-        """What the journal says is written; leaves a part and a journal to go on with."""
-        journal = self._journal_file.read_bytes() if self._journal_file.exists() else b""
-        if not self._part_file.exists() or not journal.startswith(key):
-            if self._part_file.exists() and journal:
+    def _read_journal(self, first_line: bytes) -> dict[int, CacheRow]:
+        """What the journal says is written; leaves a part and a journal to resume from."""
+        if self._part_file.exists():
+            try:
+                return dict(read_journal(self._journal_file, first_line, self._decode_line))
+            except ForeignJournalError:
                 say("an unfinished build is given up: the table, the settings or the decoders have changed since")
-            self._part_file.write_bytes(b"")
-            self._journal_file.write_bytes(key)
-            return {}
-        valid_bytes = len(key)
-        journalled: dict[int, CacheRow] = {}
-        for line in journal[len(key) :].splitlines(keepends=True):
-            parsed = _parse_line(line)
-            if parsed is None or not 0 <= parsed[0] < self._num_rows:
-                break  # the kill came while it was written
-            valid_bytes += len(line)
-            journalled[parsed[0]] = parsed[1]
-        os.truncate(self._journal_file, valid_bytes)
-        return journalled
+        self._part_file.write_bytes(b"")
+        self._journal_file.write_bytes(first_line)
+        return {}
+
+    def _decode_line(self, line: bytes) -> tuple[int, CacheRow]:
+        number, _, entry = line.partition(b" ")
+        if not 0 <= int(number) < self._num_rows:
+            raise ValueError("no such row")
+        return int(number), _row_adapter.validate_json(entry)  # pydantic's error is a ValueError
 
     def keep_valid(self, is_current: Callable[[int, CacheRow], bool]) -> None:
         """Take what the unfinished build has written as done, where it is still right.
@@ -108,7 +106,7 @@ class CachePart:
             # A power cut may have kept the journal's line and lost the pixels.
             if is_current(row, entry) and self._holds(row, entry):
                 self.done[row] = entry
-        say(f"going on with an unfinished build: {len(self.done)} X-rays are done")
+        say(f"resuming an unfinished build: {len(self.done)} X-rays are done")
 
     def _holds(self, row: int, entry: CacheRow) -> bool:
         if entry.reason is not None:
@@ -118,10 +116,9 @@ class CachePart:
 
     def write(self, row: int, entry: CacheRow, pixels: bytes) -> None:
         """Write a row: its pixels, or black where there are none, then its line in the journal."""
-        # Positioned writes past the file object's buffer: neither pictures nor the file's pages pile up in memory.
+        # Positioned writes past the file object's buffer: neither images nor the file's pages pile up in memory.
         _write_at(self._part, pixels or bytes(self._row_bytes), self._offset(row))
-        self._journal.write(b"%d %s\n" % (row, _row_adapter.dump_json(entry)))
-        self._journal.flush()
+        append_lines(self._journal, [b"%d %s\n" % (row, _row_adapter.dump_json(entry))])
         self.done[row] = entry
 
     def _offset(self, row: int) -> int:
@@ -143,7 +140,7 @@ class CachePart:
         self._journal_file.unlink()
 
     def close(self) -> None:
-        """Close the files; what is written stays to be gone on with."""
+        """Close the files; what is written stays, to be resumed."""
         self._part.close()
         self._journal.close()
 
@@ -164,17 +161,6 @@ def _npy_header(shape: tuple[int, int, int]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return header.getvalue()
-
-
-def _parse_line(line: bytes) -> tuple[int, CacheRow] | None:
-    """A journal's line; None for what a kill left of one."""
-    if not line.endswith(b"\n"):
-        return None
-    number, _, entry = line.partition(b" ")
-    try:
-        return int(number), _row_adapter.validate_json(entry)
-    except ValueError:  # pydantic's is one
-        return None
 
 
 def _write_at(file: BinaryIO, content: bytes, offset: int) -> None:

@@ -9,12 +9,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import filelock
 import numpy as np
 import numpy.typing as npt
 
@@ -31,13 +29,14 @@ from catheters.data.cache.index import (
 )
 from catheters.data.cache.partial import CachePart, discard_journal, discard_unfinished
 from catheters.data.decoding.image import UnreadableImage
-from catheters.data.cache.earlier import EarlierCache, find_earlier_cache, unchanged_rows
+from catheters.data.cache.earlier import EarlierCache, find_earlier_cache, reusable_rows
 from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.decoding.radiograph import read_file
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError, one_line
 from catheters.io.files import clear_end_when_full, printable
 from catheters.runtime.host import available_cores
+from catheters.io.locks import exclusive_lock
 from catheters.io.near_misses import file_hint
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.progress import track
@@ -55,7 +54,7 @@ def build_cache(
         table: the images.
         cache_file: the `.npy` to write.
         preprocessing: what becomes of each image.
-        num_workers: processes that decode; None: one a core.
+        num_workers: processes that decode; None: one per core.
 
     Raises:
         UserError: no room on the disk, another process is at it, another data set's cache stands there, or not one
@@ -64,15 +63,15 @@ def build_cache(
     _make_folder(cache_file.parent)
     with _lock(cache_file), clear_end_when_full(cache_file.parent):
         earlier = find_earlier_cache(cache_file, table, preprocessing)
-        unchanged = {} if earlier is None else unchanged_rows(earlier, table)
+        reusable = {} if earlier is None else reusable_rows(earlier, table)
         if (
             earlier is not None
             and _has_rows_of(earlier.index, table)
-            and len(unchanged) == len(table)
+            and len(reusable) == len(table)
             and earlier.is_intact()
         ):
             say("files have another time of change and the same content: the pixels stay")
-            write_index(cache_file, _describe(unchanged, preprocessing))
+            write_index(cache_file, _describe(reusable, preprocessing))
             discard_unfinished(cache_file)
             return
         shape = (len(table), *preprocessing.image_shape)
@@ -80,10 +79,10 @@ def build_cache(
             try:
                 part.keep_valid(lambda row, entry: entry.state == source_state(table.paths[row]))
                 if earlier is not None:
-                    _take_over(part, earlier, unchanged)
+                    _take_over(part, earlier, reusable)
                 _decode(part, table, preprocessing, available_cores() if num_workers is None else num_workers)
             except KeyboardInterrupt:
-                say(f"{len(part.done)} of {len(table)} X-rays are done; the same command goes on from there")
+                say(f"{len(part.done)} of {len(table)} X-rays are done; the same command resumes there")
                 raise
             if all(entry.reason is not None for entry in part.done.values()):
                 part.discard()
@@ -110,7 +109,7 @@ def can_be_read_now(table: LabelTable, cache: ImageCache, preprocessing: Preproc
 
 
 def _key(table: LabelTable, preprocessing: Preprocessing) -> str:
-    """What an unfinished build has to be of to be gone on with."""
+    """What an unfinished build has to be of to be resumed."""
     sources = "\n".join([*table.uids.tolist(), *map(printable, table.paths)])
     return json.dumps(
         {
@@ -154,21 +153,13 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"cache_folder={folder}: cannot be written; set another")
 
 
-@contextlib.contextmanager
-def _lock(cache_file: Path) -> Iterator[None]:
-    lock = filelock.FileLock(cache_file.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"{cache_file}: another process is building it; wait until it has ended") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _lock(cache_file: Path) -> contextlib.AbstractContextManager[None]:
+    refusal = f"{cache_file}: another process is building it; wait until it has ended"
+    return exclusive_lock(cache_file.with_suffix(".lock"), refusal)
 
 
-def _take_over(part: CachePart, earlier: EarlierCache, unchanged: dict[int, CacheRow]) -> None:
-    waiting = {row: entry for row, entry in unchanged.items() if row not in part.done}
+def _take_over(part: CachePart, earlier: EarlierCache, reusable: dict[int, CacheRow]) -> None:
+    waiting = {row: entry for row, entry in reusable.items() if row not in part.done}
     for row, entry in track(waiting.items(), "taking over what did not change", len(waiting)):
         pixels = earlier.pixels(entry.uid)
         if hashlib.sha256(pixels).hexdigest() == entry.digest:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.decoding.image import Note, Picture, UnreadableImage, check_size
+from catheters.data.decoding.image import DecodedImage, Note, UnreadableImage, check_size
 from catheters.data.decoding.messages import decoder_messages
 from catheters.data.decoding.raster import decode_jpeg
 from catheters.data.decoding.window import percentile_window, to_greys
@@ -37,7 +37,7 @@ LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
 RADIOGRAPH_MODALITIES = ("CR", "DX", "DR", "RG", "RF", "XC", "OT")
 CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "TORAX", "BABYGRAM")
 MIN_GREYS_SHOWN = 26
-"""A window that shows the middle 99% of a picture's values in fewer of the 256 greys was not meant for it."""
+"""A window that shows the middle 99% of an image's values in fewer of the 256 greys was not meant for it."""
 MAX_LUT_SIZE = 1 << 17
 """Integer values of a smaller range are looked up; each is computed once, not once a pixel."""
 
@@ -74,7 +74,7 @@ def depth_of_colours(file: Path) -> int | None:
         return None
 
 
-def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
+def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> DecodedImage:
     """Decode the first frame.
 
     Args:
@@ -101,12 +101,12 @@ def decode_dicom(data: bytes, min_shape: tuple[int, int] | None = None) -> Pictu
         raise UnreadableImage(f"damaged DICOM: {type(error).__name__}: {one_line(error)}") from None
 
 
-def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> Picture:
+def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> DecodedImage:
     if "PixelData" not in dataset:
         what = f" (modality {dataset.Modality})" if dataset.get("Modality") else ""
         raise UnreadableImage(f"is a DICOM file without pixel data, or cut off before their end{what}")
     if not dataset.get("Rows") or not dataset.get("Columns"):
-        raise UnreadableImage("damaged DICOM: it does not say how many rows and columns its picture has")
+        raise UnreadableImage("damaged DICOM: it does not say how many rows and columns its image has")
     shape = (int(dataset.Rows), int(dataset.Columns))
     check_size(*shape)
     if dataset.HighBit != dataset.BitsStored - 1:  # retired; pydicom would take the wrong bits
@@ -117,9 +117,9 @@ def _decode_dataset(dataset: "Dataset", min_shape: tuple[int, int] | None) -> Pi
     pixels, full_shape = _decode_pixels(dataset, shape, min_shape)
     notes = _notes_of_tags(dataset)
     if pixels.ndim == 3:
-        return Picture(_luma(pixels, dataset), full_shape, notes)
+        return DecodedImage(_luma(pixels, dataset), full_shape, notes)
     image, window_note, is_stretched = _show(pixels, dataset)
-    return Picture(image, full_shape, notes + window_note, is_stretched)
+    return DecodedImage(image, full_shape, notes + window_note, is_stretched)
 
 
 def _decode_pixels(
@@ -133,10 +133,10 @@ def _decode_pixels(
     syntax = _transfer_syntax(dataset)
     if syntax == JPEG_BASELINE and dataset.PhotometricInterpretation.startswith(("MONOCHROME", "YBR")):
         frame = next(generate_frames(dataset.PixelData, number_of_frames=_num_frames(dataset)))
-        picture = decode_jpeg(frame, min_shape)
-        if picture.full_shape != shape:
-            raise UnreadableImage(f"damaged DICOM: its JPEG is {picture.full_shape}, its tags say {shape}")
-        return picture.image, shape
+        decoded = decode_jpeg(frame, min_shape)
+        if decoded.full_shape != shape:
+            raise UnreadableImage(f"damaged DICOM: its JPEG is {decoded.full_shape}, its tags say {shape}")
+        return decoded.image, shape
     if syntax == JPEG_EXTENDED and dataset.BitsStored > 8:
         frame = next(generate_frames(dataset.PixelData, number_of_frames=_num_frames(dataset)))
         return decode_jpeg_extended(frame, dataset), shape
@@ -150,7 +150,7 @@ def _decode_pixels(
     if messages:
         raise UnreadableImage(f"damaged DICOM: its decoder says: {messages[0][:200]}")
     if pixels.shape[:2] != shape:
-        raise UnreadableImage(f"damaged DICOM: its picture is {pixels.shape[:2]}, its tags say {shape}")
+        raise UnreadableImage(f"damaged DICOM: its image is {pixels.shape[:2]}, its tags say {shape}")
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
     return pixels, shape
@@ -253,18 +253,18 @@ def _luma(colours: Values, dataset: "Dataset") -> npt.NDArray[np.uint8]:
 
 
 def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tuple[Note, ...], bool]:
-    """(h, w) stored values -> (h, w) greys, a note where its own window was of no use, `Picture.is_stretched`."""
+    """(h, w) stored values -> (h, w) greys, a note where its own window was of no use, `Image.is_stretched`."""
     stored, is_padding = _mask(stored, dataset)
-    picture = stored[~is_padding] if is_padding.any() and not is_padding.all() else stored
+    image_values = stored[~is_padding] if is_padding.any() and not is_padding.all() else stored
     lowest, highest = int(stored.min()), int(stored.max())
     notes: tuple[Note, ...] = ()
     window = _file_window(dataset)
-    if window is not None and not _is_useful(window, picture):
+    if window is not None and not _is_useful(window, image_values):
         notes = (Note("window", "its own window shows next to nothing; the middle 99% of its values is shown instead"),)
         window = None
     is_stretched = window is None
     if window is None:
-        low, high = percentile_window(picture)
+        low, high = percentile_window(image_values)
 
         def window(values: Values) -> npt.NDArray[np.uint8]:
             return to_greys(values, low, high)
@@ -280,9 +280,9 @@ def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tu
     return image, notes, is_stretched
 
 
-def _is_useful(window: Callable[[Values], npt.NDArray[np.uint8]], picture: Values) -> bool:
-    """Whether a file's own window can be applied, and shows more than a few greys of a picture that has more."""
-    middle = np.rint(percentile_window(picture)).astype(picture.dtype)
+def _is_useful(window: Callable[[Values], npt.NDArray[np.uint8]], image_values: Values) -> bool:
+    """Whether a file's own window can be applied, and shows more than a few greys of an image that has more."""
+    middle = np.rint(percentile_window(image_values)).astype(image_values.dtype)
     if middle[0] == middle[1]:
         return True
     try:

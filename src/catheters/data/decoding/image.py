@@ -1,4 +1,4 @@
-"""What decoding a file gives: a grey picture with notes on it, or the reason why there is none."""
+"""What decoding a file gives: a grey image with notes on it, or the reason why there is none."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,34 +7,34 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: no radiograph is, and a decompression bomb may be."""
+"""Larger images are refused before they are decoded: no radiograph is, and a decompression bomb may be."""
 
 NoteKind = Literal["inverted", "lateral", "not a chest", "frames", "window", "raw"]
-"""What a reader should know of an image that could be read: black and white seem exchanged; its tags say that it is a
+"""What a reader should know of an image that could be read: it looks like inverted grayscale; its tags say that it is a
 lateral or oblique view; that it shows another part of the body or was made otherwise; it is the first of several; its
 own window shows next to nothing; it holds raw values of the detector."""
 
 
 class UnreadableImage(Exception):
-    """An image that is missing or broken; the message is the reason. One of them never ends a run."""
+    """An image that is missing or broken; the message is the reason. One of them never stops a run."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A doubt about an image that could be read."""
+    """A quality flag of an image that could be read."""
 
     kind: NoteKind
     text: str
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded file.
 
     Attributes:
         image: (h, w) uint8, as a viewer would show it; smaller than the file's where the decoder was allowed to.
-        full_shape: (H, W) of the whole picture as shown, in pixels.
-        notes: doubts about it.
+        full_shape: (H, W) of the whole image as shown, in pixels.
+        notes: its quality flags.
         is_stretched: whether the file does not say which of its values to show, so that the middle 99% of them are: an
             8-bit copy of it looks otherwise.
     """

@@ -1,4 +1,4 @@
-"""Whether black and white of a chest radiograph seem to be exchanged."""
+"""Polarity of a chest radiograph: whether it looks like inverted grayscale (a negative)."""
 
 from typing import cast
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 MAX_SCORE_OF_INVERTED = -0.1
 """Of 2,964 variants of 52 real frontal radiographs, upright ones score 0.01 and more; docs/data.md counts them."""
 POLARITY_CHECK = "2"
-"""Goes up when other pictures would be called inverted; version 0.2.0 had none."""
+"""Goes up when other images would be called inverted; version 0.2.0 had none."""
 THUMBNAIL_SIZE, MATCHED_SIZE = 128, 32
-"""Sides in pixels at which fine structures are looked at, and at which the picture is compared with a chest."""
+"""Sides in pixels at which fine structures are looked at, and at which the image is compared with a chest."""
 LEFT_HALF_OF_CHEST = (
     (-7, -6, -6, -6, -5, -3, -1, 1),
     (-4, -3, -2, -2, -2, -2, -1, 0),
@@ -33,16 +33,16 @@ LEFT_HALF_OF_CHEST = (
 """How bright a frontal chest is, (16, 8) in twentieths of the range of ranks about their middle; the other half is its
 mirror. The mean of 52 real radiographs, a square each."""
 SCALES = (0.8, 1.0, 1.2)
-"""Sizes of the chest that are sought, in parts of the picture."""
+"""Sizes of the chest that are sought, in parts of the image."""
 MARGIN = 8
-"""How far, in the pixels of `MATCHED_SIZE`, a chest may reach beyond the picture."""
+"""How far, in the pixels of `MATCHED_SIZE`, a chest may reach beyond the image."""
 WEIGHT_OF_FINE_STRUCTURES = 1.5
 
 Ranks = npt.NDArray[np.float32]
 
 
 def polarity_score(image: npt.NDArray[np.uint8]) -> float:
-    """How much more a picture resembles a chest whose bone is bright than one whose bone is dark.
+    """How much more an image resembles a chest whose bone is bright than one whose bone is dark.
 
     Two signs are added up. A chest is sought at several places and sizes, upright and inverted: the higher correlation
     tells. And ribs, vessels, lines and letters, the fine structures of a radiograph, are brighter than what is about
@@ -52,7 +52,7 @@ def polarity_score(image: npt.NDArray[np.uint8]) -> float:
         image: (H, W) uint8, a frontal chest radiograph as shown.
 
     Returns:
-        About 0 to 1.5 where bone is bright, as much below 0 where it is dark; exactly 0 for a picture that is blank or
+        About 0 to 1.5 where bone is bright, as much below 0 where it is dark; exactly 0 for an image that is blank or
         smaller than `MATCHED_SIZE`.
     """
     if min(image.shape) < MATCHED_SIZE:

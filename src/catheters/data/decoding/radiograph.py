@@ -1,4 +1,4 @@
-"""From a file to the grey picture that a viewer would show, or the reason why there is none."""
+"""From a file to the grey image that a viewer would show, or the reason why there is none."""
 
 import stat
 from dataclasses import replace
@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.dicom import decode_dicom, is_dicom
-from catheters.data.decoding.image import Note, Picture, UnreadableImage
+from catheters.data.decoding.image import DecodedImage, Note, UnreadableImage
 from catheters.data.decoding.polarity import looks_inverted
 from catheters.data.decoding.raster import decode_jpeg, decode_raster
 from catheters.errors import is_of_path
 from catheters.io.files import printable
 
 OTHER_FORMATS = {
-    b"version https://git-lfs": "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from",
+    b"version https://git-lfs": "is a git-lfs pointer, not the image; run `git lfs pull` where it came from",
     b"%PDF": "is a PDF document",
     b"PK\x03\x04": "is a ZIP archive; unpack it",
     b"\x1f\x8b": "is gzipped; unpack it",
@@ -33,7 +33,7 @@ MAX_FILE_BYTES = 1 << 29
 """Larger files are refused before they are read: no radiograph is."""
 
 
-def read_radiograph(file: Path, min_shape: tuple[int, int] | None = None) -> Picture:
+def read_radiograph(file: Path, min_shape: tuple[int, int] | None = None) -> DecodedImage:
     """Decode an image file as a viewer would show it.
 
     JPEG, PNG, TIFF and WebP of 1, 8 or 16 bits: EXIF rotation applied, colour as luma, transparency over black. DICOM:
@@ -46,17 +46,17 @@ def read_radiograph(file: Path, min_shape: tuple[int, int] | None = None) -> Pic
             is no smaller, in less time. None: every pixel.
 
     Returns:
-        The picture, with notes on what makes it doubtful.
+        The image, with its quality flags as notes.
 
     Raises:
-        UnreadableImage: the file is missing, empty, damaged or no such picture; the message is the reason.
+        UnreadableImage: the file is missing, empty, damaged or no such image; the message is the reason.
         OSError: the machine failed, not the file.
     """
-    picture = decode_radiograph(read_file(file), min_shape)
-    return replace(picture, notes=(*picture.notes, *polarity_notes(picture.image, picture.notes)))
+    decoded = decode_radiograph(read_file(file), min_shape)
+    return replace(decoded, notes=(*decoded.notes, *polarity_notes(decoded.image, decoded.notes)))
 
 
-def decode_radiograph(data: bytes, min_shape: tuple[int, int] | None = None) -> Picture:
+def decode_radiograph(data: bytes, min_shape: tuple[int, int] | None = None) -> DecodedImage:
     """`read_radiograph` for the content of a file, without a look at what it shows."""
     if data.startswith(b"\xff\xd8\xff"):
         return decode_jpeg(data, min_shape)
@@ -69,10 +69,10 @@ def decode_radiograph(data: bytes, min_shape: tuple[int, int] | None = None) -> 
 
 
 def polarity_notes(image: npt.NDArray[np.uint8], notes: tuple[Note, ...]) -> tuple[Note, ...]:
-    """A note where black and white of a picture seem exchanged, unless its notes say that it is no frontal chest."""
+    """A note where an image looks like inverted grayscale, unless its notes say that it is no frontal chest."""
     if not {"lateral", "not a chest"}.isdisjoint(note.kind for note in notes) or not looks_inverted(image):
         return ()
-    return (Note("inverted", "black and white seem exchanged: it looks like the negative of a chest"),)
+    return (Note("inverted", "likely inverted grayscale: it looks like the negative of a chest"),)
 
 
 def read_file(file: Path) -> bytes:
@@ -108,7 +108,7 @@ def _name_format(data: bytes) -> str:
             return name
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not the picture: the download failed"
+        return "is a web page, not the image: the download failed"
     if not any(data[:4096]):
         return "is nothing but zeros: the copy or the disk failed"
     return "is no image that is known here"

@@ -11,7 +11,7 @@ edge of a collimator would otherwise take most of the greys."""
 
 
 def percentile_window(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """The (low, high) values to be shown as black and white in a picture without a window of its own."""
+    """The (low, high) values to be shown as black and white in an image without a window of its own."""
     low, high = np.percentile(values, WINDOW_PERCENTILES)
     if low == high:  # almost everything has one value: what else there is decides
         low, high = values.min(), values.max()

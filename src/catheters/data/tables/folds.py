@@ -23,7 +23,7 @@ def choose_folds(table: LabelTable, num_folds: int | None, seed: int) -> npt.NDA
 
 
 def in_several_folds(folds: npt.NDArray[np.int8], names: npt.NDArray[Any]) -> list[Any]:
-    """Those of `names`, of the patient or picture of each image, that occur in more than one fold; sorted."""
+    """Those of `names`, of the patient or the pixels of each image, that occur in more than one fold; sorted."""
     unique, name_of_image = np.unique(names, return_inverse=True)
     lowest = np.full(len(unique), np.iinfo(np.int8).max, dtype=np.int8)
     np.minimum.at(lowest, name_of_image, folds)
@@ -56,9 +56,9 @@ def refuse_leaks(leaks: list[str], *, are_allowed: bool) -> None:
 def assign_folds(
     patient_ids: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], num_folds: int, seed: int
 ) -> npt.NDArray[np.int8]:
-    """Deal patients into folds so that every fold has its share of images and of each label's positives.
+    """Assign patients to folds so that every fold has its share of images and of each label's positives.
 
-    Whole patients are dealt, the ones with the most positives of rare labels first, each to the fold where it brings
+    Whole patients are assigned, the ones with the most positives of rare labels first, each to the fold where it brings
     the counts nearest to their share (the greedy idea of Sechidis et al. 2011, "On the stratification of multi-label
     data", with patients in place of images). Single patients then change folds as long as that helps, which repairs
     what the greedy order could not see.
@@ -87,12 +87,14 @@ def assign_folds(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(patients))
     order = order[np.argsort(-weights[order].max(axis=1), kind="stable")]
-    fold_of_patient = _deal(weights, order, num_folds)
+    fold_of_patient = _assign_patients(weights, order, num_folds)
     _refine(weights, order, fold_of_patient, num_folds)
     return fold_of_patient[patient_of_image]
 
 
-def _deal(weights: npt.NDArray[np.float64], order: npt.NDArray[np.intp], num_folds: int) -> npt.NDArray[np.int8]:
+def _assign_patients(
+    weights: npt.NDArray[np.float64], order: npt.NDArray[np.intp], num_folds: int
+) -> npt.NDArray[np.int8]:
     filled = np.zeros((num_folds, weights.shape[1]))
     fold_of_patient = np.empty(len(weights), dtype=np.int8)
     for patient in order:

@@ -26,7 +26,7 @@ from catheters.io.csv_files import (
     check_filled,
     holds,
     line_number,
-    warn_of_lookalikes,
+    warn_of_similar_values,
 )
 from catheters.io.near_misses import form_of, without_decimals
 from catheters.runtime.console import warn
@@ -81,7 +81,7 @@ def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]]
         others = list(frame[column][~holds_one].value_counts().items())
         for value in (values,) if isinstance(values, str) else values:
             num_meant = int(holds(frame[column], value).sum())
-            warn_of_lookalikes(others, value, num_meant, f"{file}: keep_rows: column '{column}'")
+            warn_of_similar_values(others, value, num_meant, f"{file}: keep_rows: column '{column}'")
     kept = rows_that_hold(frame, wanted)
     if kept.empty:
         raise TableError(f"{file}: keep_rows={dict(wanted)}: no row holds all of these values")
@@ -135,21 +135,21 @@ def read_patients(frame: pd.DataFrame, column: str, pattern: str | None, file: P
             f"{where}: {len(merged)} patients are written in two ways, {written[merged[0]]} and {merged[0]} "
             "for one; each is taken for one patient"
         )
-    _warn_of_alike_patients(patients, where)
+    _warn_of_similar_patient_ids(patients, where)
     return np.array(patients, dtype=np.str_)
 
 
-def _warn_of_alike_patients(patients: list[str], where: str) -> None:
+def _warn_of_similar_patient_ids(patients: list[str], where: str) -> None:
     counts = Counter(patients)
     of_form: dict[str, list[str]] = {}
     for patient in counts:
         of_form.setdefault(form_of(patient) if "/" not in patient else patient, []).append(patient)
-    alike = [group for group in of_form.values() if len(group) > 1]
-    if alike:
-        names = " and ".join(f"{patient!r} ({counts[patient]} rows)" for patient in alike[0])
+    similar = [group for group in of_form.values() if len(group) > 1]
+    if similar:
+        names = " and ".join(f"{patient!r} ({counts[patient]} rows)" for patient in similar[0])
         warn(
-            f"{where}: {len(alike)} groups of patients look alike and count as different ones, {names} for "
-            "one: if they are one patient, write them alike, or images of theirs stand in several folds"
+            f"{where}: {len(similar)} groups of patient ids look similar and count as different ones, {names} for "
+            "one: if they are one patient, write them in the same way, or images of theirs stand in several folds"
         )
 
 
@@ -202,7 +202,7 @@ def _derive_from_values(
             if near:
                 raise TableError(unseen[-1])
         counts = frame[column][~derived[label]].value_counts().items()
-        warn_of_lookalikes(counts, value, int(derived[label].sum()), where)
+        warn_of_similar_values(counts, value, int(derived[label].sum()), where)
     if unseen and len(unseen) == len(labels):
         raise TableError(unseen[0])
     for text in unseen:
@@ -238,7 +238,7 @@ def _derive_from_findings(
         if label not in counts:
             _check_absent(label, asked, counts, column, file)
         others = [(name, count) for name, count in counts.items() if name not in asked]
-        warn_of_lookalikes(others, label, counts[label], f"{file}: column '{column}'")
+        warn_of_similar_values(others, label, counts[label], f"{file}: column '{column}'")
     return {label: np.array([label in found for found in lists], dtype=np.bool_)[codes] for label in asked}
 
 

@@ -19,7 +19,7 @@ from catheters.runtime.console import say, warn
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """One row an image, in the order of the file.
+    """One row per image, in the order of the file.
 
     Attributes:
         uids: (N,) unique names of the images.

@@ -1,4 +1,4 @@
-"""Devices: the course each takes through the atlas, where its tip lies, and the label that follows."""
+"""Lines and tubes: the course each takes through the atlas, where its tip lies, and the label that follows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ PULMONARY_LOOP = {
 
 
 Placement = tuple[Points, Callable[[bool], str]]
-"""A course (N, 2) in the atlas, and the label of what lies there, given whether the picture shows the tip."""
+"""A course (N, 2) in the atlas, and the label of what lies there, given whether the image shows the tip."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Device:
+class Catheter:
     """One tube or line as it lies in one image."""
 
-    kind: str
+    device_type: str
     """"ETT", "NGT", "CVC" or "Swan"."""
     label: str
     course_px: Points
-    """(N, 2) pixels, x then y, from the entry to the tip; it may begin or end outside of the picture."""
+    """(N, 2) pixels, x then y, from the entry to the tip; it may begin or end outside of the image."""
 
 
 def lengths_along(points: Points) -> Points:
@@ -125,15 +125,15 @@ def place_ngt(state: str, habit: np.random.Generator, rng: np.random.Generator) 
     if state == "Abnormal" and malposition == "airway":
         depth = rng.uniform(20, 75)
         airway = route(TRACHEA_TO_BRONCHUS["right"], mark=(0, 0)).up_to(depth)
-        return sway(airway, rng, 1.0), lambda seen: rules.ngt_label(0, tip_in_picture=seen, in_airway=True)
+        return sway(airway, rng, 1.0), lambda seen: rules.ngt_label(0, tip_in_image=seen, in_airway=True)
     if state == "Abnormal" and malposition == "coil":
         coil = route(COIL).points
-        return sway(coil, rng, 1.5), lambda seen: rules.ngt_label(0, tip_in_picture=seen, is_coiled=True)
+        return sway(coil, rng, 1.5), lambda seen: rules.ngt_label(0, tip_in_image=seen, is_coiled=True)
     low, high = {"Abnormal": (-160, -50), "Borderline": (12, 38), "Normal": (78, 125)}.get(state, (205, 206))
     depth = rng.uniform(low, high)
     below = DOWN_AND_OUT if state == "Incompletely Imaged" else IN_STOMACH
     course = route((*OESOPHAGUS, *below), mark=junction).up_to(depth)
-    return sway(course, rng, 2.0), lambda seen: rules.ngt_label(depth, tip_in_picture=seen)
+    return sway(course, rng, 2.0), lambda seen: rules.ngt_label(depth, tip_in_image=seen)
 
 
 def place_cvc(state: str, entry: str, habit: np.random.Generator, rng: np.random.Generator) -> Placement:
@@ -164,8 +164,8 @@ def place_swan(entry: str, habit: np.random.Generator, rng: np.random.Generator)
     return sway(course, rng, 1.5), lambda _: rules.SWAN_LABEL
 
 
-def lay_device(
-    kind: str,
+def place_catheter(
+    device_type: str,
     state: str,
     entry: str,
     *,
@@ -173,20 +173,20 @@ def lay_device(
     view: View,
     habit: np.random.Generator,
     rng: np.random.Generator,
-) -> Device:
-    """Put one device into a patient as the view shows it.
+) -> Catheter:
+    """Put one catheter into a patient as the view shows it.
 
     `state` is the position aimed at ("Normal", "Borderline", ...; ignored for Swan), `entry` the vein of a CVC or Swan
     (a key of `ENTRIES`; ignored for tubes). `habit` decides what stays from one image of the patient to the next, such
     as the wrong turn taken; `rng` what changes. The label comes from the rules alone.
     """
-    if kind == "ETT":
+    if device_type == "ETT":
         course, label = place_ett(state, habit, rng)
-    elif kind == "NGT":
+    elif device_type == "NGT":
         course, label = place_ngt(state, habit, rng)
-    elif kind == "CVC":
+    elif device_type == "CVC":
         course, label = place_cvc(state, entry, habit, rng)
     else:
         course, label = place_swan(entry, habit, rng)
     course_px = view.to_pixels(patient.deform(course))
-    return Device(kind, label(view.contains(course_px[-1])), course_px)
+    return Catheter(device_type, label(view.contains(course_px[-1])), course_px)
