@@ -262,7 +262,7 @@ class Settings:
     def _check_combinations(self) -> "Settings":
         self._check_columns()
         self._check_labels()
-        self._check_members()
+        self._check_folds_and_seeds()
         self._check_epochs()
         if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
             raise ValueError(
@@ -291,10 +291,10 @@ class Settings:
         validation.check_exclusive(self.exclusive, self.label_columns)
         validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive)
 
-    def _check_members(self) -> None:
+    def _check_folds_and_seeds(self) -> None:
         """Folds and seeds: which models a run is made of."""
-        validation.check_members("folds", "fold", self.folds)
-        validation.check_members("seeds", "seed", self.seeds)
+        validation.check_named_once("folds", "fold", self.folds)
+        validation.check_named_once("seeds", "seed", self.seeds)
         if self.folds is not None and max(self.folds) >= self.num_folds:
             raise ValueError(f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}")
         if self.seeds is not None and not self.all_data:

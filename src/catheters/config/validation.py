@@ -71,7 +71,7 @@ def check_loss_weights(
             raise ValueError(f"loss_weights: {unknown_name(name, 'a term of the loss', terms)}")
 
 
-def check_members(setting: str, what: str, numbers: tuple[int, ...] | None) -> None:
+def check_named_once(setting: str, what: str, numbers: tuple[int, ...] | None) -> None:
     """No fold or seed is named twice."""
     if numbers is not None and len(set(numbers)) < len(numbers):
         raise ValueError(f"{setting}={list(numbers)} names a {what} twice")
