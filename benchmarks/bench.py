@@ -83,7 +83,7 @@ def main() -> int:
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name in [] if options.page_only else options.only:
         print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
-        circumstances = describe_circumstances()
+        circumstances = describe_machine()
         rows = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
         results[name] = {**circumstances, "rows": [dataclasses.asdict(row) for row in rows]}
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def run(name: str, arguments: list[str]) -> list[Row]:
         return read_rows(file.read_text())
 
 
-def describe_circumstances() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """When, of which state of the program and on what something is measured."""
     environment = describe_environment(open_device("auto"), 1)
     kept = ("python", "versions", "device", "num_threads", "hardware")

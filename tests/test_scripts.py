@@ -16,7 +16,7 @@ import timm
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from catheters.config.loading import doubtful_settings, load_settings
+from catheters.config.loading import load_settings, settings_warnings
 from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
@@ -179,7 +179,7 @@ def test_configs_say_which_batch_their_rate_is_meant_for(config: Path) -> None:
 def test_configs_are_valid(config: Path) -> None:
     settings = load_settings(config)
     assert settings.run_name == config.stem
-    assert doubtful_settings(settings) == []
+    assert settings_warnings(settings) == []
     Augmentation(settings.train_transforms, settings.image_shape)
     build_losses(settings)
     assert timm.is_model(settings.backbone_model)
@@ -271,7 +271,7 @@ def test_killed_training_goes_on(settings: Settings, write_config: Write) -> Non
     assert partial.returncode == 0, partial.stderr
     ended = run_script("train.py", "--config", config)
     assert "fold 0: already trained" in ended.stdout
-    assert "fold 1: goes on from its snapshot, after epoch " in ended.stdout
+    assert "fold 1: resumes from its snapshot, after epoch " in ended.stdout
     assert (settings.run_folder / "predictions.csv").read_bytes() == whole
 
 

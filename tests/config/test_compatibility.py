@@ -143,7 +143,7 @@ def test_other_annotations_are_refused(cached: Settings, tmp_path: Path) -> None
     renamed = dataclasses.replace(cached, annotation_table=str(lines.rename(tmp_path / "renamed.csv")))
     assert enter(renamed)["annotations_sha256"] == expected
     (tmp_path / "renamed.csv").write_text("b")
-    with pytest.raises(UserError, match="was begun with another content of annotation_table; restore it"):
+    with pytest.raises(UserError, match="was started with another content of annotation_table; restore it"):
         enter(renamed)
     record = cached.run_folder / "environment.json"
     content = json.loads(record.read_text())

@@ -7,10 +7,10 @@ import pytest
 
 from catheters.config.loading import (
     describe_settings,
-    doubtful_settings,
     load_settings,
     settings_from_json,
     settings_to_json,
+    settings_warnings,
 )
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
@@ -90,7 +90,7 @@ def test_settings_are_frozen() -> None:
             "heads={'a': ['ETT - Normall']}",
             ["heads: 'ETT - Normall' is not one of label_columns; did you"],
         ),
-        ("resume=best.pt", ["'resume' is not a setting: the same command again goes on where it stopped"]),
+        ("resume=best.pt", ["'resume' is not a setting: the same command again resumes where it stopped"]),
         ("epochs=30", ["epochs=30, but the schedule ends after warmup_epochs + cosine_epochs = 21; raise cosine"]),
         (
             "schedule=cosin",
@@ -192,9 +192,9 @@ def test_every_setting_is_explained() -> None:
 
 
 def test_settings_without_effect_are_named() -> None:
-    assert doubtful_settings(Settings()) == []
-    assert doubtful_settings(Settings(warmup_epochs=0)) == []
-    warnings = doubtful_settings(Settings(warmup_epochs=0, warmup_multiplier=3.0, use_amp=False, amp_dtype="bfloat16"))
+    assert settings_warnings(Settings()) == []
+    assert settings_warnings(Settings(warmup_epochs=0)) == []
+    warnings = settings_warnings(Settings(warmup_epochs=0, warmup_multiplier=3.0, use_amp=False, amp_dtype="bfloat16"))
     assert warnings == [
         "warmup_multiplier=3.0 has no effect: warmup_epochs=0",
         "amp_dtype='bfloat16' has no effect: use_amp=False",
@@ -229,24 +229,26 @@ def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str
 
 
 def test_a_schedule_that_ends_early_is_named() -> None:
-    assert doubtful_settings(Settings(epochs=1)) == ["epochs=1 ends a schedule of 21 epochs early"]
-    assert doubtful_settings(Settings(epochs=21)) == []
+    assert settings_warnings(Settings(epochs=1)) == ["epochs=1 stops a schedule of 21 epochs early"]
+    assert settings_warnings(Settings(epochs=21)) == []
     constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0)
-    assert doubtful_settings(constant) == [
+    assert settings_warnings(constant) == [
         "min_lr=0.0 has no effect: schedule='constant'",
         "epochs=2 ends a schedule of 3 epochs early",
     ]
     restarts = {"schedule": "cosine_restarts", "warmup_epochs": 0, "warmup_multiplier": 10.0}
-    assert doubtful_settings(Settings(**restarts, epochs=15, restart_epochs=16)) == []
-    assert doubtful_settings(Settings(**restarts, epochs=11, restart_epochs=10)) == [
-        "epochs=11 ends in the first half of a cosine of restart_epochs=10, at a high rate"
+    assert settings_warnings(Settings(**restarts, epochs=15, restart_epochs=16)) == []
+    assert settings_warnings(Settings(**restarts, epochs=11, restart_epochs=10)) == [
+        "epochs=11 stops in the first half of a cosine of restart_epochs=10, at a high learning rate"
     ]
     plateau = Settings(schedule="plateau", epochs=30, early_stop=3, plateau_patience=3)
-    assert doubtful_settings(plateau) == ["early_stop=3 ends a fold before plateau_patience=3 lowers the rate"]
+    assert settings_warnings(plateau) == [
+        "early_stop=3 stops a fold before plateau_patience=3 lowers the learning rate"
+    ]
     derived = Settings(label_columns=("AP",), derived_labels={"AP": ("view", "ap")}, label_values={"-1": 0})
-    assert doubtful_settings(derived) == ["label_values={'-1': 0} has no effect: derived_labels has every label"]
+    assert settings_warnings(derived) == ["label_values={'-1': 0} has no effect: derived_labels has every label"]
     everything = Settings(all_data=True, fold_column="f", mixup_alpha=0.2, batch_size=1)
-    assert doubtful_settings(everything) == [
+    assert settings_warnings(everything) == [
         "fold_column='f' has no effect: all_data=True",
         "mixup_alpha=0.2 has no effect: batch_size=1, so no image has another to be mixed with",
     ]

@@ -54,10 +54,10 @@ def test_an_epoch_keeps_some_steps(settings: Settings, capsys: pytest.CaptureFix
     """Memory would take all the images at once."""
     settings = dataclasses.replace(settings, batch_size="auto")
     assert choose_batch_size(settings, None, CPU, 1, 200) == 10
-    assert choose_batch_size(settings, None, CPU, 2, 200) == 10  # 5 a process
+    assert choose_batch_size(settings, None, CPU, 2, 200) == 10  # 5 per rank
     assert choose_batch_size(dataclasses.replace(settings, accumulation_steps=5), None, CPU, 1, 200) == 2
     said = capsys.readouterr().out
-    assert "batch_size='auto': 10 images, 5 a process, the most that 200 training images allow" in said
+    assert "batch_size='auto': 10 images, 5 per rank, the most that 200 training images allow" in said
     # So few images that an epoch cannot have them all at once: as many as there are for a step of each.
     assert choose_batch_size(dataclasses.replace(settings, accumulation_steps=8), None, CPU, 1, 10) == 1
     assert choose_batch_size(settings, None, CPU, 2, 3) == 2
@@ -237,13 +237,13 @@ def test_another_number_of_processes_keeps_the_batch(cached: Settings, tmp_path:
     number = begun.images_per_batch
     assert number == 2
     train_with_processes(dataclasses.replace(settings, epochs=2), tmp_path, 2)
-    assert "the snapshot is of 1 processes, these are 2" in (tmp_path / "out0").read_text()
+    assert "the snapshot is of world size 1, this is 2" in (tmp_path / "out0").read_text()
     assert settings_of_run(settings, fresh=False) == dataclasses.replace(begun, epochs=2)
     more = start_processes(settings, tmp_path, 3)
     statuses = [training.wait() for training in more]
     assert statuses[0] == 2
     assert (
-        "error: batch_size='auto': the run was begun with 2 images, which 3 processes cannot share equally; start a"
+        "error: batch_size='auto': the run was started with 2 images, which 3 processes cannot share equally; start a"
     ) in (tmp_path / "out0").read_text()
 
 
@@ -254,7 +254,7 @@ def test_auto_goes_on_with_the_rate_that_the_run_was_begun_with(cached: Settings
     auto = dataclasses.replace(settings, batch_size="auto", lr_batch_size=8)
     with pytest.raises(
         SettingsError,
-        match=r"run was begun with batch_size=2 init_lr=0\.001, and init_lr=0\.0005 would follow now; set those two",
+        match=r"run was started with batch_size=2 init_lr=0\.001, and init_lr=0\.0005 would follow now; set those two",
     ):
         train_run(auto, fresh=False)
     train_run(dataclasses.replace(auto, lr_batch_size=2), fresh=False)

@@ -139,7 +139,7 @@ def test_killed_processes_go_on(cached: Settings, tmp_path: Path) -> None:
         training.signal(signal.SIGKILL)
     assert [training.wait() for training in trainings] == [-signal.SIGKILL] * 2
     train_with_processes(settings, tmp_path, 2)
-    assert "fold 1: goes on from its snapshot, " in (tmp_path / "out0").read_text()
+    assert "fold 1: resumes from its snapshot, " in (tmp_path / "out0").read_text()
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
 
 
@@ -152,16 +152,14 @@ def test_another_number_of_processes(plain: Settings, tmp_path: Path, capsys: py
     capsys.readouterr()
     train_run(plain, fresh=False)
     printed = capsys.readouterr()
-    assert (
-        "the snapshot is of 2 processes, these are 1: the batches stay the same, the result differs by" in printed.out
-    )
+    assert "the snapshot is of world size 2, this is 1: the batches stay the same, the result differs by" in printed.out
     np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
     mixed = dataclasses.replace(plain, run_name="mixed", backbone_model="test_resnet", mixup_alpha=0.4, drop_rate=0.1)
     train_run(dataclasses.replace(mixed, epochs=1), fresh=False)
     train_with_processes(dataclasses.replace(mixed, epochs=2), tmp_path, 2)
     assert (
-        "warning: the snapshot is of 1 processes, these are 2: the result will differ from an undisturbed run's, since "
-        "batch norm's statistics, the draws of dropout, mixup's partners depend on each process's part of a batch"
+        "warning: the snapshot is of world size 1, this is 2: the result will differ from an uninterrupted run's, "
+        "since batch norm's statistics, the draws of dropout, mixup's partners depend on each rank's share of a batch"
     ) in (tmp_path / "out0").read_text()
 
 
@@ -192,7 +190,7 @@ def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Pat
     wait_until(lambda: num_snapshots(settings.run_folder / "fold0") >= 1, trainings[0])
     trainings[1].signal(signal.SIGTERM)
     assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
-    assert re.search(r"stopped by SIGTERM: the same command goes on from fold [01], ", trainings[0].text)
+    assert re.search(r"stopped by SIGTERM: the same command resumes from fold [01], ", trainings[0].text)
 
 
 def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> None:
@@ -204,7 +202,7 @@ def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> Non
     busy = next(training for training in trainings if training is not idle)
     idle.signal(signal.SIGTERM)
     assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
-    assert "stopped by SIGTERM: the same command goes on from fold 1, " in busy.text
+    assert "stopped by SIGTERM: the same command resumes from fold 1, " in busy.text
 
 
 def test_other_processes_leave_their_machine_alone(plain: Settings, tmp_path: Path) -> None:
@@ -234,15 +232,15 @@ def test_a_mistake_in_one_process_ends_the_other(plain: Settings, tmp_path: Path
     first = Training(plain, tmp_path / "out0", environments[0])
     second = Training(absent, tmp_path / "out1", environments[1])
     assert second.wait() == 2
-    assert "error in process 1: " in second.text
+    assert "error on rank 1: " in second.text
     assert "no such image cache" in second.text
     assert first.wait() != 0
-    assert "ended, since process 1 (" in first.text
+    assert "stopped, since rank 1 (" in first.text
     assert "absent/tiny_32.npy: no such image cache" in first.text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "process 1"), (signal.SIGSTOP, "process 1 gave no")])
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "rank 1"), (signal.SIGSTOP, "rank 1 gave no")])
 def test_a_dead_process_ends_the_other(plain: Settings, tmp_path: Path, number: int, reason: str) -> None:
     """Killed, or silent, as when its machine is cut off; without torchrun, which would look after its own machine."""
     settings = dataclasses.replace(plain, epochs=400, cosine_epochs=400)
@@ -251,7 +249,7 @@ def test_a_dead_process_ends_the_other(plain: Settings, tmp_path: Path, number: 
     second.signal(number)
     try:
         assert first.wait() != 0  # long before its 400 epochs are over
-        assert f"ended, since {reason}" in first.text
+        assert f"stopped, since {reason}" in first.text
     finally:
         second.signal(signal.SIGKILL)
         second.wait()

@@ -266,7 +266,7 @@ def test_a_loading_process_that_dies(long_run: Settings, tmp_path: Path) -> None
     os.kill(children_of(training.pid)[0], signal.SIGKILL)
     assert training.wait() == 2
     last = training.text.splitlines()[-1]
-    assert last.startswith("error: fold 1: a process that loads batches died (SIGKILL): most often memory ran out")
+    assert last.startswith("error: fold 1: a DataLoader worker died (SIGKILL): most often memory ran out")
     assert "lower num_workers (now 2; 0 needs no shared memory) or give" in last
     train_run(settings, fresh=False)
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
@@ -291,7 +291,9 @@ def test_a_run_in_use(long_run: Settings, tmp_path: Path) -> None:
     training = Training(long_run, tmp_path / "out")
     wait_until(lambda: num_snapshots(long_run.run_folder / "fold1") >= 1, training)
     for fresh in (False, True):
-        with pytest.raises(UserError, match=r"run: another process is training this run; wait until it has ended, or"):
+        with pytest.raises(
+            UserError, match=r"run: another process is training this run; wait until it has finished, or"
+        ):
             train_run(long_run, fresh=fresh)
     training.kill()
     with only_process(long_run.run_folder):  # a killed process holds nothing

@@ -65,7 +65,7 @@ def test_all_data_that_ends_in_nan(cached: Settings) -> None:
         warmup_multiplier=1e46,
         optimizer="momentum",
     )
-    message = r"seed 0 epoch 2/4: the model answers NaN or infinity after this epoch \(learning rate 3.33e\+36\)"
+    message = r"seed 0 epoch 2/4: the model outputs NaN or infinity after this epoch \(learning rate 3.33e\+36\)"
     with pytest.raises(UserError, match=message) as error:
         train_run(settings, fresh=False)
     folder = settings.run_folder / "seed0"

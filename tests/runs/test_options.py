@@ -99,7 +99,7 @@ def test_mixup_and_the_rest_together(cached: Settings) -> None:
 
 def test_pretrained_of_the_same_run_is_refused(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     settings = dataclasses.replace(trained, pretrained=str(trained.run_folder / "fold0" / "best.pt"))
-    with pytest.raises(UserError, match=r"is of this very run: the same command without it goes on where the run"):
+    with pytest.raises(UserError, match=r"is of this very run: the same command without it resumes where the run"):
         train_run(settings, fresh=False)
     settings = dataclasses.replace(settings, run_name="other", folds=(0,), epochs=1)
     train_run(settings, fresh=False)

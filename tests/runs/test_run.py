@@ -182,7 +182,7 @@ def test_other_versions_are_named(trained: Settings, capsys: pytest.CaptureFixtu
     content["environments"][0]["versions"]["torch"] = "1.0"
     file.write_text(json.dumps(content))
     train_run(trained, fresh=False)
-    assert "warning: the run was begun with torch 1.0, goes on with" in capsys.readouterr().err
+    assert "warning: the run was started with torch 1.0, is resumed with" in capsys.readouterr().err
 
 
 def test_log_holds_the_losses_and_rates(trained: Settings) -> None:

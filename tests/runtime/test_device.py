@@ -25,8 +25,8 @@ from catheters.runtime.device import (
     open_device,
     why_unusable,
 )
-from catheters.runtime.distributed import Team
-from catheters.runtime.precision import doubt_of_bfloat16
+from catheters.runtime.distributed import TorchrunProcesses
+from catheters.runtime.precision import bfloat16_warning
 from tests.conftest import REPOSITORY, assert_user_error, sees_gpu
 
 FROM_PYPI = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
@@ -80,7 +80,7 @@ def test_train_py_says_it_in_one_line(cached: Settings, write_config: Callable[[
         (
             "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver",
             None,
-            r"no NVIDIA driver answers; install one \(torch .* needs driver R580 or newer\)",
+            r"no NVIDIA driver responds; install one \(torch .* needs driver R580 or newer\)",
             False,
         ),
         (
@@ -147,8 +147,8 @@ def test_code_for_a_card(capability: tuple[int, int], arch_list: Sequence[str], 
 
 
 def test_bfloat16_before_ampere() -> None:
-    assert doubt_of_bfloat16("Tesla T4", (7, 5)).startswith("amp_dtype=bfloat16: Tesla T4 (sm_75) is older than Ampere")
-    assert doubt_of_bfloat16("A100", (8, 0)) == ""
+    assert bfloat16_warning("Tesla T4", (7, 5)).startswith("amp_dtype=bfloat16: Tesla T4 (sm_75) is older than Ampere")
+    assert bfloat16_warning("A100", (8, 0)) == ""
 
 
 def be_process(monkeypatch: pytest.MonkeyPatch, local_rank: int, num_local: int, num_gpus: int) -> None:
@@ -169,7 +169,7 @@ def test_processes_that_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> Non
     be_process(monkeypatch, 3, 4, 2)
     with pytest.raises(UserError, match="4 processes of this machine see 2 CUDA GPUs; start one process per GPU, let"):
         choose_device("auto")
-    with pytest.raises(SettingsError, match="device=cuda:1: 4 processes need a GPU each"):
+    with pytest.raises(SettingsError, match="device=cuda:1: 4 processes need one GPU each"):
         choose_device("cuda:1")
 
 
@@ -178,8 +178,8 @@ def test_processes_that_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (("GPU-a", "GPU-b", "GPU-c"), None),
         (("cpu", "cpu", "cpu"), None),
-        (("GPU-a", "GPU-b", "GPU-a"), r"processes 0 and 2 have the same GPU \(GPU-a\)"),
-        (("GPU-a", "cpu", "GPU-b"), "process 1 sees no GPU, others do"),
+        (("GPU-a", "GPU-b", "GPU-a"), r"ranks 0 and 2 have the same GPU \(GPU-a\)"),
+        (("GPU-a", "cpu", "GPU-b"), "rank 1 sees no GPU, others do"),
     ],
 )
 def test_no_two_processes_share_a_gpu(identities: tuple[str, ...], said: str | None) -> None:
@@ -189,7 +189,7 @@ def test_no_two_processes_share_a_gpu(identities: tuple[str, ...], said: str | N
 
     def join(rank: int) -> None:
         try:
-            check_own_devices(Team(rank, len(identities), store).gather("device", identities[rank]))
+            check_own_devices(TorchrunProcesses(rank, len(identities), store).gather("device", identities[rank]))
             outcomes[rank] = None
         except UserError as error:
             outcomes[rank] = str(error)

@@ -1,4 +1,4 @@
-"""What the scripts share: the options that give settings, and how a command ends."""
+"""What the scripts share: the options that give settings, error messages and exit statuses."""
 
 import argparse
 import errno
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from catheters.config.loading import describe_settings, doubtful_settings, load_settings
+from catheters.config.loading import describe_settings, load_settings, settings_warnings
 from catheters.config.settings import Settings
 from catheters.errors import UserError, one_line
 from catheters.runtime.console import note, warn
@@ -19,9 +19,9 @@ from catheters.runtime.interrupts import Interrupted, interrupt_signal, note_int
 BAD_IMAGES_STATUS = 1
 """Exit status of a command that finished although some images could not be read, or have no heatmaps."""
 USER_ERROR_STATUS = 2
-"""Exit status of a command that a user's mistake ended."""
+"""Exit status of a command that failed on a user's mistake."""
 SIGNAL_STATUS = 128
-"""Exit status of a command that a signal ended, less the signal's number."""
+"""Exit status of a command that a signal stopped, less the signal's number."""
 
 
 def settings_parser(description: str, default_config: str) -> argparse.ArgumentParser:
@@ -48,15 +48,15 @@ def settings_parser(description: str, default_config: str) -> argparse.ArgumentP
 
 
 def read_settings(arguments: argparse.Namespace, *, is_silent: bool = False) -> Settings:
-    """The settings that the command's options ask for; warns of doubtful ones unless `is_silent`."""
+    """The settings that the command's options ask for; warns of ineffective or odd ones unless `is_silent`."""
     settings = load_settings(arguments.config, arguments.overrides)
-    for warning in [] if is_silent else doubtful_settings(settings):
+    for warning in [] if is_silent else settings_warnings(settings):
         warn(warning)
     return settings
 
 
 def run_command(command: Callable[[list[str]], int]) -> None:
-    """Run `command` with the process's arguments and end the process with its exit status.
+    """Run `command` with the process's arguments and exit with its status.
 
     A `UserError`, or what the system refuses, becomes one line on stderr and status 2; anything else keeps its
     traceback, since it is a bug.
@@ -110,4 +110,4 @@ def _is_for_want_of_memory(error: Exception) -> bool:
 
 def _print_error(text: str) -> None:
     rank = process_rank()
-    note(f"error{f' in process {rank}' if rank else ''}: {text}")
+    note(f"error{f' on rank {rank}' if rank else ''}: {text}")

@@ -7,8 +7,8 @@ from catheters.runtime.host import keep_freed_memory, process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 DESCRIPTION = """\
-Train one model a fold on the image cache. The same command again goes on where it stopped, after Ctrl-C, SIGTERM,
-SIGKILL or a power cut, and ends as if it had not been stopped.
+Train one model per fold on the image cache. The same command again resumes an interrupted run, after Ctrl-C, SIGTERM,
+SIGKILL or a power cut, and gives the same result as an uninterrupted run.
 
   python %(prog)s
       one GPU, or the CPU
@@ -28,7 +28,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)
     settings = read_settings(options, is_silent=True)  # `train` says what is odd about them
-    # Imported only now: torch and timm take seconds to load, and a mistyped setting is answered at once.
+    # Imported only now: torch and timm take seconds to load, and a mistyped setting is reported at once.
     from catheters.runs.train import train
 
     keep_freed_memory(MAX_KEPT_BYTES)
@@ -39,5 +39,5 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     except KeyboardInterrupt:
         if process_rank() > 0:
             raise
-        raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
+        raise Interrupted("the same command resumes where it stopped", interrupt_signal() or signal.SIGINT) from None
     return 0

@@ -1,4 +1,4 @@
-"""Which settings may change when a run goes on, and a word for those that may not."""
+"""Which settings may change when a run is resumed, and an error that names those that may not."""
 
 import dataclasses
 import json
@@ -14,20 +14,20 @@ MAY_CHANGE = (
     *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
     "trackers",
 )
-"""Settings that may differ when a run goes on: where it runs, how fast, what is drawn and kept, not what it computes,
-although another kind of device, layout in memory or compilation rounds otherwise. Folders and `annotation_table` are
-names: what they hold is compared by its content, see `run_folder`."""
+"""Settings that may differ when a run is resumed: where and how fast it runs, what it plots and keeps. They do not
+change what it computes, although another device, memory layout or compilation rounds differently. Folders and
+`annotation_table` are names; what they hold is compared by its content, see `run_folder`."""
 MAY_GROW = ("epochs", "early_stop")
-"""Settings that may become larger: a longer run begins as the shorter one did."""
+"""Settings that may become larger: a longer run starts as the shorter one did."""
 
 
 def check_same_settings(earlier: Settings, settings: Settings, where: str) -> None:
-    """Raise a SettingsError that lists what differs, unless a run of `earlier` can go on with `settings`.
+    """Raise a SettingsError that lists what differs, unless a run of `earlier` can be resumed with `settings`.
 
     Args:
         earlier: what was run.
         settings: what shall be.
-        where: what holds the earlier ones, as the beginning of the message.
+        where: what holds the earlier ones, as the start of the message.
     """
     # Through JSON, since a list and a tuple in a transform's parameters are the same there.
     old, new = json.loads(settings_to_json(earlier)), json.loads(settings_to_json(settings))

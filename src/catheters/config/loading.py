@@ -114,8 +114,8 @@ def changed_settings(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(default, name)}
 
 
-def doubtful_settings(settings: Settings) -> list[str]:
-    """Warnings about settings that were changed and have no effect beside the others, or end a schedule early."""
+def settings_warnings(settings: Settings) -> list[str]:
+    """Warnings about settings that were changed and have no effect beside the others, or stop a schedule early."""
     changed = changed_settings(settings)
     schedule = f"schedule='{settings.schedule}'"
     is_cosine = settings.schedule == "cosine"
@@ -165,18 +165,18 @@ def doubtful_settings(settings: Settings) -> list[str]:
     ]
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:
-        warnings.append(f"epochs={settings.num_epochs} ends a schedule of {schedule_epochs} epochs early")
+        warnings.append(f"epochs={settings.num_epochs} stops a schedule of {schedule_epochs} epochs early")
     restarts = settings.restart_epochs
     num_into_cosine = (settings.num_epochs - settings.warmup_epochs) % restarts
     if settings.schedule == "cosine_restarts" and 0 < num_into_cosine < restarts / 2:
         warnings.append(
-            f"epochs={settings.num_epochs} ends in the first half of a cosine of restart_epochs={restarts}, at a high "
-            "rate"
+            f"epochs={settings.num_epochs} stops in the first half of a cosine of restart_epochs={restarts}, at a high "
+            "learning rate"
         )
     if settings.schedule == "plateau" and 0 < settings.early_stop <= settings.plateau_patience:
         warnings.append(
-            f"early_stop={settings.early_stop} ends a fold before plateau_patience={settings.plateau_patience} lowers "
-            "the rate"
+            f"early_stop={settings.early_stop} stops a fold before plateau_patience={settings.plateau_patience} "
+            "lowers the learning rate"
         )
     return warnings
 
@@ -239,7 +239,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
 def _unknown_setting(name: str) -> str:
     if name == "resume":
         return (
-            "'resume' is not a setting: the same command again goes on where it stopped; a run that starts anew from "
+            "'resume' is not a setting: the same command again resumes where it stopped; a new run that starts from "
             "weights has pretrained=<file> and a run_name of its own"
         )
     return unknown_name(name, "a setting", SETTING_NAMES, "--help explains all")
@@ -260,7 +260,7 @@ def _describe(error: ValidationError) -> str:
         return _unknown_setting(name)
     if not first["loc"]:
         return first["msg"]
-    # A union such as `bool | str` reports each of its members.
+    # A union such as `bool | str` reports each of its types.
     wanted = dict.fromkeys(
         other["msg"]
         .removeprefix("Input should be ")

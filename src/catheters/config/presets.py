@@ -1,4 +1,4 @@
-"""Presets: settings that configs in `configs/` begin from, the published ones for RANZCR CLiP, unpacked in `dataset/`.
+"""Presets: settings that configs in `configs/` start from, the published ones for RANZCR CLiP, unpacked in `dataset/`.
 
 A config is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`.
 """
@@ -14,8 +14,8 @@ PUBLISHED_TRANSFORMS = (
     ("RandomResizedCrop", {"scale": (0.85, 1.0), "ratio": (0.9, 1.1)}),
     ("CoarseDropout", {"num_holes_range": (1, 5), "hole_height_range": (0.03, 0.1), "hole_width_range": (0.03, 0.1)}),
 )
-"""Flip; shift, scale and rotate; random resized crop; cut-out. The flip doubles the views of a tube, and forgets which
-side a catheter comes from."""
+"""Horizontal flip; shift, scale and rotate; random resized crop; cutout. The flip doubles the views of a tube, and
+loses which side a catheter comes from."""
 
 PUBLISHED_POS_WEIGHT = MappingProxyType({"CVC - Abnormal": 2.0, "CVC - Borderline": 2.0, "CVC - Normal": 2.0})
 """Positives of the catheters whose labels are hardest to tell apart count twice."""

@@ -1,4 +1,4 @@
-"""What a run finds out by trying before it begins: the layout of pictures in memory, and the largest batch."""
+"""What a run benchmarks before it starts: the memory layout of images, and the largest batch that fits."""
 
 import dataclasses
 import functools
@@ -46,12 +46,12 @@ TIMED_ROUNDS = 3
 MIN_GAIN = 0.03
 """What `channels_last` has to save to be taken: less is within what the clock says of one and the same layout."""
 MAX_IMAGES_ON_CPU = 4
-"""Images of a trial's batch on a CPU, where more take longer and tell no more."""
+"""Images of a benchmark's batch on a CPU, where more take longer and tell no more."""
 
 PROBE_IMAGES = (2, 4)
 """Batches whose memory is measured: what each further image takes follows."""
 MAX_SHARE = 0.9
-"""Part of the free memory that a batch may take: it is cut up in a long run, and other programs need some."""
+"""Share of the free memory that a batch may take: memory fragments in a long run, and other programs need some."""
 STEP_BACK = 0.95
 MIN_STEPS = 20
 """Optimizer steps that an epoch has at least, however much memory there is."""
@@ -60,7 +60,7 @@ PROPORTIONAL = ("sgd", "nesterov", "momentum")
 
 
 def settings_of_run(settings: Settings, *, fresh: bool) -> Settings | None:
-    """The settings of the run that these go on with, whose choices stay; None for a new run."""
+    """The settings of the run to resume, whose choices stay; None for a new run."""
     if fresh or not holds_run(settings.run_folder):
         return None
     file = settings.run_folder / SETTINGS_FILE
@@ -77,7 +77,7 @@ def choose_batch_size(
 
     Args:
         settings: the run's settings.
-        earlier: the run that they go on with.
+        earlier: the settings of the run to resume; None for a new run.
         device: where it computes.
         num_processes: those that divide the batch.
         num_images: training images of the smallest fold.
@@ -108,9 +108,9 @@ def choose_batch_size(
         with explain_failures(settings, "batch_size='auto'"):
             number = largest_that_fits(settings, number, lambda n: _try_batch(settings, device, n, keeps_gradients))
     _release(device)
-    allowed = f"{num_images} training images allow for {MIN_STEPS} steps an epoch"
+    allowed = f"{num_images} training images allow for {MIN_STEPS} steps per epoch"
     why = allowed if number == most else f"fit into {budget / 1e9:.1f} GB"
-    parts = f", {number} a process" if num_processes > 1 else ""
+    parts = f", {number} per rank" if num_processes > 1 else ""
     say(f"batch_size='auto': {number * num_processes} images{parts}, the most that {why}")
     return number * num_processes
 
@@ -160,7 +160,7 @@ def _do_steps(settings: Settings, device: torch.device, num_images: int, keeps_g
 
 
 def _release(device: torch.device) -> None:
-    """Give back what is free, and begin to look for the most memory anew."""
+    """Give back free memory, and restart the measurement of peak memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -228,11 +228,11 @@ def _predict(settings: Settings, step: TrainStep, num_images: int) -> None:
 
 
 def choose_layout(settings: Settings, earlier: Settings | None, device: torch.device, num_images: int) -> bool:
-    """Whether `channels_last` is clearly faster: measured once for model, picture size, batch and device, remembered.
+    """Whether `channels_last` is clearly faster: benchmarked once for model, image size, batch and device, remembered.
 
     Args:
         settings: the run's settings.
-        earlier: the run that they go on with, whose layout stays, since the other one rounds otherwise.
+        earlier: the settings of the run to resume, whose layout stays, since the other one rounds differently.
         device: where it computes.
         num_images: images in a batch of one process, or some where that is not known yet.
     """
@@ -256,8 +256,8 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
     known = _read_layouts(file)
     seconds = known.get(key)
     if seconds is None:
-        say(f"channels_last=None: trying both layouts of {num_images} images in memory, once for this model")
-        with explain_failures(settings, "channels_last=None, the trial of both layouts"):
+        say(f"channels_last=None: benchmarking both memory layouts of {num_images} images, once for this model")
+        with explain_failures(settings, "channels_last=None, the benchmark of both layouts"):
             seconds = _time_layouts(settings, device, num_images)
         try:
             # Of another run too, which may have measured meanwhile.
@@ -269,7 +269,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         except (OSError, UserError) as error:  # a folder of others', perhaps
             warn(
                 f"{file}: cannot be written ({one_line(error)}); another run may choose another layout, which "
-                "rounds otherwise"
+                "rounds differently"
             )
     is_faster = seconds["channels_last"] < (1 - MIN_GAIN) * seconds["contiguous"]
     say(
@@ -287,9 +287,9 @@ def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
         known = read_json(file)
         return {key: {name: float(seconds[name]) for name in LAYOUTS} for key, seconds in known.items()}
     except UnreadableFileError as error:
-        warn(f"{error}; layouts are tried anew")
+        warn(f"{error}; layouts are benchmarked again")
     except (ValueError, TypeError, KeyError, AttributeError):
-        warn(f"{file}: damaged, or another program's; layouts are tried anew")
+        warn(f"{file}: damaged, or another program's; layouts are benchmarked again")
     return {}
 
 

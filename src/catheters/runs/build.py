@@ -155,7 +155,7 @@ def build_new_step(
         grey_values: mean and standard deviation of the images, in 0..1.
     """
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # what was tried before is not what the log shows
+        torch.cuda.reset_peak_memory_stats(device)  # the log does not show what was probed before
     torch.manual_seed(seed)
     model = build_classifier(settings, *grey_values).to(device)
     if settings.sync_batch_norm and processes.count > 1:

@@ -34,7 +34,7 @@ class RunData:
         encoded_patient_ids: (N,) UTF-8, patients.
         labels: (N, K) uint8, 0 or 1, columns in the order of the setting `label_columns`.
         folds: (N,) the fold of each image.
-        pictures: (N,) numbers, equal for images with equal pixels.
+        pixel_ids: (N,) numbers, equal for images with equal pixels.
         rows: (N,) the images' rows in the cache.
         cache_file: the cache's `.npy`.
         checks: compares its rows at their first read.
@@ -47,7 +47,7 @@ class RunData:
     encoded_patient_ids: npt.NDArray[np.bytes_]
     labels: npt.NDArray[np.uint8]
     folds: npt.NDArray[np.int8]
-    pictures: npt.NDArray[np.intp]
+    pixel_ids: npt.NDArray[np.intp]
     rows: npt.NDArray[np.intp]
     cache_file: CacheFile
     checks: RowChecks
@@ -74,7 +74,7 @@ def load_data(settings: Settings) -> RunData:
     """
     table = read_label_table(build_table_source(settings))
     cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
-    # Folds are dealt before unreadable images are left out: mending one of them moves no other image.
+    # Folds are assigned before unreadable images are left out: repairing one of them moves no other image.
     folds = choose_folds(table, None if settings.all_data else settings.num_folds, settings.seed_of_folds)
     failed = cache.failed
     is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
@@ -84,14 +84,14 @@ def load_data(settings: Settings) -> RunData:
         say(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
     if settings.debug:
         is_kept &= _choose_for_debug_run(settings, table.patient_ids, folds)
-        say(f"debug: a trial on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
+        say(f"debug run on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
         labels=labels,
         folds=folds,
-        pictures=np.unique(cache.pixel_ids[is_kept], return_inverse=True)[1],
+        pixel_ids=np.unique(cache.pixel_ids[is_kept], return_inverse=True)[1],
         rows=cache.rows[is_kept],
         cache_file=cache.file,
         checks=RowChecks.of(cache),
@@ -116,9 +116,9 @@ def check_leaks(settings: Settings, data: RunData) -> None:
     if settings.all_data:
         return
     leaks = leaking_patients(data.folds, data.patient_ids)
-    shared = in_several_folds(data.folds, data.pictures)
+    shared = in_several_folds(data.folds, data.pixel_ids)
     if shared:
-        uids = data.uids[data.pictures == shared[0]].tolist()
+        uids = data.uids[data.pixel_ids == shared[0]].tolist()
         leaks.append(f"images in more than one fold under several ids: {len(shared)}, {' and '.join(uids)} for one")
     refuse_leaks(leaks, are_allowed=settings.allow_leaking_folds)
 
@@ -126,7 +126,7 @@ def check_leaks(settings: Settings, data: RunData) -> None:
 def _choose_for_debug_run(
     settings: Settings, patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.bool_]:
-    """(N,) whether each image is one of a trial's: of every fold the same part of the patients, at least one."""
+    """(N,) whether each image is one of the debug run's: the same share of each fold's patients, at least one."""
     rng = np.random.default_rng(settings.seed_of_folds)
     chosen: list[str] = []
     for fold in np.unique(folds):
@@ -231,19 +231,19 @@ def num_training_images(settings: Settings, data: RunData) -> int:
 
 
 def check_parts(settings: Settings, num_processes: int) -> None:
-    """Raise a SettingsError unless every process can have a part of the same size of every batch."""
+    """Raise a SettingsError unless the global batch divides equally among the ranks."""
     if settings.batch_size != "auto" and settings.batch_size % num_processes:
         near = max(settings.batch_size // num_processes, 1) * num_processes
         raise SettingsError(
-            f"batch_size={settings.batch_size} is that of all {num_processes} processes together and cannot be dealt "
-            f"out to them equally; {near} can"
+            f"batch_size={settings.batch_size} is that of all {num_processes} processes together and cannot be divided "
+            f"among them equally; {near} can"
         )
 
 
 def create_train_loader(
     settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
 ) -> EpochLoader:
-    """Shuffled batches, as many an epoch as make whole optimizer steps; of each batch this process's part."""
+    """Shuffled batches, as many an epoch as make whole optimizer steps; of each global batch this rank's share."""
     batches = EpochBatches(
         len(samples),
         settings.images_per_batch,
@@ -258,7 +258,7 @@ def create_train_loader(
 def create_valid_loader(
     settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
 ) -> Loader:
-    """Batches in order, of every image once; this process's part of the images."""
+    """Batches in order, of every image once; this rank's share of the images."""
     batch_size = settings.valid_batch_size or 2 * settings.images_per_batch // processes.count
     batches = BatchesInOrder(len(samples), batch_size, processes.rank, processes.count)
     return create_loader(samples, batches, settings.num_workers, device)

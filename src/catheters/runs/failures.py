@@ -15,12 +15,12 @@ from catheters.runtime.interrupts import interrupt_signal
 from catheters.runtime.shortage import finds_no_engine, is_for_want_of_memory, shortage_of
 
 NO_SHARED_MEMORY_TEXTS = re.compile("unable to (allocate shared memory|write to file </torch_|mmap .*</torch_)")
-"""What torch says in a loading process that finds no room in /dev/shm."""
+"""What torch says in a DataLoader worker that finds no room in /dev/shm."""
 
 
 @contextlib.contextmanager
 def explain_failures(settings: Settings, what: str) -> Iterator[None]:
-    """Turn what the system does to long runs into a UserError: memory that runs out, loading processes that die.
+    """Turn what the system does to long runs into a UserError: memory that runs out, DataLoader workers that die.
 
     Args:
         settings: the run's settings, whose values the message names.
@@ -31,7 +31,7 @@ def explain_failures(settings: Settings, what: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{what}: {shortage_of(error)}; {_memory_remedies(settings)}") from None
     except UserError as error:
-        # From a loading process torch brings an exception with its whole traceback for a text.
+        # From a DataLoader worker torch brings an exception with its whole traceback for a text.
         if not str(error).startswith("Caught "):
             raise
         raise UserError(re.findall(r"^[\w.]+: (.*)$", str(error), re.MULTILINE)[-1]) from None
@@ -50,10 +50,10 @@ def explain_failures(settings: Settings, what: str) -> Iterator[None]:
             ) from error
         raise
     except WorkerDied as error:
-        if interrupt_signal() is not None:  # whoever asked this process to end has ended that one as well
+        if interrupt_signal() is not None:  # whoever stopped this process has stopped the worker as well
             raise KeyboardInterrupt from None
         raise UserError(
-            f"{what}: a process that loads batches died ({error}): most often memory ran out (SIGKILL), or shared "
+            f"{what}: a DataLoader worker died ({error}): most often memory ran out (SIGKILL), or shared "
             f"memory did (SIGBUS); {_loading_remedies(settings)}"
         ) from None
 
@@ -76,13 +76,13 @@ def no_engine(settings: Settings, error: RuntimeError) -> str:
 
 
 def _loading_remedies(settings: Settings) -> str:
-    """What loading processes can do with, and how to go on."""
+    """What lets DataLoader workers do with less memory, and how to resume."""
     number = settings.num_workers
     if number is None:
         number = default_num_workers(choose_device(settings.device))
     return (
         f"lower num_workers (now {number}; 0 needs no shared memory) or give a container more of it (--shm-size=8g or "
-        "--ipc=host). The same command goes on from the last snapshot"
+        "--ipc=host). The same command resumes from the last snapshot"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is checked before a run begins: what can be said at once, then the data, then one step of the model."""
+"""What is checked before a run starts: what can be said at once, then the data, then one step of the model."""
 
 import dataclasses
 from pathlib import Path
@@ -31,7 +31,7 @@ from catheters.runs.failures import explain_failures
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import check_own_devices, identity_of, open_device, prepare_device
-from catheters.runtime.distributed import Team
+from catheters.runtime.distributed import TorchrunProcesses
 from catheters.runtime.precision import choose_dtype, warn_of_precision
 from catheters.training.extensions.trackers import check_trackers
 from catheters.training.optimizers import check_optimizer
@@ -42,7 +42,7 @@ TABLE_SETTINGS = ("dataset_folder", "label_table")
 
 
 def prepare_run(
-    settings: Settings, team: Team, num_processes: int, *, fresh: bool
+    settings: Settings, torchrun: TorchrunProcesses, num_processes: int, *, fresh: bool
 ) -> tuple[Settings, RunData, torch.device, int]:
     """All that can be checked before the run folder is entered, and what the settings leave to the run.
 
@@ -50,7 +50,7 @@ def prepare_run(
 
     Args:
         settings: the run's settings.
-        team: all processes that call this.
+        torchrun: all processes that call this.
         num_processes: those that train one model together.
         fresh: whether an earlier run of this name is of no concern.
 
@@ -58,7 +58,7 @@ def prepare_run(
         The settings with nothing left open, data, device, and the bytes of a model's state.
     """
     device = open_device(settings.device)
-    check_own_devices(team.gather("device", identity_of(device)))
+    check_own_devices(torchrun.gather("device", identity_of(device)))
     _check_choices(settings)
     check_parts(settings, num_processes)
     warn_of_precision([choose_dtype(settings.use_amp, settings.amp_dtype, device)], device)
@@ -70,7 +70,7 @@ def prepare_run(
     check_batches(settings, data, num_processes)
     num_bytes = _try_step(settings, device, num_processes)
     is_open = settings.batch_size == "auto"
-    settings = _settle(settings, data, device, team, num_processes, fresh=fresh)
+    settings = _choose_open_settings(settings, data, device, torchrun, num_processes, fresh=fresh)
     check_batches(settings, data, num_processes)
     if is_open and settings.images_per_batch == num_processes:
         with silent(True):
@@ -92,35 +92,41 @@ def prepare_run(
     return settings, data, device, num_bytes
 
 
-def _settle(
-    settings: Settings, data: RunData, device: torch.device, team: Team, num_processes: int, *, fresh: bool
+def _choose_open_settings(
+    settings: Settings,
+    data: RunData,
+    device: torch.device,
+    torchrun: TorchrunProcesses,
+    num_processes: int,
+    *,
+    fresh: bool,
 ) -> Settings:
-    """Put numbers where the settings say `auto` or leave it to a trial: the first process tries, all do the same."""
-    is_first = team.rank == 0
+    """Put numbers where the settings say `auto` or leave it to a benchmark: rank 0 measures, all do the same."""
+    is_first = torchrun.rank == 0
     earlier = settings_of_run(settings, fresh=fresh) if is_first else None
 
     def with_layout(settings: Settings, num_images: int, key: str = "layout") -> Settings:
         channels_last = choose_layout(settings, earlier, device, max(1, num_images)) if is_first else False
-        return dataclasses.replace(settings, channels_last=team.share(key, channels_last))
+        return dataclasses.replace(settings, channels_last=torchrun.share(key, channels_last))
 
     if settings.batch_size != "auto":
         return with_layout(settings, settings.batch_size // num_processes)
     tried = with_layout(settings, PROBE_IMAGES[-1], "layout of probe")
     num_images = num_training_images(settings, data)
     batch_size = choose_batch_size(tried, earlier, device, num_processes, num_images) if is_first else 0
-    settings = with_batch_size(settings, team.share("batch_size", batch_size))
+    settings = with_batch_size(settings, torchrun.share("batch_size", batch_size))
     if settings.images_per_batch % num_processes:
         raise SettingsError(
-            f"batch_size='auto': the run was begun with {settings.batch_size} images, which {num_processes} processes "
-            "cannot share equally; start a number of them that can"
+            f"batch_size='auto': the run was started with {settings.batch_size} images, which {num_processes} "
+            "processes cannot share equally; start a number of them that can"
         )
     if earlier is not None and settings.init_lr != earlier.init_lr:
         raise SettingsError(
-            f"batch_size='auto': the run was begun with batch_size={earlier.batch_size} init_lr={earlier.init_lr:g}, "
-            f"and init_lr={settings.init_lr:g} would follow now; set those two numbers to go on with it, or choose "
+            f"batch_size='auto': the run was started with batch_size={earlier.batch_size} init_lr={earlier.init_lr:g}, "
+            f"and init_lr={settings.init_lr:g} would follow now; set those two numbers to resume it, or choose "
             "another run_name, or --fresh to start over"
         )
-    if device.type == "cuda":  # where the answer may be another for so many; a CPU tries few of them anyway
+    if device.type == "cuda":  # where the choice may differ for so many; a CPU benchmarks few of them anyway
         return with_layout(settings, settings.images_per_batch // num_processes)
     return dataclasses.replace(settings, channels_last=tried.channels_last)
 
@@ -134,8 +140,8 @@ def _check_choices(settings: Settings) -> None:
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
         raise SettingsError(
-            f"pretrained={weights} is of this very run: the same command without it goes on where the run "
-            "stopped; a run that starts anew from these weights needs a run_name of its own"
+            f"pretrained={weights} is of this very run: the same command without it resumes where the run "
+            "stopped; a new run that starts from these weights needs a run_name of its own"
         )
 
 
@@ -179,7 +185,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     after the first epoch.
 
     Returns:
-        The bytes of model, averaged weights and optimizer.
+        The bytes of model, EMA weights and optimizer.
     """
     model = build_classifier(settings, mean=0.5, std=0.25).to(device)
     say(model.origin)
@@ -189,7 +195,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     settings = dataclasses.replace(settings, batch_size=num_images, accumulation_steps=1, compile_mode=None)
     step = probe_step(settings, device, num_batches=1, model=model)
     try:
-        with explain_failures(settings, "the first try"):
+        with explain_failures(settings, "the first step"):
             step(probe_batch(settings, num_images))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A step and a batch to try before a run begins: whether a model learns at all, what it takes, what is faster."""
+"""A step and a batch to probe before a run starts: whether a model learns at all, its memory, what is faster."""
 
 import dataclasses
 

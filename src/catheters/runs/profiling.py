@@ -1,4 +1,4 @@
-"""`profile=True`: where the time of a training step goes, with and without loading, before the run begins."""
+"""`profile=True`: where the time of a training step goes, with and without loading, before the run starts."""
 
 import contextlib
 import itertools
@@ -37,7 +37,7 @@ class StepProfile:
         profiled_ms_per_step: with it on, which takes time itself; the parts are of this.
         cpu_ms: part -> milliseconds of the CPU. Beside a GPU these are what it takes to give the GPU its work.
         gpu_busy_ms: milliseconds of a GPU's kernels and copies, one after another; None without one. By part they
-            cannot be had: autograd begins those of the backward pass from a thread of its own.
+            cannot be had: autograd starts those of the backward pass from a thread of its own.
         operators: torch's table of the operators that took most.
     """
 
@@ -73,7 +73,7 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     }
     if not is_first:
         return
-    of_each = f" ({len(in_memory)} a process)" if step.processes.count > 1 else ""
+    of_each = f" ({len(in_memory)} per rank)" if step.processes.count > 1 else ""
     head = (
         f"{settings.backbone_model}, batches of {settings.images_per_batch}{of_each} at {settings.image_size} px, on "
         f"{device_name(step.device)}, mean of {NUM_STEPS} steps"

@@ -31,14 +31,14 @@ from catheters.runs.profiling import profile_training
 from catheters.runs.provenance import describe_environment
 from catheters.runs.run_folder import (
     check_space,
-    clear_end_when_removed,
     enter_run_folder,
+    explain_removed_folder,
     move_aside,
     only_process,
 )
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import device_name
-from catheters.runtime.distributed import ALONE, Processes, Team, joined_team, process_group
+from catheters.runtime.distributed import ALONE, Processes, TorchrunProcesses, joined_torchrun, process_group
 from catheters.training.extensions.epochs import has_stalled
 from catheters.training.extensions.log import read_epochs
 from catheters.training.loop import train_fold, train_on_all
@@ -65,15 +65,15 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
 
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be, said before any work starts; or
-            training cannot go on.
+            training cannot continue.
         Interrupted: a signal asked for it, and a snapshot is written.
     """
     check_extensions(extensions)
-    with without_needless_warnings(), joined_team() as team:
-        is_first = team.rank == 0
-        num_processes = 1 if settings.folds_parallel else team.count
+    with without_needless_warnings(), joined_torchrun() as torchrun:
+        is_first = torchrun.rank == 0
+        num_processes = 1 if settings.folds_parallel else torchrun.count
         with silent(not is_first):
-            settings, data, device, num_bytes = prepare_run(settings, team, num_processes, fresh=fresh)
+            settings, data, device, num_bytes = prepare_run(settings, torchrun, num_processes, fresh=fresh)
         folder = settings.run_folder
         with only_process(folder) if is_first else nullcontext():
             environment = describe_environment(device, num_processes)
@@ -91,11 +91,11 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
             if is_first:
                 _check_growth(run)
                 enter_run_folder(settings, data.fingerprint, environment)
-                say(f"{settings.backbone_model} on {_where(device, team.count)} -> {folder}")
-            if settings.folds_parallel and team.count > 1:
-                _train_in_parallel(run, team)
+                say(f"{settings.backbone_model} on {_where(device, torchrun.count)} -> {folder}")
+            if settings.folds_parallel and torchrun.count > 1:
+                _train_in_parallel(run, torchrun)
             else:
-                with silent(not is_first), process_group(team, device) as processes:
+                with silent(not is_first), process_group(torchrun, device) as processes:
                     _train_in_turn(run, processes)
             if is_first and not settings.all_data:
                 print_scores(settings, data, *join_folds(settings, data))
@@ -157,7 +157,7 @@ class _Run:
     def train(self, number: int, processes: Processes, num_models_left: int) -> None:
         """Train one of `numbers`."""
         name = f"{self.kind} {number}"
-        with explain_failures(self.settings, name), clear_end_when_removed(self.settings.run_folder, name):
+        with explain_failures(self.settings, name), explain_removed_folder(self.settings.run_folder, name):
             folder = self.folder(number)
             if processes.is_first:
                 folder.mkdir(exist_ok=True)
@@ -226,21 +226,21 @@ def _train_in_turn(run: _Run, processes: Processes) -> None:
             join_folds(run.settings, run.data)  # so that what is finished can be evaluated while the rest trains
 
 
-def _train_in_parallel(run: _Run, team: Team) -> None:
+def _train_in_parallel(run: _Run, torchrun: TorchrunProcesses) -> None:
     """A model for each process, and the next one for whichever is done with its own."""
-    team.meet()  # the first one has entered the run folder
+    torchrun.barrier()  # the first one has entered the run folder
     if not run.settings.run_folder.is_dir():
         raise UserError(
             f"{run.settings.run_folder}: not to be seen from this machine; folds_parallel=True needs a "
             "saved_models_folder that all machines share"
         )
-    waiting = team.share("waiting", run.waiting() if team.rank == 0 else [])
-    if waiting and team.rank == 0:
+    waiting = torchrun.share("waiting", run.waiting() if torchrun.rank == 0 else [])
+    if waiting and torchrun.rank == 0:
         run.profile(waiting[0], ALONE)
-    while (position := team.take("model")) < len(waiting):
-        num_left = (len(waiting) - position - 1) // team.count
+    while (position := torchrun.take("model")) < len(waiting):
+        num_left = (len(waiting) - position - 1) // torchrun.count
         run.train(waiting[position], ALONE, num_models_left=num_left)
-    team.meet()
+    torchrun.barrier()
 
 
 def _is_trained(settings: Settings, folder: Path) -> bool:
@@ -260,7 +260,7 @@ def _is_trained(settings: Settings, folder: Path) -> bool:
             check_finished(folder)
             say(f"{what}: already trained, in {folder}")
             return True
-        say(f"{what}: was trained for {progress['epoch']} epochs, goes on to {settings.num_epochs}")
+        say(f"{what}: was trained for {progress['epoch']} epochs, resumes, to {settings.num_epochs} epochs")
         forget_finished(folder)
         predictions = folder / "predictions.csv"
         if predictions.exists():
@@ -276,7 +276,7 @@ def _is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:
 
 
 def _check_growth(run: _Run) -> None:
-    """Refuse to make a run longer where a finished model has no snapshot any more to go on from."""
+    """Refuse to make a run longer where a finished model has no snapshot any more to resume from."""
     for folder in map(run.folder, run.numbers):
         if not is_finished(folder) or read_progress(folder) is not None:
             continue

@@ -1,4 +1,4 @@
-"""The run folder: one process at a time, and whether a run that goes on is still the same."""
+"""The run folder: one process at a time, and whether a resumed run is still the same."""
 
 import contextlib
 import shutil
@@ -29,7 +29,9 @@ def only_process(run_folder: Path) -> Iterator[None]:
         UserError: another process is at it, or nothing can be written there.
     """
     lock_file = run_folder.with_name(f"{run_folder.name}.lock")  # beside it, since --fresh moves the folder
-    refusal = f"{run_folder}: another process is training this run; wait until it has ended, or choose another run_name"
+    refusal = (
+        f"{run_folder}: another process is training this run; wait until it has finished, or choose another run_name"
+    )
     with contextlib.ExitStack() as stack:
         try:
             run_folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +67,14 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
         say(f"continuing the run in {folder}")
     elif not settings_file.exists() and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
-    else:  # a new run, or one that ended before its first checkpoint and may have its settings mended
+    else:  # a new run, or one that failed before its first checkpoint and may have its settings corrected
         folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, data_fingerprint, environments, annotations)
     write_text(settings_file, settings_to_json(settings))
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was begun there whose settings can no longer change: it has a checkpoint or a snapshot."""
+    """Whether a run was started there whose settings can no longer change: it has a checkpoint or a snapshot."""
     if not (folder / SETTINGS_FILE).exists():
         return False
     return any(folder.glob("*/*.pt")) or any(map(has_snapshot, folder.iterdir()))
@@ -94,7 +96,7 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
     latest = environments[-1]
     for package, version in environment["versions"].items():
         if latest["versions"].get(package) != version:
-            warn(f"the run was begun with {package} {latest['versions'].get(package)}, goes on with {version}")
+            warn(f"the run was started with {package} {latest['versions'].get(package)}, is resumed with {version}")
     return environments if latest == environment else [*environments, dict(environment)]
 
 
@@ -107,21 +109,21 @@ def _annotations_sha256(settings: Settings) -> str | None:
 
 
 def _continue_annotations(folder: Path, annotations: str | None) -> str | None:
-    """The hash to keep on record; refuses another table than the run was begun with.
+    """The hash to keep on record; refuses another table than the run was started with.
 
     One may be added or left out: whether a run learns from it is for its other settings to say, which are compared.
     """
     earlier = recorded_annotations(folder)
     if earlier is not None and annotations is not None and annotations != earlier:
         raise UserError(
-            f"{folder}: was begun with another content of annotation_table; restore it, or choose another run_name or "
-            "--fresh"
+            f"{folder}: was started with another content of annotation_table; restore it, or choose another run_name "
+            "or --fresh"
         )
     return earlier or annotations
 
 
 @contextlib.contextmanager
-def clear_end_when_removed(folder: Path, what: str) -> Iterator[None]:
+def explain_removed_folder(folder: Path, what: str) -> Iterator[None]:
     """Raise a UserError where what is done in here fails because the run folder is no longer there."""
     try:
         yield
@@ -135,11 +137,11 @@ def clear_end_when_removed(folder: Path, what: str) -> Iterator[None]:
 
 
 def check_space(settings: Settings, num_bytes: int) -> None:
-    """Refuse to begin where not even one snapshot and its checkpoints would find room.
+    """Refuse to start where the disk has no room for one snapshot and its checkpoints.
 
     Args:
         settings: the run's settings.
-        num_bytes: of model, averaged weights and optimizer.
+        num_bytes: of model, EMA weights and optimizer.
     """
     folder = next(path for path in (settings.run_folder, *settings.run_folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from catheters.config.loading import doubtful_settings
+from catheters.config.loading import settings_warnings
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
 from catheters.io.torch_files import read_torch_file
@@ -54,11 +54,11 @@ class RunResult:
 def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh: bool = False) -> RunResult:
     """Train the folds, or seeds, that the settings choose, except those that the run folder already holds.
 
-    The same call again resumes a run that was stopped, and it ends with the same bits as if it had not been. The same
+    The same call again resumes a run that was stopped, and gives the same bits as an uninterrupted run. The same
     settings give the same bits from the command line. Started by torchrun, all processes call it.
 
     It may be called in a notebook and in a thread, but one at a time in a process: torch's random generator is the
-    process's. Ctrl-C ends it with a KeyboardInterrupt; a command defers it until a snapshot is written.
+    process's. Ctrl-C stops it with a KeyboardInterrupt; a command defers it until a snapshot is written.
 
     Args:
         settings: made by `load_settings`, or `Settings(run_name=..., ...)`.
@@ -67,7 +67,7 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
 
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be, said before any work starts; training
-            cannot go on; or another training runs in this process, or in this run folder.
+            cannot continue; or another training runs in this process, or in this run folder.
     """
     if not isinstance(settings, Settings):
         raise SettingsError(
@@ -77,9 +77,11 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
     if settings.run_name is None:
         raise SettingsError("run_name is not set; Settings(run_name='...') names the run folder")
     if not _training.acquire(blocking=False):
-        raise UserError("this process trains another model already; wait until it has ended, or use a second process")
+        raise UserError(
+            "this process trains another model already; wait until it has finished, or use a second process"
+        )
     if process_rank() == 0:
-        for warning in doubtful_settings(settings):
+        for warning in settings_warnings(settings):
             warn(warning)
     try:
         train_run(settings, fresh=fresh, extensions=extensions)

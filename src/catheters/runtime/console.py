@@ -18,14 +18,14 @@ _logger = logging.getLogger("catheters")
 _is_silent = contextvars.ContextVar("_is_silent", default=False)
 
 NOTE = 25
-"""Level of what goes to stderr and is no warning: progress, how a command ended."""
+"""Level of what goes to stderr and is no warning: progress, why a command stopped."""
 
 
 class _Console(logging.Handler):
     """Writes to what `sys.stdout` and `sys.stderr` are at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Not caught: a reader that has gone ends a command (see `run_command`).
+        # Not caught: a command exits when the reader of its output has gone (see `run_command`).
         print(record.getMessage(), file=sys.stderr if record.levelno >= NOTE else sys.stdout, flush=True)
 
 

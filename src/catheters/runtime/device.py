@@ -42,7 +42,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if num_processes() > 1:
         if name.startswith("cuda:"):
-            raise SettingsError(f"device={name}: {num_processes()} processes need a GPU each; set device=auto")
+            raise SettingsError(f"device={name}: {num_processes()} processes need one GPU each; set device=auto")
         if num_gpus == 1:
             return torch.device("cuda", 0)
         if num_local_processes() > num_gpus:
@@ -105,7 +105,7 @@ def why_unusable(
     needs = f"torch {torch.__version__} needs driver {MIN_DRIVERS[major]} or newer" if major in MIN_DRIVERS else ""
     older = f"; {OLDER_WHEEL}" if major == "13" else ""
     if "no NVIDIA driver" in error:
-        return f"a GPU is counted, but no NVIDIA driver answers; install one ({needs})" if needs else error
+        return f"a GPU is counted, but no NVIDIA driver responds; install one ({needs})" if needs else error
     found = re.search(r"driver on your system is too old \(found version (\d+)\)", error)
     if found and needs:
         version = int(found[1])
@@ -148,29 +148,29 @@ def check_own_devices(identities: Sequence[str]) -> None:
     """Two processes never share a GPU, and all of them compute on GPUs or none.
 
     Args:
-        identities: of each process's device, in the order of the ranks.
+        identities: of each rank's device, in the order of the ranks.
 
     Raises:
-        UserError: names two processes.
+        UserError: names two ranks.
     """
     for rank, identity in enumerate(identities):
         if identity != "cpu" and identity in identities[:rank]:
             raise UserError(
-                f"processes {identities.index(identity)} and {rank} have the same GPU ({identity}); start one process "
+                f"ranks {identities.index(identity)} and {rank} have the same GPU ({identity}); start one process "
                 "per GPU, or give each a CUDA_VISIBLE_DEVICES of its own"
             )
     if "cpu" in identities and any(identity != "cpu" for identity in identities):
         raise UserError(
-            f"process {identities.index('cpu')} sees no GPU, others do; start processes where there are GPUs, or set "
+            f"rank {identities.index('cpu')} sees no GPU, others do; start processes where there are GPUs, or set "
             "device=cpu"
         )
 
 
 def prepare_device(device: torch.device, *, deterministic: bool) -> None:
-    """Make a GPU this process's own, and let it compute the same bits every time if that is asked for.
+    """Make a GPU this process's own, and deterministic (the same bits every time) if that is asked for.
 
     Float32 products are made of TF32 factors (10 bits of mantissa) where a GPU has such units, and where they are not
-    deterministic, convolutions by the algorithm that a short trial finds fastest for each shape.
+    deterministic, convolutions by the algorithm that a short benchmark finds fastest for each shape.
     """
     if device.type == "cpu":
         return  # always computes the same, with the same number of threads
@@ -179,10 +179,10 @@ def prepare_device(device: torch.device, *, deterministic: bool) -> None:
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' condition for it
-    # Where there is no such algorithm torch warns, and the run goes on.
+    # Where there is no such algorithm torch warns, and the run continues.
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     # Filling memory costs time. What reads it before it is written is wrong with any filling: torch's fused SGD does
-    # after a skipped first step, so that its momentum is made beforehand (`begin_momentum`).
+    # after a skipped first step, so that its momentum is made beforehand (`create_momentum`).
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

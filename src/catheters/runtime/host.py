@@ -16,7 +16,7 @@ def available_cores() -> int:
 def start_method() -> str:
     """How worker processes start, those of a DataLoader and those that decode: as the user has set it, else by fork.
 
-    A forked worker shares what its parent has imported. By another method it imports torch anew, which takes seconds;
+    A forked worker shares what its parent has imported. By another method it imports torch again, which takes seconds;
     Python 3.14 made one of these the default of Linux.
     """
     chosen = multiprocessing.get_start_method(allow_none=True)
@@ -54,7 +54,7 @@ def peak_memory() -> int:
 
 
 def reset_peak_memory() -> bool:
-    """Let `peak_memory` begin anew; returns whether the system lets it."""
+    """Restart the measurement of `peak_memory`; returns whether the system allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -65,8 +65,8 @@ def reset_peak_memory() -> bool:
 def keep_freed_memory(num_bytes: int) -> None:
     """Let the C library keep up to so much of what is freed for what comes next, where it would give it back at once.
 
-    The system makes each page anew that was given back. What glibc does by default depends on what was freed before, so
-    that the same work takes more or less memory and time.
+    The system zeroes each page that was given back and is taken again. What glibc does by default depends on what was
+    freed before, so that the same work takes more or less memory and time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # glibc's; parameters by malloc.h: mmap threshold, trim threshold, pad

@@ -37,9 +37,9 @@ class Interrupted(KeyboardInterrupt):
         signal_number: the signal that asked this process, or another one that works with it.
     """
 
-    def __init__(self, how_to_go_on: str, signal_number: int) -> None:
-        """Say in `how_to_go_on` what there is to go on from."""
-        super().__init__(how_to_go_on)
+    def __init__(self, how_to_resume: str, signal_number: int) -> None:
+        """Say in `how_to_resume` where the work can be resumed."""
+        super().__init__(how_to_resume)
         self.signal_number = signal_number
 
 

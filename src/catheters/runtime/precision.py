@@ -24,12 +24,12 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
 def warn_of_precision(dtypes: Iterable[torch.dtype | None], device: torch.device) -> None:
     """Say so on stderr where a model computes in bfloat16 on a GPU that has no units for it; `dtypes` are theirs."""
     if device.type == "cuda" and torch.bfloat16 in dtypes:
-        warning = doubt_of_bfloat16(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+        warning = bfloat16_warning(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
         if warning:
             warn(warning)
 
 
-def doubt_of_bfloat16(name: str, capability: tuple[int, int]) -> str:
+def bfloat16_warning(name: str, capability: tuple[int, int]) -> str:
     """Why a GPU of this compute capability should not compute in bfloat16; empty from Ampere (8.0) on."""
     if capability >= (8, 0):
         return ""

@@ -1,8 +1,8 @@
-"""One dead process ends them all: else the others would wait for it, with a GPU each, until somebody looks.
+"""When one rank dies, all stop: else the others would wait for it, each holding a GPU, until somebody looks.
 
-torchrun ends the processes of its own machine when one of them dies. Nobody tells those of other machines, and a
-machine that is cut off dies in silence. So each process gives a sign of life through the store every second, and looks
-whether the others do.
+torchrun stops the processes of its own machine when one of them dies. Nobody tells those of other machines, and a
+machine that loses its network dies in silence. So each rank writes a sign of life to the store every second, and checks
+that the others do.
 """
 
 import os
@@ -19,26 +19,26 @@ from catheters.runtime.interrupts import interrupt_signal
 
 SECONDS_BETWEEN_SIGNS = 1.0
 MAX_SILENCE_SECONDS = 30.0
-"""A process that gives no sign of life for so long is taken for dead. A busy one still gives them, from a thread."""
+"""A rank that gives no sign of life for so long is taken for dead. A busy one still gives them, from a thread."""
 MAX_LEAVE_SECONDS = 5.0
-"""How long the first process waits for the others to leave."""
+"""How long rank 0 waits for the others to leave."""
 FAILED_STATUS = 1
-"""Exit status of a process that is ended because another one has failed."""
+"""Exit status of a process that stops because another rank has failed."""
 FAILURE = "failure"
 INTERRUPTED = "interrupted"
-ENDED = "ended"
+STOPPED = "stopped"
 LEFT = "left"
 
 
-class Watch:
-    """Gives this process's signs of life and looks for the others', in a thread of its own."""
+class ProcessMonitor:
+    """Gives this rank's signs of life and checks the others', in a thread of its own."""
 
     def __init__(self, store: Store, rank: int, count: int) -> None:
-        """Begin; `count` processes share the store, this one being number `rank`."""
-        self._store = PrefixStore("watch", store.clone())  # a connection of its own: the other one may be waiting
+        """Start; `count` processes share the store, this one being `rank`."""
+        self._store = PrefixStore("monitor", store.clone())  # a connection of its own: the other one may be waiting
         self._rank = rank
         self._others = [other for other in range(count) if other != rank]
-        self._name = f"process {rank} ({socket.gethostname()}, pid {os.getpid()})"
+        self._name = f"rank {rank} ({socket.gethostname()}, pid {os.getpid()})"
         self._is_ended = threading.Event()
         self._reason: str | None = None
         self._store.set(self._sign_of(rank), "0")  # before anything can go wrong
@@ -46,33 +46,33 @@ class Watch:
         self._thread.start()
 
     def report(self, reason: str) -> None:
-        """Tell the others that this process ends, and why."""
+        """Tell the others that this rank fails, and why."""
         try:
             self._store.compare_set(FAILURE, "", f"{self._name} failed: {reason}")
         except RuntimeError:  # nobody is there to be told
             return
 
     def pass_on_interrupt(self) -> None:
-        """Let the others, on other machines too, be asked to end as this process was."""
+        """Pass the signal that this rank got on to the others, on other machines too."""
         try:
             self._store.set(INTERRUPTED, self._name)
         except RuntimeError:
             return
 
     def wait_for_reason(self) -> str:
-        """Why another process, which can no longer be reached, is gone."""
+        """Why another rank, which can no longer be reached, is gone."""
         started = time.monotonic()
         while self._reason is None and time.monotonic() - started < MAX_SILENCE_SECONDS + 10 * SECONDS_BETWEEN_SIGNS:
-            # torchrun, which has noticed first, ends all processes, by SIGKILL soon.
+            # torchrun, which has noticed first, stops all processes, by SIGKILL soon.
             if interrupt_signal() is not None and time.monotonic() - started > 3 * SECONDS_BETWEEN_SIGNS:
-                return "another process died; torchrun's report names it"
+                return "another rank died; torchrun's report names it"
             time.sleep(SECONDS_BETWEEN_SIGNS / 2)
-        return self._reason or "another process could not be reached"
+        return self._reason or "another rank could not be reached"
 
     def leave(self) -> None:
-        """Stop watching; from now on nobody expects signs of life.
+        """Stop; from now on nobody expects signs of life.
 
-        The first process may be the one that has the store: it waits for the others, but not for dead ones.
+        Rank 0 may be the one that has the store: it waits for the others, but not for dead ones.
         """
         self._is_ended.set()
         self._thread.join()
@@ -85,9 +85,9 @@ class Watch:
 
     def _say_that_it_leaves(self) -> None:
         try:
-            self._store.set(self._sign_of(self._rank), ENDED)
+            self._store.set(self._sign_of(self._rank), STOPPED)
             self._store.add(LEFT, 1)
-        except RuntimeError:  # the store's process has ended as well
+        except RuntimeError:  # the store's process has exited as well
             return
 
     def _run(self) -> None:
@@ -105,7 +105,7 @@ class Watch:
             except RuntimeError as error:
                 if time.monotonic() - reached < MAX_SILENCE_SECONDS:
                     continue
-                reason = f"process 0, through which all find each other, cannot be reached any more ({one_line(error)})"
+                reason = f"rank 0, through which all find each other, cannot be reached any more ({one_line(error)})"
             if reason is not None:
                 self._end_process(reason)
 
@@ -119,24 +119,24 @@ class Watch:
             key = self._sign_of(other)
             sign = self._store.get(key) if self._store.check([key]) else b""
             before, since = last_signs.get(other, (b"", now))
-            if sign != before or sign in (b"", ENDED.encode()):  # it may still be starting
+            if sign != before or sign in (b"", STOPPED.encode()):  # it may still be starting
                 since = now
             last_signs[other] = (sign, since)
             if now - since > MAX_SILENCE_SECONDS:
-                reason = f"process {other} gave no sign of life for {MAX_SILENCE_SECONDS:.0f} s: it or its machine died"
+                reason = f"rank {other} gave no sign of life for {MAX_SILENCE_SECONDS:.0f} s: it or its machine died"
                 self._store.compare_set(FAILURE, "", reason)
                 return reason
         return None
 
     def _end_process(self, reason: str) -> None:
-        """End this process, whatever its main thread is waiting for; files are whole or absent at any moment."""
+        """Exit, whatever the main thread is waiting for; files are whole or absent at any moment."""
         self._reason = reason
         # A main thread that has noticed by itself says so in its own words meanwhile.
         if self._is_ended.wait(SECONDS_BETWEEN_SIGNS):
             return
         if self._rank > 0:
             self._say_that_it_leaves()
-        print(f"error in process {self._rank}: ended, since {reason}", file=sys.__stderr__, flush=True)
+        print(f"error on rank {self._rank}: stopped, since {reason}", file=sys.__stderr__, flush=True)
         os._exit(FAILED_STATUS)
 
     @staticmethod

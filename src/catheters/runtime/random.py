@@ -1,6 +1,6 @@
 """Random draws of training, each following from the seed, the number of the batch and the process's rank alone.
 
-So no generator has a state that a run which goes on would have to find again.
+So no generator has a state that a resumed run would have to restore.
 """
 
 import numpy as np

@@ -16,7 +16,7 @@ NO_ENGINE_TEXTS = re.compile("unable to find an engine|Unable to find a valid cu
 
 
 class DeviceError(UserError):
-    """A device that has no room for what was asked of it; what asks for less may still go on."""
+    """A device that has no memory for what was asked of it; work that needs less may still run."""
 
 
 def finds_no_engine(error: Exception) -> bool:
@@ -43,7 +43,7 @@ def is_for_want_of_memory(error: Exception, try_half: Callable[[], object]) -> b
     """Whether memory is what is short: where cuDNN has no algorithm, half the images pass, or say that it is.
 
     Args:
-        error: what the whole batch ended with.
+        error: what the whole batch failed with.
         try_half: does the same with half the images.
     """
     if not finds_no_engine(error):

@@ -97,7 +97,7 @@ class _Worker(Generic[Task, Result]):
         self.task = task
         self.max_seconds = max_seconds
         self.deadline = time.monotonic() + max_seconds
-        # A worker that has just died is noticed when its answer is asked for.
+        # A worker that has just died is noticed when its result is asked for.
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(task)
 
@@ -124,13 +124,13 @@ class _Worker(Generic[Task, Result]):
 
 
 def _wait_for_some(busy: "list[_Worker[Task, Result]]") -> "list[_Worker[Task, Result]]":
-    """Those that have answered, died or run out of time; waits for the first."""
+    """Those that have a result, died or ran out of time; waits for the first."""
     if not busy:
         return []
     timeout = min(worker.deadline for worker in busy) - time.monotonic()
-    answered = wait([worker.connection for worker in busy], max(0.0, timeout))
+    ready = wait([worker.connection for worker in busy], max(0.0, timeout))
     now = time.monotonic()
-    return [worker for worker in busy if worker.connection in answered or worker.deadline <= now]
+    return [worker for worker in busy if worker.connection in ready or worker.deadline <= now]
 
 
 def _describe_exit(exit_code: int | None) -> str:
@@ -141,12 +141,12 @@ def _describe_exit(exit_code: int | None) -> str:
 
 def _serve(function: Callable[[Task], Result], connection: Connection, parents_end: Connection, max_bytes: int) -> None:
     """A worker's life: tasks in, outcomes out, until it is killed or whoever started it is gone."""
-    leave_interrupts_to_parent()  # the parent ends its workers
+    leave_interrupts_to_parent()  # the parent stops its workers
     parent = os.getppid()
-    # Else the pipe would stay open when the parent is killed, and an answer that it cannot hold wait for ever.
+    # Else the pipe would stay open when the parent is killed, and a result that it cannot hold wait for ever.
     parents_end.close()
     _limit_memory(max_bytes)
-    keep_freed_memory(64 << 20)  # made anew for each picture, its pages took a seventh of the time here
+    keep_freed_memory(64 << 20)  # allocated again for each image, its pages took a seventh of the time here
     while True:
         # Workers that were forked later hold the parent's end open too, until they notice in the same way.
         while not connection.poll(SECONDS_BETWEEN_LOOKS):

@@ -1,4 +1,4 @@
-"""A run that is resumed on another device or by another number of processes: what that does to its result."""
+"""A run that is resumed on another device or with another world size: what that does to its result."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,35 +8,35 @@ import torch
 from catheters.runtime.console import say, warn
 from catheters.training.step import TrainStep
 
-ROUNDS_OTHERWISE = ("device", "num_threads")
-"""Parts of an environment that another order of sums comes with."""
+ROUNDING_FIELDS = ("device", "num_threads")
+"""Entries of an environment whose change also changes the order of sums, and so the rounding."""
 
 
-def tell_what_differs(
+def report_environment_changes(
     earlier: Mapping[str, Any], now: Mapping[str, Any], sync_batch_norm: bool, step: TrainStep
 ) -> None:
-    """Print what differs between the environments of a snapshot and of this process, and what comes of it."""
-    for name in ROUNDS_OTHERWISE:
+    """Print what differs between the environments of a snapshot and of this process, and its effect on the result."""
+    for name in ROUNDING_FIELDS:
         if earlier[name] != now[name]:
-            say(f"the snapshot is of {name}={earlier[name]}, this is {now[name]}: it rounds otherwise")
+            say(f"the snapshot is of {name}={earlier[name]}, this is {now[name]}: it rounds differently")
     processes, before = step.processes, earlier["num_processes"]
     if before == processes.count:
         return
-    reasons = list(_what_parts_change(sync_batch_norm, step))
+    reasons = list(_what_depends_on_world_size(sync_batch_norm, step))
     if reasons:
         warn(
-            f"the snapshot is of {before} processes, these are {processes.count}: the result will differ from "
-            f"an undisturbed run's, since {', '.join(reasons)} depend on each process's part of a batch"
+            f"the snapshot is of world size {before}, this is {processes.count}: the result will differ from "
+            f"an uninterrupted run's, since {', '.join(reasons)} depend on each rank's share of a batch"
         )
     else:
         say(
-            f"the snapshot is of {before} processes, these are {processes.count}: the batches stay the same, the "
+            f"the snapshot is of world size {before}, this is {processes.count}: the batches stay the same, the "
             "result differs by rounding alone"
         )
 
 
-def _what_parts_change(sync_batch_norm: bool, step: TrainStep) -> Iterator[str]:
-    """What in a model's training depends on how a batch is divided among processes."""
+def _what_depends_on_world_size(sync_batch_norm: bool, step: TrainStep) -> Iterator[str]:
+    """What in a model's training depends on how a global batch is divided among ranks."""
     modules = list(step.model.modules())
     has_batch_norm = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in modules)
     if has_batch_norm and not sync_batch_norm:

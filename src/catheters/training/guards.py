@@ -80,8 +80,8 @@ def remedies(learning_rate: float, folder: Path) -> str:
 
 
 @torch.inference_mode()
-def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: Path) -> None:
-    """Raise a UserError if the model answers an image with NaN or infinity, although its losses were finite.
+def check_outputs(step: TrainStep, images: Dataset[Sample], what: str, folder: Path) -> None:
+    """Raise a UserError if the model outputs NaN or infinity for an image, although its losses were finite.
 
     The losses are those before the last step; what that made of the weights, validation shows where there is one.
     """
@@ -91,5 +91,5 @@ def check_answers(step: TrainStep, images: Dataset[Sample], what: str, folder: P
         outputs = step.scored_model(image.to(step.device))
     if not outputs.are_finite:
         raise UserError(
-            f"{what}: the model answers NaN or infinity after this epoch {remedies(step.last_learning_rate, folder)}"
+            f"{what}: the model outputs NaN or infinity after this epoch {remedies(step.last_learning_rate, folder)}"
         )

@@ -154,7 +154,7 @@ def train_epoch(
         Interrupted: a signal asked for it, and a snapshot is written.
     """
     step.model.train()
-    log.begin_epoch()
+    log.start_epoch()
     waited_for = log.wait_for_each(batches)
     for batch in track(waited_for, what, len(batches), unit="batch", leave=False, num_done=num_done):
         with manager.run_iteration():

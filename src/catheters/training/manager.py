@@ -30,7 +30,7 @@ BUILT_IN = (
 class Manager(ExtensionsManager):
     """That of pytorch-pfn-extras, whose state may be taken in the middle of an iteration's extensions.
 
-    Validation takes long: a signal that comes meanwhile ends the process with a snapshot. Which extensions the
+    Validation takes long: a signal that comes meanwhile stops the process with a snapshot. Which extensions the
     iteration has left by then is part of the state, and `finish_iteration` runs them in the process that resumes.
 
     The user's objects serve one training after another: each training has triggers of its own.
@@ -73,7 +73,7 @@ class Manager(ExtensionsManager):
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are trained, or `Stopping` ends it."""
+        """Whether all epochs are trained, or `Stopping` stops it."""
         return self.epoch >= self._num_epochs or (self._stopping is not None and self._stopping.is_over)
 
     def run_extensions(self) -> None:
@@ -101,7 +101,7 @@ class Manager(ExtensionsManager):
                 del self._left[0]
 
     def close(self) -> None:
-        """Let the extensions close what they hold open, however the training ends."""
+        """Let the extensions close what they hold open, however the training stops."""
         for entry in self._extensions.values():
             close = getattr(entry.extension, "close", None)
             if close is not None:

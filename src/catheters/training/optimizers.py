@@ -24,7 +24,7 @@ KERNEL_CHOICES = {"foreach", "fused", "capturable", "differentiable"}
 
 FUSED_UNASKED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.SGD)
 """Optimizers whose fused kernel leaves weights and state alone where the gradient scaler skips a step, the first one
-too; of SGD that is so with the zeros of `begin_momentum`."""
+too; of SGD that is so with the zeros of `create_momentum`."""
 
 
 def check_optimizer(name: str, params: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ def create_optimizer(
         is_chosen = bool(KERNEL_CHOICES & params.keys())
         if type(optimizer) in FUSED_UNASKED and not is_chosen and not _is_dampened(optimizer):
             # One pass over the weights where torch's default makes several; on a GPU it also reads whether the gradient
-            # scaler skips the step there, where the CPU would wait for the answer. The rule is the same.
+            # scaler skips the step there, where the CPU would wait for the result. The rule is the same.
             optimizer = create_optimizer_v2(groups(), name, lr=init_lr, **params, fused=True)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
         raise SettingsError(f"optimizer={name}, optimizer_params={params}: {one_line(error)}") from error
@@ -74,12 +74,12 @@ def create_optimizer(
             "optimizer_params: fused=True has no right first step with momentum and dampening where float16's gradient "
             "scaler skips it; leave fused or dampening out"
         )
-    begin_momentum(optimizer)
+    create_momentum(optimizer)
     return optimizer
 
 
-def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Let torch's fused SGD begin with a momentum of zeros where it has none; others are left alone.
+def create_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch's fused SGD start with a momentum of zeros where it has none; others are left alone.
 
     By itself it takes raw memory, which its first step writes over. Where the gradient scaler skips that step the
     memory stays, and the next one adds it to the weights. With zeros the first step is the same, since it makes the
@@ -95,7 +95,7 @@ def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _is_dampened(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether SGD's first step differs from the later ones, so that a momentum of zeros is no beginning."""
+    """Whether SGD's first step differs from the later ones, so that a momentum of zeros would be wrong."""
     return bool(optimizer.defaults.get("momentum") and optimizer.defaults.get("dampening"))
 
 

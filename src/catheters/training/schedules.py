@@ -131,7 +131,7 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from there, with an optimizer whose state has been loaded: it holds the rates themselves."""
+        """Resume from there, with an optimizer whose state has been loaded: it holds the learning rates themselves."""
         self.last_epoch = state_dict["last_epoch"]
         if self._plateau is not None:
             self._plateau.load_state_dict(state_dict["plateau"])

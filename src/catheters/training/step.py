@@ -26,7 +26,7 @@ from catheters.runtime.precision import autocast
 from catheters.runtime.random import seed_layers
 from catheters.training.losses import Losses, total
 from catheters.training.mixup import Mixup
-from catheters.training.optimizers import KERNEL_CHOICES, begin_momentum
+from catheters.training.optimizers import KERNEL_CHOICES, create_momentum
 from catheters.training.schedules import Schedule
 
 PHASES = MappingProxyType(
@@ -60,7 +60,7 @@ class StepResult:
 
 
 class TrainStep:
-    """Forward, backward, optimizer, schedule and averaged weights, for one batch.
+    """Forward, backward, optimizer, schedule and EMA weights, for one batch.
 
     Attributes:
         num_batches_seen: batches of the whole training so far.
@@ -87,7 +87,7 @@ class TrainStep:
     ) -> None:
         """Put together what a model needs to learn.
 
-        One gradient scaler serves all of it: a new one would search for its scale anew.
+        One gradient scaler serves all of it: a new one would search for its scale again.
 
         Args:
             model: on `device`, in the memory format that it is trained in.
@@ -97,7 +97,7 @@ class TrainStep:
             device: where the batches go.
             seed: of the layers' draws and of mixup.
             dtype: of mixed precision; None: full precision.
-            processes: those that learn together, each from its part of every batch; their gradients are averaged.
+            processes: the ranks that learn together, each from its share of every global batch; gradients are averaged.
             accumulation_steps: batches for each step of the optimizer.
             clip_grad_norm: largest norm of the gradients; None: they stay as they are.
             ema_decay: of the EMA weights; None: there are none.
@@ -129,7 +129,7 @@ class TrainStep:
 
     @property
     def scored_model(self) -> Classifier:
-        """The model that is validated and kept: the one of averaged weights where there is one."""
+        """The model that is validated and kept: with the EMA weights where there are any, else the raw weights."""
         model: Classifier = self.model if self.ema is None else self.ema.module
         return model
 
@@ -228,7 +228,7 @@ class TrainStep:
             self.ema.module.load_state_dict(state["ema"])
 
     def _adopt_optimizer_state(self) -> None:
-        """Let a loaded state lie in memory as the weights do, and this optimizer's kernels go on with it.
+        """Let a loaded state lie in memory as the weights do, for this optimizer's kernels.
 
         A snapshot may be of another layout, and fused kernels go through state and weights side by side; and torch's
         optimizers take over the choice of kernel with the state.
@@ -245,14 +245,14 @@ class TrainStep:
                             state[name] = value.to(parameter.device)
                     elif isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        begin_momentum(self.optimizer)  # a snapshot of steps that were all skipped has none
+        create_momentum(self.optimizer)  # a snapshot of steps that were all skipped has none
 
 
 @contextlib.contextmanager
 def without_needless_warnings() -> Iterator[None]:
     """Train in here without what torch warns of for no reason."""
     with warnings.catch_warnings():
-        # The gradient scaler may skip the first optimizer steps while it looks for its scale; the schedule goes on.
+        # The gradient scaler may skip the first optimizer steps while it looks for its scale; the schedule advances.
         warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
         # Of weights with a dimension of length 1, whose stride means nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

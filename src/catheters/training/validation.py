@@ -34,7 +34,7 @@ class Validation(Extension):
 
     Attributes:
         scores: of the last epoch, `val/loss`, `val/macro_auc` and `val/auc/<label>`, of several losses
-            `val/loss/<name>`; `val/raw/...` of the weights behind averaged ones.
+            `val/loss/<name>`; with EMA weights also `val/raw/...` of the raw weights.
         probabilities: (n, K) float32, what it predicted, in the order of the validation images.
     """
 
@@ -72,7 +72,7 @@ class Validation(Extension):
         """Score the model as it is; where a signal asks the process to end meanwhile, the manager's snapshots do that.
 
         Raises:
-            UserError: an answer, the loss or the score is NaN or infinite; the best checkpoint so far is kept.
+            UserError: an output, the loss or the score is NaN or infinite; the best checkpoint so far is kept.
         """
         self.probabilities, scores = self._score(self._step.scored_model, "val", manager)
         if self._step.ema is not None:
@@ -90,7 +90,7 @@ class Validation(Extension):
         if not math.isfinite(loss):
             wrong = f"the validation loss is {loss}"
         elif not outputs.are_finite:
-            wrong = "the model answers NaN or infinity"
+            wrong = "the model outputs NaN or infinity"
         if wrong is not None:
             raise UserError(
                 f"{self._folder.name}, after epoch {manager.epoch}, iteration {manager.iteration}: {wrong} "

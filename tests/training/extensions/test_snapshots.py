@@ -80,7 +80,7 @@ def test_killed_at_any_moment(
     train_run(settings, fresh=False)
     assert outcome(settings.run_folder) == undisturbed
     assert [path.name for path in fold_of(settings).glob("last/*")] == [f"{num_snapshots(fold_of(settings)):06d}"]
-    assert "goes on from its snapshot, " in (tmp_path / "out").read_text()
+    assert "resumes from its snapshot, " in (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_a_signal_writes_a_snapshot_first(
     training.signal(number)
     assert training.wait() == 128 + number
     last = training.text.splitlines()[-1]
-    assert last.startswith(f"stopped by {name}: the same command goes on from fold 1, ")
+    assert last.startswith(f"stopped by {name}: the same command resumes from fold 1, ")
     capsys.readouterr()
     train_run(settings, fresh=False)
     where = last.rpartition("fold 1, ")[2]
-    assert f"fold 1: goes on from its snapshot, {where}" in capsys.readouterr().out
+    assert f"fold 1: resumes from its snapshot, {where}" in capsys.readouterr().out
     assert outcome(settings.run_folder) == undisturbed
 
 
@@ -123,7 +123,7 @@ def test_a_signal_during_validation(everything: Settings, tmp_path: Path) -> Non
         assert training.wait() == 128 + signal.SIGTERM
         if "batch 4 of 4" in training.text:
             break
-    assert f"goes on from fold 1, epoch {epoch} of 8, batch 4 of 4" in training.text
+    assert f"resumes from fold 1, epoch {epoch} of 8, batch 4 of 4" in training.text
     train_run(everything, fresh=False)
     assert outcome(everything.run_folder) == outcome(whole.run_folder)
 
@@ -187,7 +187,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(
     assert f"warning: {newest / 'state.pt'}: " in printed.err
     assert reason in printed.err
     assert "the snapshot before it is looked for" in printed.err
-    assert "fold 1: goes on from its snapshot, " in printed.out
+    assert "fold 1: resumes from its snapshot, " in printed.out
     assert outcome(everything.run_folder) == undisturbed
     assert not (tmp_path / "bomb_went_off").exists()
 
@@ -250,7 +250,7 @@ def test_a_longer_run_begins_as_the_shorter_one_did(cached: Settings, capsys: py
     of_two = (fold_of(settings) / "predictions.csv").read_bytes()
     capsys.readouterr()
     train_run(dataclasses.replace(settings, epochs=4, early_stop=0), fresh=False)
-    assert "fold 1: was trained for 2 epochs, goes on to 4" in capsys.readouterr().out
+    assert "fold 1: was trained for 2 epochs, resumes, to 4 epochs" in capsys.readouterr().out
     grown = outcome(settings.run_folder)
     assert grown.pop("fold1/predictions.epoch2.csv") == of_two
     assert grown == outcome(longer.run_folder)

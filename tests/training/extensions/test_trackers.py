@@ -121,7 +121,7 @@ def test_a_server_that_is_away_costs_a_warning(
     warnings = [line for line in capsys.readouterr().err.splitlines() if "mlflow does not take" in line]
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: fold 1: mlflow does not take what the log says (")
-    assert warnings[0].endswith(f"training goes on, and {folder_of(settings) / 'log.jsonl'} has it all")
+    assert warnings[0].endswith(f"training continues, and {folder_of(settings) / 'log.jsonl'} has it all")
     without = Path(settings.saved_models_folder) / "without"
     assert outcome(settings.run_folder) == outcome(without)
 

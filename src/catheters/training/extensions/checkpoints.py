@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from catheters.data.batch import Sample
 from catheters.models.classifier import Classifier
 from catheters.training.context import TrainContext
-from catheters.training.guards import check_answers
+from catheters.training.guards import check_outputs
 from catheters.training.step import TrainStep
 from catheters.training.validation import Validation
 
@@ -92,7 +92,7 @@ class BestCheckpoint(Extension):
 
 
 class LastCheckpoint(Extension):
-    """Without validation: after each epoch makes sure that the model still answers, and keeps its weights.
+    """Without validation: after each epoch checks that the model's outputs are finite, and keeps its weights.
 
     Attributes:
         checkpoint_names: the files that it writes.
@@ -127,11 +127,11 @@ class LastCheckpoint(Extension):
         """Write `last.pt`.
 
         Raises:
-            UserError: the model answers NaN or infinity; the weights of the epoch before are kept.
+            UserError: the model outputs NaN or infinity; the weights of the epoch before are kept.
         """
         epoch = f"{self._context.what} epoch {self.num_epochs + 1}/{self._context.num_epochs}"
         self._step.processes.share_buffers(self._step.scored_model)
-        check_answers(self._step, self._images, epoch, self._context.folder)
+        check_outputs(self._step, self._images, epoch, self._context.folder)
         self.num_epochs += 1
         self._save("last.pt", self._step.scored_model)
 

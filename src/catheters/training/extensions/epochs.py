@@ -16,7 +16,7 @@ from catheters.training.validation import Validation
 
 
 class LoadNextEpoch(Extension):
-    """Lets the DataLoader's workers begin with the next epoch before this one is validated.
+    """Lets the DataLoader workers start the next epoch before this one is validated.
 
     The score may end the training; mostly it does not.
     """
@@ -25,12 +25,12 @@ class LoadNextEpoch(Extension):
     trigger = (1, "epoch")
 
     def __init__(self, loader: EpochLoader, num_epochs: int) -> None:
-        """Begin each of `num_epochs` epochs but the first."""
+        """Start each of `num_epochs` epochs but the first."""
         self._loader = loader
         self._num_epochs = num_epochs
 
     def __call__(self, manager: Any) -> None:
-        """Begin the next epoch, if there is one."""
+        """Start the next epoch, if there is one."""
         if manager.epoch < self._num_epochs:
             self._loader.start(manager.epoch)
 
@@ -60,7 +60,7 @@ class EpochLog(Extension):
         self._best = best
 
     def __call__(self, manager: Any) -> None:
-        """Log the epoch that has ended."""
+        """Log the finished epoch."""
         scores = {} if self._best is None else self._best.scores
         entry = self._log.end_epoch(manager.iteration, self._step.learning_rate, scores)
         if self._step.processes.is_first:
@@ -70,7 +70,7 @@ class EpochLog(Extension):
 
 
 class PlateauSchedule(Extension):
-    """Tells the learning rate's schedule an epoch's score, for which "plateau" lowers the rate."""
+    """Tells the learning-rate schedule an epoch's score; "plateau" lowers the learning rate by it."""
 
     name = "plateau_schedule"
     trigger = (1, "epoch")
@@ -81,15 +81,15 @@ class PlateauSchedule(Extension):
         self._validation = validation
 
     def __call__(self, manager: Any) -> None:
-        """Tell it the score of the epoch that has ended."""
+        """Tell it the score of the finished epoch."""
         self._step.schedule.end_epoch(self._validation.macro_auc)
 
 
 class Stopping(Extension):
-    """Ends the training before its last epoch: early stopping, or what an extension of the user's asks for.
+    """Stops the training before its last epoch: early stopping, or because a user's extension asks for it.
 
-    Asked is after each epoch, when it has been scored: an extension whose attribute `asks_to_stop` is true then, on any
-    of the processes, stops them all.
+    It asks after each epoch, when it has been scored: an extension whose attribute `asks_to_stop` is true then, on any
+    rank, stops them all.
     """
 
     name = "stopping"
@@ -124,7 +124,7 @@ class Stopping(Extension):
 
     @property
     def is_over(self) -> bool:
-        """Whether the training ends here; early stopping follows from the epochs so far, whatever patience was before.
+        """Whether the training stops here; early stopping follows from the epochs so far, whatever patience was before.
 
         What an extension asked for holds for as long a training as it was asked in.
         """
@@ -142,7 +142,7 @@ class Stopping(Extension):
             self.num_epochs_when_asked = self._num_epochs
 
     def finalize(self, manager: Any) -> None:
-        """Say so where it was this that ended the training."""
+        """Print why the training stopped, if this stopped it."""
         if not self._processes.is_first or manager.epoch >= self._num_epochs:
             return
         if self._has_stalled:

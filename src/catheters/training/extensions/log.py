@@ -1,7 +1,7 @@
 """`log.jsonl`: a line of JSON for every group of batches and every epoch.
 
-A run that goes on from a snapshot cuts the file where the snapshot was taken and writes the same lines again: they
-differ from an undisturbed run's in what a clock measured, which stands under "speed".
+A run that is resumed from a snapshot cuts the file where the snapshot was taken and writes the same lines again: they
+differ from an uninterrupted run's in what a clock measured, which stands under "speed".
 """
 
 import json
@@ -71,7 +71,7 @@ class TrainingLog(Extension):
         num_models_left: int,
         may_skip: bool,
     ) -> None:
-        """Begin a log, or go on with one once a snapshot's state is loaded.
+        """Start a log, or resume one once a snapshot's state is loaded.
 
         Args:
             folder: gets `log.jsonl`.
@@ -98,7 +98,7 @@ class TrainingLog(Extension):
         self._batches: list[BatchValues] = []  # of this epoch
         self._latest_norms: list[float] = []  # of the epochs before as well
         self._num_in_lines = 0  # of them
-        self._epoch = 0  # how many have ended
+        self._epoch = 0  # how many are finished
         self._num_bytes = 0
         self._seconds_before = 0.0
         self._started = time.monotonic()  # not the time of day, which may be set back
@@ -122,7 +122,7 @@ class TrainingLog(Extension):
             may_skip=step.scaler.is_enabled(),
         )
 
-    def begin_epoch(self) -> None:
+    def start_epoch(self) -> None:
         """Start the clocks of the epoch and of its first group."""
         self._group = _Span(time.monotonic())
         self._epoch_span = _Span(self._group.started)
@@ -252,7 +252,7 @@ class TrainingLog(Extension):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there: lines that were written later are cut off."""
+        """Resume from there; lines that were written later are cut off."""
         self._epoch = state["epoch"]
         self._num_in_lines = state["num_in_lines"]
         self._seconds_before = state["seconds"]

@@ -33,7 +33,7 @@ from catheters.io.files import DiskFullError, clear_end_when_full, link_or_copy,
 from catheters.runtime.console import say, warn
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 from catheters.training.context import TrainContext
-from catheters.training.environment_changes import tell_what_differs
+from catheters.training.environment_changes import report_environment_changes
 from catheters.training.extensions.checkpoints import BestCheckpoint, LastCheckpoint
 from catheters.training.extensions.epochs import Stopping
 from catheters.training.extensions.log import TrainingLog
@@ -110,11 +110,11 @@ class Snapshots(Extension):
         is_written = self.write(manager)
         self._processes.broadcast(None)  # the others wait for the first one's file
         state = f"{self._what}, {self._where(manager.iteration)}" if is_written else "the last snapshot"
-        how_to_go_on = f"the same command goes on from {state}" if self._processes.is_first else ""  # one says so
-        raise Interrupted(how_to_go_on, signal_number)
+        how_to_resume = f"the same command resumes from {state}" if self._processes.is_first else ""  # one says so
+        raise Interrupted(how_to_resume, signal_number)
 
     def write(self, manager: Manager) -> bool:
-        """Write a snapshot of the state as it is. A full disk is only warned of: training goes on.
+        """Write a snapshot of the current state. A full disk is only warned of; training continues.
 
         Returns:
             Whether it is written.
@@ -130,7 +130,7 @@ class Snapshots(Extension):
                 self._write(manager)
             except DiskFullError as error:
                 is_written = False
-                warn(f"{error}; until then the last snapshot is the one to go on from")
+                warn(f"{error}; until then the last snapshot is the one to resume from")
         self._seconds_of_last = time.monotonic()
         return is_written
 
@@ -149,14 +149,14 @@ class Snapshots(Extension):
         manager.load_state_dict(upgrade(found, self._num_batches)["manager"])
         self._iteration_of_last = manager.iteration
         if self._processes.is_first:
-            tell_what_differs(
+            report_environment_changes(
                 found["environment"], self._context.environment, self._context.sync_batch_norm, self._step
             )
-            say(f"{self._what}: goes on from its snapshot, {self._where(manager.iteration)}")
+            say(f"{self._what}: resumes from its snapshot, {self._where(manager.iteration)}")
         return True
 
     def finalize(self, manager: Any) -> None:
-        """The training has ended: keep the newest snapshot alone, from which a longer one could go on."""
+        """After the last epoch, keep only the newest snapshot: a longer run can be resumed from it."""
         if self._processes.is_first:
             self._prune(1)
 

@@ -66,8 +66,8 @@ class TrackedRun:
 class Tracker(Extension):
     """Shows the lines of a log elsewhere.
 
-    Whatever goes wrong there is warned of once and training goes on; lines that were not taken are offered again after
-    each epoch, those before a snapshot to the process that resumes from it too. `log.jsonl` has them all.
+    Whatever goes wrong there is warned of once and training continues; lines that were not taken are offered again
+    after each epoch, those before a snapshot to the process that resumes from it too. `log.jsonl` has them all.
     """
 
     trigger = (1, "iteration")
@@ -83,7 +83,7 @@ class Tracker(Extension):
 
     @abstractmethod
     def open(self, first_iteration: int) -> None:
-        """Begin to track the run, or resume it; this process shows lines from `first_iteration` on."""
+        """Start to track the run, or resume it; this process shows lines from `first_iteration` on."""
 
     @abstractmethod
     def show(self, scalars: Mapping[str, float], iteration: int) -> None:
@@ -119,7 +119,7 @@ class Tracker(Extension):
             how = f"pip install -e .[{self.name}] installs it" if is_missing else one_line(error, 200)
             warn(
                 f"{self.run.what}: {self.name} does not take what the log says ({how}); training "
-                f"goes on, and {self.run.folder / 'log.jsonl'} has it all"
+                f"continues, and {self.run.folder / 'log.jsonl'} has it all"
             )
 
     def finalize(self, manager: Any) -> None:
