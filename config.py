@@ -4,11 +4,11 @@
     python train.py
     python evaluate.py saved_models/config
 
-RANZCR CLiP unpacked in dataset/ (train.csv beside train/*.jpg). The rates are the published single-head recipe's:
-warm-up over one epoch to ten times 3e-5, then a cosine over 20 epochs. It is meant for one CUDA GPU; it was not run
-on RANZCR's images yet, so it states no memory, no time and no score.
+RANZCR CLiP unpacked in dataset/ (train.csv beside train/*.jpg). The learning rates are those of the published
+single-head solution: warm-up over one epoch to ten times 3e-5, then a cosine over 20 epochs. This config is meant for
+one CUDA GPU. It has not been run on RANZCR's images yet, so it states no memory, no time and no score.
 
-The flip is the published recipe's: it doubles the views of a tube, and forgets which side a catheter comes from.
+The published solution also flips images: that doubles the views of a tube, and loses which side a catheter comes from.
 
 `python train.py --help` explains every setting; what is not named here keeps the default shown there. Any setting can
 be replaced on the command line: python train.py image_size=512 batch_size=32 folds=[0]

@@ -1,12 +1,12 @@
-"""Multi-head settings, one attention head a device: edit this file, then
+"""Multi-head settings, one attention head per device type: edit this file, then
 
     python preproc_npy.py --config multi_config.py          # once per data set and image_size
     python multi_train.py
     python evaluate.py saved_models/multi_config
 
-RANZCR CLiP unpacked in dataset/ (train.csv beside train/*.jpg). Image size, rates, patience, grey values and weights
-are the published multi-head recipe's. It is meant for one CUDA GPU and has not been run on RANZCR's images yet, so it
-states no memory, no time and no score.
+RANZCR CLiP unpacked in dataset/ (train.csv beside train/*.jpg). Image size, learning rates, patience of early
+stopping, grey values and `pos_weight` are those of the published multi-head solution. This config is meant for one CUDA
+GPU. It has not been run on RANZCR's images yet, so it states no memory, no time and no score.
 """
 
 from catheters import Settings

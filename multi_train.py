@@ -1,4 +1,4 @@
-"""Multi-head training, one head a device, of every fold in the settings: python multi_train.py --help."""
+"""Multi-head training, one head per device type, of every fold in the settings: python multi_train.py --help."""
 
 from functools import partial
 

@@ -1,7 +1,7 @@
 """Every benchmark, one table: python benchmarks/bench.py, or make bench.
 
 Each benchmark is a script of its own, which can be run alone. Their rows go to `benchmarks/results/<host>.json`, of
-which the page `docs/performance.md` is made, with its pictures.
+which the page `docs/performance.md` is made, with its figures.
 """
 
 import argparse
@@ -32,17 +32,17 @@ QUICK_ARGUMENTS = {
     "loading": "--sizes 64 --workers 1 --samples 36 --rounds 1",
     "step": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 3",
     "heads": "--backbones test_resnet --image-size 32 --batch-size 2 --steps 2",
-    "waiting": "--recipes configs/sample.py --epochs 2",
+    "waiting": "--configs configs/sample.py --epochs 2",
     "end_to_end": "--backbone test_resnet --sizes 32 --batch-sizes 2 --steps 4 --rounds 2 --num-images 4",
     "memory": "--rows 60 120 --rounds 1",
     "evaluation": "--every 20 --rounds 1 --resamples 100 --trials 0",
     "prediction": "--backbones test_resnet --image-size 64 --num-images 4 --rounds 1 --memory-images 2 3",
     "export": "--backbones test_resnet --image-size 32 --rounds 2",
 }
-"""Benchmark -> what lets it end within seconds, to see that it works."""
+"""Benchmark -> arguments with which it finishes within seconds, to see that it works."""
 FULL_ARGUMENTS = {"evaluation": ["--trials", "0"], "resizing": ["--ways", "area", "quick"]}
-"""Benchmark -> what else it gets: what intervals are worth is no matter of speed, and takes minutes; ways of resizing
-that are no setting's were tried once."""
+"""Benchmark -> further arguments: the coverage of confidence intervals is no matter of speed, and takes minutes; ways
+of resizing that no setting has were measured once."""
 WRITTEN = ("benchmarks/results", "docs", "README.md")
 """What no benchmark measures, and what they write."""
 TITLES = {
@@ -51,7 +51,7 @@ TITLES = {
     "loading": "Loading and augmenting",
     "step": "The training loop beside bare steps",
     "heads": "Attention heads beside one linear head",
-    "waiting": "Waiting for data, recipe by recipe",
+    "waiting": "Waiting for data, config by config",
     "end_to_end": "Training from the cache beside batches on the device",
     "memory": "Memory as the data set grows",
     "evaluation": "Evaluation",
@@ -83,9 +83,9 @@ def main() -> int:
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name in [] if options.page_only else options.only:
         print(f"\n{TITLES[name]}: python benchmarks/{name}.py", flush=True)
-        circumstances = describe_machine()
+        machine = describe_machine()
         rows = run(name, QUICK_ARGUMENTS[name].split() if options.quick else FULL_ARGUMENTS.get(name, []))
-        results[name] = {**circumstances, "rows": [dataclasses.asdict(row) for row in rows]}
+        results[name] = {**machine, "rows": [dataclasses.asdict(row) for row in rows]}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     measured = {name: read_rows(json.dumps(results[name]["rows"])) for name in TITLES if name in results}
@@ -106,7 +106,7 @@ def run(name: str, arguments: list[str]) -> list[Row]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """When, of which state of the program and on what something is measured."""
+    """Date, commit of the program and machine of a measurement."""
     environment = describe_environment(open_device("auto"), 1)
     kept = ("python", "versions", "device", "num_threads", "hardware")
     return {
@@ -128,7 +128,7 @@ def measured_commit() -> str | None:
 
 
 def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, list[Row]]) -> None:
-    """The page, and beside it a folder of its name with a picture of each benchmark."""
+    """The page, and beside it a folder of its name with one figure per benchmark."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for name, measured in rows.items():
@@ -149,7 +149,7 @@ def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, l
 
 
 def draw(rows: list[Row], file: Path) -> None:
-    """A dot a row: its ratio between the rounds' quartiles, and the aim where there is one."""
+    """One dot per row: its ratio between the rounds' quartiles, and the aim where there is one."""
     with mpl.rc_context({"svg.hashsalt": "catheters", "font.size": 9}):
         figure = Figure(figsize=(8.5, 0.6 + 0.3 * len(rows)), layout="constrained")
         axes = figure.add_subplot()

@@ -1,8 +1,8 @@
-"""The four families with each kind of head on the synthetic sample: parameters, time a step, score.
+"""The four families with each kind of head on the synthetic sample: parameters, time per step, score.
 
     python benchmarks/combinations.py
 
-Every combination trains fold 0 of three for the same number of epochs, from random weights, by the sample's recipe. The
+Every combination trains fold 0 of three for the same number of epochs, from random weights, by the sample's config. The
 sample is drawn by a program: the scores say that each combination learns, and nothing about real X-rays.
 """
 
@@ -34,7 +34,7 @@ NUM_TIMED_STEPS = 10
 
 
 def main() -> None:
-    """Train, measure and print a line a combination."""
+    """Train, measure and print one line per combination."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=96)
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate_sample(folder / "sample")
-        recipe = replace(
+        of_sample = replace(
             load_settings(REPOSITORY / "configs" / "sample.py"),
             dataset_folder=str(folder / "sample"),
             cache_folder=str(folder),
@@ -53,14 +53,16 @@ def main() -> None:
             warmup_epochs=1,
             cosine_epochs=options.epochs - 1,
         )
-        build_cache(read_label_table(build_table_source(recipe)), recipe.cache_file, build_preprocessing(recipe))
+        build_cache(
+            read_label_table(build_table_source(of_sample)), of_sample.cache_file, build_preprocessing(of_sample)
+        )
         print(
             f"{options.epochs} epochs of fold 0 at {options.image_size} px on {open_device('auto')}, synthetic sample"
         )
         print(f"{'backbone':<18}{'classifier':<12}{'million parameters':>20}{'ms/step':>10}{'best macro AUC':>16}")
         combinations = [
             replace(
-                recipe,
+                of_sample,
                 backbone_model=backbone,
                 classifier=classifier,
                 heads=dict(RANZCR_HEADS) if classifier == "attention" else {},

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Train and print a line a way."""
+    """Train and print one line per way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[2])
     parser.add_argument("--epochs", type=int, default=4)

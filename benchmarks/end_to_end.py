@@ -2,9 +2,9 @@
 
     python benchmarks/end_to_end.py
 
-On a GPU: EfficientNet-B3, bfloat16, the published augmentation, 512 and 1024 px, augmented by the loading processes and
-on the device; it takes a machine as users have it to say anything. On a CPU a small model at a small size: that shows
-that the command works. The two sides take turns, some steps each; what was loaded before them is not timed.
+On a GPU: EfficientNet-B3, bfloat16, the published augmentation, 512 and 1024 px, augmented by the DataLoader workers
+and on the device; it takes a machine as users have it to say anything. On a CPU a small model at a small size: that
+shows that the command works. The two sides take turns, some steps each; what was loaded before them is not timed.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from catheters.training.step import TrainStep
 
 AIM = 0.95
 BATCHES_AHEAD = 2
-"""That each loading process loads ahead: torch's default."""
+"""Batches that each DataLoader worker prefetches: torch's default."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cuda": {"backbone": "efficientnet_b3", "sizes": [512, 1024], "batch_sizes": [64, 16], "steps": 60},
     "cpu": {"backbone": "efficientnet_b0", "sizes": [128], "batch_sizes": [8], "steps": 10},
@@ -52,10 +52,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=default["steps"], help="of an epoch")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each side")
     parser.add_argument("--num-images", type=int, default=256, help="different ones in the cache")
-    parser.add_argument("--num-workers", type=int, default=None, help="loading processes (default: as in training)")
+    parser.add_argument("--num-workers", type=int, default=None, help="DataLoader workers (default: as in training)")
     parser.add_argument("--compile-mode", default=None, help="of torch.compile (default: not compiled)")
     options = parser.parse_args()
-    print(f"{device_name(device)}, {options.steps} steps an epoch")
+    print(f"{device_name(device)}, {options.steps} steps per epoch")
     rows = [
         compare(size, batch_size, place, device, options)
         for size, batch_size in zip(options.sizes, options.batch_sizes, strict=True)
@@ -104,7 +104,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
 
 
 def load_made_up(settings: Settings, folder: Path, device: torch.device, options: argparse.Namespace) -> EpochLoader:
-    """Shuffled batches from a cache of made-up pictures."""
+    """Shuffled batches from a cache of made-up images."""
     rng = np.random.default_rng(0)
     file = folder / "cache.npy"
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (options.num_images, *settings.image_shape))
@@ -124,7 +124,7 @@ def load_made_up(settings: Settings, folder: Path, device: torch.device, options
 
 
 def num_ahead(options: argparse.Namespace) -> int:
-    """Batches that are left out of the timing: as many as loading processes may have ready at once, and one."""
+    """Batches that are left out of the timing: as many as DataLoader workers may have ready at once, and one."""
     num_workers = default_num_workers(open_device("auto")) if options.num_workers is None else options.num_workers
     return 1 + BATCHES_AHEAD * num_workers
 

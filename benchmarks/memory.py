@@ -1,8 +1,8 @@
-"""Memory of training as the data set grows: train.py on 1,000 and on 100,000 rows, with 2 loading processes.
+"""Memory of training as the data set grows: train.py on 1,000 and on 100,000 rows, with 2 DataLoader workers.
 
     python benchmarks/memory.py
 
-The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the pictures are
+The table has ids as long as RANZCR's, the cache is a sparse file whose pages are read as any others; the images are
 black, and nothing is learnt. Two whole epochs of one fold with their validation, and more of the few rows, since theirs
 are short. While batches are loaded, the median over all looks at the resident set of the training process, and at that
 of all its processes together, in which shared pages count once (proportional set size); of the training process also
@@ -42,7 +42,7 @@ AIM = 1.05
 
 
 class Seen(NamedTuple):
-    """MB of the training process and of it with its loading processes, while there are any; the most MB of it ever."""
+    """MB of the training process and of it with its DataLoader workers, while there are any; its peak MB."""
 
     alone: float
     together: float
@@ -65,7 +65,7 @@ def main() -> int:
                 seen[number].append(watch(config))
     rows = []
     for column, (what, aim) in enumerate(
-        (("train.py", AIM), ("train.py and its loading processes", AIM), ("train.py, at its most", None))
+        (("train.py", AIM), ("train.py and its DataLoader workers", AIM), ("train.py, at its most", None))
     ):
         of_many, of_few = ([looked[column] for looked in seen[number]] for number in (many, few))
         growth = statistics.median(of_many) - statistics.median(of_few)
@@ -86,7 +86,7 @@ def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
         cache_folder=str(folder),
         cache_name=f"rows{num_rows}",
         image_size=IMAGE_SIZE,
-        allow_leaking_folds=True,  # all pictures are alike
+        allow_leaking_folds=True,  # all images are equal
         folds=(0,),
         grey_mean=0.5,
         grey_std=0.25,
@@ -136,12 +136,12 @@ def watch(config: Path) -> Seen:
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-                members = family(process.pid)
+                processes = family(process.pid)
                 resident = kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmRSS") * 1024 / 1e6
                 ever = max(ever, kilobytes_in(Path(f"/proc/{process.pid}/status"), "VmHWM") * 1024 / 1e6)
-                if len(members) > 1:
+                if len(processes) > 1:
                     alone.append(resident)
-                    together.append(sum(map(proportional_set_size, members)) / 1e6)
+                    together.append(sum(map(proportional_set_size, processes)) / 1e6)
         finally:
             process.terminate()
             process.wait()

@@ -2,11 +2,11 @@
 
     python benchmarks/snapshots.py
 
-First the sample's recipe, as `make demo` trains it, whose epochs take seconds: the worst case for a snapshot an epoch.
+First the sample's config, as `make demo` trains it, whose epochs take seconds: the worst case for snapshots.
 One fold is trained for a few epochs, several times; the table has the seconds spent in writing snapshots and the
 seconds of the rest of the training, measured in the same run.
 
-Then the four families with averaged weights and AdamW: the size of a snapshot, the seconds of writing it (the state is
+Then the four families with EMA weights and AdamW: the size of a snapshot, the seconds of writing it (the state is
 read from the device, written, and forced to the disk), and their share of the default interval of 10 minutes.
 """
 
@@ -69,7 +69,7 @@ class Timed:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=6, help="of the sample's recipe")
+    parser.add_argument("--epochs", type=int, default=6, help="of the sample's config")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -80,7 +80,7 @@ def main() -> None:
 def measure_sample(folder: Path, num_epochs: int, rounds: int) -> None:
     """A table of the rounds, and their median share."""
     generate_sample(folder / "sample")
-    recipe = replace(
+    settings = replace(
         load_settings(REPOSITORY / "configs" / "sample.py"),
         dataset_folder=str(folder / "sample"),
         cache_folder=str(folder),
@@ -88,14 +88,14 @@ def measure_sample(folder: Path, num_epochs: int, rounds: int) -> None:
         folds=(0,),
         epochs=num_epochs,
     )
-    build_cache(read_label_table(build_table_source(recipe)), recipe.cache_file, build_preprocessing(recipe))
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     print(f"configs/sample.py, {num_epochs} epochs of fold 0 on {open_device('auto')}")
     print(f"{'round':<8}{'snapshots':>10}{'seconds of them':>18}{'seconds of the rest':>22}{'share':>9}")
     shares = []
     for number in range(rounds):
         with contextlib.redirect_stdout(io.StringIO()), Timed() as timed:
             started = time.monotonic()
-            train_run(replace(recipe, run_name=f"round{number}"), fresh=False)
+            train_run(replace(settings, run_name=f"round{number}"), fresh=False)
             rest = time.monotonic() - started - timed.seconds
         shares.append(timed.seconds / rest)
         print(f"{number + 1:<8}{timed.number:>10}{timed.seconds:>18.2f}{rest:>22.2f}{shares[-1]:>9.2%}", flush=True)
@@ -103,7 +103,7 @@ def measure_sample(folder: Path, num_epochs: int, rounds: int) -> None:
 
 
 def measure_families(folder: Path, rounds: int) -> None:
-    """A line a family."""
+    """One line per family."""
     device = open_device("auto")
     print(f"{'backbone':<18}{'MB':>8}{'median seconds':>16}{'share of 10 min':>18}")
     for backbone in BACKBONES:

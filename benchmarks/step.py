@@ -5,7 +5,7 @@
 Both sides train the same model with the same optimizer on the same batches and take turns at every step, so that a busy
 machine slows both alike. The loop's side is what `train.py` runs: step, schedule, gradient scaler, gradients' norm,
 manager, log, progress; but for snapshots, which benchmarks/snapshots.py measures. All four families, with one linear
-head and with an attention head a device.
+head and with one attention head per device type.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""How long each recipe's training waits for data: python benchmarks/waiting.py.
+"""How long each config's training waits for data: python benchmarks/waiting.py.
 
-Every settings file of configs/ with its own model, picture size, augmentation and number of loading processes, from a
-cache of made-up pictures. The recipes for a GPU are timed for a few steps, with smaller batches where the machine is
+Every config of configs/ with its own model, image size, augmentation and number of DataLoader workers, from a
+cache of made-up images. The configs for a GPU are timed for a few steps, with smaller batches where the machine is
 small: step and loading grow alike with the batch. Those of the synthetic sample's size run for whole epochs; starting
-the loading processes counts as waiting, the first batch does not, since it is loaded while training validates.
+the DataLoader workers counts as waiting, the first batch does not, since it is loaded while training validates.
 """
 
 import argparse
@@ -28,27 +28,27 @@ from catheters.runtime.host import release_free_memory
 REPOSITORY = Path(__file__).parents[1]
 NUM_IMAGES = 48
 SMALL = 256
-"""Pixels up to which a recipe is one for a CPU, and runs as it is."""
+"""Pixels up to which a config is one for a CPU, and runs as it is."""
 AIM = 0.05
 
 
 def main() -> int:
     """Measure and print."""
     parser = create_parser(__doc__)
-    parser.add_argument("--recipes", nargs="+", type=Path, default=sorted((REPOSITORY / "configs").glob("*.py")))
-    parser.add_argument("--batch-size", type=int, default=2, help="of the recipes for a GPU (default: 2)")
+    parser.add_argument("--configs", nargs="+", type=Path, default=sorted((REPOSITORY / "configs").glob("*.py")))
+    parser.add_argument("--batch-size", type=int, default=2, help="of the configs for a GPU (default: 2)")
     parser.add_argument("--steps", type=int, default=3, help="of each of them (default: 3)")
     parser.add_argument("--epochs", type=int, default=5, help="of the small ones, of 25 batches (default: 5)")
     options = parser.parse_args()
-    return finish([measure(file, options) for file in options.recipes], options)
+    return finish([measure(file, options) for file in options.configs], options)
 
 
 def measure(file: Path, options: argparse.Namespace) -> Row:
-    """Milliseconds of waiting beside those of a step, all of it included."""
-    recipe = load_settings(file)
-    is_small = max(recipe.image_shape) <= SMALL
-    batch_size = recipe.images_per_batch if is_small else min(recipe.images_per_batch, options.batch_size)
-    settings = dataclasses.replace(recipe, pretrained=False, batch_size=batch_size, accumulation_steps=1)
+    """Milliseconds of waiting per step, beside those of the whole step."""
+    settings = load_settings(file)
+    is_small = max(settings.image_shape) <= SMALL
+    batch_size = settings.images_per_batch if is_small else min(settings.images_per_batch, options.batch_size)
+    settings = dataclasses.replace(settings, pretrained=False, batch_size=batch_size, accumulation_steps=1)
     num_steps, num_epochs = (25, options.epochs) if is_small else (options.steps, 1)
     with tempfile.TemporaryDirectory() as name:
         waits, seconds = train(settings, Path(name), num_steps, num_epochs)
@@ -57,9 +57,9 @@ def measure(file: Path, options: argparse.Namespace) -> Row:
 
 
 def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> tuple[list[float], list[float]]:
-    """Milliseconds a step of each epoch: those waited for data, and all; without the first steps, which warm up."""
+    """Milliseconds per step of each epoch: those waited for data, and all; without the first steps, which warm up."""
     device = as_in_training()
-    release_free_memory()  # as before a run's first batch: what the recipe before has left would be forked along
+    release_free_memory()  # as before a run's first batch: what the config before has left would be forked along
     rng = np.random.default_rng(0)
     np.save(folder / "cache.npy", rng.integers(0, 256, (NUM_IMAGES, *settings.image_shape), dtype=np.uint8))
     number = (num_steps + 1) * settings.images_per_batch

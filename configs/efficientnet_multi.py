@@ -1,4 +1,4 @@
-"""EfficientNet, an attention head a device, by the published multi-head recipe on RANZCR CLiP in dataset/.
+"""EfficientNet, one attention head per device type: the published multi-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/efficientnet_multi.py
     python multi_train.py --config configs/efficientnet_multi.py

@@ -1,4 +1,4 @@
-"""EfficientNet, one linear head, by the published single-head recipe on RANZCR CLiP in dataset/.
+"""EfficientNet, one linear head: the published single-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/efficientnet_single.py
     python train.py --config configs/efficientnet_single.py

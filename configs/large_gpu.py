@@ -1,11 +1,11 @@
-"""RANZCR CLiP on a GPU of 80 GB: an attention head a device, 768 px, batches of 48, bfloat16, averaged weights.
+"""RANZCR CLiP on a GPU of 80 GB: one attention head per device type, 768 px, batches of 48, bfloat16, EMA weights.
 
     python preproc_npy.py --config configs/large_gpu.py
     python multi_train.py --config configs/large_gpu.py
 
-The activations of a batch, counted without a GPU and in 16 bits, are about 53 GB. The rate is the published one for
-batches of 16, times the square root of 3 (the rule for Adam of Malladi et al. 2022, "On the SDEs and Scaling Rules for
-Adaptive Gradient Algorithms"). Not run on RANZCR's images yet, so it states no time and no score.
+The activations of a batch, counted without a GPU and in 16 bits, are about 53 GB. The learning rate is the published
+one for batches of 16, times the square root of 3 (the rule for Adam of Malladi et al. 2022, "On the SDEs and Scaling
+Rules for Adaptive Gradient Algorithms"). Not run on RANZCR's images yet, so it states no time and no score.
 """
 
 from catheters import Settings

@@ -5,8 +5,8 @@
     python train.py pretrained=saved_models/nih_pretraining/fold0/best.pt
 
 The images may lie in nih/images/ or in nih/images_001/images/ and so on. RANZCR CLiP's images come from NIH: without
-`exclude_ids`, a text file with an `Image Index` a line, the backbone has seen them, and every score after it is too
-good. One fold in ten tells when to stop.
+`exclude_ids`, a text file with one `Image Index` per line, the backbone has seen them, and every score after it is too
+good. One fold in ten decides when to stop (early stopping).
 
 For one GPU: the activations of a batch, counted without one and in 16 bits, are about 10 GB. Not run on NIH's images
 yet, so it states no time and no score.

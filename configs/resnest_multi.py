@@ -1,4 +1,4 @@
-"""ResNeSt, an attention head a device, by the published multi-head recipe on RANZCR CLiP in dataset/.
+"""ResNeSt, one attention head per device type: the published multi-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/resnest_multi.py
     python multi_train.py --config configs/resnest_multi.py

@@ -1,4 +1,4 @@
-"""ResNeSt, one linear head, by the published single-head recipe on RANZCR CLiP in dataset/.
+"""ResNeSt, one linear head: the published single-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/resnest_single.py
     python train.py --config configs/resnest_single.py

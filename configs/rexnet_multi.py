@@ -1,4 +1,4 @@
-"""ReXNet, an attention head a device, by the published multi-head recipe on RANZCR CLiP in dataset/.
+"""ReXNet, one attention head per device type: the published multi-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/rexnet_multi.py
     python multi_train.py --config configs/rexnet_multi.py

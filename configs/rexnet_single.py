@@ -1,4 +1,4 @@
-"""ReXNet, one linear head, by the published single-head recipe on RANZCR CLiP in dataset/.
+"""ReXNet, one linear head: the published single-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/rexnet_single.py
     python train.py --config configs/rexnet_single.py

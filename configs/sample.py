@@ -7,7 +7,7 @@
 
 On 2 CPU cores train.py took 2 min 50 s; the out-of-fold predictions reached a macro ROC AUC of 0.920.
 
-The pictures are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
+The images are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
 """
 
 from catheters import Settings
@@ -19,7 +19,7 @@ settings = Settings(
     image_size=128,
     num_folds=3,
     train_transforms=(
-        # No flip: which side a catheter comes from matters. Border mode 4 mirrors the picture beyond its edge.
+        # No flip: which side a catheter comes from matters. Border mode 4 mirrors the image beyond its edge.
         (
             "Affine",
             {

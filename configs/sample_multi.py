@@ -1,4 +1,4 @@
-"""The synthetic sample with an attention head a device: the second half of what `make demo` trains.
+"""The synthetic sample with one attention head per device type: the second half of what `make demo` trains.
 
     python -m catheters.synthetic dataset/sample
     python preproc_npy.py --config configs/sample_multi.py
@@ -7,7 +7,7 @@
 
 On 2 CPU cores multi_train.py took 3 min 40 s; the out-of-fold predictions reached a macro ROC AUC of 0.914.
 
-The pictures are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
+The images are drawn by a program: a score reached on them says that training works, and nothing about real X-rays.
 """
 
 from catheters import Settings
@@ -20,7 +20,7 @@ settings = Settings(
     image_size=128,
     num_folds=3,
     train_transforms=(
-        # No flip: which side a catheter comes from matters. Border mode 4 mirrors the picture beyond its edge.
+        # No flip: which side a catheter comes from matters. Border mode 4 mirrors the image beyond its edge.
         (
             "Affine",
             {

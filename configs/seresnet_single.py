@@ -1,4 +1,4 @@
-"""SE-ResNet, one linear head, by the published single-head recipe on RANZCR CLiP in dataset/.
+"""SE-ResNet, one linear head: the published single-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/seresnet_single.py
     python train.py --config configs/seresnet_single.py

@@ -3,7 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side; their processes must not fight over the cores
-os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights gets its answer at once, with or without a network
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights fails at once, with or without a network
 
 import dataclasses
 import subprocess
@@ -186,7 +186,7 @@ def run_script(name: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> sub
 
 
 def assert_user_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """The command ended as a user's mistake shall: exit status 2, one line that holds `parts`, no traceback."""
+    """The command failed as a user's mistake shall: exit status 2, one line that holds `parts`, no traceback."""
     assert result.returncode == 2, result.stderr
     lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
     assert len(lines) == 1, result.stderr

@@ -1,6 +1,6 @@
 """Waiting for events: work that hangs is told from work that is slow, on however busy a machine.
 
-Nothing here ends by the clock alone: what the tests have started may take any time as long as it computes.
+Nothing here fails by the clock alone: what the tests have started may take any time as long as it computes.
 """
 
 import os
@@ -21,7 +21,7 @@ class HangGuard:
     """Fails a test that waits for processes which do nothing any more."""
 
     def __init__(self) -> None:
-        """Begin to watch."""
+        """Start the clock."""
         self._used = cpu_seconds_of_children()
         self._since = self._checked = time.monotonic()
 
@@ -32,7 +32,7 @@ class HangGuard:
             return
         self._checked = now
         used = cpu_seconds_of_children()
-        if abs(used - self._used) >= MIN_CPU_SECONDS:  # less, where one has ended whose parent is gone
+        if abs(used - self._used) >= MIN_CPU_SECONDS:  # less, where one has exited whose parent is gone
             self._used, self._since = used, now
         assert now - self._since < IDLE_SECONDS, f"it hangs:\n{explain()}"
 
@@ -46,7 +46,7 @@ def wait_until(is_so: Callable[[], bool], explain: Callable[[], str] = lambda: "
 
 
 def output_of(process: "subprocess.Popen[str]") -> tuple[str, str]:
-    """What it writes until it ends, to stdout and stderr."""
+    """What it writes until it exits, to stdout and stderr."""
     guard = HangGuard()
     while True:
         try:
@@ -76,7 +76,7 @@ def cpu_seconds_of_children() -> float:
 
 
 def _ticks(pid: int) -> int:
-    """Of a process, its children that have ended, and those that have not."""
+    """Of a process, its children that have exited, and those that have not."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -89,6 +89,6 @@ def _children(pid: int) -> list[int]:
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             pids += map(int, file.read_text().split())
-        except (FileNotFoundError, ProcessLookupError):  # a thread that has ended
+        except (FileNotFoundError, ProcessLookupError):  # a thread that has exited
             continue
     return pids

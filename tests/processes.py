@@ -67,11 +67,11 @@ class Training:
 
     def poll(self) -> int | None:
         """Its exit status, negative for the signal that killed it; None while it runs."""
-        ended, status = os.waitpid(self.pid, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if ended else None
+        exited, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if exited else None
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Its exit status, once it has exited."""
         status: int | None = None
 
         def has_ended() -> bool:
@@ -99,12 +99,12 @@ class Training:
 
 
 def wait_until(is_so: Callable[[], bool], training: Training) -> None:
-    """Look again and again; a training that ends first fails the test, with what it printed."""
+    """Look again and again; a training that exits first fails the test, with what it printed."""
 
     def is_so_now() -> bool:
         if is_so():
             return True
-        assert training.poll() is None, f"it ended before:\n{training.text}"
+        assert training.poll() is None, f"it exited before:\n{training.text}"
         return False
 
     hangs.wait_until(is_so_now, lambda: training.text)
@@ -117,7 +117,7 @@ def num_snapshots(folder: Path) -> int:
 
 
 def outcome(run_folder: Path) -> dict[str, Any]:
-    """What a run ended with, but for what a clock measured."""
+    """The results of a run, but for what a clock measured."""
     content: dict[str, Any] = {}
     for file in sorted(run_folder.rglob("*")):
         name = str(file.relative_to(run_folder))
@@ -178,7 +178,7 @@ def start_processes(settings: Settings, folder: Path, count: int) -> list[Traini
 
 
 def train_with_processes(settings: Settings, folder: Path, count: int) -> None:
-    """Train with so many processes until all have ended well."""
+    """Train with so many ranks until all have finished with status 0."""
     trainings = start_processes(settings, folder, count)
     statuses = [training.wait() for training in trainings]
     assert statuses == [0] * count, "\n".join(training.text for training in trainings)

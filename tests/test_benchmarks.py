@@ -52,7 +52,7 @@ def test_rows_are_read_as_they_were_written(rows: ModuleType, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_every_benchmark_runs(tmp_path: Path) -> None:
-    """At sizes that say nothing; the numbers stand in the JSON as on the page, and each has its picture."""
+    """At sizes that say nothing; the numbers stand in the JSON as on the page, and each has its figure."""
     page = tmp_path / "performance.md"
     arguments = ["--quick", "--host", "here", "--results", str(tmp_path), "--page", str(page)]
     done = subprocess.run(

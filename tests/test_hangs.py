@@ -34,7 +34,7 @@ def test_what_is_idle_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
         hangs.run_watched([sys.executable, "-c", "import signal; signal.pause()"])
 
 
-def test_cpu_time_puts_the_end_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_time_extends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """However short the time in which nothing may happen: a grandchild has computed since the look before."""
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
     guard = hangs.HangGuard()

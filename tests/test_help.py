@@ -1,4 +1,4 @@
-"""`--help` is answered at once: before anything is loaded that takes seconds."""
+"""`--help` prints at once: before anything is loaded that takes seconds."""
 
 import subprocess
 import sys

@@ -90,7 +90,7 @@ CHEXPERT = Settings(
 @pytest.mark.parametrize("table", ["dataset/CheXpert-v1.0-small/valid.csv", "elsewhere/valid.csv"])
 @pytest.mark.parametrize("dataset_folder", ["dataset", "gone"])
 def test_chexperts_valid_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, dataset_folder: str) -> None:
-    """Its paths begin with the data set's own folder; laterals are left out as in training."""
+    """Its paths start with the data set's own folder; laterals are left out as in training."""
     monkeypatch.chdir(tmp_path)
     image = "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg"
     (tmp_path / "dataset" / image).parent.mkdir(parents=True)

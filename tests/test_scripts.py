@@ -94,7 +94,7 @@ def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None
     assert_user_error(other, "holds a run of other settings: seed was 0, is 3", "--fresh")
 
 
-def test_one_bad_image_does_not_end_it(settings: Settings, write_config: Write, tmp_path: Path) -> None:
+def test_one_bad_image_does_not_stop_it(settings: Settings, write_config: Write, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(settings.dataset_folder, folder)
     uids = pd.read_csv(folder / "train.csv")["StudyInstanceUID"]
@@ -115,7 +115,7 @@ def test_one_bad_image_does_not_end_it(settings: Settings, write_config: Write, 
     assert set(predicted) == set(uids[2:])
 
 
-def test_mistakes_end_with_one_line(settings: Settings, write_config: Write) -> None:
+def test_mistakes_fail_with_one_line(settings: Settings, write_config: Write) -> None:
     config = write_config(settings)
     for script in ("preproc_npy.py", "train.py"):
         assert_user_error(run_script(script, "--config", "absent.py"), "absent.py: no such config file")
@@ -132,7 +132,7 @@ def test_mistakes_end_with_one_line(settings: Settings, write_config: Write) -> 
 
 
 def test_multi_head_training(cached: Settings, write_config: Write) -> None:
-    """A head a device: the same run folder, predictions in label order, and the map's weights in the checkpoint."""
+    """One head per device type: the same run folder, predictions in label order, the map's weights in the checkpoint."""
     settings = dataclasses.replace(
         cached, classifier="attention", heads=dict(reversed(RANZCR_HEADS.items())), grey_mean=0.4887, grey_std=0.2306
     )
@@ -169,8 +169,8 @@ CONFIGS = [REPOSITORY / "config.py", REPOSITORY / "multi_config.py", *sorted((RE
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
-def test_configs_say_which_batch_their_rate_is_meant_for(config: Path) -> None:
-    """With batch_size="auto" their rate then follows the batch from there."""
+def test_configs_say_which_batch_their_learning_rate_is_meant_for(config: Path) -> None:
+    """With batch_size="auto" their learning rate then follows the batch from there."""
     settings = load_settings(config)
     assert settings.lr_batch_size == settings.images_per_batch * settings.accumulation_steps
 
@@ -212,7 +212,7 @@ def test_no_memory_is_one_line(work: str, what: str) -> None:
 
 
 def test_ctrl_c_is_not_lost() -> None:
-    """Python drops a KeyboardInterrupt that is raised in a destructor; the work still ends, with one line and 130."""
+    """Python drops a KeyboardInterrupt that is raised in a destructor; the work still stops, with status 130."""
     code = """
 import os, signal
 from catheters.commands.command_line import run_command
@@ -250,8 +250,8 @@ def test_scripts_import_without_running() -> None:
 
 
 @pytest.mark.slow
-def test_killed_training_goes_on(settings: Settings, write_config: Write) -> None:
-    """SIGKILL while the last fold trains: the finished fold is kept, the other goes on, the result is the same."""
+def test_killed_training_is_resumed(settings: Settings, write_config: Write) -> None:
+    """SIGKILL while the last fold trains: the finished fold is kept, the other is resumed, the result is the same."""
     config = write_config(dataclasses.replace(settings, cosine_epochs=3))
     assert run_script("preproc_npy.py", "--config", config).returncode == 0
     assert run_script("train.py", "--config", config, "run_name=whole").returncode == 0
@@ -291,7 +291,7 @@ def test_three_kills_at_random_moments() -> None:
 
 @pytest.mark.slow
 def test_torchrun(cached: Settings, write_config: Write) -> None:
-    """Two processes for each script; one that is killed ends the run, with torchrun's report of which it was."""
+    """Two ranks for each script; one that is killed stops the run, with torchrun's report of which it was."""
     config = write_config(dataclasses.replace(cached, epochs=200, cosine_epochs=200, early_stop=0))
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
@@ -333,7 +333,7 @@ def test_torchrun(cached: Settings, write_config: Write) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED_DATA / "xrays").is_dir(), reason="the real radiographs are not at hand")
 def test_real_radiographs(tmp_path: Path) -> None:
-    """The projection recipe on 52 real X-rays, for two epochs of one fold."""
+    """The projection config on 52 real X-rays, for two epochs of one fold."""
     options = [
         "--config",
         REPOSITORY / "configs" / "projection.py",

@@ -46,7 +46,7 @@ def truncate(file: Path) -> None:
         ("predictions.csv", edit_a_number),
     ],
 )
-def test_a_damaged_fold_is_named_and_mended(trained: Settings, name: str, damage: object) -> None:
+def test_a_damaged_fold_is_named_and_repaired(trained: Settings, name: str, damage: object) -> None:
     fold = trained.run_folder / "fold0"
     files = [fold / "best.pt", fold / "predictions.csv", trained.run_folder / "predictions.csv"]
     before = [file.read_bytes() for file in files]
@@ -135,7 +135,7 @@ def test_a_fold_of_version_0_2_that_was_not_finished(trained: Settings) -> None:
     assert len(read_models([trained.run_folder]).checkpoints) == 1
 
 
-def test_a_fold_that_was_killed_before_its_record_is_made_anew(trained: Settings) -> None:
+def test_a_fold_that_was_killed_before_its_record_is_resumed(trained: Settings) -> None:
     """From its last snapshot, with the same bytes; until then it is no model of the run."""
     fold = trained.run_folder / "fold0"
     before = [(fold / name).read_bytes() for name in ("best.pt", "predictions.csv")]
@@ -175,7 +175,7 @@ def test_a_damaged_record(trained: Settings, content: str) -> None:
         train_run(trained, fresh=False)
 
 
-def test_a_damaged_seed_is_named_and_mended(cached: Settings) -> None:
+def test_a_damaged_seed_is_named_and_repaired(cached: Settings) -> None:
     settings = dataclasses.replace(cached, all_data=True, seeds=(3,), cosine_epochs=0)
     train_run(settings, fresh=False)
     folder = settings.run_folder / "seed3"
@@ -193,7 +193,7 @@ def test_a_damaged_seed_is_named_and_mended(cached: Settings) -> None:
     assert len(read_models([settings.run_folder]).checkpoints) == 1
 
 
-def test_a_longer_run_is_recorded_anew(cached: Settings) -> None:
+def test_a_longer_run_is_recorded_again(cached: Settings) -> None:
     train_run(dataclasses.replace(cached, epochs=1), fresh=False)
     train_run(cached, fresh=False)
     train_run(cached, fresh=False)

@@ -1,4 +1,4 @@
-"""What may change when a run goes on."""
+"""What may change when a run is resumed."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def test_the_same_folds_by_another_name() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
-def test_a_run_goes_on_in_another_layout(cached: Settings, optimizer: str) -> None:
+def test_a_run_is_resumed_in_another_layout(cached: Settings, optimizer: str) -> None:
     """What the optimizer remembers follows the weights: else fused kernels would apply it to others."""
     params = {"momentum": 0.9} if optimizer == "SGD" else {}
     settings = dataclasses.replace(
@@ -105,7 +105,7 @@ def test_what_may_grow() -> None:
         check_same_settings(Settings(early_stop=0), Settings(early_stop=9), "here")
 
 
-def test_a_run_goes_on_under_another_environment(cached: Settings) -> None:
+def test_a_run_is_resumed_under_another_environment(cached: Settings) -> None:
     """Each one is kept, once."""
     settings = dataclasses.replace(cached, folds=(1,), epochs=1)
     train_run(settings, fresh=False)
@@ -122,7 +122,7 @@ def test_a_run_goes_on_under_another_environment(cached: Settings) -> None:
 
 
 def test_other_annotations_are_refused(cached: Settings, tmp_path: Path) -> None:
-    """Their content is compared, not their name; a run of an earlier version, or without any, goes on."""
+    """Their content is compared, not their name; a run of an earlier version, or without any, is resumed."""
     lines = tmp_path / "lines.csv"
     lines.write_text("a")
     with_lines = dataclasses.replace(cached, annotation_table=str(lines))

@@ -228,13 +228,13 @@ def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str
     assert message in str(error.value)
 
 
-def test_a_schedule_that_ends_early_is_named() -> None:
+def test_a_schedule_that_stops_early_is_named() -> None:
     assert settings_warnings(Settings(epochs=1)) == ["epochs=1 stops a schedule of 21 epochs early"]
     assert settings_warnings(Settings(epochs=21)) == []
     constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0)
     assert settings_warnings(constant) == [
         "min_lr=0.0 has no effect: schedule='constant'",
-        "epochs=2 ends a schedule of 3 epochs early",
+        "epochs=2 stops a schedule of 3 epochs early",
     ]
     restarts = {"schedule": "cosine_restarts", "warmup_epochs": 0, "warmup_multiplier": 10.0}
     assert settings_warnings(Settings(**restarts, epochs=15, restart_epochs=16)) == []
@@ -254,7 +254,7 @@ def test_a_schedule_that_ends_early_is_named() -> None:
     ]
 
 
-def test_peak_rate() -> None:
+def test_peak_learning_rate() -> None:
     assert Settings(init_lr=1e-3, warmup_multiplier=10.0).peak_lr == pytest.approx(1e-2)
     assert Settings(init_lr=1e-3, warmup_multiplier=10.0, warmup_epochs=0).peak_lr == 1e-3
 

@@ -48,7 +48,7 @@ def test_loading_processes_do_not_hold_what_a_step_has_freed() -> None:
     subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True)
 
 
-def test_a_loading_process_that_dies(cached: Settings) -> None:
+def test_a_dataloader_worker_that_dies(cached: Settings) -> None:
     """It is said where its batch is asked for: torch's handler would raise at once, wherever the process is."""
     data = samples(cached, list(range(40)))
     others = set(multiprocessing.active_children())

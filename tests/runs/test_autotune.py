@@ -1,4 +1,4 @@
-"""What a run finds out before it begins: the layout of pictures in memory, the largest batch, the rate that follows."""
+"""What a run benchmarks before it starts: the memory layout of images, the largest batch, the learning rate for it."""
 
 import dataclasses
 import json
@@ -36,8 +36,8 @@ AUTO = Settings(batch_size="auto", lr_batch_size=16, init_lr=1e-3)
     ("optimizer", "batch_size", "init_lr"),
     [("Adam", 64, 2e-3), ("LAMB", 4, 5e-4), ("SGD", 64, 4e-3), ("momentum", 8, 5e-4), ("AdamW", 16, 1e-3)],
 )
-def test_rate_follows_the_batch(optimizer: str, batch_size: int, init_lr: float) -> None:
-    """Worked out by hand: 4 times the batch is twice the rate, or 4 times where it is in proportion."""
+def test_learning_rate_follows_the_batch(optimizer: str, batch_size: int, init_lr: float) -> None:
+    """Worked out by hand: 4 times the batch is twice the learning rate, or 4 times where it is in proportion."""
     settled = with_batch_size(dataclasses.replace(AUTO, optimizer=optimizer), batch_size)
     assert settled.batch_size == settled.images_per_batch == batch_size
     assert settled.init_lr == pytest.approx(init_lr)
@@ -69,7 +69,7 @@ def test_a_system_that_does_not_say_what_memory_is_taken(settings: Settings, mon
         choose_batch_size(dataclasses.replace(settings, batch_size="auto"), None, CPU, 1, 1000)
 
 
-def test_a_rate_that_follows_below_the_lowest() -> None:
+def test_a_learning_rate_that_follows_below_the_lowest() -> None:
     settings = dataclasses.replace(AUTO, optimizer="SGD", warmup_epochs=0, min_lr=3e-4)
     with pytest.raises(SettingsError, match=r"'auto': 2 images, so init_lr=0.000125: min_lr=0.0003 is above the peak"):
         with_batch_size(settings, 2)
@@ -81,7 +81,7 @@ def test_accumulated_batches_are_one_step() -> None:
 
 
 def images_that_fit(most: int, text: str) -> tuple[int, list[int]]:
-    """What is found, of 100 foreseen, where batches above `most` end with an error; and what was tried."""
+    """What is found, of 100 foreseen, where batches above `most` raise an error; and what was tried."""
     tried = []
 
     def try_batch(num_images: int) -> None:
@@ -197,15 +197,15 @@ def test_two_runs_that_measure_at_once(settings: Settings, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": {"contiguous": "x"}}'])
-def test_a_damaged_note_is_measured_anew(settings: Settings, tmp_path: Path, content: str) -> None:
+def test_a_damaged_benchmark_file_is_measured_again(settings: Settings, tmp_path: Path, content: str) -> None:
     (tmp_path / LAYOUTS_FILE).write_text(content)
     settings = dataclasses.replace(settings, channels_last=None, cache_folder=str(tmp_path))
     choose_layout(settings, None, CPU, 2)
     assert len(json.loads((tmp_path / LAYOUTS_FILE).read_text())) == 1
 
 
-def test_a_run_that_goes_on_keeps_its_choices(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Batch and layout are those that it was begun with, whatever a trial would find now; bit for bit as in one go."""
+def test_a_resumed_run_keeps_its_choices(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Batch and layout are those it was started with, whatever a benchmark finds now; bit for bit as uninterrupted."""
     settings = dataclasses.replace(
         cached, batch_size="auto", channels_last=None, lr_batch_size=4, folds=(1,), early_stop=0, cosine_epochs=2
     )
@@ -227,8 +227,8 @@ def test_a_run_that_goes_on_keeps_its_choices(cached: Settings, capsys: pytest.C
 
 
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
-def test_another_number_of_processes_keeps_the_batch(cached: Settings, tmp_path: Path) -> None:
-    """It is that of all together; so many that it cannot be dealt out are refused in one line."""
+def test_another_world_size_keeps_the_batch(cached: Settings, tmp_path: Path) -> None:
+    """It is the global batch; a world size that does not divide it is refused in one line."""
     settings = dataclasses.replace(
         cached, backbone_model="test_convnext", batch_size="auto", lr_batch_size=4, folds=(1,), early_stop=0
     )
@@ -247,8 +247,8 @@ def test_another_number_of_processes_keeps_the_batch(cached: Settings, tmp_path:
     ) in (tmp_path / "out0").read_text()
 
 
-def test_auto_goes_on_with_the_rate_that_the_run_was_begun_with(cached: Settings) -> None:
-    """Here it was begun with numbers, and another rate would follow from what fits."""
+def test_auto_resumes_with_the_learning_rate_of_the_run(cached: Settings) -> None:
+    """Here it was started with numbers, and another learning rate would follow from what fits."""
     settings = dataclasses.replace(cached, batch_size=2, folds=(1,), epochs=1)
     train_run(settings, fresh=False)
     auto = dataclasses.replace(settings, batch_size="auto", lr_batch_size=8)

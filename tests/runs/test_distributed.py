@@ -1,4 +1,4 @@
-"""Several processes that train one model compute what one process does; a dead one ends them all."""
+"""Distributed training: several ranks compute what one process does; when one dies, all stop."""
 
 import dataclasses
 import re
@@ -57,7 +57,7 @@ def losses_of(settings: Settings) -> np.ndarray:
     return np.array([[entry["train/loss"], entry["val/loss"], entry["val/raw/loss"]] for entry in log])
 
 
-def test_two_processes_compute_what_one_does(plain: Settings, tmp_path: Path) -> None:
+def test_two_ranks_compute_what_one_process_does(plain: Settings, tmp_path: Path) -> None:
     """The losses of every epoch within 1e-5 relative; every validation image once, in the table's order."""
     one = dataclasses.replace(plain, run_name="one")
     train_run(one, fresh=False)
@@ -73,7 +73,7 @@ def test_two_processes_compute_what_one_does(plain: Settings, tmp_path: Path) ->
 
 
 class StopOnRank1(Extension):
-    """After the second epoch, on one of the processes alone."""
+    """After the second epoch, on rank 1 alone."""
 
     name = "stop_on_rank_1"
     trigger = (1, "epoch")
@@ -84,8 +84,8 @@ class StopOnRank1(Extension):
 
 
 @pytest.mark.slow
-def test_groups_trackers_and_extensions_of_two_processes(plain: Settings, tmp_path: Path) -> None:
-    """The terms of the loss as one process has them; a process that asks to stop stops both; one tracks."""
+def test_groups_trackers_and_extensions_of_two_ranks(plain: Settings, tmp_path: Path) -> None:
+    """The terms of the loss as one process has them; a rank that asks to stop stops both; rank 0 tracks."""
     groups = {"exclusive": {"ETT": RANZCR_HEADS["ETT"]}, "exclusive_conflicts": "first"}
     one = dataclasses.replace(plain, run_name="one", **groups)
     train_run(one, fresh=False)
@@ -108,8 +108,8 @@ def test_groups_trackers_and_extensions_of_two_processes(plain: Settings, tmp_pa
 
 
 @pytest.mark.slow
-def test_more_processes_than_validation_images_each_can_have(plain: Settings, tmp_path: Path) -> None:
-    """4 processes: 21 images are 5, 5, 5 and 6, in batches of 5 some have one more than others."""
+def test_ranks_with_different_numbers_of_validation_batches(plain: Settings, tmp_path: Path) -> None:
+    """4 ranks: 21 images are 5, 5, 5 and 6, in batches of 5 some have one more than others."""
     one = dataclasses.replace(plain, run_name="one", epochs=2)
     train_run(one, fresh=False)
     settings = dataclasses.replace(plain, epochs=2, valid_batch_size=5)
@@ -117,8 +117,8 @@ def test_more_processes_than_validation_images_each_can_have(plain: Settings, tm
     np.testing.assert_allclose(losses_of(settings), losses_of(one), rtol=1e-5)
 
 
-def test_killed_processes_go_on(cached: Settings, tmp_path: Path) -> None:
-    """With batch norm, dropout and mixup two processes that were killed end as two that were not, to the bit."""
+def test_killed_ranks_are_resumed(cached: Settings, tmp_path: Path) -> None:
+    """With batch norm, dropout and mixup two ranks that were killed give the bits of two that were not."""
     settings = dataclasses.replace(
         cached,
         folds=(1,),
@@ -144,7 +144,7 @@ def test_killed_processes_go_on(cached: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_number_of_processes(plain: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_world_size(plain: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It may change in the middle; what that changes is said."""
     one = dataclasses.replace(plain, run_name="one")
     train_run(one, fresh=False)
@@ -163,7 +163,7 @@ def test_another_number_of_processes(plain: Settings, tmp_path: Path, capsys: py
     ) in (tmp_path / "out0").read_text()
 
 
-def test_a_fold_for_each_process(plain: Settings, tmp_path: Path) -> None:
+def test_one_fold_per_rank(plain: Settings, tmp_path: Path) -> None:
     """The same files as one process writes, to the bit, with batch norm and mixup too; then nothing is left."""
     settings = dataclasses.replace(
         plain, backbone_model="test_resnet", num_folds=3, folds=None, epochs=2, cosine_epochs=3, mixup_alpha=0.2
@@ -182,7 +182,7 @@ def test_a_fold_for_each_process(plain: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folds_parallel", [False, True])
-def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Path, folds_parallel: bool) -> None:
+def test_a_signal_to_one_rank_stops_all_with_a_snapshot(plain: Settings, tmp_path: Path, folds_parallel: bool) -> None:
     settings = dataclasses.replace(
         plain, folds=(0, 1), epochs=200, cosine_epochs=200, folds_parallel=folds_parallel, valid_batch_size=1
     )
@@ -193,7 +193,7 @@ def test_a_signal_to_one_ends_all_with_a_snapshot(plain: Settings, tmp_path: Pat
     assert re.search(r"stopped by SIGTERM: the same command resumes from fold [01], ", trainings[0].text)
 
 
-def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> None:
+def test_a_signal_to_a_rank_that_only_waits(plain: Settings, tmp_path: Path) -> None:
     """It has no fold to train; the other one still saves its own."""
     settings = dataclasses.replace(plain, epochs=200, cosine_epochs=200, folds_parallel=True)
     trainings = start_processes(settings, tmp_path, 2)
@@ -205,7 +205,7 @@ def test_a_signal_to_one_that_only_waits(plain: Settings, tmp_path: Path) -> Non
     assert "stopped by SIGTERM: the same command resumes from fold 1, " in busy.text
 
 
-def test_other_processes_leave_their_machine_alone(plain: Settings, tmp_path: Path) -> None:
+def test_other_ranks_write_nothing_on_their_machine(plain: Settings, tmp_path: Path) -> None:
     """On a machine that shares no disk with the first one's: neither a folder is made nor another run touched."""
     settings = dataclasses.replace(plain, epochs=1)
     elsewhere = dataclasses.replace(settings, saved_models_folder=str(tmp_path / "elsewhere"))
@@ -225,7 +225,7 @@ def test_other_processes_leave_their_machine_alone(plain: Settings, tmp_path: Pa
     assert [path.name for path in elsewhere.run_folder.rglob("*")] == ["fold1", "log.jsonl"]
 
 
-def test_a_mistake_in_one_process_ends_the_other(plain: Settings, tmp_path: Path) -> None:
+def test_a_mistake_on_one_rank_stops_the_other(plain: Settings, tmp_path: Path) -> None:
     """As where one machine lacks the cache."""
     absent = dataclasses.replace(plain, cache_folder=str(tmp_path / "absent"))
     environments = processes_of(2)
@@ -241,8 +241,8 @@ def test_a_mistake_in_one_process_ends_the_other(plain: Settings, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "rank 1"), (signal.SIGSTOP, "rank 1 gave no")])
-def test_a_dead_process_ends_the_other(plain: Settings, tmp_path: Path, number: int, reason: str) -> None:
-    """Killed, or silent, as when its machine is cut off; without torchrun, which would look after its own machine."""
+def test_a_dead_rank_stops_the_other(plain: Settings, tmp_path: Path, number: int, reason: str) -> None:
+    """Killed, or silent, as when its machine loses its network; without torchrun, which would watch its own machine."""
     settings = dataclasses.replace(plain, epochs=400, cosine_epochs=400)
     first, second = start_processes(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, first)
@@ -255,7 +255,7 @@ def test_a_dead_process_ends_the_other(plain: Settings, tmp_path: Path, number: 
         second.wait()
 
 
-def test_a_batch_that_cannot_be_dealt_out() -> None:
+def test_a_batch_that_does_not_divide_among_the_ranks() -> None:
     check_parts(Settings(batch_size=12), 4)
     with pytest.raises(SettingsError, match=r"batch_size=12 is that of all 5 processes together .*; 10 can"):
         check_parts(Settings(batch_size=12), 5)
@@ -264,8 +264,8 @@ def test_a_batch_that_cannot_be_dealt_out() -> None:
 
 
 @pytest.mark.parametrize("backbone_model", FAMILIES)
-def test_batch_norm_of_all_processes(settings: Settings, backbone_model: str) -> None:
-    """Every batch norm becomes one over all processes and keeps its weights' names; on a CPU torch has none."""
+def test_sync_batch_norm(settings: Settings, backbone_model: str) -> None:
+    """Every batch norm becomes a SyncBatchNorm and keeps its weights' names; on a CPU torch has none."""
     model = build_classifier(dataclasses.replace(settings, backbone_model=backbone_model), 0.5, 0.25)
     before = model.state_dict()
     batch_norm = torch.nn.modules.batchnorm._BatchNorm

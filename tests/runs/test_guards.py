@@ -1,4 +1,4 @@
-"""What goes wrong in long runs ends with words that say what to change, and the run goes on from there."""
+"""What goes wrong in long runs fails with an error that says what to change, and the run can be resumed."""
 
 import contextlib
 import dataclasses
@@ -108,7 +108,7 @@ def test_skipped_steps_of_short_epochs_are_counted(
 def test_skipped_steps_are_counted_over_a_snapshot(
     settings: Settings, tmp_path: Path, create_manager: CreateManager
 ) -> None:
-    """25 before it, in an epoch that has ended, and 15 after resuming; at 14 training goes on."""
+    """25 before it, in a finished epoch, and 15 after resuming; at 14 training continues."""
     step = build_step(settings, build_classifier(settings, 0.5, 0.25), 50, CPU)
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     spoil_gradient(step, 1)
@@ -143,8 +143,8 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
         raise torch.OutOfMemoryError(text)
     assert str(error.value) == (
         "fold 0: the GPU is out of memory (2.50 GiB more were asked for); lower batch_size=12 (batch_size=6 "
-        "accumulation_steps=4 learns from as many images a step), set use_amp=True, set grad_checkpointing=True, lower "
-        "image_size=32 or valid_batch_size, or choose a smaller backbone_model"
+        "accumulation_steps=4 learns from as many images per step), set use_amp=True, set grad_checkpointing=True, "
+        "lower image_size=32 or valid_batch_size, or choose a smaller backbone_model"
     )
 
 
@@ -226,7 +226,7 @@ def test_no_algorithm_is_memory_where_half_the_images_find_none_left(settings: S
     ],
 )
 def test_no_room_in_shared_memory(settings: Settings, text: str, num_workers: int | None, number: int) -> None:
-    """A loading process says so and lives on: a small /dev/shm, as containers have."""
+    """A DataLoader worker says so and lives on: a small /dev/shm, as containers have."""
     settings = dataclasses.replace(settings, num_workers=num_workers, device="cpu")
     message = rf"no room for a batch in shared memory; lower num_workers \(now {number}; 0 needs no shared memory\) or"
     with pytest.raises(UserError, match=message), explain_failures(settings, "fold 0"):
@@ -255,8 +255,8 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_loading_process_that_dies(long_run: Settings, tmp_path: Path) -> None:
-    """As the kernel kills one when memory runs out; the same command then ends as if nothing had been."""
+def test_a_dataloader_worker_that_dies(long_run: Settings, tmp_path: Path) -> None:
+    """As the kernel kills one when memory runs out; the same command then gives the result of an uninterrupted run."""
     whole = dataclasses.replace(long_run, run_name="whole")
     train_run(whole, fresh=False)
     settings = dataclasses.replace(long_run, num_workers=2)
@@ -273,7 +273,7 @@ def test_a_loading_process_that_dies(long_run: Settings, tmp_path: Path) -> None
 
 
 def test_a_cache_that_is_replaced_meanwhile(long_run: Settings, tmp_path: Path) -> None:
-    """A mistake that a loading process finds is one line, as it is everywhere."""
+    """A mistake that a DataLoader worker finds is one line, as it is everywhere."""
     settings = dataclasses.replace(long_run, num_workers=1)
     training = Training(settings, tmp_path / "out")
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, training)
@@ -310,7 +310,7 @@ def fill(disk: Path) -> Path:
 
 
 def test_a_full_disk_costs_nothing(long_run: Settings, tmp_path: Path, mount_disk: Callable[[str, str], Path]) -> None:
-    """Snapshots are left out, a checkpoint or a line of the log that finds no room ends the run; then it goes on."""
+    """Snapshots are left out, a checkpoint or log line that finds no room stops the run; then it is resumed."""
     whole = dataclasses.replace(long_run, run_name="whole")
     train_run(whole, fresh=False)
     disk = mount_disk("disk", "size=40m")
@@ -337,7 +337,7 @@ def test_a_full_disk_costs_nothing(long_run: Settings, tmp_path: Path, mount_dis
 def test_a_snapshot_that_finds_no_room_is_left_out(
     long_run: Settings, mount_disk: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training goes on: there is room for one snapshot and the checkpoints, and not for two."""
+    """Training continues: there is room for one snapshot and the checkpoints, and not for two."""
     whole = dataclasses.replace(long_run, run_name="whole", epochs=2)
     train_run(whole, fresh=False)
     size = next(whole.run_folder.glob("fold1/last/*/state.pt")).stat().st_size
@@ -380,7 +380,7 @@ def test_a_file_larger_than_allowed(long_run: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_damaged_row_ends_in_one_line(cached: Settings, num_workers: int) -> None:
+def test_a_damaged_row_fails_with_one_line(cached: Settings, num_workers: int) -> None:
     """From a DataLoader worker as well, with the advice once."""
     data = load_data(cached)
     state = cached.cache_file.stat()
@@ -400,8 +400,8 @@ def test_a_damaged_row_ends_in_one_line(cached: Settings, num_workers: int) -> N
     )
 
 
-def test_a_run_folder_that_is_removed_ends_in_one_line(cached: Settings, tmp_path: Path) -> None:
-    """Neither a traceback of the training nor one of TensorBoard's, nor a part of the folder made anew."""
+def test_a_run_folder_that_is_removed_fails_with_one_line(cached: Settings, tmp_path: Path) -> None:
+    """Neither a traceback of the training nor one of TensorBoard's, nor a part of the folder made again."""
     settings = dataclasses.replace(cached, cosine_epochs=500, snapshot_iterations=1)
     training = Training(settings, tmp_path / "out")
     wait_until(lambda: num_snapshots(settings.run_folder / "fold0") > 3, training)

@@ -1,4 +1,4 @@
-"""Options of the recipes in whole runs: what they write, and that they do something."""
+"""Options of the configs in whole runs: what they write, and that they do something."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ from catheters.training.extensions.log import read_epochs
 from tests.models.test_backbone import FAMILIES
 
 
-def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Settings) -> None:
+def test_ema_weights_are_scored_and_saved_beside_the_raw_ones(cached: Settings) -> None:
     settings = dataclasses.replace(cached, ema_decay=0.9, folds=(0,), cosine_epochs=2, init_lr=1e-2)
     train_run(settings, fresh=False)
     folder = settings.run_folder / "fold0"
@@ -50,7 +50,7 @@ def test_averaged_weights_are_scored_and_saved_beside_the_raw_ones(cached: Setti
     np.testing.assert_allclose(predictions, probabilities["best.pt"], atol=1e-6)
 
 
-def test_plateau_lowers_the_rate_in_a_run(cached: Settings) -> None:
+def test_plateau_lowers_the_learning_rate_in_a_run(cached: Settings) -> None:
     """With weights that stand still no epoch is better than the first."""
     settings = dataclasses.replace(
         cached,
@@ -72,7 +72,7 @@ def test_plateau_lowers_the_rate_in_a_run(cached: Settings) -> None:
 
 
 def test_mixup_and_the_rest_together(cached: Settings) -> None:
-    """All of regularisation at once, twice the same numbers."""
+    """All of regularisation at once, reproducible: twice the same bits."""
     results = []
     for name in ("a", "b"):
         settings = dataclasses.replace(
@@ -152,7 +152,7 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
 
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])
 def test_augmentation_on_the_device_learns_the_same(cached: Settings, augment_on: str) -> None:
-    """Flips need no interpolation: wherever they are done, by however many processes, the run is the same."""
+    """Flips need no interpolation: wherever they are done, by however many DataLoader workers, the run is the same."""
     settings = dataclasses.replace(cached, folds=(1,), optimizer="momentum", warmup_epochs=0, init_lr=1e-3)
     losses = []
     for number, changes in enumerate(({"augment_on": "cpu"}, {"augment_on": augment_on, "num_workers": 2})):

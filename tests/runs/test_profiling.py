@@ -43,8 +43,8 @@ def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("folds_parallel", [False, True])
-def test_profile_of_several_processes(cached: Settings, tmp_path: Path, folds_parallel: bool) -> None:
-    """One writes what its own steps took; the run ends as without it."""
+def test_profile_of_several_ranks(cached: Settings, tmp_path: Path, folds_parallel: bool) -> None:
+    """Rank 0 writes what its own steps took; the run's result is that without it."""
     settings = dataclasses.replace(cached, epochs=1, folds_parallel=folds_parallel)
     plain, profiled = (
         dataclasses.replace(settings, run_name=name, profile=name == "profiled") for name in ("plain", "profiled")

@@ -1,4 +1,4 @@
-"""Whole runs: predictions out of fold, the best checkpoint, going on, and every refusal before work starts."""
+"""Whole runs: out-of-fold predictions, the best checkpoint, resuming, and every refusal before work starts."""
 
 import dataclasses
 import json
@@ -143,7 +143,7 @@ def test_every_epoch_trains_in_training_mode(cached: Settings) -> None:
     counts = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
     assert counts == {checkpoint["epoch"] * per_epoch}
     log = read_epochs(settings.run_folder / "fold0")
-    # Weights stand still at such a rate: only running statistics, moved in training mode, change the validation loss.
+    # Weights stand still at such a learning rate: only running statistics, moved in training mode, change the loss.
     assert len({entry["val/loss"] for entry in log}) == 3
 
 
@@ -160,7 +160,7 @@ def test_damaged_environment(trained: Settings) -> None:
         train_run(trained, fresh=False)
 
 
-def test_a_folder_begun_and_not_finished_is_entered(cached: Settings) -> None:
+def test_a_folder_started_and_not_finished_is_entered(cached: Settings) -> None:
     """Killed between the two files that a new run folder gets."""
     cached.run_folder.mkdir(parents=True)
     (cached.run_folder / "environment.json").write_text("{}")
@@ -185,7 +185,7 @@ def test_other_versions_are_named(trained: Settings, capsys: pytest.CaptureFixtu
     assert "warning: the run was started with torch 1.0, is resumed with" in capsys.readouterr().err
 
 
-def test_log_holds_the_losses_and_rates(trained: Settings) -> None:
+def test_log_holds_the_losses_and_learning_rates(trained: Settings) -> None:
     log = read_epochs(trained.run_folder / "fold0")
     assert [entry["epoch"] for entry in log] == [1, 2]
     assert log[0]["lr"] == pytest.approx(2e-3)  # the peak, which the cosine starts with
@@ -205,7 +205,7 @@ def test_same_seed_same_run_and_workers_change_nothing(cached: Settings) -> None
     assert (other.run_folder / "predictions.csv").read_bytes() != results[0]
 
 
-def test_every_chosen_fold_is_trained_and_the_run_goes_on(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_chosen_fold_is_trained_once(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Fold 0 is falsy and the last fold is past `range(n - 1)`: both once went wrong in a program of this kind."""
     settings = dataclasses.replace(cached, num_folds=3, cosine_epochs=0)
     train_run(dataclasses.replace(settings, folds=(2,)), fresh=False)
@@ -230,8 +230,8 @@ def test_other_settings_are_refused(trained: Settings) -> None:
     assert "num_workers" not in str(error.value)  # changes nothing but speed
 
 
-def test_a_run_without_a_checkpoint_may_be_mended(cached: Settings) -> None:
-    """Its rate was too high; the same run with a lower one begins anew in the same folder."""
+def test_settings_of_a_run_without_a_checkpoint_may_change(cached: Settings) -> None:
+    """Its learning rate was too high; the same run with a lower one starts over in the same folder."""
     with pytest.raises(UserError, match="the training loss is"):
         train_run(dataclasses.replace(cached, init_lr=1e30, warmup_epochs=0, cosine_epochs=3), fresh=False)
     train_run(dataclasses.replace(cached, folds=(0,)), fresh=False)
@@ -348,14 +348,14 @@ def test_label_without_positives_in_a_fold_is_named(cached: Settings, capsys: py
     assert np.isfinite(log[0]["val/macro_auc"])
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(cached: Settings) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(cached: Settings) -> None:
     settings = dataclasses.replace(cached, init_lr=1e30, warmup_epochs=0, cosine_epochs=3)
     with pytest.raises(UserError, match=r"0 epoch 1/3, iteration 2: the training loss is (nan|inf) \(.*lower init"):
         train_run(settings, fresh=False)
 
 
 def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(cached: Settings) -> None:
-    """One iteration an epoch: the first one's rate is harmless, the second one's is not."""
+    """One iteration per epoch: the first one's learning rate is harmless, the second one's is not."""
     settings = dataclasses.replace(
         cached, batch_size=40, warmup_epochs=3, init_lr=1e-9, warmup_multiplier=1e39, optimizer="momentum"
     )
@@ -374,7 +374,7 @@ def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(cached: Set
 def test_a_training_loss_that_is_not_finite_is_placed(
     settings: Settings, tmp_path: Path, bad: int, create_manager: CreateManager
 ) -> None:
-    """Losses are looked at now and then; the message still names the first bad one, and its rate."""
+    """Losses are looked at now and then; the message still names the first bad one, and its learning rate."""
     settings = dataclasses.replace(settings, warmup_epochs=1, warmup_multiplier=10.0, init_lr=1e-6)
     step = build_step(settings, build_classifier(settings, 0.5, 0.25), 70, torch.device("cpu"))
     targets = torch.zeros((2, 11))

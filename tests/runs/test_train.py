@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_a_thread_and_the_command_end_alike(cached: Settings, tmp_path: Path) -> None:
+def test_a_thread_and_the_command_give_the_same_bits(cached: Settings, tmp_path: Path) -> None:
     """With DataLoader workers, dropout and early stopping; bit for bit."""
     settings = dataclasses.replace(cached, num_workers=1, drop_rate=0.3, run_name="in_python")
     with ThreadPoolExecutor(1) as thread:
@@ -69,7 +69,7 @@ def test_the_result_of_training_on_all_data(cached: Settings) -> None:
 
 
 def test_two_threads(cached: Settings) -> None:
-    """A second training, while the first one is in an epoch, is refused; the first one ends well."""
+    """A second training, while the first one is in an epoch, is refused; the first one finishes well."""
     trains, may_go_on = threading.Event(), threading.Event()
 
     class Hold(Extension):

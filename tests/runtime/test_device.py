@@ -159,7 +159,7 @@ def be_process(monkeypatch: pytest.MonkeyPatch, local_rank: int, num_local: int,
     monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: num_gpus)
 
 
-def test_processes_that_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four tasks of a node, each with a CUDA_VISIBLE_DEVICES of its own."""
     for local_rank in range(4):
         be_process(monkeypatch, local_rank, 4, 1)
@@ -182,7 +182,7 @@ def test_processes_that_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> Non
         (("GPU-a", "cpu", "GPU-b"), "rank 1 sees no GPU, others do"),
     ],
 )
-def test_no_two_processes_share_a_gpu(identities: tuple[str, ...], said: str | None) -> None:
+def test_no_two_ranks_share_a_gpu(identities: tuple[str, ...], said: str | None) -> None:
     """Each learns it from the others, by the store that they share."""
     store = HashStore()
     outcomes: dict[int, str | None] = {}

@@ -52,7 +52,7 @@ print("behind")
     assert (done.stdout, done.returncode) == ("inside\n", 143)
 
 
-def test_a_second_signal_ends_at_once() -> None:
+def test_a_second_signal_stops_at_once() -> None:
     done = run("""
 interrupts.SECONDS_OF_ONE_REQUEST = 1e-9
 with deferred_interrupts():
@@ -64,8 +64,8 @@ with deferred_interrupts():
     assert (done.stdout, done.returncode) == ("first\n", 130)
 
 
-def test_a_process_that_works_for_another_is_not_ended_by_a_signal_to_both() -> None:
-    """Not while it starts, nor later; it ends with its parent, where Python would send SIGTERM and wait for ever."""
+def test_a_worker_is_not_stopped_by_a_signal_to_it_and_its_parent() -> None:
+    """Not while it starts, nor later; it exits with its parent, where Python would send SIGTERM and wait for ever."""
     done = run("""
 import multiprocessing
 context = multiprocessing.get_context("fork")

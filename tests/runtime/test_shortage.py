@@ -1,4 +1,4 @@
-"""A device that has no room: what prediction, heatmaps, the page and the API say, and what is kept."""
+"""A device that is out of memory: what prediction, heatmaps, the page and the API say, and what is kept."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_heatmaps_that_do_not_fit_leave_the_predictions(
 ) -> None:
     """They take more than predictions do: all else is written, the missing ones are named, the status is 1.
 
-    The try before the predictions finds no room either, and ends nothing.
+    The probe before the predictions finds no room either, and stops nothing.
     """
     command = ["--model", str(evaluated_run), str(sample_folder / "test"), "--device", "cpu", "--worklist"]
     command += ["--batch-size", "1"]  # else the order in which images arrive decides the last digits
@@ -126,7 +126,7 @@ def test_models_that_do_not_fit_at_once(evaluated_run: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_api_and_the_page(kind: str, fail: Fail, evaluated_run: Path, sample_folder: Path) -> None:
-    """The page answers 503 with the reason, and goes on; so does the API with a UserError."""
+    """The page responds with 503 and the reason, and keeps serving; so does the API with a UserError."""
     xray = min((sample_folder / "test").iterdir())
     model = catheters.load(evaluated_run, device="cpu")
     result = model(xray)

@@ -72,7 +72,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_workers_end_when_the_process_that_started_them_is_killed() -> None:
+def test_workers_exit_when_the_process_that_started_them_is_killed() -> None:
     done = subprocess.run([sys.executable, "-c", ORPHAN_SCRIPT], capture_output=True, text=True, check=False)
     workers = [int(pid) for pid in done.stdout.split()]
     assert workers

@@ -1,12 +1,12 @@
-"""Kill training at random moments: it has to end as an undisturbed run does, bit for bit.
+"""Kill training at random moments: its result has to be that of an uninterrupted run, bit for bit.
 
     python tests/stress/kill_training.py --num-kills 30
 
-A small model learns from the synthetic sample, with two loading processes, averaged weights, accumulated gradients,
-mixup, dropout, stochastic depth and a plateau schedule, once undisturbed. Then the same is begun again and again, each
-time killed (SIGKILL) at a random moment of its training, and every third time of its start, until so many kills have
-come. Whenever a run ends by itself it is compared, and the next one begins from nothing. Compared are every tensor of
-`best.pt` and `best_raw.pt`, `predictions.csv` byte by byte, and `log.jsonl` but for what a clock measured. The exit
+A small model learns from the synthetic sample, with two DataLoader workers, EMA weights, gradient accumulation,
+mixup, dropout, stochastic depth and a plateau schedule, once uninterrupted. Then the same is started again and again,
+each time killed (SIGKILL) at a random moment of its training, and every third time of its start, until so many kills
+have come. Whenever a run finishes by itself it is compared, and the next one starts from nothing. Compared are every
+tensor of `best.pt` and `best_raw.pt`, `predictions.csv` byte by byte, and `log.jsonl` but for what a clock measured. The exit
 status is 1 where anything differs.
 """
 
@@ -70,7 +70,7 @@ def command(script: str, config: Path, run_name: str) -> list[str]:
 
 
 def outcome(run_folder: Path) -> dict[str, str]:
-    """Checksums of what a run ended with; what the clock measured is left out."""
+    """Checksums of a run's results; what the clock measured is left out."""
     sums = {"predictions.csv": hashlib.sha256((run_folder / "predictions.csv").read_bytes()).hexdigest()}
     for fold in sorted(run_folder.glob("fold*")):
         for name in ("best.pt", "best_raw.pt"):
@@ -86,7 +86,7 @@ def outcome(run_folder: Path) -> dict[str, str]:
 
 
 def kill(arguments: list[str], seconds: float, *, in_training: bool) -> bool:
-    """Start a command and kill it after so long, counted from when it has begun to train; whether that was in time."""
+    """Start a command and kill it after so long, counted from the start of training; whether that was in time."""
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     if in_training:
@@ -100,7 +100,7 @@ def kill(arguments: list[str], seconds: float, *, in_training: bool) -> bool:
     process.stdout.close()
     process.wait()
     if not is_running and process.returncode != 0:
-        raise RuntimeError(f"train.py ended with status {process.returncode}")
+        raise RuntimeError(f"train.py exited with status {process.returncode}")
     return is_running
 
 
@@ -121,11 +121,11 @@ def main() -> int:
         config.write_text(
             f"from catheters.config.loading import settings_from_json\nsettings = settings_from_json({text!r}, '')\n"
         )
-        subprocess.run(command("preproc_npy.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command("preproc_npy.py", config, "uninterrupted"), check=True, stdout=subprocess.DEVNULL)
         start = time.monotonic()
-        subprocess.run(command("train.py", config, "undisturbed"), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command("train.py", config, "uninterrupted"), check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - start
-        expected = outcome(folder / "undisturbed")
+        expected = outcome(folder / "uninterrupted")
 
         kills, kills_of_run = 0, 0
         differing: set[str] = set()
@@ -143,7 +143,7 @@ def main() -> int:
             print(f"run {num_compared}: killed {kills_of_run} times; differs in: {', '.join(differing) or 'nothing'}")
             kills_of_run = 0
         num_damaged = len(list(folder.rglob("*.damaged")))
-    print(f"{kills} kills in {num_compared} runs of {seconds:.0f} s undisturbed, damaged snapshots: {num_damaged}")
+    print(f"{kills} kills in {num_compared} runs of {seconds:.0f} s uninterrupted, damaged snapshots: {num_damaged}")
     for name, checksum in expected.items():
         print(f"{checksum[:16]}  {name:<24}{'DIFFERS' if name in differing else 'the same in all'}")
     return int(bool(differing))

@@ -1,4 +1,4 @@
-"""Does a change of the code change a bit of what training, evaluation and prediction end with?
+"""Does a change of the code change a bit of the results of training, evaluation and prediction?
 
     python tests/stress/same_bits.py --write before.json      # on the commit before the change
     python tests/stress/same_bits.py --compare before.json    # after it, on the same machine

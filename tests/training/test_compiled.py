@@ -1,4 +1,4 @@
-"""`compile_mode`: the same numbers but for rounding, checkpoints without a trace of it, no compiler."""
+"""`compile_mode`: the same results but for rounding, checkpoints without a trace of it, no compiler."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,8 +49,8 @@ def compare_steps(settings: Settings, changes: dict[str, Any]) -> None:
     assert not any("_orig_mod" in name for name in compiled.scored_model.state_dict())
 
 
-def test_two_processes_with_compiled_models(cached: Settings, tmp_path: Path) -> None:
-    """Gradients still travel: the losses are those of two processes whose models are not compiled."""
+def test_two_ranks_with_compiled_models(cached: Settings, tmp_path: Path) -> None:
+    """Gradients are still reduced: the losses are those of two ranks whose models are not compiled."""
     settings = dataclasses.replace(
         cached,
         backbone_model="test_convnext",

@@ -161,7 +161,7 @@ def test_a_skipped_step_changes_nothing(settings: Settings, name: str, params: d
         if is_skipped:
             assert all(map(torch.equal, weights, weights_before))
             for key, value in tensors_of_state(pairs[0][1], weights).items():
-                # A state that begins in a skipped step begins with zeros.
+                # A state that is created in a skipped step is zeros.
                 assert torch.equal(value, state_before.get(key, torch.zeros_like(value))), (number, key)
         for weight, other in expected_weights.items():
             torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-7)
@@ -177,7 +177,7 @@ def tensors_of_state(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Pa
 
 
 def test_a_snapshot_of_skipped_steps_alone(settings: Settings) -> None:
-    """One of a plain optimizer has no momentum yet: the fused one that goes on from it begins with zeros."""
+    """One of a plain optimizer has no momentum yet: the fused one that resumes from it starts with zeros."""
     steps = []
     for params in ({"foreach": False}, {}):
         torch.manual_seed(0)

@@ -24,7 +24,7 @@ def rates(settings: Settings, iters_per_epoch: int, num_iterations: int) -> list
     return result
 
 
-def test_published_recipe_at_every_iteration() -> None:
+def test_published_schedule_at_every_iteration() -> None:
     """Warm-up over 1 epoch from 3e-5 to 3e-4, cosine over 20 epochs to 1e-7."""
     n = 7
     expected = [3e-5 + (3e-4 - 3e-5) * i / n for i in range(n)]
@@ -56,7 +56,7 @@ def test_without_warm_up_it_is_torchs_cosine() -> None:
 
 @pytest.mark.parametrize("restart_epochs", [2, 16])
 def test_restarts_are_torchs(restart_epochs: int) -> None:
-    """CosineAnnealingWarmRestarts, stepped by the fraction of an epoch; 16 is the published multi-head recipe's."""
+    """CosineAnnealingWarmRestarts, stepped by the fraction of an epoch; 16 is the published multi-head solution's."""
     n = 5
     settings = Settings(
         schedule="cosine_restarts", init_lr=0.1, warmup_epochs=0, epochs=6, restart_epochs=restart_epochs, min_lr=1e-3
@@ -125,7 +125,7 @@ def test_constant() -> None:
 
 
 def test_plateau_falls_after_patient_epochs() -> None:
-    """Two iterations an epoch; the third epoch in a row that is no better than the best halves the rate."""
+    """Two iterations per epoch; the third epoch in a row no better than the best halves the learning rate."""
     settings = Settings(
         schedule="plateau",
         init_lr=0.1,
@@ -162,7 +162,7 @@ def test_plateau_is_not_counted_in_warm_up() -> None:
 
 
 def test_groups_keep_their_proportion() -> None:
-    """Also near the end, where a rate scaled down must end at a least rate scaled down."""
+    """Also near the end, where a learning rate scaled down must end at a `min_lr` scaled down."""
     for schedule in SCHEDULES:
         settings = Settings(schedule=schedule, epochs=21, restart_epochs=21, plateau_patience=0)
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 3e-5 * scale} for scale in (1.0, 0.1)]
@@ -172,13 +172,13 @@ def test_groups_keep_their_proportion() -> None:
             optimizer.step()
             plan.step()
             if iteration % 3 == 2:
-                plan.end_epoch(0.5)  # never better: "plateau" falls to its least rate
+                plan.end_epoch(0.5)  # never better: "plateau" falls to its `min_lr`
             high, low = (group["lr"] for group in optimizer.param_groups)
             assert low == pytest.approx(0.1 * high, rel=1e-9)
         assert high == pytest.approx({"constant": 3e-4, "plateau": 1e-7}.get(schedule, high), rel=1e-9)
 
 
-def test_after_the_end_the_rate_stays() -> None:
+def test_after_the_end_the_learning_rate_stays() -> None:
     settings = Settings(init_lr=0.1, warmup_epochs=0, cosine_epochs=1, min_lr=0.01)
     assert rates(settings, 3, 6)[3:] == pytest.approx([0.01] * 3)
 
@@ -189,8 +189,8 @@ def test_warm_up_alone() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_schedule_goes_on_from_its_state(schedule: Literal["cosine", "plateau"], tmp_path: Path) -> None:
-    """Saved and loaded in the middle, as plain data: the same rates as without a break."""
+def test_a_schedule_is_resumed_from_its_state(schedule: Literal["cosine", "plateau"], tmp_path: Path) -> None:
+    """Saved and loaded in the middle, as plain data: the same learning rates as without a break."""
     settings = Settings(schedule=schedule, epochs=21, restart_epochs=4, plateau_patience=1, plateau_factor=0.5)
 
     def go(optimizer: torch.optim.Optimizer, plan: Schedule, iterations: range) -> list[float]:

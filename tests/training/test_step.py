@@ -1,4 +1,4 @@
-"""One step: equal to the bare one, and the rate that goes with it."""
+"""One step: equal to the bare one, and its learning rate."""
 
 import dataclasses
 import io
@@ -148,7 +148,7 @@ def test_a_step_never_waits_for_the_gpu(settings: Settings, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)])
-def test_a_trial_moves_the_optimizer(settings: Settings, device: torch.device) -> None:
+def test_a_probe_moves_the_optimizer(settings: Settings, device: torch.device) -> None:
     """One step is enough to see what its state takes, in float16 too; black images gave rexnet no finite gradients."""
     settings = dataclasses.replace(settings, backbone_model="rexnet_100", image_size=64, optimizer="LAMB")
     step = probe_step(settings, device, 1)
@@ -208,7 +208,7 @@ def part(batch: Batch, start: int, end: int) -> Batch:
 
 
 def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
-    """For a model without batch norm; with the clipping, averaging and schedule that go with whole steps."""
+    """For a model without batch norm; with the clipping, EMA and schedule of whole steps."""
     settings = dataclasses.replace(
         settings, backbone_model="test_convnext", optimizer="SGD", init_lr=0.1, clip_grad_norm=0.5, ema_decay=0.9
     )
@@ -231,7 +231,7 @@ def test_accumulation_equals_the_large_batch(settings: Settings) -> None:
 
 
 def test_clipped_gradients_have_the_asked_norm(settings: Settings) -> None:
-    """Plain gradient descent moves the weights by the rate times the gradient: its norm can be read from them."""
+    """Plain gradient descent moves the weights by learning rate times gradient: its norm can be read from them."""
     changes = {"optimizer": "momentum", "optimizer_params": {"momentum": 0.0}, "warmup_epochs": 0, "init_lr": 0.5}
     batch = random_batch(4)
     moved = {}
@@ -275,7 +275,7 @@ def test_a_step_with_mixup_is_one_on_mixed_batches(settings: Settings) -> None:
         assert torch.equal(mixed(batch).loss, bare(mixup(batch, number)).loss)
 
 
-def test_averaged_weights_by_hand(settings: Settings) -> None:
+def test_ema_weights_by_hand(settings: Settings) -> None:
     """new = d old + (1 - d) weights, with d = min(ema_decay, 1 - n^(-2/3)) at step n, from 1."""
     step = create_step(dataclasses.replace(settings, ema_decay=0.5, init_lr=0.05))
     name = "head.linear.weight"
@@ -291,8 +291,8 @@ def test_averaged_weights_by_hand(settings: Settings) -> None:
     assert not torch.equal(step.scored_model.state_dict()[statistics], step.model.state_dict()[statistics])
 
 
-def test_rates_of_a_layer(settings: Settings) -> None:
-    """With layer decay every group keeps its share of the rate, from warm-up to the end."""
+def test_learning_rates_of_a_layer(settings: Settings) -> None:
+    """With layer decay every group keeps its share of the learning rate, from warm-up to the end."""
     step = create_step(dataclasses.replace(settings, layer_decay=0.5))
     shares = [group["lr"] / settings.init_lr for group in step.optimizer.param_groups]
     assert {0.0625, 0.125, 0.25, 0.5, 1.0} == {round(share, 9) for share in shares}
@@ -305,7 +305,7 @@ def test_rates_of_a_layer(settings: Settings) -> None:
 @pytest.mark.parametrize(
     "optimizer", ["Adam", "AdamW", "SGD", "LAMB", "Lion", "NAdamW", "RMSprop", "MADGRAD", "adafactor", "adan", "muon"]
 )
-def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> None:
+def test_a_step_is_resumed_from_its_state(settings: Settings, optimizer: str) -> None:
     """Through a file that holds nothing but tensors and plain data; to the bit, in the middle of warm-up."""
     settings = dataclasses.replace(
         settings, optimizer=optimizer, ema_decay=0.9, mixup_alpha=0.3, drop_rate=0.2, layer_decay=0.8, init_lr=1e-3
@@ -333,7 +333,7 @@ def test_a_step_goes_on_from_its_state(settings: Settings, optimizer: str) -> No
 
 
 def test_a_state_of_a_device_without_scaler(settings: Settings) -> None:
-    """A run that was begun on a CPU may go on in mixed precision."""
+    """A run that was started on a CPU may be resumed in mixed precision."""
     state = create_step(settings).state_dict()
     step = create_step(settings)
     step.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -342,7 +342,7 @@ def test_a_state_of_a_device_without_scaler(settings: Settings) -> None:
 
 
 @pytest.mark.gpu
-def test_a_run_on_a_gpu_repeats_itself_and_goes_on(cached: Settings) -> None:
+def test_a_run_on_a_gpu_is_reproducible_and_resumed(cached: Settings) -> None:
     results = []
     for name, epochs in (("a", (2,)), ("b", (2,)), ("c", (1, 2))):
         settings = dataclasses.replace(cached, device="auto", run_name=name, folds=(1,), early_stop=0)
@@ -353,7 +353,7 @@ def test_a_run_on_a_gpu_repeats_itself_and_goes_on(cached: Settings) -> None:
 
 
 def test_draws_of_layers_follow_from_seed_and_batch(settings: Settings) -> None:
-    """Not from what was drawn before, nor from another process's part."""
+    """Not from what was drawn before, nor from another rank's share."""
     settings = dataclasses.replace(settings, drop_rate=0.5, init_lr=1e-30, min_lr=0.0)
     batch = random_batch(4)
     losses = []

@@ -38,7 +38,7 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
     ]
     if earlier.seed_of_folds != settings.seed_of_folds and earlier.seed == settings.seed:  # else `seed` is named
         differences.append(f"fold_seed was {earlier.fold_seed}, is {settings.fold_seed}")
-    is_one_cycle = settings.schedule == "one_cycle"  # whose rates all follow from the number of epochs
+    is_one_cycle = settings.schedule == "one_cycle"  # whose learning rates all follow from the number of epochs
     if settings.num_epochs < earlier.num_epochs or (is_one_cycle and settings.num_epochs != earlier.num_epochs):
         may = "change with schedule='one_cycle'" if is_one_cycle else "become fewer"
         differences.append(f"epochs were {earlier.num_epochs}, are {settings.num_epochs}, and may not {may}")

@@ -53,7 +53,7 @@ def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequenc
 
 
 def settings_to_json(settings: Settings) -> str:
-    """The settings as JSON text, one field a line."""
+    """The settings as JSON text, one field per line."""
     return _adapter.dump_json(settings, indent=2).decode() + "\n"
 
 
@@ -97,7 +97,7 @@ def read_run_settings(file: Path) -> Settings:
 
 
 def describe_settings() -> str:
-    """One paragraph a setting: name, default, meaning."""
+    """One paragraph per setting: name, default, meaning."""
     lines = []
     for field in dataclasses.fields(Settings):
         info = Settings.__pydantic_fields__[field.name]  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ STEP_BACK = 0.95
 MIN_STEPS = 20
 """Optimizer steps that an epoch has at least, however much memory there is."""
 PROPORTIONAL = ("sgd", "nesterov", "momentum")
-"""Parts of the names of optimizers whose rate follows the batch in proportion; others divide by the gradients' size."""
+"""Parts of the names of optimizers whose learning rate scales with the batch; others divide by the gradients' size."""
 
 
 def settings_of_run(settings: Settings, *, fresh: bool) -> Settings | None:
@@ -79,11 +79,11 @@ def choose_batch_size(
         settings: the run's settings.
         earlier: the settings of the run to resume; None for a new run.
         device: where it computes.
-        num_processes: those that divide the batch.
+        num_processes: ranks that divide the global batch.
         num_images: training images of the smallest fold.
 
     Returns:
-        Images in a batch of all processes; so few that an epoch has `MIN_STEPS` steps, if the images suffice.
+        Images in a global batch; so few that an epoch has `MIN_STEPS` steps, if the images suffice.
 
     Raises:
         UserError: not even a few images fit, or the system does not say what they take.
@@ -94,7 +94,7 @@ def choose_batch_size(
         return earlier.images_per_batch
     images_of_step = num_images // (settings.accumulation_steps * num_processes)  # if an epoch had one
     most = max(1, min(images_of_step, max(2, images_of_step // MIN_STEPS)))
-    # Several processes keep their gradients, to send them; so does one that gathers them over several batches.
+    # Several ranks keep their gradients, to reduce them; so does one that accumulates them over several batches.
     keeps_gradients = num_processes > 1 or settings.accumulation_steps > 1
     with explain_failures(settings, "batch_size='auto'"):
         few, more = (_bytes_of_steps(settings, device, number, keeps_gradients) for number in PROBE_IMAGES)
@@ -234,7 +234,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         settings: the run's settings.
         earlier: the settings of the run to resume, whose layout stays, since the other one rounds differently.
         device: where it computes.
-        num_images: images in a batch of one process, or some where that is not known yet.
+        num_images: images in a batch of one rank, or some where that is not known yet.
     """
     if settings.channels_last is not None:
         return settings.channels_last

@@ -151,7 +151,7 @@ def build_new_step(
         seed: of the weights that no file has.
         num_batches: batches of an epoch.
         device: where it computes.
-        processes: those that train it together.
+        processes: the ranks that train it together.
         grey_values: mean and standard deviation of the images, in 0..1.
     """
     if device.type == "cuda":

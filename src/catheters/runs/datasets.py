@@ -26,8 +26,8 @@ from catheters.runtime.distributed import ALONE, Processes
 class RunData:
     """The images of a run, readable ones only.
 
-    It stays in memory as long as the run lasts, so it is arrays alone: no Python object an image, and texts as UTF-8,
-    where numpy's have four bytes a character.
+    It stays in memory as long as the run lasts, so it is arrays alone: no Python object per image, and texts as UTF-8,
+    where numpy's have four bytes per character.
 
     Attributes:
         encoded_uids: (N,) UTF-8, unique names of the images.
@@ -212,7 +212,7 @@ def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.b
 def check_batches(settings: Settings, data: RunData, num_processes: int) -> None:
     """Raise a UserError where a model has fewer training images than one optimizer step takes.
 
-    One process without accumulation can make do with one smaller batch an epoch.
+    One process without accumulation can make do with one smaller batch per epoch.
     """
     if settings.batch_size == "auto" or (settings.accumulation_steps == 1 and num_processes == 1):
         return
@@ -243,7 +243,7 @@ def check_parts(settings: Settings, num_processes: int) -> None:
 def create_train_loader(
     settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
 ) -> EpochLoader:
-    """Shuffled batches, as many an epoch as make whole optimizer steps; of each global batch this rank's share."""
+    """Shuffled batches, per epoch as many as make whole optimizer steps; of each global batch this rank's share."""
     batches = EpochBatches(
         len(samples),
         settings.images_per_batch,

@@ -1,4 +1,4 @@
-"""What the system does to long runs, in words that say what to change."""
+"""Failures of long runs that come from the system: errors that say what to change."""
 
 import contextlib
 import dataclasses
@@ -94,7 +94,7 @@ def _memory_remedies(settings: Settings) -> str:
         half = max(size // 2, 1)
         doubled = settings.accumulation_steps * size // half
         parts.append(
-            f"lower batch_size={size} (batch_size={half} accumulation_steps={doubled} learns from as many images a "
+            f"lower batch_size={size} (batch_size={half} accumulation_steps={doubled} learns from as many images per "
             "step)"
         )
     if not settings.use_amp:

@@ -50,8 +50,8 @@ def prepare_run(
 
     Args:
         settings: the run's settings.
-        torchrun: all processes that call this.
-        num_processes: those that train one model together.
+        torchrun: all ranks that call this.
+        num_processes: world size of one model's training.
         fresh: whether an earlier run of this name is of no concern.
 
     Returns:

@@ -54,7 +54,7 @@ def profile_training(settings: Settings, step: TrainStep, loader: EpochLoader, r
     Args:
         settings: the run's settings.
         step: a model of its own, which is changed; the run's results stay what they are.
-        loader: batches as in training; of several processes each has its part.
+        loader: batches as in training; each rank has its share of them.
         run_folder: gets `profile/`: `profile.txt`, `profile.json` and for each way a trace for chrome://tracing or
             ui.perfetto.dev.
     """
@@ -136,7 +136,7 @@ def _do_steps(step: TrainStep, batches: Iterator[Batch], number: int) -> float:
 
 
 def _table(profiles: Mapping[str, StepProfile]) -> str:
-    """A row a part, a column a way."""
+    """One row per part of the step, one column per way."""
     lines = [f"{'':<36}" + "".join(f"{way.replace('_', ' '):>24}" for way in profiles)]
     for part in (WAITING, *PHASES.values(), REST):
         if any(part in profile.cpu_ms for profile in profiles.values()):

@@ -28,7 +28,7 @@ def describe_environment(device: torch.device, num_processes: int) -> dict[str, 
 
     Args:
         device: where the run computes.
-        num_processes: how many train one model together.
+        num_processes: world size: how many train one model together.
     """
     return {
         "command": shlex.join(sys.argv),

@@ -53,7 +53,7 @@ MAX_FEATURE_IMAGES = 10_000
 def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtension] = ()) -> None:
     """Train the folds, or seeds, that the settings choose, except those that the run folder already holds.
 
-    Started by torchrun, all its processes call it, and train each model together, or a model each with
+    Started by torchrun, all ranks call it, and train each model together, or a model each with
     `folds_parallel`.
 
     Args:
@@ -199,12 +199,12 @@ class _Run:
             say(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
 
     def _measure_features(self, is_ordinary: npt.NDArray[np.bool_], file: Path, processes: Processes) -> None:
-        """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a part; one process does."""
+        """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a subset; rank 0 does."""
         settings, data = self.settings, self.data
         rows = np.flatnonzero(is_ordinary)
         is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
         is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
-        # Batches as large as in validation, where each of several processes has a part.
+        # Batches as large as in validation, where each rank has a share.
         batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // processes.count)
         by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
         with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), self.device)) as loader:
@@ -216,7 +216,7 @@ def _where(device: torch.device, num_processes: int) -> str:
 
 
 def _train_in_turn(run: _Run, processes: Processes) -> None:
-    """One model after another, each by all processes."""
+    """One model after another, each by all ranks."""
     waiting = processes.broadcast(run.waiting() if processes.is_first else [])
     if waiting:
         run.profile(waiting[0], processes)
@@ -227,7 +227,7 @@ def _train_in_turn(run: _Run, processes: Processes) -> None:
 
 
 def _train_in_parallel(run: _Run, torchrun: TorchrunProcesses) -> None:
-    """A model for each process, and the next one for whichever is done with its own."""
+    """One model per rank, and the next one for whichever rank is done with its own."""
     torchrun.barrier()  # the first one has entered the run folder
     if not run.settings.run_folder.is_dir():
         raise UserError(

@@ -42,7 +42,7 @@ class RunResult:
 
     Attributes:
         folder: the run folder; `catheters.load(result.folder)` predicts with it.
-        models: those that the settings choose, in their order; of several processes the first one knows them.
+        models: those that the settings choose, in their order; only rank 0 knows them.
         predictions: the out-of-fold predictions of all folds that are finished, as CSV; None with `all_data=True`.
     """
 
@@ -55,7 +55,7 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
     """Train the folds, or seeds, that the settings choose, except those that the run folder already holds.
 
     The same call again resumes a run that was stopped, and gives the same bits as an uninterrupted run. The same
-    settings give the same bits from the command line. Started by torchrun, all processes call it.
+    settings give the same bits from the command line. Started by torchrun, all ranks call it.
 
     It may be called in a notebook and in a thread, but one at a time in a process: torch's random generator is the
     process's. Ctrl-C stops it with a KeyboardInterrupt; a command defers it until a snapshot is written.

@@ -53,9 +53,9 @@ def warn(text: object) -> None:
 
 @contextlib.contextmanager
 def silent(is_silent: bool) -> Iterator[None]:
-    """Say nothing in here, in this thread, if `is_silent`: of several processes that do the same, one says so.
+    """Say nothing in here, in this thread, if `is_silent`: of several ranks that do the same, rank 0 says so.
 
-    In one that torchrun has started, beside the first, the libraries' warnings and progress bars are silent as well.
+    On other ranks the libraries' warnings and progress bars are silent as well.
     """
     token = _is_silent.set(is_silent or _is_silent.get())
     is_other_rank = is_silent and process_rank() > 0

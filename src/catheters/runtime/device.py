@@ -25,13 +25,13 @@ WITHOUT_GPU = "device=cpu computes without a GPU"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of the setting `device`, not opened yet; with several processes each gets a GPU of its own.
+    """The device of the setting `device`, not opened yet; with several ranks each gets a GPU of its own.
 
     A process that sees one GPU alone takes it, since a batch system may have given each process another one; whether
     it did, `check_own_devices` finds out.
 
     Raises:
-        UserError: no such name or GPU, or not one for each process.
+        UserError: no such name or GPU, or not one per rank.
     """
     try:
         check_device(name)
@@ -140,12 +140,12 @@ def is_built_for(capability: tuple[int, int], arch_list: Iterable[str]) -> bool:
 
 
 def identity_of(device: torch.device) -> str:
-    """What is one and the same for two processes only where they compute on one GPU; `cpu` for a CPU."""
+    """An identifier that two ranks share only where they compute on one GPU; `cpu` for a CPU."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else "cpu"
 
 
 def check_own_devices(identities: Sequence[str]) -> None:
-    """Two processes never share a GPU, and all of them compute on GPUs or none.
+    """Two ranks never share a GPU, and all of them compute on GPUs or none.
 
     Args:
         identities: of each rank's device, in the order of the ranks.

@@ -24,22 +24,22 @@ def start_method() -> str:
 
 
 def process_rank() -> int:
-    """This process's number among those that torchrun has started, from 0; 0 without torchrun."""
+    """This process's rank among those that torchrun has started, from 0; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 
 def num_processes() -> int:
-    """How many processes torchrun has started, on all machines; 1 without torchrun."""
+    """The world size: processes that torchrun has started, on all machines; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def num_local_processes() -> int:
-    """How many of them share this machine."""
+    """The local world size: how many of them share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def local_rank() -> int:
-    """This process's number among those of this machine."""
+    """The local rank: this process's number among those of this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LOG_LINES = 60.0
 def track(
     items: Iterable[T], what: str, total: int, unit: str = "image", leave: bool = True, num_done: int = 0
 ) -> Iterator[T]:
-    """Yield `items`, showing on stderr how far the work has come; of several processes only the first one shows it.
+    """Yield `items`, showing progress on stderr; only rank 0 shows it.
 
     A terminal has a bar. A log file has a line every `SECONDS_BETWEEN_LOG_LINES`, and of shorter work nothing.
 

@@ -1,4 +1,4 @@
-"""Random draws of training, each following from the seed, the number of the batch and the process's rank alone.
+"""Random draws of training, reproducible: each follows from the seed, the number of the batch and the rank alone.
 
 So no generator has a state that a resumed run would have to restore.
 """
@@ -25,7 +25,7 @@ def generator_of(seed: int, stream: int, batch: int, rank: int) -> np.random.Gen
 
 
 def seed_layers(seed: int, batch: int, rank: int) -> None:
-    """Let torch, on all devices, draw in this batch what (seed, batch, rank) say."""
+    """Seed torch, on all devices, for this batch by (seed, batch, rank)."""
     torch.manual_seed(int(_sequence(seed, LAYERS, batch, rank).generate_state(1, np.uint64)[0]))
 
 

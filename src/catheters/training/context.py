@@ -1,4 +1,4 @@
-"""What training a model needs besides its step and batches."""
+"""The train context: what training a model needs besides its step and batches."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class TrainContext:
         save: writes a checkpoint, of a model with its scores.
         label_columns: (K,) labels, in the order of the model's columns.
         num_epochs: epochs to train.
-        early_stop: epochs without a better one that end the training; 0: none do.
-        images_per_batch: images in a batch, of all processes.
+        early_stop: patience of early stopping, epochs without a better one; 0: no early stopping.
+        images_per_batch: images in a global batch.
         snapshot_minutes: minutes after which a snapshot is due within an epoch; None: never.
         snapshot_iterations: batches after which one is; None: never.
         trackers: names of `TRACKERS`.
-        sync_batch_norm: whether batch norm sees the whole batch of several processes.
+        sync_batch_norm: whether batch norm sees the whole global batch.
         num_models_left: models of the run that come after this one, for the time left.
     """
 

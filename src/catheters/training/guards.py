@@ -1,4 +1,4 @@
-"""Losses, gradients and outputs that are no numbers any more, in words that say what to change."""
+"""Losses, gradients and outputs that are NaN or infinite: errors that say what to change."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class BatchValues:
 
     Attributes:
         learning_rate: of its step.
-        loss: the mean over the batch, of all processes.
+        loss: the mean over the global batch.
         terms: of several losses that sum up to it, each by its name.
         grad_norm: total norm of the gradients; None where they wait for further batches.
     """
@@ -71,7 +71,7 @@ def check_skipped(grad_norms: Sequence[float], what: str, folder: Path, learning
 
 
 def remedies(learning_rate: float, folder: Path) -> str:
-    """The end of a message about a number that is not finite: the rate, what to change, what is left."""
+    """The end of a message about a number that is not finite: the learning rate, what to change, what is left."""
     kept = ", ".join(file.name for file in sorted(folder.glob("*.pt")))
     return (
         f"(learning rate {learning_rate:.2e}); lower init_lr or warmup_multiplier, set clip_grad_norm, or set "

@@ -1,7 +1,8 @@
-"""Losses over (B, K) logits and targets: each label by itself, since an X-ray can have several labels of one device.
+"""Losses over (B, K) logits and targets.
 
-Every loss is the mean over all elements, and `pos_weight` multiplies the positives' term. A new one is a module here
-and a line in `LOSSES`. Labels that exclude each other have a softmax instead, see `SoftmaxCrossEntropy`.
+Each label is learnt by itself, since an X-ray can have several labels of one device type. Every loss is the mean
+over all elements, and `pos_weight` multiplies the positives' term (class imbalance). A new one is a module here and a
+line in `LOSSES`. Labels that exclude each other have a softmax instead, see `SoftmaxCrossEntropy`.
 """
 
 import inspect

@@ -53,8 +53,7 @@ class Manager(ExtensionsManager):
             extensions: run in this order, but for other priorities.
             num_epochs: of the training.
             num_batches: of an epoch.
-            folder: the model's, for extensions that write by the manager's writer; of several processes only the first
-                one's has it.
+            folder: the model's, for extensions that write by the manager's writer; only rank 0 has it.
             stopping: one of the extensions, which may end the training before its last epoch; None: nothing does.
         """
         self._left: list[str] = []  # names of the extensions that the iteration has before it

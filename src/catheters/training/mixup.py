@@ -17,8 +17,8 @@ class Mixup:
     def __init__(self, alpha: float, seed: int, rank: int = 0) -> None:
         """Draw shares from Beta(alpha, alpha).
 
-        All draws follow from the seed, the number of the batch and the rank of the process, each of which mixes the
-        images that it has of the batch.
+        All draws follow from the seed, the number of the batch and the rank, which mixes its share of the global
+        batch.
         """
         self._alpha = alpha
         self._seed = seed

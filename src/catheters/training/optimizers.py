@@ -1,4 +1,4 @@
-"""Optimizers: those of timm's factory, with parameter groups for weight decay and layer-wise rates."""
+"""Optimizers: those of timm's factory, with parameter groups for weight decay and layer-wise learning rates."""
 
 import functools
 from collections.abc import Mapping
@@ -114,6 +114,6 @@ def _group_parameters(
         groups = param_groups_layer_decay(model.backbone, weight_decay, of_backbone, layer_decay=layer_decay)
         groups += param_groups_weight_decay(model.head, weight_decay, no_weight_decay_list=of_head)
     for group in groups:
-        # timm's own schedulers apply the scale at each step; a rate of its own in each group needs nothing further.
+        # timm's own schedulers apply the scale at each step; a learning rate per group needs nothing further.
         group["lr"] = init_lr * group.pop("lr_scale", 1.0)
     return groups

@@ -1,7 +1,7 @@
-"""Learning rate schedules.
+"""Learning-rate schedules.
 
-A schedule is a pure function from the iteration to the rate, and a line in `SCHEDULES`. An iteration is one step of the
-optimizer.
+A schedule is a pure function from the iteration to the learning rate, and a line in `SCHEDULES`. An iteration is one
+step of the optimizer.
 """
 
 import math
@@ -16,16 +16,16 @@ from warmup_scheduler import GradualWarmupScheduler
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The lengths of a schedule's parts, in iterations, and its rates.
+    """The lengths of a schedule's phases, in iterations, and its learning rates.
 
     Attributes:
         num_warmup_steps: warm-up, from `init_lr` to `peak_lr`.
         num_cosine_steps: the one cosine, from `peak_lr` to `min_lr`.
         num_restart_steps: each of the cosines with restarts.
         num_steps: the whole run.
-        init_lr: the rate that warm-up starts from.
-        peak_lr: the rate that it ends at.
-        min_lr: the lowest rate after it.
+        init_lr: the learning rate that warm-up starts from.
+        peak_lr: the peak learning rate, after warm-up.
+        min_lr: the lowest learning rate after it.
     """
 
     num_warmup_steps: int
@@ -54,7 +54,7 @@ def one_cycle(plan: Plan, iteration: int) -> float:
 
 
 def constant(plan: Plan, iteration: int) -> float:
-    """The peak."""
+    """The peak learning rate."""
     return plan.peak_lr
 
 
@@ -65,7 +65,7 @@ SCHEDULES: Mapping[str, Callable[[Plan, int], float]] = {
     "constant": constant,
     "plateau": constant,  # and lower after epochs without a better score
 }
-"""Name -> the rate at an iteration, which counts from 0 after the end of warm-up."""
+"""Name -> the learning rate at an iteration, which counts from 0 after the end of warm-up."""
 
 
 class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has no types
@@ -73,21 +73,21 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
 
     "plateau" falls from there after epochs, as torch's ReduceLROnPlateau decides.
 
-    warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a rate above the peak, and starts at rate
-    0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such a warm-up
-    starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin 2018,
+    warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a learning rate above the peak, and
+    starts at 0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such a
+    warm-up starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin 2018,
     "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
 
-    Parameter groups whose initial rate is not the plan's get every rate in proportion.
+    Parameter groups whose initial learning rate is not the plan's get every learning rate in proportion.
     """
 
     def __init__(self, name: str, optimizer: torch.optim.Optimizer, plan: Plan, plateau: Mapping[str, Any]) -> None:
-        """Schedule an optimizer whose rates are the initial ones.
+        """Schedule an optimizer whose learning rates are the initial ones.
 
         Args:
             name: one of `SCHEDULES`.
             optimizer: what to schedule.
-            plan: lengths and rates.
+            plan: lengths and learning rates.
             plateau: `patience` and `factor` of torch's ReduceLROnPlateau.
         """
         self._rate = SCHEDULES[name]
@@ -103,7 +103,7 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
             self._plateau = ReduceLROnPlateau(optimizer, mode="max", threshold=0.0, min_lr=lowest, eps=0.0, **plateau)
 
     def get_lr(self) -> list[float]:
-        """The rates of the coming iteration, one a parameter group."""
+        """The learning rates of the coming iteration, one per parameter group."""
         iteration = self.last_epoch  # torch's name for the number of steps taken
         num_warmup_steps = self._plan.num_warmup_steps
         if iteration < num_warmup_steps:

@@ -64,7 +64,7 @@ class TrainStep:
 
     Attributes:
         num_batches_seen: batches of the whole training so far.
-        last_learning_rate: the rate of the step before, which made the weights what they are.
+        last_learning_rate: that of the step before, which made the weights what they are.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class TrainStep:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step, of the parameters that learn fastest."""
+        """The learning rate of the next step, of the parameters that learn fastest."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     @property
@@ -169,7 +169,7 @@ class TrainStep:
                 batch = self._mixup(batch, self.num_batches_seen)
         seed_layers(self._seed, self.num_batches_seen, self.processes.rank)
         self.num_batches_seen += 1
-        # Gradients travel between processes once an optimizer step.
+        # Gradients are reduced over the ranks once per optimizer step.
         with contextlib.nullcontext() if self.is_whole or self._sharing is None else self._sharing.no_sync():
             with record_function(PHASES["forward"]), autocast(self.device, self.dtype):
                 losses: dict[str, Tensor] = self.losses(self._forward(batch.images), batch)
@@ -260,7 +260,7 @@ def without_needless_warnings() -> Iterator[None]:
 
 
 def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:
-    """Let batch norm take its statistics over the parts of all processes.
+    """Let batch norm take its statistics over the global batch (SyncBatchNorm).
 
     Raises:
         SettingsError: on a CPU, where torch has no such layer.
@@ -272,7 +272,7 @@ def convert_batch_norm(model: Classifier, device: torch.device) -> Classifier:
 
 
 def _share_gradients(model: Classifier, device: torch.device) -> DistributedDataParallel:
-    """The model, whose backward pass averages the gradients over the processes."""
+    """The model, whose backward pass averages the gradients over the ranks."""
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,

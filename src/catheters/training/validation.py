@@ -26,7 +26,7 @@ from catheters.training.losses import total
 from catheters.training.step import TrainStep
 
 StopIfAsked = Callable[[], None]
-"""Raises where a signal asks the process to end; all processes call it equally often."""
+"""Raises where a signal asks the process to stop; all ranks call it equally often."""
 
 
 class Validation(Extension):
@@ -52,7 +52,7 @@ class Validation(Extension):
 
         Args:
             step: holds the model, the losses and where they run.
-            loader: batches of the fold's images, in order; of several processes each has its part.
+            loader: batches of the fold's images, in order; each rank has its share of them.
             labels: in the order of the model's columns.
             folder: the model's, for messages.
         """
@@ -69,7 +69,7 @@ class Validation(Extension):
         return self.scores["val/macro_auc"]
 
     def __call__(self, manager: Any) -> None:
-        """Score the model as it is; where a signal asks the process to end meanwhile, the manager's snapshots do that.
+        """Score the model as it is; where a signal asks the process to stop meanwhile, the manager's snapshots do that.
 
         Raises:
             UserError: an output, the loss or the score is NaN or infinite; the best checkpoint so far is kept.
@@ -106,11 +106,11 @@ class Validation(Extension):
 
 @torch.inference_mode()
 def predict(model: Classifier, loader: Loader, step: TrainStep, stop_if_asked: StopIfAsked) -> tuple[Outputs, Batch]:
-    """Predict every image, in order; each is predicted once, by one of the processes.
+    """Predict every image, in order; each is predicted once, by one of the ranks.
 
     Returns:
         Float32 outputs of all N images, and all that is known of them but the images themselves, on the device, on
-        every process.
+        every rank.
     """
     model.eval()
     step.processes.share_buffers(model)
@@ -128,7 +128,7 @@ def predict(model: Classifier, loader: Loader, step: TrainStep, stop_if_asked: S
     for batch in track(loader, "predicting", len(loader), unit="batch", leave=False):
         stop_if_asked()
         predict_batch(batch)
-    if not outputs:  # a process that has no image: its tensors are those of one, without its row
+    if not outputs:  # a rank that has no image: its tensors are those of one, without its row
         predict_batch(Batch.collate([loader.dataset[0, 0]]))
         outputs, known = [outputs[0].map(_no_row)], [known[0].map(_no_row)]
     for _ in range(batches.max_length - len(loader)):

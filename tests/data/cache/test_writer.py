@@ -39,7 +39,7 @@ def test_same_sources_same_bytes_whatever_the_number_of_processes(tmp_path: Path
     assert both(tmp_path / "a_8.npy") == both(tmp_path / "b_8.npy")
 
 
-def test_one_bad_image_does_not_end_it(file: Path, table: LabelTable) -> None:
+def test_one_bad_image_does_not_stop_it(file: Path, table: LabelTable) -> None:
     table.paths[1].write_bytes(table.paths[1].read_bytes()[:40])
     table.paths[3].unlink()
     build_cache(table, file, PLAIN)

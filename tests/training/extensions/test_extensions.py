@@ -27,7 +27,7 @@ from tests.processes import outcome, run_in_fork
 
 
 class Recorder(Extension):
-    """Notes what it sees at each call; can end the process at one of them, or raise."""
+    """Notes what it sees at each call; can stop the process at one of them, or raise."""
 
     name = "recorder"
     trigger = (1, "iteration")
@@ -78,23 +78,23 @@ def test_an_extension_sees_losses_and_scores(one_fold: Settings) -> None:
     assert outcome(without.run_folder) == outcome(one_fold.run_folder)
 
 
-def test_an_extension_goes_on_with_its_state(one_fold: Settings) -> None:
+def test_an_extension_is_resumed_with_its_state(one_fold: Settings) -> None:
     """Killed by itself in an epoch's midst and right after a validation: it has seen every iteration once."""
     whole = dataclasses.replace(one_fold, run_name="whole")
-    undisturbed = Recorder()
-    train_run(whole, fresh=False, extensions=[undisturbed])
+    uninterrupted = Recorder()
+    train_run(whole, fresh=False, extensions=[uninterrupted])
     for iteration in (6, 8):
         with pytest.raises(AssertionError):
             run_in_fork(lambda: train_run(one_fold, fresh=False, extensions=[Recorder(kill_at=iteration)]))  # noqa: B023
     resumed = Recorder()
     train_run(one_fold, fresh=False, extensions=[resumed])
-    assert resumed.seen == undisturbed.seen
+    assert resumed.seen == uninterrupted.seen
     assert outcome(one_fold.run_folder) == outcome(whole.run_folder)
 
 
 @pytest.mark.slow
 def test_an_extension_that_raises_loses_nothing(one_fold: Settings) -> None:
-    """Its error is its own; the run can be resumed without it, and with another one that begins anew."""
+    """Its error is its own; the run can be resumed without it, and with another one in its first state."""
     with pytest.raises(ZeroDivisionError, match="the user's code"):
         train_run(one_fold, fresh=False, extensions=[Recorder(raise_at=7)])
     late = Recorder()
@@ -124,7 +124,7 @@ class Enough(Extension):
 
 
 def test_an_extension_can_stop_each_fold(one_fold: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """After the epoch, with its checkpoint; the same call again finds both folds trained, a longer one goes on."""
+    """After the epoch, with its checkpoint; the same call again finds both folds trained, a longer one is resumed."""
     settings = dataclasses.replace(one_fold, folds=(0, 1))
     result = catheters.train(settings, [ExtensionEntry(Enough(2), priority=1)])
     for fold in (0, 1):
@@ -165,7 +165,7 @@ def test_a_state_that_cannot_be_read_again(one_fold: Settings) -> None:
         train_run(one_fold, fresh=False, extensions=[Odd()])
 
 
-def test_a_trigger_begins_anew_in_each_fold(one_fold: Settings) -> None:
+def test_a_trigger_is_reset_in_each_fold(one_fold: Settings) -> None:
     """One that fires at a new highest value, of which the first epoch of each fold is one."""
     recorder = Recorder()
     entry = ExtensionEntry(recorder, trigger=MaxValueTrigger("val/macro_auc", (1, "epoch")))
@@ -213,8 +213,8 @@ def test_a_signal_during_validation_loses_no_call(one_fold: Settings) -> None:
         one_fold, snapshot_iterations=None, valid_batch_size=1, epochs=3, trackers=("tensorboard",)
     )
     whole = dataclasses.replace(settings, run_name="whole")
-    undisturbed = Recorder()
-    train_run(whole, fresh=False, extensions=[undisturbed])
+    uninterrupted = Recorder()
+    train_run(whole, fresh=False, extensions=[uninterrupted])
 
     def interrupt(shared: Recorder) -> None:
         class Interrupt(Extension):
@@ -235,7 +235,7 @@ def test_a_signal_during_validation_loses_no_call(one_fold: Settings) -> None:
     time.sleep(1.1)  # TensorBoard orders its files by the second
     resumed = Recorder()
     train_run(settings, fresh=False, extensions=[resumed])
-    assert resumed.seen == undisturbed.seen
+    assert resumed.seen == uninterrupted.seen
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
     shown = []
     for run in (settings, whole):
@@ -267,7 +267,7 @@ def as_of_0_2_0(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("iteration", [6, 8])
 def test_snapshots_of_0_2_0_are_resumed(one_fold: Settings, iteration: int) -> None:
-    """One in an epoch's midst, one after an epoch's score: the run ends bit for bit as if nothing had happened."""
+    """One in an epoch's midst, one after an epoch's score: bit for bit the result of an uninterrupted run."""
     whole = dataclasses.replace(one_fold, run_name="whole")
     train_run(whole, fresh=False)
     with pytest.raises(AssertionError):

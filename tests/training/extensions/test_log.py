@@ -27,7 +27,7 @@ def lines_of(folder: Path) -> list[dict[str, float | str | dict[str, float | Non
 
 
 def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
-    """Against the same steps by hand, two batches a step: rates, losses, norms of the gradients."""
+    """Against the same steps by hand, two batches per step: learning rates, losses, norms of the gradients."""
     settings = dataclasses.replace(settings, accumulation_steps=2, batch_size=2)
     num_batches = LINE_EVERY + 20
     torch.manual_seed(2)
@@ -93,7 +93,7 @@ def test_waiting_is_measured(settings: Settings, tmp_path: Path, create_manager:
     assert 0.49 <= speed["waiting_share"] * seconds < seconds
 
 
-def test_a_group_that_a_snapshot_cuts_is_the_same(
+def test_a_group_that_a_snapshot_splits_is_the_same(
     settings: Settings, tmp_path: Path, create_manager: CreateManager
 ) -> None:
     """State taken in the middle of a group: lines written after it go, the group's mean comes out the same."""
@@ -142,7 +142,7 @@ def test_a_group_that_a_snapshot_cuts_is_the_same(
 
 
 def test_tensorboard_shows_the_same_numbers(cached: Settings) -> None:
-    """The event files of a run that went on have each number once."""
+    """The event files of a resumed run have each number once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     settings = dataclasses.replace(
         cached, folds=(1,), cosine_epochs=3, epochs=2, early_stop=0, trackers=("tensorboard",)
@@ -163,7 +163,7 @@ def test_tensorboard_shows_the_same_numbers(cached: Settings) -> None:
     assert {"train/loss", "train/grad_norm", "lr", "speed/images_per_second"} <= set(events.Tags()["scalars"])
 
 
-def test_an_end_with_an_error_closes_tensorboards_file(cached: Settings) -> None:
+def test_a_failing_run_closes_tensorboards_file(cached: Settings) -> None:
     """The thread that writes it would else outlive the run."""
     pytest.importorskip("tensorboard")
     settings = dataclasses.replace(

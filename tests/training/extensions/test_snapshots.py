@@ -1,4 +1,4 @@
-"""A run that was killed, signalled or damaged ends as one that was not, to the bit."""
+"""A run that was killed, signalled or damaged is resumed with the bits of an uninterrupted one."""
 
 import dataclasses
 import io
@@ -50,9 +50,9 @@ def everything(cached: Settings) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What such a run ends with."""
-    settings = with_everything(tiny_settings(sample_folder, tmp_path_factory.mktemp("undisturbed")))
+def uninterrupted(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The result of such a run."""
+    settings = with_everything(tiny_settings(sample_folder, tmp_path_factory.mktemp("uninterrupted")))
     build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(settings, fresh=False)
     return outcome(settings.run_folder)
@@ -71,14 +71,14 @@ def kill_at(settings: Settings, output: Path, number: int) -> None:
 
 @pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_at_any_moment(
-    everything: Settings, undisturbed: dict[str, object], tmp_path: Path, num_workers: int
+    everything: Settings, uninterrupted: dict[str, object], tmp_path: Path, num_workers: int
 ) -> None:
-    """Three kills; the run without loading processes and the one with them are the same as well."""
+    """Three kills; the run without DataLoader workers and the one with them are the same as well."""
     settings = dataclasses.replace(everything, num_workers=num_workers)
     for number in (2, 7, 12):
         kill_at(settings, tmp_path / "out", number)
     train_run(settings, fresh=False)
-    assert outcome(settings.run_folder) == undisturbed
+    assert outcome(settings.run_folder) == uninterrupted
     assert [path.name for path in fold_of(settings).glob("last/*")] == [f"{num_snapshots(fold_of(settings)):06d}"]
     assert "resumes from its snapshot, " in (tmp_path / "out").read_text()
 
@@ -89,13 +89,13 @@ def test_killed_at_any_moment(
 )
 def test_a_signal_writes_a_snapshot_first(
     everything: Settings,
-    undisturbed: dict[str, object],
+    uninterrupted: dict[str, object],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     number: int,
     name: str,
 ) -> None:
-    """With none due for long: the run goes on from the very batch."""
+    """With none due for long: the run resumes from the very batch."""
     settings = dataclasses.replace(everything, snapshot_iterations=None, num_workers=1)
     training = Training(settings, tmp_path / "out")
     wait_until(lambda: num_snapshots(fold_of(settings)) >= 2, training)  # after two epochs
@@ -107,7 +107,7 @@ def test_a_signal_writes_a_snapshot_first(
     train_run(settings, fresh=False)
     where = last.rpartition("fold 1, ")[2]
     assert f"fold 1: resumes from its snapshot, {where}" in capsys.readouterr().out
-    assert outcome(settings.run_folder) == undisturbed
+    assert outcome(settings.run_folder) == uninterrupted
 
 
 def test_a_signal_during_validation(everything: Settings, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def replace_by_bomb(state: Path) -> None:
 )
 def test_a_damaged_snapshot_gives_way_to_the_one_before(
     everything: Settings,
-    undisturbed: dict[str, object],
+    uninterrupted: dict[str, object],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -188,24 +188,24 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(
     assert reason in printed.err
     assert "the snapshot before it is looked for" in printed.err
     assert "fold 1: resumes from its snapshot, " in printed.out
-    assert outcome(everything.run_folder) == undisturbed
+    assert outcome(everything.run_folder) == uninterrupted
     assert not (tmp_path / "bomb_went_off").exists()
 
 
 @pytest.mark.slow
 def test_without_a_whole_snapshot_it_starts_again(
-    everything: Settings, undisturbed: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    everything: Settings, uninterrupted: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kill_at(everything, tmp_path / "out", 5)
     for state in fold_of(everything).glob("last/*/state.pt"):
         truncate(state)
     train_run(everything, fresh=False)
     assert "fold 1 has no whole snapshot and starts from its first epoch" in capsys.readouterr().err
-    assert outcome(everything.run_folder) == undisturbed
+    assert outcome(everything.run_folder) == uninterrupted
 
 
 def test_best_checkpoints_of_epochs_that_are_lost_are_taken_back(
-    everything: Settings, undisturbed: dict[str, object], tmp_path: Path
+    everything: Settings, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
     """A later epoch had replaced best.pt, no snapshot of it was written, and on another machine it may not be the best.
 
@@ -218,7 +218,7 @@ def test_best_checkpoints_of_epochs_that_are_lost_are_taken_back(
     (fold / "best.pt.new").replace(fold / "best.pt")
     (fold / "finished.json").unlink()
     train_run(everything, fresh=False)
-    assert outcome(everything.run_folder) == undisturbed
+    assert outcome(everything.run_folder) == uninterrupted
 
 
 def test_snapshots_of_other_settings_or_data(everything: Settings, tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_snapshots_of_other_settings_or_data(everything: Settings, tmp_path: Pat
         train_run(everything, fresh=False)
 
 
-def test_a_longer_run_begins_as_the_shorter_one_did(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """More epochs, where the rates of the earlier ones do not depend on their number; more patience too."""
+def test_a_longer_run_starts_as_the_shorter_one_did(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """More epochs, where the learning rates of the earlier ones do not depend on their number; more patience too."""
     longer = dataclasses.replace(
         cached, folds=(1,), cosine_epochs=5, epochs=4, early_stop=0, run_name="longer", ema_decay=0.9
     )
@@ -283,7 +283,7 @@ def test_one_cycle_cannot_grow(cached: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_all_data_goes_on_and_grows(cached: Settings, tmp_path: Path) -> None:
+def test_all_data_is_resumed_and_grows(cached: Settings, tmp_path: Path) -> None:
     settings = dataclasses.replace(
         cached, all_data=True, epochs=6, cosine_epochs=9, early_stop=0, ema_decay=0.9, snapshot_iterations=1
     )
@@ -320,7 +320,7 @@ def test_what_a_snapshot_holds(trained: Settings) -> None:
 
 
 def test_snapshots_when_they_are_due(cached: Settings) -> None:
-    """Numbers count them: one an epoch, and one for every so many batches or minutes."""
+    """Numbers count them: one per epoch, and one for every so many batches or minutes."""
     counts = []
     for changes in ({}, {"snapshot_iterations": 2}, {"snapshot_minutes": 1e-9}):
         settings = dataclasses.replace(cached, folds=(1,), batch_size=4, run_name=f"run{len(counts)}", **changes)

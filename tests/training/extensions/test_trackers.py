@@ -111,7 +111,7 @@ def test_weights_and_biases_resumes_the_run(short: Settings, monkeypatch: pytest
 def test_a_server_that_is_away_costs_a_warning(
     short: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody listens on that port; the run ends as one without a tracker does."""
+    """Nobody listens on that port; the run's result is that of one without a tracker."""
     pytest.importorskip("mlflow")
     train_run(dataclasses.replace(short, run_name="without"), fresh=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

@@ -110,9 +110,9 @@ class Stopping(Extension):
             extensions: the user's, which run before this one; the same on all processes.
             num_epochs: of the training.
             what: the model, for the message.
-            processes: those that train it.
+            processes: the ranks that train it.
             best: knows the best epoch; None: nothing scores.
-            patience: epochs without a better one after which to stop; 0: never.
+            patience: of early stopping, epochs without a better one; 0: none.
         """
         self._extensions = [entry.extension if isinstance(entry, ExtensionEntry) else entry for entry in extensions]
         self._num_epochs = num_epochs

@@ -76,11 +76,11 @@ class TrainingLog(Extension):
         Args:
             folder: gets `log.jsonl`.
             what: the model, for messages.
-            processes: those that train it; the first one writes.
+            processes: the ranks that train it; rank 0 writes.
             device: where they compute.
             num_batches: of an epoch.
             num_epochs: of the training.
-            batch_size: images in a batch, of all processes.
+            batch_size: images in a global batch.
             num_models_left: models of the run that are trained after this one, for the time left.
             may_skip: whether a gradient scaler may skip steps.
         """
@@ -157,7 +157,7 @@ class TrainingLog(Extension):
             self._write_group(manager.iteration)
 
     def read(self) -> None:
-        """Read what is still on the device, and check it; all processes have to.
+        """Read what is still on the device, and check it; all ranks have to.
 
         Raises:
             UserError: a loss or gradient is NaN or infinite.
@@ -300,7 +300,7 @@ class TrainingLog(Extension):
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the epochs in a model's folder, one an epoch; undefined scores are None.
+    """The lines of the epochs in a model's folder, one per epoch; undefined scores are None.
 
     Lines that are damaged are left out with a warning, as is the whole file where there is none: nothing but curves
     hangs on them.

@@ -1,4 +1,4 @@
-"""Snapshots: all that a killed run needs to end as if it had not been killed.
+"""Snapshots: all that a killed run needs to be resumed with the result of an uninterrupted run.
 
 A snapshot is a folder `last/<number>/`: `state.pt`, the whole state; `progress.json`, how far it is, for people and for
 a quick look; and second names of the checkpoints that were the best by then, which later epochs may replace. It is
@@ -42,7 +42,7 @@ from catheters.training.step import TrainStep
 
 NUM_KEPT = 2
 NOT_DUE, DUE, STOP = 0, 1, 100
-"""What a process asks of all; STOP has the number of the signal added."""
+"""What a rank asks of all; STOP has the number of the signal added."""
 
 
 class Snapshots(Extension):
@@ -65,8 +65,7 @@ class Snapshots(Extension):
 
         Args:
             context: the run, with the model's folder, where its checkpoints are.
-            step: to be asked whether gradients wait for further batches; of its processes the first one writes and
-                reads.
+            step: to be asked whether gradients wait for further batches; its rank 0 writes and reads.
             log: to be read before each snapshot, so that none holds weights after a loss that is not finite.
             keeper: knows the checkpoints and how many epochs are done.
             stopping: knows whether an extension asked to stop.
@@ -86,7 +85,7 @@ class Snapshots(Extension):
         self._seconds_of_last = time.monotonic()
 
     def __call__(self, manager: Any) -> None:
-        """Write a snapshot if one is due; and if a signal asks this process to end, or another one, end.
+        """Write a snapshot if one is due; stop if a signal asks this rank, or another one, to stop.
 
         Raises:
             Interrupted: the snapshot is written.
@@ -100,7 +99,7 @@ class Snapshots(Extension):
             self.write(manager)
 
     def stop_if_asked(self, manager: Manager) -> None:
-        """In long work after an iteration: end, with a snapshot, if a signal asks for it. All processes have to ask."""
+        """In long work after an iteration: stop, with a snapshot, if a signal asks for it. All ranks have to ask."""
         signal_number = interrupt_signal()
         asked = self._processes.highest(NOT_DUE if signal_number is None else STOP + signal_number)
         if asked >= STOP:

@@ -291,7 +291,7 @@ TRACKERS: Mapping[str, type[Tracker]] = {
 
 
 def create_trackers(context: TrainContext, log: TrainingLog, processes: Processes) -> Sequence[Tracker]:
-    """The trackers of a model; of several processes only the first one tracks."""
+    """The trackers of a model; only rank 0 tracks."""
     if not processes.is_first:
         return []
     run = TrackedRun(

@@ -1,4 +1,4 @@
-"""Every recipe trains one step on the tiny sample, with its own model, loss, optimizer and schedule."""
+"""Every config trains one step on the tiny sample, with its own model, loss, optimizer and schedule."""
 
 import dataclasses
 import shutil
@@ -21,7 +21,7 @@ from tests.test_scripts import CONFIGS
 
 
 def as_nih(sample: Path, folder: Path) -> None:
-    """The sample's images under NIH's names, table and folders, with two findings an image in turn."""
+    """The sample's images under NIH's names, table and folders, with two findings per image in turn."""
     images = folder / "images_001" / "images"
     images.mkdir(parents=True)
     frame = pd.read_csv(sample / "train.csv", dtype=str)
@@ -46,13 +46,13 @@ def as_projection(sample: Path, folder: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
 def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
     """Only what the tiny images and the missing network ask for is replaced."""
-    recipe = load_settings(config)
+    as_is = load_settings(config)
     folder = sample_folder
     if config.stem in ("nih_pretraining", "projection"):
         folder = tmp_path / "dataset"
         (as_nih if config.stem == "nih_pretraining" else as_projection)(sample_folder, folder)
     settings = dataclasses.replace(
-        recipe,
+        as_is,
         dataset_folder=str(folder),
         cache_folder=str(tmp_path),
         saved_models_folder=str(tmp_path / "saved_models"),
@@ -61,20 +61,20 @@ def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
         num_folds=3,
         folds=(0,),
         num_workers=0,
-        batch_size=16 // recipe.accumulation_steps,
+        batch_size=16 // as_is.accumulation_steps,
         epochs=1,
     )
     build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(settings, fresh=False)
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     num_batches = {int(value) for name, value in checkpoint["model"].items() if name.endswith("num_batches_tracked")}
-    assert num_batches == {recipe.accumulation_steps}
+    assert num_batches == {as_is.accumulation_steps}
     predictions = pd.read_csv(settings.run_folder / "predictions.csv")
-    assert set(recipe.label_columns) < set(predictions.columns)
+    assert set(as_is.label_columns) < set(predictions.columns)
 
 
-def test_the_two_scripts_have_the_published_recipes() -> None:
-    """Rates, lengths, weights and grey values as published, and the same in the ready-made recipes."""
+def test_the_two_scripts_have_the_published_settings() -> None:
+    """Learning rates, lengths, weights and grey values as published, and the same in the ready-made configs."""
     single, multi = (load_settings(REPOSITORY / name) for name in ("config.py", "multi_config.py"))
     assert (single.init_lr, single.warmup_epochs, single.warmup_multiplier) == (3e-5, 1, 10.0)
     assert (single.cosine_epochs, single.min_lr, single.early_stop) == (20, 1e-7, 5)
@@ -91,22 +91,22 @@ def test_the_two_scripts_have_the_published_recipes() -> None:
     own = {"backbone_model", "run_name", "folds"}
     for family in ("rexnet", "seresnet", "efficientnet", "resnest"):
         for script, settings in (("single", single), ("multi", multi)):
-            recipe = load_settings(REPOSITORY / "configs" / f"{family}_{script}.py")
-            assert recipe.backbone_model.startswith(family)
+            ready_made = load_settings(REPOSITORY / "configs" / f"{family}_{script}.py")
+            assert ready_made.backbone_model.startswith(family)
             differing = {
                 field.name
                 for field in dataclasses.fields(Settings)
-                if getattr(recipe, field.name) != getattr(settings, field.name)
+                if getattr(ready_made, field.name) != getattr(settings, field.name)
             }
             assert differing <= own
 
 
 def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path, settings: Settings) -> None:
-    """From the NIH recipe to a multi-head run: left-out images are nowhere, and the backbone arrives whole."""
+    """From pretraining on NIH to a multi-head run: left-out images are nowhere, the whole backbone is taken over."""
     as_nih(sample_folder, tmp_path / "nih")
     ids = tmp_path / "ids.txt"
     ids.write_text("00000003_000.png\n00000010_000.png\n")
-    recipe = dataclasses.replace(
+    pretraining = dataclasses.replace(
         load_settings(REPOSITORY / "configs" / "nih_pretraining.py"),
         dataset_folder=str(tmp_path / "nih"),
         exclude_ids=str(ids),
@@ -121,12 +121,14 @@ def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path
         pretrained=False,
         epochs=1,
     )
-    build_cache(read_label_table(build_table_source(recipe)), recipe.cache_file, build_preprocessing(recipe))
-    train_run(recipe, fresh=False)
-    predicted = set(pd.read_csv(recipe.run_folder / "predictions.csv")["Image Index"])
+    build_cache(
+        read_label_table(build_table_source(pretraining)), pretraining.cache_file, build_preprocessing(pretraining)
+    )
+    train_run(pretraining, fresh=False)
+    predicted = set(pd.read_csv(pretraining.run_folder / "predictions.csv")["Image Index"])
     assert len(predicted) == 38
     assert not predicted & set(ids.read_text().split())
-    weights = recipe.run_folder / "fold0" / "best.pt"
+    weights = pretraining.run_folder / "fold0" / "best.pt"
     multi = dataclasses.replace(settings, pretrained=str(weights), classifier="attention", heads=dict(RANZCR_HEADS))
     model = build_classifier(multi, 0.5, 0.25)
     expected = torch.load(weights, weights_only=True)["model"]

@@ -1,4 +1,4 @@
-"""Which models a run is made of: folds of the table, trials on few patients, one epoch, all data and seeds."""
+"""Which models a run trains: folds of the table, debug runs on few patients, one epoch, all data and seeds."""
 
 import dataclasses
 import json
@@ -54,8 +54,8 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
     assert torch.equal(alone["model"]["head.linear.weight"], weights[0])
 
 
-def test_all_data_that_ends_in_nan(cached: Settings) -> None:
-    """The one step of the epoch ruins the weights after its loss was fine: no final.pt, no run that looks ended."""
+def test_all_data_whose_last_step_gives_nan(cached: Settings) -> None:
+    """The one step of the epoch ruins the weights after its loss was fine: no final.pt, no run that looks finished."""
     settings = dataclasses.replace(
         cached,
         all_data=True,
@@ -97,7 +97,7 @@ def test_a_fold_with_every_image_is_refused(cached: Settings) -> None:
         check_positives(cached, dataclasses.replace(data, folds=np.zeros_like(data.folds)))
 
 
-def test_debug_is_a_trial_on_few_patients_in_a_folder_of_its_own(
+def test_a_debug_run_has_few_patients_and_a_folder_of_its_own(
     cached: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = dataclasses.replace(cached, debug=True, debug_fraction=0.5, epochs=1)
@@ -106,7 +106,7 @@ def test_debug_is_a_trial_on_few_patients_in_a_folder_of_its_own(
     assert not cached.run_folder.exists()
     folder = cached.run_folder.with_name("run_debug")
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"patient": str})
-    assert f"debug: a trial on {len(predictions)} of 40 images" in capsys.readouterr().out
+    assert f"debug run on {len(predictions)} of 40 images" in capsys.readouterr().out
     fold_of = dict(zip(whole.uids.tolist(), whole.folds.tolist(), strict=True))
     assert [fold_of[uid] for uid in predictions["StudyInstanceUID"]] == predictions["fold"].tolist()
     for fold in (0, 1):
