@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from catheters.config.settings import Settings
+from catheters.data.batch import Batch
 from catheters.errors import SettingsError
+from catheters.models.outputs import Outputs
 from catheters.runs.build import build_losses
+from catheters.training.losses import LOSSES, Losses
 
 LABELS = ("a", "b")
 LOGITS = [[0.3, -1.2], [2.0, 0.7], [-3.5, 9.0]]
@@ -28,7 +31,15 @@ def mean_loss(element: Callable[[float, float, float], float], targets: list[lis
 
 def measured(**changes: Any) -> float:
     settings = Settings(label_columns=LABELS, pos_weight=WEIGHTS, **changes)
-    return float(build_losses(settings).labels(torch.tensor(LOGITS), torch.tensor(TARGETS)))
+    return float(losses_of(build_losses(settings))["labels"])
+
+
+def losses_of(losses: Losses, weights: list[float] | None = None) -> dict[str, torch.Tensor]:
+    """The terms of the three images, which weigh 1 where no weights are given."""
+    numbers = {} if weights is None else {"weight": torch.tensor(weights)}
+    batch = Batch(images=torch.zeros(3), targets=torch.tensor(TARGETS), numbers=numbers)
+    terms: dict[str, torch.Tensor] = losses(Outputs(logits=torch.tensor(LOGITS)), batch)
+    return terms
 
 
 def cross_entropy(p: float, y: float, w: float) -> float:
@@ -84,7 +95,7 @@ def test_asymmetric_without_focus_is_bce() -> None:
 def test_extreme_logits_stay_finite(loss_func: str, params: dict[str, float]) -> None:
     loss = build_losses(Settings(label_columns=LABELS, loss_func=loss_func, loss_params=params))
     logits = torch.tensor([[80.0, -80.0], [-80.0, 80.0]], requires_grad=True)
-    value = loss.labels(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    value = loss.labels(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0]])).mean()
     value.backward()
     assert torch.isfinite(value)
     assert logits.grad is not None
@@ -118,3 +129,19 @@ def test_impossible_parameters(loss_func: str, params: dict[str, float], message
     with pytest.raises(SettingsError) as error:
         build_losses(Settings(loss_func=loss_func, loss_params=params))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("loss_func", LOSSES)
+def test_a_weight_multiplies_the_loss_of_its_image(loss_func: str) -> None:
+    """By itself an image has its loss; together they have the mean of the weighted ones."""
+    losses = build_losses(Settings(label_columns=LABELS, pos_weight=WEIGHTS, loss_func=loss_func))
+    alone = [float(losses_of(losses, [float(row == other) for other in range(3)])["labels"]) for row in range(3)]
+    assert sum(alone) == pytest.approx(float(losses_of(losses)["labels"]), rel=1e-6)
+    weighted = float(losses_of(losses, [0.5, 0.0, 3.0])["labels"])
+    assert weighted == pytest.approx(0.5 * alone[0] + 3 * alone[2], rel=1e-6)
+
+
+def test_a_weight_multiplies_the_loss_of_a_group() -> None:
+    losses = build_losses(Settings(label_columns=LABELS, exclusive={"both": LABELS}))
+    alone = [float(losses_of(losses, [float(row == other) for other in range(3)])["both"]) for row in range(3)]
+    assert float(losses_of(losses, [2.0, 1.0, 0.0])["both"]) == pytest.approx(2 * alone[0] + alone[1], rel=1e-6)

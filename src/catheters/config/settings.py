@@ -27,6 +27,8 @@ Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple],
 
 MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
 """What a run or a cache was made with that is older than these settings, and so does not name them."""
+IMAGE_WEIGHT = "weight"
+"""Name in a batch of what `weight_column` holds."""
 PREDICTION_COLUMNS = ("patient", "fold", "doubts", "reason")
 """Columns of `predictions.csv` beside the id that hold no probabilities: `doubts` about the image, and the `reason` why
 it has none."""
@@ -187,6 +189,9 @@ class Settings:
     """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Class imbalance: {label: weight of its positives in the weighted loss}; labels not named weigh 1."""
+    weight_column: Column | None = None
+    """Column of the label table with a weight per image, 0 or more, by which its loss is multiplied. Weights of mean 1
+    leave the meaning of the learning rate. None: every image weighs 1."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Mixup: each image and its labels are mixed with another's of the batch, by a share from Beta(alpha, alpha); 0:
     off."""
@@ -329,6 +334,11 @@ class Settings:
     def seed_of_folds(self) -> int:
         """`fold_seed`, or `seed` in its place."""
         return self.seed if self.fold_seed is None else self.fold_seed
+
+    @property
+    def number_columns(self) -> dict[str, str]:
+        """Numbers per image that go along in each batch, by name, and their columns in the label table."""
+        return {} if self.weight_column is None else {IMAGE_WEIGHT: self.weight_column}
 
     @property
     def images_per_batch(self) -> int:

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from torch.utils.data import default_collate
 
 from catheters.named_tensors import NamedTensors
 
-Sample = Mapping[str, Tensor]
-"""One image of a batch: tensors by the names of `Batch`, each without its first axis."""
+Sample = Mapping[str, Any]
+"""One image of a batch: tensors, or names of tensors, by the names of `Batch`, each without its first axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,13 @@ class Batch(NamedTensors):
         targets: (B, K) float32, 0 or 1, or between them once mixup has mixed them.
         draws: (B, P) float32, what a `GpuAugmentation` does to each image; None where nothing is augmented on the
             device.
+        numbers: name -> (B,) float32, further numbers of the label table: see the setting `number_columns`.
     """
 
     images: Tensor
     targets: Tensor
     draws: Tensor | None = None
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Self:

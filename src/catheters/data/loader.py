@@ -6,8 +6,9 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ class CachedRadiographs(Dataset[Sample]):
         augmentation: Augmentation | GpuAugmentation | None,
         seed: int,
         checks: RowChecks | None = None,
+        numbers: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
     ) -> None:
         """Choose images.
 
@@ -126,12 +128,14 @@ class CachedRadiographs(Dataset[Sample]):
             augmentation: None leaves the images as they are.
             seed: the run's seed.
             checks: compares each row at its first read; None: rows are taken as they are.
+            numbers: name -> (n,), what goes along in each batch.
         """
         self._cache_file = cache_file
         self._checks = checks
         self._images: CacheRows | None = None
         self._rows = rows
         self._labels = torch.from_numpy(labels.astype(np.float32))
+        self._numbers = {name: torch.from_numpy(values) for name, values in numbers.items()}
         self._augmentation = augmentation
         self._seed = seed
         # Numbers, not strings: no Python object a row, whose reference count would copy memory into every worker.
@@ -152,7 +156,9 @@ class CachedRadiographs(Dataset[Sample]):
         image = self._images.read(row)
         if self._checks is not None:
             self._checks.check(row, image)
-        sample = {"targets": self._labels[position]}
+        sample: dict[str, Any] = {"targets": self._labels[position]}
+        if self._numbers:
+            sample["numbers"] = {name: values[position] for name, values in self._numbers.items()}
         if isinstance(self._augmentation, GpuAugmentation):
             sample["draws"] = torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position)))
         elif self._augmentation is not None:

@@ -56,6 +56,7 @@ def build_table_source(settings: Settings) -> TableSource:
         exclusive_conflicts=settings.exclusive_conflicts,
         fold_column=None if settings.all_data else settings.fold_column,
         num_folds=settings.num_folds,
+        number_columns=settings.number_columns,
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ class RunData:
         encoded_patient_ids: (N,) UTF-8, patients.
         labels: (N, K) uint8, 0 or 1, columns in the order of the setting `label_columns`.
         folds: (N,) the fold of each image.
+        numbers: name -> (N,), further numbers of each image.
         pixel_ids: (N,) numbers, equal for images with equal pixels.
         rows: (N,) the images' rows in the cache.
         cache_file: the cache's `.npy`.
@@ -47,6 +49,7 @@ class RunData:
     encoded_patient_ids: npt.NDArray[np.bytes_]
     labels: npt.NDArray[np.uint8]
     folds: npt.NDArray[np.int8]
+    numbers: Mapping[str, npt.NDArray[np.float32]]
     pixel_ids: npt.NDArray[np.intp]
     rows: npt.NDArray[np.intp]
     cache_file: CacheFile
@@ -86,28 +89,36 @@ def load_data(settings: Settings) -> RunData:
         is_kept &= _choose_for_debug_run(settings, table.patient_ids, folds)
         say(f"debug run on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
+    numbers = {name: values[is_kept] for name, values in table.numbers.items()}
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
         labels=labels,
         folds=folds,
+        numbers=numbers,
         pixel_ids=np.unique(cache.pixel_ids[is_kept], return_inverse=True)[1],
         rows=cache.rows[is_kept],
         cache_file=cache.file,
         checks=RowChecks.of(cache),
         mean=cache.mean,
         std=cache.std,
-        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds),
+        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers),
     )
 
 
 def _fingerprint(
-    pixels_hash: str, uids: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], folds: npt.NDArray[np.int8]
+    pixels_hash: str,
+    uids: npt.NDArray[np.str_],
+    labels: npt.NDArray[np.uint8],
+    folds: npt.NDArray[np.int8],
+    numbers: Mapping[str, npt.NDArray[np.float32]],
 ) -> str:
     digest = hashlib.sha256(pixels_hash.encode())
     digest.update("\n".join(uids.tolist()).encode())
     digest.update(labels.tobytes())
     digest.update(folds.tobytes())
+    for name, values in sorted(numbers.items()):
+        digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()
 
 
@@ -196,6 +207,7 @@ def _samples(
         augmentation,
         settings.seed,
         data.checks,
+        {name: values[is_chosen] for name, values in data.numbers.items()},
     )
 
 

@@ -1,8 +1,9 @@
 """Losses over (B, K) logits and targets.
 
-Each label is learnt by itself, since an X-ray can have several labels of one device type. Every loss is the mean
-over all elements, and `pos_weight` multiplies the positives' term (class imbalance). A new one is a module here and a
-line in `LOSSES`. Labels that exclude each other have a softmax instead, see `SoftmaxCrossEntropy`.
+Each label is learnt by itself, since an X-ray can have several labels of one device type. A loss is a term per image
+and label, of which `Losses` takes the mean; `pos_weight` multiplies that of positives (class imbalance), and the
+setting `weight_column` those of an image. A new one is a module here and a line in `LOSSES`. Labels that exclude each
+other have a softmax instead, see `SoftmaxCrossEntropy`.
 """
 
 import inspect
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from catheters.config.settings import IMAGE_WEIGHT
 from catheters.config.validation import LABELS_TERM
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
@@ -28,7 +30,7 @@ class BinaryCrossEntropy(nn.BCEWithLogitsLoss):
 
     def __init__(self, pos_weight: Tensor) -> None:
         """Weigh positives by `pos_weight`, (K,)."""
-        super().__init__(pos_weight=pos_weight)
+        super().__init__(pos_weight=pos_weight, reduction="none")
 
 
 class FocalLoss(nn.Module):
@@ -58,7 +60,7 @@ class FocalLoss(nn.Module):
         self.alpha = alpha
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) -> scalar."""
+        """(B, K), (B, K) -> (B, K)."""
         logits = logits.float()
         cross_entropy = functional.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=self.pos_weight, reduction="none"
@@ -68,7 +70,7 @@ class FocalLoss(nn.Module):
         losses = (1 - of_the_truth).clamp(min=SMALLEST) ** self.gamma * cross_entropy
         if self.alpha is not None:
             losses = (self.alpha * targets + (1 - self.alpha) * (1 - targets)) * losses
-        return losses.mean()
+        return losses
 
 
 class AsymmetricLoss(nn.Module):
@@ -105,7 +107,7 @@ class AsymmetricLoss(nn.Module):
         self.clip = clip
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) -> scalar."""
+        """(B, K), (B, K) -> (B, K)."""
         logits = logits.float()
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(min=0)
@@ -114,7 +116,7 @@ class AsymmetricLoss(nn.Module):
         easy = (1 - probabilities).clamp(min=SMALLEST)
         positive = self.pos_weight * easy**self.gamma_pos * functional.logsigmoid(logits)
         negative = shifted.clamp(min=SMALLEST) ** self.gamma_neg * log_negative
-        return -(targets * positive + (1 - targets) * negative).mean()
+        return -(targets * positive + (1 - targets) * negative)
 
 
 class LabelSmoothing(nn.Module):
@@ -132,7 +134,7 @@ class LabelSmoothing(nn.Module):
         self.register_buffer("smoothing", smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) -> scalar."""
+        """(B, K), (B, K) -> (B, K)."""
         smoothed: Tensor = self.loss(logits, targets * (1 - self.smoothing) + self.smoothing / 2)
         return smoothed
 
@@ -163,7 +165,7 @@ class SoftmaxCrossEntropy(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) targets of which those of the group sum to 1 at most -> scalar, the mean over B."""
+        """(B, K), (B, K) targets of which those of the group sum to 1 at most -> (B,)."""
         logits, targets = logits.index_select(1, self.columns).float(), targets.index_select(1, self.columns)
         log_probabilities = torch.log_softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], 1), 1)
         truth = torch.cat([1 - targets.sum(1, keepdim=True), targets], 1)
@@ -171,7 +173,7 @@ class SoftmaxCrossEntropy(nn.Module):
         losses = -self.weights * truth * log_probabilities
         if self.gamma > 0:
             losses = (1 - log_probabilities.exp()).clamp(min=SMALLEST) ** self.gamma * losses
-        return losses.sum(1).mean()
+        return losses.sum(1)
 
 
 LOSSES: Mapping[str, type[nn.Module]] = {
@@ -204,7 +206,7 @@ class Losses(nn.Module):
 
         Args:
             num_labels: K.
-            labels: the loss of the labels that are in no group, the mean over them; None where there are none.
+            labels: the loss of the labels that are in no group; None where there are none.
             groups: name -> loss of an exclusive group.
             weights: term -> what it is multiplied by; 1 for others.
         """
@@ -221,16 +223,21 @@ class Losses(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Outputs of a batch -> name -> scalar, to be summed by `total`."""
-        logits, targets = outputs.logits, batch.targets
+        logits, targets, weights = outputs.logits, batch.targets, batch.numbers.get(IMAGE_WEIGHT)
         losses: dict[str, Tensor] = {}
         if self.labels is not None and not self._names:
-            losses[LABELS_TERM] = self.labels(logits, targets)
+            losses[LABELS_TERM] = _mean(self.labels(logits, targets), weights)
         elif self.labels is not None:
             of_labels = self.labels(logits.index_select(1, self.ungrouped), targets.index_select(1, self.ungrouped))
-            losses[LABELS_TERM] = of_labels * (len(self.ungrouped) / self._num_labels)
+            losses[LABELS_TERM] = _mean(of_labels, weights) * (len(self.ungrouped) / self._num_labels)
         for name, loss in zip(self._names, self.groups, strict=True):
-            losses[name] = loss(logits, targets) / self._num_labels
+            losses[name] = _mean(loss(logits, targets), weights) / self._num_labels
         return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
+
+
+def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of (B, ...) losses, those of an image multiplied by its weight, (B,)."""
+    return losses.mean() if weights is None else (losses * weights.view(-1, *[1] * (losses.ndim - 1))).mean()
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:

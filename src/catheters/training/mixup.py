@@ -35,4 +35,5 @@ class Mixup:
             batch,
             images=torch.lerp(images[partners].float(), images.float(), share[:, None, None, None]),
             targets=torch.lerp(targets[partners], targets, share[:, None]),
+            numbers={name: torch.lerp(value[partners], value, share) for name, value in batch.numbers.items()},
         )

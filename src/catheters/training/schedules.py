@@ -74,9 +74,9 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
     "plateau" falls from there after epochs, as torch's ReduceLROnPlateau decides.
 
     warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a learning rate above the peak, and
-    starts at 0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such a
-    warm-up starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin 2018,
-    "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
+    starts at 0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such
+    a warm-up starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and
+    Topin 2018, "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
 
     Parameter groups whose initial learning rate is not the plan's get every learning rate in proportion.
     """

@@ -198,3 +198,16 @@ def test_images_in_several_folders(tmp_path: Path, layout: str) -> None:
         read(tmp_path, GOOD, path_pattern="images*/**/{uid}.png")
     # A table may be read without its images, for a cache that has come without them.
     assert read(tmp_path, GOOD, path_pattern="scans*/{uid}.png").paths[0] == tmp_path / "scans*/001.png"
+
+
+def test_numbers_of_the_table(tmp_path: Path) -> None:
+    """A weight per image, under its name in a batch."""
+    weighted = "id,who,view,a,b,w\n001,p1,ap,1,0,0.5\n002,p1,pa,0,1.0,2e1\n"
+    table = read(tmp_path, weighted, weight_column="w")
+    assert {name: values.tolist() for name, values in table.numbers.items()} == {"weight": [0.5, 20.0]}
+    assert table.take(np.array([1])).numbers["weight"].tolist() == [20.0]
+    for wrong, message in (("-1", "line 3, column 'w': '-1' came"), ("x", "'x' came, a number of 0 or"), ("", "'w'")):
+        with pytest.raises(TableError, match=message):
+            read(tmp_path, weighted.replace("2e1", wrong), weight_column="w")
+    with pytest.raises(TableError, match="column 'w' has no number above 0"):
+        read(tmp_path, weighted.replace("2e1", "0").replace("0.5", "0"), weight_column="w")

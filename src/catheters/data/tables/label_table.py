@@ -1,7 +1,7 @@
 """The label table: which images there are, whose they are, and what they show."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import pandas as pd
 from catheters.data.tables.corrections import apply_corrections
 from catheters.data.tables.dicom_ids import find_dicom_files
 from catheters.data.tables.label_rules import LabelRules, choose_rows, read_labels, read_patients, rows_that_hold
-from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, read_csv
-from catheters.io.near_misses import same_id_hint
+from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, line_number, read_csv
+from catheters.io.near_misses import number_in, same_id_hint
 from catheters.io.path_pattern import fill_pattern, pattern_fields
 from catheters.runtime.console import say, warn
 
@@ -28,6 +28,7 @@ class LabelTable:
         labels: (N, K) uint8, 0 or 1, columns in the order of `label_columns`.
         label_columns: (K,) names.
         folds: (N,) the fold of each image where the table says it, else None; a patient may be in several.
+        numbers: name -> (N,) further numbers of each image, 0 or more, see `TableSource`.
     """
 
     uids: npt.NDArray[np.str_]
@@ -36,6 +37,7 @@ class LabelTable:
     labels: npt.NDArray[np.uint8]
     label_columns: tuple[str, ...]
     folds: npt.NDArray[np.int8] | None = None
+    numbers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -49,6 +51,7 @@ class LabelTable:
             labels=self.labels[rows],
             label_columns=self.label_columns,
             folds=None if self.folds is None else self.folds[rows],
+            numbers={name: values[rows] for name, values in self.numbers.items()},
         )
 
 
@@ -74,6 +77,7 @@ class TableSource:
         exclusive_conflicts: what becomes of an image with two of them: "refuse" or "first".
         fold_column: has the fold of each image; None: folds are assigned, or there are none.
         num_folds: how many there are.
+        number_columns: name -> column of further numbers, which go along in each batch.
     """
 
     dataset_folder: Path
@@ -93,6 +97,7 @@ class TableSource:
     exclusive_conflicts: str
     fold_column: str | None
     num_folds: int
+    number_columns: Mapping[str, str]
 
     @property
     def file(self) -> Path:
@@ -135,6 +140,7 @@ def read_label_table(source: TableSource) -> LabelTable:
         labels=labels,
         label_columns=source.label_columns,
         folds=folds,
+        numbers={name: _read_numbers(frame, number, file) for name, number in source.number_columns.items()},
     )
     if source.exclude_ids is not None:
         table = table.take(_rows_not_listed(table.uids, source.exclude_ids, column))
@@ -246,6 +252,22 @@ def _read_folds(frame: pd.DataFrame, source: TableSource) -> npt.NDArray[np.int8
             f"{file}: column '{column}' has no image in fold {min(missing)}; set num_folds to the number of its folds"
         )
     return folds
+
+
+def _read_numbers(frame: pd.DataFrame, column: str, file: Path) -> npt.NDArray[np.float32]:
+    """(N,) the numbers of a column."""
+    check_columns(frame, (column,), file)
+    check_filled(frame, column, file)
+    numbers = [number_in(cell) for cell in frame[column]]
+    for row, number in enumerate(numbers):
+        if number is None or number < 0:
+            raise TableError(
+                f"{file}: line {line_number(frame, row, file)}, column '{column}': {frame[column].iloc[row]!r} came, a "
+                "number of 0 or more is expected"
+            )
+    if not any(numbers):
+        raise TableError(f"{file}: column '{column}' has no number above 0")
+    return np.array(numbers, dtype=np.float32)
 
 
 def fill_in_paths(frame: pd.DataFrame, pattern: str, uid_column: str, folder: Path, file: Path) -> tuple[Path, ...]:
