@@ -225,7 +225,7 @@ class BatchesInOrder(Sampler[list[tuple[int, int]]]):
     """Batches of keys of all samples in order, the last one as small as it comes.
 
     Attributes:
-        counts: how many samples each process has: parts that follow on one another and overlap nowhere.
+        counts: how many samples each rank has: parts that follow on one another and overlap nowhere.
     """
 
     def __init__(self, num_samples: int, batch_size: int, rank: int = 0, num_processes: int = 1) -> None:
@@ -241,7 +241,7 @@ class BatchesInOrder(Sampler[list[tuple[int, int]]]):
 
     @property
     def max_length(self) -> int:
-        """Batches of the process that has most."""
+        """Batches of the rank that has most."""
         return -(-max(self.counts) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
