@@ -169,7 +169,7 @@ def test_two_processes_at_once(file: Path, table: LabelTable) -> None:
     )
     assert holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(UserError, match=r"x_8\.npy: another process is building it; wait until it has ended"):
+    with pytest.raises(UserError, match=r"x_8\.npy: another process is building it; wait until it has finished"):
         build_cache(table, file, PLAIN)
     holder.communicate()
     build_cache(table, file, PLAIN)  # the lock file stays, the lock does not
