@@ -3,7 +3,7 @@
     python benchmarks/loading.py
 
 Milliseconds per sample through the published augmentation, by 1, 2 and 4 DataLoader workers at 512 and 1024 px. Taking
-turns with it: one PNG file a sample, decoded to three channels, augmented and normalised in float, which is what the
+turns with it: one PNG file per sample, decoded to three channels, augmented and normalised in float, which is what the
 published program does, by as many processes; and the bare copy of cached images into a batch, by one process. And the
 same with every row compared with its checksum, which training does at the first read of a row and then no more. The
 images are made up.
@@ -41,7 +41,7 @@ AIM = {512: 3.0}
 
 
 class PngFiles(Dataset[tuple[Tensor, Tensor]]):
-    """A file a sample, decoded to three channels, augmented, and normalised in float."""
+    """One file per sample, decoded to three channels, augmented, and normalised in float."""
 
     def __init__(self, files: list[Path], num_samples: int, size: int) -> None:
         """Go through the files as often as it takes for `num_samples`."""
@@ -127,7 +127,7 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
                 "loading",
                 workers,
                 seconds["cache"],
-                "a PNG a sample, RGB float",
+                "one PNG per sample, RGB float",
                 seconds["png"],
                 unit="ms/sample",
                 at_least=AIM.get(size),
@@ -147,7 +147,7 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
                 "loading",
                 f"{workers}, augment_on=device",
                 seconds["drawn"],
-                "a PNG a sample, RGB float",
+                "one PNG per sample, RGB float",
                 seconds["png"],
                 unit="ms/sample",
             ),

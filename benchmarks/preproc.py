@@ -113,7 +113,7 @@ def peak_memory(command: list[str]) -> int:
         peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
         time.sleep(0.02)
     if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+        raise RuntimeError(f"{' '.join(command)} exited with status {process.returncode}")
     return peak
 
 

@@ -125,7 +125,7 @@ def test_an_epoch_goes_on_where_it_was(num_done: int) -> None:
 
 
 @pytest.mark.parametrize("num_processes", [2, 3, 4])
-def test_every_process_has_its_part_of_each_batch(num_processes: int) -> None:
+def test_every_rank_has_its_part_of_each_batch(num_processes: int) -> None:
     whole = EpochBatches(40, 12, seed=5, multiple_of=2)
     parts = [
         EpochBatches(40, 12, seed=5, multiple_of=2, rank=rank, num_processes=num_processes)
@@ -137,8 +137,8 @@ def test_every_process_has_its_part_of_each_batch(num_processes: int) -> None:
 
 
 @pytest.mark.parametrize(("num_samples", "num_processes"), [(10, 1), (10, 2), (11, 4), (3, 4)])
-def test_every_process_has_its_part_of_the_images_in_order(num_samples: int, num_processes: int) -> None:
-    """Each image once, none twice; the processes know each other's numbers."""
+def test_every_rank_has_its_part_of_the_images_in_order(num_samples: int, num_processes: int) -> None:
+    """Each image once, none twice; the ranks know each other's numbers."""
     parts = [BatchesInOrder(num_samples, 2, rank, num_processes) for rank in range(num_processes)]
     positions = [[position for batch in part for _, position in batch] for part in parts]
     assert list(chain(*positions)) == list(range(num_samples))

@@ -43,7 +43,7 @@ def kill_until_done(data: Path, cache: Path, num_kills: int, seconds: float, rng
                 kills += 1
                 continue
         if process.wait() != 0:
-            raise RuntimeError(f"preproc_npy.py ended with status {process.returncode}")
+            raise RuntimeError(f"preproc_npy.py exited with status {process.returncode}")
         if kills >= num_kills:
             return kills
         for path in cache.iterdir():  # it was done before all kills had come: once more from the beginning

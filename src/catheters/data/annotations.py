@@ -44,7 +44,7 @@ class Annotation:
 
 
 def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]:
-    """Read a table laid out as RANZCR CLiP's `train_annotations.csv`, a catheter a row, several rows an image.
+    """Read a table laid out as RANZCR CLiP's `train_annotations.csv`, one row per catheter, several rows per image.
 
     Args:
         file: CSV with the columns `uid_column`, label, and data, a text [[x, y], [x, y], ...].

@@ -66,7 +66,7 @@ class Loader(DataLoader[Sample]):
         # Private, but Python's own list of children has lost one that ended before it was asked.
         workers: list[BaseProcess] = batches._workers
         end_with_this_process(workers)
-        return _watched(batches, workers)
+        return _batches_or_worker_death(batches, workers)
 
     def close(self) -> None:
         """End the DataLoader workers that are kept from pass to pass."""
@@ -76,7 +76,7 @@ class Loader(DataLoader[Sample]):
             kept._shutdown_workers()
 
 
-def _watched(batches: Iterator[Batch], processes: Collection[BaseProcess]) -> Iterator[Batch]:
+def _batches_or_worker_death(batches: Iterator[Batch], processes: Collection[BaseProcess]) -> Iterator[Batch]:
     with _worker_deaths_named(processes):
         yield from batches
 
@@ -138,7 +138,7 @@ class CachedRadiographs(Dataset[Sample]):
         self._numbers = {name: torch.from_numpy(values) for name, values in numbers.items()}
         self._augmentation = augmentation
         self._seed = seed
-        # Numbers, not strings: no Python object a row, whose reference count would copy memory into every worker.
+        # Numbers, not strings: no Python object per row, whose reference count would copy memory into every worker.
         self._uid_hashes = np.fromiter((zlib.crc32(uid.encode()) for uid in uids), np.uint32, len(uids))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,18 +198,18 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
         Args:
             num_samples: how many there are.
-            batch_size: images in a batch, of all processes together.
+            batch_size: images in a global batch, of all ranks together.
             seed: the run's seed.
             multiple_of: an epoch has a multiple of so many batches, the images being those of as many times larger
                 batches.
             rank: this process, from 0.
-            num_processes: each of so many processes gets an equal part of every batch; 1: the whole.
+            num_processes: world size; each rank gets an equal part of every batch; 1: the whole.
         """
         self._num_samples = num_samples
         self._batch_size = min(batch_size, num_samples)
         self._seed = seed
         self._multiple_of = multiple_of
-        assert self._batch_size % num_processes == 0, "every process has a part of the same size"
+        assert self._batch_size % num_processes == 0, "every rank has a part of the same size"
         self._part_size = self._batch_size // num_processes
         self._part_start = rank * self._part_size
         self.epoch = 0
@@ -231,11 +231,11 @@ class BatchesInOrder(Sampler[list[tuple[int, int]]]):
     """Batches of keys of all samples in order, the last one as small as it comes.
 
     Attributes:
-        counts: how many samples each process has: parts that follow on one another and overlap nowhere.
+        counts: how many samples each rank has: parts that follow on one another and overlap nowhere.
     """
 
     def __init__(self, num_samples: int, batch_size: int, rank: int = 0, num_processes: int = 1) -> None:
-        """Go through the part of process `rank`, of `num_processes`, in batches of `batch_size`."""
+        """Go through the part of rank `rank`, of `num_processes` (world size), in batches of `batch_size`."""
         ends = [num_samples * (number + 1) // num_processes for number in range(num_processes)]
         starts = [0, *ends[:-1]]
         self.counts = tuple(end - start for start, end in zip(starts, ends, strict=True))
@@ -247,7 +247,7 @@ class BatchesInOrder(Sampler[list[tuple[int, int]]]):
 
     @property
     def max_length(self) -> int:
-        """Batches of the process that has most."""
+        """Batches of the rank that has most."""
         return -(-max(self.counts) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

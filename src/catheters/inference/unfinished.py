@@ -3,17 +3,17 @@
 import contextlib
 import json
 import math
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from catheters.errors import UserError
 from catheters.io.files import clear_end_when_full, parse_json
+from catheters.io.journal import ForeignJournalError, add_checksum, append_lines, check_line, read_journal
+from catheters.io.locks import exclusive_lock
 
 State = tuple[int, int]
 """Size in bytes and time of the last change in ns: other ones mean another content."""
@@ -56,8 +56,7 @@ def encode_entry(entry: Entry) -> bytes:
         "doubts": entry.doubts,
         "probabilities": None if entry.probabilities is None else entry.probabilities.tolist(),
     }
-    text = json.dumps(content).encode()
-    return b"%08x %b\n" % (zlib.crc32(text), text)
+    return add_checksum(json.dumps(content).encode())
 
 
 def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
@@ -71,10 +70,7 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
     Raises:
         ValueError: it was not written as it is, or not for such images and models.
     """
-    checksum, _, text = line.partition(b" ")
-    if not text.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
-        raise ValueError("not what was written")
-    content = parse_json(text.decode())
+    content = parse_json(check_line(line).decode())
     if not isinstance(content, dict) or content.keys() != {"row", "state", "reason", "doubts", "probabilities"}:
         raise ValueError("no entry")
     row, reason, doubts = content["row"], content["reason"], content["doubts"]
@@ -132,43 +128,17 @@ def open_unfinished(
     Raises:
         UserError: it is of another key, another process has it open, or the disk is full.
     """
-    head = json.dumps({"key": key}) + "\n"
-    with clear_end_when_full(file), _only_process(file), file.open("a+b") as stream:
-        stream.seek(0)
-        first = stream.readline()
-        if first and first.decode(errors="replace") != head:
+    refusal = f"{file}: another process is at it; choose another --out, or wait"
+    # Or a lock's file would lie beside all predictions.
+    with clear_end_when_full(file), exclusive_lock(Path(f"{file}.lock"), refusal, remove=True):
+        head = json.dumps({"key": key}).encode() + b"\n"
+        try:
+            for entry in read_journal(file, head, lambda line: decode_entry(line, num_images, shape)):
+                take(entry)
+        except ForeignJournalError:
             raise UserError(
                 f"{file}: is what an unfinished command with other images, models or options, or of another version, "
                 "has done; repeat that one to go on with it, or give --fresh to start over"
-            )
-        end = len(first)
-        for line in stream:
-            try:
-                entry = decode_entry(line, num_images, shape)
-            except ValueError:
-                break  # the kill cut it off, or it is damaged
-            take(entry)
-            end += len(line)
-        stream.truncate(end)  # what is written goes to the end
-        if not end:
-            stream.write(head.encode())
-
-        def write(new: Sequence[Entry]) -> None:
-            stream.write(b"".join(map(encode_entry, new)))
-            stream.flush()
-
-        yield write
-
-
-@contextlib.contextmanager
-def _only_process(file: Path) -> Iterator[None]:
-    lock = filelock.FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"{file}: another process is at it; choose another --out, or wait") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # or one would lie beside all predictions
-        lock.release()
+            ) from None
+        with file.open("ab") as stream:
+            yield lambda new: append_lines(stream, map(encode_entry, new))

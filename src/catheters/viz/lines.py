@@ -25,7 +25,7 @@ OTHER_COLOURS: tuple[Colour, ...] = ((0, 190, 140), (230, 159, 0), (80, 150, 230
 UNKNOWN_COLOUR: Colour = (175, 175, 175)
 UNKNOWN_DEVICE_TYPE = "unknown label"
 
-DEVICE_TYPE_OF_LABEL = {label: device for device, labels in RANZCR_HEADS.items() for label in labels}
+DEVICE_TYPE_OF_LABEL = {label: device_type for device_type, labels in RANZCR_HEADS.items() for label in labels}
 
 FONT_SIZE = 12
 LINE_WIDTH = 2

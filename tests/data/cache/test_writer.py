@@ -169,7 +169,7 @@ def test_two_processes_at_once(file: Path, table: LabelTable) -> None:
     )
     assert holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(UserError, match=r"x_8\.npy: another process is building it; wait until it has ended"):
+    with pytest.raises(UserError, match=r"x_8\.npy: another process is building it; wait until it has finished"):
         build_cache(table, file, PLAIN)
     holder.communicate()
     build_cache(table, file, PLAIN)  # the lock file stays, the lock does not
@@ -178,11 +178,9 @@ def test_two_processes_at_once(file: Path, table: LabelTable) -> None:
 MEMORY_SCRIPT = """
 import sys
 from pathlib import Path
-from catheters.data.cache.index import CacheRow
-from catheters.data.cache.partial import CachePart
 from catheters.data.cache.writer import build_cache
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import read_label_table
+from catheters.runs.build import build_preprocessing, build_table_source
 from catheters.config.settings import Settings
 settings = Settings(dataset_folder=sys.argv[1], image_size=1024)
 build_cache(read_label_table(build_table_source(settings)), Path(sys.argv[2]), build_preprocessing(settings))

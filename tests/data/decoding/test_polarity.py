@@ -1,4 +1,4 @@
-"""Exchanged black and white: on drawings, and on every real radiograph at hand."""
+"""Inverted grayscale: on drawings, and on every real radiograph at hand."""
 
 import importlib
 

@@ -154,7 +154,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _lock(cache_file: Path) -> contextlib.AbstractContextManager[None]:
-    refusal = f"{cache_file}: another process is building it; wait until it has ended"
+    refusal = f"{cache_file}: another process is building it; wait until it has finished"
     return exclusive_lock(cache_file.with_suffix(".lock"), refusal)
 
 

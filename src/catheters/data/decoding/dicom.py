@@ -253,7 +253,7 @@ def _luma(colours: Values, dataset: "Dataset") -> npt.NDArray[np.uint8]:
 
 
 def _show(stored: Values, dataset: "Dataset") -> tuple[npt.NDArray[np.uint8], tuple[Note, ...], bool]:
-    """(h, w) stored values -> (h, w) greys, a note where its own window was of no use, `Image.is_stretched`."""
+    """(h, w) stored values -> (h, w) greys, a note where its own window was of no use, `DecodedImage.is_stretched`."""
     stored, is_padding = _mask(stored, dataset)
     image_values = stored[~is_padding] if is_padding.any() and not is_padding.all() else stored
     lowest, highest = int(stored.min()), int(stored.max())

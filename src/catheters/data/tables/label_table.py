@@ -207,7 +207,7 @@ def _merging_advice(frame: pd.DataFrame, source: TableSource) -> str:
 def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, column: str) -> npt.NDArray[np.intp]:
     """The rows whose id the file does not list."""
     if not ids_file.is_file():
-        raise TableError(f"exclude_ids={ids_file}: no such file; a text file with an image id a line is expected")
+        raise TableError(f"exclude_ids={ids_file}: no such file; a text file with one image id per line is expected")
     try:
         lines = ids_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
