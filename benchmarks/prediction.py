@@ -1,8 +1,8 @@
 """What reading X-rays costs beside predicting them, and memory: python benchmarks/prediction.py.
 
-The same model predicts the same pictures twice, taking turns: from batches that are in memory already, and from JPEG
+The same model predicts the same images twice, taking turns: from batches that are in memory already, and from JPEG
 files of RANZCR CLiP's size, as predict.py reads them. Before that predict.py itself on more and more files: how much
-memory its own process takes. The pictures are drawn, enlarged and made noisy; the weights are random.
+memory its own process takes. The images are drawn, enlarged and made noisy; the weights are random.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from rows import Row, compare_seconds, compare_sizes, create_parser, finish
 from catheters.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from catheters.config.settings import Settings
 from catheters.data.decoding.radiograph import read_radiograph
-from catheters.evaluation.ensemble import Recipe
+from catheters.evaluation.ensemble import EnsembleSpec
 from catheters.inference.batch_prediction import predict_images
 from catheters.inference.inputs import Images
-from catheters.inference.loading import Member, Models
+from catheters.inference.loading import EnsembleMember, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage, read_image
 from catheters.runs.build import build_classifier, build_preprocessing
@@ -86,8 +86,8 @@ def create_models(settings: Settings, folder: Path) -> Models:
     file = folder / f"{settings.backbone_model}.pt"
     save_checkpoint(file, build_classifier(settings, 0.48, 0.22), settings, {}, {"epoch": 1})
     return Models(
-        members=(Member(name="random", checkpoints=(load_checkpoint(file),)),),
-        recipe=Recipe(method="mean", weights={"random": 1.0}),
+        members=(EnsembleMember(name="random", checkpoints=(load_checkpoint(file),)),),
+        spec=EnsembleSpec(method="mean", weights={"random": 1.0}),
         labels=settings.label_columns,
         calibrator=None,
         thresholds=None,

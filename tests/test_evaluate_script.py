@@ -42,7 +42,7 @@ def trained(cached: Settings) -> Settings:
     return cached
 
 
-def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> None:
+def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) -> None:
     options = ["--by", "view", "--operating-point", "sensitivity=0.9", "--prevalence", "ETT=0.02", "--resamples", "200"]
     done = run_script("evaluate.py", *files, *options)
     assert done.returncode == 0, done.stderr
@@ -75,10 +75,10 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     device = json.loads((folder / "metrics.json").read_text())["per_device"][0]
     assert (device["label"], device["operating_point"]["prevalence"]) == ("ETT", 0.02)
 
-    out = tmp_path / "blend"
-    blended = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out, "--resamples", "100")
-    assert blended.returncode == 0, blended.stderr
-    assert "of the blend without it" in blended.stdout
+    out = tmp_path / "ensemble"
+    combined = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out, "--resamples", "100")
+    assert combined.returncode == 0, combined.stderr
+    assert "of the ensemble without it" in combined.stdout
     one, two, both = (
         pd.read_csv(file, dtype={"id": str}).set_index("id").sort_index()
         for file in (tmp_path / "one.csv", tmp_path / "two.csv", out / "predictions.csv")
@@ -86,20 +86,20 @@ def test_two_models_and_their_blend(files: list[str | Path], tmp_path: Path) -> 
     for label in RANZCR_LABELS:
         assert both[label].to_numpy() == pytest.approx((one[label] + two[label]).to_numpy() / 2)
     assert both["patient"].iloc[0] == "p0"
-    assert '<h2 id="blend">' in (out / "report.html").read_text()
+    assert '<h2 id="ensemble">' in (out / "report.html").read_text()
     apart = run_script("evaluate.py", *files, "--out", tmp_path / "all", "--resamples", "100")
     assert apart.returncode == 0, apart.stderr
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["one_evaluation", "two_evaluation"]
     over = run_script(
         "evaluate.py", "--predictions", out / "predictions.csv", *files[2:], "--ensemble", "mean", "--out", out
     )
-    assert_user_error(over, "holds predictions that are to be blended; name another folder")
+    assert_user_error(over, "holds predictions that are to be combined; name another folder")
     beside = run_script("evaluate.py", *files[:2], *files[3:], "--out", out)
-    assert_user_error(beside, "holds a blend; name another folder for the results with --out")
+    assert_user_error(beside, "holds an ensemble; name another folder for the results with --out")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "predictions.csv").write_text("another model's")
     foreign = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", tmp_path / "foreign")
-    assert_user_error(foreign, "holds predictions of its own; name another folder for the blend")
+    assert_user_error(foreign, "holds predictions of its own; name another folder for the ensemble")
     again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "100")
     assert again.returncode == 0, again.stderr
 

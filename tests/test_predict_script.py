@@ -54,7 +54,7 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     sample.to_csv(tmp_path / "sample.csv", index=False)
     done = run_script(
         *("predict.py", "--model", evaluated_run, images, "--out", out, "--worklist"),
-        *("--submission", tmp_path / "sample.csv", "--flip", "--batch-size", "3", "--workers", "2"),
+        *("--submission", tmp_path / "sample.csv", "--tta", "--batch-size", "3", "--workers", "2"),
     )
     assert done.returncode == 1, done.stderr
     assert "5 images, 2 models on the CPU; calibrated probabilities" in done.stdout
@@ -91,7 +91,7 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
         "--model",
         str(evaluated_run),
         str(images),
-        "--flip",
+        "--tta",
         "--no-calibration",
         "--out",
         str(tmp_path / "r.csv"),
@@ -100,8 +100,8 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     uncalibrated = read(tmp_path / "r.csv").loc[readable.index, LABELS]
     assert of_others.to_numpy() == pytest.approx(uncalibrated.to_numpy())
     raw = pd.read_csv(tmp_path / "r_details.csv", dtype={"StudyInstanceUID": str})
-    assert ((raw["probability"] >= raw["threshold"]) == (raw["called_present"] == 1)).all()
-    assert (raw["called_present"] == details["called_present"]).all()  # judged before calibration
+    assert ((raw["probability"] >= raw["threshold"]) == (raw["predicted_positive"] == 1)).all()
+    assert (raw["predicted_positive"] == details["predicted_positive"]).all()  # judged before calibration
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -120,7 +120,7 @@ def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path
     assert ("stopped by SIGTERM: the same command goes on" in errors) == (number == signal.SIGTERM)
     with part.open("ab") as stream:
         stream.write(b'{"row": 39, "rea')  # a line that the kill cut off
-    other = run_script("predict.py", *arguments, "--flip", "--out", killed)
+    other = run_script("predict.py", *arguments, "--tta", "--out", killed)
     assert_user_error(other, "an unfinished command with other images, models or options", "--fresh")
     done = run_script("predict.py", *arguments, "--out", killed)
     assert done.returncode == 0, done.stderr
@@ -148,7 +148,7 @@ def test_answers_that_are_no_numbers(evaluated_run: Path, sample_folder: Path, t
     torch.save(content, tmp_path / "best.pt")
     arguments = ["--model", str(tmp_path / "best.pt"), str(sample_folder / "test"), "--out", str(tmp_path / "p.csv")]
     assert main([*arguments, "--worklist"]) == 1
-    assert (read(tmp_path / "p.csv")["reason"] == "a model answers NaN or infinity").all()
+    assert (read(tmp_path / "p.csv")["reason"] == "a model predictions NaN or infinity").all()
     with pytest.raises(UserError, match="none of the images could be predicted"):
         main([*arguments, "--submission", str(sample_folder / "sample_submission.csv")])
 
@@ -169,13 +169,13 @@ def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "tiny.png"), np.tile(np.arange(0, 200, 20, dtype=np.uint8), (10, 1)))
     done = run_script("predict.py", "--model", evaluated_run, tmp_path, "--out", tmp_path / "p.csv")
     assert done.returncode == 0, done.stderr
-    doubts = read(tmp_path / "p.csv")["doubts"]
-    assert doubts["blank"].startswith("almost blank: the greys differ by 0.0 of 255")
-    assert "100 x 300 pixels: longer than a chest radiograph is" in doubts["long"]
-    assert "only 10 x 10 pixels, the model sees 32 x 32" in doubts["tiny"]
-    assert "3 of 3 images doubtful, see the column `doubts`" in done.stdout
+    quality_flags = read(tmp_path / "p.csv")["quality_flags"]
+    assert quality_flags["blank"].startswith("almost blank: the greys differ by 0.0 of 255")
+    assert "100 x 300 pixels: longer than a chest radiograph is" in quality_flags["long"]
+    assert "only 10 x 10 pixels, the model sees 32 x 32" in quality_flags["tiny"]
+    assert "3 of 3 images doubtful, see the column `quality_flags`" in done.stdout
     # The tiny one, enlarged, is a smooth ramp, which this model of 32 px need not tell from a radiograph's background.
-    assert all("unlike the training images" in doubts[name] for name in ("blank", "long"))
+    assert all("unlike the training images" in quality_flags[name] for name in ("blank", "long"))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,10 @@ def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> N
         ([test, evaluated_run], ["neither a checkpoint (.pt) nor a run folder"]),
         ([evaluated_run / "fold0", test], ["it holds", "best.pt"]),
         ([evaluated_run, sample_folder / "sample_submission.csv"], ["none of its 4 images is there", "--images"]),
-        ([evaluated_run, test, "--out", evaluated_run / "predictions.csv"], ["its folder is that of a run or blend"]),
+        (
+            [evaluated_run, test, "--out", evaluated_run / "predictions.csv"],
+            ["its folder is that of a run or ensemble"],
+        ),
         ([evaluated_run, copied, "--out", copied], ["would be written over"]),
         ([evaluated_run], ["no images: give files, folders or a CSV of ids after the models"]),
         ([evaluated_run, test, "--out", tmp_path], ["a file that ends in .csv is expected, in a folder that exists"]),

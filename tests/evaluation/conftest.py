@@ -8,7 +8,7 @@ import numpy.typing as npt
 from catheters.evaluation.prediction_set import PredictionSet
 
 
-def make_evaluated(
+def make_predictions(
     targets: npt.ArrayLike,
     probabilities: npt.ArrayLike,
     patients: Sequence[object] | None = None,

@@ -22,7 +22,7 @@ from catheters.evaluation.calibration import (
     write_calibrator,
 )
 from catheters.evaluation.prediction_set import PredictionSet
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 
 def distorted(rng: np.random.Generator, slope: float, intercept: float) -> tuple[PredictionSet, np.ndarray]:
@@ -30,7 +30,7 @@ def distorted(rng: np.random.Generator, slope: float, intercept: float) -> tuple
     right = expit(rng.normal(-1, 2, 40_000))
     targets = (rng.random(40_000) < right).astype(np.uint8)
     given = expit((logit(right) - intercept) / slope)
-    return make_evaluated(targets[:, None], given[:, None], folds=(np.arange(40_000) % 5).tolist()), right
+    return make_predictions(targets[:, None], given[:, None], folds=(np.arange(40_000) % 5).tolist()), right
 
 
 def test_platt_finds_slope_and_intercept(rng: np.random.Generator) -> None:
@@ -65,14 +65,14 @@ def test_across_folds(rng: np.random.Generator, method: str) -> None:
     assert np.abs(calibrated - right).mean() < before / 4
     targets = evaluated.targets.copy()
     targets[evaluated.folds == 2] = 1 - targets[evaluated.folds == 2]
-    other = make_evaluated(targets, evaluated.probabilities, folds=evaluated.folds.tolist())
+    other = make_predictions(targets, evaluated.probabilities, folds=evaluated.folds.tolist())
     again = calibrate_across_folds(method, other, evaluated.folds)[:, 0]
     assert (again[evaluated.folds == 2] == calibrated[evaluated.folds == 2]).all()
     assert (again[evaluated.folds != 2] != calibrated[evaluated.folds != 2]).any()
 
 
 def test_what_separates_perfectly_stays_finite() -> None:
-    evaluated = make_evaluated([[1], [1], [0], [0]], [[1.0], [0.9], [0.1], [0.0]])
+    evaluated = make_predictions([[1], [1], [0], [0]], [[1.0], [0.9], [0.1], [0.0]])
     for method in METHODS:
         mapped = fit_calibrator(method, evaluated).maps["label 0"](evaluated.probabilities[:, 0])
         assert np.isfinite(mapped).all()
@@ -80,14 +80,14 @@ def test_what_separates_perfectly_stays_finite() -> None:
 
 
 def test_equal_probabilities_become_the_prevalence() -> None:
-    evaluated = make_evaluated([[1], [0], [0], [0]], [[0.9]] * 4)
+    evaluated = make_predictions([[1], [0], [0], [0]], [[0.9]] * 4)
     for method in ("platt", "isotonic"):
         calibrated = fit_calibrator(method, evaluated)(evaluated.labels, evaluated.probabilities)
         assert calibrated[:, 0] == pytest.approx([0.25] * 4)
 
 
 def test_one_class_is_left_alone() -> None:
-    evaluated = make_evaluated([[0], [0]], [[0.2], [0.7]])
+    evaluated = make_predictions([[0], [0]], [[0.2], [0.7]])
     for method in METHODS:
         calibrated = fit_calibrator(method, evaluated)(evaluated.labels, evaluated.probabilities)
         assert calibrated == pytest.approx(evaluated.probabilities)
@@ -120,7 +120,7 @@ def test_log_losses_are_scikit_learns(rng: np.random.Generator) -> None:
 
 def test_written_and_read_back(tmp_path: Path, rng: np.random.Generator) -> None:
     targets, probabilities = (rng.random((60, 2)) < 0.5).astype(np.uint8), rng.random((60, 2))
-    evaluated = make_evaluated(targets, probabilities, labels=["x", "y"])
+    evaluated = make_predictions(targets, probabilities, labels=["x", "y"])
     for method in METHODS:
         calibrator = fit_calibrator(method, evaluated)
         write_calibrator(tmp_path / "c.json", calibrator, "ab")

@@ -1,4 +1,4 @@
-"""Blends by hand; weights that are neither chance nor flattery."""
+"""Ensembles by hand; weights that are neither chance nor flattery."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from catheters.evaluation.ensemble import METHODS, blend, fit_weights, write_ensemble
+from catheters.evaluation.ensemble import METHODS, combine, fit_weights, write_ensemble
 from catheters.evaluation.prediction_set import PredictionSet
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 PREVALENCES = np.array([0.05, 0.3, 0.6])
 
@@ -25,7 +25,7 @@ def make_members(
     signs = 2.0 * targets - 1
     base = np.log(PREVALENCES / (1 - PREVALENCES))
     return [
-        make_evaluated(
+        make_predictions(
             targets,
             expit(base + quality * signs + shared + own_noise * rng.normal(size=targets.shape)),
             folds=(np.arange(num_images) % 5).tolist(),
@@ -39,7 +39,7 @@ def macro_auc(evaluated: PredictionSet) -> float:
     return float(roc_auc_score(evaluated.targets, evaluated.probabilities, average="macro"))
 
 
-def test_blends_by_hand(rng: np.random.Generator) -> None:
+def test_ensembles_by_hand(rng: np.random.Generator) -> None:
     members = make_members(rng, [1.0, 1.0, 0.5], num_images=50)
     stacked = np.stack([member.probabilities for member in members])
     expected = {
@@ -48,26 +48,26 @@ def test_blends_by_hand(rng: np.random.Generator) -> None:
         "power": np.sqrt((stacked**2).mean(axis=0)),
     }
     for method, probabilities in expected.items():
-        ensemble = blend(method, members, "blend")
-        assert ensemble.blended.probabilities == pytest.approx(probabilities)
+        ensemble = combine(method, members, "ensemble")
+        assert ensemble.combined.probabilities == pytest.approx(probabilities)
         assert [member.weight for member in ensemble.members] == pytest.approx([1 / 3] * 3)
         assert ensemble.members[1].macro_auc == pytest.approx(macro_auc(members[1]))
-        without = blend(method, [members[0], members[2]], "pair").blended
+        without = combine(method, [members[0], members[2]], "pair").combined
         assert ensemble.members[1].macro_auc_without == pytest.approx(macro_auc(without))
 
 
 def test_equal_members_get_about_equal_weights(rng: np.random.Generator) -> None:
     members = make_members(rng, [1.0] * 6)
-    weights = [member.weight for member in blend("weights", members, "blend").members]
+    weights = [member.weight for member in combine("weights", members, "ensemble").members]
     assert sum(weights) == pytest.approx(1)
     assert weights == pytest.approx([1 / 6] * 6, abs=0.05)
 
 
 def test_noise_gets_no_weight(rng: np.random.Generator) -> None:
     members = make_members(rng, [1.5, 1.5, 0.0])
-    ensemble = blend("weights", members, "blend")
+    ensemble = combine("weights", members, "ensemble")
     assert ensemble.members[2].weight < 0.05
-    assert macro_auc(ensemble.blended) > macro_auc(blend("mean", members, "blend").blended) + 0.01
+    assert macro_auc(ensemble.combined) > macro_auc(combine("mean", members, "ensemble").combined) + 0.01
     assert ensemble.members[2].macro_auc_without > ensemble.members[0].macro_auc_without
 
 
@@ -95,9 +95,9 @@ def test_the_reported_score_is_not_above_that_on_fresh_data(rng: np.random.Gener
         everything = make_members(rng, [0.6] * 8, num_images=4200, own_noise=2.0)
         few, many = np.arange(200), np.arange(200, 4200)
         members = [member.take(few) for member in everything]
-        ensemble = blend("weights", members, "blend")
+        ensemble = combine("weights", members, "ensemble")
         weights = np.array([member.weight for member in ensemble.members])
-        reported.append(macro_auc(ensemble.blended))
+        reported.append(macro_auc(ensemble.combined))
 
         def by_final_weights(
             rows: np.ndarray, weights: np.ndarray = weights, everything: list[PredictionSet] = everything
@@ -114,14 +114,14 @@ def test_the_reported_score_is_not_above_that_on_fresh_data(rng: np.random.Gener
 
 def test_weights_of_a_fold_do_not_know_its_labels(rng: np.random.Generator) -> None:
     members = make_members(rng, [1.5, 1.0, 0.3], num_images=1000)
-    before = blend("weights", members, "blend").blended.probabilities
+    before = combine("weights", members, "ensemble").combined.probabilities
     folds = np.arange(1000) % 5
     targets = members[0].targets.copy()
     targets[folds == 3] = 1 - targets[folds == 3]
     changed = [
-        make_evaluated(targets, member.probabilities, folds=folds.tolist(), name=member.name) for member in members
+        make_predictions(targets, member.probabilities, folds=folds.tolist(), name=member.name) for member in members
     ]
-    after = blend("weights", changed, "blend").blended.probabilities
+    after = combine("weights", changed, "ensemble").combined.probabilities
     assert (after[folds == 3] == before[folds == 3]).all()
     assert (after[folds != 3] != before[folds != 3]).any()
 
@@ -132,30 +132,30 @@ def test_one_class_alone_gives_equal_weights() -> None:
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_blends_stay_probabilities(method: str) -> None:
+def test_ensembles_stay_probabilities(method: str) -> None:
     """The mean of seven ones is a little above 1 in floating point."""
     for count in range(2, 20):
-        blended = blend(method, [make_evaluated([[1], [0]], [[1.0], [0.0]])] * count, "blend").blended
-        assert blended.probabilities.max() <= 1
+        combined = combine(method, [make_predictions([[1], [0]], [[1.0], [0.0]])] * count, "ensemble").combined
+        assert combined.probabilities.max() <= 1
 
 
 def test_two_folds_fit_weights_too(rng: np.random.Generator) -> None:
     """What one fold's weights are fitted on is dealt into folds of its own."""
     members = [
-        make_evaluated(
+        make_predictions(
             member.targets, member.probabilities, folds=(np.arange(len(member)) % 2).tolist(), name=member.name
         )
         for member in make_members(rng, [2.0, 0.0])
     ]
-    ensemble = blend("weights", members, "blend")
+    ensemble = combine("weights", members, "ensemble")
     assert ensemble.members[0].weight > 0.9
-    assert macro_auc(ensemble.blended) > macro_auc(blend("mean", members, "blend").blended) + 0.01
+    assert macro_auc(ensemble.combined) > macro_auc(combine("mean", members, "ensemble").combined) + 0.01
 
 
-def test_the_recipe(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_description(tmp_path: Path, rng: np.random.Generator) -> None:
     members = make_members(rng, [1.0, 0.5], num_images=100)
     for method in METHODS:
-        ensemble = blend(method, members, "blend")
+        ensemble = combine(method, members, "ensemble")
         write_ensemble(tmp_path / "ensemble.json", ensemble, "ab", ["cd", "ef"])
         assert json.loads((tmp_path / "ensemble.json").read_text()) == {
             "format_version": 1,

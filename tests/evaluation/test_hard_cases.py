@@ -9,7 +9,7 @@ from catheters.evaluation.hard_cases import Case, hardest_cases, probable_label_
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 
 def errors_of(evaluated: PredictionSet) -> list[Case]:
@@ -20,7 +20,7 @@ def errors_of(evaluated: PredictionSet) -> list[Case]:
 
 def test_hardest_by_hand() -> None:
     """Fold 0 is judged by fold 1's threshold, .6, and fold 1 by fold 0's, .5: what is on the right side is no error."""
-    evaluated = make_evaluated(
+    evaluated = make_predictions(
         [[1], [0], [1], [0], [1], [0], [0], [1]],
         [[0.5], [0.4], [0.7], [0.3], [0.6], [0.55], [0.2], [0.9]],
         folds=[0, 0, 0, 0, 1, 1, 1, 1],
@@ -34,7 +34,7 @@ def test_hardest_by_hand() -> None:
 
 def test_at_most_five_of_each_the_worst_first(rng: np.random.Generator) -> None:
     targets = (rng.random((300, 1)) < 0.5).astype(np.uint8)
-    cases = errors_of(make_evaluated(targets, rng.random((300, 1))))
+    cases = errors_of(make_predictions(targets, rng.random((300, 1))))
     missed, alarms = (
         [case.probability for case in cases if case.error == error] for error in ("missed", "false alarm")
     )
@@ -50,7 +50,7 @@ def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
     targets = right.copy()
     exchanged = rng.choice(2000, 20, replace=False)
     targets[exchanged, 0] = 1 - targets[exchanged, 0]
-    found = probable_label_errors(make_evaluated(targets, probabilities))
+    found = probable_label_errors(make_predictions(targets, probabilities))
     rows = {case.row for case in found if case.label == "label 0"}
     assert len(rows & set(exchanged.tolist())) >= 16
     assert len(found) <= 24
@@ -60,7 +60,7 @@ def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
 
 
 def test_nothing_to_find() -> None:
-    assert probable_label_errors(make_evaluated([[0], [0]], [[0.2], [0.7]])) == []
+    assert probable_label_errors(make_predictions([[0], [0]], [[0.2], [0.7]])) == []
 
 
 def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> None:
@@ -69,16 +69,16 @@ def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> N
     sure = np.where(targets == 1, 0.99, 0.01)
     sure[:3, 1] = 1 - sure[:3, 1]
     sure[:, 0] = 0.97
-    assert {case.label for case in probable_label_errors(make_evaluated(targets, sure))} == {"label 1"}
+    assert {case.label for case in probable_label_errors(make_predictions(targets, sure))} == {"label 1"}
 
 
 def test_few_images_are_no_reason_to_warn() -> None:
     """Warnings are errors in these tests."""
-    assert probable_label_errors(make_evaluated([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
+    assert probable_label_errors(make_predictions([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
 
 
 def test_the_list_is_a_csv(tmp_path: Path) -> None:
-    evaluated = make_evaluated([[1], [0]], [[0.2], [0.9]], patients=["p", "q"], labels=["tube"])
+    evaluated = make_predictions([[1], [0]], [[0.2], [0.9]], patients=["p", "q"], labels=["tube"])
     cases = [Case(row=row, label="tube", target=1 - row, probability=(0.2, 0.9)[row]) for row in (0, 1)]
     write_cases(tmp_path / "cases.csv", evaluated, cases, "id")
     frame = pd.read_csv(tmp_path / "cases.csv")

@@ -8,7 +8,7 @@ import pytest
 from catheters.errors import UserError
 from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
 from catheters.evaluation.operating_points import Rule, choose_threshold, judge, parse_rule
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 TARGETS = np.array([1, 1, 0, 1, 0, 0, 0, 0], dtype=np.uint8)
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.4, 0.1])
@@ -87,12 +87,12 @@ def test_wrong_rules(text: str, message: str) -> None:
 def test_each_fold_is_judged_by_the_others_threshold() -> None:
     """Fold 1's scores are higher by .4: the threshold of each is wrong for the other."""
     targets = [[0], [1], [0], [1]]
-    evaluated = make_evaluated(targets, [[0.1], [0.2], [0.5], [0.6]], folds=[0, 0, 1, 1])
+    evaluated = make_predictions(targets, [[0.1], [0.2], [0.5], [0.6]], folds=[0, 0, 1, 1])
     bootstrap = PatientBootstrap(evaluated.patient_ids, 0, seed=0)
     assert evaluated.folds is not None
     (point,) = judge(evaluated, evaluated.folds, parse_rule("youden"), bootstrap, {})
     assert point.fold_thresholds == {0: 0.6, 1: 0.2}
-    assert point.confusion == (1, 1, 1, 1)  # fold 1 called present as a whole, fold 0 not at all
+    assert point.confusion == (1, 1, 1, 1)  # fold 1 predicted positive as a whole, fold 0 not at all
     assert (point.sensitivity.value, point.specificity.value) == (0.5, 0.5)
     assert point.threshold == 0.6  # on all: 1/2 + 1 as at .2, which is lower
     assert point.prevalence == 0.5
@@ -100,7 +100,7 @@ def test_each_fold_is_judged_by_the_others_threshold() -> None:
 
 def test_rates_and_intervals_equal_the_plain_loop(rng: np.random.Generator) -> None:
     targets = (rng.random((120, 1)) < 0.4).astype(np.uint8)
-    evaluated = make_evaluated(
+    evaluated = make_predictions(
         targets, np.clip(0.3 * targets + 0.7 * rng.random((120, 1)), 0, 1), np.repeat(range(40), 3).tolist()
     )
     folds = np.repeat(np.arange(40) % 4, 3)
@@ -128,8 +128,8 @@ def test_rates_and_intervals_equal_the_plain_loop(rng: np.random.Generator) -> N
 def test_predictive_values_for_another_prevalence() -> None:
     """Of 1,000 with 2% ill, sensitivity .75, specificity .8: 15 of 20 found, 196 of 980 called, 784 not."""
     targets = [[1]] * 4 + [[0]] * 5
-    evaluated = make_evaluated(targets, [[0.9]] * 3 + [[0.1]] + [[0.9]] + [[0.1]] * 4, folds=[0] * 9)
-    twice = make_evaluated(targets * 2, evaluated.probabilities.tolist() * 2, folds=[0] * 9 + [1] * 9)
+    evaluated = make_predictions(targets, [[0.9]] * 3 + [[0.1]] + [[0.9]] + [[0.1]] * 4, folds=[0] * 9)
+    twice = make_predictions(targets * 2, evaluated.probabilities.tolist() * 2, folds=[0] * 9 + [1] * 9)
     assert twice.folds is not None
     bootstrap = PatientBootstrap(twice.patient_ids, 0, seed=0)
     (own,) = judge(twice, twice.folds, parse_rule("youden"), bootstrap, {})
@@ -142,7 +142,7 @@ def test_predictive_values_for_another_prevalence() -> None:
 
 def test_what_cannot_be_judged_is_nan() -> None:
     """The only positive is in fold 0: what the others chose there is no threshold."""
-    evaluated = make_evaluated([[1], [0], [0]], [[0.9], [0.5], [0.1]], folds=[0, 0, 1])
+    evaluated = make_predictions([[1], [0], [0]], [[0.9], [0.5], [0.1]], folds=[0, 0, 1])
     assert evaluated.folds is not None
     bootstrap = PatientBootstrap(evaluated.patient_ids, 10, seed=0)
     (point,) = judge(evaluated, evaluated.folds, parse_rule("youden"), bootstrap, {})

@@ -54,7 +54,7 @@ def test_wrong_predictions(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["id,x,y\n1,1.01,3\n2,0.3,50\n", "id,x,age\n1,0.5,63\n"])
 def test_scales_are_not_guessed_from_one_column(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.csv").write_text(text)
-    with pytest.raises(TableError, match=r"every column but id, patient, fold, doubts, reason is a label's$"):
+    with pytest.raises(TableError, match=r"every column but id, patient, fold, quality_flags, reason is a label's$"):
         read_predictions(tmp_path / "p.csv")
 
 
@@ -89,3 +89,10 @@ def test_without_folds(tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     write_predictions(file, "id", np.array(["a"]), np.array(["p"]), None, np.array([[0.5]]), ("x",))
     assert file.read_text() == "id,patient,x\na,p,0.5\n"
+
+
+@pytest.mark.parametrize("name", ["quality_flags", "doubts"])
+def test_flags_of_images_are_no_label(tmp_path: Path, name: str) -> None:
+    """Of this version, and of 0.2.0."""
+    (tmp_path / "p.csv").write_text(f"id,x,{name},reason\n1,0.5,odd,\n")
+    assert read_predictions(tmp_path / "p.csv")[2] == ("x",)

@@ -12,14 +12,14 @@ from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.operating_points import parse_rule
 from catheters.evaluation.report import tables
 from catheters.evaluation.results import some_lack_intervals, write_metrics, write_table
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 
 @pytest.fixture
 def evaluation(rng: np.random.Generator) -> Evaluation:
     """Three labels, the last one never there; two devices; two hospitals."""
     targets = (rng.random((300, 3)) < [0.3, 0.4, 0.0]).astype(np.uint8)
-    evaluated = make_evaluated(
+    evaluated = make_predictions(
         targets,
         1 / (1 + np.exp(-(2.0 * targets - 1 + rng.normal(size=(300, 3))))),
         patients=np.repeat(range(100), 3).tolist(),
@@ -72,14 +72,14 @@ def test_metrics_csv_has_the_same_numbers(evaluation: Evaluation, tmp_path: Path
 
 def test_what_has_no_interval_by_rule_is_not_said_to_lack_one(rng: np.random.Generator) -> None:
     targets = (rng.random((60, 2)) < 0.5).astype(np.uint8)
-    evaluated = make_evaluated(targets, 0.25 + 0.25 * targets + 0.5 * rng.random((60, 2)))
+    evaluated = make_predictions(targets, 0.25 + 0.25 * targets + 0.5 * rng.random((60, 2)))
     assert not some_lack_intervals(evaluate(evaluated, {}, {}, Choices(num_resamples=100)))
 
 
 def test_one_patient_has_no_calibration(rng: np.random.Generator) -> None:
     """Nobody else could judge it, whichever is asked for."""
     targets = (rng.random((40, 2)) < 0.5).astype(np.uint8)
-    evaluated = make_evaluated(targets, rng.random((40, 2)), patients=[7] * 40)
+    evaluated = make_predictions(targets, rng.random((40, 2)), patients=[7] * 40)
     for calibration in ("best", "platt"):
         evaluation = evaluate(evaluated, {}, {}, Choices(num_resamples=0, calibration=calibration))
         assert [calibrated.method for calibrated in evaluation.calibrations] == ["none"]

@@ -8,17 +8,17 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from catheters.evaluation.intervals import PatientBootstrap
-from catheters.evaluation.prediction_set import device_presence, fitting_folds, probability_of_any
+from catheters.evaluation.prediction_set import device_type_presence, fitting_folds, probability_of_any
 from catheters.evaluation.scores import difference, score
 from catheters.labels import RANZCR_HEADS
 from tests.conftest import SHARED_DATA
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 
 def test_scores_are_scikit_learns(rng: np.random.Generator) -> None:
     targets = (rng.random((90, 3)) < 0.4).astype(np.uint8)
     probabilities = rng.random((90, 3))
-    evaluated = make_evaluated(targets, probabilities, rng.integers(0, 30, 90).tolist())
+    evaluated = make_predictions(targets, probabilities, rng.integers(0, 30, 90).tolist())
     scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 200, seed=0))
     expected = {"roc_auc": roc_auc_score, "average_precision": average_precision_score, "brier": brier_score_loss}
     for metric, function in expected.items():
@@ -36,7 +36,7 @@ def test_scores_are_scikit_learns(rng: np.random.Generator) -> None:
 def test_no_interval_of_the_macro_mean_of_average_precision(rng: np.random.Generator) -> None:
     """It would miss the truth too often (benchmarks/evaluation.py); labels, other means, differences do."""
     targets = (rng.random((90, 3)) < 0.4).astype(np.uint8)
-    first, second = (make_evaluated(targets, rng.random((90, 3))) for _ in range(2))
+    first, second = (make_predictions(targets, rng.random((90, 3))) for _ in range(2))
     bootstrap = PatientBootstrap(first.patient_ids, 200, seed=0)
     of_first, of_second = score(first, bootstrap), score(second, bootstrap)
     gap = difference(of_first, of_second)
@@ -50,7 +50,7 @@ def test_no_interval_of_the_macro_mean_of_average_precision(rng: np.random.Gener
 
 def test_brier_replicates_equal_the_plain_loop(rng: np.random.Generator) -> None:
     targets, probabilities = (rng.random((40, 2)) < 0.5).astype(np.uint8), rng.random((40, 2))
-    evaluated = make_evaluated(targets, probabilities, np.repeat(np.arange(10), 4).tolist())
+    evaluated = make_predictions(targets, probabilities, np.repeat(np.arange(10), 4).tolist())
     bootstrap = PatientBootstrap(evaluated.patient_ids, 50, seed=3)
     numbers = bootstrap.sums(np.eye(40)).astype(int)
     loop = [
@@ -64,7 +64,7 @@ def test_a_label_of_one_patient_has_no_interval(rng: np.random.Generator) -> Non
     """However many others there are: of its area nothing is known but this patient's."""
     targets = np.zeros((100, 2), dtype=np.uint8)
     targets[:3, 0], targets[::2, 1] = 1, 1
-    evaluated = make_evaluated(targets, rng.random((100, 2)), np.repeat(range(25), 4).tolist())
+    evaluated = make_predictions(targets, rng.random((100, 2)), np.repeat(range(25), 4).tolist())
     scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 300, seed=0))
     assert scores.num_positive_patients[0] == 1
     assert not math.isnan(scores.estimate("roc_auc", "label 0").value)
@@ -74,7 +74,7 @@ def test_a_label_of_one_patient_has_no_interval(rng: np.random.Generator) -> Non
 
 
 def test_what_is_undefined_is_left_out_of_the_mean() -> None:
-    evaluated = make_evaluated([[1, 0], [0, 0], [1, 0], [0, 0]], [[0.9, 0.1], [0.8, 0.1], [0.3, 0.1], [0.3, 0.1]])
+    evaluated = make_predictions([[1, 0], [0, 0], [1, 0], [0, 0]], [[0.9, 0.1], [0.8, 0.1], [0.3, 0.1], [0.3, 0.1]])
     scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 50, seed=0))
     assert math.isnan(scores.estimate("roc_auc", "label 1").value)
     assert scores.macro("roc_auc").value == pytest.approx(2.5 / 4)
@@ -86,8 +86,8 @@ def test_differences_are_paired(rng: np.random.Generator) -> None:
     """Two models that err alike: their difference is surer than either score. A model against itself: exactly 0."""
     targets = (rng.random((300, 1)) < 0.3).astype(np.uint8)
     shared = rng.normal(size=(300, 1))
-    first = make_evaluated(targets, 1 / (1 + np.exp(-(targets + shared))))
-    second = make_evaluated(targets, 1 / (1 + np.exp(-(1.2 * targets + shared + 0.1 * rng.normal(size=(300, 1))))))
+    first = make_predictions(targets, 1 / (1 + np.exp(-(targets + shared))))
+    second = make_predictions(targets, 1 / (1 + np.exp(-(1.2 * targets + shared + 0.1 * rng.normal(size=(300, 1))))))
     bootstrap = PatientBootstrap(first.patient_ids, 1000, seed=0)
     of_first, of_second = score(first, bootstrap), score(second, bootstrap)
     gap, alone = difference(of_first, of_second).macro("roc_auc"), of_first.macro("roc_auc")
@@ -98,19 +98,19 @@ def test_differences_are_paired(rng: np.random.Generator) -> None:
 
 
 def test_device_presence_by_hand() -> None:
-    evaluated = make_evaluated(
+    evaluated = make_predictions(
         [[1, 0, 0], [0, 0, 1], [0, 1, 0]], [[0.5, 0.2, 0.9], [0.0, 0.0, 0.5], [1.0, 0.5, 0.0]], labels=["a", "b", "c"]
     )
-    presence = device_presence(evaluated, {"tube": ("a", "b"), "line": ("c",), "other": ("x", "y")})
+    presence = device_type_presence(evaluated, {"tube": ("a", "b"), "line": ("c",), "other": ("x", "y")})
     assert presence.labels == ("tube",)  # the line is its label itself
     assert presence.targets.tolist() == [[1], [0], [1]]
     assert presence.probabilities == pytest.approx(np.array([[1 - 0.5 * 0.8], [0.0], [1.0]]))
     # An image has one of these labels at most; those of a CVC are several in one of eight.
     etts, cvcs = ("ETT - Abnormal", "ETT - Normal"), ("CVC - Abnormal", "CVC - Normal")
-    tubes = make_evaluated([[1, 0, 0, 1]] * 2, [[0.5, 0.4, 0.5, 0.4], [0.9, 0.3, 0.9, 0.3]], labels=[*etts, *cvcs])
-    presence = device_presence(tubes, {"ETT": etts, "CVC": cvcs})
+    tubes = make_predictions([[1, 0, 0, 1]] * 2, [[0.5, 0.4, 0.5, 0.4], [0.9, 0.3, 0.9, 0.3]], labels=[*etts, *cvcs])
+    presence = device_type_presence(tubes, {"ETT": etts, "CVC": cvcs})
     assert presence.probabilities == pytest.approx(np.array([[0.9, 0.7], [1.0, 0.93]]))
-    none = device_presence(evaluated, {})
+    none = device_type_presence(evaluated, {})
     assert none.targets.shape == (3, 0)
     assert score(none, PatientBootstrap(none.patient_ids, 10, seed=0)).replicates["brier"].shape == (10, 0)
 
@@ -139,12 +139,12 @@ def test_folds_to_fit_on(rng: np.random.Generator) -> None:
     patients = rng.integers(0, 30, 200).tolist()
     targets, probabilities = np.zeros((200, 1)), np.zeros((200, 1))
     own = rng.integers(0, 3, 200).tolist()
-    assert fitting_folds(make_evaluated(targets, probabilities, patients, own)).tolist() == own
+    assert fitting_folds(make_predictions(targets, probabilities, patients, own)).tolist() == own
     for folds in (None, [0] * 200):
-        dealt = fitting_folds(make_evaluated(targets, probabilities, patients, folds))
+        dealt = fitting_folds(make_predictions(targets, probabilities, patients, folds))
         assert sorted(set(dealt.tolist())) == [0, 1, 2, 3, 4]
         of_patient: dict[int, set[int]] = {}
         for patient, fold in zip(patients, dealt.tolist(), strict=True):
             of_patient.setdefault(patient, set()).add(fold)
         assert all(len(folds) == 1 for folds in of_patient.values())
-    assert fitting_folds(make_evaluated(targets, probabilities, [7] * 200)).tolist() == [0] * 200
+    assert fitting_folds(make_predictions(targets, probabilities, [7] * 200)).tolist() == [0] * 200

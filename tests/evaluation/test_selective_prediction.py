@@ -9,7 +9,7 @@ from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.prediction_set import fitting_folds
 from catheters.evaluation.selective_prediction import EVERYTHING, Band, abstain, choose_band
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 
 def test_cuts_by_hand() -> None:
@@ -19,8 +19,8 @@ def test_cuts_by_hand() -> None:
     targets = np.repeat([1, 0], 9).astype(np.uint8)
     band = choose_band(targets, np.concatenate([positives, negatives]), 0.5, 0.1)
     assert (band.low, band.high) == (0.3, pytest.approx(0.62))
-    undecided = band.is_undecided(np.array([0.29, 0.3, 0.62, 0.63]))
-    assert undecided.tolist() == [False, True, True, False]
+    deferred = band.is_deferred(np.array([0.29, 0.3, 0.62, 0.63]))
+    assert deferred.tolist() == [False, True, True, False]
     band = choose_band(targets, np.concatenate([positives, negatives]), 0.45, 0.2)  # the second of each: .5 and .4
     assert (band.low, band.high) == (0.45, 0.45)
     assert choose_band(targets, np.concatenate([positives, negatives]), 0.5, 0.09) == EVERYTHING
@@ -40,7 +40,7 @@ def test_what_is_decided_is_decided_as_the_operating_point_does(rng: np.random.G
     probabilities = 1 / (1 + np.exp(-(2.5 * targets - 1 + rng.normal(size=300))))
     for threshold in (0.05, 0.3, 0.6, 0.95):
         band = choose_band(targets, probabilities, threshold, 0.1)
-        decided = ~band.is_undecided(probabilities)
+        decided = ~band.is_deferred(probabilities)
         assert ((probabilities >= threshold) == (probabilities >= band.high))[decided].all()
 
 
@@ -64,7 +64,7 @@ def test_new_images_are_called_wrong_as_often_as_was_asked_for(rng: np.random.Ge
 def test_judged_on_other_folds(rng: np.random.Generator) -> None:
     targets = (rng.random((600, 2)) < [0.4, 0.0]).astype(np.uint8)
     probabilities = 1 / (1 + np.exp(-(2.0 * targets - 1 + rng.normal(size=targets.shape))))
-    evaluated = make_evaluated(targets, probabilities, folds=[number % 3 for number in range(600)])
+    evaluated = make_predictions(targets, probabilities, folds=[number % 3 for number in range(600)])
     folds, bootstrap = fitting_folds(evaluated), PatientBootstrap(evaluated.patient_ids, 200, seed=0)
     points = judge(evaluated, folds, parse_rule("youden"), bootstrap, {})
     one, never = abstain(evaluated, folds, points, bootstrap, 0.05)
@@ -73,7 +73,7 @@ def test_judged_on_other_folds(rng: np.random.Generator) -> None:
         here = folds == fold
         band = choose_band(targets[~here, 0], probabilities[~here, 0], 0.5, 0.05)
         is_called[here] = probabilities[here, 0] >= band.high
-        is_decided[here] = ~band.is_undecided(probabilities[here, 0])
+        is_decided[here] = ~band.is_deferred(probabilities[here, 0])
     is_positive = targets[:, 0] == 1
     assert one.kept.value == pytest.approx(is_decided.mean())
     assert one.missed.value == pytest.approx((is_positive & is_decided & ~is_called).sum() / is_positive.sum())
@@ -82,4 +82,4 @@ def test_judged_on_other_folds(rng: np.random.Generator) -> None:
     assert one.accuracy.low < one.accuracy.value < one.accuracy.high
     assert 0.3 < one.kept.value < 0.95
     assert never.band == EVERYTHING and math.isnan(never.kept.value)
-    assert Band(low=-math.inf, high=math.inf).is_undecided(np.array([0.0, 1.0])).all()
+    assert Band(low=-math.inf, high=math.inf).is_deferred(np.array([0.0, 1.0])).all()

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from catheters.errors import UserError
-from catheters.evaluation.subgroups import count_devices, make_groups, score_subgroups
-from tests.evaluation.conftest import make_evaluated
+from catheters.evaluation.subgroups import count_device_types, make_groups, score_subgroups
+from tests.evaluation.conftest import make_predictions
 
 
 def test_values_are_groups() -> None:
@@ -53,7 +53,7 @@ def test_what_is_apart_is_named(rng: np.random.Generator) -> None:
     signal = 2.0 * targets
     signal[hospital == 1, 0] = 0
     probabilities = 1 / (1 + np.exp(-(signal + rng.normal(size=(2000, 2)))))
-    evaluated = make_evaluated(targets, probabilities)
+    evaluated = make_predictions(targets, probabilities)
     groups = {"hospital": make_groups("hospital", hospital.astype(str), None)}
     first, second = score_subgroups(evaluated, groups, 500, seed=0)
     assert (first.value, second.value) == ("0", "1")
@@ -68,7 +68,7 @@ def test_what_is_apart_is_named(rng: np.random.Generator) -> None:
 def test_means_are_over_the_labels_of_both() -> None:
     """Label 1 has no positive in the group: the rest's mean, beside the group's, leaves it out too."""
     targets = [[1, 0], [0, 0], [1, 1], [0, 0]]
-    evaluated = make_evaluated(targets, [[0.9, 0.5], [0.1, 0.5], [0.3, 0.9], [0.6, 0.1]])
+    evaluated = make_predictions(targets, [[0.9, 0.5], [0.1, 0.5], [0.3, 0.9], [0.6, 0.1]])
     (group, _) = score_subgroups(evaluated, {"c": {"in": [0, 1], "out": [2, 3]}}, 0, seed=0)
     here, there = group.macros("roc_auc")
     assert (here.value, there.value) == (1.0, 0.0)
@@ -78,5 +78,9 @@ def test_means_are_over_the_labels_of_both() -> None:
 
 
 def test_devices_are_counted() -> None:
-    evaluated = make_evaluated([[1, 1, 0], [0, 0, 1], [1, 0, 1]], np.zeros((3, 3)), labels=["a", "b", "c"])
-    assert count_devices(evaluated, {"tube": ("a", "b"), "line": ("c",), "other": ("z",)}).tolist() == ["1", "1", "2"]
+    evaluated = make_predictions([[1, 1, 0], [0, 0, 1], [1, 0, 1]], np.zeros((3, 3)), labels=["a", "b", "c"])
+    assert count_device_types(evaluated, {"tube": ("a", "b"), "line": ("c",), "other": ("z",)}).tolist() == [
+        "1",
+        "1",
+        "2",
+    ]

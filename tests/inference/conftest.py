@@ -8,8 +8,8 @@ import torch
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.config.settings import Settings
-from catheters.evaluation.ensemble import Recipe
-from catheters.inference.loading import Member, Models
+from catheters.evaluation.ensemble import EnsembleSpec
+from catheters.inference.loading import EnsembleMember, Models
 from catheters.labels import RANZCR_HEADS
 from catheters.models.heads import LinearHead
 from catheters.runs.build import build_classifier, build_preprocessing
@@ -26,7 +26,7 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
     with torch.no_grad():
         spread = model(make_images()).logits.std()
         for parameter in last.parameters():
-            parameter.div_(spread)  # answers that differ from one half, and from each other
+            parameter.div_(spread)  # predictions that differ from one half, and from each other
     return Checkpoint(
         file=Path(f"{seed}.pt"),
         model=model,
@@ -38,8 +38,8 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
 
 def make_models(*checkpoints: Checkpoint) -> Models:
     return Models(
-        members=(Member(name="run", checkpoints=checkpoints),),
-        recipe=Recipe(method="mean", weights={"run": 1.0}),
+        members=(EnsembleMember(name="run", checkpoints=checkpoints),),
+        spec=EnsembleSpec(method="mean", weights={"run": 1.0}),
         labels=checkpoints[0].settings.label_columns,
         calibrator=None,
         thresholds=None,

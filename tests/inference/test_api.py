@@ -38,9 +38,9 @@ def test_choices(evaluated_run: Path, sample_folder: Path) -> None:
     checkpoint = evaluated_run / "fold0" / "best.pt"
     one = catheters.load(checkpoint, device="cpu", calibrated=False)(xray)
     assert one.spread == {}
-    flipped = catheters.load(checkpoint, device="cpu", calibrated=False, flip=True)(xray)
+    flipped = catheters.load(checkpoint, device="cpu", calibrated=False, tta=True)(xray)
     assert flipped.probabilities != one.probabilities
-    assert flipped.called_present.keys() == one.called_present.keys()
+    assert flipped.predicted_positive.keys() == one.predicted_positive.keys()
 
 
 def test_mistakes(evaluated_run: Path, tmp_path: Path) -> None:

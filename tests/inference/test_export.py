@@ -25,7 +25,7 @@ from tests.inference.conftest import make_checkpoint, make_models
 FAMILIES = ("rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d")
 
 
-def assert_equal_answers(file: Path, model: torch.nn.Module, images: torch.Tensor, tolerance: float) -> None:
+def assert_equal_predictions(file: Path, model: torch.nn.Module, images: torch.Tensor, tolerance: float) -> None:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = torch.sigmoid(model(images).logits).numpy()
@@ -43,7 +43,7 @@ def test_onnx(backbone_model: str, classifier: str, images: torch.Tensor, tmp_pa
     checkpoint = make_checkpoint(backbone_model=backbone_model, classifier=classifier)
     line = export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
     assert line.startswith("onnxruntime's probabilities differ from torch's by ")
-    assert_equal_answers(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
+    assert_equal_predictions(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
 
 
 def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
 def test_onnx_of_other_feature_maps(backbone_model: str, images: torch.Tensor, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(backbone_model=backbone_model, classifier="attention")
     export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
-    assert_equal_answers(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
+    assert_equal_predictions(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
 
 
 def test_half_precision(images: torch.Tensor, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
     for half in (False, True):
         export(make_models(checkpoint), tmp_path / f"{half}.onnx", half=half)
-    assert_equal_answers(tmp_path / "True.onnx", checkpoint.model, images, 2e-2)
+    assert_equal_predictions(tmp_path / "True.onnx", checkpoint.model, images, 2e-2)
     assert (tmp_path / "True.onnx").stat().st_size < 0.7 * (tmp_path / "False.onnx").stat().st_size
 
 

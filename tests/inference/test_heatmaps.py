@@ -1,4 +1,4 @@
-"""Heatmaps: the formula by hand, their place on the picture, and that they hang on the weights."""
+"""Heatmaps: the formula by hand, their place on the X-ray, and that they hang on the weights."""
 
 import copy
 from pathlib import Path
@@ -113,7 +113,7 @@ def test_grad_cam_of_tokens_by_finite_differences(images: torch.Tensor) -> None:
     ],
 )
 def test_maps_of_any_model(backbone_model: str, side: int, classifier: str, images: torch.Tensor) -> None:
-    """One that lies over the picture, that hangs on it, and that leaves the answers what they are."""
+    """One that lies over the X-ray, that hangs on it, and that leaves the predictions what they are."""
     model = make_checkpoint(backbone_model=backbone_model, classifier=classifier).model
     with torch.inference_mode():
         logits = model(images).logits
@@ -171,13 +171,13 @@ def test_attention_maps_are_the_heads_own(images: torch.Tensor) -> None:
 
 
 def test_a_map_lies_where_the_model_saw_it() -> None:
-    """A spot of the preprocessed image comes to lie on the same spot of the picture, padded and cropped."""
+    """A spot of the preprocessed image comes to lie on the same spot of the X-ray, padded and cropped."""
     preprocessing = Preprocessing(image_shape=(64, 64), resize="pad", crop_borders=True)
-    picture = np.zeros((300, 500), dtype=np.uint8)
-    picture[40:260, 60:460] = 60  # the borders are black
-    picture[200:216, 100:116] = 255
-    _, (made,) = read_for_maps(cv2.imencode(".png", picture)[1].tobytes(), [preprocessing])
-    heat = project(made.pixels.astype(np.float32), made, preprocessing, picture)
+    xray = np.zeros((300, 500), dtype=np.uint8)
+    xray[40:260, 60:460] = 60  # the borders are black
+    xray[200:216, 100:116] = 255
+    _, (made,) = read_for_maps(cv2.imencode(".png", xray)[1].tobytes(), [preprocessing])
+    heat = project(made.pixels.astype(np.float32), made, preprocessing, xray)
     assert heat.shape == (300, 500)
     row, column = np.unravel_index(int(heat.argmax()), heat.shape)
     assert abs(row - 207.5) <= 4 and abs(column - 107.5) <= 4
@@ -186,8 +186,8 @@ def test_a_map_lies_where_the_model_saw_it() -> None:
 
 def test_a_constant_map_stays_constant() -> None:
     made = Preprocessed(pixels=np.zeros((8, 8), np.uint8), full_shape=(30, 20), box=(0.0, 0.0, 30.0, 20.0), notes=())
-    picture = np.zeros((30, 20), np.uint8)
-    heat = project(np.full((2, 2), 0.7, np.float32), made, Preprocessing(image_shape=(8, 8)), picture)
+    xray = np.zeros((30, 20), np.uint8)
+    heat = project(np.full((2, 2), 0.7, np.float32), made, Preprocessing(image_shape=(8, 8)), xray)
     assert heat == pytest.approx(np.full((30, 20), 0.7), abs=1e-6)
 
 
@@ -197,23 +197,23 @@ def test_every_image_has_a_folder_of_its_own() -> None:
 
 
 def test_overlay() -> None:
-    picture = np.array([[0, 100]], dtype=np.uint8)
-    drawn = overlay(picture, np.array([[0.0, 1.0]], dtype=np.float32))
+    xray = np.array([[0, 100]], dtype=np.uint8)
+    drawn = overlay(xray, np.array([[0.0, 1.0]], dtype=np.float32))
     assert drawn[0, 0].tolist() == [0, 0, 0]
     brightest = np.array([252, 255, 164])  # inferno's last colour
     assert drawn[0, 1] == pytest.approx(0.45 * 100 + 0.55 * brightest, abs=1)
 
 
 def test_means_over_checkpoints() -> None:
-    """Of other sizes too, on the picture of the file."""
+    """Of other sizes too, on the X-ray of the file."""
     checkpoints = [make_checkpoint(0), make_checkpoint(1, image_size=96, classifier="attention")]
     predictor = Predictor(make_models(*checkpoints), torch.device("cpu"))
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (8, 10), dtype=np.uint8), (150, 120))
-    data = cv2.imencode(".png", picture)[1].tobytes()
+    xray = cv2.resize(rng.integers(0, 256, (8, 10), dtype=np.uint8), (150, 120))
+    data = cv2.imencode(".png", xray)[1].tobytes()
     explained = explain(predictor, *read_for_maps(data, predictor.preprocessings), ["CVC - Normal"])
     assert list(explained.maps) == ["CVC - Normal", "CVC, attention"]
-    assert (explained.picture == picture).all()
+    assert (explained.xray == xray).all()
     for heat in explained.maps.values():
         assert heat.shape == (120, 150)
         assert 0 <= heat.min() <= heat.max() <= 1
@@ -226,7 +226,7 @@ def test_the_script_draws_them(evaluated_run: Path, sample_folder: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     drawn = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
     assert drawn[-1] == "contact_sheet.jpg"
-    assert f"{len(drawn) - 1} heatmaps of labels that are called present" in done.stdout
-    assert len(drawn) - 1 == pd.read_csv(tmp_path / "p_details.csv")["called_present"].sum()
-    picture = cv2.imread(str(sample_folder / "test" / f"{Path(drawn[0]).parts[0]}.jpg"))
-    assert cv2.imread(str(folder / drawn[0])).shape == picture.shape
+    assert f"{len(drawn) - 1} heatmaps of labels that are predicted positive" in done.stdout
+    assert len(drawn) - 1 == pd.read_csv(tmp_path / "p_details.csv")["predicted_positive"].sum()
+    xray = cv2.imread(str(sample_folder / "test" / f"{Path(drawn[0]).parts[0]}.jpg"))
+    assert cv2.imread(str(folder / drawn[0])).shape == xray.shape

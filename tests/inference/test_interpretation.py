@@ -13,9 +13,9 @@ from catheters.evaluation.results import Thresholds
 from catheters.evaluation.selective_prediction import Band
 from catheters.inference.interpretation import (
     Findings,
-    describe_device,
+    describe_deferred,
+    describe_device_type,
     describe_others,
-    describe_undecided,
     find,
     has_others,
     sentences_of,
@@ -48,8 +48,8 @@ def findings() -> Findings:
         dtype=np.float64,
     )
     thresholds = np.array([0.4, 0.34, 0.5, 0.5, 0.25])
-    is_undecided = np.zeros(probabilities.shape, dtype=np.bool_)
-    is_undecided[3, 0] = True
+    is_deferred = np.zeros(probabilities.shape, dtype=np.bool_)
+    is_deferred[3, 0] = True
     return Findings(
         labels=LABELS,
         heads=HEADS,
@@ -60,20 +60,20 @@ def findings() -> Findings:
         is_called=probabilities >= thresholds,
         presence={"NGT": 1 - np.prod(1 - probabilities[:, :3], axis=1), "Swan Ganz": probabilities[:, 3]},
         presence_thresholds={"NGT": 0.5, "Swan Ganz": 0.5},
-        is_undecided=is_undecided,
+        is_deferred=is_deferred,
         spread=None,
     )
 
 
 def test_sentences(findings: Findings) -> None:
-    assert describe_device(findings, "NGT", 0) == "NGT: present, tip not imaged (0.91, called from 0.34)"
-    assert describe_device(findings, "Swan Ganz", 0) == "Swan Ganz: present (0.98, called from 0.50)"
-    assert describe_device(findings, "NGT", 1) == "NGT: not seen (0.03, called from 0.50)"  # 1 - .99 x .98
-    assert describe_device(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.004, called from 0.50)"
+    assert describe_device_type(findings, "NGT", 0) == "NGT: present, tip not imaged (0.91, called from 0.34)"
+    assert describe_device_type(findings, "Swan Ganz", 0) == "Swan Ganz: present (0.98, called from 0.50)"
+    assert describe_device_type(findings, "NGT", 1) == "NGT: not seen (0.03, called from 0.50)"  # 1 - .99 x .98
+    assert describe_device_type(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.004, called from 0.50)"
     # 1 - .7^3
-    assert describe_device(findings, "NGT", 2) == "NGT: present, position unclear (0.66, called from 0.50)"
-    assert describe_device(findings, "NGT", 3) == (
-        "NGT: uncertain (0.45, called from 0.50), abnormal position (0.45, called from 0.40, undecided)"
+    assert describe_device_type(findings, "NGT", 2) == "NGT: present, position unclear (0.66, called from 0.50)"
+    assert describe_device_type(findings, "NGT", 3) == (
+        "NGT: uncertain (0.45, called from 0.50), abnormal position (0.45, called from 0.40, deferred)"
     )
     assert has_others(findings)
     assert describe_others(findings, 0) == "Effusion (0.80, called from 0.25)"
@@ -82,23 +82,23 @@ def test_sentences(findings: Findings) -> None:
 
 def test_undecided_labels_that_are_not_called_are_named(findings: Findings) -> None:
     """Nothing is denied of what is left to a person."""
-    is_undecided = np.zeros(findings.is_undecided.shape, dtype=np.bool_)
-    is_undecided[1] = [False, True, True, True, True]
-    is_undecided[0, [0, 4]] = True
-    is_undecided[2, 0] = True
-    doubtful = dataclasses.replace(findings, is_undecided=is_undecided)
+    is_deferred = np.zeros(findings.is_deferred.shape, dtype=np.bool_)
+    is_deferred[1] = [False, True, True, True, True]
+    is_deferred[0, [0, 4]] = True
+    is_deferred[2, 0] = True
+    doubtful = dataclasses.replace(findings, is_deferred=is_deferred)
     assert sentences_of(doubtful, 1) == {
-        "NGT": "NGT: not seen (0.03, called from 0.50); undecided: tip not imaged (0.02, called from 0.34), "
+        "NGT": "NGT: not seen (0.03, called from 0.50); deferred: tip not imaged (0.02, called from 0.34), "
         "normal position (0.00, called from 0.50)",
-        "Swan Ganz": "Swan Ganz: not seen (0.004, called from 0.50, undecided)",
-        "findings": "findings: undecided: Effusion (0.10, called from 0.25)",
+        "Swan Ganz": "Swan Ganz: not seen (0.004, called from 0.50, deferred)",
+        "findings": "findings: deferred: Effusion (0.10, called from 0.25)",
     }
-    assert sentences_of(doubtful, 0)["findings"] == "findings: Effusion (0.80, called from 0.25, undecided)"
+    assert sentences_of(doubtful, 0)["findings"] == "findings: Effusion (0.80, called from 0.25, deferred)"
     assert sentences_of(doubtful, 0)["NGT"] == (
-        "NGT: present, tip not imaged (0.91, called from 0.34); undecided: abnormal position (0.05, called from 0.40)"
+        "NGT: present, tip not imaged (0.91, called from 0.34); deferred: abnormal position (0.05, called from 0.40)"
     )
     assert sentences_of(doubtful, 2)["NGT"] == (
-        "NGT: present, position unclear (0.66, called from 0.50); undecided: abnormal position (0.30, called from 0.40)"
+        "NGT: present, position unclear (0.66, called from 0.50); deferred: abnormal position (0.30, called from 0.40)"
     )
 
 
@@ -132,11 +132,11 @@ def models(evaluated_run) -> Models:  # type: ignore[no-untyped-def]
 
 def test_judged_before_calibration(models: Models) -> None:
     """Two checkpoints, three images, the last one unreadable; the first label at 0.6, the others at 0.5."""
-    answers = np.full((2, 3, 11), 0.1, dtype=np.float32)
-    answers[:, 2] = np.nan
-    answers[:, 0, 0] = 0.55, 0.75
-    answers[:, 1, :3] = 0.45
-    found = find(Predictor(models, torch.device("cpu")), answers)
+    predictions = np.full((2, 3, 11), 0.1, dtype=np.float32)
+    predictions[:, 2] = np.nan
+    predictions[:, 0, 0] = 0.55, 0.75
+    predictions[:, 1, :3] = 0.45
+    found = find(Predictor(models, torch.device("cpu")), predictions)
     assert found.is_called[:, 0].tolist() == [True, False, False]
     assert found.probabilities[0, 0] == pytest.approx(0.65 * 0.5 / (0.65 * 0.5 + 0.35))
     assert found.thresholds[:2] == pytest.approx([0.3 / (0.3 + 0.4), 1 / 3])
@@ -149,15 +149,15 @@ def test_judged_before_calibration(models: Models) -> None:
     assert found.presence["CVC"][0] == pytest.approx(1 - 0.9**3)
     assert found.presence_thresholds == {"ETT": 0.9, "NGT": 0.5, "CVC": 0.5, "Swan Ganz": 0.5}
     assert found.rule.startswith("by f1; from 0.5 on: ETT - Borderline, ETT - Normal, ")
-    assert found.is_undecided[:, :3].tolist() == [[False, True, False], [True, False, False], [False] * 3]
-    assert describe_undecided(found, 0) == "ETT - Borderline"
+    assert found.is_deferred[:, :3].tolist() == [[False, True, False], [True, False, False], [False] * 3]
+    assert describe_deferred(found, 0) == "ETT - Borderline"
 
 
 def test_without_an_evaluation(models: Models) -> None:
     bare = dataclasses.replace(models, calibrator=None, thresholds=None)
-    answers = np.full((2, 1, 11), 0.19, dtype=np.float32)
-    found = find(Predictor(bare, torch.device("cpu")), answers)
+    predictions = np.full((2, 1, 11), 0.19, dtype=np.float32)
+    found = find(Predictor(bare, torch.device("cpu")), predictions)
     assert not found.is_called.any()
-    assert describe_device(found, "NGT", 0) == "NGT: present, position unclear (0.76, called from 0.50)"  # 4 x .19
+    assert describe_device_type(found, "NGT", 0) == "NGT: present, position unclear (0.76, called from 0.50)"  # 4 x .19
     assert found.rule == "from 0.5 on, since no evaluation of these models is at hand"
     assert (found.probabilities == np.float32(0.19)).all()

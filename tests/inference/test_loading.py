@@ -12,7 +12,7 @@ import catheters
 from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.predict import main as predict
 from catheters.errors import UserError
-from catheters.evaluation.ensemble import Recipe, read_recipe
+from catheters.evaluation.ensemble import EnsembleSpec, read_ensemble_spec
 from catheters.evaluation.results import read_thresholds
 from catheters.inference.loading import is_model, read_models
 from catheters.labels import RANZCR_LABELS
@@ -28,7 +28,7 @@ def run(evaluated_run: Path, tmp_path: Path) -> Path:
 def test_a_run_is_the_mean_of_its_folds(evaluated_run: Path) -> None:
     models = read_models([evaluated_run])
     assert [checkpoint.file.parent.name for checkpoint in models.checkpoints] == ["fold0", "fold1"]
-    assert models.recipe.weights == {str(evaluated_run): 1}
+    assert models.spec.weights == {str(evaluated_run): 1}
     assert models.labels == RANZCR_LABELS
     assert models.calibrator is not None and models.thresholds is not None
     per_label = json.loads((evaluated_run / "metrics.json").read_text())["per_label"]
@@ -49,27 +49,27 @@ def test_an_unfinished_fold_is_left_out(run: Path) -> None:
 def test_several_are_averaged_without_an_evaluation(run: Path) -> None:
     paths = [run / "fold0" / "best.pt", run / "fold1" / "best.pt"]
     models = read_models(paths)
-    assert list(models.recipe.weights.values()) == [0.5, 0.5]
+    assert list(models.spec.weights.values()) == [0.5, 0.5]
     assert models.calibrator is None and models.thresholds is None
 
 
-def test_a_blend_finds_its_members(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under the names that evaluate.py was given, or beside the blend."""
+def test_an_ensemble_finds_its_members(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the names that evaluate.py was given, or beside the ensemble."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "other")
-    blend = tmp_path / "blend"
-    blend.mkdir()
+    ensemble = tmp_path / "ensemble"
+    ensemble.mkdir()
     members = [{"name": "run", "weight": 0.25}, {"name": "elsewhere/other", "weight": 0.75}]
     content = {"format_version": 1, "method": "mean", "members": members}
-    (blend / "ensemble.json").write_text(json.dumps(content))
-    models = read_models([blend])
+    (ensemble / "ensemble.json").write_text(json.dumps(content))
+    models = read_models([ensemble])
     assert [member.name for member in models.members] == ["run", str(tmp_path / "other")]
     assert len(models.checkpoints) == 4
-    with pytest.raises(UserError, match="is a blend already; give it alone"):
-        read_models([run, blend])
-    (blend / "ensemble.json").write_text(json.dumps(content).replace("elsewhere/other", "theirs.csv"))
+    with pytest.raises(UserError, match="is an ensemble already; give it alone"):
+        read_models([run, ensemble])
+    (ensemble / "ensemble.json").write_text(json.dumps(content).replace("elsewhere/other", "theirs.csv"))
     with pytest.raises(UserError, match=r"its member theirs\.csv is no run folder that can be found"):
-        read_models([blend])
+        read_models([ensemble])
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_a_blend_finds_its_members(run: Path, tmp_path: Path, monkeypatch: pytes
         ('{"format_version": 1, "method": "mean"}', "damaged; run evaluate.py again"),
     ],
 )
-def test_a_damaged_recipe(tmp_path: Path, content: str, message: str) -> None:
+def test_a_damaged_description(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "ensemble.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        read_recipe(tmp_path / "ensemble.json")
+        read_ensemble_spec(tmp_path / "ensemble.json")
 
 
 def test_an_evaluation_of_other_predictions_is_passed_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,31 +176,33 @@ def test_no_word_of_device_types_that_had_no_thresholds(run: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("method", ["mean", "weights"])
-def test_a_blend_whose_member_has_changed(
+def test_an_ensemble_whose_member_has_changed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:
-    other, blend = shutil.copytree(run, tmp_path / "other"), tmp_path / "blend"
-    command = [str(run), str(other), "--ensemble", method, "--out", str(blend), "--resamples", "0"]
+    other, ensemble = shutil.copytree(run, tmp_path / "other"), tmp_path / "ensemble"
+    command = [str(run), str(other), "--ensemble", method, "--out", str(ensemble), "--resamples", "0"]
     assert evaluate(command) == 0
-    assert sorted(path.name for path in blend.glob("*.csv")) == [
+    assert sorted(path.name for path in ensemble.glob("*.csv")) == [
         *("hardest_cases.csv", "label_errors.csv", "metrics.csv", "predictions.csv")
     ]
-    assert read_models([blend]).calibrator is not None
+    assert read_models([ensemble]).calibrator is not None
     capsys.readouterr()
-    # One that predicts another blend now than it did
-    change(blend / "ensemble.json", predictions_sha256="0" * 64)
-    assert read_models([blend]).calibrator is None
+    # One that predicts another ensemble now than it did
+    change(ensemble / "ensemble.json", predictions_sha256="0" * 64)
+    assert read_models([ensemble]).calibrator is None
     assert "is the evaluation of other predictions than" in capsys.readouterr().err
     assert evaluate(command) == 0
 
     def check_that_it_is_noticed() -> None:
         if method == "weights":
-            said = r"other/predictions\.csv: is not what the blend's weights were fitted to"
+            said = r"other/predictions\.csv: is not what the ensemble's weights were fitted to"
             with pytest.raises(UserError, match=said):
-                read_models([blend])
+                read_models([ensemble])
         else:
-            assert read_models([blend]).calibrator is None
-            assert f"is the evaluation of a blend of other predictions than {other} holds" in capsys.readouterr().err
+            assert read_models([ensemble]).calibrator is None
+            assert (
+                f"is the evaluation of an ensemble of other predictions than {other} holds" in capsys.readouterr().err
+            )
 
     of_fold = other / "fold0" / "predictions.csv"
     before = of_fold.read_bytes()
@@ -212,31 +214,31 @@ def test_a_blend_whose_member_has_changed(
     join_again(other)
     check_that_it_is_noticed()
     assert evaluate(command) == 0
-    assert read_models([blend]).calibrator is not None
-    content = json.loads((blend / "ensemble.json").read_text())
+    assert read_models([ensemble]).calibrator is not None
+    content = json.loads((ensemble / "ensemble.json").read_text())
     del content["predictions_sha256"]
     for member in content["members"]:
         del member["predictions_sha256"]
-    (blend / "ensemble.json").write_text(json.dumps(content))  # as earlier versions wrote it
-    assert read_models([blend]).calibrator is not None
+    (ensemble / "ensemble.json").write_text(json.dumps(content))  # as earlier versions wrote it
+    assert read_models([ensemble]).calibrator is not None
 
 
 def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "other")
-    blend = tmp_path / "blend"
+    ensemble = tmp_path / "ensemble"
     assert (
-        evaluate([str(run), str(tmp_path / "other"), "--ensemble", "rank", "--out", str(blend), "--resamples", "0"])
+        evaluate([str(run), str(tmp_path / "other"), "--ensemble", "rank", "--out", str(ensemble), "--resamples", "0"])
         == 0
     )
-    models = read_models([blend])
+    models = read_models([ensemble])
     assert not models.gives_probabilities
     assert models.thresholds is None and models.calibrator is None
-    with pytest.raises(UserError, match="is a blend of ranks"):
-        catheters.load(blend)
+    with pytest.raises(UserError, match="is an ensemble of ranks"):
+        catheters.load(ensemble)
     xray = str(next(Path(models.checkpoints[0].settings.dataset_folder).glob("test/*")))
-    with pytest.raises(UserError, match="is a blend of ranks"):
-        predict(["--model", str(blend), xray, "--out", str(tmp_path / "p.csv"), "--worklist"])
-    assert predict(["--model", str(blend), xray, "--out", str(tmp_path / "p.csv")]) == 0
+    with pytest.raises(UserError, match="is an ensemble of ranks"):
+        predict(["--model", str(ensemble), xray, "--out", str(tmp_path / "p.csv"), "--worklist"])
+    assert predict(["--model", str(ensemble), xray, "--out", str(tmp_path / "p.csv")]) == 0
     assert not (tmp_path / "p_details.csv").exists()
     mean = tmp_path / "mean"
     assert (
@@ -260,12 +262,12 @@ def test_a_recipe_by_hand() -> None:
     """Two members, one label, two images."""
     stacked = np.array([[[0.2], [0.6]], [[0.9], [0.1]]])
     weights = {"a": 0.75, "b": 0.25}
-    blended = Recipe(method="mean", weights=weights).blend(stacked)
-    assert blended[:, 0] == pytest.approx([0.375, 0.475])
-    blended = Recipe(method="power", weights=weights).blend(stacked)
-    assert blended[:, 0] == pytest.approx([(0.75 * 0.04 + 0.25 * 0.81) ** 0.5, (0.75 * 0.36 + 0.25 * 0.01) ** 0.5])
-    blended = Recipe(method="rank", weights=weights).blend(stacked)
-    assert blended[:, 0] == pytest.approx([0.75 * 0.5 + 0.25, 0.75 + 0.25 * 0.5])
+    combined = EnsembleSpec(method="mean", weights=weights).combine(stacked)
+    assert combined[:, 0] == pytest.approx([0.375, 0.475])
+    combined = EnsembleSpec(method="power", weights=weights).combine(stacked)
+    assert combined[:, 0] == pytest.approx([(0.75 * 0.04 + 0.25 * 0.81) ** 0.5, (0.75 * 0.36 + 0.25 * 0.01) ** 0.5])
+    combined = EnsembleSpec(method="rank", weights=weights).combine(stacked)
+    assert combined[:, 0] == pytest.approx([0.75 * 0.5 + 0.25, 0.75 + 0.25 * 0.5])
 
 
 def test_other_labels_are_refused(run: Path, tmp_path: Path) -> None:

@@ -119,11 +119,11 @@ def test_it_says_what_the_model_says(client: TestClient, xray: Path, evaluated_r
     result = catheters.load(evaluated_run)(xray)
     assert {row["label"]: row["probability"] for row in answer["labels"]} == pytest.approx(dict(result.probabilities))
     assert {row["label"]: row["threshold"] for row in answer["labels"]} == pytest.approx(dict(result.thresholds))
-    assert {row["label"]: row["called_present"] for row in answer["labels"]} == dict(result.called_present)
-    assert tuple(row["label"] for row in answer["labels"] if row["undecided"]) == result.undecided
+    assert {row["label"]: row["predicted_positive"] for row in answer["labels"]} == dict(result.predicted_positive)
+    assert tuple(row["label"] for row in answer["labels"] if row["deferred"]) == result.deferred
     assert answer["sentences"] == list(result.sentences.values())
-    assert answer["doubts"] == list(result.doubts)
-    shown = base64.b64decode(answer["picture"].removeprefix("data:image/jpeg;base64,"))
+    assert answer["quality_flags"] == list(result.quality_flags)
+    shown = base64.b64decode(answer["image"].removeprefix("data:image/jpeg;base64,"))
     heat = client.post("/heatmap?label=CVC%20-%20Normal", content=xray.read_bytes())
     assert heat.headers["content-type"] == "image/jpeg"
     shapes = {cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE).shape for data in (shown, heat.content)}
@@ -302,7 +302,7 @@ def test_in_a_browser(app: Starlette, xray: Path, tmp_path: Path) -> None:
       const pressed = [button.getAttribute("aria-pressed")];
       row.dispatchEvent(new Event("mouseleave"));
       await until(() => image.src !== before && row.className.includes("shown"));
-      await until(() => document.querySelector(".picture p").textContent.includes("Grad-CAM"));
+      await until(() => document.querySelector(".figure p").textContent.includes("Grad-CAM"));
       button.dispatchEvent(new KeyboardEvent("keydown", {{key: "Escape", bubbles: true}}));
       pressed.push(button.getAttribute("aria-pressed"), String(image.src === before));
       document.title = JSON.stringify({{

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from catheters.errors import UserError
-from catheters.inference.batch_prediction import Answers, predict_images
+from catheters.inference.batch_prediction import Predictions, predict_images
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import Predictor
 from catheters.inference.unfinished import Entry, decode_entry, encode_entry, file_state
@@ -39,7 +39,7 @@ def draw(file: Path, seed: int) -> None:
     cv2.imwrite(str(file), cv2.resize(noise, (150, 150), interpolation=cv2.INTER_CUBIC))
 
 
-def run(predictor: Predictor, images: Images, part: Path) -> Answers:
+def run(predictor: Predictor, images: Images, part: Path) -> Predictions:
     return predict_images(predictor, images, part, batch_size=2, num_workers=1, key="models")
 
 
@@ -67,10 +67,10 @@ def test_an_image_that_was_replaced_is_predicted_anew(
     assert "3 of 5 images were predicted before" in out
     assert "2 of them have changed since they were predicted, and are predicted anew" in out
     fresh = run(predictor, images, tmp_path / "q.unfinished")
-    for answers in (after, fresh):
-        assert (answers.probabilities[:, 2:] == before.probabilities[:, 2:]).all()
-        assert np.abs(answers.probabilities[:, 0] - before.probabilities[:, 0]).max() > 0.01
-        assert np.isnan(answers.probabilities[:, 1]).all() and answers.reasons[1]
+    for predictions in (after, fresh):
+        assert (predictions.probabilities[:, 2:] == before.probabilities[:, 2:]).all()
+        assert np.abs(predictions.probabilities[:, 0] - before.probabilities[:, 0]).max() > 0.01
+        assert np.isnan(predictions.probabilities[:, 1]).all() and predictions.reasons[1]
     assert (after.probabilities[:, 0] == fresh.probabilities[:, 0]).all()
     # A third time all are taken over: of two lines of one image the newer counts, a missing file is still missing.
     again = run(predictor, images, part)
@@ -100,7 +100,13 @@ def test_a_flipped_bit_ends_the_part(predictor: Predictor, images: Images, tmp_p
 def entry(**changes: object) -> dict[str, object]:
     """What a line holds."""
     probabilities = np.full(SHAPE, 0.25).tolist()
-    return {"row": 1, "state": [7, 8], "reason": None, "doubts": ["odd"], "probabilities": probabilities} | changes
+    return {
+        "row": 1,
+        "state": [7, 8],
+        "reason": None,
+        "quality_flags": ["odd"],
+        "probabilities": probabilities,
+    } | changes
 
 
 def with_probability(value: object) -> dict[str, object]:
@@ -117,7 +123,7 @@ def with_probability(value: object) -> dict[str, object]:
         *(framed(content) for content in ([1], {"row": 0}, 3, entry(extra=1), entry(probabilities=None))),
         *(framed(entry(probabilities=rows)) for rows in ([], [[0.5] * 11], [[0.5] * 10] * 2, [0.5, 0.5], 0.5)),
         *(framed(entry(reason=reason)) for reason in ("", 1, "with probabilities")),
-        *(framed(entry(doubts=doubts)) for doubts in (None, "text", [1])),
+        *(framed(entry(quality_flags=quality_flags)) for quality_flags in (None, "text", [1])),
         *(framed(entry(state=state)) for state in ([1], [1, 2.0], "x", [1, 2, 3])),
         framed(entry())[:-1],
         framed(entry())[1:],
@@ -126,7 +132,7 @@ def with_probability(value: object) -> dict[str, object]:
         b"\xff\xfe\n",
         b"\n",
         framed(entry()).replace(b"0.25", b"0.75", 1),
-        b'{"row": 1, "reason": null, "doubts": [], "probabilities": [[0.5]]}\n',
+        b'{"row": 1, "reason": null, "quality_flags": [], "probabilities": [[0.5]]}\n',
     ],
 )
 def test_foreign_lines(line: bytes) -> None:
@@ -160,9 +166,11 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     assert state == (3, 1_700_000_000_123_456_789)
     assert file_state(tmp_path / "b") is None
     read = decode_entry(
-        encode_entry(Entry(row=4, state=state, reason=None, doubts=("é", "b"), probabilities=probabilities)), 5, SHAPE
+        encode_entry(Entry(row=4, state=state, reason=None, quality_flags=("é", "b"), probabilities=probabilities)),
+        5,
+        SHAPE,
     )
-    assert (read.row, read.state, read.reason, read.doubts) == (4, state, None, ("é", "b"))
+    assert (read.row, read.state, read.reason, read.quality_flags) == (4, state, None, ("é", "b"))
     assert read.probabilities is not None and (read.probabilities == probabilities).all()
     failed = Entry(row=0, state=None, reason="gone")
     assert decode_entry(encode_entry(failed), 5, SHAPE) == failed

@@ -8,7 +8,7 @@ import pytest
 
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.predictions import write_predictions as write_out_of_fold
-from catheters.inference.batch_prediction import Answers
+from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import Findings
 from catheters.inference.writers import write_predictions, write_submission
@@ -37,7 +37,7 @@ def findings(probabilities: np.ndarray) -> Findings:
         is_called=probabilities >= 0.5,
         presence={},
         presence_thresholds={},
-        is_undecided=np.zeros(probabilities.shape, dtype=np.bool_),
+        is_deferred=np.zeros(probabilities.shape, dtype=np.bool_),
         spread=None,
     )
 
@@ -48,33 +48,33 @@ def images() -> Images:
 
 
 @pytest.fixture
-def answers(probabilities: np.ndarray) -> Answers:
-    return Answers(
+def predictions(probabilities: np.ndarray) -> Predictions:
+    return Predictions(
         probabilities=probabilities[np.newaxis].astype(np.float32),
         reasons=("", "damaged PNG", ""),
-        doubts=((), (), ("blank", "small")),
+        quality_flags=((), (), ("blank", "small")),
     )
 
 
 def test_predictions_of_many_labels(
-    tmp_path: Path, images: Images, answers: Answers, findings: Findings, probabilities: np.ndarray
+    tmp_path: Path, images: Images, predictions: Predictions, findings: Findings, probabilities: np.ndarray
 ) -> None:
-    write_predictions(tmp_path / "p.csv", "id", images, answers, findings)
+    write_predictions(tmp_path / "p.csv", "id", images, predictions, findings)
     frame = pd.read_csv(tmp_path / "p.csv", keep_default_na=False, na_values=dict.fromkeys(LABELS, ""))
-    assert list(frame) == ["id", *LABELS, "doubts", "reason"]
+    assert list(frame) == ["id", *LABELS, "quality_flags", "reason"]
     assert frame["id"].tolist() == list(UIDS)
     assert np.array_equal(frame[list(LABELS)].to_numpy(), probabilities, equal_nan=True)
-    assert frame["doubts"].tolist() == ["", "", "blank; small"]
+    assert frame["quality_flags"].tolist() == ["", "", "blank; small"]
     assert frame["reason"].tolist() == ["", "damaged PNG", ""]
 
 
 def test_a_submission_of_many_labels(
-    tmp_path: Path, images: Images, answers: Answers, findings: Findings, probabilities: np.ndarray
+    tmp_path: Path, images: Images, predictions: Predictions, findings: Findings, probabilities: np.ndarray
 ) -> None:
     """Rows and columns are the sample's; what could not be read gets the mean."""
     columns = LABELS[::-1]
     sample = pd.DataFrame([["c", *"0" * NUM_LABELS], ["b", *"0" * NUM_LABELS]], columns=["uid", *columns])
-    write_submission(tmp_path / "s.csv", sample, images, answers, findings)
+    write_submission(tmp_path / "s.csv", sample, images, predictions, findings)
     frame = pd.read_csv(tmp_path / "s.csv")
     assert list(frame) == ["uid", *columns]
     assert frame["uid"].tolist() == ["c", "b"]

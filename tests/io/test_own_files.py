@@ -18,7 +18,7 @@ from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.calibration import read_calibrator
-from catheters.evaluation.ensemble import read_recipe
+from catheters.evaluation.ensemble import read_ensemble_spec
 from catheters.evaluation.results import read_thresholds
 from catheters.inference.loading import read_models
 from catheters.io.npy_files import open_npy
@@ -45,7 +45,7 @@ DAMAGES: dict[str, bytes] = {
         ("settings.json", read_run_settings),
         ("environment.json", lambda file: read_record(file.parent)),
         ("calibration.json", read_calibrator),
-        ("ensemble.json", read_recipe),
+        ("ensemble.json", read_ensemble_spec),
         ("metrics.json", read_thresholds),
     ],
 )

@@ -21,14 +21,14 @@ from catheters.data.batch import Batch
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.calibration import fit_calibrator, read_calibrator, write_calibrator
-from catheters.evaluation.prediction_set import device_presence, presence_rule, probability_of_any
+from catheters.evaluation.prediction_set import device_type_presence, presence_rule, probability_of_any
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.outputs import Outputs
 from catheters.runs.build import build_classifier, build_losses, build_table_source
 from catheters.runs.run import train_run
 from catheters.training.losses import total
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 
 LABELS = ("a", "b", "c", "d")
 GROUP = {"tube": ("d", "b")}
@@ -112,9 +112,9 @@ def test_presence_adds_up() -> None:
     probabilities = np.array([[0.5, 0.3, 0.1]])
     assert probability_of_any(labels, probabilities) == pytest.approx(1 - 0.5 * 0.7 * 0.9)
     assert probability_of_any(labels, probabilities, [labels]) == pytest.approx(0.9)
-    evaluated = make_evaluated([[0, 1, 0]], probabilities, labels=labels)
+    evaluated = make_predictions([[0, 1, 0]], probabilities, labels=labels)
     evaluated = dataclasses.replace(evaluated, exclusive=(tuple(labels),))
-    assert device_presence(evaluated, {"CVC": tuple(labels)}).probabilities == pytest.approx(np.array([[0.9]]))
+    assert device_type_presence(evaluated, {"CVC": tuple(labels)}).probabilities == pytest.approx(np.array([[0.9]]))
     assert presence_rule([labels]) != presence_rule([])
     assert presence_rule([RANZCR_HEADS["ETT"]]) == presence_rule([])
 
@@ -130,7 +130,7 @@ def test_one_temperature_for_a_group(tmp_path: Path) -> None:
     targets = np.stack([classes == 1, classes == 2, rng.random(400) < 0.5], axis=1)
     probabilities = np.column_stack([shown[:, 1:], rng.random(400)])
     evaluated = dataclasses.replace(
-        make_evaluated(targets, probabilities, labels=["x", "y", "z"]), exclusive=(("x", "y"),)
+        make_predictions(targets, probabilities, labels=["x", "y", "z"]), exclusive=(("x", "y"),)
     )
     calibrator = fit_calibrator("platt", evaluated)
     assert set(calibrator.maps) == {"z"}

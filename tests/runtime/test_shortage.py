@@ -98,7 +98,7 @@ def test_heatmaps_that_do_not_fit_leave_the_predictions(
     command += ["--batch-size", "1"]  # else the order in which images arrive decides the last digits
     maps = ["--heatmaps", str(tmp_path / "maps")]
     assert predict([*command, *maps, "--out", str(tmp_path / "whole.csv")]) == 0
-    called = pd.read_csv(tmp_path / "whole_details.csv").groupby("StudyInstanceUID")["called_present"].any()
+    called = pd.read_csv(tmp_path / "whole_details.csv").groupby("StudyInstanceUID")["predicted_positive"].any()
     num_explained = int(called.sum())
     assert num_explained > 0
     error, said = KINDS[kind]

@@ -44,7 +44,7 @@ def write_finished(folder: Path, names: Collection[str] | None = None) -> None:
 
 
 def forget_finished(folder: Path) -> None:
-    """Delete the record, before one of its files is written anew."""
+    """Delete the record, before one of its files is written again."""
     (folder / FILE_NAME).unlink(missing_ok=True)
 
 
@@ -75,7 +75,7 @@ def remedy(folder: Path) -> str:
 
 def _remedy(folder: Path, file: Path) -> str:
     return (
-        f"delete {file} and run train.py as before: {folder.name} is then made anew from its snapshot, or trained "
+        f"delete {file} and run train.py as before: {folder.name} is then made again from its snapshot, or trained "
         "again where that is damaged too"
     )
 

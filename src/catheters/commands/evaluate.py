@@ -1,4 +1,4 @@
-"""`evaluate.py`: predictions and labels to metrics, thresholds, calibration, comparisons, blends, and a page."""
+"""`evaluate.py`: predictions and labels to metrics, thresholds, calibration, comparisons, ensembles, and a page."""
 
 import argparse
 import dataclasses
@@ -11,13 +11,13 @@ from pathlib import Path
 from catheters.commands.evaluation_options import read_choices
 from catheters.config.loading import changed_settings, load_settings
 from catheters.errors import UserError, listed
-from catheters.evaluation.alignment import check_alike
+from catheters.evaluation.alignment import align_predictions
 from catheters.evaluation.calibration import write_calibrator
-from catheters.evaluation.ensemble import Ensemble, blend, write_ensemble
+from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.hard_cases import write_cases
 from catheters.evaluation.metrics import one_class_warnings, score_labels
-from catheters.evaluation.prediction_set import device_presence
+from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.report import tables
 from catheters.evaluation.report.report import Comparison, write_model_card, write_report
@@ -50,23 +50,25 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
     """
     inputs = _read_inputs(options)  # all of them, before anything is written
     first = inputs[0]
-    choices = read_choices(options, (*first.evaluated.labels, *device_presence(first.evaluated, first.heads).labels))
+    choices = read_choices(
+        options, (*first.evaluated.labels, *device_type_presence(first.evaluated, first.heads).labels)
+    )
     for given in inputs:
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)
-    members = check_alike([given.evaluated for given in inputs])
+    members = align_predictions([given.evaluated for given in inputs])
     inputs = [given.with_evaluated(member) for given, member in zip(inputs, members, strict=True)]
     command = shlex.join(["python", "evaluate.py", *arguments])
     if options.ensemble is not None:
         folder = options.out or first.folder.parent / "ensemble"
-        is_of_a_blend = (folder / "ensemble.json").exists()
-        if (folder / "settings.json").exists() or ((folder / "predictions.csv").exists() and not is_of_a_blend):
-            raise UserError(f"{folder}: holds predictions of its own; name another folder for the blend with --out")
+        is_ensemble = (folder / "ensemble.json").exists()
+        if (folder / "settings.json").exists() or ((folder / "predictions.csv").exists() and not is_ensemble):
+            raise UserError(f"{folder}: holds predictions of its own; name another folder for the ensemble with --out")
         if (folder / "predictions.csv").resolve() in {given.file.resolve() for given in inputs}:
-            raise UserError(f"{folder}: holds predictions that are to be blended; name another folder with --out")
+            raise UserError(f"{folder}: holds predictions that are to be combined; name another folder with --out")
         _make_folder(folder)
-        ensemble, blended = _blend(options.ensemble, inputs, folder)
-        _evaluate(blended, choices, command, None, ensemble)
+        ensemble, combined = _combine(options.ensemble, inputs, folder)
+        _evaluate(combined, choices, command, None, ensemble)
         return 0
     _check_folders(inputs)
     for given in inputs:
@@ -101,7 +103,7 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
         return inputs
     if options.out.is_file() or not options.out.absolute().parent.is_dir():
         raise UserError(f"{options.out}: a folder for the results is expected, in one that exists")
-    if len(inputs) == 1 or options.ensemble is not None:  # then none but the blend is evaluated
+    if len(inputs) == 1 or options.ensemble is not None:  # then none but the ensemble is evaluated
         folders = [options.out] * len(inputs)
     else:
         folders = [options.out / (given.folder.name or given.folder.resolve().name) for given in inputs]
@@ -109,7 +111,7 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
 
 
 def _check_folders(inputs: list[Input]) -> None:
-    """Raise a UserError where results would be written over one another, or beside a blend that they are not of."""
+    """Raise a UserError where results would be written over one another, or beside an ensemble that they are not of."""
     seen: dict[Path, Path] = {}
     for given in inputs:
         folder = given.folder.resolve()
@@ -120,7 +122,7 @@ def _check_folders(inputs: list[Input]) -> None:
             )
         seen[folder] = given.file
         if (folder / "ensemble.json").exists() and given.file.resolve() != folder / "predictions.csv":
-            raise UserError(f"{given.folder}: holds a blend; name another folder for the results with --out")
+            raise UserError(f"{given.folder}: holds an ensemble; name another folder for the results with --out")
 
 
 def _make_folder(folder: Path) -> None:
@@ -135,35 +137,35 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _blend(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, Input]:
-    """Blend the inputs, print what each adds, and write the blend and its recipe."""
+def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, Input]:
+    """Combine the inputs, print what each adds, and write the ensemble and its spec."""
     first, members = inputs[0], [given.evaluated for given in inputs]
     folds = {None if member.folds is None else member.folds.tobytes() for member in members}
     if len(folds) > 1:
         warn(
-            "the members have other folds than each other: what is fitted on some folds of the blend has seen "
+            "the members have other folds than each other: what is fitted on some folds of the ensemble has seen "
             "images of the others"
         )
-    ensemble = blend(method, members, str(folder))
+    ensemble = combine(method, members, str(folder))
     say(tables.ensemble_table(ensemble))
-    blended, file, written = ensemble.blended, folder / "predictions.csv", folder / "predictions.new.csv"
+    combined, file, written = ensemble.combined, folder / "predictions.csv", folder / "predictions.new.csv"
     (folder / METRICS_FILE).unlink(missing_ok=True)  # of an earlier evaluation, which is that of this folder no longer
     write_predictions(
         written,
         first.uid_column,
-        blended.uids,
-        blended.patient_ids,
-        blended.folds,
-        blended.probabilities,
-        blended.labels,
+        combined.uids,
+        combined.patient_ids,
+        combined.folds,
+        combined.probabilities,
+        combined.labels,
     )
     sha256 = sha256_of(written)
-    # The recipe first: after a kill the folder is one of a blend, and the same command mends it.
+    # The spec first: after a kill the folder is one of an ensemble, and the same command mends it.
     write_ensemble(folder / "ensemble.json", ensemble, sha256, [given.sha256 for given in inputs])
     written.replace(file)
-    say(f"the blend -> {file}\nits recipe -> {folder / 'ensemble.json'}\n")
+    say(f"the ensemble -> {file}\nits spec -> {folder / 'ensemble.json'}\n")
     return ensemble, dataclasses.replace(
-        first, evaluated=blended, file=file, sha256=sha256, folder=folder, settings=None
+        first, evaluated=combined, file=file, sha256=sha256, folder=folder, settings=None
     )
 
 
@@ -187,7 +189,7 @@ def _evaluate(
         choices: what the user decides.
         command: for the page.
         scores_of_first: of the model to compare with, on the same images.
-        ensemble: how the predictions were blended.
+        ensemble: how the predictions were combined.
     """
     evaluated = given.evaluated
     say(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
@@ -247,12 +249,12 @@ def _print(evaluation: Evaluation) -> None:
         say(f"95% intervals over {evaluation.scores.num_patients} patients, {choices.num_resamples} resamples")
     say(tables.scores_table(evaluation.scores, with_mean=True))
     if evaluation.presence.labels:
-        say(f"\nany label of the device\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
+        say(f"\nany label of the device type\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
     part = evaluation.judged_parts
     say(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
     say(tables.points_table([*evaluation.points, *evaluation.presence_points]))
     share = f"{choices.abstain_error:.0%}"
-    say(f"\nleft undecided, aiming at {share} at most of all positives missed, and of all negatives called present")
+    say(f"\ndeferred, aiming at {share} at most of all positives missed, and of all negatives predicted positive")
     say(tables.abstention_table(evaluation.abstentions))
     if evaluation.calibration_is_judged:
         say(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")

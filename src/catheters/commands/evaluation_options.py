@@ -23,12 +23,12 @@ MIN_RESAMPLES = 100
 """Fewer have no 2.5th percentile to speak of."""
 
 DESCRIPTION = """\
-Score predictions against labels: ROC AUC, average precision and Brier score of every label and device with 95%
+Score predictions against labels: ROC AUC, average precision and Brier score of every label and device type with 95%
 intervals over patients, operating points, calibration, folds, subgroups, hardest cases.
 
   python evaluate.py saved_models/config                             a run, against its own label table
   python evaluate.py saved_models/config saved_models/multi_config   several runs, each compared with the first
-  python evaluate.py --ensemble weights saved_models/a saved_models/b --out saved_models/blend
+  python evaluate.py --ensemble weights saved_models/a saved_models/b --out saved_models/ensemble
   python evaluate.py --predictions FILE.csv --labels FILE.csv        any program's predictions
 
 Research software, not a medical device.
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
-    """Parse the arguments; ends the program where they do not go together."""
+    """Parse the arguments; exits with status 2 where they do not go together."""
     parser = _create_parser()
     options = parser.parse_args(arguments)
     _check_together(parser, options)
@@ -66,7 +66,7 @@ def _create_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="CSV: id column, one probability column a label; `patient` and `fold` where known",
+        help="CSV: id column, one probability column per label; `patient` and `fold` where known",
     )
     parser.add_argument(
         "--labels",
@@ -90,7 +90,7 @@ def _create_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="for the results, a folder in it for each of several (default: the run folder; for a file FILE_evaluation "
-        "beside it; for a blend `ensemble` beside the first run)",
+        "beside it; for an ensemble `ensemble` beside the first run)",
     )
     parser.add_argument(
         "--ensemble",
@@ -116,15 +116,15 @@ def _create_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="LABEL=P",
-        help="restate PPV and NPV of a label or device for another prevalence; repeatable",
+        help="restate PPV and NPV of a label or device type for another prevalence; repeatable",
     )
     parser.add_argument(
         "--abstain-error",
         type=float,
         default=ERROR_RATE,
         metavar="E",
-        help="leave images undecided, so that of all positives at most this share is missed, and of all negatives "
-        "called present (%(default)s)",
+        help="defer images to a person, so that of all positives at most this share is missed, and of all negatives "
+        "predicted positive (%(default)s)",
     )
     parser.add_argument(
         "--calibration",
@@ -153,7 +153,7 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         if path in inputs[:number]:
             parser.error(f"{(options.runs or options.predictions)[number]} is given twice")
     if options.ensemble is not None and len(inputs) < 2:
-        parser.error("--ensemble blends two or more")
+        parser.error("--ensemble combines two or more")
     if options.id_column is not None and options.labels is None:
         parser.error("--id-column goes with --labels; a run knows its own")
     if options.patient_column is not None and options.labels is None:
@@ -171,7 +171,7 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
 
 
 def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices":
-    """What the options decide; `names` are the labels and devices that they may speak of.
+    """What the options decide; `names` are the labels and device types that they may speak of.
 
     Raises:
         UserError: a name or number is wrong.

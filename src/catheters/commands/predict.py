@@ -17,7 +17,7 @@ from catheters.runtime.interrupts import Interrupted, interrupt_signal
 if TYPE_CHECKING:
     import torch
 
-    from catheters.inference.batch_prediction import Answers
+    from catheters.inference.batch_prediction import Predictions
     from catheters.inference.inputs import Images
     from catheters.inference.interpretation import Findings
     from catheters.inference.loading import Models
@@ -82,7 +82,7 @@ def _serve(models: "Models", device: "torch.device", model_paths: list[Path], op
     from catheters.inference.server import serve
 
     _prepare_device(models, device)
-    predictor = Predictor(models, device, flip=options.flip)
+    predictor = Predictor(models, device, tta=options.tta)
     serve(predictor, ", ".join(map(str, model_paths)), options.host, options.port)
     return 0
 
@@ -124,33 +124,33 @@ def _predict_and_write(
     )
     if len(models.members) > 1 and models.thresholds is None and models.gives_probabilities:
         say("calibration and operating points of several models: evaluate.py --ensemble, then --model its folder")
-    predictor = Predictor(models, device, flip=options.flip)
+    predictor = Predictor(models, device, tta=options.tta)
     if options.heatmaps is not None:
         _check_heatmaps(predictor)
-    answers = _predict(predictor, images, options)
-    findings = find(predictor, answers.probabilities)
+    predictions = _predict(predictor, images, options)
+    findings = find(predictor, predictions.probabilities)
     out: Path = options.out
     uid_column = settings.uid_column
     written = {"the predictions": out}
     is_complete = True
-    writers.write_predictions(out, uid_column, images, answers, findings)
+    writers.write_predictions(out, uid_column, images, predictions, findings)
     if models.gives_probabilities:
-        written["a row an image and label"] = out.with_name(f"{out.stem}_details.csv")
-        writers.write_details(written["a row an image and label"], uid_column, images, answers, findings)
+        written["one row per image and label"] = out.with_name(f"{out.stem}_details.csv")
+        writers.write_details(written["one row per image and label"], uid_column, images, predictions, findings)
     if sample is not None:
         written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
-        writers.write_submission(written["the submission"], sample, images, answers, findings)
+        writers.write_submission(written["the submission"], sample, images, predictions, findings)
     if options.worklist:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
-        writers.write_worklist(written["the worklist"], uid_column, images, answers, findings, urgent)
+        writers.write_worklist(written["the worklist"], uid_column, images, predictions, findings, urgent)
     if options.heatmaps is not None:
-        written["heatmaps"], is_complete = _draw_heatmaps(options, predictor, images, answers, findings)
+        written["heatmaps"], is_complete = _draw_heatmaps(options, predictor, images, predictions, findings)
     _part_file(out).unlink()
     say("\n".join(f"{what} -> {file}" for what, file in written.items()))
-    return max(_report(images, answers), 0 if is_complete else BAD_IMAGES_STATUS)
+    return max(_report(images, predictions), 0 if is_complete else BAD_IMAGES_STATUS)
 
 
-def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Answers":
+def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Predictions":
     from catheters.inference.batch_prediction import predict_images
     from catheters.runtime.shortage import DeviceError
 
@@ -166,12 +166,12 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
             part_file,
             batch_size=options.batch_size or DEFAULT_BATCH_SIZES[predictor.device.type],
             num_workers=_num_workers(options),
-            key=f"{version('catheters')} {[str(file) for file in checkpoints]} {states} {options.flip}",
+            key=f"{version('catheters')} {[str(file) for file in checkpoints]} {states} {options.tta}",
         )
     except KeyboardInterrupt:
-        raise Interrupted("the same command goes on where it stopped", interrupt_signal() or signal.SIGINT) from None
+        raise Interrupted("the same command resumes where it stopped", interrupt_signal() or signal.SIGINT) from None
     except DeviceError as error:
-        raise UserError(f"{error}. What is done is in {part_file}; the same command goes on from there") from None
+        raise UserError(f"{error}. What is done is in {part_file}; the same command resumes from there") from None
 
 
 def _check_heatmaps(predictor: "Predictor") -> None:
@@ -181,13 +181,17 @@ def _check_heatmaps(predictor: "Predictor") -> None:
 
 
 def _draw_heatmaps(
-    options: argparse.Namespace, predictor: "Predictor", images: "Images", answers: "Answers", findings: "Findings"
+    options: argparse.Namespace,
+    predictor: "Predictor",
+    images: "Images",
+    predictions: "Predictions",
+    findings: "Findings",
 ) -> tuple[Path, bool]:
     """The contact sheet, or the folder where there is none; and whether each image has its heatmaps."""
     from catheters.inference.heatmaps import write_heatmaps
 
-    drawn = write_heatmaps(options.heatmaps, predictor, images, answers, findings, _num_workers(options))
-    say(f"{drawn.num_maps} heatmaps of labels that are called present ({findings.rule})")
+    drawn = write_heatmaps(options.heatmaps, predictor, images, predictions, findings, _num_workers(options))
+    say(f"{drawn.num_maps} heatmaps of labels that are predicted positive ({findings.rule})")
     if drawn.missing:
         _print_some(f"{_count(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
     return drawn.sheet or Path(options.heatmaps), not drawn.missing
@@ -211,7 +215,7 @@ def _check_out(out: Path, read: list[Path]) -> None:
         if path.resolve() in written:
             raise UserError(f"--out {out}: {path} would be written over; choose another name")
     if any((folder / name).is_file() for name in ("settings.json", "ensemble.json")):
-        raise UserError(f"--out {out}: its folder is that of a run or blend; choose another one")
+        raise UserError(f"--out {out}: its folder is that of a run or ensemble; choose another one")
 
 
 def _count(number: int, what: str) -> str:
@@ -224,11 +228,11 @@ def _kind_in_words(models: "Models") -> str:
     return "probabilities as the models give them" if models.calibrator is None else "calibrated probabilities"
 
 
-def _report(images: "Images", answers: "Answers") -> int:
-    """Say which images could not be read, and how many are doubtful; returns the exit status."""
-    bad = [(uid, reason) for uid, reason in zip(images.uids, answers.reasons, strict=True) if reason]
-    doubtful = [(uid, doubts[0]) for uid, doubts in zip(images.uids, answers.doubts, strict=True) if doubts]
-    for what, found in (("not predicted", bad), ("doubtful, see the column `doubts`", doubtful)):
+def _report(images: "Images", predictions: "Predictions") -> int:
+    """Say which images could not be read, and how many have quality flags; returns the exit status."""
+    bad = [(uid, reason) for uid, reason in zip(images.uids, predictions.reasons, strict=True) if reason]
+    flagged = [(uid, flags[0]) for uid, flags in zip(images.uids, predictions.quality_flags, strict=True) if flags]
+    for what, found in (("not predicted", bad), ("with quality flags, see the column `quality_flags`", flagged)):
         if found:
             _print_some(f"{len(found)} of {_count(len(images), 'image')} {what}:", found)
     return BAD_IMAGES_STATUS if bad else 0

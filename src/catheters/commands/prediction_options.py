@@ -11,7 +11,7 @@ Predict X-rays with trained models.
   python predict.py --model saved_models/config/fold0/best.pt a.dcm b.png --out predictions.csv
       one checkpoint, two files
   python predict.py --model saved_models/ensemble test --submission sample_submission.csv --out predictions.csv
-      a blend that evaluate.py made, and a submission for Kaggle
+      an ensemble that evaluate.py made, and a submission for Kaggle
 
   python predict.py --model saved_models/config --serve
       a local page: drop X-rays on it, see what the model says and where it looked
@@ -24,7 +24,7 @@ nothing it says may decide about a patient.
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
-    """Parse the arguments; ends the program where they do not go together."""
+    """Parse the arguments; exits with status 2 where they do not go together."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model",
@@ -32,7 +32,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="MODEL",
-        help="checkpoints (.pt), run folders or the folder of a blend; images may follow them",
+        help="checkpoints (.pt), run folders or the folder of an ensemble; images may follow them",
     )
     parser.add_argument(
         "inputs",
@@ -60,7 +60,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--worklist",
         action="store_true",
-        help="write the images in the order in which to read them, with a sentence for each device",
+        help="write the images in the order in which to read them, with one sentence per device type",
     )
     parser.add_argument(
         "--urgent",
@@ -73,15 +73,18 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         "--heatmaps",
         type=Path,
         metavar="FOLDER",
-        help="draw over the X-ray where the models looked, for each label that is called present, and a contact sheet",
+        help="draw over the X-ray where the models looked, for each predicted positive label, and a contact sheet",
     )
-    parser.add_argument("--flip", action="store_true", help="predict each image mirrored as well, and take the mean")
+    parser.add_argument(
+        "--tta", action="store_true", help="test-time augmentation: predict each image mirrored too, and take the mean"
+    )
+    parser.add_argument("--flip", action="store_true", help=argparse.SUPPRESS)  # of version 0.2.0
     parser.add_argument("--no-calibration", action="store_true", help="leave the probabilities as the models give them")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<index>")
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images at a time (default: 4 on a CPU, 16 on a GPU)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default: one a core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default: one per core)")
     parser.add_argument(
         "--export",
         type=Path,
@@ -100,12 +103,14 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         "--fresh", action="store_true", help="start over, where a command that was stopped has left a part"
     )
     options = parser.parse_intermixed_args(arguments)
+    if options.flip:
+        parser.error("--flip is called --tta now (test-time augmentation)")
     if options.batch_size is not None and options.batch_size < 1:
         parser.error("--batch-size: 1 or more")
     if options.workers is not None and options.workers < 1:
         parser.error("--workers: 1 or more")
     of_predictions = ("worklist", "heatmaps", "submission", "images")
-    for other, idle in (("export", (*of_predictions, "flip")), ("serve", of_predictions)):
+    for other, idle in (("export", (*of_predictions, "tta")), ("serve", of_predictions)):
         given = [name for name in idle if getattr(options, name)]
         if getattr(options, other) and given:
             parser.error(f"--{given[0]} does nothing with --{other}")

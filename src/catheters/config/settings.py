@@ -29,9 +29,9 @@ MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
 """What a run or a cache was made with that is older than these settings, and so does not name them."""
 IMAGE_WEIGHT = "weight"
 """Name in a batch of what `weight_column` holds."""
-PREDICTION_COLUMNS = ("patient", "fold", "doubts", "reason")
-"""Columns of `predictions.csv` beside the id that hold no probabilities: `doubts` about the image, and the `reason` why
-it has none."""
+PREDICTION_COLUMNS = ("patient", "fold", "quality_flags", "reason")
+"""Columns of `predictions.csv` beside the id that hold no probabilities: `quality_flags` about the image, and the
+`reason` why it has none."""
 
 
 @dataclass(

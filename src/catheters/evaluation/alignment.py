@@ -9,7 +9,7 @@ from catheters.errors import UserError, listed
 from catheters.evaluation.prediction_set import PredictionSet, find_torn_patient
 
 
-def check_alike(members: Sequence[PredictionSet]) -> list[PredictionSet]:
+def align_predictions(members: Sequence[PredictionSet]) -> list[PredictionSet]:
     """The models' predictions with rows and columns in the order of the first one's.
 
     Patients get the names that the first of them has that knows any: where each image is a patient of its own, none are
@@ -32,7 +32,7 @@ def check_alike(members: Sequence[PredictionSet]) -> list[PredictionSet]:
             example = min(missing or extra)
             raise UserError(
                 f"{member.name} predicts other images than {first.name}: {len(missing)} are missing and {len(extra)} "
-                f"are extra, {example} for one; the same images are compared and blended"
+                f"are extra, {example} for one; the same images are compared and combined"
             )
         row_of = {uid: row for row, uid in enumerate(member.uids.tolist())}
         member = member.take(np.array([row_of[uid] for uid in first.uids.tolist()]))

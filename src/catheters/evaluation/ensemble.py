@@ -1,6 +1,6 @@
-"""Several models' predictions blended into one.
+"""Several models' predictions combined into one.
 
-Weights that are fitted and scored on the same images flatter themselves: here each fold is blended by the weights that
+Weights that are fitted and scored on the same images flatter themselves: here each fold is combined by the weights that
 the other folds gave, and the weights for new images come from all of them.
 """
 
@@ -43,12 +43,12 @@ class Method:
         transform: (n, K) probabilities to the scale.
         back: from the scale.
         fits_weights: whether members count differently.
-        gives_probabilities: whether the blend of probabilities can be taken for one.
+        gives_probabilities: whether the ensemble of probabilities can be taken for one.
     """
 
     meaning: str
     transform: Callable[[Floats], Floats] = field(default=lambda probabilities: probabilities)
-    back: Callable[[Floats], Floats] = field(default=lambda blended: blended)
+    back: Callable[[Floats], Floats] = field(default=lambda combined: combined)
     fits_weights: bool = False
     gives_probabilities: bool = True
 
@@ -73,14 +73,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """A model in a blend.
+class EnsembleMember:
+    """A model in an ensemble.
 
     Attributes:
         name: what predicted.
-        weight: its part in the blend; they add up to 1.
+        weight: its part in the ensemble; they add up to 1.
         macro_auc: of it alone.
-        macro_auc_without: of the blend without it, its weight given to the others in proportion.
+        macro_auc_without: of the ensemble without it, its weight given to the others in proportion.
     """
 
     name: str
@@ -90,14 +90,14 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How predictions of new images are blended.
+class EnsembleSpec:
+    """How predictions of new images are combined.
 
     Attributes:
         method: a key of `METHODS`.
         weights: member -> its part, in the order of the members; they add up to 1.
-        predictions_sha256: of the file that holds the blend of the members' predictions; None: not known.
-        members_sha256: member -> that of the predictions that were blended; without those that are not known.
+        predictions_sha256: of the file that holds the ensemble of the members' predictions; None: not known.
+        members_sha256: member -> that of the predictions that were combined; without those that are not known.
     """
 
     method: str
@@ -105,7 +105,7 @@ class Recipe:
     predictions_sha256: str | None = None
     members_sha256: Mapping[str, str] = field(default_factory=dict)
 
-    def blend(self, stacked: Floats) -> Floats:
+    def combine(self, stacked: Floats) -> Floats:
         """(M, n, K) probabilities of the members -> (n, K)."""
         how = METHODS[self.method]
         weights = np.array(list(self.weights.values()))
@@ -114,35 +114,35 @@ class Recipe:
 
 def _combine(how: Method, weights: Floats, transformed: Floats) -> Floats:
     """(M,) weights and (M, n, K) transformed probabilities -> (n, K)."""
-    blended = how.back(np.tensordot(weights / weights.sum(), transformed, axes=1))
-    return np.clip(blended, 0, 1)  # sums round beyond 1
+    combined = how.back(np.tensordot(weights / weights.sum(), transformed, axes=1))
+    return np.clip(combined, 0, 1)  # sums round beyond 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """A blend.
+    """An ensemble.
 
     Attributes:
         method: a key of `METHODS`.
         members: the models.
-        blended: their predictions; with fitted weights each fold's by those of the others.
+        combined: their predictions; with fitted weights each fold's by those of the others.
     """
 
     method: str
-    members: tuple[Member, ...]
-    blended: PredictionSet
+    members: tuple[EnsembleMember, ...]
+    combined: PredictionSet
 
 
-def blend(method: str, members: Sequence[PredictionSet], name: str) -> Ensemble:
-    """Blend the predictions of the same images, in the same order, by M models.
+def combine(method: str, members: Sequence[PredictionSet], name: str) -> Ensemble:
+    """Combine the predictions of the same images, in the same order, by M models.
 
     Args:
         method: a key of `METHODS`.
         members: at least two.
-        name: of the blend.
+        name: of the ensemble.
     """
     first, how = members[0], METHODS[method]
-    assert len(members) > 1, "a blend needs two"
+    assert len(members) > 1, "an ensemble needs two"
     assert all((member.uids == first.uids).all() and member.labels == first.labels for member in members), "alike"
     stacked = np.stack([how.transform(member.probabilities) for member in members])  # (M, n, K)
     equal = np.full(len(members), 1 / len(members))
@@ -160,26 +160,26 @@ def blend(method: str, members: Sequence[PredictionSet], name: str) -> Ensemble:
 
     taken = [member.exclusive for member, weight in zip(members, weights, strict=True) if weight > 0]
 
-    def blend_of(is_in: npt.NDArray[np.bool_]) -> PredictionSet:
+    def ensemble_of(is_in: npt.NDArray[np.bool_]) -> PredictionSet:
         """Each fold by its own weights; of some of the members, by equal ones where all of theirs are 0."""
-        blended = np.empty(first.probabilities.shape)
+        combined = np.empty(first.probabilities.shape)
         for fold, of_fold in weights_of_folds.items():
             kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
-            blended[folds == fold] = _combine(how, kept, stacked[:, folds == fold])
+            combined[folds == fold] = _combine(how, kept, stacked[:, folds == fold])
         exclusive = common_groups(taken) if how.gives_probabilities else ()
-        return replace(first.with_probabilities(blended, name), exclusive=exclusive)
+        return replace(first.with_probabilities(combined, name), exclusive=exclusive)
 
     order = np.arange(len(members))
     parts = tuple(
-        Member(
+        EnsembleMember(
             name=member.name,
             weight=float(weights[m]),
             macro_auc=_macro_auc(member),
-            macro_auc_without=_macro_auc(blend_of(order != m)),
+            macro_auc_without=_macro_auc(ensemble_of(order != m)),
         )
         for m, member in enumerate(track(members, "scoring members", len(members), unit="member", leave=False))
     )
-    return Ensemble(method=method, members=parts, blended=blend_of(order >= 0))
+    return Ensemble(method=method, members=parts, combined=ensemble_of(order >= 0))
 
 
 def fit_weights(stacked: Floats, targets: npt.NDArray[np.uint8], folds: npt.NDArray[np.int64]) -> Floats:
@@ -243,11 +243,11 @@ def _likeliest_weights(likelihoods: Floats, entropy: Floats) -> Floats:
 
 
 def write_ensemble(file: Path, ensemble: Ensemble, predictions_sha256: str, members_sha256: Sequence[str]) -> None:
-    """Write the recipe that blends new predictions: method, members, weights. The file is whole or absent.
+    """Write the spec that ensembles new predictions: method, members, weights. The file is whole or absent.
 
     Args:
         file: the JSON file.
-        ensemble: the blend.
+        ensemble: the ensemble.
         predictions_sha256: of the file that holds its predictions.
         members_sha256: of the files of its members' predictions.
     """
@@ -263,7 +263,7 @@ def write_ensemble(file: Path, ensemble: Ensemble, predictions_sha256: str, memb
     write_text(file, json.dumps(content, indent=2) + "\n")
 
 
-def read_recipe(file: Path) -> Recipe:
+def read_ensemble_spec(file: Path) -> EnsembleSpec:
     """The inverse of `write_ensemble`.
 
     Raises:
@@ -274,7 +274,7 @@ def read_recipe(file: Path) -> Recipe:
         weights = {str(member["name"]): float(member["weight"]) for member in content["members"]}
         method = str(content["method"])
         # Earlier versions wrote no hashes.
-        blended = content.get("predictions_sha256")
+        combined = content.get("predictions_sha256")
         of_members = {
             str(member["name"]): str(member["predictions_sha256"])
             for member in content["members"]
@@ -284,10 +284,10 @@ def read_recipe(file: Path) -> Recipe:
         raise UserError(f"{file}: damaged; run evaluate.py again") from None
     if method not in METHODS or len(weights) < 2 or sum(weights.values()) <= 0:
         raise UserError(f"{file}: damaged; run evaluate.py again")
-    return Recipe(
+    return EnsembleSpec(
         method=method,
         weights=weights,
-        predictions_sha256=None if blended is None else str(blended),
+        predictions_sha256=None if combined is None else str(combined),
         members_sha256=of_members,
     )
 

@@ -19,14 +19,14 @@ from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, proba
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
-from catheters.evaluation.prediction_set import PredictionSet, device_presence, fitting_folds, names_several_folds
+from catheters.evaluation.prediction_set import PredictionSet, device_type_presence, fitting_folds, names_several_folds
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.selective_prediction import Abstention, abstain
-from catheters.evaluation.subgroups import Subgroup, count_devices, make_groups, score_subgroups
+from catheters.evaluation.subgroups import Subgroup, count_device_types, make_groups, score_subgroups
 
 Floats = npt.NDArray[np.float64]
 
-NUM_DEVICES = "devices in the image"
+NUM_DEVICE_TYPES = "device types in the image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Choices:
         num_resamples: of the patients, for the intervals.
         seed: of the resamples.
         rule: how thresholds are chosen.
-        prevalences: label or device -> the prevalence for which its predictive values are restated.
+        prevalences: label or device type -> the prevalence for which its predictive values are restated.
         calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
-        abstain_error: share of each class that may be called wrong, while the rest is left undecided.
+        abstain_error: share of each class that may be called wrong, while the rest is deferred.
         band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
     """
 
@@ -93,10 +93,10 @@ class Evaluation:
         presence: the devices'.
         choices: by which it was made.
         scores: of the labels.
-        presence_scores: of the devices.
+        presence_scores: of the device types.
         points: the labels' operating points.
         presence_points: the devices'.
-        abstentions: what each label is when doubtful images are left to a person.
+        abstentions: what each label is when uncertain images are deferred to a person.
         calibrations: every method, and none; that alone where no other patients could judge a method.
         calibrator: the chosen one, fitted on all images.
         folds: each fold by itself; empty where the predictions name none.
@@ -158,7 +158,7 @@ def evaluate(
 
     Args:
         evaluated: predictions and truth of n images.
-        heads: device -> its labels, for presence and the number of devices; may be empty.
+        heads: device type -> its labels, for presence and the number of device types; may be empty.
         columns: name -> (n,) values as text, for subgroups.
         choices: by which it is made.
 
@@ -167,10 +167,10 @@ def evaluate(
     """
     groups = {name: make_groups(name, values, choices.band_edges.get(name)) for name, values in columns.items()}
     if heads:
-        groups[NUM_DEVICES] = make_groups(NUM_DEVICES, count_devices(evaluated, heads), None)
+        groups[NUM_DEVICE_TYPES] = make_groups(NUM_DEVICE_TYPES, count_device_types(evaluated, heads), None)
     bootstrap = PatientBootstrap(evaluated.patient_ids, choices.num_resamples, choices.seed)
     folds = fitting_folds(evaluated)
-    presence = device_presence(evaluated, heads)
+    presence = device_type_presence(evaluated, heads)
     can_be_judged = len(np.unique(folds)) > 1  # else there are no others to fit on
     methods = (NO_CALIBRATION, *METHODS) if can_be_judged else (NO_CALIBRATION,)
     calibrations = [_calibrated(method, evaluated, folds) for method in methods]

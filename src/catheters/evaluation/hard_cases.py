@@ -109,7 +109,8 @@ def probable_label_errors(evaluated: PredictionSet) -> list[Case]:
 
 
 def write_cases(file: Path, evaluated: PredictionSet, cases: list[Case], uid_column: str) -> None:
-    """Write a row a case: id, patient, label, what the table says, the probability. The file is whole or absent."""
+    """Write one row per image: id, patient, label, what the table says, the probability. The file is whole or
+    absent."""
     frame = pd.DataFrame(
         {
             uid_column: [evaluated.uids[case.row] for case in cases],

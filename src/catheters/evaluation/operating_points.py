@@ -42,12 +42,12 @@ class OperatingPoint:
 
     Attributes:
         label: its name.
-        threshold: chosen on all images, for new ones: at it and above it the label is called present.
+        threshold: chosen on all images, for new ones: at it and above it the label is predicted positive.
         fold_thresholds: fold -> the threshold it is judged by, chosen on the others.
         confusion: images that are true positive, false positive, false negative, true negative.
-        sensitivity: positives called present.
-        specificity: negatives not called present.
-        ppv: share of positives among what is called present.
+        sensitivity: positives predicted positive.
+        specificity: negatives not predicted positive.
+        ppv: share of positives among what is predicted positive.
         npv: share of negatives among what is not.
         prevalence: for which the two predictive values hold.
         is_restated: the prevalence is one that was asked for, not that of the images.
@@ -105,7 +105,7 @@ def parse_rule(text: str) -> Rule:
 
 
 def choose_threshold(rule: Rule, targets: npt.NDArray[np.uint8], scores: Floats) -> float:
-    """The score at which and above which a label is called present.
+    """The score at which and above which a label is predicted positive.
 
     Of equally good ones the highest; for a required sensitivity the highest that reaches it, for a required
     specificity the lowest. NaN where the images are of one class alone.

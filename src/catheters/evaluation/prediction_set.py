@@ -100,15 +100,15 @@ def probability_of_any(labels: Sequence[str], probabilities: Floats, exclusive: 
     return np.asarray(1 - np.prod(absent, axis=0))
 
 
-def device_presence(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> PredictionSet:
-    """Whether each device is there at all: any label of its group.
+def device_type_presence(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> PredictionSet:
+    """Whether each device type is there at all: any label of its group.
 
     The probability is that of one label at least, see `probability_of_any`. Devices that have a single label are left
     out: they are in the labels.
 
     Args:
         evaluated: the labels.
-        heads: device -> its labels; those that `evaluated` lacks are passed over.
+        heads: device type -> its labels; those that `evaluated` lacks are passed over.
     """
     column_of = {label: k for k, label in enumerate(evaluated.labels)}
     columns = {

@@ -1,7 +1,7 @@
 """`predictions.csv`: the one file by which predictions travel, ours and anybody's.
 
-Columns: the image id, `patient` and `fold` where known, one probability a label, named as the labels are. predict.py
-adds `doubts` about an image, and the `reason` why one has no probabilities.
+Columns: the image id, `patient` and `fold` where known, one probability per label, named as the labels are. predict.py
+adds `quality_flags` about an image, and the `reason` why one has no probabilities.
 """
 
 from pathlib import Path
@@ -16,6 +16,9 @@ from catheters.errors import listed
 from catheters.io.csv_files import TableError, check_columns, check_ids, read_csv
 from catheters.io.files import write_whole
 from catheters.runtime.console import warn
+
+FLAGS_OF_0_2 = "doubts"
+"""Name of the column `quality_flags` in files that version 0.2.0 wrote."""
 
 
 def write_predictions(
@@ -74,7 +77,8 @@ def read_predictions(
     uid_column = uid_column or str(frame.columns[0])
     check_columns(frame, (uid_column,), file)
     check_ids(frame, uid_column, file)
-    labels = tuple(column for column in frame.columns if column not in (uid_column, *PREDICTION_COLUMNS))
+    others = (uid_column, *PREDICTION_COLUMNS, FLAGS_OF_0_2)
+    labels = tuple(column for column in frame.columns if column not in others)
     if not labels:
         raise TableError(f"{file}: no column of probabilities beside {listed(frame.columns)}")
     frame = _leave_out_unpredicted(frame, file)

@@ -165,21 +165,21 @@ class Thresholds:
 
     Attributes:
         rule: how they were chosen.
-        labels: label -> the probability, uncalibrated, from which on it is called present.
-        devices: device -> likewise.
-        outdated_devices: those that have none, since an earlier version, which combined the labels by another rule,
-            has chosen it.
+        labels: label -> the probability, uncalibrated, from which on it is predicted positive.
+        device types: device type -> likewise.
+        outdated_device_types: those that have none, since an earlier version, which combined the labels by another
+            rule, has chosen it.
         predictions_sha256: of the file of predictions on which they were chosen.
         calibration_sha256: of the `calibration.json` of the same evaluation; None where an earlier version, which did
             not write that, has written them.
-        bands: label -> the probabilities, uncalibrated, at which it is left undecided.
+        bands: label -> the probabilities, uncalibrated, at which it is deferred.
         abstain_error: share of each class that may be called wrong outside of the bands.
     """
 
     rule: str
     labels: Mapping[str, float]
     devices: Mapping[str, float]
-    outdated_devices: tuple[str, ...] = ()
+    outdated_device_types: tuple[str, ...] = ()
     predictions_sha256: str
     calibration_sha256: str | None
     bands: Mapping[str, Band]
@@ -209,15 +209,15 @@ def read_thresholds(file: Path, exclusive: Sequence[Sequence[str]] = ()) -> Thre
             )
             for entry in content["abstention"]["per_label"]
         }
-        outdated_devices: tuple[str, ...] = ()
+        outdated_device_types: tuple[str, ...] = ()
         if content.get("presence_rule") != presence_rule(exclusive):
-            devices, outdated_devices = {}, tuple(devices)
+            devices, outdated_device_types = {}, tuple(devices)
         of_calibration = content["calibration"].get("sha256")
         return Thresholds(
             rule=str(content["operating_point_rule"]),
             labels=labels,
             devices=devices,
-            outdated_devices=outdated_devices,
+            outdated_device_types=outdated_device_types,
             predictions_sha256=str(content["predictions_sha256"]),
             calibration_sha256=None if of_calibration is None else str(of_calibration),
             bands=bands,

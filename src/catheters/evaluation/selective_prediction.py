@@ -1,11 +1,11 @@
-"""Images whose label is left to a person, so that the rest is called with few errors.
+"""Images whose label is deferred to a person, so that the rest is called with few errors.
 
-Two cuts a label: below the lower one it is called absent, from the upper one on present, between them it is undecided.
-Each cut is a quantile of the class that it could wrong, which makes it a conformal prediction set for each class (Vovk,
-Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, 4.5; Angelopoulos and Bates, Conformal prediction: a
-gentle introduction, Foundations and Trends in Machine Learning 16 (2023)): of new images like these at most the share
-that was asked for of all positives is called absent, and of all negatives called present. With too few of a class to
-promise that, the label is never called so.
+Two thresholds per label: below the lower one it is predicted negative, from the upper one on present, between them it
+is deferred. Each threshold is a quantile of the class that it could wrong, which makes it a conformal prediction set
+for each class (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, 4.5; Angelopoulos and Bates,
+Conformal prediction: a gentle introduction, Foundations and Trends in Machine Learning 16 (2023)): of new images like
+these at most the share that was asked for of all positives is predicted negative, and of all negatives predicted
+positive. With too few of a class to promise that, the label is never called so.
 """
 
 import math
@@ -24,20 +24,20 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """Probabilities at which a label is undecided: from `low` on, below `high`.
+    """Probabilities at which a label is deferred: from `low` on, below `high`.
 
     Attributes:
-        low: below it the label is called absent; -infinity: never.
-        high: from it on the label is called present; infinity: never.
+        low: below it the label is predicted negative; -infinity: never.
+        high: from it on the label is predicted positive; infinity: never.
     """
 
     low: float
     high: float
 
-    def is_undecided(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
+    def is_deferred(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """(n,) -> (n,)."""
-        undecided: npt.NDArray[np.bool_] = (probabilities >= self.low) & (probabilities < self.high)
-        return undecided
+        deferred: npt.NDArray[np.bool_] = (probabilities >= self.low) & (probabilities < self.high)
+        return deferred
 
 
 EVERYTHING = Band(low=-math.inf, high=math.inf)
@@ -46,14 +46,14 @@ EVERYTHING = Band(low=-math.inf, high=math.inf)
 
 @dataclass(frozen=True, kw_only=True)
 class Abstention:
-    """What becomes of a label when doubtful images are left to a person; all NaN where it cannot be judged.
+    """What becomes of a label when uncertain images are deferred to a person; all NaN where it cannot be judged.
 
     Attributes:
         label: its name.
         band: chosen on all images, for new ones.
         kept: share of the images that are decided.
-        missed: share of all positives that are called absent.
-        false_alarms: share of all negatives that are called present.
+        missed: share of all positives that are predicted negative.
+        false_alarms: share of all negatives that are predicted positive.
         accuracy: of what is decided.
     """
 
@@ -66,7 +66,7 @@ class Abstention:
 
 
 def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold: float, error_rate: float) -> Band:
-    """The cuts for one label, around its operating point; one cut where both errors are rare there.
+    """The thresholds for one label, around its operating point; one threshold where both errors are rare there.
 
     Args:
         targets: (n,) 0/1.
@@ -79,7 +79,7 @@ def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold
     num_missed, num_alarms = (_whole(error_rate * (len(of_class) + 1)) for of_class in (positives, negatives))
     low = positives[num_missed - 1] if num_missed else -math.inf
     high = np.nextafter(negatives[num_alarms - 1], np.inf) if num_alarms else math.inf
-    # Both errors only become rarer where a cut moves out, and rare enough where the classes lie apart of it.
+    # Both errors only become rarer where a threshold moves out, and rare enough where the classes lie apart of it.
     return Band(low=float(min(low, threshold)), high=float(max(high, threshold)))
 
 
@@ -90,7 +90,8 @@ def abstain(
     bootstrap: PatientBootstrap,
     error_rate: float,
 ) -> list[Abstention]:
-    """What every label's doubtful images are, and how the others fare, each fold by the cuts that the others chose.
+    """What every label's uncertain images are, and how the others fare, each fold by the thresholds that the others
+    chose.
 
     Args:
         evaluated: n images.
@@ -120,23 +121,23 @@ def _abstain(
             false_alarms=NO_ESTIMATE,
             accuracy=NO_ESTIMATE,
         )
-    is_undecided = np.empty(len(targets), dtype=np.bool_)
+    is_deferred = np.empty(len(targets), dtype=np.bool_)
     is_called = np.empty(len(targets), dtype=np.bool_)
     for fold, threshold in point.fold_thresholds.items():
         here = folds == fold
         band = choose_band(targets[~here], probabilities[~here], threshold, error_rate)
-        is_undecided[here] = band.is_undecided(probabilities[here])
+        is_deferred[here] = band.is_deferred(probabilities[here])
         is_called[here] = probabilities[here] >= band.high
     is_positive = targets == 1
     counts = np.stack(
         [
             np.ones(len(targets)),
-            ~is_undecided,
+            ~is_deferred,
             is_positive,
-            is_positive & ~is_undecided & ~is_called,
+            is_positive & ~is_deferred & ~is_called,
             ~is_positive,
             ~is_positive & is_called,
-            ~is_undecided & (is_called == is_positive),
+            ~is_deferred & (is_called == is_positive),
         ],
         axis=1,
     )

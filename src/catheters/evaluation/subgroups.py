@@ -1,4 +1,4 @@
-"""The same scores for a part of the images and for the rest: views, sexes, ages, hospitals, numbers of devices."""
+"""The same scores for a part of the images and for the rest: views, sexes, ages, hospitals, numbers of device types."""
 
 import itertools
 import re
@@ -118,8 +118,8 @@ def score_subgroups(
     return subgroups
 
 
-def count_devices(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.str_]:
-    """(n,) how many of the devices each image shows by its true labels."""
+def count_device_types(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.str_]:
+    """(n,) how many of the device types each image shows by its true labels."""
     numbers = np.zeros(len(evaluated), dtype=np.int64)
     for labels in heads.values():
         numbers += evaluated.targets[:, np.isin(evaluated.labels, labels)].any(axis=1)

@@ -25,20 +25,21 @@ class Result:
 
     Attributes:
         probabilities: label -> probability, calibrated where the model's evaluation has a calibration.
-        called_present: label -> whether it is, by the operating point of the model's evaluation, else from 0.5 on.
-        undecided: labels that are better left to a person, see `evaluate.py --abstain-error`.
-        thresholds: label -> the probability from which on it is called present.
-        sentences: device -> what the X-ray shows of it; labels of no device under `findings`.
-        doubts: why the answer may be worth little: odd sizes, exchanged black and white, unlike the training images.
+        predicted_positive: label -> whether it is, by the operating point of the model's evaluation, else from 0.5 on.
+        deferred: labels that are better deferred to a person, see `evaluate.py --abstain-error`.
+        thresholds: label -> the probability from which on it is predicted positive.
+        sentences: device type -> what the X-ray shows of it; labels of no device type under `findings`.
+        quality_flags: why the prediction may be worth little: odd sizes, inverted grayscale, unlike the training
+            images.
         spread: label -> standard deviation over the checkpoints; empty for a single one.
     """
 
     probabilities: Mapping[str, float]
-    called_present: Mapping[str, bool]
-    undecided: tuple[str, ...]
+    predicted_positive: Mapping[str, bool]
+    deferred: tuple[str, ...]
     thresholds: Mapping[str, float]
     sentences: Mapping[str, str]
-    doubts: tuple[str, ...]
+    quality_flags: tuple[str, ...]
     spread: Mapping[str, float]
     _data: bytes = field(repr=False)
     _predictor: Predictor = field(repr=False)
@@ -52,7 +53,7 @@ class Result:
         return self._explain(label)[1]
 
     def overlay(self, label: str) -> Image.Image:
-        """The heatmap in colours over the X-ray, as a picture that a notebook shows.
+        """The heatmap in colours over the X-ray, as a image that a notebook shows.
 
         Raises:
             UserError: no such label.
@@ -66,12 +67,12 @@ class Result:
 
         if label not in self.probabilities:
             raise UserError(unknown_name(label, "a label", self.probabilities))
-        picture, made = read_for_maps(self._data, self._predictor.preprocessings)
-        return picture, explain(self._predictor, picture, made, [label]).maps[label]
+        xray, made = read_for_maps(self._data, self._predictor.preprocessings)
+        return xray, explain(self._predictor, xray, made, [label]).maps[label]
 
     def __str__(self) -> str:
-        """A line for each device, and for each doubt."""
-        return "\n".join([*self.sentences.values(), *(f"doubtful: {doubt}" for doubt in self.doubts)])
+        """One line per device type and per quality flag."""
+        return "\n".join([*self.sentences.values(), *(f"quality flag: {flag}" for flag in self.quality_flags)])
 
 
 class Model:
@@ -105,7 +106,7 @@ class Model:
         """
         try:
             data = xray if isinstance(xray, bytes) else read_file(Path(xray))
-            findings, doubts = find_one(self._predictor, read_image(data, self._predictor.preprocessings))
+            findings, quality_flags = find_one(self._predictor, read_image(data, self._predictor.preprocessings))
         except UnreadableImage as error:
             raise UserError(f"{'the X-ray' if isinstance(xray, bytes) else xray}: {error}") from None
 
@@ -114,37 +115,37 @@ class Model:
 
         return Result(
             probabilities=by_label(findings.probabilities[0]),
-            called_present=dict(zip(self.labels, findings.is_called[0].tolist(), strict=True)),
-            undecided=tuple(np.array(self.labels)[findings.is_undecided[0]].tolist()),
+            predicted_positive=dict(zip(self.labels, findings.is_called[0].tolist(), strict=True)),
+            deferred=tuple(np.array(self.labels)[findings.is_deferred[0]].tolist()),
             thresholds=by_label(findings.thresholds),
             sentences=sentences_of(findings, 0),
-            doubts=doubts,
+            quality_flags=quality_flags,
             spread={} if findings.spread is None else by_label(findings.spread[0]),
             _data=data,
             _predictor=self._predictor,
         )
 
 
-def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool = True, flip: bool = False) -> Model:
+def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool = True, tta: bool = False) -> Model:
     """Load a trained model.
 
     torch's settings of the whole process (TF32, deterministic algorithms) stay as they are, the caller's: on a GPU the
-    answers may round otherwise than `predict.py`'s.
+    predictions may round otherwise than `predict.py`'s.
 
     Args:
-        models: a run folder (the mean of its folds), a checkpoint, the folder of a blend; or several runs and
+        models: a run folder (the mean of its folds), a checkpoint, the folder of an ensemble; or several runs and
             checkpoints, whose probabilities are averaged.
         device: auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>.
         calibrated: whether the calibration of its evaluation is applied.
-        flip: whether each X-ray is predicted mirrored as well.
+        tta: whether each X-ray is predicted mirrored as well.
 
     Raises:
         UserError: a file is missing or damaged, the models predict different labels, there is no such device, or it
             does not compute.
     """
     if not models:
-        raise UserError("load() takes a run folder, a checkpoint or the folder of a blend")
+        raise UserError("load() takes a run folder, a checkpoint or the folder of an ensemble")
     read = read_models([Path(model) for model in models])
     if not read.gives_probabilities:
         raise UserError(f"{models[0]}: {RANKS_ONLY}")
-    return Model(Predictor(read if calibrated else read.without_calibration(), open_device(device), flip=flip))
+    return Model(Predictor(read if calibrated else read.without_calibration(), open_device(device), tta=tta))

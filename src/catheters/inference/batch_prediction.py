@@ -35,18 +35,18 @@ BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class Predictions:
     """What became of n images, in their order.
 
     Attributes:
         probabilities: (C, n, K) float32 of each checkpoint; NaN for images that could not be read.
         reasons: (n,) why an image could not be read; empty for one that could.
-        doubts: (n,) what a reader should know about it.
+        quality_flags: (n,) what a reader should know about it.
     """
 
     probabilities: npt.NDArray[np.float32]
     reasons: tuple[str, ...]
-    doubts: tuple[tuple[str, ...], ...]
+    quality_flags: tuple[tuple[str, ...], ...]
 
     @property
     def is_read(self) -> npt.NDArray[np.bool_]:
@@ -56,7 +56,7 @@ class Answers:
 
 def predict_images(
     predictor: Predictor, images: Images, part_file: Path, *, batch_size: int, num_workers: int, key: str
-) -> Answers:
+) -> Predictions:
     """Predict every image; those that `part_file` has already, and that have not changed since, are taken from it.
 
     Args:
@@ -65,7 +65,7 @@ def predict_images(
         part_file: what is done, to be removed when the results are written.
         batch_size: images that the models get at a time.
         num_workers: processes that read.
-        key: what decides the answers besides the images; a part of another key is refused.
+        key: what decides the predictions besides the images; a part of another key is refused.
 
     Raises:
         UserError: the part is of another command, or the disk is full.
@@ -73,13 +73,13 @@ def predict_images(
     num_checkpoints, num_labels = len(predictor.models.checkpoints), len(predictor.models.labels)
     probabilities = np.full((num_checkpoints, len(images), num_labels), np.nan, dtype=np.float32)
     reasons: list[str] = [""] * len(images)
-    doubts: list[tuple[str, ...]] = [()] * len(images)
+    quality_flags: list[tuple[str, ...]] = [()] * len(images)
     done, has_changed = (np.zeros(len(images), dtype=np.bool_) for _ in range(2))
 
     def take(entry: Entry) -> None:
         row = entry.row
         done[row] = True
-        reasons[row], doubts[row] = entry.reason or "", entry.doubts
+        reasons[row], quality_flags[row] = entry.reason or "", entry.quality_flags
         probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
 
     def take_if_unchanged(entry: Entry) -> None:
@@ -96,7 +96,7 @@ def predict_images(
         if len(waiting) < len(images):
             say(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")
         if has_changed.any():
-            say(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted anew")
+            say(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted again")
         read = functools.partial(_read_row, images.paths, predictor.preprocessings)
         tasks = map_guarded(read, waiting, num_workers)
         with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:
@@ -106,7 +106,7 @@ def predict_images(
                 write(new)
                 for entry in new:
                     take(entry)
-    return Answers(probabilities=probabilities, reasons=tuple(reasons), doubts=tuple(doubts))
+    return Predictions(probabilities=probabilities, reasons=tuple(reasons), quality_flags=tuple(quality_flags))
 
 
 class _Arrived(NamedTuple):
@@ -131,11 +131,17 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | F
     arrived = [(row, outcome) for row, outcome in batch if isinstance(outcome, _Arrived)]
     readable = [(row, image, state) for row, (image, state) in arrived if image.reason is None]
     if readable:
-        probabilities, doubts = predictor.predict([image for _, image, _ in readable])
+        probabilities, quality_flags = predictor.predict([image for _, image, _ in readable])
         for number, (row, _, state) in enumerate(readable):
-            answers = probabilities[:, number]
-            if np.isfinite(answers).all():
-                yield Entry(row=row, state=state, reason=None, doubts=tuple(doubts[number]), probabilities=answers)
+            predictions = probabilities[:, number]
+            if np.isfinite(predictions).all():
+                yield Entry(
+                    row=row,
+                    state=state,
+                    reason=None,
+                    quality_flags=tuple(quality_flags[number]),
+                    probabilities=predictions,
+                )
             else:
                 yield Entry(row=row, state=state, reason=NO_NUMBER)
     for row, (image, state) in arrived:

@@ -53,7 +53,8 @@ def export(models: Models, file: Path, *, half: bool) -> str:
         half: ONNX at half precision.
 
     Raises:
-        UserError: several checkpoints, another ending, packages are missing, or the file does not answer as torch does.
+        UserError: several checkpoints, another ending, packages are missing, or the file does not compute what torch
+            does.
     """
     if len(models.checkpoints) > 1:
         raise UserError(

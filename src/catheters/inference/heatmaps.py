@@ -1,6 +1,6 @@
-"""Where a model looked: Grad-CAM of each label that is called present, and the attention maps of multi-head models.
+"""Where a model looked: Grad-CAM of each label that is predicted positive, and the attention maps of multi-head models.
 
-A map says which region the answer hangs on, not that the answer is right.
+A map says which region the prediction hangs on, not that the prediction is right.
 """
 
 import functools
@@ -22,7 +22,7 @@ from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
 from catheters.errors import UserError, one_line
-from catheters.inference.batch_prediction import Answers
+from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import Findings
 from catheters.inference.predictor import REMEDIES, Predictor
@@ -58,11 +58,11 @@ class Explained:
     """An image with what the models looked at.
 
     Attributes:
-        picture: (H, W) uint8, as a viewer would show it, every pixel.
-        maps: name -> (H, W) in 0..1, on that picture: a label's Grad-CAM, or `<device>, attention`.
+        image: (H, W) uint8, as a viewer would show it, every pixel.
+        maps: name -> (H, W) in 0..1, on that image: a label's Grad-CAM, or `<device type>, attention`.
     """
 
-    picture: Pixels
+    xray: Pixels
     maps: dict[str, Map]
 
 
@@ -73,7 +73,7 @@ class Drawn:
     Attributes:
         num_maps: files, besides the sheet.
         sheet: the contact sheet; None where nothing was drawn.
-        missing: id -> why an image with labels that are called present has no maps.
+        missing: id -> why an image with labels that are predicted positive has no maps.
     """
 
     num_maps: int
@@ -160,12 +160,12 @@ def attention_maps(classifier: Classifier, images: Tensor) -> Tensor | None:
     return classifier.head.attention_maps(classifier.features(images))
 
 
-def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]) -> Explained:
-    """The maps of some labels, means over the checkpoints, on the picture itself.
+def explain(predictor: Predictor, xray: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]) -> Explained:
+    """The maps of some labels, means over the checkpoints, on the image itself.
 
     Args:
         predictor: the models.
-        picture: (H, W) uint8, as a viewer would show it.
+        image: (H, W) uint8, as a viewer would show it.
         made: the image as each of `predictor.preprocessings` makes it.
         labels: whose maps are wanted.
 
@@ -173,11 +173,11 @@ def explain(predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed],
         DeviceError: the device has no room for it, which takes more than to predict.
     """
     with device_work(f"heatmaps on {device_name(predictor.device)}", REMEDIES):
-        return Explained(picture=picture, maps=_mean_maps(predictor, picture, made, labels))
+        return Explained(xray=xray, maps=_mean_maps(predictor, xray, made, labels))
 
 
 def _mean_maps(
-    predictor: Predictor, picture: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]
+    predictor: Predictor, xray: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]
 ) -> dict[str, Map]:
     made_of = dict(zip(predictor.preprocessings, made, strict=True))
     sums: dict[str, Map] = {}
@@ -185,7 +185,7 @@ def _mean_maps(
 
     def add(name: str, small: Map, preprocessing: Preprocessing) -> None:
         highest = float(small.max())
-        projected = project(small / highest if highest > 0 else small, made_of[preprocessing], preprocessing, picture)
+        projected = project(small / highest if highest > 0 else small, made_of[preprocessing], preprocessing, xray)
         sums[name] = sums[name] + projected if name in sums else projected
         counts[name] = counts.get(name, 0) + 1
 
@@ -197,16 +197,16 @@ def _mean_maps(
             add(label, grad_cam(checkpoint.model, images, columns.index(label))[0].cpu().numpy(), preprocessing)
         attention = attention_maps(checkpoint.model, images)
         if attention is not None:
-            heads = checkpoint.settings.heads or {"all labels": columns}  # without devices there is one head
-            for (device, of_device), small in zip(heads.items(), attention[0].cpu().numpy(), strict=True):
-                if set(labels) & set(of_device):
-                    add(f"{device}, attention", small, preprocessing)
+            heads = checkpoint.settings.heads or {"all labels": columns}  # without device types there is one head
+            for (device_type, labels_of_head), small in zip(heads.items(), attention[0].cpu().numpy(), strict=True):
+                if set(labels) & set(labels_of_head):
+                    add(f"{device_type}, attention", small, preprocessing)
     return {name: (total / counts[name]).astype(np.float32) for name, total in sums.items()}
 
 
-def project(small: Map, made: Preprocessed, preprocessing: Preprocessing, picture: Pixels) -> Map:
-    """(h, w) on a preprocessed image -> (H, W) on its picture, bilinear; 0 where the model saw nothing of it."""
-    height, width = picture.shape
+def project(small: Map, made: Preprocessed, preprocessing: Preprocessing, xray: Pixels) -> Map:
+    """(h, w) on a preprocessed image -> (H, W) on its image, bilinear; 0 where the model saw nothing of it."""
+    height, width = xray.shape
     placement = place(made.box, preprocessing)
     image_height, image_width = preprocessing.image_shape
     # Centres of pixels are whole numbers: a position of the image times this, and this beside it, is one of the map.
@@ -225,26 +225,26 @@ def project(small: Map, made: Preprocessed, preprocessing: Preprocessing, pictur
     return seen
 
 
-def overlay(picture: Pixels, heat: Map) -> Pixels:
-    """(H, W) grey and (H, W) in 0..1 -> (H, W, 3) RGB, the map in colours over the picture."""
+def overlay(xray: Pixels, heat: Map) -> Pixels:
+    """(H, W) grey and (H, W) in 0..1 -> (H, W, 3) RGB, the map in colours over the image."""
     levels = np.rint(255 * heat).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     share = OPACITY * heat[..., None]
-    return np.rint((1 - share) * picture[..., None] + share * colours).astype(np.uint8)
+    return np.rint((1 - share) * xray[..., None] + share * colours).astype(np.uint8)
 
 
 def write_heatmaps(
-    folder: Path, predictor: Predictor, images: Images, answers: Answers, findings: Findings, num_workers: int
+    folder: Path, predictor: Predictor, images: Images, predictions: Predictions, findings: Findings, num_workers: int
 ) -> Drawn:
-    """Draw every label that is called present over its X-ray, in a folder for each image, and a contact sheet.
+    """Draw every label that is predicted positive over its X-ray, in a folder for each image, and a contact sheet.
 
     An image that cannot be read any more, or whose maps the device has no room for, is passed over and named.
 
     Args:
-        folder: for the pictures; made where it is not there.
+        folder: for the images; made where it is not there.
         predictor: the models.
         images: n of them.
-        answers: what became of them.
+        predictions: what became of them.
         findings: what they show.
         num_workers: processes that read.
     """
@@ -260,29 +260,29 @@ def write_heatmaps(
         if isinstance(outcome, Failure | str):  # it could be read a moment ago
             missing[images.uids[row]] = outcome if isinstance(outcome, str) else outcome.reason
             continue
-        picture, made = outcome
+        xray, made = outcome
         labels = [label for k, label in enumerate(findings.labels) if findings.is_called[row, k]]
         try:
-            explained = explain(predictor, picture, made, labels)
+            explained = explain(predictor, xray, made, labels)
         except DeviceError as error:
             missing[images.uids[row]] = str(error)
             continue
         of_image = folder / names[row]
         of_image.mkdir(exist_ok=True)
         for name, heat in zip(_safe_names(list(explained.maps)), explained.maps.values(), strict=True):
-            drawn = Image.fromarray(overlay(picture, heat))
+            drawn = Image.fromarray(overlay(xray, heat))
             file = of_image / f"{name}.jpg"
             write_whole(file, functools.partial(drawn.save, format="JPEG", quality=JPEG_QUALITY))
             num_maps += 1
         if len(cells) < MAX_SHEET_IMAGES:
-            cells[row] = _cell(images.uids[row], answers.doubts[row], explained, findings, row)
+            cells[row] = _cell(images.uids[row], predictions.quality_flags[row], explained, findings, row)
     if not cells:
         return Drawn(num_maps=0, sheet=None, missing=missing)
     sheet_file = folder / SHEET_NAME
     heading = Heading(
-        title=f"{len(cells)} of {len(rows)} images with labels that are called present ({findings.rule})",
+        title=f"{len(cells)} of {len(rows)} images with labels that are predicted positive ({findings.rule})",
         subtitle="Grad-CAM on the last feature map, scaled to its highest value, mean over the models; a map says "
-        "which region an answer hangs on, not that it is right. Research software, not a medical device.",
+        "which region a prediction hangs on, not that it is right. Research software, not a medical device.",
         legend={},
     )
     sheet = make_sheet(heading, [cells[row] for row in sorted(cells)])
@@ -304,7 +304,7 @@ def try_to_read(preprocessings: tuple[Preprocessing, ...], source: Path | bytes)
 
 
 def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> Read:
-    """The content of a file as the whole picture, and as the models want it.
+    """The content of a file as the whole image, and as the models want it.
 
     Raises:
         UnreadableImage: see `make_images`.
@@ -313,10 +313,10 @@ def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> Read:
     return decode_radiograph(data).image, made
 
 
-def _cell(uid: str, doubts: Sequence[str], explained: Explained, findings: Findings, row: int) -> Cell:
-    height, width = explained.picture.shape
+def _cell(uid: str, quality_flags: Sequence[str], explained: Explained, findings: Findings, row: int) -> Cell:
+    height, width = explained.xray.shape
     shape = (max(1, round(height * TILE_WIDTH / width)), TILE_WIDTH)
-    small = resize(explained.picture, shape)
+    small = resize(explained.xray, shape)
     tiles = [Image.fromarray(small).convert("RGB")]
     captions = ["X-ray"]
     for name, heat in list(explained.maps.items())[:MAX_SHEET_MAPS]:
@@ -324,7 +324,7 @@ def _cell(uid: str, doubts: Sequence[str], explained: Explained, findings: Findi
         probability = findings.probabilities[row, findings.labels.index(name)] if name in findings.labels else None
         captions.append(name if probability is None else f"{name} {probability:.2f}")
     num_left = len(explained.maps) - MAX_SHEET_MAPS
-    text = [(uid, BRIGHT), *((f"doubtful: {doubt}", NOTE_COLOUR) for doubt in doubts)]
+    text = [(uid, BRIGHT), *((f"doubtful: {doubt}", NOTE_COLOUR) for doubt in quality_flags)]
     text += [(f"and {num_left} maps more in its folder", DIM)] if num_left > 0 else []
     return Cell([tiles], captions, text)
 

@@ -1,4 +1,4 @@
-"""From probabilities to what is called present, and to plain sentences."""
+"""From probabilities to what is predicted positive, and to plain sentences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Findings:
 
     Attributes:
         labels: (K,) names.
-        heads: device -> its labels.
+        heads: device type -> its labels.
         rule: how the thresholds were chosen, in words.
         probabilities: (n, K), calibrated where there is a calibration; NaN for images that could not be predicted.
         uncalibrated: (n, K) likewise, as the models give them.
         exclusive: groups of labels that exclude each other, by the models' softmax.
-        thresholds: (K,) at and above which a label is called present, on the scale of `probabilities`; of a label in
-            an exclusive group, whose calibration hangs on the others of the group, about so.
+        thresholds: (K,) at and above which a label is predicted positive, on the scale of `probabilities`; of a label
+            in an exclusive group, whose calibration hangs on the others of the group, about so.
         is_called: (n, K) whether it is.
-        presence: device -> (n,) probability that it is there, uncalibrated.
-        presence_thresholds: device -> at and above which it is called present.
-        is_undecided: (n, K) whether a label is better left to a person; nowhere without an evaluation.
+        presence: device type -> (n,) probability that it is there, uncalibrated.
+        presence_thresholds: device type -> at and above which it is predicted positive.
+        is_deferred: (n, K) whether a label is better deferred to a person; nowhere without an evaluation.
         spread: (n, K) standard deviation over the checkpoints; None for a single one.
     """
 
@@ -58,77 +58,77 @@ class Findings:
     is_called: npt.NDArray[np.bool_]
     presence: Mapping[str, Floats]
     presence_thresholds: Mapping[str, float]
-    is_undecided: npt.NDArray[np.bool_]
+    is_deferred: npt.NDArray[np.bool_]
     spread: Floats | None
 
-    def of_device(self, device: str) -> list[int]:
+    def of_device_type(self, device_type: str) -> list[int]:
         """Columns of its labels."""
-        return [self.labels.index(label) for label in self.heads[device]]
+        return [self.labels.index(label) for label in self.heads[device_type]]
 
     def probability_of_any(self, columns: Sequence[int]) -> Floats:
         """(n,) that an image has one of these labels at least."""
         return probability_of_any([self.labels[k] for k in columns], self.probabilities[:, columns], self.exclusive)
 
 
-def find(predictor: Predictor, answers: npt.NDArray[np.float32]) -> Findings:
-    """Blend, judge and calibrate.
+def find(predictor: Predictor, predictions: npt.NDArray[np.float32]) -> Findings:
+    """Combine, judge and calibrate.
 
     Judging goes before calibration, since the operating points were chosen there.
 
     Args:
         predictor: the models.
-        answers: (C, n, K) of each checkpoint; NaN for images that could not be read.
+        predictions: (C, n, K) of each checkpoint; NaN for images that could not be read.
     """
     models = predictor.models
-    is_read = ~np.isnan(answers).any(axis=(0, 2))
-    blended = np.full(answers.shape[1:], np.nan)
-    calibrated = blended.copy()
+    is_read = ~np.isnan(predictions).any(axis=(0, 2))
+    combined = np.full(predictions.shape[1:], np.nan)
+    calibrated = combined.copy()
     if is_read.any():
-        blended[is_read] = predictor.blend(answers[:, is_read])
-        calibrated[is_read] = predictor.calibrate(blended[is_read])
+        combined[is_read] = predictor.combine(predictions[:, is_read])
+        calibrated[is_read] = predictor.calibrate(combined[is_read])
     known = models.thresholds
     of_labels = {} if known is None else known.labels
-    of_devices = {} if known is None else known.devices
+    of_device_types = {} if known is None else known.devices
     raw = np.array([of_labels.get(label, DEFAULT_THRESHOLD) for label in models.labels])
-    is_undecided = np.zeros(blended.shape, dtype=np.bool_)
+    is_deferred = np.zeros(combined.shape, dtype=np.bool_)
     for k, label in enumerate(models.labels):
         if known is not None and label in known.bands:
-            is_undecided[:, k] = known.bands[label].is_undecided(blended[:, k])
+            is_deferred[:, k] = known.bands[label].is_deferred(combined[:, k])
     presence, presence_thresholds = {}, {}
-    for device, labels in models.heads.items():
+    for device_type, labels in models.heads.items():
         columns = [models.labels.index(label) for label in labels]
-        presence[device] = probability_of_any(labels, blended[:, columns], models.exclusive)
-        # A device's only label is its presence.
+        presence[device_type] = probability_of_any(labels, combined[:, columns], models.exclusive)
+        # A device type's only label is its presence.
         by_label = float(raw[columns[0]]) if len(columns) == 1 else DEFAULT_THRESHOLD
-        presence_thresholds[device] = of_devices.get(device, by_label)
+        presence_thresholds[device_type] = of_device_types.get(device_type, by_label)
     return Findings(
         labels=models.labels,
         heads=models.heads,
         exclusive=models.exclusive,
         rule=_rule_in_words(models),
         probabilities=calibrated,
-        uncalibrated=blended,
+        uncalibrated=combined,
         thresholds=raw if models.calibrator is None else models.calibrator.of_thresholds(models.labels, raw),
-        is_called=blended >= raw,
+        is_called=combined >= raw,
         presence=presence,
         presence_thresholds=presence_thresholds,
-        is_undecided=is_undecided,
-        spread=np.std(answers.astype(np.float64), axis=0, ddof=1) if len(answers) > 1 else None,
+        is_deferred=is_deferred,
+        spread=np.std(predictions.astype(np.float64), axis=0, ddof=1) if len(predictions) > 1 else None,
     )
 
 
 def find_one(predictor: Predictor, image: ReadImage) -> tuple[Findings, tuple[str, ...]]:
-    """What one image shows, and its doubts.
+    """What one image shows, and its quality_flags.
 
     Raises:
-        UnreadableImage: it could not be read, or a model has no answer.
+        UnreadableImage: it could not be read, or a model gives NaN or infinity.
     """
     if image.reason is not None:
         raise UnreadableImage(image.reason)
-    probabilities, (doubts,) = predictor.predict([image])
+    probabilities, (quality_flags,) = predictor.predict([image])
     if not np.isfinite(probabilities).all():
         raise UnreadableImage(NO_NUMBER)
-    return find(predictor, probabilities), doubts
+    return find(predictor, probabilities), quality_flags
 
 
 def _rule_in_words(models: Models) -> str:
@@ -139,54 +139,56 @@ def _rule_in_words(models: Models) -> str:
     return f"by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {listed(missing)}" if missing else "")
 
 
-def describe_device(findings: Findings, device: str, row: int) -> str:
-    """What an image shows of a device, as in `NGT: present, tip not imaged (0.91, called from 0.34)`.
+def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
+    """What an image shows of a device type, as in `NGT: present, tip not imaged (0.91, called from 0.34)`.
 
-    Whether it is there is said by the device's own operating point, what position it has by those of its labels. Where
-    a label is called and the device is not, it is uncertain. Labels that are undecided are named, called or not.
+    Whether it is there is said by the device type's own operating point, what position it has by those of its labels.
+    Where a label is called and the device type is not, it is uncertain. Labels that are deferred are named, called or
+    not.
     """
-    columns = findings.of_device(device)
+    columns = findings.of_device_type(device_type)
     called = [k for k in columns if findings.is_called[row, k]]
-    presence, threshold = findings.presence[device][row], findings.presence_thresholds[device]
+    presence, threshold = findings.presence[device_type][row], findings.presence_thresholds[device_type]
     if len(columns) == 1:
         found = "present" if called else "not seen"
-        return f"{device}: {found} {_label_in_brackets(findings, columns[0], row)}"
+        return f"{device_type}: {found} {_label_in_brackets(findings, columns[0], row)}"
     in_brackets = f"({_short(presence)}, called from {_short(threshold)})"
     positions = ", ".join(
-        f"{_state(findings.labels[k], device)} {_label_in_brackets(findings, k, row)}" for k in called
+        f"{_state(findings.labels[k], device_type)} {_label_in_brackets(findings, k, row)}" for k in called
     )
     if presence < threshold:
-        sentence = f"{device}: uncertain {in_brackets}, {positions}" if called else f"{device}: not seen {in_brackets}"
+        sentence = f"{device_type}: {f'uncertain {in_brackets}, {positions}' if called else f'not seen {in_brackets}'}"
     else:
-        sentence = f"{device}: present, {positions or f'position unclear {in_brackets}'}"
-    undecided = _undecided_below(findings, columns, row, [_state(findings.labels[k], device) for k in columns])
-    return "; ".join(filter(None, [sentence, undecided]))
+        sentence = f"{device_type}: present, {positions or f'position unclear {in_brackets}'}"
+    deferred = _deferred_below(findings, columns, row, [_state(findings.labels[k], device_type) for k in columns])
+    return "; ".join(filter(None, [sentence, deferred]))
 
 
 def describe_others(findings: Findings, row: int) -> str:
-    """What an image shows of labels that are of no device; `none` where it shows none of them and all are decided."""
-    of_devices = {label for labels in findings.heads.values() for label in labels}
-    columns = [k for k, label in enumerate(findings.labels) if label not in of_devices]
+    """What an image shows of labels that are of no device type; `none` where it shows none of them and all are
+    decided."""
+    of_device_types = {label for labels in findings.heads.values() for label in labels}
+    columns = [k for k, label in enumerate(findings.labels) if label not in of_device_types]
     called = ", ".join(
         f"{findings.labels[k]} {_label_in_brackets(findings, k, row)}" for k in columns if findings.is_called[row, k]
     )
-    undecided = _undecided_below(findings, columns, row, [findings.labels[k] for k in columns])
-    return "; ".join(filter(None, [called, undecided])) or "none"
+    deferred = _deferred_below(findings, columns, row, [findings.labels[k] for k in columns])
+    return "; ".join(filter(None, [called, deferred])) or "none"
 
 
-def describe_undecided(findings: Findings, row: int) -> str:
-    """The labels of an image that are better left to a person."""
-    return ", ".join(label for k, label in enumerate(findings.labels) if findings.is_undecided[row, k])
+def describe_deferred(findings: Findings, row: int) -> str:
+    """The labels of an image that are better deferred to a person."""
+    return ", ".join(label for k, label in enumerate(findings.labels) if findings.is_deferred[row, k])
 
 
 def has_others(findings: Findings) -> bool:
-    """Whether there are labels that are of no device."""
+    """Whether there are labels that are of no device type."""
     return bool(set(findings.labels) - {label for labels in findings.heads.values() for label in labels})
 
 
 def sentences_of(findings: Findings, row: int) -> dict[str, str]:
-    """What an image shows: device -> its sentence; labels of no device under `findings`."""
-    sentences = {device: describe_device(findings, device, row) for device in findings.heads}
+    """What an image shows: device type -> its sentence; labels of no device type under `findings`."""
+    sentences = {device_type: describe_device_type(findings, device_type, row) for device_type in findings.heads}
     if has_others(findings):
         sentences["findings"] = f"findings: {describe_others(findings, row)}"
     return sentences
@@ -210,28 +212,28 @@ def urgent_columns(labels: tuple[str, ...], named: Sequence[str]) -> list[int]:
     return columns
 
 
-def _state(label: str, device: str) -> str:
+def _state(label: str, device_type: str) -> str:
     """`NGT - Incompletely Imaged` -> `tip not imaged`."""
-    state = label.removeprefix(device).strip(" -").lower()
+    state = label.removeprefix(device_type).strip(" -").lower()
     return WORDS.get(state, state)
 
 
-def _undecided_below(findings: Findings, columns: Sequence[int], row: int, names: Sequence[str]) -> str:
-    """Those of `columns` that are undecided and not called, by their `names`; empty where there are none.
+def _deferred_below(findings: Findings, columns: Sequence[int], row: int, names: Sequence[str]) -> str:
+    """Those of `columns` that are deferred and not called, by their `names`; empty where there are none.
 
     Of a label that is called, its brackets say so.
     """
-    undecided = [
+    deferred = [
         f"{name} ({_numbers(findings, k, row)})"
         for k, name in zip(columns, names, strict=True)
-        if findings.is_undecided[row, k] and not findings.is_called[row, k]
+        if findings.is_deferred[row, k] and not findings.is_called[row, k]
     ]
-    return f"undecided: {', '.join(undecided)}" if undecided else ""
+    return f"deferred: {', '.join(deferred)}" if deferred else ""
 
 
 def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
-    undecided = ", undecided" if findings.is_undecided[row, k] else ""
-    return f"({_numbers(findings, k, row)}{undecided})"
+    deferred = ", deferred" if findings.is_deferred[row, k] else ""
+    return f"({_numbers(findings, k, row)}{deferred})"
 
 
 def _numbers(findings: Findings, k: int, row: int) -> str:

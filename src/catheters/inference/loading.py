@@ -1,4 +1,4 @@
-"""Which models predict: checkpoints, runs and blends, with the calibration and thresholds of their evaluation."""
+"""Which models predict: checkpoints, runs and ensembles, with the calibration and thresholds of their evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +9,26 @@ from catheters.checkpoints.finished import check_finished, is_finished, is_joine
 from catheters.config.loading import read_run_settings
 from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
-from catheters.evaluation.ensemble import METHODS, Recipe, read_recipe
+from catheters.evaluation.ensemble import METHODS, EnsembleSpec, read_ensemble_spec
 from catheters.evaluation.prediction_set import common_groups
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
 from catheters.runtime.console import warn
 
-BLEND_FILE, RUN_FILE = "ensemble.json", "settings.json"
-"""What makes a folder one of a blend, or of a run."""
+ENSEMBLE_FILE, RUN_FILE = "ensemble.json", "settings.json"
+"""What makes a folder one of an ensemble, or of a run."""
 PREDICTIONS_FILE = "predictions.csv"
-"""Of a run, out of fold, or of a blend."""
+"""Of a run, out of fold, or of an ensemble."""
 RANKS_ONLY = (
-    "is a blend of ranks, which are those among many images and no probabilities: it can write predictions and a "
-    "submission; for anything else blend by mean or weights"
+    "is an ensemble of ranks, which are those among many images and no probabilities: it can write predictions and a "
+    "submission; for anything else combine by mean or weights"
 )
 """Said where probabilities are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class EnsembleMember:
     """A run, or a checkpoint by itself; the probabilities of its checkpoints are averaged.
 
     Attributes:
@@ -45,15 +45,15 @@ class Models:
     """All that turns an image into probabilities.
 
     Attributes:
-        members: the models, in the order of the recipe.
-        recipe: how they are blended.
+        members: the models, in the order of the spec.
+        spec: how they are combined.
         labels: (K,) what they predict, in the order of the first one.
-        calibrator: for the blended probabilities; None: they stay as they are.
-        thresholds: operating points for the blended probabilities before calibration; None: not known.
+        calibrator: for the combined probabilities; None: they stay as they are.
+        thresholds: operating points for the combined probabilities before calibration; None: not known.
     """
 
-    members: tuple[Member, ...]
-    recipe: Recipe
+    members: tuple[EnsembleMember, ...]
+    spec: EnsembleSpec
     labels: tuple[str, ...]
     calibrator: Calibrator | None
     thresholds: Thresholds | None
@@ -80,44 +80,46 @@ class Models:
 
     @property
     def gives_probabilities(self) -> bool:
-        """Whether the blend can be taken for probabilities; ranks hang on the other images."""
-        return METHODS[self.recipe.method].gives_probabilities
+        """Whether the ensemble can be taken for probabilities; ranks hang on the other images."""
+        return METHODS[self.spec.method].gives_probabilities
 
 
 def is_model(path: Path) -> bool:
     """Whether a path looks like something that predicts, and not like an image."""
-    return path.suffix == ".pt" or (path / RUN_FILE).is_file() or (path / BLEND_FILE).is_file()
+    return path.suffix == ".pt" or (path / RUN_FILE).is_file() or (path / ENSEMBLE_FILE).is_file()
 
 
 def read_models(paths: Sequence[Path]) -> Models:
-    """Load checkpoints, the models of runs, or those of a blend.
+    """Load checkpoints, the models of runs, or those of an ensemble.
 
-    A run is the mean of its finished folds or seeds, a blend what its recipe says, several of them their mean. What
-    evaluate.py found out about a run or a blend, its calibration and thresholds, belongs to it alone, and to each
-    checkpoint of the run; of several models nothing is known until their blend is evaluated.
+    A run is the mean of its finished folds or seeds, an ensemble what its spec says, several of them their mean. What
+    evaluate.py found out about a run or an ensemble, its calibration and thresholds, belongs to it alone, and to each
+    checkpoint of the run; of several models nothing is known until their ensemble is evaluated.
 
     Raises:
         UserError: a file is missing or damaged, or the models predict different labels.
     """
-    if len(paths) == 1 and (paths[0] / BLEND_FILE).is_file():
-        recipe = read_recipe(paths[0] / BLEND_FILE)
-        recipe = replace(recipe, weights={name: weight for name, weight in recipe.weights.items() if weight > 0})
-        members = tuple(_read_member(_find_member(name, paths[0])) for name in recipe.weights)
+    if len(paths) == 1 and (paths[0] / ENSEMBLE_FILE).is_file():
+        spec = read_ensemble_spec(paths[0] / ENSEMBLE_FILE)
+        spec = replace(spec, weights={name: weight for name, weight in spec.weights.items() if weight > 0})
+        members = tuple(_read_member(_find_member(name, paths[0])) for name in spec.weights)
         evaluated = paths[0]
     else:
         for path in paths:
-            if (path / BLEND_FILE).is_file():
-                raise UserError(f"{path}: is a blend already; give it alone, or blend all the runs with evaluate.py")
+            if (path / ENSEMBLE_FILE).is_file():
+                raise UserError(
+                    f"{path}: is an ensemble already; give it alone, or combine all the runs with evaluate.py"
+                )
         members = tuple(_read_member(path) for path in paths)
-        recipe = Recipe(method="mean", weights={str(path): 1 / len(paths) for path in paths})
+        spec = EnsembleSpec(method="mean", weights={str(path): 1 / len(paths) for path in paths})
         evaluated = paths[0] if paths[0].is_dir() else paths[0].absolute().parent.parent
     checkpoints = [checkpoint for member in members for checkpoint in member.checkpoints]
     files = [checkpoint.file.resolve() for checkpoint in checkpoints]
     for number, file in enumerate(files):
         if file in files[:number]:
             raise UserError(f"{checkpoints[number].file}: is among the models twice")
-    models = Models(members=members, recipe=recipe, labels=_check_labels(checkpoints), calibrator=None, thresholds=None)
-    may_be_evaluated = any((evaluated / name).is_file() for name in (RUN_FILE, BLEND_FILE))
+    models = Models(members=members, spec=spec, labels=_check_labels(checkpoints), calibrator=None, thresholds=None)
+    may_be_evaluated = any((evaluated / name).is_file() for name in (RUN_FILE, ENSEMBLE_FILE))
     if len(paths) > 1 or not models.gives_probabilities or not may_be_evaluated:
         return models
     return _with_evaluation(models, evaluated)
@@ -127,11 +129,11 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
     """The models with what evaluate.py found out about the predictions in the folder.
 
     It is passed over, with a warning, where it is not complete, or where its files, the predictions and those of the
-    members of a blend do not belong together. Files of earlier versions, which name no predictions, are taken as they
-    are, with a warning.
+    members of an ensemble do not belong together. Files of earlier versions, which name no predictions, are taken as
+    they are, with a warning.
 
     Raises:
-        UserError: a file is damaged, or the weights of a blend were fitted to other predictions of its members.
+        UserError: a file is damaged, or the weights of an ensemble were fitted to other predictions of its members.
     """
     changed = _changed_member(models)
     metrics, calibration, predictions = (folder / name for name in (METRICS_FILE, CALIBRATION_FILE, PREDICTIONS_FILE))
@@ -147,7 +149,7 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
             "then evaluate.py"
         )
         return models
-    if current != thresholds.predictions_sha256 or models.recipe.predictions_sha256 not in (None, current):
+    if current != thresholds.predictions_sha256 or models.spec.predictions_sha256 not in (None, current):
         warn(
             f"{metrics} is the evaluation of other predictions than {predictions}: it is passed over; run evaluate.py "
             "again"
@@ -155,8 +157,8 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
         return models
     if changed is not None:
         warn(
-            f"{metrics} is the evaluation of a blend of other predictions than {changed} holds now: it is passed over; "
-            "run evaluate.py --ensemble again"
+            f"{metrics} is the evaluation of an ensemble of other predictions than {changed} holds now: it is passed "
+            "over; run evaluate.py --ensemble again"
         )
         return models
     calibrator, fitted_on = read_calibrator(calibration)
@@ -168,31 +170,31 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
             f"{calibration}: an earlier version wrote it, without saying which predictions it was fitted on; run "
             "evaluate.py again to be sure of it"
         )
-    if thresholds.outdated_devices:
+    if thresholds.outdated_device_types:
         warn(
             f"{metrics}: an earlier version chose the thresholds of device types "
-            f"({listed(thresholds.outdated_devices)}), by probabilities on another scale: they are passed over; run "
-            "evaluate.py again"
+            f"({listed(thresholds.outdated_device_types)}), by probabilities on another scale: they are passed over; "
+            "run evaluate.py again"
         )
     _check_maps(calibrator, calibration, models.labels)
     return replace(models, calibrator=calibrator, thresholds=thresholds)
 
 
 def _changed_member(models: Models) -> Path | None:
-    """The first member of a blend whose predictions are others than those that were blended.
+    """The first member of an ensemble whose predictions are others than those that were combined.
 
     Raises:
-        UserError: the blend's weights were fitted to those.
+        UserError: the ensemble's weights were fitted to those.
     """
-    recipe = models.recipe
-    for member, name in zip(models.members, recipe.weights, strict=True):
+    spec = models.spec
+    for member, name in zip(models.members, spec.weights, strict=True):
         file = Path(member.name) / PREDICTIONS_FILE
-        if name not in recipe.members_sha256:
+        if name not in spec.members_sha256:
             continue
-        if _sha256_if_any(file) != recipe.members_sha256[name] or not is_joined(file.parent):
-            if METHODS[recipe.method].fits_weights:
+        if _sha256_if_any(file) != spec.members_sha256[name] or not is_joined(file.parent):
+            if METHODS[spec.method].fits_weights:
                 raise UserError(
-                    f"{file}: is not what the blend's weights were fitted to; run evaluate.py --ensemble again"
+                    f"{file}: is not what the ensemble's weights were fitted to; run evaluate.py --ensemble again"
                 )
             return Path(member.name)
     return None
@@ -202,21 +204,21 @@ def _sha256_if_any(file: Path) -> str | None:
     return sha256_of(file) if file.is_file() else None
 
 
-def _find_member(name: str, blend: Path) -> Path:
-    """A member of a blend, named by the path that evaluate.py was given: from here, or beside the blend."""
-    for path in (Path(name), blend.absolute().parent / Path(name).name):
+def _find_member(name: str, ensemble: Path) -> Path:
+    """A member of an ensemble, named by the path that evaluate.py was given: from here, or beside the ensemble."""
+    for path in (Path(name), ensemble.absolute().parent / Path(name).name):
         if is_model(path):
             return path
     raise UserError(
-        f"{blend / BLEND_FILE}: its member {name} is no run folder that can be found from here or beside the blend; "
-        "predictions of other programs can be blended, but only runs predict new images"
+        f"{ensemble / ENSEMBLE_FILE}: its member {name} is no run folder that can be found from here or beside the "
+        "ensemble; predictions of other programs can be combined, but only runs predict new images"
     )
 
 
-def _read_member(path: Path) -> Member:
+def _read_member(path: Path) -> EnsembleMember:
     if path.suffix == ".pt":
         check_finished(path.parent, names=(path.name,))
-        return Member(name=str(path), checkpoints=(load_checkpoint(path),))
+        return EnsembleMember(name=str(path), checkpoints=(load_checkpoint(path),))
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{path}: {_what_it_is(path)}")
     settings = read_run_settings(path / RUN_FILE)
@@ -230,18 +232,18 @@ def _read_member(path: Path) -> Member:
         raise UserError(f"{path}: no {what} of this run is finished; run train.py, or give a checkpoint")
     for folder in folders:
         check_finished(folder, names=(checkpoint,))
-    return Member(name=str(path), checkpoints=tuple(load_checkpoint(folder / checkpoint) for folder in folders))
+    return EnsembleMember(name=str(path), checkpoints=tuple(load_checkpoint(folder / checkpoint) for folder in folders))
 
 
 def _what_it_is(path: Path) -> str:
     """Of what is no model, in words that lead to one."""
     if not path.exists():
-        return "no such file or folder; give best.pt of a run, a run folder, or the folder of a blend"
+        return "no such file or folder; give best.pt of a run, a run folder, or the folder of an ensemble"
     if path.suffix in (".onnx", ".safetensors"):
         return "is an export for other programs; give the checkpoint or run that it was made from"
     near = sorted(path.glob("*.pt")) or [file.parent for file in sorted(path.glob(f"*/{RUN_FILE}"))]
     hint = f"; it holds {', '.join(map(str, near[:5]))}" if near else ""
-    return f"neither a checkpoint (.pt) nor a run folder nor that of a blend{hint}"
+    return f"neither a checkpoint (.pt) nor a run folder nor that of an ensemble{hint}"
 
 
 def _check_labels(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 REMEDIES = "fewer models or device=cpu (--device cpu) may fit"
 """What takes less room on a device."""
-NO_NUMBER = "a model answers NaN or infinity"
+NO_NUMBER = "a model predictions NaN or infinity"
 """Reason why an image that could be read has no probabilities."""
 
 
@@ -33,13 +33,13 @@ class Predictor:
         preprocessings: the different ways in which the models want their images, at least one.
     """
 
-    def __init__(self, models: Models, device: torch.device, *, flip: bool = False) -> None:
+    def __init__(self, models: Models, device: torch.device, *, tta: bool = False) -> None:
         """Put the models on a device.
 
         Args:
             models: what predicts.
             device: where.
-            flip: whether each image is predicted as it is and mirrored, and the probabilities averaged.
+            tta: whether each image is predicted as it is and mirrored, and the probabilities averaged.
 
         Raises:
             DeviceError: the device has no room for them.
@@ -47,7 +47,7 @@ class Predictor:
         self.models = models
         self.device = device
         self.preprocessings = tuple(dict.fromkeys(checkpoint.preprocessing for checkpoint in models.checkpoints))
-        self._flip = flip
+        self._tta = tta
         number = len(models.checkpoints)
         with device_work(f"loading {number} model{'s' * (number != 1)} onto {device_name(device)}", REMEDIES):
             for checkpoint in models.checkpoints:
@@ -61,8 +61,9 @@ class Predictor:
             batch: B images that could be read, as the `preprocessings` make them.
 
         Returns:
-            (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images' doubts,
-            with one more where most of the checkpoints that can tell find an image unlike those of the training.
+            (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images'
+            quality_flags, with one more where most of the checkpoints that can tell find an image unlike those of the
+            training.
 
         Raises:
             DeviceError: the device has no room for so many.
@@ -84,8 +85,10 @@ class Predictor:
             if checkpoint.feature_space is not None:
                 votes.append(checkpoint.feature_space.are_far(features.astype(np.float64)))
         are_far = np.mean(votes, axis=0) > 0.5 if votes else np.zeros(len(batch), dtype=np.bool_)
-        doubts = [(*image.doubts, *([UNLIKE] if far else [])) for image, far in zip(batch, are_far, strict=True)]
-        return np.stack(probabilities), doubts
+        quality_flags = [
+            (*image.quality_flags, *([UNLIKE] if far else [])) for image, far in zip(batch, are_far, strict=True)
+        ]
+        return np.stack(probabilities), quality_flags
 
     def _predict(
         self, checkpoint: Checkpoint, images: Tensor
@@ -94,21 +97,21 @@ class Predictor:
         model = checkpoint.model
         with autocast(self.device, checkpoint.dtype_on(self.device)):
             features = model.features(images)
-            views = [model.classify(features)] + ([model(images.flip(-1))] if self._flip else [])
+            views = [model.classify(features)] + ([model(images.flip(-1))] if self._tta else [])
         mean = torch.stack([model.probabilities(outputs) for outputs in views]).mean(dim=0)
         columns = [checkpoint.settings.label_columns.index(label) for label in self.models.labels]
         return mean[:, columns].cpu().numpy(), pooled(features).cpu().numpy()
 
-    def blend(self, probabilities: npt.NDArray[np.float32]) -> Floats:
+    def combine(self, probabilities: npt.NDArray[np.float32]) -> Floats:
         """(C, n, K) of the checkpoints -> (n, K) of all, uncalibrated; ranks are those among these images."""
         stacked, start = [], 0
         for member in self.models.members:
             end = start + len(member.checkpoints)
             stacked.append(probabilities[start:end].astype(np.float64).mean(axis=0))
             start = end
-        return self.models.recipe.blend(np.stack(stacked))
+        return self.models.spec.combine(np.stack(stacked))
 
-    def calibrate(self, blended: Floats) -> Floats:
+    def calibrate(self, combined: Floats) -> Floats:
         """(n, K) -> (n, K), as they are where there is no calibration."""
         calibrator = self.models.calibrator
-        return blended if calibrator is None else calibrator(self.models.labels, blended)
+        return combined if calibrator is None else calibrator(self.models.labels, combined)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, Preprocessing, preprocess
 from catheters.errors import one_line
-from catheters.inference.quality_flags import doubts_of_pixels
+from catheters.inference.quality_flags import flags_of_pixels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,12 +22,12 @@ class ReadImage:
     Attributes:
         reason: why it could not be read; None for one that could.
         pixels: (H, W) for each way of preprocessing.
-        doubts: what a reader should know about it.
+        quality_flags: what a reader should know about it.
     """
 
     reason: str | None
     pixels: tuple[Pixels, ...] = ()
-    doubts: tuple[str, ...] = ()
+    quality_flags: tuple[str, ...] = ()
 
 
 def read_image(data: bytes, preprocessings: Sequence[Preprocessing]) -> ReadImage:
@@ -56,5 +56,5 @@ def image_of(made: Sequence[Preprocessed]) -> ReadImage:
     return ReadImage(
         reason=None,
         pixels=tuple(preprocessed.pixels for preprocessed in made),
-        doubts=(*(note.text for note in largest.notes), *doubts_of_pixels(largest)),
+        quality_flags=(*(note.text for note in largest.notes), *flags_of_pixels(largest)),
     )

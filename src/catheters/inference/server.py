@@ -299,9 +299,9 @@ def _guarded(
 
 
 def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
-    picture, made = _read(predictor, data)
+    xray, made = _read(predictor, data)
     try:
-        findings, doubts = find_one(predictor, image_of(made))
+        findings, quality_flags = find_one(predictor, image_of(made))
     except UnreadableImage as error:
         raise _TurnedAway(422, str(error)) from None
     rows = zip(
@@ -309,22 +309,22 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
         findings.probabilities[0].tolist(),
         findings.thresholds.tolist(),
         findings.is_called[0].tolist(),
-        findings.is_undecided[0].tolist(),
+        findings.is_deferred[0].tolist(),
         strict=True,
     )
-    names = ("label", "probability", "threshold", "called_present", "undecided")
+    names = ("label", "probability", "threshold", "predicted_positive", "deferred")
     return {
-        "picture": "data:image/jpeg;base64," + base64.b64encode(_jpeg(_shown(picture))).decode(),
+        "image": "data:image/jpeg;base64," + base64.b64encode(_jpeg(_shown(xray))).decode(),
         "sentences": list(sentences_of(findings, 0).values()),
-        "doubts": list(doubts),
+        "quality_flags": list(quality_flags),
         "labels": [dict(zip(names, row, strict=True)) for row in rows],
     }
 
 
 def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:
-    picture, made = _read(predictor, data)
-    heat = explain(predictor, picture, made, [label]).maps[label]
-    return _jpeg(_shown(overlay(picture, heat)))
+    xray, made = _read(predictor, data)
+    heat = explain(predictor, xray, made, [label]).maps[label]
+    return _jpeg(_shown(overlay(xray, heat)))
 
 
 def _read(predictor: Predictor, data: bytes) -> tuple[Pixels, list[Preprocessed]]:
@@ -340,13 +340,13 @@ def _read(predictor: Predictor, data: bytes) -> tuple[Pixels, list[Preprocessed]
     return outcome
 
 
-def _shown(picture: Pixels) -> Pixels:
+def _shown(xray: Pixels) -> Pixels:
     """At the size of the page."""
-    scale = min(1.0, MAX_SIDE / max(picture.shape[:2]))
-    return resize(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))
+    scale = min(1.0, MAX_SIDE / max(xray.shape[:2]))
+    return resize(xray, (max(1, round(xray.shape[0] * scale)), max(1, round(xray.shape[1] * scale))))
 
 
-def _jpeg(picture: Pixels) -> bytes:
+def _jpeg(xray: Pixels) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="JPEG", quality=88)
+    Image.fromarray(xray).save(content, format="JPEG", quality=88)
     return content.getvalue()

@@ -27,14 +27,14 @@ class Entry:
         row: its position among the images.
         state: of its file, from before it was read; None where there was no file or its reader died.
         reason: why it has no probabilities; None for one that has.
-        doubts: what a reader should know about it.
+        quality_flags: what a reader should know about it.
         probabilities: (C, K) float32 of each checkpoint, in 0..1; None where there is a reason.
     """
 
     row: int
     state: State | None
     reason: str | None
-    doubts: tuple[str, ...] = ()
+    quality_flags: tuple[str, ...] = ()
     probabilities: npt.NDArray[np.float32] | None = None
 
 
@@ -53,7 +53,7 @@ def encode_entry(entry: Entry) -> bytes:
         "row": entry.row,
         "state": entry.state,
         "reason": entry.reason,
-        "doubts": entry.doubts,
+        "quality_flags": entry.quality_flags,
         "probabilities": None if entry.probabilities is None else entry.probabilities.tolist(),
     }
     return add_checksum(json.dumps(content).encode())
@@ -71,20 +71,20 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
         ValueError: it was not written as it is, or not for such images and models.
     """
     content = parse_json(check_line(line).decode())
-    if not isinstance(content, dict) or content.keys() != {"row", "state", "reason", "doubts", "probabilities"}:
+    if not isinstance(content, dict) or content.keys() != {"row", "state", "reason", "quality_flags", "probabilities"}:
         raise ValueError("no entry")
-    row, reason, doubts = content["row"], content["reason"], content["doubts"]
+    row, reason, quality_flags = content["row"], content["reason"], content["quality_flags"]
     if type(row) is not int or not 0 <= row < num_images:
         raise ValueError("no such image")
-    if not isinstance(doubts, list) or not all(isinstance(doubt, str) for doubt in doubts):
-        raise ValueError("no doubts")
+    if not isinstance(quality_flags, list) or not all(isinstance(doubt, str) for doubt in quality_flags):
+        raise ValueError("no quality_flags")
     if reason is not None and (not isinstance(reason, str) or not reason or content["probabilities"] is not None):
         raise ValueError("no reason")
     return Entry(
         row=row,
         state=_decode_state(content["state"]),
         reason=reason,
-        doubts=tuple(doubts),
+        quality_flags=tuple(quality_flags),
         probabilities=_decode_probabilities(content["probabilities"], shape) if reason is None else None,
     )
 
@@ -120,7 +120,7 @@ def open_unfinished(
 
     Args:
         file: it is made where there is none.
-        key: what decides the answers besides the content of the images.
+        key: what decides the predictions besides the content of the images.
         num_images: of the command.
         shape: (C, K), its checkpoints and labels.
         take: gets each entry; of several of one row, the last one is the newest.

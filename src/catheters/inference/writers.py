@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from catheters.errors import UserError, listed
-from catheters.inference.batch_prediction import Answers
+from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import (
     Findings,
-    describe_device,
+    describe_deferred,
+    describe_device_type,
     describe_others,
-    describe_undecided,
     has_others,
 )
 from catheters.io.csv_files import check_columns, check_ids, read_csv
@@ -21,25 +21,28 @@ from catheters.io.near_misses import same_id_hint
 from catheters.runtime.console import warn
 
 
-def write_predictions(file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings) -> None:
-    """Write the contract's `predictions.csv`: id, a probability a label, doubts, and the reason where there is none.
+def write_predictions(
+    file: Path, uid_column: str, images: Images, predictions: Predictions, findings: Findings
+) -> None:
+    """Write the contract's `predictions.csv`: id, one probability per label, quality_flags, and the reason where there
+    is none.
 
     The file is whole or absent.
     """
     columns: dict[str, object] = {uid_column: images.uids}
     columns |= dict(zip(findings.labels, findings.probabilities.T, strict=True))
-    columns["doubts"] = ["; ".join(doubts) for doubts in answers.doubts]
-    columns["reason"] = answers.reasons
+    columns["quality_flags"] = ["; ".join(quality_flags) for quality_flags in predictions.quality_flags]
+    columns["reason"] = predictions.reasons
     _write(file, pd.DataFrame(columns))
 
 
-def write_details(file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings) -> None:
-    """Write a row an image and label: probability, spread over the models, threshold, whether it is called present, and
-    whether that is better left to a person.
+def write_details(file: Path, uid_column: str, images: Images, predictions: Predictions, findings: Findings) -> None:
+    """Write one row per image and label: probability, spread over the models, threshold, whether it is predicted
+    positive, and whether that is better deferred to a person.
 
     The file is whole or absent.
     """
-    rows = np.flatnonzero(answers.is_read)
+    rows = np.flatnonzero(predictions.is_read)
     num_labels = len(findings.labels)
     frame = pd.DataFrame(
         {
@@ -47,8 +50,8 @@ def write_details(file: Path, uid_column: str, images: Images, answers: Answers,
             "label": np.tile(findings.labels, len(rows)),
             "probability": findings.probabilities[rows].ravel(),
             "threshold": np.tile(findings.thresholds, len(rows)),
-            "called_present": findings.is_called[rows].ravel().astype(np.int64),
-            "undecided": findings.is_undecided[rows].ravel().astype(np.int64),
+            "predicted_positive": findings.is_called[rows].ravel().astype(np.int64),
+            "deferred": findings.is_deferred[rows].ravel().astype(np.int64),
         }
     )
     if findings.spread is not None:
@@ -78,7 +81,9 @@ def read_submission(sample: Path, images: Images, labels: tuple[str, ...]) -> pd
     return frame
 
 
-def write_submission(file: Path, sample: pd.DataFrame, images: Images, answers: Answers, findings: Findings) -> None:
+def write_submission(
+    file: Path, sample: pd.DataFrame, images: Images, predictions: Predictions, findings: Findings
+) -> None:
     """Write a submission with the sample's rows and columns, in their order; the file is whole or absent.
 
     Kaggle takes no empty values: images that could not be read get the mean of all others, with a warning.
@@ -97,9 +102,9 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, answers: 
 
 
 def write_worklist(
-    file: Path, uid_column: str, images: Images, answers: Answers, findings: Findings, urgent: list[int]
+    file: Path, uid_column: str, images: Images, predictions: Predictions, findings: Findings, urgent: list[int]
 ) -> None:
-    """Write the images in the order in which they should be read, with a sentence for each device.
+    """Write the images in the order in which they should be read, with one sentence per device type.
 
     Those that no model could read come first, since nothing is known of them; then the others by the probability that
     they show one of the urgent labels. The file is whole or absent.
@@ -108,22 +113,30 @@ def write_worklist(
         file: the CSV.
         uid_column: name of the id column.
         images: n of them.
-        answers: what became of them.
+        predictions: what became of them.
         findings: what they show.
         urgent: columns of the urgent labels.
     """
     urgency = findings.probability_of_any(urgent)
-    order = np.lexsort((-np.nan_to_num(urgency), answers.is_read))
+    order = np.lexsort((-np.nan_to_num(urgency), predictions.is_read))
     columns: dict[str, list[object]] = {uid_column: [], "urgency": []}
     others = ["findings"] if has_others(findings) else []
-    names = [*findings.heads, *others, "undecided", "operating_points", "doubts", "reason"]
+    names = [*findings.heads, *others, "deferred", "operating_points", "quality_flags", "reason"]
     columns |= {name: [] for name in names}
     for row in order.tolist():
-        is_read = answers.reasons[row] == ""
-        sentences = [describe_device(findings, device, row) if is_read else "" for device in findings.heads]
+        is_read = predictions.reasons[row] == ""
+        sentences = [
+            describe_device_type(findings, device_type, row) if is_read else "" for device_type in findings.heads
+        ]
         sentences += [describe_others(findings, row) if is_read else ""] * len(others)
-        undecided = describe_undecided(findings, row)
-        values = [*sentences, undecided, findings.rule, "; ".join(answers.doubts[row]), answers.reasons[row]]
+        deferred = describe_deferred(findings, row)
+        values = [
+            *sentences,
+            deferred,
+            findings.rule,
+            "; ".join(predictions.quality_flags[row]),
+            predictions.reasons[row],
+        ]
         columns[uid_column].append(images.uids[row])
         columns["urgency"].append(round(float(urgency[row]), 4) if is_read else "")
         for name, value in zip(names, values, strict=True):

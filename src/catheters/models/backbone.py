@@ -30,7 +30,7 @@ def create_backbone(
         name: timm's, of the model.
         pretrained: True: timm's weights; False: random ones; or a file of weights.
         image_shape: (height, width) of the images, in pixels.
-        is_pooled: whether the features are averaged over the picture; if not, they are still by models that cannot do
+        is_pooled: whether the features are averaged over the image; if not, they are still by models that cannot do
             without.
         drop_path_rate: of stochastic depth, in 0..1.
         grad_checkpointing: whether features are computed again in the backward pass, which takes less memory.

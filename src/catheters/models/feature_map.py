@@ -170,7 +170,7 @@ def _try(call: Any, name: str, image_shape: tuple[int, int], advice: str) -> Any
 def _freeze_others(backbone: nn.Module, pixels: Tensor, *, is_normed: bool) -> None:
     """Let parameters that have no part in the intermediates learn nothing, rather than wait for gradients."""
     parameters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    # At rest anew: in evaluation mode some models keep what they make of parameters, without gradients in this case.
+    # At rest again: in evaluation mode some models keep what they make of parameters, without gradients in this case.
     with _at_rest(backbone), torch.enable_grad():
         total = _intermediates(backbone, pixels, is_normed=is_normed).sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)

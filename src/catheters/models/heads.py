@@ -27,12 +27,12 @@ class LinearHead(nn.Module):
 
 
 class AttentionHeads(nn.Module):
-    """One head a device, each with an attention map of its own over the feature map, all computed side by side.
+    """One head per device type, each with an attention map of its own over the feature map, all computed side by side.
 
     A head is: 3x3 convolutions C -> 64 -> 32 -> 16 -> 1 with batch norm and ReLU, the last one through a sigmoid, which
-    gives the map; the features times the map, averaged over the picture; a linear layer of the same width, ReLU,
-    dropout, and a linear layer to the device's labels. The heads' convolutions are the groups of one convolution, and
-    their hidden layers one batched product.
+    gives the map; the features times the map, averaged over the image; a linear layer of the same width, ReLU, dropout,
+    and a linear layer to the device type's labels. The heads' convolutions are the groups of one convolution, and their
+    hidden layers one batched product.
     """
 
     def __init__(self, num_features: int, head_columns: Sequence[Sequence[int]]) -> None:

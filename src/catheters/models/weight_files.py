@@ -128,7 +128,7 @@ def read_weight_file(file: Path) -> WeightFile:
 
     Raises:
         UserError: it is missing, damaged, holds no weights by name, or a type that is not known to be harmless; the
-            message then has the line of Python that saves the weights anew.
+            message then has the line of Python that saves the weights again.
     """
     if not file.is_file():
         found = "is a folder" if file.is_dir() else "no such file"
@@ -166,7 +166,7 @@ def _read_pickled(file: Path) -> Any:
             raise UserError(f"{file}: not a file of weights ({_first_sentence(error)})") from None
         raise UserError(
             f"{file}: not a file of weights alone: it holds {found[1]}, which could run code. Where you trust the "
-            f"file, save its weights anew, where its own program can be imported: {_python_to_save(file)}"
+            f"file, save its weights again, where its own program can be imported: {_python_to_save(file)}"
         ) from None
     except Exception as error:  # whatever torch stumbles over; it is the file's fault
         raise_if_out_of_memory(error, file)

@@ -65,7 +65,7 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
         if key.partition(".")[0] in modules
         and key not in wanted
         and not key.startswith(classifiers)
-        and weights[prefix + key].is_floating_point()  # others are indices that a model can make anew
+        and weights[prefix + key].is_floating_point()  # others are indices that a model can make again
     ]
     if wrong:
         raise UserError(

@@ -14,7 +14,7 @@ from catheters.errors import UserError
 from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
-from catheters.evaluation.report.figures import Picture
+from catheters.evaluation.report.figures import ReportFigure
 from catheters.evaluation.report.report import Background, Comparison, write_report
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
@@ -103,7 +103,7 @@ def background_of(given: Input, command: str, comparison: Comparison | None, ens
         given: the predictions.
         command: that makes the page.
         comparison: with another model.
-        ensemble: how the predictions were blended.
+        ensemble: how the predictions were combined.
     """
     return Background(
         predictions=str(given.file),
@@ -120,14 +120,14 @@ def background_of(given: Input, command: str, comparison: Comparison | None, ens
 
 
 def thumbnails_of(given: Input) -> Callable[[list[int]], dict[int, str]] | None:
-    """Rows -> each row's picture as a data URL; None where the image files are not known."""
+    """Rows -> the thumbnail of each row as a data URL; None where the image files are not known."""
     return None if given.paths is None else functools.partial(thumbnails, given.paths)
 
 
-def _read_curves(run: Path) -> list[Picture]:
-    """The pictures that training left, a fold each."""
+def _read_curves(run: Path) -> list[ReportFigure]:
+    """The figures that training left, one per fold."""
     return [
-        Picture(
+        ReportFigure(
             url="data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(),
             text=f"Loss, macro AUC and learning rate of {file.parent.name} over the epochs",
         )
@@ -136,7 +136,7 @@ def _read_curves(run: Path) -> list[Picture]:
 
 
 def _describe_environment(given: Input) -> list[str]:
-    """What the run was trained with, a text for each time that it went on under another environment."""
+    """What the run was trained with, one text for each time that it was resumed under another environment."""
     if given.settings is None:
         return []
     try:

@@ -39,7 +39,7 @@ class Input:
         truth: the label table.
         rows: (n,) its rows that are predicted.
         folder: where results go.
-        heads: device -> its labels; empty where the labels are of no device.
+        heads: device type -> its labels; empty where the labels are of no device type.
         settings: of the run; None for a file from elsewhere.
         paths: (n,) the image files, where they are known.
     """
@@ -99,7 +99,8 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
     settings_file = run / "settings.json"
     if not settings_file.is_file() and (run / "ensemble.json").is_file():
         raise UserError(
-            f"{run}: is a blend; to evaluate it anew, repeat the command that made it, with --ensemble and --out {run}"
+            f"{run}: is an ensemble; to evaluate it again, repeat the command that made it, with --ensemble and --out "
+            f"{run}"
         )
     if not settings_file.is_file():
         raise UserError(f"{run}: no run folder (it has no settings.json); give one that train.py wrote")

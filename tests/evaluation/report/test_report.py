@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve
 
-from catheters.evaluation.ensemble import blend
+from catheters.evaluation.ensemble import combine
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.prediction_set import PredictionSet
@@ -19,7 +19,7 @@ from catheters.evaluation.report.figures import MAX_POINTS, draw_intervals, thin
 from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.report.tables import with_interval
 from catheters.evaluation.scores import difference, score
-from tests.evaluation.conftest import make_evaluated
+from tests.evaluation.conftest import make_predictions
 from tests.hangs import run_watched
 
 HOSTILE = "<script>alert(1)</script>"
@@ -30,7 +30,7 @@ def make_pair(rng: np.random.Generator) -> tuple[PredictionSet, PredictionSet]:
     targets = (rng.random((240, 3)) < [0.3, 0.5, 0.0]).astype(np.uint8)
 
     def predict(quality: float, name: str) -> PredictionSet:
-        return make_evaluated(
+        return make_predictions(
             targets,
             1 / (1 + np.exp(-(quality * (2.0 * targets - 1) + rng.normal(size=targets.shape)))),
             patients=[f"p{number // 3}" for number in range(240)],
@@ -99,7 +99,7 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
     bootstrap = PatientBootstrap(first.patient_ids, 50, seed=0)
     scores = [score(evaluated, bootstrap) for evaluated in (first, second)]
     comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
-    ensemble = blend("weights", [first, second], "blend")
+    ensemble = combine("weights", [first, second], "ensemble")
     background = make_background(is_synthetic=True, comparison=comparison, ensemble=ensemble, settings={})
     write_report(tmp_path / "report.html", evaluation, background, thumbnails)
     page = (tmp_path / "report.html").read_text()
@@ -109,19 +109,19 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
         assert f"<td>{member.weight:.3f}</td>" in page
     assert "<summary>Settings</summary>" not in page
     assert "holds ranks" not in page
-    ranks = make_background(ensemble=blend("rank", [first, second], "blend"))
+    ranks = make_background(ensemble=combine("rank", [first, second], "ensemble"))
     write_report(tmp_path / "report.html", evaluation, ranks, None)
-    assert "This blend holds ranks, no probabilities" in (tmp_path / "report.html").read_text()
+    assert "This ensemble holds ranks, no probabilities" in (tmp_path / "report.html").read_text()
     write_model_card(tmp_path / "MODEL_CARD.md", evaluation, ranks)
-    assert "This blend holds ranks, no probabilities" in (tmp_path / "MODEL_CARD.md").read_text()
+    assert "This ensemble holds ranks, no probabilities" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
 def test_a_page_without_a_score(tmp_path: Path) -> None:
-    nothing = make_evaluated([[0], [0]], [[0.2], [0.7]])
+    nothing = make_predictions([[0], [0]], [[0.2], [0.7]])
     write_report(
         tmp_path / "report.html", evaluate(nothing, {}, {}, Choices(num_resamples=100)), make_background(), None
     )
-    assert "with intervals:" not in (tmp_path / "report.html").read_text()  # the words of the picture of all scores
+    assert "with intervals:" not in (tmp_path / "report.html").read_text()  # the words of the figure of all scores
 
 
 def test_curves_are_drawn_where_they_turn(rng: np.random.Generator) -> None:
@@ -139,8 +139,8 @@ def test_curves_are_drawn_where_they_turn(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("low", [0.4, 0.6, float("nan")])
 def test_intervals_that_leave_out_their_value_or_are_none(low: float) -> None:
     estimate = Estimate(value=0.5, low=low, high=low + 0.05)
-    picture = draw_intervals(["a $\\bad$ b", "c"], [estimate, estimate], "ROC AUC")
-    assert picture.text == "ROC AUC with intervals: a $\\bad$ b 0.500, c 0.500"
+    figure = draw_intervals(["a $\\bad$ b", "c"], [estimate, estimate], "ROC AUC")
+    assert figure.text == "ROC AUC with intervals: a $\\bad$ b 0.500, c 0.500"
 
 
 def test_the_model_card(evaluation: Evaluation, tmp_path: Path) -> None:

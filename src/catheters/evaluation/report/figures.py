@@ -1,4 +1,4 @@
-"""The report's pictures: small, one thing each, as SVG in a data URL."""
+"""The report's figures: small, one thing each, as SVG in a data URL."""
 
 import base64
 import io
@@ -26,15 +26,15 @@ GREY = "#6e7781"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture with what it shows in words, for who cannot see it."""
+class ReportFigure:
+    """A figure with what it shows in words, for who cannot see it."""
 
     url: str
     text: str
 
 
-def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: str) -> Picture:
-    """A row a label: the value and its interval."""
+def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: str) -> ReportFigure:
+    """One row per label: the value and its interval."""
     figure = Figure(figsize=(7.5, 0.9 + 0.28 * len(names)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(names))
@@ -48,12 +48,12 @@ def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: s
     axes.set_xlabel(f"{title} with 95% interval")
     axes.grid(axis="x", alpha=0.3)
     words = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
-    return _picture(figure, f"{title} with intervals: {words}")
+    return _as_svg(figure, f"{title} with intervals: {words}")
 
 
 def draw_roc(
     label: str, targets: npt.NDArray[np.uint8], scores: Floats, area: Estimate, point: OperatingPoint
-) -> Picture:
+) -> ReportFigure:
     """The ROC curve of a label, with its operating point."""
     figure, axes = _small("1 - specificity", "sensitivity")
     false, found, _ = roc_curve(targets, scores)
@@ -61,7 +61,7 @@ def draw_roc(
     axes.plot(*thin(false, found), color=BLUE)
     axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE)
     axes.set_title(f"ROC, area {area.value:.3f}")
-    return _picture(
+    return _as_svg(
         figure,
         f"ROC curve of {label}, area {area.value:.3f}; the operating point has sensitivity "
         f"{point.sensitivity.value:.3f} and specificity {point.specificity.value:.3f}",
@@ -70,7 +70,7 @@ def draw_roc(
 
 def draw_precision_recall(
     label: str, targets: npt.NDArray[np.uint8], scores: Floats, precision: Estimate, point: OperatingPoint
-) -> Picture:
+) -> ReportFigure:
     """The precision-recall curve of a label, with its operating point and the prevalence."""
     figure, axes = _small("sensitivity (recall)", "PPV (precision)")
     precisions, recalls, _ = precision_recall_curve(targets, scores)
@@ -81,13 +81,15 @@ def draw_precision_recall(
     if found + false:
         axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE)
     axes.set_title(f"precision and recall, AP {precision.value:.3f}")
-    return _picture(
+    return _as_svg(
         figure,
         f"Precision-recall curve of {label}, average precision {precision.value:.3f}, prevalence {prevalence:.3f}",
     )
 
 
-def draw_reliability(label: str, targets: npt.NDArray[np.uint8], before: Floats, after: Floats, method: str) -> Picture:
+def draw_reliability(
+    label: str, targets: npt.NDArray[np.uint8], before: Floats, after: Floats, method: str
+) -> ReportFigure:
     """The reliability curve of a label, as it is and calibrated."""
     figure, axes = _small("predicted", "observed")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
@@ -100,7 +102,7 @@ def draw_reliability(label: str, targets: npt.NDArray[np.uint8], before: Floats,
         axes.legend(loc="upper left", frameon=False)
         words += f", {calibrated.expected_error:.3f} after calibration by {method}"
     axes.set_title(f"reliability, error {curve.expected_error:.3f}")
-    return _picture(figure, f"Reliability curve of {label}: {words}")
+    return _as_svg(figure, f"Reliability curve of {label}: {words}")
 
 
 def _small(x: str, y: str) -> tuple[Figure, Axes]:
@@ -119,10 +121,10 @@ def thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[kept], y[kept]
 
 
-def _picture(figure: Figure, text: str) -> Picture:
+def _as_svg(figure: Figure, text: str) -> ReportFigure:
     FigureCanvasSVG(figure)
     content = io.BytesIO()
     # Text stays text: smaller, and sharp at any size.
     with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
-    return Picture(url="data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode(), text=text)
+    return ReportFigure(url="data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode(), text=text)

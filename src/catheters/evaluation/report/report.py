@@ -14,7 +14,7 @@ from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import Case
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.report.figures import (
-    Picture,
+    ReportFigure,
     draw_intervals,
     draw_precision_recall,
     draw_reliability,
@@ -55,9 +55,9 @@ class Background:
         command: that made the page.
         settings: the run's, name -> value; empty for predictions from elsewhere.
         environment: what it was trained under, in words; empty likewise.
-        curves: picture of each fold's training.
+        curves: figure of each fold's training.
         comparison: with another model.
-        ensemble: how the predictions were blended.
+        ensemble: how the predictions were combined.
     """
 
     predictions: str
@@ -67,7 +67,7 @@ class Background:
     command: str
     settings: Mapping[str, Any]
     environment: Sequence[str]
-    curves: Sequence[Picture]
+    curves: Sequence[ReportFigure]
     comparison: Comparison | None
     ensemble: Ensemble | None
 
@@ -84,13 +84,13 @@ def write_report(
         file: the `.html` to write; it is whole or absent.
         evaluation: what was found out.
         background: where it comes from.
-        make_thumbnails: rows -> each row's picture as a data URL, empty where it cannot be read; None where the image
-            files are not known.
+        make_thumbnails: rows -> the thumbnail of each row as a data URL, empty where it cannot be read; None where the
+            image files are not known.
     """
     scores = evaluation.scores
     rows = sorted({case.row for case in evaluation.hardest})
     thumbnails = None if make_thumbnails is None else make_thumbnails(rows)
-    pictures = {label: _pictures(evaluation, label) for label in scores.labels}
+    figures = {label: _figures(evaluation, label) for label in scores.labels}
     page = (
         _environment()
         .get_template("report.html.jinja")
@@ -101,7 +101,7 @@ def write_report(
             metrics=METRICS,
             no_macro_interval=NO_MACRO_INTERVAL,
             forest=_forest(evaluation),
-            pictures=pictures,
+            figures=figures,
             hardest=_hardest(evaluation, thumbnails),
             label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
             ensemble_methods=METHODS,
@@ -162,8 +162,8 @@ def _escape_markdown(text: object) -> str:
     return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;").replace("`", "'")
 
 
-def _forest(evaluation: Evaluation) -> Picture | None:
-    """ROC AUCs of labels and devices; None where all are undefined."""
+def _forest(evaluation: Evaluation) -> ReportFigure | None:
+    """ROC AUCs of labels and device types; None where all are undefined."""
     names, estimates = [], []
     for scores, suffix in ((evaluation.scores, ""), (evaluation.presence_scores, " (any)")):
         for label in scores.labels:
@@ -174,7 +174,7 @@ def _forest(evaluation: Evaluation) -> Picture | None:
     return None if not names else draw_intervals(names, estimates, "ROC AUC")
 
 
-def _pictures(evaluation: Evaluation, label: str) -> list[Picture]:
+def _figures(evaluation: Evaluation, label: str) -> list[ReportFigure]:
     """Curves of a label; none where its images are of one class."""
     evaluated, scores = evaluation.evaluated, evaluation.scores
     k = evaluated.labels.index(label)
@@ -193,12 +193,12 @@ def _hardest(evaluation: Evaluation, thumbnails: Mapping[int, str] | None) -> di
     """Label -> its hardest cases."""
     of_label: dict[str, list[dict[str, Any]]] = {label: [] for label in evaluation.evaluated.labels}
     for case in evaluation.hardest:
-        picture = None if thumbnails is None else thumbnails[case.row]
-        of_label[case.label].append(_describe(evaluation, case, picture))
+        thumbnail = None if thumbnails is None else thumbnails[case.row]
+        of_label[case.label].append(_describe(evaluation, case, thumbnail))
     return {label: cases for label, cases in of_label.items() if cases}
 
 
-def _describe(evaluation: Evaluation, case: Case, picture: str | None) -> dict[str, Any]:
+def _describe(evaluation: Evaluation, case: Case, thumbnail: str | None) -> dict[str, Any]:
     evaluated = evaluation.evaluated
     present = [
         label for label, target in zip(evaluated.labels, evaluated.targets[case.row], strict=True) if target == 1
@@ -212,5 +212,5 @@ def _describe(evaluation: Evaluation, case: Case, picture: str | None) -> dict[s
         "probability": case.probability,
         "error": case.error,
         "labels": ", ".join(present) or "none",
-        "picture": picture,
+        "thumbnail": thumbnail,
     }

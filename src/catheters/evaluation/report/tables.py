@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def scores_table(scores: Scores, *, with_mean: bool) -> str:
-    """A row a label: positives, images, each metric with its 95% interval."""
+    """One row per label: positives, images, each metric with its 95% interval."""
     rows = [
         [
             label,
@@ -54,7 +54,7 @@ def scores_table(scores: Scores, *, with_mean: bool) -> str:
 
 
 def points_table(points: Sequence[OperatingPoint]) -> str:
-    """A row a label: threshold, sensitivity, specificity, predictive values."""
+    """One row per label: threshold, sensitivity, specificity, predictive values."""
     return text_table(
         ["label", "threshold", "sensitivity", "specificity", "PPV", "NPV", "prevalence"],
         [
@@ -70,9 +70,9 @@ def points_table(points: Sequence[OperatingPoint]) -> str:
 
 
 def abstention_table(abstentions: Sequence[Abstention]) -> str:
-    """A row a label: where it is undecided, how much is decided, and how well."""
+    """One row per label: where it is deferred, how much is decided, and how well."""
     return text_table(
-        ["label", "undecided from", "to below", "decided", "missed", "false alarms", "accuracy of decided"],
+        ["label", "deferred from", "to below", "decided", "missed", "false alarms", "accuracy of decided"],
         [
             [
                 abstention.label,
@@ -142,7 +142,7 @@ def subgroups_table(subgroups: Sequence[Subgroup]) -> str:
 
 
 def differences_table(first: Scores, second: Scores, differences: Scores) -> str:
-    """A row a label: both ROC AUCs and their paired difference; * where its interval leaves out 0."""
+    """One row per label: both ROC AUCs and their paired difference; * where its interval leaves out 0."""
 
     def row(name: str, of_first: Estimate, of_second: Estimate, gap: Estimate) -> list[str]:
         marked = with_interval(gap, 4) + (" *" if gap.low > 0 or gap.high < 0 else "  ")
@@ -157,10 +157,10 @@ def differences_table(first: Scores, second: Scores, differences: Scores) -> str
 
 
 def ensemble_table(ensemble: Ensemble) -> str:
-    """A row a member."""
+    """One row per ensemble member."""
     rows = [
         [member.name, f"{member.weight:.3f}", f"{member.macro_auc:.4f}", f"{member.macro_auc_without:.4f}"]
         for member in ensemble.members
     ]
-    table = text_table(["member", "weight", "macro AUC alone", "of the blend without it"], rows)
+    table = text_table(["member", "weight", "macro AUC alone", "of the ensemble without it"], rows)
     return f"{METHODS[ensemble.method].meaning}\n{table}"
