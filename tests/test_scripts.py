@@ -132,7 +132,7 @@ def test_mistakes_fail_with_one_line(settings: Settings, write_config: Write) ->
 
 
 def test_multi_head_training(cached: Settings, write_config: Write) -> None:
-    """One head per device type: the same run folder, predictions in label order, the map's weights in the checkpoint."""
+    """One head per device type: same run folder, predictions in label order, the maps' weights in the checkpoint."""
     settings = dataclasses.replace(
         cached, classifier="attention", heads=dict(reversed(RANZCR_HEADS.items())), grey_mean=0.4887, grey_std=0.2306
     )

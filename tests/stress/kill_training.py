@@ -6,8 +6,8 @@ A small model learns from the synthetic sample, with two DataLoader workers, EMA
 mixup, dropout, stochastic depth and a plateau schedule, once uninterrupted. Then the same is started again and again,
 each time killed (SIGKILL) at a random moment of its training, and every third time of its start, until so many kills
 have come. Whenever a run finishes by itself it is compared, and the next one starts from nothing. Compared are every
-tensor of `best.pt` and `best_raw.pt`, `predictions.csv` byte by byte, and `log.jsonl` but for what a clock measured. The exit
-status is 1 where anything differs.
+tensor of `best.pt` and `best_raw.pt`, `predictions.csv` byte by byte, and `log.jsonl` but for what a clock measured.
+The exit status is 1 where anything differs.
 """
 
 import argparse

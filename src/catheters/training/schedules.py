@@ -75,8 +75,8 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
 
     warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a learning rate above the peak, and
     starts at 0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such a
-    warm-up starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin 2018,
-    "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
+    warm-up starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and Topin
+    2018, "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
 
     Parameter groups whose initial learning rate is not the plan's get every learning rate in proportion.
     """
@@ -136,8 +136,8 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
         if self._plateau is not None:
             self._plateau.load_state_dict(state_dict["plateau"])
 
-    def _of_groups(self, rate: float) -> list[float]:
-        return [rate * scale for scale in self._scales]
+    def _of_groups(self, learning_rate: float) -> list[float]:
+        return [learning_rate * scale for scale in self._scales]
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
