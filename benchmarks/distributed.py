@@ -1,4 +1,4 @@
-"""Several processes against one: how far losses and predictions differ, whether each image is predicted once, speed.
+"""Distributed training against one process: differences of losses and predictions, each image predicted once, speed.
 
     python benchmarks/distributed.py
 

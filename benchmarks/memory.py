@@ -41,7 +41,7 @@ MAX_SECONDS = 1200.0
 AIM = 1.05
 
 
-class Seen(NamedTuple):
+class MemoryUse(NamedTuple):
     """MB of the training process and of it with its DataLoader workers, while there are any; its peak MB."""
 
     alone: float
@@ -56,13 +56,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     few, many = options.rows
-    seen: dict[int, list[Seen]] = {few: [], many: []}
+    seen: dict[int, list[MemoryUse]] = {few: [], many: []}
     with tempfile.TemporaryDirectory() as name:
         num_epochs = {few: min(MAX_EPOCHS, NUM_EPOCHS * many // few), many: NUM_EPOCHS}
         configs = {number: make_data(Path(name), number, num_epochs[number]) for number in options.rows}
         for _ in range(options.rounds):
             for number, config in configs.items():
-                seen[number].append(watch(config))
+                seen[number].append(measure_memory(config))
     rows = []
     for column, (what, aim) in enumerate(
         (("train.py", AIM), ("train.py and its DataLoader workers", AIM), ("train.py, at its most", None))
@@ -126,7 +126,7 @@ def make_data(folder: Path, num_rows: int, num_epochs: int) -> Path:
     return write_config(settings, folder / f"rows{num_rows}.py")
 
 
-def watch(config: Path) -> Seen:
+def measure_memory(config: Path) -> MemoryUse:
     """The memory of a fresh training."""
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(config), "--fresh"]
     alone, together, ever = [], [], 0.0
@@ -148,7 +148,7 @@ def watch(config: Path) -> Seen:
         errors.seek(0)
         if process.returncode != 0 or not together:
             raise RuntimeError(f"train.py --config {config} was not seen to the end: {errors.read()}")
-    return Seen(statistics.median(alone), statistics.median(together), ever)
+    return MemoryUse(statistics.median(alone), statistics.median(together), ever)
 
 
 if __name__ == "__main__":

@@ -74,13 +74,13 @@ class Training:
         """Its exit status, once it has exited."""
         status: int | None = None
 
-        def has_ended() -> bool:
+        def has_exited() -> bool:
             nonlocal status
             status = self.poll()
             return status is not None
 
         try:
-            hangs.wait_until(has_ended, lambda: self.text)
+            hangs.wait_until(has_exited, lambda: self.text)
         except AssertionError:
             self.signal(signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -134,8 +134,8 @@ def outcome(run_folder: Path) -> dict[str, Any]:
     return content
 
 
-def processes_of(count: int) -> list[dict[str, str]]:
-    """The environments that torchrun would give to so many processes of this machine."""
+def environments_of_ranks(count: int) -> list[dict[str, str]]:
+    """The environments that torchrun would give to so many ranks of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -170,15 +170,16 @@ def run_in_fork(work: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def start_processes(settings: Settings, folder: Path, count: int) -> list[Training]:
-    """So many processes of one run, each with its output in `out<rank>`."""
+def start_ranks(settings: Settings, folder: Path, count: int) -> list[Training]:
+    """So many ranks of one run, each with its output in `out<rank>`."""
     return [
-        Training(settings, folder / f"out{rank}", environment) for rank, environment in enumerate(processes_of(count))
+        Training(settings, folder / f"out{rank}", environment)
+        for rank, environment in enumerate(environments_of_ranks(count))
     ]
 
 
-def train_with_processes(settings: Settings, folder: Path, count: int) -> None:
+def train_with_ranks(settings: Settings, folder: Path, count: int) -> None:
     """Train with so many ranks until all have finished with status 0."""
-    trainings = start_processes(settings, folder, count)
+    trainings = start_ranks(settings, folder, count)
     statuses = [training.wait() for training in trainings]
     assert statuses == [0] * count, "\n".join(training.text for training in trainings)

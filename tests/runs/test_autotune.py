@@ -25,7 +25,7 @@ from catheters.runs.autotune import (
 )
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run import train_run
-from tests.processes import start_processes, train_with_processes
+from tests.processes import start_ranks, train_with_ranks
 
 CPU = torch.device("cpu")
 NO_ENGINE = "GET was unable to find an engine to execute this computation"
@@ -127,7 +127,7 @@ settings = Settings(
     accumulation_steps=int(sys.argv[1]),
 )
 room = 2_000_000_000
-trials.available_memory = lambda: room  # of a smaller machine
+autotune.available_memory = lambda: room  # of a smaller machine
 cpu = torch.device("cpu")
 number = autotune.choose_batch_size(settings, None, cpu, 1, 10**6)
 assert 5 < number < 100, number
@@ -212,15 +212,15 @@ def test_a_resumed_run_keeps_its_choices(cached: Settings, capsys: pytest.Captur
     train_run(dataclasses.replace(settings, run_name="whole"), fresh=False)
     layouts = Path(settings.cache_folder) / LAYOUTS_FILE
     train_run(dataclasses.replace(settings, epochs=1), fresh=False)
-    begun = settings_from_json((settings.run_folder / "settings.json").read_text(), "")
-    assert begun.channels_last is not None
+    started = settings_from_json((settings.run_folder / "settings.json").read_text(), "")
+    assert started.channels_last is not None
     known = json.loads(layouts.read_text())
     other = {key: dict(zip(of_key, reversed(of_key.values()), strict=True)) for key, of_key in known.items()}
     layouts.write_text(json.dumps(other))
     capsys.readouterr()
     train_run(settings, fresh=False)
     assert "channels_last" not in capsys.readouterr().out
-    assert settings_of_run(settings, fresh=False) == dataclasses.replace(begun, epochs=None)
+    assert settings_of_run(settings, fresh=False) == dataclasses.replace(started, epochs=None)
     assert settings_of_run(settings, fresh=True) is None
     whole = dataclasses.replace(settings, run_name="whole").run_folder
     assert (settings.run_folder / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
@@ -233,13 +233,13 @@ def test_another_world_size_keeps_the_batch(cached: Settings, tmp_path: Path) ->
         cached, backbone_model="test_convnext", batch_size="auto", lr_batch_size=4, folds=(1,), early_stop=0
     )
     train_run(dataclasses.replace(settings, epochs=1), fresh=False)
-    begun = settings_from_json((settings.run_folder / "settings.json").read_text(), "")
-    number = begun.images_per_batch
+    started = settings_from_json((settings.run_folder / "settings.json").read_text(), "")
+    number = started.images_per_batch
     assert number == 2
-    train_with_processes(dataclasses.replace(settings, epochs=2), tmp_path, 2)
+    train_with_ranks(dataclasses.replace(settings, epochs=2), tmp_path, 2)
     assert "the snapshot is of world size 1, this is 2" in (tmp_path / "out0").read_text()
-    assert settings_of_run(settings, fresh=False) == dataclasses.replace(begun, epochs=2)
-    more = start_processes(settings, tmp_path, 3)
+    assert settings_of_run(settings, fresh=False) == dataclasses.replace(started, epochs=2)
+    more = start_ranks(settings, tmp_path, 3)
     statuses = [training.wait() for training in more]
     assert statuses[0] == 2
     assert (

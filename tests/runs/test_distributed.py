@@ -16,7 +16,7 @@ from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_classifier
-from catheters.runs.datasets import check_parts, load_data
+from catheters.runs.datasets import check_global_batch, load_data
 from catheters.runs.run import train_run
 from catheters.runtime.host import process_rank
 from catheters.training.extensions.log import read_epochs
@@ -24,11 +24,11 @@ from catheters.training.step import convert_batch_norm
 from tests.models.test_backbone import FAMILIES
 from tests.processes import (
     Training,
+    environments_of_ranks,
     num_snapshots,
     outcome,
-    processes_of,
-    start_processes,
-    train_with_processes,
+    start_ranks,
+    train_with_ranks,
     wait_until,
 )
 
@@ -61,7 +61,7 @@ def test_two_ranks_compute_what_one_process_does(plain: Settings, tmp_path: Path
     """The losses of every epoch within 1e-5 relative; every validation image once, in the table's order."""
     one = dataclasses.replace(plain, run_name="one")
     train_run(one, fresh=False)
-    train_with_processes(plain, tmp_path, 2)
+    train_with_ranks(plain, tmp_path, 2)
     np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
     data = load_data(plain)
     expected, got = (pd.read_csv(settings.run_folder / "predictions.csv") for settings in (one, plain))
@@ -92,7 +92,7 @@ def test_groups_trackers_and_extensions_of_two_ranks(plain: Settings, tmp_path: 
     two = dataclasses.replace(plain, trackers=("tensorboard",), **groups)
     trainings = [
         Training(two, tmp_path / f"out{rank}", environment, [StopOnRank1()])
-        for rank, environment in enumerate(processes_of(2))
+        for rank, environment in enumerate(environments_of_ranks(2))
     ]
     assert [training.wait() for training in trainings] == [0, 0], "\n".join(training.text for training in trainings)
     assert "fold 1: an extension asked to stop after epoch 2 of 5" in trainings[0].text
@@ -113,7 +113,7 @@ def test_ranks_with_different_numbers_of_validation_batches(plain: Settings, tmp
     one = dataclasses.replace(plain, run_name="one", epochs=2)
     train_run(one, fresh=False)
     settings = dataclasses.replace(plain, epochs=2, valid_batch_size=5)
-    train_with_processes(settings, tmp_path, 4)
+    train_with_ranks(settings, tmp_path, 4)
     np.testing.assert_allclose(losses_of(settings), losses_of(one), rtol=1e-5)
 
 
@@ -132,13 +132,13 @@ def test_killed_ranks_are_resumed(cached: Settings, tmp_path: Path) -> None:
         snapshot_iterations=1,
     )
     whole = dataclasses.replace(settings, run_name="whole")
-    train_with_processes(whole, tmp_path, 2)
-    trainings = start_processes(settings, tmp_path, 2)
+    train_with_ranks(whole, tmp_path, 2)
+    trainings = start_ranks(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 8, trainings[0])
     for training in trainings:
         training.signal(signal.SIGKILL)
     assert [training.wait() for training in trainings] == [-signal.SIGKILL] * 2
-    train_with_processes(settings, tmp_path, 2)
+    train_with_ranks(settings, tmp_path, 2)
     assert "fold 1: resumes from its snapshot, " in (tmp_path / "out0").read_text()
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
 
@@ -148,7 +148,7 @@ def test_another_world_size(plain: Settings, tmp_path: Path, capsys: pytest.Capt
     """It may change in the middle; what that changes is said."""
     one = dataclasses.replace(plain, run_name="one")
     train_run(one, fresh=False)
-    train_with_processes(dataclasses.replace(plain, epochs=2), tmp_path, 2)
+    train_with_ranks(dataclasses.replace(plain, epochs=2), tmp_path, 2)
     capsys.readouterr()
     train_run(plain, fresh=False)
     printed = capsys.readouterr()
@@ -156,7 +156,7 @@ def test_another_world_size(plain: Settings, tmp_path: Path, capsys: pytest.Capt
     np.testing.assert_allclose(losses_of(plain), losses_of(one), rtol=1e-5)
     mixed = dataclasses.replace(plain, run_name="mixed", backbone_model="test_resnet", mixup_alpha=0.4, drop_rate=0.1)
     train_run(dataclasses.replace(mixed, epochs=1), fresh=False)
-    train_with_processes(dataclasses.replace(mixed, epochs=2), tmp_path, 2)
+    train_with_ranks(dataclasses.replace(mixed, epochs=2), tmp_path, 2)
     assert (
         "warning: the snapshot is of world size 1, this is 2: the result will differ from an uninterrupted run's, "
         "since batch norm's statistics, the draws of dropout, mixup's partners depend on each rank's share of a batch"
@@ -171,13 +171,13 @@ def test_one_fold_per_rank(plain: Settings, tmp_path: Path) -> None:
     one = dataclasses.replace(settings, run_name="one")
     train_run(one, fresh=False)
     settings = dataclasses.replace(settings, folds_parallel=True)
-    train_with_processes(settings, tmp_path, 2)
+    train_with_ranks(settings, tmp_path, 2)
     assert outcome(settings.run_folder) == outcome(one.run_folder)
     texts = [(tmp_path / f"out{rank}").read_text() for rank in range(2)]
     assert sum(text.count("best macro AUC") for text in texts) == 3
     assert all("best macro AUC" in text for text in texts)
     assert texts[0].count("out-of-fold predictions of 40 images, 3 of 3 folds") == 1
-    train_with_processes(settings, tmp_path, 2)
+    train_with_ranks(settings, tmp_path, 2)
     assert (tmp_path / "out0").read_text().count("already trained") == 3
 
 
@@ -186,7 +186,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_snapshot(plain: Settings, tmp_pat
     settings = dataclasses.replace(
         plain, folds=(0, 1), epochs=200, cosine_epochs=200, folds_parallel=folds_parallel, valid_batch_size=1
     )
-    trainings = start_processes(settings, tmp_path, 2)
+    trainings = start_ranks(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold0") >= 1, trainings[0])
     trainings[1].signal(signal.SIGTERM)
     assert [training.wait() for training in trainings] == [128 + signal.SIGTERM] * 2
@@ -196,7 +196,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_snapshot(plain: Settings, tmp_pat
 def test_a_signal_to_a_rank_that_only_waits(plain: Settings, tmp_path: Path) -> None:
     """It has no fold to train; the other one still saves its own."""
     settings = dataclasses.replace(plain, epochs=200, cosine_epochs=200, folds_parallel=True)
-    trainings = start_processes(settings, tmp_path, 2)
+    trainings = start_ranks(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, trainings[0])
     idle = next(training for training in trainings if "epoch 1/200" not in training.text)
     busy = next(training for training in trainings if training is not idle)
@@ -214,7 +214,7 @@ def test_other_ranks_write_nothing_on_their_machine(plain: Settings, tmp_path: P
         if has_run:
             log.parent.mkdir(parents=True)
             log.write_text("another run's\n")
-        environments = processes_of(2)
+        environments = environments_of_ranks(2)
         trainings = [
             Training(dataclasses.replace(settings, run_name=f"run{has_run}"), tmp_path / "out0", environments[0]),
             Training(elsewhere, tmp_path / "out1", environments[1]),
@@ -228,7 +228,7 @@ def test_other_ranks_write_nothing_on_their_machine(plain: Settings, tmp_path: P
 def test_a_mistake_on_one_rank_stops_the_other(plain: Settings, tmp_path: Path) -> None:
     """As where one machine lacks the cache."""
     absent = dataclasses.replace(plain, cache_folder=str(tmp_path / "absent"))
-    environments = processes_of(2)
+    environments = environments_of_ranks(2)
     first = Training(plain, tmp_path / "out0", environments[0])
     second = Training(absent, tmp_path / "out1", environments[1])
     assert second.wait() == 2
@@ -244,7 +244,7 @@ def test_a_mistake_on_one_rank_stops_the_other(plain: Settings, tmp_path: Path) 
 def test_a_dead_rank_stops_the_other(plain: Settings, tmp_path: Path, number: int, reason: str) -> None:
     """Killed, or silent, as when its machine loses its network; without torchrun, which would watch its own machine."""
     settings = dataclasses.replace(plain, epochs=400, cosine_epochs=400)
-    first, second = start_processes(settings, tmp_path, 2)
+    first, second = start_ranks(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, first)
     second.signal(number)
     try:
@@ -256,11 +256,11 @@ def test_a_dead_rank_stops_the_other(plain: Settings, tmp_path: Path, number: in
 
 
 def test_a_batch_that_does_not_divide_among_the_ranks() -> None:
-    check_parts(Settings(batch_size=12), 4)
+    check_global_batch(Settings(batch_size=12), 4)
     with pytest.raises(SettingsError, match=r"batch_size=12 is that of all 5 processes together .*; 10 can"):
-        check_parts(Settings(batch_size=12), 5)
+        check_global_batch(Settings(batch_size=12), 5)
     with pytest.raises(SettingsError, match="16 can"):
-        check_parts(Settings(batch_size=3), 16)
+        check_global_batch(Settings(batch_size=3), 16)
 
 
 @pytest.mark.parametrize("backbone_model", FAMILIES)

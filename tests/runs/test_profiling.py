@@ -11,7 +11,7 @@ from catheters.config.settings import Settings
 from catheters.runs.profiling import REST, WAITING
 from catheters.runs.run import train_run
 from catheters.training.step import PHASES
-from tests.processes import outcome, train_with_processes
+from tests.processes import outcome, train_with_ranks
 
 
 def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_profile_of_several_ranks(cached: Settings, tmp_path: Path, folds_parall
     )
     for each in (plain, profiled):
         (tmp_path / each.run_name).mkdir()
-        train_with_processes(each, tmp_path / each.run_name, 2)
+        train_with_ranks(each, tmp_path / each.run_name, 2)
     outputs = [(tmp_path / "profiled" / f"out{rank}").read_text() for rank in range(2)]
     folder = profiled.run_folder / "profile"
     assert [output.count(f"-> {folder}") for output in outputs] == [1, 0]

@@ -133,7 +133,7 @@ def test_the_api_and_the_page(kind: str, fail: Fail, evaluated_run: Path, sample
     app = server.create_app(model._predictor, "run", (*server.LOOPBACK, "testserver"), server.Uploads())
     client = TestClient(app)
     content = xray.read_bytes()
-    answered = client.post("/predict", content=content).json()
+    predicted = client.post("/predict", content=content).json()
     is_short = True
     error, said = KINDS[kind]
     fail(error, lambda _: is_short)
@@ -141,12 +141,12 @@ def test_the_api_and_the_page(kind: str, fail: Fail, evaluated_run: Path, sample
         with pytest.raises(DeviceError, match=said):
             work()
     for path in ("/predict", "/heatmap?label=CVC%20-%20Normal"):
-        answer = client.post(path, content=content)
-        assert answer.status_code == 503
+        response = client.post(path, content=content)
+        assert response.status_code == 503
         with pytest.raises(UserError, match=rf"{said}.*{ONE_LINE}$"):
-            raise UserError(answer.json()["reason"])
+            raise UserError(response.json()["reason"])
     is_short = False
-    assert client.post("/predict", content=content).json() == answered
+    assert client.post("/predict", content=content).json() == predicted
 
 
 def test_other_errors_stay_what_they_are(fail: Fail, evaluated_run: Path, sample_folder: Path) -> None:

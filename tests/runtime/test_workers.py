@@ -64,9 +64,9 @@ def test_an_exception_is_raised_here_and_no_worker_is_left() -> None:
 ORPHAN_SCRIPT = """
 import os, sys
 from catheters.runtime.workers import map_guarded
-def answer(task):
+def respond(task):
     return os.getpid(), bytes(10_000_000)  # more than a pipe holds: the worker waits until it is read
-workers = map_guarded(answer, range(100), 2)
+workers = map_guarded(respond, range(100), 2)
 print(*{next(workers)[1][0] for _ in range(8)}, flush=True)
 os.kill(os.getpid(), 9)
 """

@@ -14,7 +14,7 @@ from catheters.data.batch import Batch
 from catheters.runs.build import build_classifier, build_step
 from catheters.training.extensions.log import read_epochs
 from tests.conftest import assert_user_error, run_script
-from tests.processes import run_in_fork, train_with_processes
+from tests.processes import run_in_fork, train_with_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")]
 
@@ -63,7 +63,7 @@ def test_two_ranks_with_compiled_models(cached: Settings, tmp_path: Path) -> Non
     for mode in (None, "default"):
         of_mode = dataclasses.replace(settings, compile_mode=mode, run_name=f"mode{mode}")
         (tmp_path / of_mode.run_name).mkdir()
-        train_with_processes(of_mode, tmp_path / of_mode.run_name, 2)
+        train_with_ranks(of_mode, tmp_path / of_mode.run_name, 2)
         log = read_epochs(of_mode.run_folder / "fold1")
         losses.append([(entry["train/loss"], entry["val/loss"]) for entry in log])
         checkpoint = torch.load(of_mode.run_folder / "fold1" / "best.pt", weights_only=True)

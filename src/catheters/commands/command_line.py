@@ -74,7 +74,7 @@ def run_command(command: Callable[[list[str]], int]) -> None:
             raise
         what = one_line(error) or type(error).__name__
         _print_error(
-            f"this machine has no memory left ({what}); end other programs, take a smaller batch_size or fewer "
+            f"this machine has no memory left ({what}); close other programs, take a smaller batch_size or fewer "
             "num_workers, or use a machine with more"
         )
         status = USER_ERROR_STATUS

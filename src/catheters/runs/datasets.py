@@ -242,7 +242,7 @@ def num_training_images(settings: Settings, data: RunData) -> int:
     return int(min(counts))
 
 
-def check_parts(settings: Settings, num_processes: int) -> None:
+def check_global_batch(settings: Settings, num_processes: int) -> None:
     """Raise a SettingsError unless the global batch divides equally among the ranks."""
     if settings.batch_size != "auto" and settings.batch_size % num_processes:
         near = max(settings.batch_size // num_processes, 1) * num_processes

@@ -21,8 +21,8 @@ from catheters.runs.build import build_augmentation, build_classifier, build_los
 from catheters.runs.datasets import (
     RunData,
     check_batches,
+    check_global_batch,
     check_leaks,
-    check_parts,
     check_positives,
     load_data,
     num_training_images,
@@ -60,7 +60,7 @@ def prepare_run(
     device = open_device(settings.device)
     check_own_devices(torchrun.gather("device", identity_of(device)))
     _check_choices(settings)
-    check_parts(settings, num_processes)
+    check_global_batch(settings, num_processes)
     warn_of_precision([choose_dtype(settings.use_amp, settings.amp_dtype, device)], device)
     prepare_device(device, deterministic=settings.deterministic)
     warn_of_search(settings, device)

@@ -228,7 +228,7 @@ def _train_in_turn(run: _Run, processes: Processes) -> None:
 
 def _train_in_parallel(run: _Run, torchrun: TorchrunProcesses) -> None:
     """One model per rank, and the next one for whichever rank is done with its own."""
-    torchrun.barrier()  # the first one has entered the run folder
+    torchrun.barrier()  # rank 0 has entered the run folder
     if not run.settings.run_folder.is_dir():
         raise UserError(
             f"{run.settings.run_folder}: not to be seen from this machine; folds_parallel=True needs a "

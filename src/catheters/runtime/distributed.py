@@ -123,7 +123,7 @@ class TorchrunProcesses:
         return shared
 
     def gather(self, name: str, value: str) -> list[str]:
-        """What each rank gives, on every rank, in the order of the ranks."""
+        """The values of all ranks, on every rank, in their order."""
         if self.store is None:
             return [value]
         self.store.set(f"gathered/{name}/{self.rank}", value)
@@ -143,7 +143,7 @@ class TorchrunProcesses:
 
 @contextlib.contextmanager
 def joined_torchrun() -> Iterator[TorchrunProcesses]:
-    """Join the processes that torchrun has started; this one alone where it was not started so.
+    """Join the ranks that torchrun has started; world size 1 where it was not started so.
 
     Raises:
         UserError: the work in here failed because another rank had failed; names it and its reason.
@@ -153,7 +153,7 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
         return
     # What init_process_group does by itself; done here because the store has other uses as well.
     store, rank, count = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
-    number = next(_numbers)  # another training of these processes has other words in the same store
+    number = next(_numbers)  # another training of these ranks has other keys in the same store
     monitor = ProcessMonitor(PrefixStore(f"monitor{number}", store), rank, count)
     torchrun = TorchrunProcesses(rank, count, PrefixStore(f"torchrun{number}", store))
     try:
@@ -173,7 +173,7 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
 
 @contextlib.contextmanager
 def process_group(torchrun: TorchrunProcesses, device: torch.device) -> Iterator[Processes]:
-    """The processes of torchrun as those that train one model together."""
+    """The ranks of torchrun as those that train one model together."""
     if torchrun.count == 1:
         yield ALONE
         return
@@ -190,7 +190,7 @@ def process_group(torchrun: TorchrunProcesses, device: torch.device) -> Iterator
     except Interrupted:
         dist.destroy_process_group()
         raise
-    # After a failure it would wait for processes that are stuck; this one exits, and the monitor tells the others why.
+    # After a failure it would wait for ranks that are stuck; this one exits, and the monitor tells the others why.
     dist.destroy_process_group()
 
 

@@ -31,7 +31,7 @@ _is_deferred = False
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work that was asked to end has saved what it had.
+    """Work that was asked to stop has saved what it had.
 
     Attributes:
         signal_number: the signal that asked this process, or another one that works with it.
@@ -54,7 +54,7 @@ def interrupts_held_back() -> Iterator[None]:
     """Start in here the processes that work for this one and call `leave_interrupts_to_parent`.
 
     A new process has no handlers of ours yet, and one that does not start by fork imports for seconds first: a signal
-    to all of them would end it. So it starts with both signals blocked; those to this process come at the end.
+    to all of them would stop it. So it starts with both signals blocked; those to this process come at the end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends neither
         yield
@@ -80,7 +80,7 @@ def leave_interrupts_to_parent() -> None:
 
 
 def end_with_this_process(processes: Iterable[BaseProcess]) -> None:
-    """Kill those of them that are left when this process ends: Python would send SIGTERM and wait."""
+    """Kill those of them that are left when this process exits: Python would send SIGTERM and wait."""
     _helpers.update(processes)
 
 
@@ -104,7 +104,7 @@ def raise_if_interrupted() -> None:
 
 
 def interrupt_signal() -> int | None:
-    """The signal that asked this process to end, if one has."""
+    """The signal that asked this process to stop, if one has."""
     return _signal_number
 
 

@@ -29,6 +29,6 @@ def raise_if_out_of_memory(error: Exception, file: Path) -> None:
     """Raise a NoMemoryToReadError where it was memory that `error`, of reading `file`, wanted."""
     if is_out_of_memory(error):
         raise NoMemoryToReadError(
-            f"{file}: this machine has no memory left to read it ({one_line(error)}); end other programs, or use a "
+            f"{file}: this machine has no memory left to read it ({one_line(error)}); close other programs, or use a "
             "machine with more"
         ) from None

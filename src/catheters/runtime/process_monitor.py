@@ -1,6 +1,6 @@
 """When one rank dies, all stop: else the others would wait for it, each holding a GPU, until somebody looks.
 
-torchrun stops the processes of its own machine when one of them dies. Nobody tells those of other machines, and a
+torchrun stops the ranks of its own machine when one of them dies. Nobody tells those of other machines, and a
 machine that loses its network dies in silence. So each rank writes a sign of life to the store every second, and checks
 that the others do.
 """
@@ -77,13 +77,13 @@ class ProcessMonitor:
         self._is_ended.set()
         self._thread.join()
         if self._rank > 0:
-            self._say_that_it_leaves()
+            self._report_leaving()
             return
         deadline = time.monotonic() + MAX_LEAVE_SECONDS
         while self._store.add(LEFT, 0) < len(self._others) and time.monotonic() < deadline:
             time.sleep(SECONDS_BETWEEN_SIGNS / 10)
 
-    def _say_that_it_leaves(self) -> None:
+    def _report_leaving(self) -> None:
         try:
             self._store.set(self._sign_of(self._rank), STOPPED)
             self._store.add(LEFT, 1)
@@ -107,7 +107,7 @@ class ProcessMonitor:
                     continue
                 reason = f"rank 0, through which all find each other, cannot be reached any more ({one_line(error)})"
             if reason is not None:
-                self._end_process(reason)
+                self._exit_process(reason)
 
     def _failure(self) -> str | None:
         return self._store.get(FAILURE).decode() if self._store.check([FAILURE]) else None
@@ -128,14 +128,14 @@ class ProcessMonitor:
                 return reason
         return None
 
-    def _end_process(self, reason: str) -> None:
+    def _exit_process(self, reason: str) -> None:
         """Exit, whatever the main thread is waiting for; files are whole or absent at any moment."""
         self._reason = reason
         # A main thread that has noticed by itself says so in its own words meanwhile.
         if self._is_ended.wait(SECONDS_BETWEEN_SIGNS):
             return
         if self._rank > 0:
-            self._say_that_it_leaves()
+            self._report_leaving()
         print(f"error on rank {self._rank}: stopped, since {reason}", file=sys.__stderr__, flush=True)
         os._exit(FAILED_STATUS)
 

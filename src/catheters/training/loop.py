@@ -119,7 +119,7 @@ def _train(
     )
     with deferred_interrupts(), closing(manager):
         if not snapshots.restore(manager):
-            log.cut()  # lines of a process that was killed before its first snapshot
+            log.truncate()  # lines of a process that was killed before its first snapshot
         manager.finish_iteration()
         while not manager.is_over:
             epoch, num_done = divmod(manager.iteration, num_batches)

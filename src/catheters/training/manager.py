@@ -54,7 +54,7 @@ class Manager(ExtensionsManager):
             num_epochs: of the training.
             num_batches: of an epoch.
             folder: the model's, for extensions that write by the manager's writer; only rank 0 has it.
-            stopping: one of the extensions, which may end the training before its last epoch; None: nothing does.
+            stopping: one of the extensions, which may stop the training before its last epoch; None: nothing does.
         """
         self._left: list[str] = []  # names of the extensions that the iteration has before it
         self._num_epochs = num_epochs

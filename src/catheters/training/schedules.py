@@ -136,8 +136,8 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
         if self._plateau is not None:
             self._plateau.load_state_dict(state_dict["plateau"])
 
-    def _of_groups(self, rate: float) -> list[float]:
-        return [rate * scale for scale in self._scales]
+    def _of_groups(self, learning_rate: float) -> list[float]:
+        return [learning_rate * scale for scale in self._scales]
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

@@ -106,7 +106,7 @@ def test_a_group_that_a_snapshot_splits_is_the_same(
         for _ in range(12)
     ]
 
-    class Cut:
+    class PartOfEpoch:
         """Breaks off after some of them."""
 
         def __init__(self, start: int, end: int) -> None:
@@ -122,10 +122,10 @@ def test_a_group_that_a_snapshot_splits_is_the_same(
     step = build_step(settings, build_classifier(settings, 0.5, 0.25), 12, CPU)
     (tmp_path / "whole").mkdir()
     manager, log = create_manager(step, tmp_path / "whole", num_batches=12)
-    train_epoch(Cut(0, 5), step, manager, log, "")
+    train_epoch(PartOfEpoch(0, 5), step, manager, log, "")
     log.read()
     state = log.state_dict()
-    train_epoch(Cut(5, 12), step, manager, log, "")
+    train_epoch(PartOfEpoch(5, 12), step, manager, log, "")
     whole = {**lines_of(tmp_path / "whole")[0], "speed": None}
 
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_a_group_that_a_snapshot_splits_is_the_same(
     (tmp_path / "again" / "log.jsonl").write_text("a line that came after the snapshot, half wri")
     log.load_state_dict(state)
     manager.iteration = 5
-    train_epoch(Cut(5, 12), step, manager, log, "")
+    train_epoch(PartOfEpoch(5, 12), step, manager, log, "")
     assert [{**line, "speed": None} for line in lines_of(tmp_path / "again")] == [whole]
 
 

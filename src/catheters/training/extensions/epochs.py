@@ -18,7 +18,7 @@ from catheters.training.validation import Validation
 class LoadNextEpoch(Extension):
     """Lets the DataLoader workers start the next epoch before this one is validated.
 
-    The score may end the training; mostly it does not.
+    Early stopping may stop the training after that validation; mostly it does not.
     """
 
     name = "load_next_epoch"

@@ -1,7 +1,7 @@
 """`log.jsonl`: a line of JSON for every group of batches and every epoch.
 
-A run that is resumed from a snapshot cuts the file where the snapshot was taken and writes the same lines again: they
-differ from an uninterrupted run's in what a clock measured, which stands under "speed".
+A run that is resumed from a snapshot truncates the file where the snapshot was taken and writes the same lines again:
+they differ from an uninterrupted run's in what a clock measured, which stands under "speed".
 """
 
 import json
@@ -35,16 +35,16 @@ class _Span:
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.ended = started
+        self.stopped = started
         self.num_batches = 0
         self.seconds_waited = 0.0
 
-    def end(self) -> None:
-        self.ended = time.monotonic()
+    def stop(self) -> None:
+        self.stopped = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        return max(self.ended - self.started, 1e-9)
+        return max(self.stopped - self.started, 1e-9)
 
 
 class TrainingLog(Extension):
@@ -191,8 +191,8 @@ class TrainingLog(Extension):
         self._num_in_lines = len(self._batches)
         norms = _norms(group)
         finite = [norm for norm in norms if math.isfinite(norm)]
-        self._group.end()
-        self._epoch_span.end()
+        self._group.stop()
+        self._epoch_span.stop()
         self._write(
             {
                 "kind": "batches",
@@ -205,7 +205,7 @@ class TrainingLog(Extension):
                 "speed": self._clock(iteration, self._group),
             }
         )
-        self._group = _Span(self._group.ended)
+        self._group = _Span(self._group.stopped)
 
     def end_epoch(self, iteration: int, learning_rate: float, scores: Mapping[str, float]) -> Mapping[str, Any]:
         """Write an epoch's line.
@@ -252,27 +252,27 @@ class TrainingLog(Extension):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from there; lines that were written later are cut off."""
+        """Resume from there; lines that were written later are removed."""
         self._epoch = state["epoch"]
         self._num_in_lines = state["num_in_lines"]
         self._seconds_before = state["seconds"]
         self._batches = [
-            BatchValues(learning_rate=rate, loss=loss, terms=terms, grad_norm=norm)
-            for rate, loss, norm, terms in state["batches"]
+            BatchValues(learning_rate=learning_rate, loss=loss, terms=terms, grad_norm=norm)
+            for learning_rate, loss, norm, terms in state["batches"]
         ]
         self.latest = list(state["latest"])
         self._latest_norms = list(state["latest_norms"][-MAX_SKIPPED_STEPS:])
         self._num_bytes = state["num_bytes"]
-        self.cut()
+        self.truncate()
 
-    def cut(self) -> None:
-        """Cut off what was written after the state that the log is in."""
+    def truncate(self) -> None:
+        """Remove lines that were written after the state that the log is in."""
         if self._processes.is_first and self._file.exists():
             self._num_bytes = min(self._num_bytes, self._file.stat().st_size)
             os.truncate(self._file, self._num_bytes)
 
     def _seconds(self) -> float:
-        """Of the whole training, whatever processes it was done in."""
+        """Of the whole training, however often it was resumed."""
         return self._seconds_before + time.monotonic() - self._started
 
     def _clock(self, iteration: int, span: "_Span") -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Trackers of experiments: what the log says, shown elsewhere. A new one is a class here and a line in `TRACKERS`."""
+"""Experiment trackers: what the log says, shown elsewhere. A new one is a class here and a line in `TRACKERS`."""
 
 import contextlib
 import json
