@@ -128,9 +128,9 @@ def main() -> int:
     misses: Counter[str] = Counter()
     for _, judged in map_guarded(partial(judge, paths), range(len(paths)), available_cores()):
         assert isinstance(judged, list), judged
-        for kind, is_called, inverse_is_called in judged:
+        for kind, is_predicted_positive, inverse_is_called in judged:
             made[kind] += 1
-            false_alarms[kind] += is_called
+            false_alarms[kind] += is_predicted_positive
             misses[kind] += not inverse_is_called
     print(f"{'':<24}{'variants':>10}{'false alarms':>14}{'misses':>8}")
     for kind, count in made.items():

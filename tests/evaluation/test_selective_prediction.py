@@ -68,17 +68,17 @@ def test_judged_on_other_folds(rng: np.random.Generator) -> None:
     folds, bootstrap = fitting_folds(evaluated), PatientBootstrap(evaluated.patient_ids, 200, seed=0)
     points = judge(evaluated, folds, parse_rule("youden"), bootstrap, {})
     one, never = abstain(evaluated, folds, points, bootstrap, 0.05)
-    is_called, is_decided = np.zeros(600, dtype=bool), np.zeros(600, dtype=bool)
+    is_predicted, is_decided = np.zeros(600, dtype=bool), np.zeros(600, dtype=bool)
     for fold in range(3):
         here = folds == fold
         band = choose_band(targets[~here, 0], probabilities[~here, 0], 0.5, 0.05)
-        is_called[here] = probabilities[here, 0] >= band.high
+        is_predicted[here] = probabilities[here, 0] >= band.high
         is_decided[here] = ~band.is_deferred(probabilities[here, 0])
     is_positive = targets[:, 0] == 1
     assert one.kept.value == pytest.approx(is_decided.mean())
-    assert one.missed.value == pytest.approx((is_positive & is_decided & ~is_called).sum() / is_positive.sum())
-    assert one.false_alarms.value == pytest.approx((is_called & ~is_positive).sum() / (~is_positive).sum())
-    assert one.accuracy.value == pytest.approx((is_called == is_positive)[is_decided].mean())
+    assert one.missed.value == pytest.approx((is_positive & is_decided & ~is_predicted).sum() / is_positive.sum())
+    assert one.false_alarms.value == pytest.approx((is_predicted & ~is_positive).sum() / (~is_positive).sum())
+    assert one.accuracy.value == pytest.approx((is_predicted == is_positive)[is_decided].mean())
     assert one.accuracy.low < one.accuracy.value < one.accuracy.high
     assert 0.3 < one.kept.value < 0.95
     assert never.band == EVERYTHING and math.isnan(never.kept.value)

@@ -57,7 +57,7 @@ def findings() -> Findings:
         probabilities=probabilities,
         uncalibrated=probabilities,
         thresholds=thresholds,
-        is_called=probabilities >= thresholds,
+        is_predicted_positive=probabilities >= thresholds,
         presence={"NGT": 1 - np.prod(1 - probabilities[:, :3], axis=1), "Swan Ganz": probabilities[:, 3]},
         presence_thresholds={"NGT": 0.5, "Swan Ganz": 0.5},
         is_deferred=is_deferred,
@@ -66,17 +66,17 @@ def findings() -> Findings:
 
 
 def test_sentences(findings: Findings) -> None:
-    assert describe_device_type(findings, "NGT", 0) == "NGT: present, tip not imaged (0.91, called from 0.34)"
-    assert describe_device_type(findings, "Swan Ganz", 0) == "Swan Ganz: present (0.98, called from 0.50)"
-    assert describe_device_type(findings, "NGT", 1) == "NGT: not seen (0.03, called from 0.50)"  # 1 - .99 x .98
-    assert describe_device_type(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.004, called from 0.50)"
+    assert describe_device_type(findings, "NGT", 0) == "NGT: present, tip not imaged (0.91, threshold 0.34)"
+    assert describe_device_type(findings, "Swan Ganz", 0) == "Swan Ganz: present (0.98, threshold 0.50)"
+    assert describe_device_type(findings, "NGT", 1) == "NGT: not seen (0.03, threshold 0.50)"  # 1 - .99 x .98
+    assert describe_device_type(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.004, threshold 0.50)"
     # 1 - .7^3
-    assert describe_device_type(findings, "NGT", 2) == "NGT: present, position unclear (0.66, called from 0.50)"
+    assert describe_device_type(findings, "NGT", 2) == "NGT: present, position unclear (0.66, threshold 0.50)"
     assert describe_device_type(findings, "NGT", 3) == (
-        "NGT: uncertain (0.45, called from 0.50), abnormal position (0.45, called from 0.40, deferred)"
+        "NGT: uncertain (0.45, threshold 0.50), abnormal position (0.45, threshold 0.40, deferred)"
     )
     assert has_others(findings)
-    assert describe_others(findings, 0) == "Effusion (0.80, called from 0.25)"
+    assert describe_others(findings, 0) == "Effusion (0.80, threshold 0.25)"
     assert describe_others(findings, 1) == "none"
 
 
@@ -88,17 +88,17 @@ def test_undecided_labels_that_are_not_called_are_named(findings: Findings) -> N
     is_deferred[2, 0] = True
     doubtful = dataclasses.replace(findings, is_deferred=is_deferred)
     assert sentences_of(doubtful, 1) == {
-        "NGT": "NGT: not seen (0.03, called from 0.50); deferred: tip not imaged (0.02, called from 0.34), "
-        "normal position (0.00, called from 0.50)",
-        "Swan Ganz": "Swan Ganz: not seen (0.004, called from 0.50, deferred)",
-        "findings": "findings: deferred: Effusion (0.10, called from 0.25)",
+        "NGT": "NGT: not seen (0.03, threshold 0.50); deferred: tip not imaged (0.02, threshold 0.34), "
+        "normal position (0.00, threshold 0.50)",
+        "Swan Ganz": "Swan Ganz: not seen (0.004, threshold 0.50, deferred)",
+        "findings": "findings: deferred: Effusion (0.10, threshold 0.25)",
     }
-    assert sentences_of(doubtful, 0)["findings"] == "findings: Effusion (0.80, called from 0.25, deferred)"
+    assert sentences_of(doubtful, 0)["findings"] == "findings: Effusion (0.80, threshold 0.25, deferred)"
     assert sentences_of(doubtful, 0)["NGT"] == (
-        "NGT: present, tip not imaged (0.91, called from 0.34); deferred: abnormal position (0.05, called from 0.40)"
+        "NGT: present, tip not imaged (0.91, threshold 0.34); deferred: abnormal position (0.05, threshold 0.40)"
     )
     assert sentences_of(doubtful, 2)["NGT"] == (
-        "NGT: present, position unclear (0.66, called from 0.50); deferred: abnormal position (0.30, called from 0.40)"
+        "NGT: present, position unclear (0.66, threshold 0.50); deferred: abnormal position (0.30, threshold 0.40)"
     )
 
 
@@ -137,7 +137,7 @@ def test_judged_before_calibration(models: Models) -> None:
     predictions[:, 0, 0] = 0.55, 0.75
     predictions[:, 1, :3] = 0.45
     found = find(Predictor(models, torch.device("cpu")), predictions)
-    assert found.is_called[:, 0].tolist() == [True, False, False]
+    assert found.is_predicted_positive[:, 0].tolist() == [True, False, False]
     assert found.probabilities[0, 0] == pytest.approx(0.65 * 0.5 / (0.65 * 0.5 + 0.35))
     assert found.thresholds[:2] == pytest.approx([0.3 / (0.3 + 0.4), 1 / 3])
     assert np.isnan(found.probabilities[2]).all()
@@ -157,7 +157,7 @@ def test_without_an_evaluation(models: Models) -> None:
     bare = dataclasses.replace(models, calibrator=None, thresholds=None)
     predictions = np.full((2, 1, 11), 0.19, dtype=np.float32)
     found = find(Predictor(bare, torch.device("cpu")), predictions)
-    assert not found.is_called.any()
-    assert describe_device_type(found, "NGT", 0) == "NGT: present, position unclear (0.76, called from 0.50)"  # 4 x .19
+    assert not found.is_predicted_positive.any()
+    assert describe_device_type(found, "NGT", 0) == "NGT: present, position unclear (0.76, threshold 0.50)"  # 4 x .19
     assert found.rule == "from 0.5 on, since no evaluation of these models is at hand"
     assert (found.probabilities == np.float32(0.19)).all()

@@ -34,7 +34,7 @@ def findings(probabilities: np.ndarray) -> Findings:
         probabilities=probabilities,
         uncalibrated=probabilities / 2,
         thresholds=np.full(NUM_LABELS, 0.5),
-        is_called=probabilities >= 0.5,
+        is_predicted_positive=probabilities >= 0.5,
         presence={},
         presence_thresholds={},
         is_deferred=np.zeros(probabilities.shape, dtype=np.bool_),

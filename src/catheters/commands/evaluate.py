@@ -238,7 +238,7 @@ def _evaluate(
     )
     if background.environment:
         say(f"\n{given.file.parent}, as its folder records it")
-        say(textwrap.indent("\n  and went on with\n".join(background.environment), "  "))
+        say(textwrap.indent("\n  and was resumed with\n".join(background.environment), "  "))
         _print_settings(given)
     return evaluation.scores
 

@@ -1,7 +1,7 @@
 """Strict, frozen settings: everything that decides what a run does.
 
 A config module holds `settings = Settings(...)` and no logic. Every script takes `--config FILE` and `name=value`
-overrides. A misspelt name, a wrong type or an impossible value ends with one line that says where it stands, what came
+overrides. A misspelt name, a wrong type or an impossible value fails with one line that says where it stands, what came
 and what is allowed.
 """
 
@@ -175,7 +175,7 @@ class Settings:
     """torch.compile of the training step: seconds to minutes at the start, faster steps; reduce-overhead and
     max-autotune use CUDA graphs, max-autotune for use with deterministic=False. None: not compiled."""
     grad_checkpointing: bool = False
-    """Compute the backbone's activations anew in the backward pass: less memory, more time, the same gradients; batch
+    """Compute the backbone's activations again in the backward pass: less memory, more time, the same gradients; batch
     norm's running averages then follow each batch twice."""
 
     # Training

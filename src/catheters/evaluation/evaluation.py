@@ -39,7 +39,7 @@ class Choices:
         rule: how thresholds are chosen.
         prevalences: label or device type -> the prevalence for which its predictive values are restated.
         calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
-        abstain_error: share of each class that may be called wrong, while the rest is deferred.
+        abstain_error: share of each class that may be decided wrongly, while the rest is deferred.
         band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
     """
 
@@ -125,7 +125,7 @@ class Evaluation:
     @property
     def judged_parts(self) -> str:
         """What thresholds and calibration are judged on, each by what the others gave, in words."""
-        return "fold" if names_several_folds(self.evaluated) else "part of the patients, dealt for this,"
+        return "fold" if names_several_folds(self.evaluated) else "part of the patients, split for this,"
 
     def fold_macros(self, metric: str) -> list[Estimate]:
         """Each fold's mean over the labels that are defined in all of them."""

@@ -62,10 +62,10 @@ def hardest_cases(
     cases = []
     for k, point in enumerate(points):
         targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
-        is_called = probabilities >= np.array([point.fold_thresholds[fold] for fold in folds.tolist()])
+        is_predicted = probabilities >= np.array([point.fold_thresholds[fold] for fold in folds.tolist()])
         for is_wrong, from_worst in (
-            ((targets == 1) & ~is_called, np.argsort(probabilities)),
-            ((targets == 0) & is_called, np.argsort(-probabilities)),
+            ((targets == 1) & ~is_predicted, np.argsort(probabilities)),
+            ((targets == 0) & is_predicted, np.argsort(-probabilities)),
         ):
             if not np.isnan(point.threshold):
                 cases += [_case(evaluated, int(row), k) for row in from_worst[is_wrong[from_worst]][:NUM_HARDEST]]

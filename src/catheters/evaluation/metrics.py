@@ -38,7 +38,7 @@ def score_labels(
         probabilities: (N, K), or anything that ranks alike.
         labels: (K,) names.
     """
-    assert targets.shape == probabilities.shape == (len(targets), len(labels)), "one column a label"
+    assert targets.shape == probabilities.shape == (len(targets), len(labels)), "one column per label"
     return [_score_label(label, targets[:, k], probabilities[:, k]) for k, label in enumerate(labels)]
 
 

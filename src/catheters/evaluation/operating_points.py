@@ -182,10 +182,16 @@ def _judge(
             prevalence=prevalence,
             is_restated=restated is not None,
         )
-    is_called = scores >= np.array([thresholds[int(fold)] for fold in folds])
+    is_predicted = scores >= np.array([thresholds[int(fold)] for fold in folds])
     is_positive = targets == 1
     outcomes = np.stack(
-        [is_positive & is_called, ~is_positive & is_called, is_positive & ~is_called, ~is_positive & ~is_called], axis=1
+        [
+            is_positive & is_predicted,
+            ~is_positive & is_predicted,
+            is_positive & ~is_predicted,
+            ~is_positive & ~is_predicted,
+        ],
+        axis=1,
     )
     totals = outcomes.sum(axis=0)
     values = _rates(totals[None].astype(np.float64), restated)

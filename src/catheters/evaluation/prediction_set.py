@@ -42,7 +42,7 @@ class PredictionSet:
 
     def __post_init__(self) -> None:
         shape = (len(self.uids), len(self.labels))
-        assert self.targets.shape == self.probabilities.shape == shape, "one row an image, one column a label"
+        assert self.targets.shape == self.probabilities.shape == shape, "one row per image, one column per label"
         assert len(self.patient_ids) == len(self.uids)
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ def find_torn_patient(one: npt.NDArray[np.str_], other: npt.NDArray[np.str_]) ->
 
 
 def names_several_folds(evaluated: PredictionSet) -> bool:
-    """Whether the predictions' own folds can be fitted on and judged by; else parts of the patients are dealt."""
+    """Whether the predictions' own folds can be fitted on and judged by; else the patients are split."""
     return evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1
 
 
@@ -155,7 +155,7 @@ def fitting_folds(evaluated: PredictionSet) -> npt.NDArray[np.int64]:
     """(n,) folds for what is fitted on all others and applied to one: thresholds, calibration, weights.
 
     They are the predictions' own where there are several, so that what is fitted on the other folds knows nothing of
-    the model that predicted this one; else patients are dealt to 5, the same ones each time.
+    the model that predicted this one; else patients are split into 5, the same ones each time.
     """
     if evaluated.folds is not None and names_several_folds(evaluated):
         return evaluated.folds

@@ -112,7 +112,7 @@ def write_metrics(
 
 
 def write_table(file: Path, evaluation: Evaluation) -> None:
-    """Write `metrics.csv`, a row a number: of, name, metric, value, low, high. The file is whole or absent."""
+    """Write `metrics.csv`, one row per number: of, name, metric, value, low, high. The file is whole or absent."""
     frame = pd.DataFrame(list_estimates(evaluation), columns=["of", "name", "metric", "value", "low", "high"])
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
@@ -173,7 +173,7 @@ class Thresholds:
         calibration_sha256: of the `calibration.json` of the same evaluation; None where an earlier version, which did
             not write that, has written them.
         bands: label -> the probabilities, uncalibrated, at which it is deferred.
-        abstain_error: share of each class that may be called wrong outside of the bands.
+        abstain_error: share of each class that may be decided wrongly outside of the bands.
     """
 
     rule: str

@@ -1,11 +1,11 @@
-"""Images whose label is deferred to a person, so that the rest is called with few errors.
+"""Images whose label is deferred to a person, so that the rest is decided with few errors.
 
 Two thresholds per label: below the lower one it is predicted negative, from the upper one on present, between them it
 is deferred. Each threshold is a quantile of the class that it could wrong, which makes it a conformal prediction set
 for each class (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, 4.5; Angelopoulos and Bates,
 Conformal prediction: a gentle introduction, Foundations and Trends in Machine Learning 16 (2023)): of new images like
 these at most the share that was asked for of all positives is predicted negative, and of all negatives predicted
-positive. With too few of a class to promise that, the label is never called so.
+positive. With too few of a class to promise that, the label is never decided so.
 """
 
 import math
@@ -72,7 +72,7 @@ def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold
         targets: (n,) 0/1.
         probabilities: (n,).
         threshold: of the operating point: what is decided is decided as it does.
-        error_rate: share of each class that may be called wrong.
+        error_rate: share of each class that may be decided wrongly.
     """
     positives = np.sort(probabilities[targets == 1])
     negatives = np.sort(probabilities[targets == 0])[::-1]
@@ -98,7 +98,7 @@ def abstain(
         folds: (n,) see `fitting_folds`.
         points: of the labels.
         bootstrap: of these images' patients.
-        error_rate: share of each class that may be called wrong.
+        error_rate: share of each class that may be decided wrongly.
     """
     return [_abstain(evaluated, k, folds, point, bootstrap, error_rate) for k, point in enumerate(points)]
 
@@ -122,22 +122,22 @@ def _abstain(
             accuracy=NO_ESTIMATE,
         )
     is_deferred = np.empty(len(targets), dtype=np.bool_)
-    is_called = np.empty(len(targets), dtype=np.bool_)
+    is_predicted = np.empty(len(targets), dtype=np.bool_)
     for fold, threshold in point.fold_thresholds.items():
         here = folds == fold
         band = choose_band(targets[~here], probabilities[~here], threshold, error_rate)
         is_deferred[here] = band.is_deferred(probabilities[here])
-        is_called[here] = probabilities[here] >= band.high
+        is_predicted[here] = probabilities[here] >= band.high
     is_positive = targets == 1
     counts = np.stack(
         [
             np.ones(len(targets)),
             ~is_deferred,
             is_positive,
-            is_positive & ~is_deferred & ~is_called,
+            is_positive & ~is_deferred & ~is_predicted,
             ~is_positive,
-            ~is_positive & is_called,
-            ~is_deferred & (is_called == is_positive),
+            ~is_positive & is_predicted,
+            ~is_deferred & (is_predicted == is_positive),
         ],
         axis=1,
     )

@@ -29,8 +29,7 @@ class Result:
         deferred: labels that are better deferred to a person, see `evaluate.py --abstain-error`.
         thresholds: label -> the probability from which on it is predicted positive.
         sentences: device type -> what the X-ray shows of it; labels of no device type under `findings`.
-        quality_flags: why the prediction may be worth little: odd sizes, inverted grayscale, unlike the training
-            images.
+        quality_flags: why the prediction may be worth little: odd sizes, inverted grayscale, out-of-distribution.
         spread: label -> standard deviation over the checkpoints; empty for a single one.
     """
 
@@ -115,7 +114,7 @@ class Model:
 
         return Result(
             probabilities=by_label(findings.probabilities[0]),
-            predicted_positive=dict(zip(self.labels, findings.is_called[0].tolist(), strict=True)),
+            predicted_positive=dict(zip(self.labels, findings.is_predicted_positive[0].tolist(), strict=True)),
             deferred=tuple(np.array(self.labels)[findings.is_deferred[0]].tolist()),
             thresholds=by_label(findings.thresholds),
             sentences=sentences_of(findings, 0),

@@ -94,7 +94,7 @@ def predict_images(
     with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_unchanged) as write:
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
-            say(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: going on from there")
+            say(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: resuming from there")
         if has_changed.any():
             say(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted again")
         read = functools.partial(_read_row, images.paths, predictor.preprocessings)

@@ -131,8 +131,8 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = module(images).numpy()
-    answers = [session.run(None, {"images": batch.numpy()})[0] for batch in (images[:1], images)]
-    difference = max(float(np.abs(answer - expected[: len(answer)]).max()) for answer in answers)
+    outputs = [session.run(None, {"images": batch.numpy()})[0] for batch in (images[:1], images)]
+    difference = max(float(np.abs(output - expected[: len(output)]).max()) for output in outputs)
     limit = MAX_HALF_DIFFERENCE if half else MAX_DIFFERENCE
     if not difference <= limit:
         raise UserError(

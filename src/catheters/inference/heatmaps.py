@@ -248,7 +248,7 @@ def write_heatmaps(
         findings: what they show.
         num_workers: processes that read.
     """
-    rows = np.flatnonzero(findings.is_called.any(axis=1)).tolist()
+    rows = np.flatnonzero(findings.is_predicted_positive.any(axis=1)).tolist()
     folder.mkdir(exist_ok=True)
     read = functools.partial(_read, images.paths, predictor.preprocessings)
     cells: dict[int, Cell] = {}
@@ -261,7 +261,7 @@ def write_heatmaps(
             missing[images.uids[row]] = outcome if isinstance(outcome, str) else outcome.reason
             continue
         xray, made = outcome
-        labels = [label for k, label in enumerate(findings.labels) if findings.is_called[row, k]]
+        labels = [label for k, label in enumerate(findings.labels) if findings.is_predicted_positive[row, k]]
         try:
             explained = explain(predictor, xray, made, labels)
         except DeviceError as error:
@@ -324,7 +324,7 @@ def _cell(uid: str, quality_flags: Sequence[str], explained: Explained, findings
         probability = findings.probabilities[row, findings.labels.index(name)] if name in findings.labels else None
         captions.append(name if probability is None else f"{name} {probability:.2f}")
     num_left = len(explained.maps) - MAX_SHEET_MAPS
-    text = [(uid, BRIGHT), *((f"doubtful: {doubt}", NOTE_COLOUR) for doubt in quality_flags)]
+    text = [(uid, BRIGHT), *((f"quality flag: {flag}", NOTE_COLOUR) for flag in quality_flags)]
     text += [(f"and {num_left} maps more in its folder", DIM)] if num_left > 0 else []
     return Cell([tiles], captions, text)
 

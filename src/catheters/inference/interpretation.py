@@ -41,7 +41,7 @@ class Findings:
         exclusive: groups of labels that exclude each other, by the models' softmax.
         thresholds: (K,) at and above which a label is predicted positive, on the scale of `probabilities`; of a label
             in an exclusive group, whose calibration hangs on the others of the group, about so.
-        is_called: (n, K) whether it is.
+        is_predicted_positive: (n, K) whether it is.
         presence: device type -> (n,) probability that it is there, uncalibrated.
         presence_thresholds: device type -> at and above which it is predicted positive.
         is_deferred: (n, K) whether a label is better deferred to a person; nowhere without an evaluation.
@@ -55,7 +55,7 @@ class Findings:
     probabilities: Floats
     uncalibrated: Floats
     thresholds: Floats
-    is_called: npt.NDArray[np.bool_]
+    is_predicted_positive: npt.NDArray[np.bool_]
     presence: Mapping[str, Floats]
     presence_thresholds: Mapping[str, float]
     is_deferred: npt.NDArray[np.bool_]
@@ -109,7 +109,7 @@ def find(predictor: Predictor, predictions: npt.NDArray[np.float32]) -> Findings
         probabilities=calibrated,
         uncalibrated=combined,
         thresholds=raw if models.calibrator is None else models.calibrator.of_thresholds(models.labels, raw),
-        is_called=combined >= raw,
+        is_predicted_positive=combined >= raw,
         presence=presence,
         presence_thresholds=presence_thresholds,
         is_deferred=is_deferred,
@@ -140,24 +140,26 @@ def _rule_in_words(models: Models) -> str:
 
 
 def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
-    """What an image shows of a device type, as in `NGT: present, tip not imaged (0.91, called from 0.34)`.
+    """What an image shows of a device type, as in `NGT: present, tip not imaged (0.91, threshold 0.34)`.
 
     Whether it is there is said by the device type's own operating point, what position it has by those of its labels.
-    Where a label is called and the device type is not, it is uncertain. Labels that are deferred are named, called or
-    not.
+    Where a label is predicted positive and the device type is not, it is uncertain. Labels that are deferred are named,
+    predicted positive or not.
     """
     columns = findings.of_device_type(device_type)
-    called = [k for k in columns if findings.is_called[row, k]]
+    positives = [k for k in columns if findings.is_predicted_positive[row, k]]
     presence, threshold = findings.presence[device_type][row], findings.presence_thresholds[device_type]
     if len(columns) == 1:
-        found = "present" if called else "not seen"
+        found = "present" if positives else "not seen"
         return f"{device_type}: {found} {_label_in_brackets(findings, columns[0], row)}"
-    in_brackets = f"({_short(presence)}, called from {_short(threshold)})"
+    in_brackets = f"({_short(presence)}, threshold {_short(threshold)})"
     positions = ", ".join(
-        f"{_state(findings.labels[k], device_type)} {_label_in_brackets(findings, k, row)}" for k in called
+        f"{_state(findings.labels[k], device_type)} {_label_in_brackets(findings, k, row)}" for k in positives
     )
     if presence < threshold:
-        sentence = f"{device_type}: {f'uncertain {in_brackets}, {positions}' if called else f'not seen {in_brackets}'}"
+        sentence = (
+            f"{device_type}: {f'uncertain {in_brackets}, {positions}' if positives else f'not seen {in_brackets}'}"
+        )
     else:
         sentence = f"{device_type}: present, {positions or f'position unclear {in_brackets}'}"
     deferred = _deferred_below(findings, columns, row, [_state(findings.labels[k], device_type) for k in columns])
@@ -169,11 +171,13 @@ def describe_others(findings: Findings, row: int) -> str:
     decided."""
     of_device_types = {label for labels in findings.heads.values() for label in labels}
     columns = [k for k, label in enumerate(findings.labels) if label not in of_device_types]
-    called = ", ".join(
-        f"{findings.labels[k]} {_label_in_brackets(findings, k, row)}" for k in columns if findings.is_called[row, k]
+    positives = ", ".join(
+        f"{findings.labels[k]} {_label_in_brackets(findings, k, row)}"
+        for k in columns
+        if findings.is_predicted_positive[row, k]
     )
     deferred = _deferred_below(findings, columns, row, [findings.labels[k] for k in columns])
-    return "; ".join(filter(None, [called, deferred])) or "none"
+    return "; ".join(filter(None, [positives, deferred])) or "none"
 
 
 def describe_deferred(findings: Findings, row: int) -> str:
@@ -219,14 +223,14 @@ def _state(label: str, device_type: str) -> str:
 
 
 def _deferred_below(findings: Findings, columns: Sequence[int], row: int, names: Sequence[str]) -> str:
-    """Those of `columns` that are deferred and not called, by their `names`; empty where there are none.
+    """Those of `columns` that are deferred and not predicted positive, by their `names`; empty where there are none.
 
-    Of a label that is called, its brackets say so.
+    Of a label that is predicted positive, its brackets say so.
     """
     deferred = [
         f"{name} ({_numbers(findings, k, row)})"
         for k, name in zip(columns, names, strict=True)
-        if findings.is_deferred[row, k] and not findings.is_called[row, k]
+        if findings.is_deferred[row, k] and not findings.is_predicted_positive[row, k]
     ]
     return f"deferred: {', '.join(deferred)}" if deferred else ""
 
@@ -237,7 +241,7 @@ def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
 
 
 def _numbers(findings: Findings, k: int, row: int) -> str:
-    return f"{_short(findings.probabilities[row, k])}, called from {_short(findings.thresholds[k])}"
+    return f"{_short(findings.probabilities[row, k])}, threshold {_short(findings.thresholds[k])}"
 
 
 def _short(probability: float) -> str:

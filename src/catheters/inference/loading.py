@@ -145,8 +145,8 @@ def _with_evaluation(models: Models, folder: Path) -> Models:
     current = _sha256_if_any(predictions)
     if not is_joined(folder):
         warn(
-            f"{folder}: a fold was trained since its evaluation, which is passed over; run train.py until it ends, "
-            "then evaluate.py"
+            f"{folder}: a fold was trained since its evaluation, which is passed over; run train.py until it "
+            "has finished, then evaluate.py"
         )
         return models
     if current != thresholds.predictions_sha256 or models.spec.predictions_sha256 not in (None, current):

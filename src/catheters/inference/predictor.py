@@ -9,7 +9,7 @@ from torch import Tensor
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.inference.loading import Models
-from catheters.inference.quality_flags import UNLIKE
+from catheters.inference.quality_flags import OUT_OF_DISTRIBUTION
 from catheters.inference.reading import ReadImage
 from catheters.models.feature_space import pooled
 from catheters.runtime.device import device_name
@@ -62,8 +62,7 @@ class Predictor:
 
         Returns:
             (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images'
-            quality_flags, with one more where most of the checkpoints that can tell find an image unlike those of the
-            training.
+            quality_flags, with one more where most of the checkpoints that can tell find an image out-of-distribution.
 
         Raises:
             DeviceError: the device has no room for so many.
@@ -86,7 +85,8 @@ class Predictor:
                 votes.append(checkpoint.feature_space.are_far(features.astype(np.float64)))
         are_far = np.mean(votes, axis=0) > 0.5 if votes else np.zeros(len(batch), dtype=np.bool_)
         quality_flags = [
-            (*image.quality_flags, *([UNLIKE] if far else [])) for image, far in zip(batch, are_far, strict=True)
+            (*image.quality_flags, *([OUT_OF_DISTRIBUTION] if far else []))
+            for image, far in zip(batch, are_far, strict=True)
         ]
         return np.stack(probabilities), quality_flags
 

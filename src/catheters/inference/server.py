@@ -1,6 +1,6 @@
 """A local page to try a model on: X-rays in, sentences, probabilities and heatmaps out.
 
-Nothing is kept: an upload is decoded in a process of its own, answered, and forgotten. Its file name never leaves the
+Nothing is kept: an upload is decoded in a process of its own, predicted, and forgotten. Its file name never leaves the
 browser. The page needs nothing from elsewhere.
 """
 
@@ -52,7 +52,7 @@ MAX_BYTES_RECEIVED = 16 * MAX_UPLOAD_BYTES
 SECONDS_OF_UPLOAD = 60.0
 """Time that one upload may take: 64 MB at 9 Mbit/s."""
 SECONDS_OF_END = 10.0
-"""After Ctrl-C, for what is at work and for answers that nobody takes."""
+"""After Ctrl-C, for what is at work and for responses that nobody takes."""
 MAX_SIDE = 900
 """Pixels of the longer side at which the page shows an X-ray."""
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -69,7 +69,7 @@ class _TurnedAway(Exception):
 
 
 def serve(predictor: Predictor, name: str, host: str, port: int) -> None:
-    """Answer until Ctrl-C.
+    """Serve until Ctrl-C.
 
     Args:
         predictor: the models.
@@ -143,7 +143,7 @@ class PageServer(uvicorn.Server):
         self._uploads = uploads
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Turn away what is not at work yet, answer what is, and end."""
+        """Turn away what is not at work yet, respond to what is, and end."""
         self._uploads.close()
         await super().shutdown(sockets)
 
@@ -276,9 +276,9 @@ def _too_large() -> _TurnedAway:
 def _guarded(
     endpoint: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that other sites' pages cannot use, and that says why it does not answer."""
+    """An endpoint that other sites' pages cannot use, and that says why it does not respond."""
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             return JSONResponse({"reason": "asked by another site's page"}, status_code=403)
@@ -295,7 +295,7 @@ def _guarded(
         except ClientDisconnect:
             return Response(status_code=400)
 
-    return answer
+    return respond
 
 
 def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
@@ -308,7 +308,7 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
         findings.labels,
         findings.probabilities[0].tolist(),
         findings.thresholds.tolist(),
-        findings.is_called[0].tolist(),
+        findings.is_predicted_positive[0].tolist(),
         findings.is_deferred[0].tolist(),
         strict=True,
     )

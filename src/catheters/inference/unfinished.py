@@ -76,7 +76,7 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
     row, reason, quality_flags = content["row"], content["reason"], content["quality_flags"]
     if type(row) is not int or not 0 <= row < num_images:
         raise ValueError("no such image")
-    if not isinstance(quality_flags, list) or not all(isinstance(doubt, str) for doubt in quality_flags):
+    if not isinstance(quality_flags, list) or not all(isinstance(flag, str) for flag in quality_flags):
         raise ValueError("no quality_flags")
     if reason is not None and (not isinstance(reason, str) or not reason or content["probabilities"] is not None):
         raise ValueError("no reason")
@@ -138,7 +138,7 @@ def open_unfinished(
         except ForeignJournalError:
             raise UserError(
                 f"{file}: is what an unfinished command with other images, models or options, or of another version, "
-                "has done; repeat that one to go on with it, or give --fresh to start over"
+                "has done; repeat that one to resume it, or give --fresh to start over"
             ) from None
         with file.open("ab") as stream:
             yield lambda new: append_lines(stream, map(encode_entry, new))

@@ -50,7 +50,7 @@ def write_details(file: Path, uid_column: str, images: Images, predictions: Pred
             "label": np.tile(findings.labels, len(rows)),
             "probability": findings.probabilities[rows].ravel(),
             "threshold": np.tile(findings.thresholds, len(rows)),
-            "predicted_positive": findings.is_called[rows].ravel().astype(np.int64),
+            "predicted_positive": findings.is_predicted_positive[rows].ravel().astype(np.int64),
             "deferred": findings.is_deferred[rows].ravel().astype(np.int64),
         }
     )

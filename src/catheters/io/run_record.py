@@ -20,7 +20,7 @@ def write_record(
     Args:
         folder: the run's.
         data_fingerprint: hash of the images, ids, labels and folds that it trains on.
-        environments: see `describe_environment`; one for each time that a run went on under another one.
+        environments: see `describe_environment`; one for each time that a run was resumed under another one.
         annotations_sha256: of the content of its `annotation_table`; None: it has none.
     """
     content = {

@@ -182,7 +182,7 @@ def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: PredictionS
     if missing:
         warn(
             f"{run}: not all of its {settings.num_folds} folds are finished: the images of "
-            f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to go on"
+            f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to resume"
         )
 
 

@@ -88,12 +88,12 @@ def abstention_table(abstentions: Sequence[Abstention]) -> str:
 
 
 def edge(value: float) -> str:
-    """Of a band; a dash where the label is never called so."""
+    """Of a band; a dash where the label is never decided so."""
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
 def calibration_table(evaluation: Evaluation) -> str:
-    """A row a method."""
+    """One row per method."""
     return text_table(
         ["calibration", "Brier skill", "log loss", "calibration error"],
         [
@@ -107,7 +107,7 @@ def calibration_table(evaluation: Evaluation) -> str:
 
 
 def folds_table(evaluation: Evaluation) -> str:
-    """A row a fold, and their spread."""
+    """One row per fold, and their spread."""
     macros = [evaluation.fold_macros(metric) for metric in METRICS]
     rows = [
         [
@@ -125,7 +125,7 @@ def folds_table(evaluation: Evaluation) -> str:
 
 
 def subgroups_table(subgroups: Sequence[Subgroup]) -> str:
-    """A row a group: its macro AUC beside that of the rest, and the labels whose intervals do not overlap."""
+    """One row per group: its macro AUC beside that of the rest, and the labels whose intervals do not overlap."""
     return text_table(
         ["group", "images", "patients", "macro AUC", "of all others", "apart"],
         [
