@@ -87,9 +87,9 @@ def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None
     checkpoint = torch.load(settings.run_folder / "fold0" / "best.pt", weights_only=True)
     assert checkpoint["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
 
-    ended = run_script("train.py", "--config", config)
-    assert ended.returncode == 0
-    assert "fold 0: already trained" in ended.stdout
+    done = run_script("train.py", "--config", config)
+    assert done.returncode == 0
+    assert "fold 0: already trained" in done.stdout
     other = run_script("train.py", "--config", config, "seed=3")
     assert_user_error(other, "holds a run of other settings: seed was 0, is 3", "--fresh")
 
@@ -269,9 +269,9 @@ def test_killed_training_is_resumed(settings: Settings, write_config: Write) -> 
     assert process.wait() == -signal.SIGKILL
     partial = run_script("evaluate.py", settings.run_folder)  # fold 0 can be looked at already
     assert partial.returncode == 0, partial.stderr
-    ended = run_script("train.py", "--config", config)
-    assert "fold 0: already trained" in ended.stdout
-    assert "fold 1: resumes from its snapshot, after epoch " in ended.stdout
+    done = run_script("train.py", "--config", config)
+    assert "fold 0: already trained" in done.stdout
+    assert "fold 1: resumes from its snapshot, after epoch " in done.stdout
     assert (settings.run_folder / "predictions.csv").read_bytes() == whole
 
 

@@ -119,8 +119,10 @@ LARGEST_BATCH = """
 import dataclasses
 import sys
 import torch
-from catheters.runtime.host import peak_memory, resident_memory
+from catheters import Settings
 from catheters.runs import autotune
+from catheters.runs.probe import probe_batch, probe_step
+from catheters.runtime.host import peak_memory, resident_memory
 
 settings = Settings(
     batch_size="auto", image_size=512, backbone_model="resnet18", pretrained=False, channels_last=False,

@@ -279,7 +279,7 @@ def test_early_stop(cached: Settings, capsys: pytest.CaptureFixture[str]) -> Non
     train_run(settings, fresh=False)
     log = read_epochs(settings.run_folder / "fold0")
     assert len(log) == 3
-    assert "stopped early" in capsys.readouterr().out
+    assert "early stopping, no better macro AUC" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

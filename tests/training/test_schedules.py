@@ -12,7 +12,7 @@ from catheters.runs.build import build_schedule
 from catheters.training.schedules import SCHEDULES, Schedule
 
 
-def rates(settings: Settings, iters_per_epoch: int, num_iterations: int) -> list[float]:
+def learning_rates(settings: Settings, iters_per_epoch: int, num_iterations: int) -> list[float]:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=settings.init_lr)
     schedule = build_schedule(settings, optimizer, iters_per_epoch)
@@ -29,13 +29,13 @@ def test_published_schedule_at_every_iteration() -> None:
     n = 7
     expected = [3e-5 + (3e-4 - 3e-5) * i / n for i in range(n)]
     expected += [1e-7 + (3e-4 - 1e-7) * 0.5 * (1 + math.cos(math.pi * i / (20 * n))) for i in range(20 * n)]
-    assert rates(Settings(), n, 21 * n) == pytest.approx(expected, rel=1e-12)
+    assert learning_rates(Settings(), n, 21 * n) == pytest.approx(expected, rel=1e-12)
 
 
 def test_no_overshoot_at_the_hand_over() -> None:
     """warmup-scheduler by itself gives 0, .5, 1, 1.025, 1, .927 for warm-up 2, cosine 10, multiplier 1."""
     settings = Settings(init_lr=1.0, warmup_epochs=2, warmup_multiplier=1.0, cosine_epochs=10, min_lr=0.0)
-    got = rates(settings, 1, 12)
+    got = learning_rates(settings, 1, 12)
     assert got[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert got[2:] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 10)) for i in range(10)])
     assert max(got) == 1.0
@@ -51,7 +51,7 @@ def test_without_warm_up_it_is_torchs_cosine() -> None:
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
-    assert rates(settings, 5, 20) == pytest.approx(expected, rel=1e-9)
+    assert learning_rates(settings, 5, 20) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("restart_epochs", [2, 16])
@@ -68,7 +68,7 @@ def test_restarts_are_torchs(restart_epochs: int) -> None:
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step((iteration + 1) / n)
-    assert rates(settings, n, 6 * n) == pytest.approx(expected, rel=1e-9)
+    assert learning_rates(settings, n, 6 * n) == pytest.approx(expected, rel=1e-9)
     assert expected.count(0.1) == (3 if restart_epochs == 2 else 1)
 
 
@@ -83,7 +83,7 @@ def test_restarts_after_warm_up() -> None:
         min_lr=0.0,
     )
     expected = [0.1, 0.25] + [0.2 * (1 + math.cos(math.pi * i / 4)) for i in range(4)] * 2
-    assert rates(settings, 2, 10) == pytest.approx(expected)
+    assert learning_rates(settings, 2, 10) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("warmup_epochs", "min_lr"), [(1, 1e-4), (3, 0.0), (2, 1e-3)])
@@ -113,7 +113,7 @@ def test_one_cycle_is_torchs(warmup_epochs: int, min_lr: float) -> None:
         optimizer.step()
         if iteration < n * epochs - 1:
             reference.step()
-    got = rates(settings, n, n * epochs)
+    got = learning_rates(settings, n, n * epochs)
     assert got == pytest.approx(expected, rel=1e-9, abs=1e-18)
     assert got[n * warmup_epochs - 1] == max(got) == pytest.approx(0.2)
     assert got[-1] == pytest.approx(min_lr, abs=1e-18)
@@ -121,7 +121,7 @@ def test_one_cycle_is_torchs(warmup_epochs: int, min_lr: float) -> None:
 
 def test_constant() -> None:
     settings = Settings(schedule="constant", init_lr=0.1, warmup_epochs=1, warmup_multiplier=3.0, epochs=3)
-    assert rates(settings, 2, 6) == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.3, 0.3])
+    assert learning_rates(settings, 2, 6) == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.3, 0.3])
 
 
 def test_plateau_falls_after_patient_epochs() -> None:
@@ -180,12 +180,12 @@ def test_groups_keep_their_proportion() -> None:
 
 def test_after_the_end_the_learning_rate_stays() -> None:
     settings = Settings(init_lr=0.1, warmup_epochs=0, cosine_epochs=1, min_lr=0.01)
-    assert rates(settings, 3, 6)[3:] == pytest.approx([0.01] * 3)
+    assert learning_rates(settings, 3, 6)[3:] == pytest.approx([0.01] * 3)
 
 
 def test_warm_up_alone() -> None:
     settings = Settings(init_lr=1.0, warmup_epochs=1, warmup_multiplier=3.0, cosine_epochs=0)
-    assert rates(settings, 4, 4) == pytest.approx([1.0, 1.5, 2.0, 2.5])
+    assert learning_rates(settings, 4, 4) == pytest.approx([1.0, 1.5, 2.0, 2.5])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

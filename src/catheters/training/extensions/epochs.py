@@ -146,7 +146,7 @@ class Stopping(Extension):
         if not self._processes.is_first or manager.epoch >= self._num_epochs:
             return
         if self._has_stalled:
-            say(f"{self._what}: no better macro AUC in {self._patience} epochs, stopped early")
+            say(f"{self._what}: early stopping, no better macro AUC in {self._patience} epochs")
         else:
             say(f"{self._what}: an extension asked to stop after epoch {manager.epoch} of {self._num_epochs}")
 
