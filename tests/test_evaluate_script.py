@@ -49,9 +49,9 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
     assert done.stderr == ""
     assert "operating points by sensitivity=0.9" in done.stdout
     assert "view: AP" in done.stdout
-    assert "devices in the image: 4" in done.stdout
+    assert "device types in the image: 4" in done.stdout
     assert re.search(r"^ETT  .* 0\.0200 \(given\)$", done.stdout, re.MULTILINE)
-    assert "each part of the patients, dealt for this, judged by the threshold that the others chose" in done.stdout
+    assert "each part of the patients, split for this, judged by the threshold that the others chose" in done.stdout
     folder = tmp_path / "two_evaluation"
     assert sorted(path.name for path in folder.iterdir()) == [
         "MODEL_CARD.md",
@@ -202,7 +202,7 @@ def test_a_fold_that_is_not_finished(trained: Settings, capsys: pytest.CaptureFi
     main([str(trained.run_folder), "--resamples", "0"])
     printed = capsys.readouterr()
     assert "not all of its 2 folds are finished: the images of fold 1 are in no score; run train.py" in printed.err
-    assert "each part of the patients, dealt for this, judged by" in printed.out
+    assert "each part of the patients, split for this, judged by" in printed.out
 
 
 def test_a_score_without_an_interval_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

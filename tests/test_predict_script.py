@@ -106,7 +106,7 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Killed when some images are done, the same command goes on after them, and ends with the same numbers."""
+    """Killed when some images are done, the same command resumes after them, with the same predictions."""
     whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
     arguments = ["--model", str(evaluated_run), str(sample_folder / "train"), "--batch-size", "1", "--workers", "1"]
     assert main([*arguments, "--out", str(whole)]) == 0
@@ -117,14 +117,14 @@ def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path
         assert process.poll() is None, "it was to be killed before its end"
         process.send_signal(number)
         _, errors = output_of(process)
-    assert ("stopped by SIGTERM: the same command goes on" in errors) == (number == signal.SIGTERM)
+    assert ("stopped by SIGTERM: the same command resumes" in errors) == (number == signal.SIGTERM)
     with part.open("ab") as stream:
         stream.write(b'{"row": 39, "rea')  # a line that the kill cut off
     other = run_script("predict.py", *arguments, "--tta", "--out", killed)
     assert_user_error(other, "an unfinished command with other images, models or options", "--fresh")
     done = run_script("predict.py", *arguments, "--out", killed)
     assert done.returncode == 0, done.stderr
-    assert "of 40 images were predicted before: going on from there" in done.stdout
+    assert "of 40 images were predicted before: resuming from there" in done.stdout
     assert not part.exists()
     first, second = read(whole), read(killed)
     assert (first.index == second.index).all()
@@ -161,7 +161,7 @@ def test_a_table_of_ids(evaluated_run: Path, sample_folder: Path, tmp_path: Path
     assert read(out).index.tolist() == pd.read_csv(table, dtype=str)["StudyInstanceUID"].tolist()
 
 
-def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
+def test_flagged_images(evaluated_run: Path, tmp_path: Path) -> None:
     import cv2
 
     cv2.imwrite(str(tmp_path / "blank.png"), np.full((300, 300), 130, dtype=np.uint8))
@@ -173,7 +173,7 @@ def test_doubtful_images(evaluated_run: Path, tmp_path: Path) -> None:
     assert quality_flags["blank"].startswith("almost blank: the greys differ by 0.0 of 255")
     assert "100 x 300 pixels: longer than a chest radiograph is" in quality_flags["long"]
     assert "only 10 x 10 pixels, the model sees 32 x 32" in quality_flags["tiny"]
-    assert "3 of 3 images doubtful, see the column `quality_flags`" in done.stdout
+    assert "3 of 3 images with quality flags, see the column `quality_flags`" in done.stdout
     # The tiny one, enlarged, is a smooth ramp, which this model of 32 px need not tell from a radiograph's background.
     assert all("unlike the training images" in quality_flags[name] for name in ("blank", "long"))
 
@@ -236,3 +236,9 @@ def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> N
         assert all(part in str(error.value) for part in parts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copied.csv", "missing.csv", "odd.csv"]
     assert_user_error(run_script("predict.py", "--model", evaluated_run), "no images: give files")
+
+
+def test_an_option_of_version_0_2_is_told_its_name() -> None:
+    done = run_script("predict.py", "--model", "x.pt", "y.png", "--flip")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("error: --flip is called --tta now (test-time augmentation)")

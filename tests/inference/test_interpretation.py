@@ -86,18 +86,18 @@ def test_undecided_labels_that_are_not_called_are_named(findings: Findings) -> N
     is_deferred[1] = [False, True, True, True, True]
     is_deferred[0, [0, 4]] = True
     is_deferred[2, 0] = True
-    doubtful = dataclasses.replace(findings, is_deferred=is_deferred)
-    assert sentences_of(doubtful, 1) == {
+    deferred = dataclasses.replace(findings, is_deferred=is_deferred)
+    assert sentences_of(deferred, 1) == {
         "NGT": "NGT: not seen (0.03, threshold 0.50); deferred: tip not imaged (0.02, threshold 0.34), "
         "normal position (0.00, threshold 0.50)",
         "Swan Ganz": "Swan Ganz: not seen (0.004, threshold 0.50, deferred)",
         "findings": "findings: deferred: Effusion (0.10, threshold 0.25)",
     }
-    assert sentences_of(doubtful, 0)["findings"] == "findings: Effusion (0.80, threshold 0.25, deferred)"
-    assert sentences_of(doubtful, 0)["NGT"] == (
+    assert sentences_of(deferred, 0)["findings"] == "findings: Effusion (0.80, threshold 0.25, deferred)"
+    assert sentences_of(deferred, 0)["NGT"] == (
         "NGT: present, tip not imaged (0.91, threshold 0.34); deferred: abnormal position (0.05, threshold 0.40)"
     )
-    assert sentences_of(doubtful, 2)["NGT"] == (
+    assert sentences_of(deferred, 2)["NGT"] == (
         "NGT: present, position unclear (0.66, threshold 0.50); deferred: abnormal position (0.30, threshold 0.40)"
     )
 

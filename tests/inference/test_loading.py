@@ -39,9 +39,9 @@ def test_a_run_is_the_mean_of_its_folds(evaluated_run: Path) -> None:
 
 
 def test_an_unfinished_fold_is_left_out(run: Path) -> None:
-    (run / "fold0" / "predictions.csv").unlink()
+    (run / "fold0" / "finished.json").unlink()
     assert [checkpoint.file.parent.name for checkpoint in read_models([run]).checkpoints] == ["fold1"]
-    (run / "fold1" / "predictions.csv").unlink()
+    (run / "fold1" / "finished.json").unlink()
     with pytest.raises(UserError, match="no fold of this run is finished"):
         read_models([run])
 

@@ -53,7 +53,7 @@ def framed(content: object) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
-def test_an_image_that_was_replaced_is_predicted_anew(
+def test_an_image_that_was_replaced_is_predicted_again(
     predictor: Predictor, images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = tmp_path / "p.unfinished"
@@ -65,7 +65,7 @@ def test_an_image_that_was_replaced_is_predicted_anew(
     after = run(predictor, images, part)
     out = capsys.readouterr().out
     assert "3 of 5 images were predicted before" in out
-    assert "2 of them have changed since they were predicted, and are predicted anew" in out
+    assert "2 of them have changed since they were predicted, and are predicted again" in out
     fresh = run(predictor, images, tmp_path / "q.unfinished")
     for predictions in (after, fresh):
         assert (predictions.probabilities[:, 2:] == before.probabilities[:, 2:]).all()

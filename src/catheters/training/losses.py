@@ -1,9 +1,9 @@
 """Losses over (B, K) logits and targets.
 
-Each label is learnt by itself, since an X-ray can have several labels of one device type. A loss is a term per image
-and label, of which `Losses` takes the mean; `pos_weight` multiplies that of positives (class imbalance), and the
-setting `weight_column` those of an image. A new one is a module here and a line in `LOSSES`. Labels that exclude each
-other have a softmax instead, see `SoftmaxCrossEntropy`.
+Each label is learnt by itself, since an X-ray can have several labels of one device type. Every loss is the mean over
+all elements. `pos_weight` multiplies the positives' term (class imbalance), the setting `weight_column` those of an
+image. A new one is a module here and a line in `LOSSES`. Labels that exclude each other have a softmax instead, see
+`SoftmaxCrossEntropy`.
 """
 
 import inspect
@@ -25,12 +25,25 @@ SMALLEST = 1e-12
 """Least base of a power: that of 0 has no finite gradient where the exponent is below 1."""
 
 
-class BinaryCrossEntropy(nn.BCEWithLogitsLoss):
+def mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of (B, ...) losses, those of an image multiplied by its weight, (B,); None: all weigh 1."""
+    return losses.mean() if weights is None else (losses * weights.view(-1, *[1] * (losses.ndim - 1))).mean()
+
+
+class BinaryCrossEntropy(nn.Module):
     """Binary cross-entropy."""
+
+    pos_weight: Tensor
 
     def __init__(self, pos_weight: Tensor) -> None:
         """Weigh positives by `pos_weight`, (K,)."""
-        super().__init__(pos_weight=pos_weight, reduction="none")
+        super().__init__()
+        self.register_buffer("pos_weight", pos_weight)
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, K), (B, K), weights of the images (B,) -> scalar."""
+        of_images = None if weights is None else weights[:, None]
+        return functional.binary_cross_entropy_with_logits(logits, targets, of_images, pos_weight=self.pos_weight)
 
 
 class FocalLoss(nn.Module):
@@ -59,8 +72,8 @@ class FocalLoss(nn.Module):
         self.gamma = gamma
         self.alpha = alpha
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) -> (B, K)."""
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, K), (B, K), weights of the images (B,) -> scalar."""
         logits = logits.float()
         cross_entropy = functional.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=self.pos_weight, reduction="none"
@@ -70,7 +83,7 @@ class FocalLoss(nn.Module):
         losses = (1 - of_the_truth).clamp(min=SMALLEST) ** self.gamma * cross_entropy
         if self.alpha is not None:
             losses = (self.alpha * targets + (1 - self.alpha) * (1 - targets)) * losses
-        return losses
+        return mean(losses, weights)
 
 
 class AsymmetricLoss(nn.Module):
@@ -106,8 +119,8 @@ class AsymmetricLoss(nn.Module):
         self.gamma_pos = gamma_pos
         self.clip = clip
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) -> (B, K)."""
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, K), (B, K), weights of the images (B,) -> scalar."""
         logits = logits.float()
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(min=0)
@@ -116,7 +129,7 @@ class AsymmetricLoss(nn.Module):
         easy = (1 - probabilities).clamp(min=SMALLEST)
         positive = self.pos_weight * easy**self.gamma_pos * functional.logsigmoid(logits)
         negative = shifted.clamp(min=SMALLEST) ** self.gamma_neg * log_negative
-        return -(targets * positive + (1 - targets) * negative)
+        return -mean(targets * positive + (1 - targets) * negative, weights)
 
 
 class LabelSmoothing(nn.Module):
@@ -133,9 +146,9 @@ class LabelSmoothing(nn.Module):
         self.loss = loss
         self.register_buffer("smoothing", smoothing)
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) -> (B, K)."""
-        smoothed: Tensor = self.loss(logits, targets * (1 - self.smoothing) + self.smoothing / 2)
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, K), (B, K), weights of the images (B,) -> scalar."""
+        smoothed: Tensor = self.loss(logits, targets * (1 - self.smoothing) + self.smoothing / 2, weights)
         return smoothed
 
 
@@ -164,8 +177,8 @@ class SoftmaxCrossEntropy(nn.Module):
         self.smoothing = smoothing
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B, K), (B, K) targets of which those of the group sum to 1 at most -> (B,)."""
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, K), (B, K) targets of which those of the group sum to 1 at most, weights of the images (B,) -> scalar."""
         logits, targets = logits.index_select(1, self.columns).float(), targets.index_select(1, self.columns)
         log_probabilities = torch.log_softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], 1), 1)
         truth = torch.cat([1 - targets.sum(1, keepdim=True), targets], 1)
@@ -173,7 +186,7 @@ class SoftmaxCrossEntropy(nn.Module):
         losses = -self.weights * truth * log_probabilities
         if self.gamma > 0:
             losses = (1 - log_probabilities.exp()).clamp(min=SMALLEST) ** self.gamma * losses
-        return losses.sum(1)
+        return mean(losses.sum(1), weights)
 
 
 LOSSES: Mapping[str, type[nn.Module]] = {
@@ -226,18 +239,16 @@ class Losses(nn.Module):
         logits, targets, weights = outputs.logits, batch.targets, batch.numbers.get(IMAGE_WEIGHT)
         losses: dict[str, Tensor] = {}
         if self.labels is not None and not self._names:
-            losses[LABELS_TERM] = _mean(self.labels(logits, targets), weights)
+            losses[LABELS_TERM] = self.labels(logits, targets, weights)
         elif self.labels is not None:
-            of_labels = self.labels(logits.index_select(1, self.ungrouped), targets.index_select(1, self.ungrouped))
-            losses[LABELS_TERM] = _mean(of_labels, weights) * (len(self.ungrouped) / self._num_labels)
+            logits_of_labels, targets_of_labels = (
+                tensor.index_select(1, self.ungrouped) for tensor in (logits, targets)
+            )
+            of_labels = self.labels(logits_of_labels, targets_of_labels, weights)
+            losses[LABELS_TERM] = of_labels * (len(self.ungrouped) / self._num_labels)
         for name, loss in zip(self._names, self.groups, strict=True):
-            losses[name] = _mean(loss(logits, targets), weights) / self._num_labels
+            losses[name] = loss(logits, targets, weights) / self._num_labels
         return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
-
-
-def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of (B, ...) losses, those of an image multiplied by its weight, (B,)."""
-    return losses.mean() if weights is None else (losses * weights.view(-1, *[1] * (losses.ndim - 1))).mean()
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:
