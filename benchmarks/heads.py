@@ -3,7 +3,7 @@
     python benchmarks/heads.py
 
 Both sides take turns at every step on the same batches, so that a busy machine slows both alike. The backbones
-are those of the recipes in configs/, at the multi-head recipe's 512 px.
+are those of the configs in configs/, at the multi-head recipe's 512 px.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def compare(backbone: str, options: argparse.Namespace) -> Row:
     of_linear, of_attention = take_turns([lambda: steps[0](batch), lambda: steps[1](batch)], options.steps)
     return compare_seconds(
         "heads",
-        f"{backbone}, an attention head a device, {options.batch_size} x {options.image_size} px",
+        f"{backbone}, one attention head per device type, {options.batch_size} x {options.image_size} px",
         of_attention,
         "one linear head",
         of_linear,
