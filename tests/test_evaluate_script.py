@@ -148,7 +148,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
         ("id,x\nc,0.9\n", ["--by", "view=low"], ["'low' is not a number"]),
         ("id,x\nc,0.9\n", ["--by", "view=nan"], ["'nan' is not a number"]),
         ("id,x\nc,0.9\n", ["--by", "view", "--by", "view"], ["view is asked for twice"]),
-        ("id,x\nc,0.9\n", ["--prevalence", "z=0.1"], ["'z' is not a label or device"]),
+        ("id,x\nc,0.9\n", ["--prevalence", "z=0.1"], ["'z' is not a label or device type"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x=0.1", "--prevalence", "x=0.2"], ["x has one already"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x"], ["--prevalence x: gives no number; write for example"]),
         ("id,x\nc,0.9\n", ["--prevalence", "x=2"], ["a number between 0 and 1 is expected, as in x=0.02"]),

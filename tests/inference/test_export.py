@@ -143,7 +143,7 @@ def test_the_program_in_the_docs(evaluated_run: Path, sample_folder: Path, tmp_p
     done = subprocess.run(
         [sys.executable, "-c", program, str(file), str(xray)], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    printed = dict(re.findall(r"^(.+): (0\.\d+), called from", done.stdout, re.MULTILINE))
+    printed = dict(re.findall(r"^(.+): (0\.\d+), threshold", done.stdout, re.MULTILINE))
     result = catheters.load(evaluated_run / "fold0" / "best.pt", calibrated=False)(xray)
     assert {label: float(text) for label, text in printed.items()} == pytest.approx(result.probabilities, abs=0.01)
     assert sum(line != "" for line in program.splitlines()) <= 15

@@ -187,7 +187,7 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices"
         if not equals:
             raise UserError(f"--prevalence {text}: gives no number; write for example --prevalence '{text}=0.02'")
         if name not in names:
-            raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device', names)}")
+            raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device type', names)}")
         if name in prevalences:
             raise UserError(f"--prevalence {text}: {name} has one already")
         prevalences[name] = _number(number, f"--prevalence {text}")

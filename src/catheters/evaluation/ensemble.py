@@ -243,7 +243,7 @@ def _likeliest_weights(likelihoods: Floats, entropy: Floats) -> Floats:
 
 
 def write_ensemble(file: Path, ensemble: Ensemble, predictions_sha256: str, members_sha256: Sequence[str]) -> None:
-    """Write the spec that ensembles new predictions: method, members, weights. The file is whole or absent.
+    """Write the spec by which new predictions are combined: method, members, weights. The file is whole or absent.
 
     Args:
         file: the JSON file.

@@ -90,12 +90,12 @@ class Evaluation:
 
     Attributes:
         evaluated: the labels' predictions.
-        presence: the devices'.
+        presence: those of the device types.
         choices: by which it was made.
         scores: of the labels.
         presence_scores: of the device types.
         points: the labels' operating points.
-        presence_points: the devices'.
+        presence_points: those of the device types.
         abstentions: what each label is when uncertain images are deferred to a person.
         calibrations: every method, and none; that alone where no other patients could judge a method.
         calibrator: the chosen one, fitted on all images.

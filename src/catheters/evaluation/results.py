@@ -166,7 +166,7 @@ class Thresholds:
     Attributes:
         rule: how they were chosen.
         labels: label -> the probability, uncalibrated, from which on it is predicted positive.
-        device types: device type -> likewise.
+        devices: device type -> likewise.
         outdated_device_types: those that have none, since an earlier version, which combined the labels by another
             rule, has chosen it.
         predictions_sha256: of the file of predictions on which they were chosen.
