@@ -26,6 +26,8 @@ def test_the_same_as_the_command(evaluated_run: Path, tmp_path: Path) -> None:
     assert repr(result).endswith(f"images of {metrics['num_patients']} patients, macro AUC {result.macro_auc:.4f}")
     before = {file: file.read_bytes() for file in evaluated_run.iterdir() if file.is_file()}
     result.report(tmp_path / "page.html")
+    with pytest.raises(UserError, match=r"gone/page\.html: no such folder"):
+        result.report(tmp_path / "gone" / "page.html")
     written, page = (evaluated_run / "report.html").read_text(), (tmp_path / "page.html").read_text()
     differing = [pair for pair in zip(written.splitlines(), page.splitlines(), strict=True) if pair[0] != pair[1]]
     assert all("evaluate.py" in one and "catheters.evaluate" in other for one, other in differing)

@@ -48,7 +48,13 @@ class EvaluationResult:
         return self.evaluation.scores.macro("roc_auc").value
 
     def report(self, file: AnyPath) -> None:
-        """Write the page, one HTML file that needs nothing else."""
+        """Write the page, one HTML file that needs nothing else.
+
+        Raises:
+            UserError: its folder does not exist.
+        """
+        if not Path(file).absolute().parent.is_dir():
+            raise UserError(f"{file}: no such folder; make it first")
         background = background_of(self._given, "catheters.evaluate", None, None)
         write_report(Path(file), self.evaluation, background, thumbnails_of(self._given))
 
