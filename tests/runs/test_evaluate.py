@@ -65,3 +65,18 @@ def test_wrong_inputs(evaluated_run: Path, tmp_path: Path) -> None:
         catheters.evaluate(tmp_path)
     with pytest.raises(UserError, match=r"l\.csv"):
         catheters.evaluate(evaluated_run, tmp_path / "l.csv")
+
+
+def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) -> None:
+    """But for the command in the page, and where the files are."""
+    folder = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0)).write(tmp_path / "new" / "deep")
+    written = {file.name for file in folder.iterdir()}
+    assert written == {
+        *("metrics.json", "metrics.csv", "calibration.json", "hardest_cases.csv", "label_errors.csv"),
+        *("report.html", "MODEL_CARD.md"),
+    }
+    for name in written - {"report.html", "MODEL_CARD.md"}:
+        assert (folder / name).read_bytes() == (evaluated_run / name).read_bytes(), name
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/x: results cannot be written there"):
+        catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0)).write(tmp_path / "file" / "x")

@@ -12,27 +12,21 @@ from catheters.commands.evaluation_options import read_choices
 from catheters.config.loading import changed_settings, load_settings
 from catheters.errors import UserError, listed
 from catheters.evaluation.alignment import align_predictions
-from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
-from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
-from catheters.evaluation.hard_cases import write_cases
+from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.report import tables
-from catheters.evaluation.report.report import Comparison, write_model_card, write_report
+from catheters.evaluation.report.report import Comparison
 from catheters.evaluation.results import (
-    CALIBRATION_FILE,
     METRICS_FILE,
     some_lack_intervals,
-    write_comparison,
-    write_metrics,
-    write_table,
 )
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, difference
 from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
-from catheters.runs.evaluate import background_of, thumbnails_of
+from catheters.runs.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
@@ -170,12 +164,11 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
 
 
 def _compare(first: Scores, second: Scores, folder: Path) -> Comparison:
-    """Print the paired differences and write them into the second's folder."""
+    """Print the paired differences, which go into the second's folder."""
     differences = difference(first, second)
-    file = folder / "comparison.json"
+    file = folder / COMPARISON_FILE
     say(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
     say(tables.differences_table(first, second, differences))
-    write_comparison(file, first, second, differences)
     return Comparison(first=first, second=second, differences=differences)
 
 
@@ -195,46 +188,24 @@ def _evaluate(
     say(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
     for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
         warn(warning)
-    columns = {column: given.column(column) for column in choices.band_edges}
-    evaluation = evaluate(evaluated, given.heads, columns, choices)
+    evaluation = evaluate_input(given, choices).evaluation
     if evaluation.scores.num_patients == 1:
         warn(
             "all images are of one patient: there are no intervals, operating points or calibration, which "
             "others would have to judge"
         )
     _print(evaluation)
-    folder = given.folder
-    metrics = folder / METRICS_FILE
-    # Of an earlier evaluation. The metrics say that all files are of one evaluation: they go first and come last.
-    metrics.unlink(missing_ok=True)
-    (folder / "comparison.json").unlink(missing_ok=True)
-    comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores, folder)
-    write_table(folder / "metrics.csv", evaluation)
-    calibration = folder / CALIBRATION_FILE
-    write_calibrator(calibration, evaluation.calibrator, given.sha256)
-    write_cases(folder / "hardest_cases.csv", evaluated, evaluation.hardest, given.uid_column)
-    write_cases(folder / "label_errors.csv", evaluated, evaluation.label_errors, given.uid_column)
-    background = background_of(given, command, comparison, ensemble)
-    write_report(folder / "report.html", evaluation, background, thumbnails_of(given))
-    write_model_card(folder / "MODEL_CARD.md", evaluation, background)
-    write_metrics(
-        metrics,
-        evaluation,
-        given.file,
-        given.sha256,
-        sha256_of(calibration),
-        given.truth.source,
-        background.num_labelled,
-    )
+    comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores, given.folder)
+    background = write_evaluation(given, evaluation, command, comparison, ensemble)
     if evaluation.unknown_labels:
         say(
             "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
             f"{listed(evaluation.unknown_labels)}"
         )
     say(
-        f"\n{len(evaluation.label_errors)} labels are probably wrong -> {folder / 'label_errors.csv'}\n"
-        f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {metrics}\n"
-        f"a page to look at -> {folder / 'report.html'}"
+        f"\n{len(evaluation.label_errors)} labels are probably wrong -> {given.folder / 'label_errors.csv'}\n"
+        f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {given.folder / METRICS_FILE}\n"
+        f"a page to look at -> {given.folder / 'report.html'}"
     )
     if background.environment:
         say(f"\n{given.file.parent}, as its folder records it")

@@ -11,16 +11,21 @@ from pathlib import Path
 from catheters.audit.examination import thumbnails
 from catheters.config.settings import Settings
 from catheters.errors import UserError
+from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
+from catheters.evaluation.hard_cases import write_cases
 from catheters.evaluation.report.figures import ReportFigure
-from catheters.evaluation.report.report import Background, Comparison, write_report
+from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
+from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_comparison, write_metrics, write_table
+from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
+COMPARISON_FILE = "comparison.json"
 AnyPath = str | os.PathLike[str]
 
 
@@ -46,6 +51,28 @@ class EvaluationResult:
     def macro_auc(self) -> float:
         """Mean ROC AUC over the labels that have one; `evaluation.scores.macro("roc_auc")` has its interval too."""
         return self.evaluation.scores.macro("roc_auc").value
+
+    def write(self, folder: AnyPath | None = None) -> Path:
+        """Write what `evaluate.py` writes: `metrics.json`, `calibration.json`, `report.html` and more.
+
+        `catheters.load` and `predict.py` then use calibration and operating points.
+
+        Args:
+            folder: for the files; None: the run folder, or FILE_evaluation beside a file.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        given = self._given if folder is None else dataclasses.replace(self._given, folder=Path(folder))
+        try:
+            given.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{given.folder}: results cannot be written there ({error.strerror})") from None
+        write_evaluation(given, self.evaluation, "catheters.evaluate", None, None)
+        return given.folder
 
     def report(self, file: AnyPath) -> None:
         """Write the page, one HTML file that needs nothing else.
@@ -95,11 +122,50 @@ def evaluate(
         raise UserError(f"{file}: is no run folder, so the true labels have to be given: labels='FILE.csv'")
     else:
         given = read_file(file, source, are_logits=logits)
-    choices = choices or Choices()
+    return evaluate_input(given, choices or Choices())
+
+
+def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
+    """Score predictions that are read and matched to their labels."""
     columns = {column: given.column(column) for column in choices.band_edges}
     return EvaluationResult(
         evaluation=evaluate_predictions(given.evaluated, given.heads, columns, choices), _given=given
     )
+
+
+def write_evaluation(
+    given: Input, evaluation: Evaluation, command: str, comparison: Comparison | None, ensemble: Ensemble | None
+) -> Background:
+    """Write all files of an evaluation into the folder of its predictions.
+
+    Args:
+        given: the predictions.
+        evaluation: of them.
+        command: that makes it, for the page.
+        comparison: with another model.
+        ensemble: how the predictions were combined.
+
+    Returns:
+        What the page says besides the evaluation.
+    """
+    folder = given.folder
+    metrics, calibration = folder / METRICS_FILE, folder / CALIBRATION_FILE
+    # Of an earlier evaluation. The metrics say that all files are of one evaluation: they go first and come last.
+    metrics.unlink(missing_ok=True)
+    (folder / COMPARISON_FILE).unlink(missing_ok=True)
+    if comparison is not None:
+        write_comparison(folder / COMPARISON_FILE, comparison.first, comparison.second, comparison.differences)
+    write_table(folder / "metrics.csv", evaluation)
+    write_calibrator(calibration, evaluation.calibrator, given.sha256)
+    write_cases(folder / "hardest_cases.csv", given.evaluated, evaluation.hardest, given.uid_column)
+    write_cases(folder / "label_errors.csv", given.evaluated, evaluation.label_errors, given.uid_column)
+    background = background_of(given, command, comparison, ensemble)
+    write_report(folder / "report.html", evaluation, background, thumbnails_of(given))
+    write_model_card(folder / "MODEL_CARD.md", evaluation, background)
+    sha256_of_calibration = sha256_of(calibration)
+    source, num_labelled = given.truth.source, background.num_labelled
+    write_metrics(metrics, evaluation, given.file, given.sha256, sha256_of_calibration, source, num_labelled)
+    return background
 
 
 def background_of(given: Input, command: str, comparison: Comparison | None, ensemble: Ensemble | None) -> Background:
