@@ -26,7 +26,7 @@ from catheters.data.decoding.radiograph import read_radiograph
 from catheters.evaluation.ensemble import EnsembleSpec
 from catheters.inference.batch_prediction import predict_images
 from catheters.inference.inputs import Images
-from catheters.inference.loading import EnsembleMember, Models
+from catheters.inference.loading import LoadedMember, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage, read_image
 from catheters.runs.build import build_classifier, build_preprocessing
@@ -86,7 +86,7 @@ def create_models(settings: Settings, folder: Path) -> Models:
     file = folder / f"{settings.backbone_model}.pt"
     save_checkpoint(file, build_classifier(settings, 0.48, 0.22), settings, {}, {"epoch": 1})
     return Models(
-        members=(EnsembleMember(name="random", checkpoints=(load_checkpoint(file),)),),
+        members=(LoadedMember(name="random", checkpoints=(load_checkpoint(file),)),),
         spec=EnsembleSpec(method="mean", weights={"random": 1.0}),
         labels=settings.label_columns,
         calibrator=None,

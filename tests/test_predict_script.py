@@ -142,13 +142,13 @@ def test_one_process_at_a_time(evaluated_run: Path, sample_folder: Path, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "p_details.csv"]
 
 
-def test_answers_that_are_no_numbers(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
+def test_outputs_that_are_no_numbers(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     content = torch.load(evaluated_run / "fold0" / "best.pt", weights_only=True)
     content["model"]["head.linear.bias"][:] = float("nan")
     torch.save(content, tmp_path / "best.pt")
     arguments = ["--model", str(tmp_path / "best.pt"), str(sample_folder / "test"), "--out", str(tmp_path / "p.csv")]
     assert main([*arguments, "--worklist"]) == 1
-    assert (read(tmp_path / "p.csv")["reason"] == "a model predictions NaN or infinity").all()
+    assert (read(tmp_path / "p.csv")["reason"] == "a model outputs NaN or infinity").all()
     with pytest.raises(UserError, match="none of the images could be predicted"):
         main([*arguments, "--submission", str(sample_folder / "sample_submission.csv")])
 

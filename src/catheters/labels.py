@@ -1,4 +1,4 @@
-"""Label sets: which columns a classifier predicts, and which device each of them belongs to."""
+"""Label sets: which columns a classifier predicts, and which device type each of them belongs to."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,7 +11,7 @@ RANZCR_HEADS = MappingProxyType(
         "Swan Ganz": ("Swan Ganz Catheter Present",),
     }
 )
-"""Device -> its label columns, in the order of RANZCR CLiP's `train.csv`: endotracheal tube, nasogastric tube,
+"""Device type -> its label columns, in the order of RANZCR CLiP's `train.csv`: endotracheal tube, nasogastric tube,
 central venous catheter, Swan-Ganz (pulmonary artery) catheter."""
 
 RANZCR_LABELS = tuple(label for labels in RANZCR_HEADS.values() for label in labels)
@@ -45,7 +45,7 @@ NIH_LABELS = (
 
 
 def known_heads(labels: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """RANZCR CLiP's devices with those of the labels that are its own; empty where none is."""
+    """RANZCR CLiP's device types with those of the labels that are its own; empty where none is."""
     known = {
         device: tuple(label for label in of_device if label in labels) for device, of_device in RANZCR_HEADS.items()
     }

@@ -113,7 +113,7 @@ def test_batches_to_accumulate_are_parts_of_larger_ones() -> None:
 
 
 @pytest.mark.parametrize("num_done", [0, 1, 4, 5])
-def test_an_epoch_goes_on_where_it_was(num_done: int) -> None:
+def test_an_epoch_resumes_where_it_was(num_done: int) -> None:
     """No key of the batches that are done is given out, so nothing of them is read; the next epoch is whole."""
     whole = EpochBatches(23, 4, seed=5)
     epochs = [list(whole) for _ in range(3)]

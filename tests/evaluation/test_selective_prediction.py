@@ -44,7 +44,7 @@ def test_what_is_decided_is_decided_as_the_operating_point_does(rng: np.random.G
         assert ((probabilities >= threshold) == (probabilities >= band.high))[decided].all()
 
 
-def test_new_images_are_called_wrong_as_often_as_was_asked_for(rng: np.random.Generator) -> None:
+def test_new_images_are_predicted_wrongly_as_often_as_was_asked_for(rng: np.random.Generator) -> None:
     """On average over draws of 60 positives and 400 negatives, and hardly less often."""
 
     def draw(num_positives: int, num_negatives: int) -> tuple[np.ndarray, np.ndarray]:

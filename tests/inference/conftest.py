@@ -9,7 +9,7 @@ import torch
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.config.settings import Settings
 from catheters.evaluation.ensemble import EnsembleSpec
-from catheters.inference.loading import EnsembleMember, Models
+from catheters.inference.loading import LoadedMember, Models
 from catheters.labels import RANZCR_HEADS
 from catheters.models.heads import LinearHead
 from catheters.runs.build import build_classifier, build_preprocessing
@@ -38,7 +38,7 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
 
 def make_models(*checkpoints: Checkpoint) -> Models:
     return Models(
-        members=(EnsembleMember(name="run", checkpoints=checkpoints),),
+        members=(LoadedMember(name="run", checkpoints=checkpoints),),
         spec=EnsembleSpec(method="mean", weights={"run": 1.0}),
         labels=checkpoints[0].settings.label_columns,
         calibrator=None,

@@ -81,7 +81,7 @@ def test_sentences(findings: Findings) -> None:
 
 
 def test_undecided_labels_that_are_not_called_are_named(findings: Findings) -> None:
-    """Nothing is denied of what is left to a person."""
+    """Nothing is denied of what is deferred."""
     is_deferred = np.zeros(findings.is_deferred.shape, dtype=np.bool_)
     is_deferred[1] = [False, True, True, True, True]
     is_deferred[0, [0, 4]] = True

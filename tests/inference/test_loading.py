@@ -158,12 +158,13 @@ def test_an_evaluation_of_an_earlier_version_is_taken(run: Path, capsys: pytest.
     forget_identity(run)
     models = read_models([run])
     assert models.calibrator is not None
-    assert models.thresholds is not None and new is not None and new.devices
-    assert (models.thresholds.labels, models.thresholds.devices) == (new.labels, {})  # another scale
+    assert models.thresholds is not None and new is not None and new.device_types
+    assert (models.thresholds.labels, models.thresholds.device_types) == (new.labels, {})  # another scale
     err = capsys.readouterr().err
     assert "an earlier version wrote it, without saying which predictions" in err
     assert (
-        f"metrics.json: an earlier version chose the thresholds of device types ({', '.join(new.devices)}), by" in err
+        f"metrics.json: an earlier version chose the thresholds of device types ({', '.join(new.device_types)}), by"
+        in err
     )
 
 
@@ -258,7 +259,7 @@ def test_damaged_thresholds(tmp_path: Path) -> None:
         read_thresholds(tmp_path / "metrics.json")
 
 
-def test_a_recipe_by_hand() -> None:
+def test_an_ensemble_by_hand() -> None:
     """Two members, one label, two images."""
     stacked = np.array([[[0.2], [0.6]], [[0.9], [0.1]]])
     weights = {"a": 0.75, "b": 0.25}

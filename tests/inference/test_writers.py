@@ -74,7 +74,7 @@ def test_a_submission_of_many_labels(
     """Rows and columns are the sample's; what could not be read gets the mean."""
     columns = LABELS[::-1]
     sample = pd.DataFrame([["c", *"0" * NUM_LABELS], ["b", *"0" * NUM_LABELS]], columns=["uid", *columns])
-    write_submission(tmp_path / "s.csv", sample, images, predictions, findings)
+    write_submission(tmp_path / "s.csv", sample, images, findings)
     frame = pd.read_csv(tmp_path / "s.csv")
     assert list(frame) == ["uid", *columns]
     assert frame["uid"].tolist() == ["c", "b"]

@@ -1,5 +1,8 @@
 """Progress in a log file: whole lines, and none for short work."""
 
+import subprocess
+import sys
+
 import pytest
 
 from catheters.runtime import progress
@@ -37,3 +40,17 @@ def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
+
+
+def test_a_bar_leaves_the_start_method_open() -> None:
+    """tqdm's own lock would settle Python's default, which is not fork on Python 3.14."""
+    code = """
+import multiprocessing, sys
+sys.stderr.isatty = lambda: True
+from catheters.runtime.progress import track
+assert list(track(range(3), "reading", 3)) == [0, 1, 2]
+print(multiprocessing.get_start_method(allow_none=True))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "None\n", done.stderr
+    assert "100%" in done.stderr

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from catheters.data.batch import Batch
+from catheters.training.losses import BinaryCrossEntropy
 from catheters.training.mixup import Mixup
 
 
@@ -41,3 +42,27 @@ def test_shares_have_the_betas_mean_and_variance(alpha: float) -> None:
     assert len(shares) == pytest.approx(2000, abs=150)
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+
+
+def test_labels_count_by_the_weight_of_their_own_image() -> None:
+    """Binary cross-entropy is linear in targets: the mixed one is that of each image, by its share and its weight."""
+    logits, targets = torch.tensor([[0.3], [0.3]]), torch.tensor([[1.0], [0.0]])
+    weights = torch.tensor([0.5, 3.0])
+    loss = BinaryCrossEntropy(torch.ones(1))
+    alone = [float(loss(logits[:1], targets[row : row + 1])) for row in range(2)]
+    images = torch.tensor([255, 0], dtype=torch.uint8).view(2, 1, 1, 1)
+    for number in range(20):
+        mixed = Mixup(0.4, seed=1)(Batch(images=images, targets=targets, numbers={"weight": weights}), number)
+        for row in range(2):
+            share = float(mixed.images[row]) / 255  # of the first image
+            one = float(loss(logits[:1], mixed.targets[row : row + 1], mixed.numbers["weight"][row : row + 1]))
+            assert one == pytest.approx(share * 0.5 * alone[0] + (1 - share) * 3.0 * alone[1], rel=1e-5)
+
+
+def test_an_image_of_weight_0_teaches_its_partner_nothing() -> None:
+    images, targets = torch.zeros((2, 1, 1, 1), dtype=torch.uint8), torch.tensor([[1.0], [0.0]])
+    for weights in (torch.tensor([0.0, 1.0]), torch.zeros(2)):
+        for number in range(10):
+            mixed = Mixup(0.4, seed=1)(Batch(images=images, targets=targets, numbers={"weight": weights}), number)
+            assert torch.isfinite(mixed.targets).all()
+            assert (mixed.targets * mixed.numbers["weight"][:, None] == 0).all()

@@ -1,6 +1,6 @@
 """Snapshots on the disk: which there are, and reading them without trust.
 
-A snapshot is a folder `last/<number>/`; see `snapshots`.
+A snapshot is a folder `last/<number>/`; see `training.extensions.snapshots`.
 """
 
 import contextlib

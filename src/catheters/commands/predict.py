@@ -139,7 +139,7 @@ def _predict_and_write(
         writers.write_details(written["one row per image and label"], uid_column, images, predictions, findings)
     if sample is not None:
         written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
-        writers.write_submission(written["the submission"], sample, images, predictions, findings)
+        writers.write_submission(written["the submission"], sample, images, findings)
     if options.worklist:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
         writers.write_worklist(written["the worklist"], uid_column, images, predictions, findings, urgent)

@@ -166,7 +166,7 @@ class Thresholds:
     Attributes:
         rule: how they were chosen.
         labels: label -> the probability, uncalibrated, from which on it is predicted positive.
-        devices: device type -> likewise.
+        device_types: device type -> likewise.
         outdated_device_types: those that have none, since an earlier version, which combined the labels by another
             rule, has chosen it.
         predictions_sha256: of the file of predictions on which they were chosen.
@@ -178,7 +178,7 @@ class Thresholds:
 
     rule: str
     labels: Mapping[str, float]
-    devices: Mapping[str, float]
+    device_types: Mapping[str, float]
     outdated_device_types: tuple[str, ...] = ()
     predictions_sha256: str
     calibration_sha256: str | None
@@ -194,7 +194,7 @@ def read_thresholds(file: Path, exclusive: Sequence[Sequence[str]] = ()) -> Thre
     """
     content = read_written_json(file, FORMAT_VERSION)
     try:
-        labels, devices = (
+        labels, device_types = (
             {
                 str(entry["label"]): float(entry["operating_point"]["threshold"])
                 for entry in content[part]
@@ -211,12 +211,12 @@ def read_thresholds(file: Path, exclusive: Sequence[Sequence[str]] = ()) -> Thre
         }
         outdated_device_types: tuple[str, ...] = ()
         if content.get("presence_rule") != presence_rule(exclusive):
-            devices, outdated_device_types = {}, tuple(devices)
+            device_types, outdated_device_types = {}, tuple(device_types)
         of_calibration = content["calibration"].get("sha256")
         return Thresholds(
             rule=str(content["operating_point_rule"]),
             labels=labels,
-            devices=devices,
+            device_types=device_types,
             outdated_device_types=outdated_device_types,
             predictions_sha256=str(content["predictions_sha256"]),
             calibration_sha256=None if of_calibration is None else str(of_calibration),

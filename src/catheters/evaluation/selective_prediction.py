@@ -1,6 +1,6 @@
 """Images whose label is deferred to a person, so that the rest is decided with few errors.
 
-Two thresholds per label: below the lower one it is predicted negative, from the upper one on present, between them it
+Two thresholds per label: below the lower one it is predicted negative, from the upper one on positive, between them it
 is deferred. Each threshold is a quantile of the class that it could wrong, which makes it a conformal prediction set
 for each class (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, 4.5; Angelopoulos and Bates,
 Conformal prediction: a gentle introduction, Foundations and Trends in Machine Learning 16 (2023)): of new images like

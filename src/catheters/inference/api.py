@@ -52,7 +52,7 @@ class Result:
         return self._explain(label)[1]
 
     def overlay(self, label: str) -> Image.Image:
-        """The heatmap in colours over the X-ray, as a image that a notebook shows.
+        """The heatmap in colours over the X-ray, as an image that a notebook shows.
 
         Raises:
             UserError: no such label.

@@ -58,7 +58,7 @@ class Explained:
     """An image with what the models looked at.
 
     Attributes:
-        image: (H, W) uint8, as a viewer would show it, every pixel.
+        xray: (H, W) uint8, as a viewer would show it, every pixel.
         maps: name -> (H, W) in 0..1, on that image: a label's Grad-CAM, or `<device type>, attention`.
     """
 
@@ -165,7 +165,7 @@ def explain(predictor: Predictor, xray: Pixels, made: Sequence[Preprocessed], la
 
     Args:
         predictor: the models.
-        image: (H, W) uint8, as a viewer would show it.
+        xray: (H, W) uint8, as a viewer would show it.
         made: the image as each of `predictor.preprocessings` makes it.
         labels: whose maps are wanted.
 

@@ -88,7 +88,7 @@ def find(predictor: Predictor, predictions: npt.NDArray[np.float32]) -> Findings
         calibrated[is_read] = predictor.calibrate(combined[is_read])
     known = models.thresholds
     of_labels = {} if known is None else known.labels
-    of_device_types = {} if known is None else known.devices
+    of_device_types = {} if known is None else known.device_types
     raw = np.array([of_labels.get(label, DEFAULT_THRESHOLD) for label in models.labels])
     is_deferred = np.zeros(combined.shape, dtype=np.bool_)
     for k, label in enumerate(models.labels):
@@ -118,7 +118,7 @@ def find(predictor: Predictor, predictions: npt.NDArray[np.float32]) -> Findings
 
 
 def find_one(predictor: Predictor, image: ReadImage) -> tuple[Findings, tuple[str, ...]]:
-    """What one image shows, and its quality_flags.
+    """What one image shows, and its quality flags.
 
     Raises:
         UnreadableImage: it could not be read, or a model gives NaN or infinity.

@@ -28,7 +28,7 @@ RANKS_ONLY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleMember:
+class LoadedMember:
     """A run, or a checkpoint by itself; the probabilities of its checkpoints are averaged.
 
     Attributes:
@@ -52,7 +52,7 @@ class Models:
         thresholds: operating points for the combined probabilities before calibration; None: not known.
     """
 
-    members: tuple[EnsembleMember, ...]
+    members: tuple[LoadedMember, ...]
     spec: EnsembleSpec
     labels: tuple[str, ...]
     calibrator: Calibrator | None
@@ -69,7 +69,7 @@ class Models:
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:
-        """Device -> its labels, as the first checkpoint has them that has any; empty where the labels are of none."""
+        """Device type -> its labels, as the first checkpoint that has any; empty where the labels are of none."""
         named = (checkpoint.settings.heads for checkpoint in self.checkpoints)
         return next((heads for heads in named if heads), known_heads(self.labels))
 
@@ -215,10 +215,10 @@ def _find_member(name: str, ensemble: Path) -> Path:
     )
 
 
-def _read_member(path: Path) -> EnsembleMember:
+def _read_member(path: Path) -> LoadedMember:
     if path.suffix == ".pt":
         check_finished(path.parent, names=(path.name,))
-        return EnsembleMember(name=str(path), checkpoints=(load_checkpoint(path),))
+        return LoadedMember(name=str(path), checkpoints=(load_checkpoint(path),))
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{path}: {_what_it_is(path)}")
     settings = read_run_settings(path / RUN_FILE)
@@ -232,7 +232,7 @@ def _read_member(path: Path) -> EnsembleMember:
         raise UserError(f"{path}: no {what} of this run is finished; run train.py, or give a checkpoint")
     for folder in folders:
         check_finished(folder, names=(checkpoint,))
-    return EnsembleMember(name=str(path), checkpoints=tuple(load_checkpoint(folder / checkpoint) for folder in folders))
+    return LoadedMember(name=str(path), checkpoints=tuple(load_checkpoint(folder / checkpoint) for folder in folders))
 
 
 def _what_it_is(path: Path) -> str:

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 REMEDIES = "fewer models or device=cpu (--device cpu) may fit"
 """What takes less room on a device."""
-NO_NUMBER = "a model predictions NaN or infinity"
+NO_NUMBER = "a model outputs NaN or infinity"
 """Reason why an image that could be read has no probabilities."""
 
 
@@ -62,7 +62,7 @@ class Predictor:
 
         Returns:
             (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images'
-            quality_flags, with one more where most of the checkpoints that can tell find an image out-of-distribution.
+            quality flags, with one more where most of the checkpoints that can tell find an image out-of-distribution.
 
         Raises:
             DeviceError: the device has no room for so many.

@@ -5,7 +5,7 @@ import numpy as np
 from catheters.data.preprocessing import Preprocessed
 
 MIN_GREY_STD = 5.0
-"""Standard deviation of the greys, of 0..255, below which a image shows next to nothing. Of 52 real chest radiographs
+"""Standard deviation of the greys, of 0..255, below which an image shows next to nothing. Of 52 real chest radiographs
 (Hannover Medical School, CC BY 3.0) the least has 14.7."""
 MAX_ASPECT = 1.7
 """Long side over short side: beyond, it is no whole chest. Of the same radiographs the most has 1.23."""

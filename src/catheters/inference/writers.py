@@ -81,9 +81,7 @@ def read_submission(sample: Path, images: Images, labels: tuple[str, ...]) -> pd
     return frame
 
 
-def write_submission(
-    file: Path, sample: pd.DataFrame, images: Images, predictions: Predictions, findings: Findings
-) -> None:
+def write_submission(file: Path, sample: pd.DataFrame, images: Images, findings: Findings) -> None:
     """Write a submission with the sample's rows and columns, in their order; the file is whole or absent.
 
     Kaggle takes no empty values: images that could not be read get the mean of all others, with a warning.

@@ -19,7 +19,7 @@ def write_record(
 
     Args:
         folder: the run's.
-        data_fingerprint: hash of the images, ids, labels and folds that it trains on.
+        data_fingerprint: hash of the images, ids, labels, folds and weights that it trains on.
         environments: see `describe_environment`; one for each time that a run was resumed under another one.
         annotations_sha256: of the content of its `annotation_table`; None: it has none.
     """
@@ -53,8 +53,11 @@ def read_record(folder: Path) -> tuple[str, list[dict[str, Any]]]:
 
 def is_of_version_0_2(folder: Path) -> bool:
     """Whether a run was made by version 0.2.0, and not resumed since; its record has no version of its format."""
+    file = folder / FILE_NAME
+    if not file.exists():  # a copy without it
+        return not any(folder.glob("*/finished.json"))
     try:
-        return "format_version" not in read_json(folder / FILE_NAME)
+        return "format_version" not in read_json(file)
     except (UnreadableFileError, TypeError):
         return False
 

@@ -42,7 +42,7 @@ class RunData:
         checks: compares its rows at their first read.
         mean: mean of the cached images' grey values, in 0..1.
         std: their standard deviation, in 0..1.
-        fingerprint: hash of pixels, ids, labels and folds.
+        fingerprint: hash of pixels, ids, labels, folds and numbers.
     """
 
     encoded_uids: npt.NDArray[np.bytes_]

@@ -48,7 +48,7 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
 
     Args:
         settings: the run's settings.
-        data_fingerprint: hash of the images, ids, labels and folds that it trains on.
+        data_fingerprint: hash of the images, ids, labels, folds and weights that it trains on.
         environment: see `describe_environment`.
 
     Raises:
@@ -92,7 +92,9 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
     except UserError as error:
         raise UserError(f"{error}; choose another run_name or --fresh") from None
     if fingerprint != data_fingerprint:
-        raise UserError(f"{folder}: was trained on other images, labels or folds; choose another run_name or --fresh")
+        raise UserError(
+            f"{folder}: was trained on other images, labels, folds or weights; choose another run_name or --fresh"
+        )
     latest = environments[-1]
     for package, version in environment["versions"].items():
         if latest["versions"].get(package) != version:

@@ -1,6 +1,7 @@
 """Progress of long work: a bar in a terminal, a line now and then in a log file."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -14,6 +15,13 @@ from catheters.runtime.interrupts import raise_if_interrupted
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LOG_LINES = 60.0
+
+
+class _Bar(tqdm):  # type: ignore[misc]  # the package has no types
+    """tqdm's own lock is one of multiprocessing, and would settle its start method, see `start_method`."""
+
+
+_Bar.set_lock(threading.RLock())
 
 
 def track(
@@ -34,7 +42,7 @@ def track(
     if process_rank() > 0:
         tracked: Iterable[T] = items
     elif sys.stderr.isatty():
-        tracked = tqdm(items, desc=what, total=total, initial=num_done, unit=unit, leave=leave, dynamic_ncols=True)
+        tracked = _Bar(items, desc=what, total=total, initial=num_done, unit=unit, leave=leave, dynamic_ncols=True)
     else:
         tracked = _log(items, what, total, f"{unit}{'es' if unit.endswith('ch') else 's'}", leave, num_done)
     for item in tracked:

@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from catheters.config.settings import IMAGE_WEIGHT
 from catheters.data.batch import Batch, send
 from catheters.runtime.random import MIXUP, generator_of
 
@@ -31,9 +32,13 @@ class Mixup:
         shares = rng.beta(self._alpha, self._alpha, size=len(batch)).astype("float32")
         partners = send(torch.from_numpy(rng.permutation(len(batch))), images.device)
         share = send(torch.from_numpy(shares), images.device)
+        numbers = {name: torch.lerp(value[partners], value, share) for name, value in batch.numbers.items()}
+        of_labels, weights = share, batch.numbers.get(IMAGE_WEIGHT)
+        if weights is not None:  # each image's labels count by its own weight
+            of_labels = torch.where(numbers[IMAGE_WEIGHT] > 0, share * weights / numbers[IMAGE_WEIGHT], share)
         return dataclasses.replace(
             batch,
             images=torch.lerp(images[partners].float(), images.float(), share[:, None, None, None]),
-            targets=torch.lerp(targets[partners], targets, share[:, None]),
-            numbers={name: torch.lerp(value[partners], value, share) for name, value in batch.numbers.items()},
+            targets=torch.lerp(targets[partners], targets, of_labels[:, None]),
+            numbers=numbers,
         )

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.config.settings import Settings
 from catheters.data.cache import cache as cache_module
 from catheters.data.cache.cache import CacheError, CacheFile, ImageCache, index_file, open_cache
 from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError
-from catheters.config.settings import Settings
+from catheters.runs.build import build_preprocessing, build_table_source
 
 PLAIN = Preprocessing(image_shape=(8, 8))
 
@@ -211,7 +211,9 @@ def test_a_cache_that_is_the_last_of_its_x_rays_is_not_replaced(file: Path, tabl
 
 def test_label_table_of_the_sample(settings: Settings) -> None:
     settings = dataclasses.replace(settings, image_size=16)
-    cache = build_and_open(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+    cache = build_and_open(
+        read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings)
+    )
     assert 0.2 < cache.mean < 0.8
     assert cache.std > 0.05
     assert cache.quality_flags == {}

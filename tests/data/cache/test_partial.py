@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, index_file, open_cache
 from catheters.data.cache.index import CacheRow
 from catheters.data.cache.partial import CachePart
@@ -20,7 +21,6 @@ from catheters.data.cache.writer import build_cache, tidy_up
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError
-from catheters.config.settings import Settings
 from tests.conftest import REPOSITORY, run_script
 from tests.hangs import output_of, wait_until
 

@@ -11,13 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, index_file, open_cache
 from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError
-from catheters.config.settings import Settings
 from tests.conftest import run_script
 from tests.data.decoding.test_polarity import drawn_chest
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catheters.runtime.console import say, warn
 from catheters.data.cache.index import (
     ABSENT,
     POLARITY,
@@ -22,13 +21,14 @@ from catheters.data.cache.index import (
     source_state,
 )
 from catheters.data.decoding.image import UnreadableImage
-from catheters.data.preprocessing import Preprocessing
 from catheters.data.decoding.radiograph import read_file
+from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError
 from catheters.io.files import UnreadableFileError, printable
-from catheters.runtime.host import available_cores
 from catheters.io.npy_files import open_npy
+from catheters.runtime.console import say, warn
+from catheters.runtime.host import available_cores
 from catheters.runtime.progress import track
 
 Pixels = npt.NDArray[np.uint8]

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from catheters.config.settings import MEANT_BEFORE
 from catheters.data.decoding.dicom import depth_of_colours
 from catheters.data.decoding.polarity import POLARITY_CHECK
 from catheters.errors import UserError, is_of_path, listed
 from catheters.io.files import UnreadableFileError, read_utf8, write_text
-from catheters.config.settings import MEANT_BEFORE
 
 FORMAT_VERSION = 2
 """Goes up when most sources would give other pixels, or the index looks different. `pixels_may_be_older` and

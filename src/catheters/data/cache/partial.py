@@ -17,10 +17,10 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import TypeAdapter
 
-from catheters.runtime.console import say
 from catheters.data.cache.index import CacheIndex, CacheRow, index_file, write_index
 from catheters.errors import UserError
 from catheters.io.journal import ForeignJournalError, append_lines, read_journal
+from catheters.runtime.console import say
 from catheters.runtime.progress import track
 
 _row_adapter = TypeAdapter(CacheRow)

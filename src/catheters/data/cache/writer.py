@@ -1,6 +1,6 @@
 """Writing the image cache: in worker processes, at constant memory, and so that a kill at any moment costs little.
 
-Rows of an earlier cache whose X-ray did not change are taken over; `cache_part` keeps what is written.
+Rows of an earlier cache whose X-ray did not change are taken over; `partial` keeps what is written.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catheters.runtime.console import say
 from catheters.data.cache.cache import ImageCache
+from catheters.data.cache.earlier import EarlierCache, find_earlier_cache, reusable_rows
 from catheters.data.cache.index import (
     FORMAT_VERSION,
     CacheIndex,
@@ -29,15 +29,15 @@ from catheters.data.cache.index import (
 )
 from catheters.data.cache.partial import CachePart, discard_journal, discard_unfinished
 from catheters.data.decoding.image import UnreadableImage
-from catheters.data.cache.earlier import EarlierCache, find_earlier_cache, reusable_rows
-from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.decoding.radiograph import read_file
+from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import UserError, one_line
 from catheters.io.files import clear_end_when_full, printable
-from catheters.runtime.host import available_cores
 from catheters.io.locks import exclusive_lock
 from catheters.io.near_misses import file_hint
+from catheters.runtime.console import say
+from catheters.runtime.host import available_cores
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.progress import track
 from catheters.runtime.workers import Failure, map_guarded

@@ -260,7 +260,7 @@ def _read_numbers(frame: pd.DataFrame, column: str, file: Path) -> npt.NDArray[n
     check_filled(frame, column, file)
     numbers = [number_in(cell) for cell in frame[column]]
     for row, number in enumerate(numbers):
-        if number is None or number < 0:
+        if number is None or not 0 <= number <= np.finfo(np.float32).max:
             raise TableError(
                 f"{file}: line {line_number(frame, row, file)}, column '{column}': {frame[column].iloc[row]!r} came, a "
                 "number of 0 or more is expected"
