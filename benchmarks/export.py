@@ -63,10 +63,10 @@ def measure(backbone: str, classifier: str, folder: Path, options: argparse.Name
         with torch.inference_mode():
             expected = model.probabilities(model(torch.from_numpy(images))).numpy()
         middle = time.perf_counter()
-        answers = session.run(["probabilities"], {"images": images})[0]
+        outputs = session.run(["probabilities"], {"images": images})[0]
         seconds["torch"].append(middle - started)
         seconds["onnx"].append(time.perf_counter() - middle)
-    difference = float(np.abs(answers - expected).max())
+    difference = float(np.abs(outputs - expected).max())
     of_torch, of_onnx = (measured[1:] for measured in seconds.values())  # without the first, which warms up
     what = f"{backbone}, {classifier}, {'half' if half else 'full'} precision"
     print(f"{what}: {file.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e}", flush=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/heads.py
 
-Both sides take turns at every step on the same batches, so that a busy machine slows both alike. The backbones
-are those of the configs in configs/, at the multi-head recipe's 512 px.
+Both sides take turns at every step on the same batches, so that a busy machine slows both. The backbones
+are those of the configs in configs/, at the multi-head preset's 512 px.
 """
 
 import argparse

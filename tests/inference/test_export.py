@@ -1,4 +1,4 @@
-"""Exported files answer as the checkpoint does, and say what they are."""
+"""Exported files compute what the checkpoint does, and say what they are."""
 
 import json
 import re
@@ -31,8 +31,8 @@ def assert_equal_predictions(file: Path, model: torch.nn.Module, images: torch.T
         expected = torch.sigmoid(model(images).logits).numpy()
     assert np.ptp(expected) > 0.1
     for batch in (images[:1], images):
-        answers = session.run(["probabilities"], {"images": batch.numpy()})[0]
-        assert np.abs(answers - expected[: len(batch)]).max() < tolerance
+        outputs = session.run(["probabilities"], {"images": batch.numpy()})[0]
+        assert np.abs(outputs - expected[: len(batch)]).max() < tolerance
 
 
 @pytest.mark.parametrize("classifier", ["linear", "attention"])
@@ -51,13 +51,13 @@ def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(exclusive={"ETT": ("ETT - Normal", "ETT - Abnormal", "ETT - Borderline")})
     export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    answers = session.run(["probabilities"], {"images": images.numpy()})[0]
+    outputs = session.run(["probabilities"], {"images": images.numpy()})[0]
     with torch.inference_mode():
         logits = checkpoint.model(images).logits.double().numpy()
     expected = 1 / (1 + np.exp(-logits))
     exponentials = np.exp(logits[:, :3])
     expected[:, :3] = exponentials / (1 + exponentials.sum(axis=1, keepdims=True))
-    assert np.abs(answers - expected).max() < 1e-4
+    assert np.abs(outputs - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize(

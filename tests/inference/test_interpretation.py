@@ -80,7 +80,7 @@ def test_sentences(findings: Findings) -> None:
     assert describe_others(findings, 1) == "none"
 
 
-def test_undecided_labels_that_are_not_called_are_named(findings: Findings) -> None:
+def test_deferred_labels_that_are_not_predicted_positive_are_named(findings: Findings) -> None:
     """Nothing is denied of what is deferred."""
     is_deferred = np.zeros(findings.is_deferred.shape, dtype=np.bool_)
     is_deferred[1] = [False, True, True, True, True]

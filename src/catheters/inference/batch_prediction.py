@@ -82,7 +82,7 @@ def predict_images(
         reasons[row], quality_flags[row] = entry.reason or "", entry.quality_flags
         probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
 
-    def take_if_unchanged(entry: Entry) -> None:
+    def take_if_same_file(entry: Entry) -> None:
         is_same = entry.state == file_state(images.paths[entry.row])
         # Without a state it was missing then, or its reader died: what it is now is no change.
         has_changed[entry.row] = entry.state is not None and not is_same
@@ -91,7 +91,7 @@ def predict_images(
             take(entry)
 
     shape = (num_checkpoints, num_labels)
-    with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_unchanged) as write:
+    with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_same_file) as write:
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
             say(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: resuming from there")

@@ -77,7 +77,7 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
     if type(row) is not int or not 0 <= row < num_images:
         raise ValueError("no such image")
     if not isinstance(quality_flags, list) or not all(isinstance(flag, str) for flag in quality_flags):
-        raise ValueError("no quality_flags")
+        raise ValueError("no list of quality flags")
     if reason is not None and (not isinstance(reason, str) or not reason or content["probabilities"] is not None):
         raise ValueError("no reason")
     return Entry(
