@@ -121,7 +121,7 @@ def models(evaluated_run) -> Models:  # type: ignore[no-untyped-def]
         thresholds=Thresholds(
             rule="f1",
             labels={"ETT - Abnormal": 0.6},
-            devices={"ETT": 0.9},
+            device_types={"ETT": 0.9},
             bands={"ETT - Abnormal": Band(low=0.44, high=0.6), "ETT - Borderline": Band(low=-np.inf, high=0.3)},
             abstain_error=0.05,
             predictions_sha256="",
