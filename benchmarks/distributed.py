@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 from config_file import write_config
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.synthetic import generate_sample
 from catheters.training.extensions.log import read_epochs
 

@@ -22,11 +22,12 @@ from loading import cache_file
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
-from catheters.runs.build import build_augmentation, build_classifier, build_step
+from catheters.runs.build import build_augmentation, build_step
 from catheters.runs.datasets import create_train_loader
 from catheters.runtime.device import device_name, open_device, prepare_device
 from catheters.training.step import TrainStep

@@ -13,9 +13,10 @@ from dataclasses import replace
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, random_batches, take_turns
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 
 
 def main() -> int:

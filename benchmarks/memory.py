@@ -25,10 +25,10 @@ from config_file import write_config
 from preproc import family, proportional_set_size
 from rows import compare_sizes, create_parser, finish
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.index import FORMAT_VERSION, CacheIndex, CacheRow, decoder_versions, write_index
 from catheters.labels import RANZCR_LABELS
-from catheters.runs.build import build_preprocessing
 from catheters.runtime.host import kilobytes_in
 
 REPOSITORY = Path(__file__).parents[1]

@@ -21,6 +21,7 @@ import torch
 from rows import Row, compare_seconds, compare_sizes, create_parser, finish
 
 from catheters.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.decoding.radiograph import read_radiograph
 from catheters.evaluation.ensemble import EnsembleSpec
@@ -29,7 +30,6 @@ from catheters.inference.inputs import Images
 from catheters.inference.loading import LoadedMember, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage, read_image
-from catheters.runs.build import build_classifier, build_preprocessing
 from catheters.runtime.device import device_name, open_device
 from catheters.runtime.host import available_cores, kilobytes_in
 from catheters.synthetic import generate_sample

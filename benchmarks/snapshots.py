@@ -21,11 +21,12 @@ from pathlib import Path
 
 from timing import random_batches
 
+from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
-from catheters.runs.build import build_classifier, build_context, build_preprocessing, build_step, build_table_source
+from catheters.runs.build import build_context, build_step, build_table_source
 from catheters.runs.provenance import describe_environment
 from catheters.runs.run import train_run
 from catheters.runtime.device import open_device

@@ -18,10 +18,11 @@ from pathlib import Path
 from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, random_batches, seconds_since
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.runtime.distributed import ALONE
 from catheters.runtime.precision import autocast
 from catheters.training.extensions.log import TrainingLog

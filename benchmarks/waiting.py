@@ -18,10 +18,11 @@ from loading import cache_file
 from rows import Row, compare_sizes, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.loader import CachedRadiographs
-from catheters.runs.build import build_augmentation, build_classifier, build_step
+from catheters.runs.build import build_augmentation, build_step
 from catheters.runs.datasets import create_train_loader
 from catheters.runtime.host import release_free_memory
 

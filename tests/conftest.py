@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from catheters.checkpoints.finished import write_finished
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.commands.evaluation_options import main as evaluate
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.runs.run import train_run
 from catheters.runtime.distributed import ALONE
 from catheters.synthetic import generate_sample

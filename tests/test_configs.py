@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.loading import load_settings
 from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.labels import NIH_LABELS, RANZCR_HEADS, RANZCR_LABELS
-from catheters.runs.build import build_classifier, build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.runs.run import train_run
 from tests.conftest import REPOSITORY
 from tests.test_scripts import CONFIGS

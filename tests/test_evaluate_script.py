@@ -238,6 +238,7 @@ def test_names_that_stand_twice(files: list[str | Path], tmp_path: Path) -> None
 
 def test_no_run_folder(tmp_path: Path) -> None:
     assert_user_error(run_script("evaluate.py", tmp_path), "no run folder")
+    assert_user_error(run_script("evaluate.py", tmp_path / "gone"), "gone: no such folder; give a run folder")
     assert run_script("evaluate.py").returncode == 2
 
 

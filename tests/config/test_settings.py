@@ -229,12 +229,14 @@ def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str
 
 
 def test_a_schedule_that_stops_early_is_named() -> None:
-    assert settings_warnings(Settings(epochs=1)) == ["epochs=1 stops a schedule of 21 epochs early"]
+    assert settings_warnings(Settings(epochs=1)) == [
+        "epochs=1 stops a schedule of 21 epochs early (warmup_epochs + cosine_epochs)"
+    ]
     assert settings_warnings(Settings(epochs=21)) == []
     constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0)
     assert settings_warnings(constant) == [
         "min_lr=0.0 has no effect: schedule='constant'",
-        "epochs=2 stops a schedule of 3 epochs early",
+        "epochs=2 stops a schedule of 3 epochs early (warmup_epochs)",
     ]
     restarts = {"schedule": "cosine_restarts", "warmup_epochs": 0, "warmup_multiplier": 10.0}
     assert settings_warnings(Settings(**restarts, epochs=15, restart_epochs=16)) == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
@@ -26,7 +27,7 @@ from catheters.data.loader import (
     sample_seed,
 )
 from catheters.data.tables.label_table import read_label_table
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessing, place, preprocess, resize
-from catheters.runs.build import build_preprocessing
 from tests.data.decoding.test_polarity import drawn_chest
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.settings import Settings
 from catheters.evaluation.ensemble import EnsembleSpec
 from catheters.inference.loading import LoadedMember, Models
 from catheters.labels import RANZCR_HEADS
 from catheters.models.heads import LinearHead
-from catheters.runs.build import build_classifier, build_preprocessing
 
 
 def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:

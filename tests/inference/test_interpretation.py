@@ -1,4 +1,4 @@
-"""From probabilities to calls and sentences, by hand."""
+"""From probabilities to decisions and sentences, by hand."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import torch
 
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, LogitMap
+from catheters.evaluation.report.tables import threshold_text
 from catheters.evaluation.results import Thresholds
 from catheters.evaluation.selective_prediction import Band
 from catheters.inference.interpretation import (
@@ -37,7 +38,7 @@ HEADS: Mapping[str, tuple[str, ...]] = {"NGT": LABELS[:3], "Swan Ganz": LABELS[3
 
 @pytest.fixture
 def findings() -> Findings:
-    """Of four images: a tube whose tip is not imaged; nothing; a tube of which no label is called; a label alone."""
+    """Of four images: a tube whose tip is not imaged; nothing; a tube of which no label is positive; a label alone."""
     probabilities = np.array(
         [
             [0.05, 0.91, 0.2, 0.98, 0.8],
@@ -161,3 +162,14 @@ def test_without_an_evaluation(models: Models) -> None:
     assert describe_device_type(found, "NGT", 0) == "NGT: present, position unclear (0.76, threshold 0.50)"  # 4 x .19
     assert found.rule == "from 0.5 on, since no evaluation of these models is at hand"
     assert (found.probabilities == np.float32(0.19)).all()
+
+
+def test_a_threshold_that_nothing_reaches_says_never(findings: Findings) -> None:
+    """Chosen where no label is to be predicted positive; as a number it would be 1.00, which a sum may show too."""
+    never = np.nextafter(1.0, np.inf)
+    changed = dataclasses.replace(
+        findings, presence_thresholds=dict.fromkeys(findings.presence_thresholds, never), thresholds=np.full(5, never)
+    )
+    assert sentences_of(changed, 1)["NGT"] == "NGT: not seen (0.03, never predicted positive)"
+    assert threshold_text(never) == "never"
+    assert threshold_text(1.0) == "1.0000"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.checkpoints.snapshots import read_progress
 from catheters.config.loading import read_run_settings, settings_from_json, settings_to_json
 from catheters.config.settings import Settings
@@ -23,7 +24,7 @@ from catheters.evaluation.results import read_thresholds
 from catheters.inference.loading import read_models
 from catheters.io.npy_files import open_npy
 from catheters.io.run_record import read_record
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.training.extensions.log import read_epochs
 
 DAMAGES: dict[str, bytes] = {

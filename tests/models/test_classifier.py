@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.models.heads import LinearHead
-from catheters.runs.build import build_classifier
 
 
 def test_normalisation_by_hand(settings: Settings) -> None:

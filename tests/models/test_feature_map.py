@@ -7,13 +7,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError
 from catheters.models.backbone import create_backbone
 from catheters.models.classifier import Classifier
 from catheters.models.feature_map import find_feature_map
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 
 CPU = torch.device("cpu")
 # name, channels of the map, places along a side at 64 px

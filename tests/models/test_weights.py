@@ -12,11 +12,11 @@ import timm
 import torch
 
 from catheters.checkpoints.checkpoint import save_checkpoint
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.weight_files import read_weight_file
-from catheters.runs.build import build_classifier
 from tests.models.test_backbone import FAMILIES, create
 
 

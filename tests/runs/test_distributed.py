@@ -12,10 +12,10 @@ import pytest
 import torch
 from pytorch_pfn_extras.training.extension import Extension
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier
 from catheters.runs.datasets import check_global_batch, load_data
 from catheters.runs.run import train_run
 from catheters.runtime.host import process_rank

@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
 import catheters
+from catheters.checkpoints.parts import build_classifier
 from catheters.commands.evaluation_options import main as evaluate
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
@@ -25,7 +26,7 @@ from catheters.evaluation.prediction_set import device_type_presence, presence_r
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS
 from catheters.models.outputs import Outputs
-from catheters.runs.build import build_classifier, build_losses, build_table_source
+from catheters.runs.build import build_losses, build_table_source
 from catheters.runs.run import train_run
 from catheters.training.losses import total
 from tests.evaluation.conftest import make_predictions

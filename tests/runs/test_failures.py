@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import UserError
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.runs.datasets import create_valid_loader, load_data, plain_samples
 from catheters.runs.failures import explain_failures
 from catheters.runs.probe import probe_batch

@@ -12,10 +12,10 @@ import timm
 import torch
 from sklearn.metrics import roc_auc_score
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier
 from catheters.runs.datasets import load_data
 from catheters.runs.preflight import warn_of_search
 from catheters.runs.run import train_run

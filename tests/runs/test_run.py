@@ -13,12 +13,13 @@ import timm
 import torch
 from sklearn.metrics import roc_auc_score
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import UserError
 from catheters.models.feature_space import fit_feature_space, pooled
-from catheters.runs.build import build_classifier, build_step, build_table_source
+from catheters.runs.build import build_step, build_table_source
 from catheters.runs.datasets import load_data, split_samples
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs

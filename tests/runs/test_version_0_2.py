@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.predict import main as predict
 from catheters.config.loading import read_run_settings
@@ -22,7 +23,7 @@ from catheters.config.settings import Settings
 from catheters.data.cache.cache import open_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.inference.loading import read_models
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.runs.run import train_run
 
 LABELS = ["CVC - Normal", "CVC - Abnormal"]

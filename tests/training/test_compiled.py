@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.training.extensions.log import read_epochs
 from tests.conftest import assert_user_error, run_script
 from tests.processes import run_in_fork, train_with_ranks

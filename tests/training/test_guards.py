@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import UserError
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.training.guards import MAX_SKIPPED_STEPS
 from catheters.training.loop import train_epoch
 from catheters.training.step import TrainStep

@@ -7,10 +7,11 @@ import pytest
 import torch
 from timm.optim import Lamb, list_optimizers
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier
-from catheters.runs.build import build_classifier, build_optimizer, build_step
+from catheters.runs.build import build_optimizer, build_step
 
 FUSED_UNASKED = ["adagrad", "adam", "adamw", "momentum", "nesterov", "sgd"]
 

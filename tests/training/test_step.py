@@ -6,10 +6,11 @@ import io
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run import train_run
 from catheters.runtime.distributed import Processes

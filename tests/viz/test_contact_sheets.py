@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.commands.preproc import show_images
 from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation
@@ -22,7 +23,7 @@ from catheters.data.loader import CachedRadiographs
 from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import GAP, TILE_WIDTH
 from catheters.viz.lines import (

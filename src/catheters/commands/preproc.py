@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.commands.command_line import BAD_IMAGES_STATUS
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, ImageCache, index_file, open_cache
@@ -14,7 +15,7 @@ from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.files import printable
 from catheters.io.near_misses import file_hint
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.runtime.console import note, say
 from catheters.runtime.progress import track
 from catheters.viz import write_contact_sheets

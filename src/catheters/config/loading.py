@@ -165,7 +165,8 @@ def settings_warnings(settings: Settings) -> list[str]:
     ]
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:
-        warnings.append(f"epochs={settings.num_epochs} stops a schedule of {schedule_epochs} epochs early")
+        names = "warmup_epochs + cosine_epochs" if is_cosine else "warmup_epochs"
+        warnings.append(f"epochs={settings.num_epochs} stops a schedule of {schedule_epochs} epochs early ({names})")
     restarts = settings.restart_epochs
     num_into_cosine = (settings.num_epochs - settings.warmup_epochs) % restarts
     if settings.schedule == "cosine_restarts" and 0 < num_into_cosine < restarts / 2:

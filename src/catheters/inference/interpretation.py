@@ -152,7 +152,7 @@ def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
     if len(columns) == 1:
         found = "present" if positives else "not seen"
         return f"{device_type}: {found} {_label_in_brackets(findings, columns[0], row)}"
-    in_brackets = f"({_short(presence)}, threshold {_short(threshold)})"
+    in_brackets = f"({_short(presence)}, {_threshold(threshold)})"
     positions = ", ".join(
         f"{_state(findings.labels[k], device_type)} {_label_in_brackets(findings, k, row)}" for k in positives
     )
@@ -241,7 +241,12 @@ def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
 
 
 def _numbers(findings: Findings, k: int, row: int) -> str:
-    return f"{_short(findings.probabilities[row, k])}, threshold {_short(findings.thresholds[k])}"
+    return f"{_short(findings.probabilities[row, k])}, {_threshold(findings.thresholds[k])}"
+
+
+def _threshold(threshold: float) -> str:
+    """In words; one above 1 was chosen where nothing is to be predicted positive."""
+    return "never predicted positive" if threshold > 1 else f"threshold {_short(threshold)}"
 
 
 def _short(probability: float) -> str:

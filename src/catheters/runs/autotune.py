@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.io.locks import exclusive_lock
 from catheters.models.backbone import IN_CHANS
-from catheters.runs.build import build_classifier, build_losses
+from catheters.runs.build import build_losses
 from catheters.runs.failures import explain_failures, no_engine
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run_folder import SETTINGS_FILE, holds_run

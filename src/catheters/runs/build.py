@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from catheters.checkpoints.checkpoint import save_checkpoint
-from catheters.checkpoints.parts import build_classifier, build_preprocessing
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.compatibility import check_resumable
 from catheters.config.loading import settings_to_json
 from catheters.config.settings import Settings
@@ -23,8 +23,6 @@ from catheters.training.losses import Losses, create_losses
 from catheters.training.optimizers import create_optimizer
 from catheters.training.schedules import Plan, Schedule
 from catheters.training.step import TrainStep, convert_batch_norm
-
-__all__ = ["build_classifier", "build_preprocessing"]
 
 
 def build_label_rules(settings: Settings) -> LabelRules:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile, open_cache
@@ -18,7 +19,7 @@ from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatche
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError
-from catheters.runs.build import build_augmentation, build_preprocessing, build_table_source
+from catheters.runs.build import build_augmentation, build_table_source
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
 

@@ -96,6 +96,8 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
     Raises:
         UserError: it is none, has no predictions, or they do not fit the table.
     """
+    if not run.exists():
+        raise UserError(f"{run}: no such folder; give a run folder that train.py wrote")
     settings_file = run / "settings.json"
     if not settings_file.is_file() and (run / "ensemble.json").is_file():
         raise UserError(

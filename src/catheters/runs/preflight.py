@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
@@ -17,7 +18,7 @@ from catheters.runs.autotune import (
     settings_of_run,
     with_batch_size,
 )
-from catheters.runs.build import build_augmentation, build_classifier, build_losses
+from catheters.runs.build import build_augmentation, build_losses
 from catheters.runs.datasets import (
     RunData,
     check_batches,

@@ -4,12 +4,13 @@ import dataclasses
 
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.models.backbone import IN_CHANS
 from catheters.models.classifier import Classifier
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.training.step import TrainStep
 
 

@@ -1,7 +1,8 @@
 """Training in Python: `result = catheters.train(settings)`, what `train.py` and `multi_train.py` do."""
 
+import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +43,19 @@ class RunResult:
 
     Attributes:
         folder: the run folder; `catheters.load(result.folder)` predicts with it.
-        models: those that the settings choose, in their order; only rank 0 knows them.
+        checkpoints: fold, or with `all_data=True` seed, -> its weights, for those that the settings choose, in their
+            order; only rank 0 knows them.
         predictions: the out-of-fold predictions of all folds that are finished, as CSV; None with `all_data=True`.
     """
 
     folder: Path
-    models: tuple[ModelResult, ...]
+    checkpoints: Mapping[int, Path]
     predictions: Path | None
+
+    @functools.cached_property
+    def models(self) -> tuple[ModelResult, ...]:
+        """The trained models; their checkpoints are read when this is first asked for."""
+        return tuple(_read_model(number, checkpoint) for number, checkpoint in self.checkpoints.items())
 
 
 def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh: bool = False) -> RunResult:
@@ -88,28 +95,22 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
     finally:
         _training.release()
     if process_rank() > 0:
-        return RunResult(folder=settings.run_folder, models=(), predictions=None)
-    return _result_of(settings)
-
-
-def _result_of(settings: Settings) -> RunResult:
+        return RunResult(folder=settings.run_folder, checkpoints={}, predictions=None)
     folder = settings.run_folder
     if settings.all_data:
-        models = [_model_of(seed, folder / f"seed{seed}" / "final.pt", None) for seed in settings.seeds_to_train]
-        return RunResult(folder=folder, models=tuple(models), predictions=None)
-    models = [
-        _model_of(fold, folder / f"fold{fold}" / "best.pt", folder / f"fold{fold}" / "predictions.csv")
-        for fold in settings.folds_to_train
-    ]
-    return RunResult(folder=folder, models=tuple(models), predictions=folder / "predictions.csv")
+        checkpoints = {seed: folder / f"seed{seed}" / "final.pt" for seed in settings.seeds_to_train}
+        return RunResult(folder=folder, checkpoints=checkpoints, predictions=None)
+    checkpoints = {fold: folder / f"fold{fold}" / "best.pt" for fold in settings.folds_to_train}
+    return RunResult(folder=folder, checkpoints=checkpoints, predictions=folder / "predictions.csv")
 
 
-def _model_of(number: int, checkpoint: Path, predictions: Path | None) -> ModelResult:
+def _read_model(number: int, checkpoint: Path) -> ModelResult:
     content = read_torch_file(checkpoint)
+    predictions = checkpoint.with_name("predictions.csv")
     return ModelResult(
         number=number,
         epoch=content["epoch"],
         macro_auc=content.get("macro_auc"),
         checkpoint=checkpoint,
-        predictions=predictions,
+        predictions=predictions if "fold" in content else None,
     )

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache import cache as cache_module
 from catheters.data.cache.cache import CacheError, CacheFile, ImageCache, index_file, open_cache
@@ -16,7 +17,7 @@ from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 
 PLAIN = Preprocessing(image_shape=(8, 8))
 

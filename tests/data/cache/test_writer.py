@@ -179,7 +179,8 @@ import sys
 from pathlib import Path
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.checkpoints.parts import build_preprocessing
+from catheters.runs.build import build_table_source
 from catheters.config.settings import Settings
 settings = Settings(dataset_folder=sys.argv[1], image_size=1024)
 build_cache(read_label_table(build_table_source(settings)), Path(sys.argv[2]), build_preprocessing(settings))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.errors import UserError
-from catheters.runs.build import build_classifier, build_step
+from catheters.runs.build import build_step
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import LINE_EVERY, read_epochs
 from catheters.training.loop import train_epoch

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import UserError
-from catheters.runs.build import build_preprocessing, build_table_source
+from catheters.runs.build import build_table_source
 from catheters.runs.run import train_run
 from tests.conftest import tiny_settings
 from tests.processes import Training, num_snapshots, outcome, wait_until

@@ -20,7 +20,7 @@ from catheters.evaluation.report.figures import (
     draw_reliability,
     draw_roc,
 )
-from catheters.evaluation.report.tables import edge, number, with_interval
+from catheters.evaluation.report.tables import edge, number, threshold_text, with_interval
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.io.files import write_text
 
@@ -140,6 +140,7 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     )
     environment.filters["interval"] = with_interval
     environment.filters["number"] = number
+    environment.filters["threshold"] = threshold_text
     environment.filters["edge"] = edge
     environment.filters["markdown"] = _escape_markdown
     environment.filters["marked"] = _marked

@@ -37,6 +37,11 @@ def number(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.4f}"
 
 
+def threshold_text(threshold: float) -> str:
+    """As `number`; `never` where no probability reaches it."""
+    return "never" if threshold > 1 else number(threshold)
+
+
 def scores_table(scores: Scores, *, with_mean: bool) -> str:
     """One row per label: positives, images, each metric with its 95% interval."""
     rows = [
@@ -60,7 +65,7 @@ def points_table(points: Sequence[OperatingPoint]) -> str:
         [
             [
                 point.label,
-                number(point.threshold),
+                threshold_text(point.threshold),
                 *map(with_interval, (point.sensitivity, point.specificity, point.ppv, point.npv)),
                 f"{point.prevalence:.4f}{' (given)' if point.is_restated else ''}",
             ]
