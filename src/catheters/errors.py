@@ -26,6 +26,11 @@ class SettingsError(UserError):
     """A setting that does not exist, or a value that it does not allow."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def listed(names: Iterable[object], max_shown: int = MAX_NAMES) -> str:
     """Names in a line for people: all of them where there are few, else the first ones and how many more there are."""
     texts = list(map(str, names))

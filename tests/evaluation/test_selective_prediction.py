@@ -75,11 +75,11 @@ def test_judged_on_other_folds(rng: np.random.Generator) -> None:
         is_predicted[here] = probabilities[here, 0] >= band.high
         is_decided[here] = ~band.is_deferred(probabilities[here, 0])
     is_positive = targets[:, 0] == 1
-    assert one.kept.value == pytest.approx(is_decided.mean())
+    assert one.decided.value == pytest.approx(is_decided.mean())
     assert one.missed.value == pytest.approx((is_positive & is_decided & ~is_predicted).sum() / is_positive.sum())
     assert one.false_alarms.value == pytest.approx((is_predicted & ~is_positive).sum() / (~is_positive).sum())
     assert one.accuracy.value == pytest.approx((is_predicted == is_positive)[is_decided].mean())
     assert one.accuracy.low < one.accuracy.value < one.accuracy.high
-    assert 0.3 < one.kept.value < 0.95
-    assert never.band == EVERYTHING and math.isnan(never.kept.value)
+    assert 0.3 < one.decided.value < 0.95
+    assert never.band == EVERYTHING and math.isnan(never.decided.value)
     assert Band(low=-math.inf, high=math.inf).is_deferred(np.array([0.0, 1.0])).all()

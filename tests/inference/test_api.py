@@ -49,7 +49,7 @@ def test_mistakes(evaluated_run: Path, tmp_path: Path) -> None:
     model = catheters.load(evaluated_run)
     with pytest.raises(UserError, match=r"gone\.dcm: no such file"):
         model(tmp_path / "gone.dcm")
-    with pytest.raises(UserError, match="the X-ray: is no image that is known here"):
+    with pytest.raises(UserError, match="the X-ray: is no image file of a known format"):
         model(b"nonsense, of some length")
     with pytest.raises(AttributeError, match="module 'catheters' has no attribute 'lod'"):
         catheters.lod  # noqa: B018

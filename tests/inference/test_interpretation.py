@@ -54,7 +54,7 @@ def findings() -> Findings:
     return Findings(
         labels=LABELS,
         heads=HEADS,
-        rule="by youden",
+        rule="chosen by youden",
         probabilities=probabilities,
         uncalibrated=probabilities,
         thresholds=thresholds,
@@ -149,7 +149,7 @@ def test_judged_before_calibration(models: Models) -> None:
     assert found.presence["ETT"][0] == pytest.approx(0.65 + 0.1 + 0.1)
     assert found.presence["CVC"][0] == pytest.approx(1 - 0.9**3)
     assert found.presence_thresholds == {"ETT": 0.9, "NGT": 0.5, "CVC": 0.5, "Swan Ganz": 0.5}
-    assert found.rule.startswith("by f1; from 0.5 on: ETT - Borderline, ETT - Normal, ")
+    assert found.rule.startswith("chosen by f1; from 0.5 on: ETT - Borderline, ETT - Normal, ")
     assert found.is_deferred[:, :3].tolist() == [[False, True, False], [True, False, False], [False] * 3]
     assert describe_deferred(found, 0) == "ETT - Borderline"
 

@@ -134,7 +134,7 @@ def test_it_says_what_the_model_says(client: TestClient, xray: Path, evaluated_r
     ("content", "status", "reason"),
     [
         (b"", 422, "the file is empty"),
-        (b"nonsense, of some length", 422, "is no image that is known here"),
+        (b"nonsense, of some length", 422, "is no image file of a known format"),
         (b"\xff\xd8\xff broken", 422, "damaged JPEG"),
         (b"0" * (1 << 17), 413, "is larger than 0 MB"),
     ],
@@ -342,7 +342,7 @@ def test_in_a_browser(app: Starlette, xray: Path, tmp_path: Path) -> None:
     assert title is not None
     found = json.loads(html.unescape(title[1]))
     assert sorted(found["names"]) == sorted([HOSTILE_NAME, "bad.png"])
-    assert found["error"].startswith("is no image that is known here")
+    assert found["error"].startswith("is no image file of a known format")
     assert (found["rows"], found["images"]) == (11, 1)
     assert found["sentences"][0].startswith("ETT: ")
     assert found["size"] == list(cv2.imread(str(xray)).shape[1::-1])

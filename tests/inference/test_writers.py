@@ -30,7 +30,7 @@ def findings(probabilities: np.ndarray) -> Findings:
     return Findings(
         labels=LABELS,
         heads={},
-        rule="by youden",
+        rule="chosen by youden",
         probabilities=probabilities,
         uncalibrated=probabilities / 2,
         thresholds=np.full(NUM_LABELS, 0.5),

@@ -15,6 +15,7 @@ from catheters.data.decoding.radiograph import NO_SUCH_FILE
 from catheters.data.tables.folds import in_several_folds
 from catheters.data.tables.image_folder import IMAGE_SUFFIXES
 from catheters.data.tables.label_table import LabelTable
+from catheters.errors import counted
 from catheters.labels import EXCLUSIVE_LABELS
 
 Severity = Literal["stop", "look", "note"]
@@ -165,7 +166,7 @@ def _too_little(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined:
         yield Issue("too little", (), "not one file can be read")
         return
     if is_readable.mean() < MIN_READABLE:
-        yield Issue("too little", (), f"{(~is_readable).sum()} of {len(examined)} files cannot be read")
+        yield Issue("too little", (), f"{(~is_readable).sum()} of {counted(len(examined), 'file')} cannot be read")
     if folds is None:
         return
     labels = table.labels[is_readable]
@@ -241,7 +242,9 @@ def _labels(table: LabelTable) -> Iterator[Issue]:
         num_patients = len(np.unique(table.patient_ids[table.labels[:, k] == 1]))
         if num_patients < RARE_PATIENTS:
             yield Issue(
-                "rare label", (), f"{label}: {int(table.labels[:, k].sum())} positives of {num_patients} patients"
+                "rare label",
+                (),
+                f"{label}: {counted(int(table.labels[:, k].sum()), 'positive')} of {counted(num_patients, 'patient')}",
             )
 
 

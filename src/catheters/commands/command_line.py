@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from catheters.config.loading import describe_settings, load_settings, settings_warnings
+from catheters.config.loading import describe_settings, load_settings
 from catheters.config.settings import Settings
 from catheters.errors import UserError, one_line
-from catheters.runtime.console import note, warn
+from catheters.runtime.console import note
 from catheters.runtime.host import process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal, note_interrupts
 
@@ -47,12 +47,9 @@ def settings_parser(description: str, default_config: str) -> argparse.ArgumentP
     return parser
 
 
-def read_settings(arguments: argparse.Namespace, *, is_silent: bool = False) -> Settings:
-    """The settings that the command's options ask for; warns of ineffective or odd ones unless `is_silent`."""
-    settings = load_settings(arguments.config, arguments.overrides)
-    for warning in [] if is_silent else settings_warnings(settings):
-        warn(warning)
-    return settings
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings that the command's options ask for; training says what is odd about them."""
+    return load_settings(arguments.config, arguments.overrides)
 
 
 def run_command(command: Callable[[list[str]], int]) -> None:

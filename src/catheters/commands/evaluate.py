@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catheters.commands.evaluation_options import read_choices
 from catheters.config.loading import changed_settings, load_settings
-from catheters.errors import UserError, listed
+from catheters.errors import UserError, counted, listed
 from catheters.evaluation.alignment import align_predictions
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
@@ -157,7 +157,7 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
     # The spec first: after a kill the folder is one of an ensemble, and the same command mends it.
     write_ensemble(folder / "ensemble.json", ensemble, sha256, [given.sha256 for given in inputs])
     written.replace(file)
-    say(f"the ensemble -> {file}\nits spec -> {folder / 'ensemble.json'}\n")
+    say(f"the ensemble -> {file}\nits specification -> {folder / 'ensemble.json'}\n")
     return ensemble, dataclasses.replace(
         first, evaluated=combined, file=file, sha256=sha256, folder=folder, settings=None
     )
@@ -185,7 +185,7 @@ def _evaluate(
         ensemble: how the predictions were combined.
     """
     evaluated = given.evaluated
-    say(f"{given.file}: {len(evaluated)} of the {len(given.truth.uids)} images in {given.truth.source}")
+    say(f"{given.file}: {len(evaluated)} of {counted(len(given.truth.uids), 'image')} in {given.truth.source}")
     for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
         warn(warning)
     evaluation = evaluate_input(given, choices).evaluation
@@ -203,7 +203,7 @@ def _evaluate(
             f"{listed(evaluation.unknown_labels)}"
         )
     say(
-        f"\n{len(evaluation.label_errors)} labels are probably wrong -> {given.folder / 'label_errors.csv'}\n"
+        f"\n{counted(len(evaluation.label_errors), 'label')} probably wrong -> {given.folder / 'label_errors.csv'}\n"
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {given.folder / METRICS_FILE}\n"
         f"a page to look at -> {given.folder / 'report.html'}"
     )
@@ -217,7 +217,8 @@ def _evaluate(
 def _print(evaluation: Evaluation) -> None:
     choices = evaluation.choices
     if evaluation.scores.num_patients > 1 and choices.num_resamples:
-        say(f"95% intervals over {evaluation.scores.num_patients} patients, {choices.num_resamples} resamples")
+        patients = counted(evaluation.scores.num_patients, "patient")
+        say(f"95% intervals over {patients}, {counted(choices.num_resamples, 'resample')}")
     say(tables.scores_table(evaluation.scores, with_mean=True))
     if evaluation.presence.labels:
         say(f"\nany label of the device type\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")

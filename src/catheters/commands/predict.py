@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from catheters.commands.command_line import BAD_IMAGES_STATUS
 from catheters.commands.prediction_options import parse_options
 from catheters.config.loading import read_run_settings
-from catheters.errors import UserError
+from catheters.errors import UserError, counted
 from catheters.runtime.console import say
 from catheters.runtime.host import available_cores
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
@@ -119,8 +119,8 @@ def _predict_and_write(
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
     sample = None if options.submission is None else writers.read_submission(options.submission, images, models.labels)
     say(
-        f"{_count(len(images), 'image')}, {_count(len(models.checkpoints), 'model')} on {device_name(device)}; "
-        f"{_kind_in_words(models)}"
+        f"{counted(len(images), 'image')}, {counted(len(models.checkpoints), 'model')} on {device_name(device)}; "
+        f"{_kind_in_words(models, tta=options.tta)}"
     )
     if len(models.members) > 1 and models.thresholds is None and models.gives_probabilities:
         say("calibration and operating points of several models: evaluate.py --ensemble, then --model its folder")
@@ -193,7 +193,7 @@ def _draw_heatmaps(
     drawn = write_heatmaps(options.heatmaps, predictor, images, predictions, findings, _num_workers(options))
     say(f"{drawn.num_maps} heatmaps of labels that are predicted positive ({findings.rule})")
     if drawn.missing:
-        _print_some(f"{_count(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
+        _print_some(f"{counted(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
     return drawn.sheet or Path(options.heatmaps), not drawn.missing
 
 
@@ -218,14 +218,14 @@ def _check_out(out: Path, read: list[Path]) -> None:
         raise UserError(f"--out {out}: its folder is that of a run or ensemble; choose another one")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _kind_in_words(models: "Models") -> str:
+def _kind_in_words(models: "Models", *, tta: bool) -> str:
     if not models.gives_probabilities:
-        return "ranks among these images, no probabilities"
-    return "probabilities as the models give them" if models.calibrator is None else "calibrated probabilities"
+        kind = "ranks among these images, no probabilities"
+    elif models.calibrator is None:
+        kind = "probabilities as the models give them"
+    else:
+        kind = "calibrated probabilities"
+    return f"{kind}, with test-time augmentation" if tta else kind
 
 
 def _report(images: "Images", predictions: "Predictions") -> int:
@@ -234,7 +234,7 @@ def _report(images: "Images", predictions: "Predictions") -> int:
     flagged = [(uid, flags[0]) for uid, flags in zip(images.uids, predictions.quality_flags, strict=True) if flags]
     for what, found in (("not predicted", bad), ("with quality flags, see the column `quality_flags`", flagged)):
         if found:
-            _print_some(f"{len(found)} of {_count(len(images), 'image')} {what}:", found)
+            _print_some(f"{len(found)} of {counted(len(images), 'image')} {what}:", found)
     return BAD_IMAGES_STATUS if bad else 0
 
 

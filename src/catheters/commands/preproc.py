@@ -13,6 +13,7 @@ from catheters.data.preprocessing import EXCLUDED
 from catheters.data.tables.folds import choose_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
+from catheters.errors import counted
 from catheters.io.files import printable
 from catheters.io.near_misses import file_hint
 from catheters.runs.build import build_table_source
@@ -78,12 +79,12 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
             say(f"bringing it up to date: {error.found}")
         height, width = settings.image_shape
         gigabytes = len(table) * height * width / 1e9
-        say(f"{len(table)} X-rays at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
+        say(f"{counted(len(table), 'X-ray')} at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
         build_cache(table, cache_file, preprocessing)
         cache = open_cache(cache_file, table, preprocessing)
-    say(f"{len(table) - len(cache.failed)} images, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
+    say(f"{counted(len(table) - len(cache.failed), 'image')}, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
     if cache.num_absent:
-        say(f"{cache.num_absent} X-rays are gone; the cache keeps how they looked")
+        say(f"{counted(cache.num_absent, 'X-ray')} gone; the cache keeps how they looked")
     return cache
 
 
@@ -129,5 +130,5 @@ def _audit(settings: Settings, folder: Path | None) -> int:
     for line in summary_lines(audit):
         say(line)
     num_readable = sum(file.reason is None for file in audit.examined)
-    say(f"{num_readable} of {len(table)} X-rays could be read -> {result_folder}: audit.csv, audit.html")
+    say(f"{num_readable} of {counted(len(table), 'X-ray')} could be read -> {result_folder}: audit.csv, audit.html")
     return BAD_IMAGES_STATUS if audit.worst == "stop" else 0

@@ -27,7 +27,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
     parser = settings_parser(DESCRIPTION, default_config)
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)
-    settings = read_settings(options, is_silent=True)  # `train` says what is odd about them
+    settings = read_settings(options)
     # Imported only now: torch and timm take seconds to load, and a mistyped setting is reported at once.
     from catheters.runs.train import train
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from catheters.config.settings import MEANT_BEFORE, Settings
-from catheters.errors import SettingsError, UserError, one_line, unknown_name
+from catheters.errors import SettingsError, UserError, counted, one_line, unknown_name
 from catheters.io.files import UnreadableFileError, parse_json, read_utf8
 from catheters.io.run_record import read_record
 from catheters.runtime.host import num_processes
@@ -166,7 +166,9 @@ def settings_warnings(settings: Settings) -> list[str]:
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:
         names = "warmup_epochs + cosine_epochs" if is_cosine else "warmup_epochs"
-        warnings.append(f"epochs={settings.num_epochs} stops a schedule of {schedule_epochs} epochs early ({names})")
+        warnings.append(
+            f"epochs={settings.num_epochs} stops a schedule of {counted(schedule_epochs, 'epoch')} early ({names})"
+        )
     restarts = settings.restart_epochs
     num_into_cosine = (settings.num_epochs - settings.warmup_epochs) % restarts
     if settings.schedule == "cosine_restarts" and 0 < num_into_cosine < restarts / 2:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from catheters.errors import counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMetrics:
@@ -51,7 +53,7 @@ def macro_mean(values: Sequence[float]) -> float:
 def one_class_warnings(metrics: Sequence[LabelMetrics]) -> list[str]:
     """A line for each label without a score, because its images are all positive or all negative."""
     return [
-        f"'{metric.label}' has {metric.num_positives} positives in {metric.num_images} images: its AUC and average "
+        f"'{metric.label}' has {counted(metric.num_positives, 'positive')} in {counted(metric.num_images, 'image')}: "
         "precision are undefined (NaN) and left out of the mean"
         for metric in metrics
         if math.isnan(metric.roc_auc)

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import expit
 
 from catheters.config.settings import PREDICTION_COLUMNS
-from catheters.errors import listed
+from catheters.errors import counted, listed
 from catheters.io.csv_files import TableError, check_columns, check_ids, read_csv
 from catheters.io.files import write_whole
 from catheters.runtime.console import warn
@@ -110,7 +110,7 @@ def _leave_out_unpredicted(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     if has_reason.all():
         raise TableError(f"{file}: none of its images could be predicted; the first: {frame['reason'].iloc[0]}")
     if has_reason.any():
-        warn(f"{file}: {has_reason.sum()} of {len(frame)} images could not be predicted and are left out")
+        warn(f"{file}: {has_reason.sum()} of {counted(len(frame), 'image')} could not be predicted and are left out")
     return frame[~has_reason].reset_index(drop=True)
 
 

@@ -23,7 +23,7 @@ METRICS_FILE, CALIBRATION_FILE = "metrics.json", "calibration.json"
 """What other commands read of an evaluation; the first one, written last, says that it is complete."""
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 """Of an operating point."""
-KEPT_RATES = ("kept", "missed", "false_alarms", "accuracy")
+DECIDED_RATES = ("decided", "missed", "false_alarms", "accuracy")
 """Of what is decided."""
 
 
@@ -147,7 +147,7 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
             for metric, estimate in _estimates(point, RATES).items():
                 yield row(of, label, metric, estimate)
     for abstention in evaluation.abstentions:
-        for metric, estimate in _estimates(abstention, KEPT_RATES).items():
+        for metric, estimate in _estimates(abstention, DECIDED_RATES).items():
             yield row("decided", abstention.label, metric, estimate)
     for metric in METRICS:
         yield row("macro", "all images", metric, evaluation.scores.macro(metric))
@@ -278,7 +278,7 @@ def _abstention(abstention: Abstention) -> dict[str, Any]:
     return {
         "label": abstention.label,
         **{name: edge if math.isfinite(edge) else None for name, edge in edges.items()},
-        **{name: _interval(estimate) for name, estimate in _estimates(abstention, KEPT_RATES).items()},
+        **{name: _interval(estimate) for name, estimate in _estimates(abstention, DECIDED_RATES).items()},
     }
 
 

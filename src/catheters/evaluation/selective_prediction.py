@@ -51,7 +51,7 @@ class Abstention:
     Attributes:
         label: its name.
         band: chosen on all images, for new ones.
-        kept: share of the images that are decided.
+        decided: share of the images that are decided.
         missed: share of all positives that are predicted negative.
         false_alarms: share of all negatives that are predicted positive.
         accuracy: of what is decided.
@@ -59,7 +59,7 @@ class Abstention:
 
     label: str
     band: Band
-    kept: Estimate
+    decided: Estimate
     missed: Estimate
     false_alarms: Estimate
     accuracy: Estimate
@@ -116,7 +116,7 @@ def _abstain(
         return Abstention(
             label=point.label,
             band=EVERYTHING,
-            kept=NO_ESTIMATE,
+            decided=NO_ESTIMATE,
             missed=NO_ESTIMATE,
             false_alarms=NO_ESTIMATE,
             accuracy=NO_ESTIMATE,
@@ -153,7 +153,7 @@ def _rates(counts: Floats) -> Mapping[str, Floats]:
     images, decided, positives, missed, negatives, alarms, right = counts.T
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "kept": decided / images,
+            "decided": decided / images,
             "missed": missed / positives,
             "false_alarms": alarms / negatives,
             "accuracy": right / decided,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
 from catheters.data.preprocessing import Preprocessing
+from catheters.errors import counted
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage, read_image
@@ -94,7 +95,8 @@ def predict_images(
     with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_same_file) as write:
         waiting = np.flatnonzero(~done).tolist()
         if len(waiting) < len(images):
-            say(f"{len(images) - len(waiting)} of {len(images)} images were predicted before: resuming from there")
+            num_done = len(images) - len(waiting)
+            say(f"{num_done} of {counted(len(images), 'image')} were predicted before: resuming from there")
         if has_changed.any():
             say(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted again")
         read = functools.partial(_read_row, images.paths, predictor.preprocessings)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
-from catheters.errors import UserError, one_line
+from catheters.errors import UserError, counted, one_line
 from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import Findings
@@ -280,7 +280,7 @@ def write_heatmaps(
         return Drawn(num_maps=0, sheet=None, missing=missing)
     sheet_file = folder / SHEET_NAME
     heading = Heading(
-        title=f"{len(cells)} of {len(rows)} images with labels that are predicted positive ({findings.rule})",
+        title=f"{len(cells)} of {counted(len(rows), 'image')} with labels predicted positive ({findings.rule})",
         subtitle="Grad-CAM on the last feature map, scaled to its highest value, mean over the models; a map says "
         "which region a prediction hangs on, not that it is right. Research software, not a medical device.",
         legend={},

@@ -136,7 +136,7 @@ def _rule_in_words(models: Models) -> str:
     if known is None:
         return f"from {DEFAULT_THRESHOLD} on, since no evaluation of these models is at hand"
     missing = [label for label in models.labels if label not in known.labels]
-    return f"by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {listed(missing)}" if missing else "")
+    return f"chosen by {known.rule}" + (f"; from {DEFAULT_THRESHOLD} on: {listed(missing)}" if missing else "")
 
 
 def describe_device_type(findings: Findings, device_type: str, row: int) -> str:

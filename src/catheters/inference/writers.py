@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catheters.errors import UserError, listed
+from catheters.errors import UserError, counted, listed
 from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import (
@@ -92,7 +92,7 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, findings:
         raise UserError(f"{file}: not written: none of the images could be predicted")
     num_missing = int(probabilities.loc[sample.iloc[:, 0].tolist()].isna().any(axis=1).sum())
     if num_missing:
-        warn(f"{num_missing} images of the submission could not be read: they get the mean of all others")
+        warn(f"could not be read: {counted(num_missing, 'image')} of the submission, which get the mean of all others")
         probabilities = probabilities.fillna(probabilities.mean())
     uids = sample.iloc[:, 0].tolist()
     chosen = probabilities.loc[uids]

@@ -18,7 +18,7 @@ from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import read_label_table
-from catheters.errors import MAX_NAMES, SettingsError, UserError
+from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
 from catheters.runs.build import build_augmentation, build_table_source
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
@@ -83,12 +83,14 @@ def load_data(settings: Settings) -> RunData:
     failed = cache.failed
     is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
     if failed:
-        warn(f"{len(failed)} images that could not be read are left out")
+        warn(f"left out: {counted(len(failed), 'image')} that could not be read")
     if cache.num_absent:
-        say(f"{cache.num_absent} X-rays of the cache are gone: whether it still shows them cannot be checked")
+        gone = counted(cache.num_absent, "X-ray")
+        say(f"{gone} of the cache gone: whether it still shows what was there cannot be checked")
     if settings.debug:
         is_kept &= _choose_for_debug_run(settings, table.patient_ids, folds)
-        say(f"debug run on {is_kept.sum()} of {len(table)} images, {settings.debug_fraction:.0%} of the patients")
+        images = f"{is_kept.sum()} of {counted(len(table), 'image')}"
+        say(f"debug run on {images}, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
     return RunData(

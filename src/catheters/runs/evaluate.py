@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catheters.audit.examination import thumbnails
 from catheters.config.settings import Settings
-from catheters.errors import UserError
+from catheters.errors import UserError, counted
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
@@ -44,7 +44,7 @@ class EvaluationResult:
     def __repr__(self) -> str:
         """A line, since a notebook shows it."""
         num_images, num_patients = self.evaluation.scores.num_images, self.evaluation.scores.num_patients
-        of = f"{num_images} images of {num_patients} patients"
+        of = f"{counted(num_images, 'image')} of {counted(num_patients, 'patient')}"
         return f"EvaluationResult of {self._given.file}: {of}, macro AUC {self.macro_auc:.4f}"
 
     @property

@@ -13,7 +13,7 @@ from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.data.tables.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.tables.label_table import read_columns, read_label_table
-from catheters.errors import UserError, unknown_name
+from catheters.errors import UserError, counted, unknown_name
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
@@ -247,7 +247,10 @@ def _without(predictions: pd.DataFrame, uid_column: str, left_out: set[str], fil
     """The predictions less those of images that `keep_rows` leaves out of the label table."""
     is_left_out = predictions[uid_column].isin(left_out)
     if is_left_out.all():
-        raise TableError(f"{file}: keep_rows leaves out all of its {len(predictions)} images in {truth.source}")
+        raise TableError(
+            f"{file}: keep_rows leaves out all of its {counted(len(predictions), 'image')} in {truth.source}"
+        )
     if is_left_out.any():
-        say(f"{file}: {is_left_out.sum()} of {len(predictions)} images are left out, since keep_rows drops their rows")
+        part = f"{is_left_out.sum()} of {counted(len(predictions), 'image')} left out"
+        say(f"{file}: {part}, since keep_rows drops their rows")
     return predictions[~is_left_out].reset_index(drop=True)

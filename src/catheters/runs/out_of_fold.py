@@ -6,7 +6,7 @@ import pandas as pd
 
 from catheters.checkpoints.finished import check_finished, finished_folds, forget_finished, remedy, write_finished
 from catheters.config.settings import Settings
-from catheters.errors import UserError
+from catheters.errors import UserError, counted
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.io.csv_files import TableError, check_columns
@@ -57,7 +57,8 @@ def print_scores(
     for warning in one_class_warnings(metrics):
         warn(warning)
     num_finished = len(np.unique(data.folds[is_predicted]))
-    say(f"\nout-of-fold predictions of {len(probabilities)} images, {num_finished} of {settings.num_folds} folds")
+    folds = f"{num_finished} of {counted(settings.num_folds, 'fold')}"
+    say(f"\nout-of-fold predictions of {counted(len(probabilities), 'image')}, {folds}")
     say(metrics_table(metrics))
     macro_auc = macro_mean([metric.roc_auc for metric in metrics])
     say(f"macro AUC {macro_auc:.4f} -> {settings.run_folder / 'predictions.csv'}")

@@ -7,7 +7,6 @@ import torch
 
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
-from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.io.files import parse_json
 from catheters.models.weight_files import read_weight_file
@@ -88,8 +87,6 @@ def prepare_run(
         )
     if settings.sync_batch_norm and num_processes == 1:
         warn("sync_batch_norm=True has no effect: one process has the whole batch")
-    if not settings.all_data:
-        say(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
     return settings, data, device, num_bytes
 
 

@@ -14,7 +14,8 @@ from catheters.checkpoints.checkpoint import add_feature_space
 from catheters.checkpoints.finished import check_finished, forget_finished, is_finished, write_finished
 from catheters.checkpoints.snapshots import read_progress
 from catheters.config.settings import Settings
-from catheters.errors import SettingsError, UserError
+from catheters.data.tables.folds import fold_table
+from catheters.errors import SettingsError, UserError, counted
 from catheters.runs.build import build_context, build_new_step
 from catheters.runs.datasets import (
     RunData,
@@ -91,6 +92,8 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
             if is_first:
                 _check_growth(run)
                 enter_run_folder(settings, data.fingerprint, environment)
+                if not settings.all_data:
+                    say(fold_table(data.folds, data.patient_ids, data.labels, settings.label_columns))
                 say(f"{settings.backbone_model} on {_where(device, torchrun.count)} -> {folder}")
             if settings.folds_parallel and torchrun.count > 1:
                 _train_in_parallel(run, torchrun)
@@ -176,7 +179,7 @@ class _Run:
             self._measure_features(np.full(len(data.rows), True), folder / "final.pt", processes)
             plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
             write_finished(folder)
-            say(f"seed {seed}: trained on all {len(data.rows)} images -> {folder / 'final.pt'}")
+            say(f"seed {seed}: trained on all {counted(len(data.rows), 'image')} -> {folder / 'final.pt'}")
 
     def _train_fold(self, fold: int, folder: Path, processes: Processes, num_models_left: int) -> None:
         """Train a model on the other folds' images, and predict this one's."""
@@ -260,7 +263,7 @@ def _is_trained(settings: Settings, folder: Path) -> bool:
             check_finished(folder)
             say(f"{what}: already trained, in {folder}")
             return True
-        say(f"{what}: was trained for {progress['epoch']} epochs, resumes, to {settings.num_epochs} epochs")
+        say(f"{what}: was trained for {counted(progress['epoch'], 'epoch')}, resumes, to {settings.num_epochs}")
         forget_finished(folder)
         predictions = folder / "predictions.csv"
         if predictions.exists():
@@ -285,6 +288,6 @@ def _check_growth(run: _Run) -> None:
         best = max(log, key=lambda entry: entry.get("val/macro_auc") or entry["epoch"], default={"epoch": 0})
         if not _is_over(run.settings, num_epochs, best["epoch"]):
             raise SettingsError(
-                f"{folder}: was trained for {num_epochs} epochs and cannot be made longer, since its snapshot in last/ "
-                "is gone; leave epochs and early_stop as they were, or choose another run_name"
+                f"{folder}: was trained for {counted(num_epochs, 'epoch')} and cannot be made longer, since its "
+                "snapshot in last/ is gone; leave epochs and early_stop as they were, or choose another run_name"
             )

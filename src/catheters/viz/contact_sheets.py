@@ -10,7 +10,7 @@ from catheters.data.annotations import Annotation, read_annotations
 from catheters.data.cache.cache import ImageCache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
-from catheters.errors import listed
+from catheters.errors import counted, listed
 from catheters.io.files import write_whole
 from catheters.io.near_misses import same_id_hint
 from catheters.runtime.console import warn
@@ -77,7 +77,7 @@ def write_contact_sheets(
     from catheters.viz.augmented_sheet import augmented_sheet
 
     height, width = preprocessing.image_shape
-    title, size = f"{name}: {{}} of {len(table)} images", f"{width} x {height} px"
+    title, size = f"{name}: {{}} of {counted(len(table), 'image')}", f"{width} x {height} px"
     augmented = shown[:NUM_AUGMENTED]
     return [
         _save(_image_sheet(f"{title.format(len(shown))}, {size}", table, shown), cache.file.path, "images"),

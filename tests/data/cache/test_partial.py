@@ -75,7 +75,7 @@ def test_a_killed_build_resumes(
     with pytest.raises(CacheError, match="no such image cache"):
         open_cache(file, table, PLAIN)
     build_cache(table, file, PLAIN)
-    assert "resuming an unfinished build: 3 X-rays are done" in capsys.readouterr().out
+    assert "resuming an unfinished build: 3 X-rays done" in capsys.readouterr().out
     assert both(file) == undisturbed
     assert not part_file(file).exists()
     assert not journal_file(file).exists()
@@ -89,7 +89,7 @@ def test_what_a_power_cut_lost_is_done_again(
     part_file(file).write_bytes(part.replace(undisturbed[0][128 : 128 + 64], bytes(64)))
     journal_file(file).write_bytes(journal[:-30])
     build_cache(table, file, PLAIN)
-    assert "2 X-rays are done" in capsys.readouterr().out
+    assert "2 X-rays done" in capsys.readouterr().out
     assert both(file) == undisturbed
 
 
@@ -128,7 +128,7 @@ def test_a_kill_between_the_last_two_steps(
     killed_build(table, file, num_rows=5)
     part_file(file).rename(file)
     build_cache(table, file, PLAIN)
-    assert "5 X-rays are done" in capsys.readouterr().out
+    assert "5 X-rays done" in capsys.readouterr().out
     assert both(file) == undisturbed
 
 

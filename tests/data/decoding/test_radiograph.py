@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).parents[3]
         (gzip.compress(b"image", mtime=0), "is gzipped; unpack it"),
         (b"GIF89a", "is a GIF"),
         (b"\0" * 5000, "is nothing but zeros"),
-        (b"hello", "is no image that is known here"),
+        (b"hello", "is no image file of a known format"),
         (b"\x08\x00", "DICOM file without pixel data|damaged DICOM"),
         (b"\0" * 128 + b"DICM", "DICOM file without pixel data|damaged DICOM"),
         (b"\xff\xd8\xff", "damaged JPEG"),

@@ -153,7 +153,7 @@ def test_left_out_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert table.uids.tolist() == ["002"]
     assert table.labels.tolist() == [[1, 0]]
     captured = capsys.readouterr()
-    assert f"1 images are left out, of 2 ids in {ids}" in captured.out
+    assert f"left out: 1 image of 2 ids in {ids}" in captured.out
     assert "ids.txt: 1 of its lines are no id in column id of" in captured.err
     assert "003 for one" in captured.err
     ids.write_text("1\n")

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from catheters.data.cache.index import CacheIndex, CacheRow, index_file, write_index
-from catheters.errors import UserError
+from catheters.errors import UserError, counted
 from catheters.io.journal import ForeignJournalError, append_lines, read_journal
 from catheters.runtime.console import say
 from catheters.runtime.progress import track
@@ -106,7 +106,7 @@ class CachePart:
             # A power cut may have kept the journal's line and lost the pixels.
             if is_current(row, entry) and self._holds(row, entry):
                 self.done[row] = entry
-        say(f"resuming an unfinished build: {len(self.done)} X-rays are done")
+        say(f"resuming an unfinished build: {counted(len(self.done), 'X-ray')} done")
 
     def _holds(self, row: int, entry: CacheRow) -> bool:
         if entry.reason is not None:

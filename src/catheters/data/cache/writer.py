@@ -32,7 +32,7 @@ from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
 from catheters.data.preprocessing import Preprocessing, preprocess
 from catheters.data.tables.label_table import LabelTable
-from catheters.errors import UserError, one_line
+from catheters.errors import UserError, counted, one_line
 from catheters.io.files import clear_end_when_full, printable
 from catheters.io.locks import exclusive_lock
 from catheters.io.near_misses import file_hint
@@ -82,7 +82,7 @@ def build_cache(
                     _take_over(part, earlier, reusable)
                 _decode(part, table, preprocessing, available_cores() if num_workers is None else num_workers)
             except KeyboardInterrupt:
-                say(f"{len(part.done)} of {len(table)} X-rays are done; the same command resumes there")
+                say(f"{len(part.done)} of {counted(len(table), 'X-ray')} done; the same command resumes there")
                 raise
             if all(entry.reason is not None for entry in part.done.values()):
                 part.discard()

@@ -111,4 +111,4 @@ def _name_format(data: bytes) -> str:
         return "is a web page, not the image: the download failed"
     if not any(data[:4096]):
         return "is nothing but zeros: the copy or the disk failed"
-    return "is no image that is known here"
+    return "is no image file of a known format"

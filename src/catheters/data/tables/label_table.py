@@ -11,6 +11,7 @@ import pandas as pd
 from catheters.data.tables.corrections import apply_corrections
 from catheters.data.tables.dicom_ids import find_dicom_files
 from catheters.data.tables.label_rules import LabelRules, choose_rows, read_labels, read_patients, rows_that_hold
+from catheters.errors import counted
 from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, line_number, read_csv
 from catheters.io.near_misses import number_in, same_id_hint
 from catheters.io.path_pattern import fill_pattern, pattern_fields
@@ -221,7 +222,7 @@ def _rows_not_listed(uids: npt.NDArray[np.str_], ids_file: Path, column: str) ->
         )
     if is_listed.all():
         raise TableError(f"exclude_ids={ids_file}: leaves out every image")
-    say(f"{is_listed.sum()} images are left out, of {len(listed)} ids in {ids_file}")
+    say(f"left out: {counted(is_listed.sum(), 'image')} of {counted(len(listed), 'id')} in {ids_file}")
     unknown = listed - set(uids[is_listed].tolist())
     if unknown:
         warn(

@@ -94,11 +94,13 @@ def draw_reliability(
     figure, axes = _small("predicted", "observed")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     curve = reliability(targets, before)
-    axes.plot(curve.predicted, curve.observed, "o-", color=BLUE, markersize=4, label="as it is")
+    axes.plot(curve.predicted, curve.observed, "o-", color=BLUE, markersize=4, label="not calibrated")
     words = f"expected calibration error {curve.expected_error:.3f}"
     if method != "none":
         calibrated = reliability(targets, after)
-        axes.plot(calibrated.predicted, calibrated.observed, "s--", color=ORANGE, markersize=4, label=f"by {method}")
+        axes.plot(
+            calibrated.predicted, calibrated.observed, "s--", color=ORANGE, markersize=4, label=f"calibrated, {method}"
+        )
         axes.legend(loc="upper left", frameon=False)
         words += f", {calibrated.expected_error:.3f} after calibration by {method}"
     axes.set_title(f"reliability, error {curve.expected_error:.3f}")

@@ -84,7 +84,7 @@ def abstention_table(abstentions: Sequence[Abstention]) -> str:
                 *(edge(value) for value in (abstention.band.low, abstention.band.high)),
                 *map(
                     with_interval,
-                    (abstention.kept, abstention.missed, abstention.false_alarms, abstention.accuracy),
+                    (abstention.decided, abstention.missed, abstention.false_alarms, abstention.accuracy),
                 ),
             ]
             for abstention in abstentions

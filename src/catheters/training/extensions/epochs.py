@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_pfn_extras.training.extension import Extension, ExtensionEntry
 
 from catheters.data.loader import EpochLoader
+from catheters.errors import counted
 from catheters.runtime.console import say
 from catheters.runtime.distributed import Processes
 from catheters.runtime.progress import duration
@@ -146,7 +147,7 @@ class Stopping(Extension):
         if not self._processes.is_first or manager.epoch >= self._num_epochs:
             return
         if self._has_stalled:
-            say(f"{self._what}: early stopping, no better macro AUC in {self._patience} epochs")
+            say(f"{self._what}: early stopping, no better macro AUC in {counted(self._patience, 'epoch')}")
         else:
             say(f"{self._what}: an extension asked to stop after epoch {manager.epoch} of {self._num_epochs}")
 
