@@ -3,6 +3,7 @@
 import signal
 
 from catheters.commands.command_line import read_settings, settings_parser
+from catheters.config.groups import GROUPS, TRAIN_FIRST
 from catheters.runtime.host import keep_freed_memory, process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
@@ -24,7 +25,7 @@ MAX_KEPT_BYTES = 1 << 30
 
 def main(arguments: list[str], default_config: str = "config.py") -> int:
     """Train the folds that the settings choose. Returns the exit status."""
-    parser = settings_parser(DESCRIPTION, default_config)
+    parser = settings_parser(DESCRIPTION, default_config, tuple(GROUPS), TRAIN_FIRST)
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)
     settings = read_settings(options)
