@@ -40,10 +40,13 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(unknown_name(name, "a command", COMMANDS))
     sys.argv[0] = f"catheters {name}"  # as usage and errors say
+    return load_command(name)(arguments[1:])
+
+
+def load_command(name: str) -> Callable[[list[str]], int]:
+    """What runs a subcommand with its arguments and returns the exit status."""
     command: Callable[..., int] = import_module(f"catheters.commands.{COMMANDS[name][0]}").main
-    if name in DEFAULT_CONFIGS:
-        command = partial(command, default_config=DEFAULT_CONFIGS[name])
-    return command(arguments[1:])
+    return partial(command, default_config=DEFAULT_CONFIGS[name]) if name in DEFAULT_CONFIGS else command
 
 
 def _help() -> str:
