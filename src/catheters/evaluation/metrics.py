@@ -54,7 +54,7 @@ def one_class_warnings(metrics: Sequence[LabelMetrics]) -> list[str]:
     """A line for each label without a score, because its images are all positive or all negative."""
     return [
         f"'{metric.label}' has {counted(metric.num_positives, 'positive')} in {counted(metric.num_images, 'image')}: "
-        "precision are undefined (NaN) and left out of the mean"
+        "its AUC and average precision are undefined (NaN) and left out of the mean"
         for metric in metrics
         if math.isnan(metric.roc_auc)
     ]
