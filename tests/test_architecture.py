@@ -50,7 +50,7 @@ def imported_modules(file: Path) -> set[str]:
     return modules
 
 
-DOORS = (PACKAGE / "__init__.py", PACKAGE / "synthetic" / "__main__.py")
+DOORS = (PACKAGE / "__init__.py", PACKAGE / "__main__.py", PACKAGE / "synthetic" / "__main__.py")
 """The public API, which opens late, and what `python -m` runs."""
 
 FILES = pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))

@@ -110,7 +110,7 @@ def test_any_programs_predictions(tmp_path: Path) -> None:
     both = ["--predictions", tmp_path / "p.csv", "--labels", tmp_path / "labels.csv"]
     done = run_script("evaluate.py", *both)
     assert done.returncode == 0, done.stderr
-    assert "3 of the 4 images" in done.stdout
+    assert "3 of 4 images" in done.stdout
     assert "warning: 'y' has 0 positives in 3 images" in done.stderr
     assert "says whose the images are" in done.stderr
     metrics = json.loads((tmp_path / "p_evaluation" / "metrics.json").read_text())

@@ -77,7 +77,7 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     submission = submission.set_index("StudyInstanceUID")
     of_others = submission.loc[readable.index, LABELS]
     assert submission.loc["bad", LABELS].to_numpy(dtype=float) == pytest.approx(of_others.mean().to_numpy())
-    assert "1 images of the submission could not be read" in done.stderr
+    assert "could not be read: 1 image of the submission" in done.stderr
     worklist = pd.read_csv(tmp_path / "p_worklist.csv", dtype={"StudyInstanceUID": str})
     assert worklist["StudyInstanceUID"].iloc[0] == "bad"
     urgent = 1 - (1 - readable[["ETT - Abnormal", "NGT - Abnormal", "CVC - Abnormal"]]).prod(axis=1)
@@ -207,7 +207,7 @@ def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> N
         ([tmp_path, test], ["neither a checkpoint (.pt) nor a run folder"]),
         ([test, evaluated_run], ["neither a checkpoint (.pt) nor a run folder"]),
         ([evaluated_run / "fold0", test], ["it holds", "best.pt"]),
-        ([evaluated_run, sample_folder / "sample_submission.csv"], ["none of its 4 images is there", "--images"]),
+        ([evaluated_run, sample_folder / "sample_submission.csv"], ["none of its images is there", "--images"]),
         (
             [evaluated_run, test, "--out", evaluated_run / "predictions.csv"],
             ["its folder is that of a run or ensemble"],

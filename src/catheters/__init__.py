@@ -1,6 +1,7 @@
 """Classifiers of catheter and tube position on chest X-rays.
 
-`train` trains a run by `Settings`, `evaluate` scores its predictions, `load` reads a trained run and predicts.
+`preproc` builds the image cache, `train` trains a run by `Settings`, `evaluate` scores its predictions, `load` reads a
+trained run and predicts.
 """
 
 import importlib
@@ -11,9 +12,11 @@ if TYPE_CHECKING:
     from catheters.config.settings import Settings
     from catheters.inference.api import Model, Result, load
     from catheters.runs.evaluate import EvaluationResult, evaluate
+    from catheters.runs.preproc import CacheResult, preproc
     from catheters.runs.train import ModelResult, RunResult, train
 
 __all__ = [
+    "CacheResult",
     "EvaluationResult",
     "Model",
     "ModelResult",
@@ -23,6 +26,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_settings",
+    "preproc",
     "train",
 ]
 
@@ -30,6 +34,7 @@ _MODULES = {
     **dict.fromkeys(("Model", "Result", "load"), "catheters.inference.api"),
     **dict.fromkeys(("ModelResult", "RunResult", "train"), "catheters.runs.train"),
     **dict.fromkeys(("EvaluationResult", "evaluate"), "catheters.runs.evaluate"),
+    **dict.fromkeys(("CacheResult", "preproc"), "catheters.runs.preproc"),
     "Settings": "catheters.config.settings",
     "load_settings": "catheters.config.loading",
 }

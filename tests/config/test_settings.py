@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from catheters.config.groups import describe_settings
 from catheters.config.loading import (
-    describe_settings,
     load_settings,
     settings_from_json,
     settings_to_json,

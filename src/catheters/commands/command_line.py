@@ -6,10 +6,12 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from catheters.config.loading import describe_settings, load_settings
+from catheters.config.groups import describe_settings
+from catheters.config.loading import load_settings
+from catheters.config.presets import PRESETS
 from catheters.config.settings import Settings
 from catheters.errors import UserError, one_line
 from catheters.runtime.console import note
@@ -24,16 +26,20 @@ SIGNAL_STATUS = 128
 """Exit status of a command that a signal stopped, less the signal's number."""
 
 
-def settings_parser(description: str, default_config: str) -> argparse.ArgumentParser:
-    """A parser with `--config FILE` and `name=value` overrides; `--help` lists every setting.
+def settings_parser(
+    description: str, default_config: str, groups: Sequence[str], first: Sequence[str]
+) -> argparse.ArgumentParser:
+    """A parser with `--config FILE` and `name=value` overrides; `--help` lists the settings that the command uses.
 
     Args:
         description: what the command does.
         default_config: config file used without `--config`.
+        groups: of settings, see `describe_settings`.
+        first: settings that are listed first.
     """
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"settings, with their defaults:\n{describe_settings()}",
+        epilog=f"settings, with their defaults\n\n{describe_settings(groups, first)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -41,7 +47,7 @@ def settings_parser(description: str, default_config: str) -> argparse.ArgumentP
         type=Path,
         default=Path(default_config),
         metavar="FILE",
-        help=f"settings file (default: {default_config})",
+        help=f"settings file, or the name of a preset: {', '.join(PRESETS)} (default: {default_config})",
     )
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings that replace the file's")
     return parser

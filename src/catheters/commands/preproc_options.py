@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from catheters.commands.command_line import read_settings, settings_parser
+from catheters.config.groups import CACHE_FIRST, CACHE_GROUPS
 
 MAX_SHOWN = 500
 """Images that a contact sheet can have and still be opened."""
@@ -11,7 +12,12 @@ MAX_SHOWN = 500
 
 def main(arguments: list[str]) -> int:
     """Build the image cache that the settings name, or audit its sources. Returns the exit status."""
-    parser = settings_parser("Decode and resize every X-ray once, into a .npy cache that training reads.", "config.py")
+    parser = settings_parser(
+        "Decode and resize every X-ray once, into a .npy cache that training reads.",
+        "config.py",
+        CACHE_GROUPS,
+        CACHE_FIRST,
+    )
     parser.add_argument(
         "--audit",
         action="store_true",

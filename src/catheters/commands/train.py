@@ -1,8 +1,11 @@
 """`train.py` and `multi_train.py`: training of every fold, by one engine with settings of their own."""
 
 import signal
+import sys
+from pathlib import Path
 
 from catheters.commands.command_line import read_settings, settings_parser
+from catheters.config.groups import GROUPS, TRAIN_FIRST
 from catheters.runtime.host import keep_freed_memory, process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
@@ -10,11 +13,11 @@ DESCRIPTION = """\
 Train one model per fold on the image cache. The same command again resumes an interrupted run, after Ctrl-C, SIGTERM,
 SIGKILL or a power cut, and gives the same result as an uninterrupted run.
 
-  python %(prog)s
+  {alone}
       one GPU, or the CPU
-  torchrun --nproc-per-node=4 %(prog)s
+  torchrun --nproc-per-node=4 {of_rank}
       4 GPUs: each has a quarter of every batch of batch_size images
-  torchrun --nproc-per-node=4 %(prog)s folds_parallel=True
+  torchrun --nproc-per-node=4 {of_rank} folds_parallel=True
       4 GPUs: each trains folds of its own
 """
 
@@ -24,7 +27,12 @@ MAX_KEPT_BYTES = 1 << 30
 
 def main(arguments: list[str], default_config: str = "config.py") -> int:
     """Train the folds that the settings choose. Returns the exit status."""
-    parser = settings_parser(DESCRIPTION, default_config)
+    name = Path(sys.argv[0]).name
+    is_script = name.endswith(".py")  # else it is a subcommand of the installed command
+    description = DESCRIPTION.format(
+        alone=f"python {name}" if is_script else name, of_rank=name if is_script else f"-m {name}"
+    )
+    parser = settings_parser(description, default_config, tuple(GROUPS), TRAIN_FIRST)
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)
     settings = read_settings(options)

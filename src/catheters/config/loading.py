@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import os
 import runpy
-import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from catheters.config.presets import PRESETS
 from catheters.config.settings import MEANT_BEFORE, Settings
 from catheters.errors import SettingsError, UserError, counted, one_line, unknown_name
 from catheters.io.files import UnreadableFileError, parse_json, read_utf8
@@ -36,7 +36,8 @@ def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequenc
     """Read `settings` from a config module and apply `name=value` overrides.
 
     Args:
-        config_file: Python file that defines `settings = Settings(...)`; None: the defaults.
+        config_file: Python file that defines `settings = Settings(...)`, or the name of one of `PRESETS`; None: the
+            defaults.
         overrides: strings such as `image_size=512`, `folds=[0,1]`, `backbone_model=rexnet_100`.
 
     Raises:
@@ -94,17 +95,6 @@ def read_run_settings(file: Path) -> Settings:
     except UnreadableFileError as error:
         raise SettingsError(str(error)) from None
     return settings_from_json(text, str(file), written_by)
-
-
-def describe_settings() -> str:
-    """One paragraph per setting: name, default, meaning."""
-    lines = []
-    for field in dataclasses.fields(Settings):
-        info = Settings.__pydantic_fields__[field.name]  # type: ignore[attr-defined]
-        default = repr(info.get_default(call_default_factory=True))
-        for text, indent in ((f"{field.name} = {default}", "  "), (info.description, "      ")):
-            lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent="      ", break_long_words=False)
-    return "\n".join(lines)
 
 
 def changed_settings(settings: Settings) -> dict[str, Any]:
@@ -185,8 +175,12 @@ def settings_warnings(settings: Settings) -> list[str]:
 
 
 def _run_config(config_file: Path) -> Settings:
+    if str(config_file) in PRESETS and not config_file.exists():
+        return PRESETS[str(config_file)]
     if not config_file.is_file():
-        raise SettingsError(f"{config_file}: no such config file; give one with --config FILE")
+        raise SettingsError(
+            f"{config_file}: no such config file; give one with --config FILE, or a preset's name: {', '.join(PRESETS)}"
+        )
     try:
         settings = runpy.run_path(str(config_file)).get("settings")
     except ValidationError as error:

@@ -1,8 +1,11 @@
-"""Presets: settings that configs in `configs/` start from, the published ones for RANZCR CLiP, unpacked in `dataset/`.
+"""Presets: settings that configs in `configs/` start from.
 
-A config is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`.
+A config is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`. The
+published ones are for RANZCR CLiP, unpacked in `dataset/`. Each can be named in place of a config: `--config sample`.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from catheters.config.settings import Settings
@@ -60,3 +63,49 @@ PUBLISHED_MULTI = Settings(
     early_stop=3,
 )
 """One attention head per device type: from 6.5e-5 along a cosine over 15 epochs."""
+
+SAMPLE = Settings(
+    dataset_folder="dataset/sample",
+    annotation_table="train_annotations.csv",
+    cache_name="sample",
+    image_size=128,
+    num_folds=3,
+    train_transforms=(
+        # No flip: which side a catheter comes from matters. Border mode 4 mirrors the image beyond its edge.
+        (
+            "Affine",
+            {
+                "scale": (0.95, 1.05),
+                "translate_percent": (-0.04, 0.04),
+                "rotate": (-3, 3),
+                "border_mode": 4,
+                "p": 1.0,
+            },
+        ),
+    ),
+    batch_size=16,
+    backbone_model="test_efficientnet",
+    pretrained=False,
+    optimizer="AdamW",
+    init_lr=3e-4,
+    lr_batch_size=16,
+    weight_decay=0.02,
+    warmup_epochs=3,
+    warmup_multiplier=10.0,
+    cosine_epochs=27,
+    min_lr=1e-6,
+    early_stop=0,
+)
+"""The synthetic sample, small enough for a CPU and random weights."""
+
+SAMPLE_MULTI = replace(SAMPLE, classifier="attention", heads=dict(RANZCR_HEADS))
+"""The same with one attention head per device type."""
+
+PRESETS: Mapping[str, Settings] = MappingProxyType(
+    {
+        "published_single": PUBLISHED_SINGLE,
+        "published_multi": PUBLISHED_MULTI,
+        "sample": SAMPLE,
+        "sample_multi": SAMPLE_MULTI,
+    }
+)

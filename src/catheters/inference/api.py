@@ -11,7 +11,7 @@ from PIL import Image
 
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
-from catheters.errors import UserError, unknown_name
+from catheters.errors import UserError, counted, unknown_name
 from catheters.inference.interpretation import find_one, sentences_of
 from catheters.inference.loading import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
@@ -92,7 +92,7 @@ class Model:
         count = len(models.checkpoints)
         how = "not calibrated" if models.calibrator is None else f"calibrated by {models.calibrator.method}"
         names = ", ".join(member.name for member in models.members)
-        return f"Model of {names}: {count} checkpoint{'s' * (count > 1)}, {how}"
+        return f"Model of {names}: {counted(count, 'checkpoint')}, {how}"
 
     def __call__(self, xray: str | os.PathLike[str] | bytes) -> Result:
         """Predict one X-ray.

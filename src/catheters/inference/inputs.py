@@ -10,7 +10,7 @@ import pandas as pd
 from catheters.data.tables.image_folder import folder_table, repeated_files, warn_of_repeated
 from catheters.data.tables.label_rules import choose_rows_of_other_table
 from catheters.data.tables.label_table import TableSource, fill_in_paths
-from catheters.errors import UserError, counted
+from catheters.errors import UserError
 from catheters.io.csv_files import check_columns, check_ids, read_csv
 from catheters.io.files import printable
 from catheters.io.near_misses import file_hint
@@ -156,7 +156,7 @@ def _read_table(file: Path, source: TableSource, path_pattern: str | None) -> tu
         missing.append(paths[0])
     hint = next(filter(None, map(file_hint, missing)), "")
     raise UserError(
-        f"{file}: none of its {counted(len(frame), 'image')} is there, {missing[0]} for one; say with --images "
+        f"{file}: none of its images is there, {missing[0]} for one; say with --images "
         f"where they are, relative to the table, to dataset_folder={source.dataset_folder} or to the folder above the "
         f"table's, as in --images 'test/{{uid}}.jpg'{hint}"
     )

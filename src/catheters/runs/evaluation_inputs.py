@@ -247,9 +247,7 @@ def _without(predictions: pd.DataFrame, uid_column: str, left_out: set[str], fil
     """The predictions less those of images that `keep_rows` leaves out of the label table."""
     is_left_out = predictions[uid_column].isin(left_out)
     if is_left_out.all():
-        raise TableError(
-            f"{file}: keep_rows leaves out all of its {counted(len(predictions), 'image')} in {truth.source}"
-        )
+        raise TableError(f"{file}: keep_rows leaves out all images, {len(predictions)}, in {truth.source}")
     if is_left_out.any():
         part = f"{is_left_out.sum()} of {counted(len(predictions), 'image')} left out"
         say(f"{file}: {part}, since keep_rows drops their rows")

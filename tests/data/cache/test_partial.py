@@ -203,7 +203,7 @@ def test_ctrl_c_keeps_what_is_done(settings: Settings, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = output_of(process)
     assert process.returncode == 130, output
-    assert "of 40 X-rays are done; the same command resumes there" in output
+    assert "of 40 X-rays done; the same command resumes there" in output
     result = run_script("preproc_npy.py", *arguments)
     assert result.returncode == 0, result.stderr
     assert "resuming an unfinished build" in result.stdout

@@ -143,7 +143,7 @@ def test_excluded_images_are_no_failure(tmp_path: Path) -> None:
         "inverted=exclude",
     )
     assert result.returncode == 0, result.stderr
-    assert "1 X-rays are left out, as the settings say:" in result.stderr
+    assert "1 X-ray left out, as the settings say:" in result.stderr
     assert "excluded: likely inverted grayscale" in result.stderr
 
 

@@ -1,0 +1,31 @@
+"""How Sphinx builds the documentation: `make docs`."""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from generate import write_pages
+
+project = "catheters"
+author = "The catheters authors"
+copyright = f"2026, {author}"  # Sphinx's name
+version = release = version_of("catheters")
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "catheters"
+html_show_sourcelink = False
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+nb_execution_mode = "off"  # the tests execute the notebook
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+copybutton_exclude = ".linenos, .gp"
+
+write_pages()

@@ -1,0 +1,88 @@
+"""The image cache in Python: `catheters.preproc(settings)`, what `preproc_npy.py` does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from catheters.checkpoints.parts import build_preprocessing
+from catheters.config.settings import Settings
+from catheters.data.cache.cache import CacheError, ImageCache, open_cache
+from catheters.data.cache.writer import build_cache, can_be_read_now, tidy_up
+from catheters.data.preprocessing import EXCLUDED
+from catheters.data.tables.folds import leaking_patients, refuse_leaks
+from catheters.data.tables.label_table import LabelTable, read_label_table
+from catheters.errors import counted
+from catheters.runs.build import build_table_source
+from catheters.runtime.console import say
+from catheters.runtime.progress import track
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheResult:
+    """An image cache that is up to date, and what is to be said of its X-rays.
+
+    Attributes:
+        file: the `.npy`, (N, H, W) uint8, for `np.load(file, mmap_mode="r")`.
+        table: the label table that it was made for.
+        cache: the same, opened.
+        failed: id of an X-ray -> why it could not be read; training leaves it out.
+        excluded: id -> why the settings leave it out.
+        quality_flags: id -> what is odd about it, although it is used.
+    """
+
+    file: Path
+    table: LabelTable
+    cache: ImageCache
+    failed: Mapping[str, str]
+    excluded: Mapping[str, str]
+    quality_flags: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """A line, since a notebook shows it."""
+        return f"CacheResult of {self.file}: {counted(len(self.table), 'X-ray')}, {len(self.failed)} unreadable"
+
+
+def preproc(settings: Settings) -> CacheResult:
+    """Build the image cache that the settings name, unless it stands and is up to date.
+
+    Needed once per data set and image size; `train` reads it. The same call again resumes a build that was stopped.
+
+    Raises:
+        UserError: a setting or the label table is not as it has to be, or no X-ray can be read.
+    """
+    table = read_label_table(build_table_source(settings))
+    if table.folds is not None:  # hours before training would say so
+        refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
+    cache = _bring_up_to_date(settings, table)
+    excluded = {uid: reason for uid, reason in cache.failed.items() if reason.startswith(EXCLUDED)}
+    return CacheResult(
+        file=settings.cache_file,
+        table=table,
+        cache=cache,
+        failed={uid: reason for uid, reason in cache.failed.items() if uid not in excluded},
+        excluded=excluded,
+        quality_flags={uid: "; ".join(flags.values()) for uid, flags in cache.quality_flags.items()},
+    )
+
+
+def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
+    cache_file, preprocessing = settings.cache_file, build_preprocessing(settings)
+    try:
+        cache = open_cache(cache_file, table, preprocessing)
+        if can_be_read_now(table, cache, preprocessing):
+            raise CacheError(f"{cache_file}: X-rays that could not be read can be read now")
+        cache.check_pixels(track(range(len(table)), "comparing checksums", len(table)))
+        tidy_up(cache_file)
+        say(f"{cache_file} is up to date")
+    except CacheError as error:
+        if cache_file.exists():
+            say(f"bringing it up to date: {error.found}")
+        height, width = settings.image_shape
+        gigabytes = len(table) * height * width / 1e9
+        say(f"{counted(len(table), 'X-ray')} at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
+        build_cache(table, cache_file, preprocessing)
+        cache = open_cache(cache_file, table, preprocessing)
+    say(f"{counted(len(table) - len(cache.failed), 'image')}, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
+    if cache.num_absent:
+        say(f"{counted(cache.num_absent, 'X-ray')} gone; the cache keeps how they looked")
+    return cache
