@@ -5,6 +5,7 @@
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
 #             docs/performance.md; takes long; HOST=name names the results
 # make stress kills the building of a cache and training at random moments, and breaks thousands of images; takes long
+# make docs   the documentation as a site, docs/_build/index.html; a dead link or a warning fails
 # make lint   lint and types only
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet
 
-.PHONY: demo test quick lint bench stress
+.PHONY: demo test quick lint docs bench stress
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -35,6 +36,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo 'docs/_build/index.html'
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench.py $(if $(HOST),--host $(HOST))

@@ -134,7 +134,7 @@ def test_mistakes(tmp_path: Path) -> None:
 
 def test_the_program_in_the_docs(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     """It runs the file without this package, and comes close: its resizing is OpenCV's own."""
-    page = (REPOSITORY / "docs" / "prediction.md").read_text()
+    page = (REPOSITORY / "docs/how-to/deploy-onnx.md").read_text()
     program = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in code)
     assert "catheters" not in program
     xray = min((sample_folder / "test").iterdir())
