@@ -1,4 +1,4 @@
-"""What was found out as `metrics.json` and `metrics.csv`, for other programs. docs/reference/metrics-json.md has the schema."""
+"""What was found out as `metrics.json` and `metrics.csv`, for other programs; see docs/reference/metrics-json.md."""
 
 import json
 import math

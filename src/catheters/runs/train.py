@@ -69,7 +69,8 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
 
     Args:
         settings: made by `load_settings`, or `Settings(run_name=..., ...)`.
-        extensions: of pytorch-pfn-extras, which run after each batch behind the built-in ones; see docs/how-to/extend.md.
+        extensions: of pytorch-pfn-extras, which run after each batch behind the built-in ones; see
+            docs/how-to/extend.md.
         fresh: move an earlier run of the same name aside and start over.
 
     Raises:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_SCORE_OF_INVERTED = -0.1
-"""Of 2,964 variants of 52 real frontal radiographs, upright ones score 0.01 and more; docs/how-to/audit.md counts them."""
+"""Of 2,964 variants of 52 real frontal radiographs, upright ones score 0.01 and more; see docs/how-to/audit.md."""
 POLARITY_CHECK = "2"
 """Goes up when other images would be called inverted; version 0.2.0 had none."""
 THUMBNAIL_SIZE, MATCHED_SIZE = 128, 32
