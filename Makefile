@@ -1,6 +1,6 @@
 # make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics,
 #             predictions of new X-rays
-# make test   lint, types and every test; those of a GPU after the others, in a process of their own
+# make test   lint, types, the documentation and every test; those of a GPU after the others, in a process of their own
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
 #             docs/performance.md; takes long; HOST=name names the results
@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 	$(BIN)/python evaluate.py saved_models/sample saved_models/sample_multi
 	$(BIN)/python predict.py --model saved_models/sample_multi dataset/sample/test --worklist --heatmaps saved_models/heatmaps --out saved_models/predictions.csv
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu"
 

@@ -182,6 +182,16 @@ def test_json_round_trip() -> None:
         settings_from_json("{", "here")
 
 
+def test_a_mistake_in_python_is_one_line() -> None:
+    """In a script or notebook, where no file is read."""
+    with pytest.raises(SettingsError, match=r"^'image_sise' is not a setting; did you mean 'image_size'\?$"):
+        Settings(image_sise=512)  # type: ignore[call-arg]
+    with pytest.raises(SettingsError, match=r"^image_size: 'big' came, .* is expected \(Height and width"):
+        Settings(image_size="big")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"^one_cycle goes up"):
+        dataclasses.replace(Settings(schedule="one_cycle", epochs=9, warmup_epochs=3), epochs=2)
+
+
 def test_every_setting_is_explained() -> None:
     text = describe_settings()
     for field in dataclasses.fields(Settings):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
@@ -172,7 +171,7 @@ def test_one_temperature_for_a_group(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_groups(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Settings(label_columns=LABELS, **{"exclusive": GROUP, **changes})
 
 

@@ -7,20 +7,22 @@ import importlib.metadata
 import os
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic.fields import FieldInfo
 
+from catheters.config.mistakes import WrongSetting, in_one_line, unknown_setting
 from catheters.config.presets import PRESETS
 from catheters.config.settings import MEANT_BEFORE, Settings
-from catheters.errors import SettingsError, UserError, counted, one_line, unknown_name
+from catheters.errors import SettingsError, UserError, counted, one_line
 from catheters.io.files import UnreadableFileError, parse_json, read_utf8
 from catheters.io.run_record import read_record
 from catheters.runtime.host import num_processes
 
+FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
 """What people write on a command line for Python's True, False and None."""
@@ -48,8 +50,8 @@ def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequenc
     values = dict(_parse_override(text) for text in overrides)
     try:
         settings = dataclasses.replace(settings, **values)
-    except ValidationError as error:
-        raise SettingsError(f"command line: {_describe(error)}") from None
+    except WrongSetting as error:
+        raise SettingsError(f"command line: {error}") from None
     return dataclasses.replace(settings, run_name=settings.run_name or (file.stem if file else None))
 
 
@@ -183,11 +185,10 @@ def _run_config(config_file: Path) -> Settings:
         )
     try:
         settings = runpy.run_path(str(config_file)).get("settings")
-    except ValidationError as error:
-        details = _first_error(error)
-        line = _line_of_keyword(config_file, str(details["loc"][0])) if details["loc"] else None
+    except WrongSetting as error:
+        line = _line_of_keyword(config_file, error.setting) if error.setting else None
         where = f"{config_file}:{line}" if line else str(config_file)
-        raise SettingsError(f"{where}: {_describe(error)}") from None
+        raise SettingsError(f"{where}: {error}") from None
     except SyntaxError as error:
         raise SettingsError(f"{config_file}:{error.lineno}: {error.msg}") from None
     except ModuleNotFoundError as error:
@@ -217,7 +218,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         )
         raise SettingsError(f"command line: '{text}' is not name=value; {hint}")
     if name not in SETTING_NAMES:
-        raise SettingsError(f"command line: {_unknown_setting(name)}")
+        raise SettingsError(f"command line: {unknown_setting(name, FIELDS)}")
     try:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -227,52 +228,10 @@ def _parse_override(text: str) -> tuple[str, Any]:
         as_number: dict[str, Any] = {name: parsed}
         try:
             dataclasses.replace(Settings(), **as_number)
-        except ValidationError as error:
-            if _first_error(error)["type"] == "string_type":
+        except WrongSetting as error:
+            if error.kind == "string_type":
                 parsed = value
     return name, parsed
-
-
-def _unknown_setting(name: str) -> str:
-    if name == "resume":
-        return (
-            "'resume' is not a setting: the same command again resumes where it stopped; a new run that starts from "
-            "weights has pretrained=<file> and a run_name of its own"
-        )
-    return unknown_name(name, "a setting", SETTING_NAMES, "--help explains all")
-
-
-def _first_error(error: ValidationError) -> ErrorDetails:
-    return error.errors(include_url=False)[0]
-
-
-def _describe(error: ValidationError) -> str:
-    """One line for the first wrong setting, from pydantic's list of errors."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    name = str(first["loc"][0]) if first["loc"] else "settings"
-    if first["type"] == "unexpected_keyword_argument":
-        return _unknown_setting(name)
-    if not first["loc"]:
-        return first["msg"]
-    # A union such as `bool | str` reports each of its types.
-    wanted = dict.fromkeys(
-        other["msg"]
-        .removeprefix("Input should be ")
-        .replace("valid tuple", "list")
-        .replace("a valid boolean", "True or False")
-        for other in errors
-        if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
-    )
-    field = Settings.__pydantic_fields__[name]  # type: ignore[attr-defined]
-    is_element = any(isinstance(part, int) for part in first["loc"])
-    if type(None) in get_args(field.annotation) and not is_element:
-        wanted["None"] = None
-    expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
-    meaning = " ".join(field.description.split())
-    return f"{name}: {first['input']!r} came{expected} ({meaning})"
 
 
 def _describe_written(error: ValidationError, written_by: str | None) -> str:
@@ -284,9 +243,9 @@ def _describe_written(error: ValidationError, written_by: str | None) -> str:
         if details["type"] == "unexpected_keyword_argument"
     ]
     if written_by == installed or (written_by is None and not unknown):
-        return _describe(error)
+        return str(in_one_line(error, FIELDS))
     version = "another version of the program" if written_by is None else f"version {written_by} of the program"
-    has = f"it has the setting '{unknown[0]}'" if unknown else _describe(error)
+    has = f"it has the setting '{unknown[0]}'" if unknown else str(in_one_line(error, FIELDS))
     return f"written by {version}, this is version {installed}: {has}; use it with the version that wrote it"
 
 

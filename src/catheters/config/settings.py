@@ -5,13 +5,15 @@ overrides. A misspelt name, a wrong type or an impossible value fails with one l
 and what is allowed.
 """
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from catheters.config import validation
+from catheters.config.mistakes import in_one_line
 from catheters.io.path_pattern import check_glob, check_path_pattern
 from catheters.labels import RANZCR_LABELS
 from catheters.runtime.host import check_device
@@ -383,3 +385,18 @@ class Settings:
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the cached images, in pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+_set = Settings.__init__
+
+
+@functools.wraps(_set)
+def _set_or_say_why_not(self: Settings, *arguments: Any, **values: Any) -> None:
+    """Raise one line of ours in place of pydantic's, from a config, the command line, a script or a notebook."""
+    try:
+        _set(self, *arguments, **values)
+    except ValidationError as error:
+        raise in_one_line(error, Settings.__pydantic_fields__) from None  # type: ignore[attr-defined]
+
+
+Settings.__init__ = _set_or_say_why_not  # type: ignore[method-assign]

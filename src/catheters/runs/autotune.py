@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.loading import read_run_settings
@@ -131,10 +130,9 @@ def with_batch_size(settings: Settings, batch_size: int) -> Settings:
     follows = f"the images of a step {'in proportion' if is_proportional else 'with their square root'}"
     try:
         chosen = dataclasses.replace(settings, batch_size=batch_size, init_lr=init_lr)
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+    except SettingsError as error:
         raise SettingsError(
-            f"batch_size='auto': {batch_size} images, so init_lr={init_lr:.3g}: {reason}; change init_lr or min_lr"
+            f"batch_size='auto': {batch_size} images, so init_lr={init_lr:.3g}: {error}; change init_lr or min_lr"
         ) from None
     say(
         f"init_lr={init_lr:.3g}: {settings.init_lr:g} is meant for lr_batch_size={settings.lr_batch_size}, and follows "

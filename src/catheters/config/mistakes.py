@@ -1,0 +1,69 @@
+"""pydantic's errors about settings, as one line for people."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from catheters.errors import SettingsError, unknown_name
+
+
+class WrongSetting(SettingsError):
+    """A setting that does not exist, or has a value that it does not allow; made by `Settings(...)`.
+
+    Attributes:
+        setting: its name; None where settings do not go together.
+        kind: pydantic's name for what is wrong.
+    """
+
+    def __init__(self, message: str, setting: str | None, kind: str) -> None:
+        """Say `message`."""
+        super().__init__(message)
+        self.setting = setting
+        self.kind = kind
+
+
+def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> WrongSetting:
+    """The first wrong setting of pydantic's list of errors.
+
+    Args:
+        error: what pydantic raised.
+        fields: name -> what pydantic knows of a setting.
+    """
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    name = str(first["loc"][0]) if first["loc"] else None
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+    elif first["type"] == "unexpected_keyword_argument":
+        message = unknown_setting(str(name), fields)
+    elif name is None:
+        message = first["msg"]
+    else:
+        # A union such as `bool | str` reports each of its types.
+        wanted = dict.fromkeys(
+            other["msg"]
+            .removeprefix("Input should be ")
+            .replace("valid tuple", "list")
+            .replace("a valid boolean", "True or False")
+            for other in errors
+            if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
+        )
+        is_element = any(isinstance(part, int) for part in first["loc"])
+        if type(None) in get_args(fields[name].annotation) and not is_element:
+            wanted["None"] = None
+        expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
+        meaning = " ".join((fields[name].description or "").split())
+        message = f"{name}: {first['input']!r} came{expected} ({meaning})"
+    return WrongSetting(message, name, first["type"])
+
+
+def unknown_setting(name: str, fields: Mapping[str, FieldInfo]) -> str:
+    """Say that there is no such setting, and what is meant."""
+    if name == "resume":
+        return (
+            "'resume' is not a setting: the same command again resumes where it stopped; a new run that starts from "
+            "weights has pretrained=<file> and a run_name of its own"
+        )
+    return unknown_name(name, "a setting", fields, "--help explains all")
