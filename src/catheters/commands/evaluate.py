@@ -163,13 +163,15 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
     )
 
 
-def _compare(first: Scores, second: Scores, folder: Path) -> Comparison:
-    """Print the paired differences, which go into the second's folder."""
-    differences = difference(first, second)
+def _compare(first: Scores, second: Scores) -> Comparison:
+    return Comparison(first=first, second=second, differences=difference(first, second))
+
+
+def _print_comparison(comparison: Comparison, folder: Path) -> None:
+    """The paired differences, which go into the second's folder."""
     file = folder / COMPARISON_FILE
     say(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
-    say(tables.differences_table(first, second, differences))
-    return Comparison(first=first, second=second, differences=differences)
+    say(tables.differences_table(comparison.first, comparison.second, comparison.differences))
 
 
 def _evaluate(
@@ -195,8 +197,15 @@ def _evaluate(
             "others would have to judge"
         )
     _print(evaluation)
-    comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores, given.folder)
+    comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores)
     background = write_evaluation(given, evaluation, command, comparison, ensemble)
+    if background.environment:
+        say(f"\n{given.file.parent}, as its folder records it")
+        say(textwrap.indent("\n  and was resumed with\n".join(background.environment), "  "))
+        _print_settings(given)
+    # What people look for comes last, where a terminal stands still.
+    if comparison is not None:
+        _print_comparison(comparison, given.folder)
     if evaluation.unknown_labels:
         say(
             "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
@@ -207,10 +216,6 @@ def _evaluate(
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {given.folder / METRICS_FILE}\n"
         f"a page to look at -> {given.folder / 'report.html'}"
     )
-    if background.environment:
-        say(f"\n{given.file.parent}, as its folder records it")
-        say(textwrap.indent("\n  and was resumed with\n".join(background.environment), "  "))
-        _print_settings(given)
     return evaluation.scores
 
 

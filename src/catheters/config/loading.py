@@ -158,9 +158,10 @@ def settings_warnings(settings: Settings) -> list[str]:
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:
         names = "warmup_epochs + cosine_epochs" if is_cosine else "warmup_epochs"
-        warnings.append(
-            f"epochs={settings.num_epochs} stops a schedule of {counted(schedule_epochs, 'epoch')} early ({names})"
-        )
+        num_left = settings.num_epochs - settings.warmup_epochs
+        whole = f"; cosine_epochs={num_left} makes it a whole one" if is_cosine and num_left > 0 else ""
+        length = counted(schedule_epochs, "epoch")
+        warnings.append(f"epochs={settings.num_epochs} stops a schedule of {length} early ({names}){whole}")
     restarts = settings.restart_epochs
     num_into_cosine = (settings.num_epochs - settings.warmup_epochs) % restarts
     if settings.schedule == "cosine_restarts" and 0 < num_into_cosine < restarts / 2:
