@@ -243,7 +243,8 @@ def test_a_schedule_that_stops_early_is_named() -> None:
         "epochs=1 stops a schedule of 21 epochs early (warmup_epochs + cosine_epochs)"
     ]
     assert settings_warnings(Settings(epochs=4)) == [
-        "epochs=4 stops a schedule of 21 epochs early (warmup_epochs + cosine_epochs); cosine_epochs=3 makes it a whole one"
+        "epochs=4 stops a schedule of 21 epochs early (warmup_epochs + cosine_epochs); cosine_epochs=3 makes it a "
+        "whole one"
     ]
     assert settings_warnings(Settings(cosine_epochs=3)) == settings_warnings(Settings(epochs=21)) == []
     constant = Settings(schedule="constant", epochs=2, warmup_epochs=3, min_lr=0.0)
