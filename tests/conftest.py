@@ -28,6 +28,7 @@ from catheters.synthetic import generate_sample
 from catheters.training.extensions.log import TrainingLog
 from catheters.training.manager import Manager
 from catheters.training.step import TrainStep
+from tests.browser import Browser
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -219,6 +220,13 @@ def mount_disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 def small_disk(mount_disk: Callable[[str, str], Path]) -> Path:
     """A disk of 1 MB."""
     return mount_disk("small_disk", "size=1m")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium; skips the test where there is none."""
+    with Browser(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from catheters.audit.report import _size_in_words
 from catheters.config.settings import Settings
 from catheters.data.decoding.radiograph import read_radiograph
+from tests.browser import SCREEN, Browser
 from tests.conftest import assert_user_error, run_script
 from tests.data.decoding.test_polarity import drawn_chest
 
@@ -144,6 +146,38 @@ def test_the_page_shows_them_and_nothing_from_elsewhere(config: Path, tmp_path: 
     assert page.count('<img src="data:image/jpeg;base64,') >= 15
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "20 images of 17 patients" in " ".join(page.split())
+
+
+def first_lines(page: str) -> str:
+    header = re.search(r"<header>(.*?)</header>", page, re.DOTALL)
+    assert header is not None
+    return " ".join(re.sub(r"<[^>]*>", "", header[1]).split())
+
+
+def test_the_first_lines_say_what_stands_against_training(config: Path, tmp_path: Path) -> None:
+    run_script("preproc_npy.py", "--config", config, "--audit")
+    page = (tmp_path / "cache" / "mistakes_audit" / "audit.html").read_text()
+    text = first_lines(page)
+    assert (
+        "Do not train yet: scores would be wrong, or training refuses. Against it: Patients in several folds (1), "
+        "The same image in several folds (1), The same image with different labels (1)."
+    ) in text
+    assert "What it cannot see." in text
+    assert set(re.findall('href="#([^"]*)"', page)) == set(re.findall('<h2 id="([^"]*)"', page))
+
+
+def test_it_can_be_read_on_a_screen_a_phone_and_paper(config: Path, tmp_path: Path, browser: Browser) -> None:
+    run_script("preproc_npy.py", "--config", config, "--audit")
+    browser.show(SCREEN)
+    browser.open((tmp_path / "cache" / "mistakes_audit" / "audit.html").as_uri())
+    assert browser.cut_boxes() == []
+    browser.assert_readable()
+    assert browser.console == []
+
+
+@pytest.mark.parametrize(("num_bytes", "words"), [(0, "0.0 MB"), (1_340_000, "1.3 MB"), (31_460_000_000, "31.5 GB")])
+def test_sizes_have_units_that_fit(num_bytes: int, words: str) -> None:
+    assert _size_in_words(num_bytes) == words
 
 
 def test_names_cannot_break_the_page(data_set: Path, tmp_path: Path) -> None:

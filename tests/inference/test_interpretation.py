@@ -76,6 +76,9 @@ def test_sentences(findings: Findings) -> None:
     assert describe_device_type(findings, "NGT", 3) == (
         "NGT: uncertain (0.45, threshold 0.50), abnormal position (0.45, threshold 0.40, deferred)"
     )
+    findings.probabilities[1, 3] = 0.000015
+    findings.presence["Swan Ganz"][1] = 0.000015
+    assert describe_device_type(findings, "Swan Ganz", 1) == "Swan Ganz: not seen (0.000015, threshold 0.50)"
     assert has_others(findings)
     assert describe_others(findings, 0) == "Effusion (0.80, threshold 0.25)"
     assert describe_others(findings, 1) == "none"

@@ -2,11 +2,10 @@
 
 import base64
 import contextlib
-import html
+import dataclasses
 import http.client
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,9 +20,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,8 +30,9 @@ import catheters
 from catheters.inference import server
 from catheters.inference.loading import read_models
 from catheters.inference.predictor import Predictor
+from tests.browser import PHONE, SCREEN, Browser
 from tests.conftest import REPOSITORY, assert_user_error, run_script
-from tests.hangs import output_of, run_watched
+from tests.hangs import output_of
 
 
 @pytest.fixture
@@ -178,7 +176,6 @@ def test_others_pages_and_names(client: TestClient, xray: Path) -> None:
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<b>saved_models" not in page.text and "&lt;b&gt;saved_models/run" in page.text
     assert "not a medical device" in page.text
-    assert "Calibrated probabilities." in page.text
     assert not re.findall(r'(?:src|href)="(?!data:)', page.text)
 
 
@@ -259,99 +256,93 @@ def test_no_memory_is_an_answer() -> None:
     assert answer.json()["reason"] == "this machine has no memory left; try again in a moment"
 
 
-class _AddScript(BaseHTTPMiddleware):
-    """Uses the page as a person would: drops files on it, points at a label."""
-
-    script = ""
-
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        if request.url.path != "/":
-            return response
-        page = b"".join([chunk async for chunk in response.body_iterator]).decode()  # type: ignore[attr-defined]
-        nonce = re.search(r'<script nonce="([^"]+)"', page)
-        assert nonce is not None
-        page = page.replace("</body>", f'<script nonce="{nonce[1]}">{self.script}</script></body>')
-        del response.headers["content-length"]
-        return Response(page, headers=dict(response.headers), media_type="text/html")
-
-
 HOSTILE_NAME = "=1+1<img src=x onerror=alert(1)>.dcm"
+UNTIL = "const until = async (is) => { while (!is()) await new Promise((go) => setTimeout(go, 50)); };"
 
 
-def test_in_a_browser(app: Starlette, xray: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("Chromium is not installed")
-    data = base64.b64encode(xray.read_bytes()).decode()
-    _AddScript.script = f"""
-    const bytes = Uint8Array.from(atob("{data}"), (letter) => letter.charCodeAt(0));
-    const until = async (is) => {{ while (!is()) await new Promise((go) => setTimeout(go, 50)); }};
-    (async () => {{
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([bytes], {json.dumps(HOSTILE_NAME)}));
-      transfer.items.add(new File(["nonsense, of some length"], "bad.png"));
-      document.dispatchEvent(new DragEvent("drop", {{dataTransfer: transfer}}));
-      await until(() => byId("status").textContent === "2 done");
-      const image = document.querySelector("article img"), before = image.src;
-      document.querySelector("article tbody tr").dispatchEvent(new Event("mouseenter"));
-      await until(() => image.src !== before);
-      await image.decode();
-      const row = document.querySelector("article tbody tr"), button = row.querySelector("button");
-      button.click();  // as a keyboard and a touch screen do
-      const pressed = [button.getAttribute("aria-pressed")];
-      row.dispatchEvent(new Event("mouseleave"));
-      await until(() => image.src !== before && row.className.includes("shown"));
-      await until(() => document.querySelector(".figure p").textContent.includes("Grad-CAM"));
-      button.dispatchEvent(new KeyboardEvent("keydown", {{key: "Escape", bubbles: true}}));
-      pressed.push(button.getAttribute("aria-pressed"), String(image.src === before));
-      document.title = JSON.stringify({{
-        pressed, names: [...document.querySelectorAll("article h2")].map((node) => node.textContent),
-        error: document.querySelector(".error").textContent,
-        rows: document.querySelectorAll("article tbody tr").length,
-        sentences: [...document.querySelectorAll(".sentences li")].map((node) => node.textContent),
-        size: [image.naturalWidth, image.naturalHeight], csv: csv(), images: document.images.length,
-        fits: document.documentElement.scrollWidth <= document.documentElement.clientWidth}});
-      console.log("the test was here");
-    }})();
-    """
-    app.add_middleware(_AddScript)
-    listener = socket.create_server(("127.0.0.1", 0))
-    uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        done = run_watched(
-            [
-                browser,
-                *("--headless", "--no-sandbox", "--no-first-run", "--disable-gpu", "--disable-background-networking"),
-                *("--disable-component-update", "--disable-sync", "--disable-extensions"),
-                f"--user-data-dir={tmp_path / 'profile'}",
-                *("--enable-logging=stderr", "--virtual-time-budget=30000", "--dump-dom"),
-                f"http://127.0.0.1:{listener.getsockname()[1]}/",
-            ],
-        )
-        assert done.returncode == 0, done.stderr
-    finally:
-        uvicorn_server.should_exit = True
-        thread.join()
-        listener.close()
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line and "status of 422" not in line]
-    assert len(console) == 1 and "the test was here" in console[0], console
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title is not None
-    found = json.loads(html.unescape(title[1]))
+def drop(browser: Browser, files: dict[str, bytes]) -> None:
+    """Drop files, by their names, on the page, and wait until it is done with them."""
+    encoded = [[name, base64.b64encode(content).decode()] for name, content in files.items()]
+    browser.evaluate(
+        f"""(async () => {{
+        {UNTIL}
+        const transfer = new DataTransfer();
+        for (const [name, data] of {json.dumps(encoded)})
+          transfer.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], name));
+        document.dispatchEvent(new DragEvent("drop", {{dataTransfer: transfer}}));
+        await until(() => byId("status").textContent === "{len(files)} done");
+        }})()"""
+    )
+
+
+@pytest.fixture
+def used(browser: Browser, port: int, xray: Path) -> Browser:
+    """The page in a browser, after an X-ray and a broken file were dropped on it."""
+    browser.show(SCREEN)
+    browser.open(f"http://127.0.0.1:{port}/")
+    drop(browser, {HOSTILE_NAME: xray.read_bytes(), "bad.png": b"nonsense, of some length"})
+    return browser
+
+
+def test_in_a_browser(used: Browser, xray: Path) -> None:
+    """It is used as a person would: who points at a label, presses it, and goes back."""
+    found = used.evaluate(
+        f"""(async () => {{
+        {UNTIL}
+        const image = document.querySelector("article img"), before = image.src;
+        const row = document.querySelector("article tbody tr"), button = row.querySelector("button");
+        row.dispatchEvent(new Event("mouseenter"));
+        await until(() => image.src !== before);
+        await image.decode();
+        button.click();  // as a keyboard and a touch screen do
+        const pressed = [button.getAttribute("aria-pressed")];
+        row.dispatchEvent(new Event("mouseleave"));
+        await until(() => image.src !== before && row.className.includes("shown"));
+        await until(() => document.querySelector(".figure p").textContent.includes("Grad-CAM"));
+        button.dispatchEvent(new KeyboardEvent("keydown", {{key: "Escape", bubbles: true}}));
+        pressed.push(button.getAttribute("aria-pressed"), String(image.src === before));
+        const texts = (selector) => [...document.querySelectorAll(selector)].map((node) => node.textContent);
+        return {{
+          pressed, names: texts("article h2"), error: document.querySelector(".error").textContent,
+          rows: document.querySelectorAll("article tbody tr").length, sentences: texts(".sentences li"),
+          headings: texts("article thead th"), predicted: texts("article tbody td:last-child"),
+          size: [image.naturalWidth, image.naturalHeight], csv: csv(), images: document.images.length}};
+        }})()"""
+    )
+    console = [line for line in used.console if "status of 422" not in line]
+    assert console == []
     assert sorted(found["names"]) == sorted([HOSTILE_NAME, "bad.png"])
     assert found["error"].startswith("is no image file of a known format")
     assert (found["rows"], found["images"]) == (11, 1)
+    assert found["headings"] == ["Label", "Probability", "Threshold", "Predicted"]
+    assert {text.removesuffix(", deferred") for text in found["predicted"]} <= {"positive", "negative"}
     assert found["sentences"][0].startswith("ETT: ")
     assert found["size"] == list(cv2.imread(str(xray)).shape[1::-1])
     assert found["pressed"] == ["true", "false", "true"]
-    assert found["fits"]
     lines = found["csv"].splitlines()
     assert lines[0].startswith('"file","ETT - Abnormal"')
     assert lines[1].startswith('"\'=1+1<img src=x onerror=alert(1)>.dcm",0.')  # no formula
     assert lines[2].startswith('"bad.png",,') and "is no image" in lines[2]
+
+
+def test_it_can_be_read_on_a_screen_a_phone_and_paper(used: Browser) -> None:
+    used.evaluate("document.querySelector('article tbody tr').classList.add('shown', 'positive')")
+    used.assert_readable()
+    assert used.cut_boxes() == []
+    for width in (PHONE, 800, 1000):
+        used.show(width)
+        assert used.cut_boxes() == []
+
+
+def test_the_first_lines_say_what_a_number_means(client: TestClient, evaluated_run: Path) -> None:
+    page = " ".join(client.get("/").text.split())
+    assert "calibrated on the images of the model's evaluation" in page
+    assert "another hospital's" in page and "not a medical device" in page
+    unevaluated = dataclasses.replace(read_models([evaluated_run]), calibrator=None, thresholds=None)
+    bare = Predictor(unevaluated, torch.device("cpu"))
+    app = server.create_app(bare, "run", ("testserver",), server.Uploads())
+    page = " ".join(TestClient(app).get("/").text.split())
+    assert "It is not calibrated" in page and "From 0.5 on a label is predicted positive" in page
 
 
 def test_the_script_serves_until_it_is_interrupted(evaluated_run: Path) -> None:

@@ -22,15 +22,19 @@ from catheters.data.cache.writer import build_cache
 from catheters.data.loader import CachedRadiographs
 from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
+from catheters.inference.heatmaps import describe_sheet
 from catheters.io.csv_files import TableError
 from catheters.runs.build import build_table_source
+from catheters.viz.contact_sheets import AS_CACHED, CHOSEN, WITH_CATHETERS, describe_images
 from catheters.viz.image_selection import choose_images
-from catheters.viz.layout import GAP, TILE_WIDTH
+from catheters.viz.layout import GAP, MAX_TITLE_LINES, MIN_COLUMNS, TILE_WIDTH
 from catheters.viz.lines import (
     DEVICE_TYPE_COLOURS,
+    FONT_SIZE,
     UNKNOWN_COLOUR,
     device_type_colours,
 )
+from catheters.viz.text import load_font, wrap
 from catheters.viz.tiles import NOTE_COLOUR, grey_tile, prepare_image
 
 
@@ -216,6 +220,17 @@ def test_tiny_images_and_all_of_them(settings: Settings) -> None:
     sheet, _ = write_sheets(dataclasses.replace(settings, image_size=16, train_transforms=()), 1000)
     assert sheet.shape[1] <= 1900
     assert len(sheet) > 7 * TILE_WIDTH  # 40 images in rows of six
+
+
+def test_the_heading_says_what_the_images_are(annotated: Settings) -> None:
+    """It is nowhere cut off, on the narrowest sheet either."""
+    table = read_label_table(build_table_source(annotated))
+    assert describe_images(table, len(table), are_drawn=False) == AS_CACHED
+    whole = describe_images(table, 3, are_drawn=True)
+    assert whole == f"{AS_CACHED} {CHOSEN} {WITH_CATHETERS}"
+    width = MIN_COLUMNS * (TILE_WIDTH + GAP) - GAP
+    for text in (whole, describe_sheet(is_calibrated=False)):
+        assert " ".join(wrap(text, load_font(FONT_SIZE), width, MAX_TITLE_LINES)) == text
 
 
 def test_unreadable_images_are_left_out(settings: Settings, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ MAX_IMAGES_OF_ISSUE = 4
 NUM_SAMPLES = 12
 """Images that the page shows whatever was found."""
 NUM_SIZES = 8
+OF_PATIENTS = "Images per patient"
+"""The title of the one distribution that counts patients; the others count images."""
 VERDICTS: dict[Severity | None, str] = {
     "stop": "Do not train yet: scores would be wrong, or training refuses.",
     "look": "Look at what was found before you train.",
@@ -120,6 +122,7 @@ def write_page(audit: Audit, file: Path, make_thumbnails: Callable[[list[int]], 
     sections = [
         {
             "kind": KINDS[kind],
+            "anchor": kind.replace(",", "").replace(" ", "-"),
             "count": counts[kind],
             "issues": [
                 {
@@ -144,7 +147,7 @@ def write_page(audit: Audit, file: Path, make_thumbnails: Callable[[list[int]], 
         num_images=len(audit.table),
         num_patients=None if audit.folds is None else len(np.unique(audit.table.patient_ids)),
         num_readable=sum(file.reason is None for file in audit.examined),
-        gigabytes=sum(file.num_bytes for file in audit.examined) / 1e9,
+        size=_size_in_words(sum(file.num_bytes for file in audit.examined)),
         sections=sections,
         samples=[describe(row) for row in samples],
         labels=_label_statistics(audit),
@@ -153,6 +156,11 @@ def write_page(audit: Audit, file: Path, make_thumbnails: Callable[[list[int]], 
         histograms=_histograms(audit),
     )
     write_text(file, page)
+
+
+def _size_in_words(num_bytes: int) -> str:
+    """`31.5 GB`; `1.3 MB` where it is less than one."""
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _sample_rows(audit: Audit) -> list[int]:
@@ -202,7 +210,7 @@ def _histograms(audit: Audit) -> list[dict[str, Any]]:
         "Width over height": np.array([file.full_shape[1] / file.full_shape[0] for file in readable]),
     }
     if audit.folds is not None:
-        values["Images of a patient"] = np.unique(audit.table.patient_ids, return_counts=True)[1]
+        values[OF_PATIENTS] = np.unique(audit.table.patient_ids, return_counts=True)[1]
     histograms = []
     for title, numbers in values.items():
         counts, edges = np.histogram(numbers, bins=20)
@@ -213,7 +221,8 @@ def _histograms(audit: Audit) -> list[dict[str, Any]]:
                 "high": f"{edges[-1]:.4g}",
                 "median": f"{np.median(numbers):.4g}",
                 "bars": [float(count / counts.max()) for count in counts],
-                "counts": counts.tolist(),
+                "highest": int(counts.max()),
+                "unit": "patients" if title == OF_PATIENTS else "images",
             }
         )
     return histograms

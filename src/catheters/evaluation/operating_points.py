@@ -35,6 +35,13 @@ class Rule:
     def __str__(self) -> str:
         return self.name if self.required is None else f"{self.name}={self.required:g}"
 
+    @property
+    def words(self) -> str:
+        """What it looks for, for people."""
+        if self.required is None:
+            return RULE_WORDS[self.name]
+        return f"a {self.name} of {self.required:g} or more"
+
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
@@ -78,6 +85,8 @@ def _f1(found: Counts, false: Counts, num_positives: int, num_negatives: int) ->
 
 RULES: Mapping[str, Callable[[Counts, Counts, int, int], Floats]] = MappingProxyType({"youden": _youden, "f1": _f1})
 """Name -> what is to be largest, of true and false positives at each threshold."""
+RULE_WORDS: Mapping[str, str] = MappingProxyType({"youden": "the highest Youden's index", "f1": "the highest F1 score"})
+"""The same in words, for people."""
 
 REQUIREMENTS = ("sensitivity", "specificity")
 """What may be required; the other one is then as large as it can be."""

@@ -281,13 +281,22 @@ def write_heatmaps(
     sheet_file = folder / SHEET_NAME
     heading = Heading(
         title=f"{len(cells)} of {counted(len(rows), 'image')} with labels predicted positive ({findings.rule})",
-        subtitle="Grad-CAM on the last feature map, scaled to its highest value, mean over the models; a map says "
-        "which region a prediction hangs on, not that it is right. Research software, not a medical device.",
+        subtitle=describe_sheet(is_calibrated=predictor.models.calibrator is not None),
         legend={},
     )
     sheet = make_sheet(heading, [cells[row] for row in sorted(cells)])
     write_whole(sheet_file, functools.partial(sheet.save, format="JPEG", quality=JPEG_QUALITY))
     return Drawn(num_maps=num_maps, sheet=sheet_file, missing=missing)
+
+
+def describe_sheet(*, is_calibrated: bool) -> str:
+    """What the contact sheet shows, and what may not be concluded from it."""
+    return (
+        "Where the models looked for each label: Grad-CAM on the last feature map, mean over the models, scaled to its "
+        "highest value, from dark (little) to yellow (most). The number is the label's probability, "
+        f"{'calibrated' if is_calibrated else 'not calibrated'}. A map does not show that the prediction is right, nor "
+        "where exactly a tip lies. Research software, not a medical device: nothing here may decide about a patient."
+    )
 
 
 def _read(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> Read | str:

@@ -251,4 +251,6 @@ def _threshold(threshold: float) -> str:
 
 def _short(probability: float) -> str:
     """Two decimals, and as many more as a small one needs to show two digits."""
-    return f"{probability:.2f}" if probability >= 0.1 or probability == 0 else f"{probability:.2g}"
+    if probability >= 0.1 or probability == 0:
+        return f"{probability:.2f}"
+    return np.format_float_positional(probability, precision=2, fractional=False, trim="-")

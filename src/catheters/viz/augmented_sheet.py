@@ -14,8 +14,10 @@ from catheters.viz.layout import Cell, Heading, make_sheet
 from catheters.viz.lines import Line
 from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile
 
+TO_CHECK = "Look whether each label still holds, as it does not where the tip has left the image."
 NUM_EPOCHS = 5
 """Versions of each image that are shown."""
+NO_TRANSFORMS = "As training draws them, which is as they are cached: train_transforms is empty."
 
 
 def augmented_sheet(
@@ -37,11 +39,11 @@ def augmented_sheet(
     )
     cells = [_augmented_cell(image, samples, sample, augmentation) for sample, image in enumerate(shown)]
     names = ", ".join(name for name, _ in augmentation.transforms)
-    subtitle = f"as training draws them with seed {seed}: {names}" if names else "train_transforms is empty"
+    subtitle = f"As training draws them with seed {seed}: {names}. {TO_CHECK}" if names else NO_TRANSFORMS
     legend = drawn_device_types(table, shown)
     if legend and augmentation.unfollowed:
         names = ", ".join(augmentation.unfollowed)
-        subtitle += f"; catheters are not drawn, since they cannot be carried through {names}"
+        subtitle += f" Catheters are not drawn, since they cannot be carried through {names}."
         legend = {}
     return make_sheet(Heading(title, subtitle, legend), cells)
 

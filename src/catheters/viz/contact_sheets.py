@@ -19,6 +19,11 @@ from catheters.viz.layout import Cell, Heading, make_sheet
 from catheters.viz.lines import DEVICE_TYPE_OF_LABEL
 from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile, prepare_image
 
+AS_CACHED = (
+    "What the model gets, as the cache holds it. Look whether thin lines and their tips can be seen at this size."
+)
+CHOSEN = "The images are chosen to show every label, so their shares are not those of the data set."
+WITH_CATHETERS = "Beside them the annotated catheters, a ring at the tip; the model never sees these."
 NUM_AUGMENTED = 8
 """Images of the second sheet, at most."""
 
@@ -129,10 +134,13 @@ def _image_sheet(title: str, table: LabelTable, shown: list[SheetImage]) -> Imag
             tiles.append(drawn_tile(image.pixels, image.lines))
         cells.append(Cell([tiles], [], image.text))
     legend = drawn_device_types(table, shown)
-    subtitle = "as the cache holds them"
-    if legend:
-        subtitle += "; beside them the annotated catheters, a ring at the tip"
-    return make_sheet(Heading(title, subtitle, legend), cells)
+    return make_sheet(Heading(title, describe_images(table, len(shown), are_drawn=bool(legend)), legend), cells)
+
+
+def describe_images(table: LabelTable, num_shown: int, *, are_drawn: bool) -> str:
+    """What the sheet of images shows, and what may not be concluded from it; `are_drawn`: some have their catheters."""
+    are_chosen = bool(table.label_columns) and num_shown < len(table)
+    return " ".join([AS_CACHED, *([CHOSEN] if are_chosen else []), *([WITH_CATHETERS] if are_drawn else [])])
 
 
 def _save(sheet: Image.Image, cache_file: Path, name: str) -> Path:

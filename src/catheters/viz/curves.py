@@ -12,31 +12,34 @@ from catheters.io.files import write_whole
 
 # From the palette of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
+WITH_VALIDATION = "The best epoch (dot) is chosen on the validation fold itself, so its AUC is slightly optimistic."
+WITHOUT_VALIDATION = "No validation: these curves do not say how good the model is."
 
 
 def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, title: str, file: Path) -> None:
-    """Draw losses, macro AUC and learning rate over the epochs.
+    """Draw losses, macro AUC and learning rate over the epochs, with what may be concluded from them above.
 
     Args:
         log: one entry per epoch, but for those whose line is damaged, with `epoch`, `train/loss` and `lr`; of a run
             with validation also `val/loss` and `val/macro_auc`, and `val/raw/macro_auc` where EMA weights were kept;
             `train/loss/<name>` and `val/loss/<name>` where several losses are summed.
-        best_epoch: the epoch, from 1, whose weights were kept; None: there was no validation.
-        title: printed above.
+        best_epoch: the epoch, from 1, whose weights were kept; None: there is none, or it is not known.
+        title: which training it is.
         file: the PNG to write; it is whole or absent.
     """
-    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    loss_axes, *auc_axes, rate_axes = figure.subplots(1, 2 if best_epoch is None else 3)
-    _draw(loss_axes, log, _losses(log))
-    loss_axes.set_title("loss")
-    if best_epoch is not None:
+    is_validated = any("val/macro_auc" in entry for entry in log)
+    loss_axes, *auc_axes, rate_axes = figure.subplots(1, 3 if is_validated else 2)
+    _draw(loss_axes, log, _losses(log), "loss")
+    if is_validated:
         _draw_aucs(auc_axes[0], log, best_epoch)
-    _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")})
-    rate_axes.set_title("learning rate at the epoch's end")
+    _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")}, "learning rate at the epoch's end")
     if all(entry["lr"] > 0 for entry in log):
         rate_axes.set_yscale("log")
-    figure.suptitle(title)
+    conclusion = WITH_VALIDATION if is_validated else WITHOUT_VALIDATION
+    # At the left, so that it is not read as the title of the axes in the middle.
+    figure.suptitle(f"{title}\n{conclusion}", x=0.01, ha="left", size=11)
     write_whole(file, lambda part: figure.savefig(part, dpi=110, format="png"))
 
 
@@ -50,22 +53,23 @@ def _losses(log: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, str, str
     return curves
 
 
-def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int) -> None:
+def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int | None) -> None:
     _draw(
         axes,
         log,
         {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("EMA weights", ORANGE, "--")},
+        "macro ROC AUC of the validation fold",
     )
     best = next((entry for entry in log if entry["epoch"] == best_epoch), None)
-    if best is None:  # its line of the log is damaged
+    if best_epoch is None or best is None:  # not known, or its line of the log is damaged
         return
     axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
     axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
-    axes.set_title(f"macro ROC AUC of the validation fold: {best['val/macro_auc']:.3f} in epoch {best_epoch}")
+    axes.set_title(f"{best['val/macro_auc']:.3f} in epoch {best_epoch}", size=11)
 
 
-def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]]) -> None:
-    """Draw those of the curves that the log has, with a legend where there are several."""
+def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]], y: str) -> None:
+    """Draw those of the curves that the log has over the epochs, with a legend where there are several."""
     epochs = [entry["epoch"] for entry in log]
     drawn = {key: style for key, style in curves.items() if log and all(key in entry for entry in log)}
     for key, (name, colour, line) in drawn.items():
@@ -73,5 +77,6 @@ def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, t
     if len(drawn) > 1:
         axes.legend()
     axes.set_xlabel("epoch")
+    axes.set_ylabel(y)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

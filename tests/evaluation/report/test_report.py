@@ -1,10 +1,8 @@
 """The page: whole by itself, its numbers those of the evaluation, working in a browser."""
 
 import html
-import json
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +13,16 @@ from catheters.evaluation.ensemble import combine
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.prediction_set import PredictionSet
-from catheters.evaluation.report.figures import MAX_POINTS, draw_intervals, thin
+from catheters.evaluation.report.figures import MAX_POINTS, ReportFigure, draw_aucs, thin
 from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.report.tables import with_interval
 from catheters.evaluation.scores import difference, score
+from tests.browser import SCREEN, Browser
 from tests.evaluation.conftest import make_predictions
-from tests.hangs import run_watched
 
 HOSTILE = "<script>alert(1)</script>"
 GREY_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
+CURVES = ReportFigure(url=GREY_DOT, text="Loss, macro AUC and learning rate of fold0 over the epochs")
 
 
 def make_pair(rng: np.random.Generator) -> tuple[PredictionSet, PredictionSet]:
@@ -49,7 +48,13 @@ def make_background(**changes: object) -> Background:
         "num_labelled": 240,
         "is_synthetic": False,
         "command": "python evaluate.py run",
-        "settings": {"backbone_model": "rexnet_100", "classifier": "linear", "image_size": 64, "run_name": HOSTILE},
+        "settings": {
+            "backbone_model": "rexnet_100",
+            "classifier": "linear",
+            "image_size": 64,
+            "run_name": HOSTILE,
+            "allow_leaking_folds": False,
+        },
         "environment": ["hardware: the CPU"],
         "curves": [],
         "comparison": None,
@@ -139,7 +144,7 @@ def test_curves_are_drawn_where_they_turn(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("low", [0.4, 0.6, float("nan")])
 def test_intervals_that_leave_out_their_value_or_are_none(low: float) -> None:
     estimate = Estimate(value=0.5, low=low, high=low + 0.05)
-    figure = draw_intervals(["a $\\bad$ b", "c"], [estimate, estimate], "ROC AUC")
+    figure = draw_aucs(["a $\\bad$ b", "c"], [estimate, estimate])
     assert figure.text == "ROC AUC with intervals: a $\\bad$ b 0.500, c 0.500"
 
 
@@ -157,52 +162,85 @@ def test_the_model_card(evaluation: Evaluation, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def open_page(tmp_path: Path) -> Callable[[Path], tuple[str, str]]:
-    """Opens a page in headless Chromium: what its document became, and what its console said."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("Chromium is not installed")
-
-    def open_it(page: Path) -> tuple[str, str]:
-        quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
-        done = run_watched(
-            [
-                browser,
-                "--headless",
-                "--no-sandbox",
-                "--no-first-run",
-                *(f"--disable-{what}" for what in quiet),
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--enable-logging=stderr",
-                "--virtual-time-budget=5000",
-                "--dump-dom",
-                page.as_uri(),
-            ],
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-
-    return open_it
+def shown(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> Iterator[Browser]:
+    """The page with all that some pages have, in a browser."""
+    pair = make_pair(rng)
+    bootstrap = PatientBootstrap(pair[0].patient_ids, 50, seed=0)
+    scores = [score(evaluated, bootstrap) for evaluated in pair]
+    comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
+    ensemble = combine("weights", list(pair), "ensemble")
+    background = make_background(is_synthetic=True, comparison=comparison, ensemble=ensemble, curves=[CURVES])
+    write_report(tmp_path / "report.html", evaluation, background, thumbnails)
+    with Browser(tmp_path) as browser:
+        browser.show(SCREEN)
+        browser.open((tmp_path / "report.html").as_uri())
+        yield browser
 
 
-def test_in_a_browser(evaluation: Evaluation, tmp_path: Path, open_page: Callable[[Path], tuple[str, str]]) -> None:
-    """No errors in the console, nothing wider than a phone, and a table sorts by the heading that is pressed."""
-    write_report(tmp_path / "report.html", evaluation, make_background(), thumbnails)
-    page = (tmp_path / "report.html").read_text()
-    script = """<script>
-    const table = document.querySelector("table.sorts");
-    const column = (number) => [...table.tBodies[0].rows].map((row) => row.cells[number].textContent.trim());
-    const button = table.tHead.rows[0].cells[1].querySelector("button");
-    button.click(); const down = column(0);
-    button.click(); const up = column(0);
-    document.title = JSON.stringify([down, up, table.tHead.rows[0].cells[1].getAttribute("aria-sort"),
-        document.documentElement.scrollWidth <= document.documentElement.clientWidth]);
-    console.log("the test was here");
-    </script></body>"""
-    (tmp_path / "tested.html").write_text(page.replace("</body>", script))
-    document, console = open_page(tmp_path / "tested.html")
-    assert len(console.splitlines()) == 1 and "the test was here" in console, console
-    title = html.unescape(re.search(r"<title>(.*?)</title>", document)[1])  # type: ignore[index]
+def test_in_a_browser(evaluation: Evaluation, shown: Browser) -> None:
+    """No errors in the console, and a table sorts by the heading that is pressed."""
+    first_column = """[...document.querySelector("table.sorts").tBodies[0].rows]
+        .map((row) => row.cells[0].textContent.trim())"""
+    press = "document.querySelector('table.sorts thead').rows[0].cells[1].querySelector('button').click()"
     areas = {label: evaluation.scores.estimate("roc_auc", label).value for label in ("tube", HOSTILE)}
     falling = sorted(areas, key=lambda label: -areas[label])
-    assert json.loads(title) == [[*falling, "never"], [*falling[::-1], "never"], "ascending", True]
+    shown.evaluate(press)
+    assert shown.evaluate(first_column) == [*falling, "never"]
+    shown.evaluate(press)
+    assert shown.evaluate(first_column) == [*falling[::-1], "never"]
+    order = "document.querySelector('table.sorts thead').rows[0].cells[1].getAttribute('aria-sort')"
+    assert shown.evaluate(order) == "ascending"
+    assert shown.console == []
+
+
+def test_it_can_be_read_on_a_screen_a_phone_and_paper(shown: Browser) -> None:
+    assert shown.cut_boxes() == []
+    shown.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    shown.assert_readable()
+
+
+def test_no_table_is_cut_on_a_screen(rng: np.random.Generator, tmp_path: Path, browser: Browser) -> None:
+    """With the longest names of the data sets that are known."""
+    labels = ["NGT - Incompletely Imaged, Enlarged Cardiomediastinum", "Swan Ganz Catheter Present"]
+    targets = rng.integers(0, 2, (120, 2)).astype(np.uint8)
+    predictions = make_predictions(targets, rng.random((120, 2)), labels=labels)
+    write_report(tmp_path / "report.html", evaluate(predictions, {}, {}, Choices()), make_background(), None)
+    browser.show(SCREEN)
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.cut_boxes() == []
+
+
+def text_of(page: Path) -> str:
+    """What a page says before its first section, in one line."""
+    header = re.search(r"<header>(.*?)</header>", page.read_text(), re.DOTALL)
+    assert header is not None
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", "", header[1])).split())
+
+
+def test_the_first_lines_say_what_to_conclude(evaluation: Evaluation, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    write_report(file, evaluation, make_background(), None)
+    macro = evaluation.scores.macro("roc_auc")
+    assert f"is {macro.value:.3f}. The 95% confidence interval, over patients, is {macro.low:.3f} to" in text_of(file)
+    assert "The predictions are out-of-fold" in text_of(file)
+    assert "slightly optimistic" in text_of(file)
+    assert "other hospitals" in text_of(file)
+    assert "no better than chance" not in text_of(file)
+    write_report(file, evaluation, make_background(settings={}), None)
+    assert "does not know how the predictions were made" in text_of(file)
+    assert "out-of-fold" not in text_of(file)
+    leaking = {**make_background().settings, "allow_leaking_folds": True}
+    write_report(file, evaluation, make_background(settings=leaking), None)
+    assert "may share patients or equal images" in text_of(file)
+    assert "out-of-fold" not in text_of(file)
+
+
+def test_what_chance_may_have_made_is_called_so(rng: np.random.Generator, tmp_path: Path) -> None:
+    targets = rng.integers(0, 2, (200, 1)).astype(np.uint8)
+    by_chance = make_predictions(targets, rng.random((200, 1)))
+    write_report(tmp_path / "report.html", evaluate(by_chance, {}, {}, Choices()), make_background(), None)
+    assert "may be no better than chance" in text_of(tmp_path / "report.html")
+    without = evaluate(by_chance, {}, {}, Choices(num_resamples=0))
+    write_report(tmp_path / "report.html", without, make_background(), None)
+    assert "95%" not in text_of(tmp_path / "report.html")
+    assert "chance;" in text_of(tmp_path / "report.html")

@@ -2,8 +2,10 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 MAX_POINTS = 200
 """Of a curve that is drawn: more cannot be seen."""
 GREY = "#6e7781"
+CHANCE_AUC = 0.5
+LEGEND: Mapping[str, Any] = MappingProxyType({"fontsize": 9, "framealpha": 0.8, "edgecolor": "none"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +37,9 @@ class ReportFigure:
     text: str
 
 
-def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: str) -> ReportFigure:
-    """One row per label: the value and its interval."""
-    figure = Figure(figsize=(7.5, 0.9 + 0.28 * len(names)), layout="constrained")
+def draw_aucs(names: Sequence[str], estimates: Sequence[Estimate]) -> ReportFigure:
+    """One row per label: its ROC AUC and the interval."""
+    figure = Figure(figsize=(6.2, 0.9 + 0.28 * len(names)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(names))
     values = np.array([estimate.value for estimate in estimates])
@@ -45,10 +49,11 @@ def draw_intervals(names: Sequence[str], estimates: Sequence[Estimate], title: s
     axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=BLUE, ecolor=BLUE, capsize=3, markersize=5)
     axes.set_yticks(rows, names, parse_math=False)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{title} with 95% interval")
+    axes.axvline(CHANCE_AUC, color=GREY, linewidth=1, linestyle=":")
+    axes.set_xlabel("ROC AUC with 95% confidence interval; dotted: chance")
     axes.grid(axis="x", alpha=0.3)
     words = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
-    return _as_svg(figure, f"{title} with intervals: {words}")
+    return _as_svg(figure, f"ROC AUC with intervals: {words}")
 
 
 def draw_roc(
@@ -57,13 +62,14 @@ def draw_roc(
     """The ROC curve of a label, with its operating point."""
     figure, axes = _small("1 - specificity", "sensitivity")
     false, found, _ = roc_curve(targets, scores)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance")
     axes.plot(*thin(false, found), color=BLUE)
-    axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE)
-    axes.set_title(f"ROC, area {area.value:.3f}")
+    axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE, label="operating point")
+    axes.legend(loc="lower right", **LEGEND)
+    axes.set_title(f"ROC, AUC {area.value:.3f}")
     return _as_svg(
         figure,
-        f"ROC curve of {label}, area {area.value:.3f}; the operating point has sensitivity "
+        f"ROC curve of {label}, AUC {area.value:.3f}; the operating point has sensitivity "
         f"{point.sensitivity.value:.3f} and specificity {point.specificity.value:.3f}",
     )
 
@@ -74,12 +80,14 @@ def draw_precision_recall(
     """The precision-recall curve of a label, with its operating point and the prevalence."""
     figure, axes = _small("sensitivity (recall)", "PPV (precision)")
     precisions, recalls, _ = precision_recall_curve(targets, scores)
+    precisions[-1] = precisions[-2]  # the last one, 1 at a recall of 0, is scikit-learn's and no threshold's
     prevalence = float(targets.mean())
-    axes.axhline(prevalence, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=":", label=f"prevalence {prevalence:.3f}")
     axes.plot(*thin(recalls, precisions), color=BLUE, drawstyle="steps-post")
     found, false, missed, _ = point.confusion
     if found + false:
-        axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE)
+        axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE, label="operating point")
+    axes.legend(loc="best", **LEGEND)
     axes.set_title(f"precision and recall, AP {precision.value:.3f}")
     return _as_svg(
         figure,
@@ -91,19 +99,25 @@ def draw_reliability(
     label: str, targets: npt.NDArray[np.uint8], before: Floats, after: Floats, method: str
 ) -> ReportFigure:
     """The reliability curve of a label, as it is and calibrated."""
-    figure, axes = _small("predicted", "observed")
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    figure, axes = _small("predicted probability", "share of positives")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     curve = reliability(targets, before)
-    axes.plot(curve.predicted, curve.observed, "o-", color=BLUE, markersize=4, label="not calibrated")
+    axes.plot(
+        curve.predicted,
+        curve.observed,
+        "o-",
+        color=BLUE,
+        markersize=4,
+        label=f"not calibrated, ECE {curve.expected_error:.3f}",
+    )
     words = f"expected calibration error {curve.expected_error:.3f}"
     if method != "none":
         calibrated = reliability(targets, after)
-        axes.plot(
-            calibrated.predicted, calibrated.observed, "s--", color=ORANGE, markersize=4, label=f"calibrated, {method}"
-        )
-        axes.legend(loc="upper left", frameon=False)
+        name = f"{method}, ECE {calibrated.expected_error:.3f}"
+        axes.plot(calibrated.predicted, calibrated.observed, "s--", color=ORANGE, markersize=4, label=name)
         words += f", {calibrated.expected_error:.3f} after calibration by {method}"
-    axes.set_title(f"reliability, error {curve.expected_error:.3f}")
+    axes.legend(loc="best", **LEGEND)
+    axes.set_title("reliability")
     return _as_svg(figure, f"Reliability curve of {label}: {words}")
 
 

@@ -15,7 +15,7 @@ from catheters.evaluation.hard_cases import Case
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.report.figures import (
     ReportFigure,
-    draw_intervals,
+    draw_aucs,
     draw_precision_recall,
     draw_reliability,
     draw_roc,
@@ -102,6 +102,8 @@ def write_report(
             no_macro_interval=NO_MACRO_INTERVAL,
             forest=_forest(evaluation),
             figures=figures,
+            is_out_of_fold=bool(evaluation.folds and background.settings),
+            may_leak=bool(background.settings) and background.settings["allow_leaking_folds"],
             hardest=_hardest(evaluation, thumbnails),
             label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
             ensemble_methods=METHODS,
@@ -140,12 +142,18 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     )
     environment.filters["interval"] = with_interval
     environment.filters["number"] = number
+    environment.filters["sentence"] = _begin_sentence
     environment.filters["threshold"] = threshold_text
     environment.filters["edge"] = edge
     environment.filters["markdown"] = _escape_markdown
     environment.filters["marked"] = _marked
     environment.filters["sortable"] = _sortable
     return environment
+
+
+def _begin_sentence(text: str) -> str:
+    """With a capital; the other letters stay."""
+    return text[:1].upper() + text[1:]
 
 
 def _marked(estimate: Estimate) -> str:
@@ -172,7 +180,7 @@ def _forest(evaluation: Evaluation) -> ReportFigure | None:
             if not math.isnan(estimate.value):
                 names.append(label + suffix)
                 estimates.append(estimate)
-    return None if not names else draw_intervals(names, estimates, "ROC AUC")
+    return None if not names else draw_aucs(names, estimates)
 
 
 def _figures(evaluation: Evaluation, label: str) -> list[ReportFigure]:
