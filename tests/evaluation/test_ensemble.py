@@ -1,6 +1,7 @@
 """Ensembles by hand; weights that are neither chance nor flattery."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,19 @@ def test_ensembles_by_hand(rng: np.random.Generator) -> None:
         assert ensemble.members[1].macro_auc == pytest.approx(macro_auc(members[1]))
         without = combine(method, [members[0], members[2]], "pair").combined
         assert ensemble.members[1].macro_auc_without == pytest.approx(macro_auc(without))
+
+
+def test_groups_that_not_all_members_have_exclude_each_other_no_more(rng: np.random.Generator) -> None:
+    good, alike, noise = make_members(rng, [2.0, 2.0, 0.0], own_noise=1.0)
+    group = good.labels[:2]
+    grouped, turned = (replace(member, exclusive=(labels,)) for member, labels in ((good, group), (alike, group[::-1])))
+    assert combine("mean", [grouped, turned], "e").combined.exclusive == (group,)
+    assert combine("mean", [grouped, alike], "e").combined.exclusive == ()
+    weighted = combine("weights", [grouped, noise], "e")
+    assert weighted.members[1].weight == 0  # so that it has no say in what excludes what
+    assert weighted.combined.exclusive == (group,)
+    assert combine("weights", [grouped, alike], "e").combined.exclusive == ()
+    assert combine("rank", [grouped, turned], "e").combined.exclusive == ()  # ranks sum to nothing
 
 
 def test_equal_members_get_about_equal_weights(rng: np.random.Generator) -> None:
