@@ -105,12 +105,12 @@ def test_one_bad_image_does_not_stop_it(settings: Settings, write_config: Write,
     config = write_config(settings)
     done = run_script("preproc_npy.py", "--config", config)
     assert done.returncode == 1
-    assert "2 X-rays could not be read" in done.stderr
+    assert "2 X-rays that could not be read; training" in done.stderr
     assert f"{missing}: no such file" in done.stderr
     assert f"{broken}: damaged JPEG" in done.stderr
     trained = run_script("train.py", "--config", config, "folds=[0,1]")
     assert trained.returncode == 0, trained.stderr
-    assert "2 images that could not be read are left out" in trained.stderr
+    assert "left out: 2 images that could not be read" in trained.stderr
     predicted = pd.read_csv(settings.run_folder / "predictions.csv")["StudyInstanceUID"]
     assert set(predicted) == set(uids[2:])
 
@@ -154,15 +154,14 @@ def test_multi_head_training(cached: Settings, write_config: Write) -> None:
     refused = run_script("evaluate.py", settings.run_folder.with_name("all"))
     assert_user_error(refused, "was trained on all data, so it has no predictions of images that it had not seen")
     shown = run_script("multi_train.py", "--help")
-    assert "default: multi_config.py" in shown.stdout
+    assert "default: multi_config.py" in " ".join(shown.stdout.split())
 
 
 def test_help_explains_every_setting() -> None:
-    for script in ("preproc_npy.py", "train.py"):
-        done = run_script(script, "--help")
-        assert done.returncode == 0
-        for field in dataclasses.fields(Settings):
-            assert f"  {field.name} = " in done.stdout
+    done = run_script("train.py", "--help")
+    assert done.returncode == 0
+    for field in dataclasses.fields(Settings):
+        assert f"  {field.name} = " in done.stdout
 
 
 CONFIGS = [REPOSITORY / "config.py", REPOSITORY / "multi_config.py", *sorted((REPOSITORY / "configs").glob("*.py"))]

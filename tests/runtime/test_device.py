@@ -214,7 +214,7 @@ def test_accelerators_of_others(name: str, owner: str, evaluated_run: Path) -> N
     said = (
         rf"device: '{name}' came, auto .* is expected; models do not compute on {owner} GPUs here, .* device=cpu runs"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=said):
         Settings(device=name)
     with pytest.raises(UserError, match=said):
         catheters.load(evaluated_run, device=name)

@@ -263,7 +263,8 @@ def _is_trained(settings: Settings, folder: Path) -> bool:
             check_finished(folder)
             say(f"{what}: already trained, in {folder}")
             return True
-        say(f"{what}: was trained for {counted(progress['epoch'], 'epoch')}, resumes, to {settings.num_epochs}")
+        trained, wanted = counted(progress["epoch"], "epoch"), counted(settings.num_epochs, "epoch")
+        say(f"{what}: was trained for {trained}, resumes, to {wanted}")
         forget_finished(folder)
         predictions = folder / "predictions.csv"
         if predictions.exists():
