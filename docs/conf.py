@@ -5,7 +5,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from generate import write_pages
+from generate import stale_pages
+from sphinx.errors import ConfigError
 
 project = "catheters"
 author = "The catheters authors"
@@ -28,4 +29,5 @@ autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp"
 
-write_pages()
+if stale := stale_pages():
+    raise ConfigError(f"not up to date, python docs/generate.py writes them: {', '.join(map(str, stale))}")

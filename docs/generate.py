@@ -74,12 +74,12 @@ def help_of(name: str) -> str:
     return printed.getvalue()
 
 
-def write_pages() -> None:
-    """Write them where they are not up to date."""
-    for name, text in (("settings.md", settings_page()), ("command-line.md", command_line_page())):
-        file = FOLDER / name
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
+PAGES = {FOLDER / "settings.md": settings_page, FOLDER / "command-line.md": command_line_page}
+
+
+def stale_pages() -> list[Path]:
+    """Those that are not what the program would write now."""
+    return [file for file, page in PAGES.items() if not file.exists() or file.read_text(encoding="utf-8") != page()]
 
 
 def _plain(text: str) -> str:
@@ -90,4 +90,5 @@ def _plain(text: str) -> str:
 
 
 if __name__ == "__main__":
-    write_pages()
+    for file, page in PAGES.items():
+        file.write_text(page(), encoding="utf-8")

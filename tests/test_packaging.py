@@ -3,11 +3,13 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tomllib
 import venv
+import zipfile
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,12 @@ def imported_modules() -> set[str]:
     return names - set(sys.stdlib_module_names) - {"catheters"}
 
 
+def read_pins(file: str) -> dict[str, str]:
+    """Package -> version, of a file of requirements."""
+    pinned = re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / file).read_text(), re.MULTILINE)
+    return {str(canonicalize_name(name)): pin for name, pin in pinned}
+
+
 def test_all_that_is_imported_is_a_dependency(project: dict[str, Any]) -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     provided = packages_distributions()
@@ -51,11 +59,12 @@ def test_all_that_is_imported_is_a_dependency(project: dict[str, Any]) -> None:
 
 
 def test_the_tested_versions_are_in_the_ranges(project: dict[str, Any]) -> None:
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
-    pins = {canonicalize_name(name): pin for name, pin in pinned.items()}
+    pins = read_pins("requirements.txt")
     requirements = [Requirement(text) for text in project["dependencies"]]
     assert sorted(canonicalize_name(requirement.name) for requirement in requirements) == sorted(pins)
-    for requirement in requirements:
+    of_extras = [Requirement(text) for extra in project["optional-dependencies"].values() for text in extra]
+    pins |= read_pins("requirements-dev.txt")
+    for requirement in [*requirements, *of_extras]:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
 
 
@@ -65,6 +74,9 @@ def test_presets_go_by_name_where_there_is_no_such_file(tmp_path: Path, monkeypa
     assert (settings.run_name, settings.image_size, settings.backbone_model) == ("sample", 64, "test_efficientnet")
     Path("sample").write_text("from catheters import Settings\nsettings = Settings(image_size=32)\n")
     assert load_settings("sample").image_size == 32
+    Path("sample").unlink()
+    Path("sample").mkdir()
+    assert load_settings("sample").image_size == 128
     with pytest.raises(SettingsError, match=rf"config\.py: no such config file; .*: {', '.join(PRESETS)}$"):
         load_settings("config.py")
 
@@ -103,9 +115,16 @@ def test_installed_away_from_the_checkout(tmp_path: Path) -> None:
     # Read as a path, its own .pth files are not: the checkout that is installed there stays out.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     run(python, "-m", "pip", "uninstall", "--yes", "setuptools", folder=work)  # older than torch asks for
+    source = tmp_path / "source"  # where no earlier build lies, from which setuptools would take files
+    shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", work]
-    run(*build, REPOSITORY, folder=work)
+    run(*build, source, folder=work)
     (wheel,) = work.glob("catheters-*.whl")
+    in_wheel = set(zipfile.ZipFile(wheel).namelist())
+    for file in (path for path in (source / "src").rglob("*") if path.suffix in (".py", ".jinja", ".typed")):
+        assert str(file.relative_to(source / "src")) in in_wheel
     run(python, "-m", "pip", "install", "--no-index", "--force-reinstall", "--no-deps", wheel, folder=work)
     assert "No broken requirements" in run(python, "-m", "pip", "check", folder=work)
     where = run(python, "-c", "import catheters; print(catheters.__file__)", folder=work)

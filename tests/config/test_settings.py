@@ -1,6 +1,7 @@
 """Settings: strict, frozen, and clear about every mistake."""
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,17 @@ def test_a_mistake_in_python_is_one_line() -> None:
         Settings(image_size="big")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"^one_cycle goes up"):
         dataclasses.replace(Settings(schedule="one_cycle", epochs=9, warmup_epochs=3), epochs=2)
+    with pytest.raises(SettingsError, match="settings are given by name") as error:
+        Settings("config.py")  # type: ignore[call-arg]
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)  # from another process
+
+
+def test_a_config_whose_name_cannot_be_a_runs(tmp_path: Path) -> None:
+    file = tmp_path / "my config.py"
+    file.write_text("from catheters import Settings\nsettings = Settings()\n")
+    with pytest.raises(SettingsError, match=r"my config\.py: its name is that of the run folder, which has letters"):
+        load_settings(file)
+    assert load_settings(file, ["run_name=mine"]).run_name == "mine"
 
 
 def test_every_setting_is_explained() -> None:

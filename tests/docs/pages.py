@@ -14,7 +14,7 @@ PAGES = sorted(file for file in [*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")] 
 PROSE = [file for file in PAGES if file not in MEASURED]
 
 _BLOCK = re.compile(
-    r"^(?:<!-- parse only: (?P<reason>[^>]*) -->\n)?(?P<indent> *)```(?P<language>\w+|\{[\w-]+\}|)[^\n]*\n"
+    r"^(?: *<!-- parse only: (?P<reason>[^>]*) -->\n)?(?P<indent> *)```(?P<language>\w+|\{[\w-]+\}|)[^\n]*\n"
     r"(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )

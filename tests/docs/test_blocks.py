@@ -31,6 +31,13 @@ SMALLER = {
     r"^python -m catheters\.synthetic .*": r"\g<0> --num-images 40 --num-test-images 2 --image-size 128",
 }
 """What is added to a page's commands, so that they take seconds."""
+OTHERS = [
+    file
+    for folder in ("how-to", "reference", "explanation")
+    for file in sorted((DOCS / folder).glob("*.md"))
+    if any(block.reason is None and block.language in ("bash", "python") for block in blocks(file))
+]
+"""Pages with blocks that are not marked."""
 CONFIG = "from catheters import Settings\n\nsettings = Settings("
 
 
@@ -86,7 +93,7 @@ def run_page(file: Path, folder: Path) -> list[str]:
         if block.reason is not None:
             continue
         if block.language == "python" and block.text.startswith(CONFIG):
-            assert "pretrained=True," in block.text  # of weights that a test cannot download
+            # A test cannot download weights.
             (folder / "mine.py").write_text(block.text.replace("pretrained=True,", "pretrained=False,"))
         elif block.language == "python":
             program = folder / f"block{number}.py"
@@ -133,6 +140,12 @@ def test_the_tutorial_on_own_data(workplace: Path, own_data: Path) -> None:
     with Image.open(workplace / "two_runs.png") as plot:
         assert plot.size[0] > 300
     assert (workplace / "cache/mine_audit/audit.html").exists()
+
+
+@pytest.mark.parametrize("file", OTHERS, ids=lambda file: file.name)
+def test_how_to_pages(file: Path, workplace: Path) -> None:
+    """Those of their blocks that need nothing but the program."""
+    run_page(file, workplace)
 
 
 def test_the_demo_step_by_step(workplace: Path) -> None:

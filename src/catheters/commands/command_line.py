@@ -53,6 +53,12 @@ def settings_parser(
     return parser
 
 
+def program() -> str:
+    """How this command is started: `python train.py`, or `catheters train` where the package is installed."""
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name.endswith(".py") else name
+
+
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """The settings that the command's options ask for; training says what is odd about them."""
     return load_settings(arguments.config, arguments.overrides)

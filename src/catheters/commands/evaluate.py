@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from catheters.commands.command_line import program
 from catheters.commands.evaluation_options import read_choices
 from catheters.config.loading import changed_settings, load_settings
 from catheters.errors import UserError, counted, listed
@@ -52,7 +53,7 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
             make_groups(column, given.column(column), edges)
     members = align_predictions([given.evaluated for given in inputs])
     inputs = [given.with_evaluated(member) for given, member in zip(inputs, members, strict=True)]
-    command = shlex.join(["python", "evaluate.py", *arguments])
+    command = f"{program()} {shlex.join(arguments)}"
     if options.ensemble is not None:
         folder = options.out or first.folder.parent / "ensemble"
         is_ensemble = (folder / "ensemble.json").exists()
@@ -163,10 +164,6 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
     )
 
 
-def _compare(first: Scores, second: Scores) -> Comparison:
-    return Comparison(first=first, second=second, differences=difference(first, second))
-
-
 def _print_comparison(comparison: Comparison, folder: Path) -> None:
     """The paired differences, which go into the second's folder."""
     file = folder / COMPARISON_FILE
@@ -197,7 +194,10 @@ def _evaluate(
             "others would have to judge"
         )
     _print(evaluation)
-    comparison = None if scores_of_first is None else _compare(scores_of_first, evaluation.scores)
+    comparison = None
+    if scores_of_first is not None:
+        differences = difference(scores_of_first, evaluation.scores)
+        comparison = Comparison(first=scores_of_first, second=evaluation.scores, differences=differences)
     background = write_evaluation(given, evaluation, command, comparison, ensemble)
     if background.environment:
         say(f"\n{given.file.parent}, as its folder records it")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catheters.commands.command_line import program
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.options import (
     BEST_CALIBRATION,
@@ -53,7 +54,10 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _create_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION.replace("python evaluate.py", program()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "runs",
         nargs="*",

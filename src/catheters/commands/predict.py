@@ -191,7 +191,7 @@ def _draw_heatmaps(
     from catheters.inference.heatmaps import write_heatmaps
 
     drawn = write_heatmaps(options.heatmaps, predictor, images, predictions, findings, _num_workers(options))
-    say(f"{drawn.num_maps} heatmaps of labels that are predicted positive ({findings.rule})")
+    say(f"{counted(drawn.num_maps, 'heatmap')} of labels that are predicted positive ({findings.rule})")
     if drawn.missing:
         _print_some(f"{counted(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
     return drawn.sheet or Path(options.heatmaps), not drawn.missing
@@ -221,10 +221,8 @@ def _check_out(out: Path, read: list[Path]) -> None:
 def _kind_in_words(models: "Models", *, tta: bool) -> str:
     if not models.gives_probabilities:
         kind = "ranks among these images, no probabilities"
-    elif models.calibrator is None:
-        kind = "probabilities as the models give them"
     else:
-        kind = "calibrated probabilities"
+        kind = "calibrated probabilities" if models.is_calibrated else "probabilities as the models give them"
     return f"{kind}, with test-time augmentation" if tta else kind
 
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from catheters.commands.command_line import program
+
 DESCRIPTION = """\
 Predict X-rays with trained models.
 
@@ -25,7 +27,10 @@ nothing it says may decide about a patient.
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; exits with status 2 where they do not go together."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION.replace("python predict.py", program()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--model",
         nargs="+",

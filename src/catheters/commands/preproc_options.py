@@ -6,6 +6,7 @@ from pathlib import Path
 from catheters.commands.command_line import read_settings, settings_parser
 from catheters.config.groups import CACHE_FIRST, CACHE_GROUPS
 
+DEFAULT_CONFIG = "config.py"
 MAX_SHOWN = 500
 """Images that a contact sheet can have and still be opened."""
 
@@ -14,7 +15,7 @@ def main(arguments: list[str]) -> int:
     """Build the image cache that the settings name, or audit its sources. Returns the exit status."""
     parser = settings_parser(
         "Decode and resize every X-ray once, into a .npy cache that training reads.",
-        "config.py",
+        DEFAULT_CONFIG,
         CACHE_GROUPS,
         CACHE_FIRST,
     )
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
         parser.error("--folder goes with --audit; a cache is made of a label table")
     if options.audit and options.show:
         parser.error("--show draws what is cached; --audit draws images of its own")
-    if options.folder and not options.config.exists():
+    if options.folder and options.config == Path(DEFAULT_CONFIG) and not options.config.exists():
         options.config = None  # nothing of it is needed
     settings = read_settings(options)
     # pandas and OpenCV take a second to load; `--help` and a mistyped setting are answered at once.

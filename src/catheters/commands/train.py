@@ -1,10 +1,8 @@
 """`train.py` and `multi_train.py`: training of every fold, by one engine with settings of their own."""
 
 import signal
-import sys
-from pathlib import Path
 
-from catheters.commands.command_line import read_settings, settings_parser
+from catheters.commands.command_line import program, read_settings, settings_parser
 from catheters.config.groups import GROUPS, TRAIN_FIRST
 from catheters.runtime.host import keep_freed_memory, process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
@@ -27,11 +25,9 @@ MAX_KEPT_BYTES = 1 << 30
 
 def main(arguments: list[str], default_config: str = "config.py") -> int:
     """Train the folds that the settings choose. Returns the exit status."""
-    name = Path(sys.argv[0]).name
-    is_script = name.endswith(".py")  # else it is a subcommand of the installed command
-    description = DESCRIPTION.format(
-        alone=f"python {name}" if is_script else name, of_rank=name if is_script else f"-m {name}"
-    )
+    alone = program()
+    of_rank = alone.removeprefix("python ") if alone.startswith("python ") else f"-m {alone}"
+    description = DESCRIPTION.format(alone=alone, of_rank=of_rank)
     parser = settings_parser(description, default_config, tuple(GROUPS), TRAIN_FIRST)
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run of that name is moved aside")
     options = parser.parse_intermixed_args(arguments)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from catheters.config.settings import Settings
+from catheters.config.settings import FIELDS, Settings
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -107,13 +107,12 @@ TRAIN_FIRST = ("dataset_folder", "image_size", "backbone_model", "batch_size", "
 
 def default_of(name: str) -> str:
     """A setting's default, as it is written in a config."""
-    field = Settings.__pydantic_fields__[name]  # type: ignore[attr-defined]
-    return repr(field.get_default(call_default_factory=True))
+    return repr(FIELDS[name].get_default(call_default_factory=True))
 
 
 def meaning_of(name: str) -> str:
     """A setting's docstring, in one line."""
-    return " ".join(Settings.__pydantic_fields__[name].description.split())  # type: ignore[attr-defined]
+    return " ".join((FIELDS[name].description or "").split())
 
 
 def type_of(name: str) -> str:

@@ -7,22 +7,20 @@ import importlib.metadata
 import os
 import runpy
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from catheters.config.mistakes import WrongSetting, in_one_line, unknown_setting
 from catheters.config.presets import PRESETS
-from catheters.config.settings import MEANT_BEFORE, Settings
+from catheters.config.settings import FIELDS, MEANT_BEFORE, Settings
 from catheters.errors import SettingsError, UserError, counted, one_line
 from catheters.io.files import UnreadableFileError, parse_json, read_utf8
 from catheters.io.run_record import read_record
 from catheters.runtime.host import num_processes
 
-FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 SHELL_WORDS = {"true": True, "false": False, "none": None, "null": None}
 """What people write on a command line for Python's True, False and None."""
@@ -52,7 +50,13 @@ def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequenc
         settings = dataclasses.replace(settings, **values)
     except WrongSetting as error:
         raise SettingsError(f"command line: {error}") from None
-    return dataclasses.replace(settings, run_name=settings.run_name or (file.stem if file else None))
+    try:
+        return dataclasses.replace(settings, run_name=settings.run_name or (file.stem if file else None))
+    except WrongSetting:
+        raise SettingsError(
+            f"{file}: its name is that of the run folder, which has letters, digits, '_', '.' and '-' only; rename the "
+            "file or set run_name"
+        ) from None
 
 
 def settings_to_json(settings: Settings) -> str:
@@ -178,7 +182,7 @@ def settings_warnings(settings: Settings) -> list[str]:
 
 
 def _run_config(config_file: Path) -> Settings:
-    if str(config_file) in PRESETS and not config_file.exists():
+    if str(config_file) in PRESETS and not config_file.is_file():
         return PRESETS[str(config_file)]
     if not config_file.is_file():
         raise SettingsError(

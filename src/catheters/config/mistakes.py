@@ -23,6 +23,10 @@ class WrongSetting(SettingsError):
         self.setting = setting
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type["WrongSetting"], tuple[str, str | None, str]]:
+        """Let another process raise it, as those of a search do."""
+        return type(self), (str(self), self.setting, self.kind)
+
 
 def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> WrongSetting:
     """The first wrong setting of pydantic's list of errors.
@@ -36,6 +40,8 @@ def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Wron
     name = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
+    elif first["loc"] and isinstance(first["loc"][0], int):
+        name, message = None, "settings are given by name, as in Settings(image_size=512); load_settings reads a file"
     elif first["type"] == "unexpected_keyword_argument":
         message = unknown_setting(str(name), fields)
     elif name is None:

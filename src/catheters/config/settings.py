@@ -6,11 +6,13 @@ and what is allowed.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from catheters.config import validation
 from catheters.config.mistakes import in_one_line
@@ -387,16 +389,19 @@ class Settings:
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
-_set = Settings.__init__
+FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
+"""Name -> what pydantic knows of a setting: type, default, docstring."""
+
+_validate = Settings.__init__
 
 
-@functools.wraps(_set)
-def _set_or_say_why_not(self: Settings, *arguments: Any, **values: Any) -> None:
-    """Raise one line of ours in place of pydantic's, from a config, the command line, a script or a notebook."""
+# pydantic has no hook for its errors, and whoever writes `Settings(...)` in a notebook is to get a line that helps.
+@functools.wraps(_validate)
+def _validate_or_raise_one_line(self: Settings, *arguments: Any, **values: Any) -> None:
     try:
-        _set(self, *arguments, **values)
+        _validate(self, *arguments, **values)
     except ValidationError as error:
-        raise in_one_line(error, Settings.__pydantic_fields__) from None  # type: ignore[attr-defined]
+        raise in_one_line(error, FIELDS) from None
 
 
-Settings.__init__ = _set_or_say_why_not  # type: ignore[method-assign]
+Settings.__init__ = _validate_or_raise_one_line  # type: ignore[method-assign]

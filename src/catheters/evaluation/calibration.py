@@ -189,6 +189,11 @@ class Calibrator:
     groups: tuple[SoftmaxMap, ...] = ()
 
     @property
+    def changes_probabilities(self) -> bool:
+        """Whether it calibrates anything: "none" is a method too."""
+        return self.method != "none" or bool(self.groups)
+
+    @property
     def labels(self) -> set[str]:
         """All that it has a map for."""
         return {*self.maps, *(label for group in self.groups for label in group.labels)}

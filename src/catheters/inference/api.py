@@ -90,7 +90,7 @@ class Model:
         """What it is made of."""
         models = self._predictor.models
         count = len(models.checkpoints)
-        how = "not calibrated" if models.calibrator is None else f"calibrated by {models.calibrator.method}"
+        how = "calibrated" if models.is_calibrated else "not calibrated"
         names = ", ".join(member.name for member in models.members)
         return f"Model of {names}: {counted(count, 'checkpoint')}, {how}"
 

@@ -281,7 +281,7 @@ def write_heatmaps(
     sheet_file = folder / SHEET_NAME
     heading = Heading(
         title=f"{len(cells)} of {counted(len(rows), 'image')} with labels predicted positive ({findings.rule})",
-        subtitle=describe_sheet(is_calibrated=predictor.models.calibrator is not None),
+        subtitle=describe_sheet(is_calibrated=predictor.models.is_calibrated),
         legend={},
     )
     sheet = make_sheet(heading, [cells[row] for row in sorted(cells)])

@@ -79,6 +79,11 @@ class Models:
         return common_groups([tuple(checkpoint.settings.exclusive.values()) for checkpoint in self.checkpoints])
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether its evaluation has found a calibration that changes probabilities."""
+        return self.calibrator is not None and self.calibrator.changes_probabilities
+
+    @property
     def gives_probabilities(self) -> bool:
         """Whether the ensemble can be taken for probabilities; ranks hang on the other images."""
         return METHODS[self.spec.method].gives_probabilities

@@ -11,7 +11,7 @@ MAX_ASPECT = 1.7
 """Long side over short side: beyond, it is no whole chest. Of the same radiographs the most has 1.23."""
 
 
-OUT_OF_DISTRIBUTION = "out-of-distribution: unlike the training images, farther from them than 99% of ordinary images"
+OUT_OF_DISTRIBUTION = "out-of-distribution: far from the training images, farther than 99% of ordinary images"
 """Of an image that is far, see `catheters.models.feature_space`."""
 
 

@@ -169,7 +169,7 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
             name=name,
             labels=models.labels,
             is_evaluated=models.thresholds is not None,
-            is_calibrated=models.calibrator is not None,
+            is_calibrated=models.is_calibrated,
             max_megabytes=MAX_UPLOAD_BYTES >> 20,
         )
         policy = (

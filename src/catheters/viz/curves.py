@@ -13,6 +13,7 @@ from catheters.io.files import write_whole
 # From the palette of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 WITH_VALIDATION = "The best epoch (dot) is chosen on the validation fold itself, so its AUC is slightly optimistic."
+WITHOUT_DOT = "The best epoch is chosen on the validation fold itself, so its AUC is slightly optimistic."
 WITHOUT_VALIDATION = "No validation: these curves do not say how good the model is."
 
 
@@ -30,14 +31,16 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     is_validated = any("val/macro_auc" in entry for entry in log)
+    best = next((entry for entry in log if entry["epoch"] == best_epoch), None)  # its line may be damaged
     loss_axes, *auc_axes, rate_axes = figure.subplots(1, 3 if is_validated else 2)
     _draw(loss_axes, log, _losses(log), "loss")
     if is_validated:
-        _draw_aucs(auc_axes[0], log, best_epoch)
+        _draw_aucs(auc_axes[0], log, best)
     _draw(rate_axes, log, {"lr": ("learning rate", BLUE, "-")}, "learning rate at the epoch's end")
     if all(entry["lr"] > 0 for entry in log):
         rate_axes.set_yscale("log")
-    conclusion = WITH_VALIDATION if is_validated else WITHOUT_VALIDATION
+    with_validation = WITH_VALIDATION if best else WITHOUT_DOT
+    conclusion = with_validation if is_validated else WITHOUT_VALIDATION
     # At the left, so that it is not read as the title of the axes in the middle.
     figure.suptitle(f"{title}\n{conclusion}", x=0.01, ha="left", size=11)
     write_whole(file, lambda part: figure.savefig(part, dpi=110, format="png"))
@@ -53,19 +56,18 @@ def _losses(log: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, str, str
     return curves
 
 
-def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best_epoch: int | None) -> None:
+def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best: Mapping[str, float] | None) -> None:
     _draw(
         axes,
         log,
         {"val/raw/macro_auc": ("raw weights", BLUE, ":"), "val/macro_auc": ("EMA weights", ORANGE, "--")},
         "macro ROC AUC of the validation fold",
     )
-    best = next((entry for entry in log if entry["epoch"] == best_epoch), None)
-    if best_epoch is None or best is None:  # not known, or its line of the log is damaged
+    if best is None:
         return
-    axes.plot([best_epoch], [best["val/macro_auc"]], "o", color=ORANGE)
+    axes.plot([best["epoch"]], [best["val/macro_auc"]], "o", color=ORANGE)
     axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
-    axes.set_title(f"{best['val/macro_auc']:.3f} in epoch {best_epoch}", size=11)
+    axes.set_title(f"{best['val/macro_auc']:.3f} in epoch {best['epoch']}", size=11)
 
 
 def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]], y: str) -> None:

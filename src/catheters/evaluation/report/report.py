@@ -104,6 +104,7 @@ def write_report(
             figures=figures,
             is_out_of_fold=bool(evaluation.folds and background.settings),
             may_leak=bool(background.settings) and background.settings["allow_leaking_folds"],
+            has_own_weights=bool(background.settings) and isinstance(background.settings["pretrained"], str),
             hardest=_hardest(evaluation, thumbnails),
             label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
             ensemble_methods=METHODS,
