@@ -42,6 +42,7 @@ def trained(cached: Settings) -> Settings:
     return cached
 
 
+@pytest.mark.slow
 def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) -> None:
     options = ["--by", "view", "--operating-point", "sensitivity=0.9", "--prevalence", "ETT=0.02", "--resamples", "200"]
     done = run_script("evaluate.py", *files, *options)
@@ -104,6 +105,7 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_any_programs_predictions(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("x,id,y\n1,a,0\n0,b,0\n1,c,0\n0,d,0\n")
     (tmp_path / "p.csv").write_text("id,y,x\nc,0.1,0.9\nb,0.2,0.8\na,0.3,0.3\n")
@@ -194,6 +196,7 @@ def test_groups_of_a_run_are_of_the_rows_that_it_keeps(trained: Settings, capsys
     assert "95% intervals by" not in (trained.run_folder / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_that_is_not_finished(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     file = trained.run_folder / "predictions.csv"
     predictions = pd.read_csv(file, dtype=str)
@@ -215,6 +218,7 @@ def test_a_score_without_an_interval_is_explained(tmp_path: Path, capsys: pytest
     assert "score without an interval" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written(
     files: list[str | Path], mount_disk: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
@@ -226,6 +230,7 @@ def test_results_that_cannot_be_written(
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_names_that_stand_twice(files: list[str | Path], tmp_path: Path) -> None:
     twice = run_script("evaluate.py", *files[:2], files[1], *files[3:])
     assert twice.returncode == 2
@@ -236,12 +241,14 @@ def test_names_that_stand_twice(files: list[str | Path], tmp_path: Path) -> None
     assert_user_error(same, "two_evaluation: the results of", "would both go there; rename one of them")
 
 
+@pytest.mark.slow
 def test_no_run_folder(tmp_path: Path) -> None:
     assert_user_error(run_script("evaluate.py", tmp_path), "no run folder")
     assert_user_error(run_script("evaluate.py", tmp_path / "gone"), "gone: no such folder; give a run folder")
     assert run_script("evaluate.py").returncode == 2
 
 
+@pytest.mark.slow
 def test_members_of_other_folds_are_warned_of(files: list[str | Path], tmp_path: Path) -> None:
     for name, num_folds in (("one", 3), ("two", 4)):
         frame = pd.read_csv(tmp_path / f"{name}.csv", dtype={"id": str})

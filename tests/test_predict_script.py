@@ -25,6 +25,7 @@ def read(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, dtype={"StudyInstanceUID": str}).set_index("StudyInstanceUID")
 
 
+@pytest.mark.slow
 def test_out_of_fold_predictions_are_repeated(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     """From the original files, to 1e-5."""
     of_fold = read(evaluated_run / "fold1" / "predictions.csv")
@@ -43,6 +44,7 @@ def test_out_of_fold_predictions_are_repeated(evaluated_run: Path, sample_folder
     assert evaluated.returncode == 0, evaluated.stderr
 
 
+@pytest.mark.slow
 def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     images = tmp_path / "images"
@@ -104,6 +106,7 @@ def test_everything_at_once(evaluated_run: Path, sample_folder: Path, tmp_path: 
     assert (raw["predicted_positive"] == details["predicted_positive"]).all()  # judged before calibration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_loses_nothing(evaluated_run: Path, sample_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Killed when some images are done, the same command resumes after them, with the same predictions."""
@@ -153,6 +156,7 @@ def test_outputs_that_are_no_numbers(evaluated_run: Path, sample_folder: Path, t
         main([*arguments, "--submission", str(sample_folder / "sample_submission.csv")])
 
 
+@pytest.mark.slow
 def test_a_table_of_ids(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     table = sample_folder / "sample_submission.csv"
@@ -161,6 +165,7 @@ def test_a_table_of_ids(evaluated_run: Path, sample_folder: Path, tmp_path: Path
     assert read(out).index.tolist() == pd.read_csv(table, dtype=str)["StudyInstanceUID"].tolist()
 
 
+@pytest.mark.slow
 def test_flagged_images(evaluated_run: Path, tmp_path: Path) -> None:
     import cv2
 
@@ -200,6 +205,7 @@ def test_quick_mistakes_are_answered_before_models_are_read(
         main(["--model", str(run), "xrays", "--worklist"])
 
 
+@pytest.mark.slow
 def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     test = sample_folder / "test"
     copied = Path(shutil.copy(sample_folder / "sample_submission.csv", tmp_path / "copied.csv"))

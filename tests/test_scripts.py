@@ -28,6 +28,7 @@ from tests.processes import num_snapshots
 Write = Callable[[Settings], Path]
 
 
+@pytest.mark.slow
 def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None:
     config = write_config(settings)
     cached = run_script("preproc_npy.py", "--config", config)
@@ -94,6 +95,7 @@ def test_from_x_rays_to_metrics(settings: Settings, write_config: Write) -> None
     assert_user_error(other, "holds a run of other settings: seed was 0, is 3", "--fresh")
 
 
+@pytest.mark.slow
 def test_one_bad_image_does_not_stop_it(settings: Settings, write_config: Write, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(settings.dataset_folder, folder)
@@ -115,6 +117,7 @@ def test_one_bad_image_does_not_stop_it(settings: Settings, write_config: Write,
     assert set(predicted) == set(uids[2:])
 
 
+@pytest.mark.slow
 def test_mistakes_fail_with_one_line(settings: Settings, write_config: Write) -> None:
     config = write_config(settings)
     for script in ("preproc_npy.py", "train.py"):
@@ -131,6 +134,7 @@ def test_mistakes_fail_with_one_line(settings: Settings, write_config: Write) ->
     assert "warning: warmup_multiplier=2.0 has no effect: warmup_epochs=0" in result.stderr
 
 
+@pytest.mark.slow
 def test_multi_head_training(cached: Settings, write_config: Write) -> None:
     """One head per device type: the same run folder, predictions in label order, the maps' weights in best.pt."""
     settings = dataclasses.replace(
@@ -358,6 +362,7 @@ def test_real_radiographs(tmp_path: Path) -> None:
     assert metrics["macro"]["roc_auc"]["value"] == pytest.approx(roc_auc_score(target, predictions["AP projection"]))
 
 
+@pytest.mark.slow
 def test_a_missing_file_that_is_there_in_another_form_is_hinted_at(
     sample_folder: Path, tmp_path: Path, write_config: Callable[[Settings], Path], settings: Settings
 ) -> None:

@@ -116,6 +116,7 @@ FOUND = {
 }
 
 
+@pytest.mark.slow
 def test_every_mistake_is_found_once(config: Path, tmp_path: Path) -> None:
     result = run_script("preproc_npy.py", "--config", config, "--audit")
     assert result.returncode == 1, result.stderr
@@ -138,6 +139,7 @@ def test_every_mistake_is_found_once(config: Path, tmp_path: Path) -> None:
     assert rare == {"ETT - Abnormal: 3 positives of 3 patients", "CVC - Normal: 4 positives of 3 patients"}
 
 
+@pytest.mark.slow
 def test_the_page_shows_them_and_nothing_from_elsewhere(config: Path, tmp_path: Path) -> None:
     run_script("preproc_npy.py", "--config", config, "--audit")
     page = (tmp_path / "cache" / "mistakes_audit" / "audit.html").read_text()
@@ -154,6 +156,7 @@ def first_lines(page: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", "", header[1]).split())
 
 
+@pytest.mark.slow
 def test_the_first_lines_say_what_stands_against_training(config: Path, tmp_path: Path) -> None:
     run_script("preproc_npy.py", "--config", config, "--audit")
     page = (tmp_path / "cache" / "mistakes_audit" / "audit.html").read_text()
@@ -166,6 +169,7 @@ def test_the_first_lines_say_what_stands_against_training(config: Path, tmp_path
     assert set(re.findall('href="#([^"]*)"', page)) == set(re.findall('<h2 id="([^"]*)"', page))
 
 
+@pytest.mark.slow
 def test_it_can_be_read_on_a_screen_a_phone_and_paper(config: Path, tmp_path: Path, browser: Browser) -> None:
     run_script("preproc_npy.py", "--config", config, "--audit")
     browser.show(SCREEN)
@@ -180,6 +184,7 @@ def test_sizes_have_units_that_fit(num_bytes: int, words: str) -> None:
     assert _size_in_words(num_bytes) == words
 
 
+@pytest.mark.slow
 def test_names_cannot_break_the_page(data_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
@@ -192,6 +197,7 @@ def test_names_cannot_break_the_page(data_set: Path, tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
 
 
+@pytest.mark.slow
 def test_a_plain_folder(data_set: Path, tmp_path: Path) -> None:
     """Without a table there are no patients, folds and labels to speak of."""
     result = run_script("preproc_npy.py", "--audit", "--folder", data_set / "train", f"cache_folder={tmp_path}")
@@ -205,6 +211,7 @@ def test_a_plain_folder(data_set: Path, tmp_path: Path) -> None:
     assert "patients" not in (tmp_path / "train_audit" / "audit.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_plain_folder_needs_no_config(data_set: Path, tmp_path: Path) -> None:
     result = run_script(
         "preproc_npy.py", "--audit", "--folder", data_set / "train", f"cache_folder={tmp_path}", cwd=tmp_path
@@ -214,6 +221,7 @@ def test_a_plain_folder_needs_no_config(data_set: Path, tmp_path: Path) -> None:
     assert "19 of 20 X-rays could be read" in result.stdout
 
 
+@pytest.mark.slow
 def test_what_training_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID,L\na,a,0\nb,b,0\nc,c,0\nd,d,0\ne,e,0\n")
@@ -230,6 +238,7 @@ def test_what_training_refuses_is_said(tmp_path: Path) -> None:
     assert "no label has both positives and negatives" in text
 
 
+@pytest.mark.slow
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     for arguments, message in [
         (("--folder", str(tmp_path)), "--folder goes with --audit"),
@@ -264,6 +273,7 @@ def test_training_refuses_leaking_folds(config: Path, tmp_path: Path) -> None:
     assert "patients in more than one fold: 1" in allowed.stderr
 
 
+@pytest.mark.slow
 def test_files_of_8_and_of_16_bits(tmp_path: Path) -> None:
     """A 16-bit copy of an 8-bit radiograph becomes other pixels, so a data set that mixes both gets a note."""
     folder = tmp_path / "mixed"

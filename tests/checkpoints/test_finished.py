@@ -37,6 +37,7 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -168,6 +169,7 @@ def test_the_predictions_of_a_run_are_of_its_folds(trained: Settings) -> None:
     assert not is_joined(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["{", '{"sha256": []}', "[]", '{"sha256": NaN}'])
 def test_a_damaged_record(trained: Settings, content: str) -> None:
     (trained.run_folder / "fold0" / "finished.json").write_text(content)

@@ -48,6 +48,7 @@ def test_the_same_folds_by_another_name() -> None:
     check_same_settings(Settings(seed=3, fold_seed=3), Settings(seed=3), "here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_a_run_is_resumed_in_another_layout(cached: Settings, optimizer: str) -> None:
     """What the optimizer remembers follows the weights: else fused kernels would apply it to others."""

@@ -259,6 +259,7 @@ def test_a_damaged_row_is_named_at_its_first_read(cached: Settings, num_workers:
         list(batches)
 
 
+@pytest.mark.slow
 def test_rows_are_compared_once_by_all_workers(cached: Settings) -> None:
     """A row that changes after it was compared is not read against its checksum again, by no worker of no epoch."""
     table = read_label_table(build_table_source(cached))

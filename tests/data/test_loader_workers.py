@@ -109,6 +109,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start_method", "num_started"), [("fork", 6), ("forkserver", 2), ("spawn", 2)])
 def test_workers_of_every_start_method(cached: Settings, tmp_path: Path, start_method: str, num_started: int) -> None:
     """They give the same batches, are started once where that takes seconds, and outlive a signal to all of them."""

@@ -112,6 +112,7 @@ def test_inverted_grayscale(treatment: str) -> None:
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preprocessing",
     [

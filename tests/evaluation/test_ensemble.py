@@ -102,6 +102,7 @@ def test_one_summit_against_a_grid(rng: np.random.Generator) -> None:
     assert weight == pytest.approx(best, abs=0.1 * (best - 0.5) + 0.005)  # a tenth of the way, or none, is drawn back
 
 
+@pytest.mark.slow
 def test_the_reported_score_is_not_above_that_on_fresh_data(rng: np.random.Generator) -> None:
     """Many weak models, few images: weights scored on what they were fitted on flatter; the reported score does not."""
     reported, fresh, flattering = [], [], []
@@ -145,6 +146,7 @@ def test_one_class_alone_gives_equal_weights() -> None:
     assert fit_weights(stacked, np.zeros((2, 1), dtype=np.uint8), np.array([0, 1])).tolist() == [0.5, 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list(METHODS))
 def test_ensembles_stay_probabilities(method: str) -> None:
     """The mean of seven ones is a little above 1 in floating point."""

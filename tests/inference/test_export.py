@@ -60,6 +60,7 @@ def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
     assert np.abs(outputs - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone_model",
     [
@@ -94,6 +95,7 @@ def test_half_precision(images: torch.Tensor, tmp_path: Path) -> None:
     assert (tmp_path / "True.onnx").stat().st_size < 0.7 * (tmp_path / "False.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_script_and_what_the_file_says(evaluated_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     done = run_script("predict.py", "--model", evaluated_run / "fold0" / "best.pt", "--export", file)

@@ -219,6 +219,7 @@ def test_means_over_checkpoints() -> None:
         assert 0 <= heat.min() <= heat.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_script_draws_them(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "maps"
     test = sample_folder / "test"

@@ -117,6 +117,7 @@ def forget_identity(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
+@pytest.mark.slow
 def test_a_calibration_of_another_evaluation_is_passed_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a kill between two files, or a part of a copy, leaves: new thresholds beside an old calibration."""
     old = (run / "calibration.json").read_text()
@@ -138,6 +139,7 @@ def test_a_calibration_of_another_evaluation_is_passed_over(run: Path, capsys: p
     assert read_models([run]).calibrator is None
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_ended_too_early_is_passed_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The metrics, which say that all is there, are removed first and written last."""
     (run / "MODEL_CARD.md").unlink()
@@ -176,6 +178,7 @@ def test_no_word_of_device_types_that_had_no_thresholds(run: Path, capsys: pytes
     assert "device types" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mean", "weights"])
 def test_an_ensemble_whose_member_has_changed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
@@ -224,6 +227,7 @@ def test_an_ensemble_whose_member_has_changed(
     assert read_models([ensemble]).calibrator is not None
 
 
+@pytest.mark.slow
 def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "other")
     ensemble = tmp_path / "ensemble"

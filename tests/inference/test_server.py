@@ -345,6 +345,7 @@ def test_the_first_lines_say_what_a_number_means(client: TestClient, evaluated_r
     assert "It is not calibrated" in page and "From 0.5 on a label is predicted positive" in page
 
 
+@pytest.mark.slow
 def test_the_script_serves_until_it_is_interrupted(evaluated_run: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "predict.py"), "--model", str(evaluated_run), "--serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -364,6 +365,7 @@ def test_the_script_serves_until_it_is_interrupted(evaluated_run: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_an_address_that_is_taken(evaluated_run: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -50,6 +50,7 @@ def test_a_number_stays(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_an_epoch_keeps_some_steps(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Memory would take all the images at once."""
     settings = dataclasses.replace(settings, batch_size="auto")
@@ -206,6 +207,7 @@ def test_a_damaged_benchmark_file_is_measured_again(settings: Settings, tmp_path
     assert len(json.loads((tmp_path / LAYOUTS_FILE).read_text())) == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_choices(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Batch and layout are those it was started with, whatever a benchmark finds now; bit for bit as uninterrupted."""
     settings = dataclasses.replace(

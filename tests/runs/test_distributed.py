@@ -117,6 +117,7 @@ def test_ranks_with_different_numbers_of_validation_batches(plain: Settings, tmp
     np.testing.assert_allclose(losses_of(settings), losses_of(one), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_ranks_are_resumed(cached: Settings, tmp_path: Path) -> None:
     """With batch norm, dropout and mixup two ranks that were killed give the bits of two that were not."""
     settings = dataclasses.replace(
@@ -163,6 +164,7 @@ def test_another_world_size(plain: Settings, tmp_path: Path, capsys: pytest.Capt
     ) in (tmp_path / "out0").read_text()
 
 
+@pytest.mark.slow
 def test_one_fold_per_rank(plain: Settings, tmp_path: Path) -> None:
     """The same files as one process writes, to the bit, with batch norm and mixup too; then nothing is left."""
     settings = dataclasses.replace(

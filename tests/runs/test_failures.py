@@ -302,6 +302,7 @@ def test_a_damaged_row_fails_with_one_line(cached: Settings, num_workers: int) -
     )
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_is_removed_fails_with_one_line(cached: Settings, tmp_path: Path) -> None:
     """Neither a traceback of the training nor one of TensorBoard's, nor a part of the folder made again."""
     settings = dataclasses.replace(cached, cosine_epochs=500, snapshot_iterations=1)

@@ -42,6 +42,7 @@ def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) 
     assert not (plain / "profile").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds_parallel", [False, True])
 def test_profile_of_several_ranks(cached: Settings, tmp_path: Path, folds_parallel: bool) -> None:
     """Rank 0 writes what its own steps took; the run's result is that without it."""

@@ -62,6 +62,7 @@ def test_a_gpu_that_is_counted_and_does_not_compute(
     assert open_device("cpu") == torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_train_py_says_it_in_one_line(cached: Settings, write_config: Callable[[Settings], Path]) -> None:
     """The real script, in a process where a GPU is counted."""
     program = (

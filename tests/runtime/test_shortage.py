@@ -81,6 +81,7 @@ def test_a_batch_that_does_not_fit(
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_heatmaps_that_do_not_fit_leave_the_predictions(
     kind: str,
@@ -124,6 +125,7 @@ def test_models_that_do_not_fit_at_once(evaluated_run: Path) -> None:
         catheters.load(evaluated_run, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_api_and_the_page(kind: str, fail: Fail, evaluated_run: Path, sample_folder: Path) -> None:
     """The page responds with 503 and the reason, and keeps serving; so does the API with a UserError."""

@@ -162,6 +162,7 @@ def as_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.array(grey_tile(pixels).convert("RGB"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [32, (24, 48)])
 def test_augmented_images_are_those_of_training(annotated: Settings, image_size: int | tuple[int, int]) -> None:
     transforms = (("HorizontalFlip", {}), ("Affine", {"rotate": (-9, 9), "border_mode": 4, "p": 1.0}))

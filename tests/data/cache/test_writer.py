@@ -105,6 +105,7 @@ def test_a_copied_data_set_is_recognised_by_its_content(
     assert open_cache(file, table, PLAIN).failed.keys() == {"2"}
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_tried_again(settings: Settings, tmp_path: Path) -> None:
     """A disk or network may have failed for a while, and the file's size and time stay as they are."""
     data = tmp_path / "data"
@@ -128,6 +129,7 @@ def test_what_could_not_be_read_is_tried_again(settings: Settings, tmp_path: Pat
     assert "40 images" in mended.stdout
 
 
+@pytest.mark.slow
 def test_excluded_images_are_no_failure(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     for uid, image in {"upright": drawn_chest(), "inverted": 255 - drawn_chest()}.items():

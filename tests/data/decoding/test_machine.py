@@ -99,6 +99,7 @@ def test_a_file_of_which_the_machine_cannot_tell_is_not_gone(monkeypatch: pytest
             source_state(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["preproc_npy.py", "predict.py"])
 def test_a_command_ends_with_one_line(script: str, tmp_path: Path, evaluated_run: Path) -> None:
     (tmp_path / "train").mkdir()

@@ -70,6 +70,7 @@ def kill_at(settings: Settings, output: Path, number: int) -> None:
     training.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_at_any_moment(
     everything: Settings, uninterrupted: dict[str, object], tmp_path: Path, num_workers: int
@@ -84,6 +85,7 @@ def test_killed_at_any_moment(
     assert "resumes from its snapshot, " in (tmp_path / "out").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "name"),
     [(signal.SIGTERM, "SIGTERM"), pytest.param(signal.SIGINT, "Ctrl-C", marks=pytest.mark.slow)],
@@ -111,6 +113,7 @@ def test_a_signal_writes_a_snapshot_first(
     assert outcome(settings.run_folder) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_signal_during_validation(everything: Settings, tmp_path: Path) -> None:
     """One image at a time, it takes long: the epoch's batches are not learnt from again, its validation is."""
     everything = dataclasses.replace(everything, snapshot_iterations=None, valid_batch_size=1)
@@ -158,6 +161,7 @@ def replace_by_bomb(state: Path) -> None:
     torch.save({"format_version": 1, "manager": Bomb()}, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -205,6 +209,7 @@ def test_without_a_whole_snapshot_it_starts_again(
     assert outcome(everything.run_folder) == uninterrupted
 
 
+@pytest.mark.slow
 def test_best_checkpoints_of_epochs_that_are_lost_are_taken_back(
     everything: Settings, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
