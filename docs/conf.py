@@ -13,7 +13,7 @@ author = "The catheters authors"
 copyright = f"2026, {author}"  # Sphinx's name
 version = release = version_of("catheters")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx_copybutton"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
@@ -23,10 +23,6 @@ html_show_sourcelink = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 nb_execution_mode = "off"  # the tests execute the notebook
-autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
-napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp"
 
 if stale := stale_pages():

@@ -1,12 +1,15 @@
 """The pages that are made from docstrings and `--help`: `python docs/generate.py`, or `make docs`."""
 
 import contextlib
+import inspect
 import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import catheters
 from catheters.commands.console import COMMANDS, load_command
 from catheters.config.groups import CACHE_GROUPS, GROUPS, default_of, meaning_of, type_of
 
@@ -21,6 +24,43 @@ SCRIPTS = {
 }
 MADE = "<!-- Made by docs/generate.py from the program itself: change it there. -->\n\n"
 WIDTH = 100
+PYTHON = {
+    "Settings": ("load_settings",),
+    "Build the image cache": ("preproc", "CacheResult"),
+    "Train": ("train", "RunResult", "ModelResult"),
+    "Evaluate": ("evaluate", "EvaluationResult"),
+    "Predict": ("load", "Model", "Result"),
+}
+"""Heading -> names in `catheters`."""
+MEMBERS = {
+    "RunResult": ("models",),
+    "EvaluationResult": ("macro_auc", "write", "report"),
+    "Model": ("__call__",),
+    "Result": ("heatmap", "overlay"),
+}
+PYTHON_BEGINNING = """\
+# Python API
+
+`preproc`, `train`, `evaluate` and `load` do what the scripts do, and give their results as objects. Importing
+`catheters` is quick and changes nothing in the process. Messages go through `logging`, by the logger
+`catheters`, so a notebook or a service can silence or redirect them.
+
+A user's mistake raises `catheters.errors.UserError`, whose message is one line. `catheters.Settings` is the
+dataclass that a config makes, and [Settings](settings.md) lists its fields.
+
+<!-- parse only: needs a data set -->
+```python
+import catheters
+
+settings = catheters.load_settings("config.py", ["folds=[0]"])
+catheters.preproc(settings)  # as preproc_npy.py
+result = catheters.train(settings)  # as train.py
+evaluation = catheters.evaluate(result.folder)  # as evaluate.py
+evaluation.write()  # calibration and operating points, for load and predict.py
+model = catheters.load(result.folder)  # as predict.py
+print(model("xray.dcm"))
+```
+"""
 
 
 def settings_page() -> str:
@@ -61,6 +101,38 @@ def command_line_page() -> str:
     return "".join(parts)
 
 
+def python_page() -> str:
+    """Signatures and docstrings of what `import catheters` gives."""
+    parts = [MADE, PYTHON_BEGINNING]
+    for heading, names in PYTHON.items():
+        parts.append(f"\n## {heading}\n")
+        for name in names:
+            thing = getattr(catheters, name)
+            parts.append(_described(f"catheters.{name}", thing))
+            for member in MEMBERS.get(name, ()):
+                parts.append(_described(f"{name}.{member}", inspect.getattr_static(thing, member)))
+    return "".join(parts)
+
+
+def _described(name: str, thing: Any) -> str:
+    """A heading, the signature of what can be called by a user, and the docstring as it stands."""
+    called = inspect.unwrap(thing) if inspect.isfunction(thing) else None
+    if called is None:
+        shown = f"class {name}" if inspect.isclass(thing) else name
+    else:
+        # Without `self`, and annotations without their modules: Sequence, not collections.abc.Sequence.
+        signature = inspect.signature(called)
+        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "self"]
+        text = str(signature.replace(parameters=parameters))
+        text = re.sub(r"<class '([^']*)'>", r"\1", text)
+        text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])", "", text)
+        taken, _, returned = text.rpartition(" -> ")
+        separate = ",\n    ".join(re.split(r", (?=\*|\w+:)", taken[1:-1]))
+        one_line = f"{name}{taken} -> {returned}"
+        shown = one_line if len(one_line) <= WIDTH else f"{name}(\n    {separate},\n) -> {returned}"
+    return f"\n### {name}\n\n```text\n{shown}\n\n{inspect.getdoc(thing)}\n```\n"
+
+
 def help_of(name: str) -> str:
     """What a subcommand's `--help` prints."""
     printed = io.StringIO()
@@ -74,7 +146,11 @@ def help_of(name: str) -> str:
     return printed.getvalue()
 
 
-PAGES = {FOLDER / "settings.md": settings_page, FOLDER / "command-line.md": command_line_page}
+PAGES = {
+    FOLDER / "settings.md": settings_page,
+    FOLDER / "command-line.md": command_line_page,
+    FOLDER / "python.md": python_page,
+}
 
 
 def stale_pages() -> list[Path]:

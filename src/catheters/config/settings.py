@@ -204,7 +204,7 @@ class Settings:
     optimizer_params: dict[str, Any] = Field(default_factory=dict)
     """Further parameters of the optimizer, such as {"momentum": 0.9} or {"betas": (0.9, 0.98)}."""
     init_lr: Annotated[float, Field(gt=0)] = 3e-5
-    """Learning rate that warm-up starts from and takes to `warmup_multiplier` times this."""
+    """Learning rate at the start of warm-up. The peak is `warmup_multiplier` times this."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay, decoupled for AdamW, L2 for Adam; norms and biases have none."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -224,7 +224,7 @@ class Settings:
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     """Epochs of linear warm-up; 0: none, the schedule starts at `init_lr`."""
     warmup_multiplier: Annotated[float, Field(ge=1)] = 10.0
-    """Peak learning rate over `init_lr`; 1: warm-up starts at almost 0 and ends at `init_lr`."""
+    """Peak learning rate over `init_lr`. At 1 the peak is `init_lr`, and warm-up starts near 0."""
     cosine_epochs: Annotated[int, Field(ge=0)] = 20
     """schedule="cosine": epochs of cosine decay after warm-up."""
     restart_epochs: Annotated[int, Field(ge=1)] = 10
