@@ -53,10 +53,10 @@ def settings_parser(
     return parser
 
 
-def program() -> str:
-    """How this command is started: `python train.py`, or `catheters train` where the package is installed."""
+def program(script: str) -> str:
+    """How this command is started: as `python <script>`, or as a subcommand such as `catheters train`."""
     name = Path(sys.argv[0]).name
-    return f"python {name}" if name.endswith(".py") else name
+    return name if name.startswith("catheters ") else f"python {script}"
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:

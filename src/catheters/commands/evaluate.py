@@ -53,7 +53,7 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
             make_groups(column, given.column(column), edges)
     members = align_predictions([given.evaluated for given in inputs])
     inputs = [given.with_evaluated(member) for given, member in zip(inputs, members, strict=True)]
-    command = f"{program()} {shlex.join(arguments)}"
+    command = f"{program('evaluate.py')} {shlex.join(arguments)}"
     if options.ensemble is not None:
         folder = options.out or first.folder.parent / "ensemble"
         is_ensemble = (folder / "ensemble.json").exists()

@@ -55,7 +55,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=DESCRIPTION.replace("python evaluate.py", program()),
+        description=DESCRIPTION.replace("python evaluate.py", program("evaluate.py")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -28,7 +28,7 @@ nothing it says may decide about a patient.
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; exits with status 2 where they do not go together."""
     parser = argparse.ArgumentParser(
-        description=DESCRIPTION.replace("python predict.py", program()),
+        description=DESCRIPTION.replace("python predict.py", program("predict.py")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

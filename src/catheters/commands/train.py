@@ -25,7 +25,7 @@ MAX_KEPT_BYTES = 1 << 30
 
 def main(arguments: list[str], default_config: str = "config.py") -> int:
     """Train the folds that the settings choose. Returns the exit status."""
-    alone = program()
+    alone = program("train.py" if default_config == "config.py" else "multi_train.py")
     of_rank = alone.removeprefix("python ") if alone.startswith("python ") else f"-m {alone}"
     description = DESCRIPTION.format(alone=alone, of_rank=of_rank)
     parser = settings_parser(description, default_config, tuple(GROUPS), TRAIN_FIRST)

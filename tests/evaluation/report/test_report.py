@@ -54,6 +54,7 @@ def make_background(**changes: object) -> Background:
             "image_size": 64,
             "run_name": HOSTILE,
             "allow_leaking_folds": False,
+            "pretrained": False,
         },
         "environment": ["hardware: the CPU"],
         "curves": [],
@@ -229,6 +230,10 @@ def test_the_first_lines_say_what_to_conclude(evaluation: Evaluation, tmp_path: 
     write_report(file, evaluation, make_background(settings={}), None)
     assert "does not know how the predictions were made" in text_of(file)
     assert "out-of-fold" not in text_of(file)
+    assert "are from a file" not in text_of(file)
+    from_file = {**make_background().settings, "pretrained": "nih/best.pt"}
+    write_report(file, evaluation, make_background(settings=from_file), None)
+    assert "weights that training began with are from a file, and may have been trained on these" in text_of(file)
     leaking = {**make_background().settings, "allow_leaking_folds": True}
     write_report(file, evaluation, make_background(settings=leaking), None)
     assert "may share patients or equal images" in text_of(file)
