@@ -1,12 +1,15 @@
 """pydantic's errors about settings, as one line for people."""
 
+import functools
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from catheters.errors import SettingsError, unknown_name
+
+T = TypeVar("T")
 
 
 class WrongSetting(SettingsError):
@@ -26,6 +29,24 @@ class WrongSetting(SettingsError):
     def __reduce__(self) -> tuple[type["WrongSetting"], tuple[str, str | None, str]]:
         """Let another process raise it, as those of a search do."""
         return type(self), (str(self), self.setting, self.kind)
+
+
+def raises_one_line(settings_class: type[T]) -> type[T]:
+    """Let a pydantic dataclass raise one line of ours, in a config, a script or a notebook alike.
+
+    pydantic has no hook for its errors.
+    """
+    validate = settings_class.__init__
+
+    @functools.wraps(validate)
+    def validate_or_raise_one_line(self: T, *arguments: Any, **values: Any) -> None:
+        try:
+            validate(self, *arguments, **values)
+        except ValidationError as error:
+            raise in_one_line(error, settings_class.__pydantic_fields__) from None  # type: ignore[attr-defined]
+
+    settings_class.__init__ = validate_or_raise_one_line  # type: ignore[assignment]
+    return settings_class
 
 
 def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> WrongSetting:

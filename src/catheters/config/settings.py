@@ -5,17 +5,16 @@ overrides. A misspelt name, a wrong type or an impossible value fails with one l
 and what is allowed.
 """
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from catheters.config import validation
-from catheters.config.mistakes import in_one_line
+from catheters.config.mistakes import raises_one_line
 from catheters.io.path_pattern import check_glob, check_path_pattern
 from catheters.labels import RANZCR_LABELS
 from catheters.runtime.host import check_device
@@ -38,6 +37,7 @@ PREDICTION_COLUMNS = ("patient", "fold", "quality_flags", "reason")
 `reason` why it has none."""
 
 
+@raises_one_line
 @dataclass(
     frozen=True,
     kw_only=True,
@@ -391,17 +391,3 @@ class Settings:
 
 FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
 """Name -> what pydantic knows of a setting: type, default, docstring."""
-
-_validate = Settings.__init__
-
-
-# pydantic has no hook for its errors, and whoever writes `Settings(...)` in a notebook is to get a line that helps.
-@functools.wraps(_validate)
-def _validate_or_raise_one_line(self: Settings, *arguments: Any, **values: Any) -> None:
-    try:
-        _validate(self, *arguments, **values)
-    except ValidationError as error:
-        raise in_one_line(error, FIELDS) from None
-
-
-Settings.__init__ = _validate_or_raise_one_line  # type: ignore[method-assign]
