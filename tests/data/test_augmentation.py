@@ -91,7 +91,7 @@ def test_points_follow_the_pixels(case: str) -> None:
         for point in ((64.0, 48.0), (40.0, 30.0), (90.0, 70.0)):
             image = dot_image(point, shape)
             augmented = augmentation(image, seed)
-            moved = augmentation.move_points(np.array([others[0], point, others[1]]), image, seed)
+            moved = augmentation.with_points(image, np.array([others[0], point, others[1]]), seed)[1]
             assert moved.shape == (3, 2)
             assert (augmentation(image, seed) == augmented).all()
             centre = centre_of(augmented)
@@ -110,7 +110,7 @@ def test_points_and_pixels_have_the_same_draws() -> None:
     flipped = 0
     for seed in range(40):
         is_flipped = augmentation(image, seed)[0, 0] == 23
-        moved = augmentation.move_points(points, image, seed)
+        moved = augmentation.with_points(image, points, seed)[1]
         assert moved.tolist() == ([[20.0, 5.0], [24.5, 20.0]] if is_flipped else points.tolist())
         flipped += is_flipped
     assert 8 < flipped < 32
@@ -120,8 +120,8 @@ def test_points_without_anything_to_move_them() -> None:
     image = np.zeros((16, 16), dtype=np.uint8)
     points = np.array([[3.25, -5.0]])
     for transforms in ((), (("GaussNoise", {"p": 1.0}),), (("CoarseDropout", {"p": 1.0}),)):
-        assert (Augmentation(transforms, (16, 16)).move_points(points, image, 0) == points).all()
-    assert Augmentation(FLIP, (16, 16)).move_points(np.empty((0, 2)), image, 0).shape == (0, 2)
+        assert (Augmentation(transforms, (16, 16)).with_points(image, points, 0)[1] == points).all()
+    assert Augmentation(FLIP, (16, 16)).with_points(image, np.empty((0, 2)), 0)[1].shape == (0, 2)
 
 
 def test_transforms_that_lose_their_points_are_named() -> None:

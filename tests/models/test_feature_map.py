@@ -80,7 +80,7 @@ def test_attention_heads_learn_from_any_model(name: str, num_channels: int, side
     without = {key for key, value in model.named_parameters() if value.grad is None} - still
     assert without == frozen
     with torch.inference_mode():
-        assert model.eval().features(images).shape == (2, num_channels, side, side)
+        assert model.eval().features(images).seen.shape == (2, num_channels, side, side)
 
 
 def fixed_size(name: str) -> dict[str, int]:
@@ -109,7 +109,7 @@ def test_the_map_is_that_of_timms_last_features(name: str) -> None:
     images = random_images(2)
     with torch.inference_mode():
         expected = reference_map(model, model.normalise(images))
-        assert torch.equal(model.features(images), expected)
+        assert torch.equal(model.features(images).seen, expected)
 
 
 @pytest.mark.parametrize("name", ["rexnet_100", "seresnet50", "efficientnet_b0", "resnest14d", "test_convnext"])
@@ -141,14 +141,14 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
         torch.manual_seed(0)
         settings = dataclasses.replace(settings_of(name), grad_checkpointing=grad_checkpointing)
         model = build_classifier(settings, 0.5, 0.25)
-        model.features(random_images(2)).square().mean().backward()
+        model.features(random_images(2)).seen.square().mean().backward()
         gradients.append({key: value.grad for key, value in model.backbone.named_parameters() if value.requires_grad})
     assert gradients[0].keys() == gradients[1].keys()
     for key, expected in gradients[0].items():
         assert torch.allclose(gradients[1][key], expected, rtol=1e-4, atol=1e-6), key
 
 
-class _WithoutMap(nn.Module):
+class WithoutMap(nn.Module):
     """A model of two features that no place belongs to."""
 
     num_features = 2
@@ -170,7 +170,7 @@ class _WithoutMap(nn.Module):
     ],
 )
 def test_a_model_without_a_map(size: int, message: str) -> None:
-    model = _WithoutMap()
+    model = WithoutMap()
     with pytest.raises(SettingsError, match=message) as error:
         find_feature_map(model, "none", (size, size))
     assert "\n" not in str(error.value)

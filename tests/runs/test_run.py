@@ -67,7 +67,7 @@ def test_predictions_are_out_of_fold_and_of_the_best_checkpoint(trained: Setting
         got = predictions.loc[is_valid, list(trained.label_columns)].to_numpy()
         np.testing.assert_allclose(got, expected, atol=1e-6)
         with torch.inference_mode():
-            features = pooled(model.features(images)).numpy()
+            features = pooled(model.features(images).seen).numpy()
         space = fit_feature_space(features, data.patient_ids[is_valid])
         assert (space is None) == (len(features) < 20) == ("feature_space" not in checkpoint)
         if space is not None:

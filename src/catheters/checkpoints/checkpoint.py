@@ -99,7 +99,8 @@ def add_feature_space(file: Path, loader: Loader, patient_ids: npt.NDArray[np.st
     parts = []
     with torch.inference_mode(), autocast(device, dtype):
         for batch in track(loader, "measuring features", len(loader), unit="batch", leave=False):
-            parts.append(pooled(model.features(batch.images.to(device, non_blocking=True))).cpu().numpy())
+            features = model.features(batch.images.to(device, non_blocking=True))
+            parts.append(pooled(features.seen).cpu().numpy())
     space = fit_feature_space(np.concatenate(parts), patient_ids)
     if space is not None:
         write_whole(file, lambda part: save_tensors(part, {**content, "feature_space": space.state_dict()}))

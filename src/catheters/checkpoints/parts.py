@@ -24,6 +24,9 @@ def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
         drop_rate=settings.drop_rate,
         drop_path_rate=settings.drop_path_rate,
         grad_checkpointing=settings.grad_checkpointing,
+        lines=settings.lines,
+        map_shape=settings.map_shape,
+        device_types=settings.device_types,
     )
 
 

@@ -54,6 +54,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "pretrained",
             "classifier",
             "heads",
+            "lines",
+            "line_stride",
             "drop_rate",
             "drop_path_rate",
             "grey_mean",

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from catheters.config import validation
 from catheters.config.mistakes import raises_one_line
 from catheters.io.path_pattern import check_glob, check_path_pattern
-from catheters.labels import RANZCR_LABELS
+from catheters.labels import RANZCR_LABELS, known_heads
 from catheters.runtime.host import check_device
 
 # Lists are as good as tuples in a config; what stands inside stays strict.
@@ -81,8 +81,8 @@ class Settings:
     exclude_ids: str | None = None
     """Text file with one image id per line: these images are left out of everything. Relative to where you are."""
     annotation_table: str | None = None
-    """CSV of drawn catheters, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of
-    the X-ray. For contact sheets only."""
+    """CSV of drawn lines, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of the
+    X-ray. `lines` learns from them; contact sheets show them."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
@@ -168,6 +168,11 @@ class Settings:
     exclusive_conflicts: Literal["refuse", "first"] = "refuse"
     """An image with two labels of an exclusive group: "refuse" the table, or the one that `exclusive` names "first"
     holds."""
+    lines: Literal["auxiliary", "pooled"] | None = None
+    """Learn where each line and its tip lie from `annotation_table`. auxiliary: a line decoder trains the backbone
+    beside the classifier; pooled: the classifier also reads what lies at the tips. None: from labels alone."""
+    line_stride: Literal[2, 4, 8] = 4
+    """Pixels of the image for one of the line decoder's maps: 4 for image_size 512 and more, 2 for small images."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the linear classifier; attention heads have 0.5 of their own."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -300,18 +305,15 @@ class Settings:
         validation.check_label_names("derived_labels", self.derived_labels, self.label_columns)
         validation.check_heads(self.heads, self.label_columns)
         validation.check_exclusive(self.exclusive, self.label_columns)
-        validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive)
+        validation.check_lines(self.lines, self.annotation_table, self.device_types)
+        validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive, self.lines)
 
     def _check_folds_and_seeds(self) -> None:
         """Folds and seeds: which models a run is made of."""
         validation.check_named_once("folds", "fold", self.folds)
         validation.check_named_once("seeds", "seed", self.seeds)
-        if self.folds is not None and max(self.folds) >= self.num_folds:
-            raise ValueError(f"folds={list(self.folds)}: num_folds={self.num_folds}, so at most {self.num_folds - 1}")
-        if self.seeds is not None and not self.all_data:
-            raise ValueError(f"seeds={list(self.seeds)} needs all_data=True; folds are trained with the one seed")
-        if self.all_data and self.schedule == "plateau":
-            raise ValueError("schedule='plateau' follows the validation's macro AUC, and all_data=True has none")
+        validation.check_fold_numbers(self.folds, self.num_folds)
+        validation.check_all_data(self.all_data, self.seeds, self.schedule)
 
     def _check_epochs(self) -> None:
         schedule_epochs = self.warmup_epochs + self.cosine_epochs
@@ -343,6 +345,11 @@ class Settings:
     def number_columns(self) -> dict[str, str]:
         """Numbers per image that go along in each batch, by name, and their columns in the label table."""
         return {} if self.weight_column is None else {IMAGE_WEIGHT: self.weight_column}
+
+    @property
+    def device_types(self) -> dict[str, tuple[str, ...]]:
+        """Device type -> its labels: `heads`, or RANZCR CLiP's where labels are its own."""
+        return self.heads or dict(known_heads(self.label_columns))
 
     @property
     def images_per_batch(self) -> int:
@@ -387,6 +394,12 @@ class Settings:
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the cached images, in pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Height and width of the line decoder's maps, in their own pixels."""
+        height, width = self.image_shape
+        return -(-height // self.line_stride), -(-width // self.line_stride)
 
 
 FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]

@@ -15,6 +15,8 @@ USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "A
 
 LABELS_TERM = "labels"
 """Term of the loss, and its name in the log: all labels that are in no exclusive group."""
+LINES_TERM, TIPS_TERM, POSITIONS_TERM = "lines", "tips", "positions"
+"""Those of the line decoder: masks, tips, and the labels that a pooled head gives to tips."""
 
 
 def check_column_names(uid_column: str, label_columns: tuple[str, ...], prediction_columns: tuple[str, ...]) -> None:
@@ -50,8 +52,8 @@ def check_exclusive(exclusive: Mapping[str, tuple[str, ...]], label_columns: tup
     """Groups of labels that exist, none of them in two groups."""
     group_of: dict[str, str] = {}
     for name, labels in exclusive.items():
-        if name == LABELS_TERM or not name:
-            raise ValueError(f"exclusive: {name!r} is no name for a group; '{LABELS_TERM}' are all other labels")
+        if not name or name in (LABELS_TERM, LINES_TERM, TIPS_TERM, POSITIONS_TERM):
+            raise ValueError(f"exclusive: {name!r} is no name for a group; other terms of the loss have such names")
         check_label_names(f"exclusive['{name}']", labels, label_columns)
         for label in labels:
             if label in group_of:
@@ -60,12 +62,27 @@ def check_exclusive(exclusive: Mapping[str, tuple[str, ...]], label_columns: tup
             group_of[label] = name
 
 
+def check_lines(lines: str | None, annotation_table: str | None, device_types: Mapping[str, tuple[str, ...]]) -> None:
+    """Lines are learnt from drawings, one map per device type."""
+    if lines is None:
+        return
+    if annotation_table is None:
+        raise ValueError(f"lines='{lines}' needs annotation_table, a CSV of drawn lines, as train_annotations.csv")
+    if not device_types:
+        raise ValueError(f"lines='{lines}' needs heads={{device type: its labels}}, one map for each")
+
+
 def check_loss_weights(
-    weights: Mapping[str, float], label_columns: tuple[str, ...], exclusive: Mapping[str, tuple[str, ...]]
+    weights: Mapping[str, float],
+    label_columns: tuple[str, ...],
+    exclusive: Mapping[str, tuple[str, ...]],
+    lines: str | None,
 ) -> None:
     """Weights of terms that the loss has."""
     in_groups = {label for labels in exclusive.values() for label in labels}
     terms = ([LABELS_TERM] if set(label_columns) - in_groups else []) + list(exclusive)
+    terms += [LINES_TERM, TIPS_TERM] if lines is not None else []
+    terms += [POSITIONS_TERM] if lines == "pooled" else []
     for name in weights:
         if name not in terms:
             raise ValueError(f"loss_weights: {unknown_name(name, 'a term of the loss', terms)}")
@@ -75,6 +92,20 @@ def check_named_once(setting: str, what: str, numbers: tuple[int, ...] | None) -
     """No fold or seed is named twice."""
     if numbers is not None and len(set(numbers)) < len(numbers):
         raise ValueError(f"{setting}={list(numbers)} names a {what} twice")
+
+
+def check_fold_numbers(folds: tuple[int, ...] | None, num_folds: int) -> None:
+    """The folds to train are among those that there are."""
+    if folds is not None and max(folds) >= num_folds:
+        raise ValueError(f"folds={list(folds)}: num_folds={num_folds}, so at most {num_folds - 1}")
+
+
+def check_all_data(all_data: bool, seeds: tuple[int, ...] | None, schedule: str) -> None:
+    """Several seeds are for models of all data, which have no validation for a schedule to follow."""
+    if seeds is not None and not all_data:
+        raise ValueError(f"seeds={list(seeds)} needs all_data=True; folds are trained with the one seed")
+    if all_data and schedule == "plateau":
+        raise ValueError("schedule='plateau' follows the validation's macro AUC, and all_data=True has none")
 
 
 def check_patient_pattern(pattern: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -11,6 +11,13 @@ import numpy.typing as npt
 
 from catheters.data.quiet_albumentations import A
 from catheters.errors import SettingsError, one_line, unknown_name
+
+Params = dict[str, Any] | None
+"""What albumentations drew for a transform and an image; None: it is not applied."""
+Points = npt.NDArray[np.float64]
+
+ROW_COLUMN = 5
+"""albumentations' keypoints are x, y, z, angle, scale; columns after these go along unchanged."""
 
 WRONG_POINTS = ("ThinPlateSpline",)
 """Transforms that move points elsewhere than the pixels there, in albumentations 2.0.8; its others were tried."""
@@ -37,6 +44,10 @@ class Augmentation:
         self.transforms = transforms
         self._image_shape = image_shape
         self._compose = A.Compose([_create_transform(name, params, image_shape) for name, params in transforms])
+        # Twins that carry points: the pixels that training sees must not hang on how points are carried along.
+        self._followers = [
+            _create_transform(name, _with_plain_border(name, params), image_shape) for name, params in transforms
+        ]
         _check_result(transforms, image_shape)
 
     def __call__(self, image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
@@ -53,7 +64,25 @@ class Augmentation:
         augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
         return augmented
 
-    def draw(self, seed: int) -> Iterator[tuple[A.BasicTransform, dict[str, Any] | None]]:
+    def with_points(
+        self, image: npt.NDArray[np.uint8], points: Points, seed: int
+    ) -> tuple[npt.NDArray[np.uint8], Points]:
+        """Transform one image, and carry points of it along.
+
+        Args:
+            image: (H, W) uint8.
+            points: (n, 2) x and y in pixels, whole numbers being the centres; they may lie outside.
+            seed: seed of all draws for this image.
+
+        Returns:
+            What `__call__` gives, and (n, 2), see `carry`.
+        """
+        augmented = self(image, seed)
+        # An applied transform has the image's shape among its parameters, others have none.
+        applied = [transform.get_applied_params() or None for transform in self._compose.transforms]
+        return augmented, self.carry(points, applied)
+
+    def draw(self, seed: int) -> Iterator[tuple[A.BasicTransform, Params]]:
         """What `__call__` draws with this seed, where that does not depend on an image's pixels.
 
         Yields:
@@ -72,39 +101,28 @@ class Augmentation:
 
     @property
     def unfollowed(self) -> tuple[str, ...]:
-        """Names of the transforms whose pixels `move_points` cannot follow."""
+        """Names of the transforms whose pixels `carry` cannot follow."""
         return tuple(name for name, _ in self.transforms if name in WRONG_POINTS)
 
-    def move_points(
-        self, points: npt.NDArray[np.float64], image: npt.NDArray[np.uint8], seed: int
-    ) -> npt.NDArray[np.float64]:
-        """Where points of an image lie in what `__call__` makes of it with the same seed.
+    def carry(self, points: Points, drawn: Sequence[Params]) -> Points:
+        """Where points of an image lie once it is transformed.
 
         Args:
             points: (n, 2) x and y in pixels, whole numbers being the centres; they may lie outside.
-            image: (H, W) uint8.
-            seed: seed of all draws for this image.
+            drawn: what was drawn for each transform of the chain.
 
         Returns:
             (n, 2); NaN for points that a distortion moved out of what it can follow.
         """
         assert not self.unfollowed
-        # A chain of its own: the pixels that training sees must not hang on how points are carried along.
-        transforms = [
-            _create_transform(name, _with_plain_border(name, params), self._image_shape)
-            for name, params in self.transforms
-        ]
-        if not len(points) or all(isinstance(transform, A.ImageOnlyTransform) for transform in transforms):
-            return points.copy()
-        compose = A.Compose(
-            transforms,
-            keypoint_params=A.KeypointParams(format="xy", label_fields=["rows"], remove_invisible=False),
-        )
-        _seed(compose, seed)
-        result = compose(image=image, keypoints=points, rows=np.arange(len(points)))
-        moved = np.full(points.shape, np.nan)
-        moved[np.asarray(result["rows"], dtype=np.intp)] = np.asarray(result["keypoints"], dtype=np.float64)
-        return moved
+        moved = np.zeros((len(points), ROW_COLUMN + 1), dtype=np.float32)
+        moved[:, :2], moved[:, ROW_COLUMN] = points, np.arange(len(points))
+        for transform, params in zip(self._followers, drawn, strict=True):
+            if params is not None and isinstance(transform, A.DualTransform) and len(moved):
+                moved = transform.apply_to_keypoints(moved, **params)
+        result = np.full(points.shape, np.nan)
+        result[moved[:, ROW_COLUMN].astype(np.intp)] = moved[:, :2]
+        return result
 
 
 def _seed(compose: A.Compose, seed: int) -> None:

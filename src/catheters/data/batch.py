@@ -25,12 +25,19 @@ class Batch(NamedTensors):
         draws: (B, P) float32, what a `GpuAugmentation` does to each image; None where nothing is augmented on the
             device.
         numbers: name -> (B,) float32, further numbers of the label table: see the setting `number_columns`.
+        line_masks: (B, T, h, w) uint8, 255 where a line of a device type lies; None where no lines are learnt. Float32
+            in 0..255 once mixup has mixed them.
+        tip_maps: (B, T, h, w) the same, a Gaussian around each tip.
+        lines_known: (B, T) float32, 1 where it is known where the lines of a device type lie, else 0.
     """
 
     images: Tensor
     targets: Tensor
     draws: Tensor | None = None
     numbers: Mapping[str, Tensor] = field(default_factory=dict)
+    line_masks: Tensor | None = None
+    tip_maps: Tensor | None = None
+    lines_known: Tensor | None = None
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Self:
@@ -43,7 +50,7 @@ class Batch(NamedTensors):
 
     def without_images(self) -> Self:
         """What losses read, in memory that does not grow with the images' size; `images` becomes (0,)."""
-        return dataclasses.replace(self, images=self.images.new_empty(0), draws=None)
+        return dataclasses.replace(self, images=self.images.new_empty(0), draws=None, line_masks=None, tip_maps=None)
 
     def pin_memory(self) -> Self:
         """In memory from which copies to a GPU need not be waited for; the name that DataLoader asks for."""

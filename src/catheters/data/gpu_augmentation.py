@@ -6,6 +6,7 @@ makes one for each.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from catheters.data.augmentation import Augmentation
+from catheters.data.augmentation import Augmentation, Params, Points
 from catheters.data.quiet_albumentations import A
 from catheters.errors import SettingsError
 
-Params = dict[str, Any] | None
-"""What albumentations drew for a transform; None: it is not applied."""
 Row = npt.NDArray[np.float32]
 
 FLIPS = (A.HorizontalFlip, A.VerticalFlip)
@@ -58,11 +57,26 @@ class GpuAugmentation:
             if not (self._stages and self._stages[-1].take(transform)):
                 self._stages.append(_create_stage(transform, image_shape))
 
+    @property
+    def unfollowed(self) -> tuple[str, ...]:
+        """As of `Augmentation`: none of what a device can do."""
+        return self._augmentation.unfollowed
+
     def draw(self, seed: int) -> Row:
         """The draws for one image, (P,) float32."""
-        drawn = self._augmentation.draw(seed)
-        rows = [stage.encode([next(drawn) for _ in range(stage.num_transforms)]) for stage in self._stages]
-        return np.concatenate([np.empty(0, dtype=np.float32), *rows])
+        return self._encode(list(self._augmentation.draw(seed)))
+
+    def draw_with_points(self, points: Points, seed: int) -> tuple[Row, Points]:
+        """The draws for one image, and where its points will lie, (n, 2); see `Augmentation.carry`."""
+        drawn = list(self._augmentation.draw(seed))
+        return self._encode(drawn), self._augmentation.carry(points, [params for _, params in drawn])
+
+    def _encode(self, drawn: Sequence[tuple[A.BasicTransform, Params]]) -> Row:
+        rows, start = [np.empty(0, dtype=np.float32)], 0
+        for stage in self._stages:
+            rows.append(stage.encode(drawn[start : start + stage.num_transforms]))
+            start += stage.num_transforms
+        return np.concatenate(rows)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Transform a batch.
@@ -98,7 +112,7 @@ class _Stage(ABC):
         return False
 
     @abstractmethod
-    def encode(self, drawn: list[tuple[A.BasicTransform, Params]]) -> Row:
+    def encode(self, drawn: Sequence[tuple[A.BasicTransform, Params]]) -> Row:
         """(num_columns,) what was drawn for an image."""
 
     @abstractmethod
@@ -131,7 +145,7 @@ class _Warp(_Stage):
         self.num_transforms += 1
         return True
 
-    def encode(self, drawn: list[tuple[A.BasicTransform, Params]]) -> Row:
+    def encode(self, drawn: Sequence[tuple[A.BasicTransform, Params]]) -> Row:
         height, width = self.image_shape
         matrix = np.eye(3)  # of the image's points -> those of the result so far
         x, y = _Line.whole(width), _Line.whole(height)
@@ -214,7 +228,7 @@ class _Holes(_Stage):
         self._max_holes = transform.num_holes_range[1]
         self.num_columns = 4 * self._max_holes
 
-    def encode(self, drawn: list[tuple[A.BasicTransform, Params]]) -> Row:
+    def encode(self, drawn: Sequence[tuple[A.BasicTransform, Params]]) -> Row:
         holes = np.zeros((self._max_holes, 4), dtype=np.float32)  # an empty rectangle covers nothing
         params = drawn[0][1]
         if params is not None:
@@ -237,7 +251,7 @@ class _Brightness(_Stage):
     num_transforms = 1
     num_columns = 2
 
-    def encode(self, drawn: list[tuple[A.BasicTransform, Params]]) -> Row:
+    def encode(self, drawn: Sequence[tuple[A.BasicTransform, Params]]) -> Row:
         params = drawn[0][1]
         numbers = (1.0, 0.0) if params is None else (params["alpha"], params["beta"])
         return np.array(numbers, dtype=np.float32)

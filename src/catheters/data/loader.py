@@ -21,9 +21,13 @@ from catheters.data.batch import Batch, Sample
 from catheters.data.cache.cache import CacheFile, CacheRows
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
+from catheters.data.line_targets import LineTargets
 from catheters.runtime.host import available_cores, num_local_processes, release_free_memory, start_method
 from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
 from catheters.runtime.opencv_threads import end_opencv_threads
+
+Image = npt.NDArray[np.uint8]
+"""(H, W) grey values."""
 
 MAX_DEFAULT_WORKERS = 8
 """More workers than this rarely help and cost memory."""
@@ -117,6 +121,7 @@ class CachedRadiographs(Dataset[Sample]):
         seed: int,
         checks: RowChecks | None = None,
         numbers: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
+        line_targets: LineTargets | None = None,
     ) -> None:
         """Choose images.
 
@@ -129,6 +134,7 @@ class CachedRadiographs(Dataset[Sample]):
             seed: the run's seed.
             checks: compares each row at its first read; None: rows are taken as they are.
             numbers: name -> (n,), what goes along in each batch.
+            line_targets: of these images; None: no lines are learnt.
         """
         self._cache_file = cache_file
         self._checks = checks
@@ -136,6 +142,7 @@ class CachedRadiographs(Dataset[Sample]):
         self._rows = rows
         self._labels = torch.from_numpy(labels.astype(np.float32))
         self._numbers = {name: torch.from_numpy(values) for name, values in numbers.items()}
+        self._line_targets = line_targets
         self._augmentation = augmentation
         self._seed = seed
         # Numbers, not strings: no Python object per row, whose reference count would copy memory into every worker.
@@ -159,11 +166,31 @@ class CachedRadiographs(Dataset[Sample]):
         sample: dict[str, Any] = {"targets": self._labels[position]}
         if self._numbers:
             sample["numbers"] = {name: values[position] for name, values in self._numbers.items()}
+        if self._line_targets is None:
+            image, of_augmentation = self._augment(image, self.augmentation_seed(epoch, position))
+        else:
+            image, of_augmentation = self._augment_with_lines(image, epoch, position, self._line_targets)
+        return {"images": torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), **sample, **of_augmentation}
+
+    def _augment(self, image: Image, seed: int) -> tuple[Image, Sample]:
+        """The image as it goes into a batch, and what the device needs to augment it."""
         if isinstance(self._augmentation, GpuAugmentation):
-            sample["draws"] = torch.from_numpy(self._augmentation.draw(self.augmentation_seed(epoch, position)))
+            return image, {"draws": torch.from_numpy(self._augmentation.draw(seed))}
+        return image if self._augmentation is None else self._augmentation(image, seed), {}
+
+    def _augment_with_lines(
+        self, image: Image, epoch: int, position: int, targets: LineTargets
+    ) -> tuple[Image, Sample]:
+        """The same, with the line targets as they lie once the image is augmented."""
+        points, seed = targets.points_of(position), self.augmentation_seed(epoch, position)
+        draws: Sample = {}
+        if isinstance(self._augmentation, GpuAugmentation):
+            row, points = self._augmentation.draw_with_points(points, seed)
+            draws = {"draws": torch.from_numpy(row)}
         elif self._augmentation is not None:
-            image = self._augmentation(image, self.augmentation_seed(epoch, position))
-        return {"images": torch.from_numpy(np.ascontiguousarray(image)[np.newaxis]), **sample}
+            image, points = self._augmentation.with_points(image, points, seed)
+        drawn = {name: torch.from_numpy(values) for name, values in targets.draw(position, points).items()}
+        return image, {**draws, **drawn}
 
     def augmentation_seed(self, epoch: int, position: int) -> int:
         """What decides an item's augmentation."""

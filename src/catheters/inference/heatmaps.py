@@ -31,6 +31,8 @@ from catheters.io.files import write_whole
 from catheters.models.classifier import Classifier
 from catheters.models.feature_map import has_channels_last, tokens_as_map
 from catheters.models.heads import AttentionHeads
+from catheters.models.outputs import Outputs
+from catheters.models.pyramid import Features
 from catheters.runtime.device import device_name
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.precision import autocast
@@ -94,22 +96,38 @@ class _WithFeatures(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1, H, W) normalised pixels -> (B, K) logits."""
-        backbone, classify = self.classifier.backbone, self.classifier.classify
+        backbone = self.classifier.backbone
         if self.classifier.feature_map is not None:
-            return classify(self.features(self.classifier.feature_map(backbone, pixels))).logits
+            return self._classify(self.features(self.classifier.feature_map(backbone, pixels)))
         features = backbone.forward_features(pixels)  # type: ignore[operator]
         if not isinstance(features, Tensor) or features.ndim != 4:
             del features  # with all that its gradients would need
             with tokens_as_map(backbone, pixels, self.features):
-                return classify(backbone(pixels)).logits
+                return self._classify(backbone(pixels))
         if has_channels_last(backbone):
             seen = self.features(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            return classify(backbone.forward_head(seen)).logits  # type: ignore[operator]
-        return classify(backbone.forward_head(self.features(features))).logits  # type: ignore[operator]
+            return self._classify(backbone.forward_head(seen))  # type: ignore[operator]
+        return self._classify(backbone.forward_head(self.features(features)))  # type: ignore[operator]
+
+    def _classify(self, seen: Tensor) -> Tensor:
+        return self.classifier.classify(Features(seen=seen)).logits
+
+
+class _Logits(nn.Module):
+    """A classifier that returns its logits alone."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) uint8 -> (B, K)."""
+        outputs: Outputs = self.classifier(images)
+        return outputs.logits
 
 
 def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:
-    """Selvaraju et al., Grad-CAM, ICCV 2017, on the last feature map, by the captum library.
+    """Selvaraju et al., Grad-CAM, ICCV 2017, by the captum library: on the last feature map, or a line decoder's.
 
     Args:
         classifier: in evaluation mode.
@@ -122,9 +140,14 @@ def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:
     Raises:
         UserError: a linear head over a backbone that has neither a feature map nor tokens.
     """
-    model = _WithFeatures(classifier)
-    pixels = classifier.normalise(images)
-    attribution = LayerGradCam(model, model.features).attribute(pixels, target=column, relu_attributions=True)
+    if classifier.pooled_head is not None:
+        assert classifier.decoder is not None, "a pooled head has a decoder"
+        layer = LayerGradCam(_Logits(classifier), classifier.decoder.smooth[0])
+        attribution = layer.attribute(images.float(), target=column, relu_attributions=True)
+    else:
+        model = _WithFeatures(classifier)
+        pixels = classifier.normalise(images)
+        attribution = LayerGradCam(model, model.features).attribute(pixels, target=column, relu_attributions=True)
     maps: Tensor = attribution[:, 0].detach().float()
     return maps
 
@@ -157,7 +180,7 @@ def attention_maps(classifier: Classifier, images: Tensor) -> Tensor | None:
     """Where each head looks: (B, 1, H, W) uint8 -> (B, G, h, w) in 0..1; None for a model without such heads."""
     if not isinstance(classifier.head, AttentionHeads):
         return None
-    return classifier.head.attention_maps(classifier.features(images))
+    return classifier.head.attention_maps(classifier.features(images).seen)
 
 
 def explain(predictor: Predictor, xray: Pixels, made: Sequence[Preprocessed], labels: Sequence[str]) -> Explained:

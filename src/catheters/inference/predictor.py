@@ -100,7 +100,7 @@ class Predictor:
             views = [model.classify(features)] + ([model(images.flip(-1))] if self._tta else [])
         mean = torch.stack([model.probabilities(outputs) for outputs in views]).mean(dim=0)
         columns = [checkpoint.settings.label_columns.index(label) for label in self.models.labels]
-        return mean[:, columns].cpu().numpy(), pooled(features).cpu().numpy()
+        return mean[:, columns].cpu().numpy(), pooled(features.seen).cpu().numpy()
 
     def combine(self, probabilities: npt.NDArray[np.float32]) -> Floats:
         """(C, n, K) of the checkpoints -> (n, K) of all, uncalibrated; ranks are those among these images."""

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from catheters.models.backbone import create_backbone
 from catheters.models.feature_map import FeatureMap, find_feature_map
 from catheters.models.heads import AttentionHeads, LinearHead
+from catheters.models.line_decoder import LineDecoder
 from catheters.models.outputs import Outputs
+from catheters.models.pooled_head import PooledHead
+from catheters.models.pyramid import FeaturePyramid, Features, find_pyramid
 
 
 class Classifier(nn.Module):
@@ -31,6 +34,9 @@ class Classifier(nn.Module):
         std: float,
         origin: str,
         exclusive: Sequence[Sequence[int]] = (),
+        pyramid: FeaturePyramid | None = None,
+        decoder: LineDecoder | None = None,
+        pooled_head: PooledHead | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -42,6 +48,9 @@ class Classifier(nn.Module):
             std: their standard deviation, in 0..1.
             origin: a line on where the weights are from.
             exclusive: groups of columns whose labels exclude each other.
+            pyramid: how the decoder has the backbone's maps.
+            decoder: finds lines and tips; None: the model has none.
+            pooled_head: adds what lies at the tips to the logits; None: the decoder only trains the backbone.
         """
         super().__init__()
         self.backbone = backbone
@@ -49,16 +58,38 @@ class Classifier(nn.Module):
         self.feature_map = feature_map
         self.origin = origin
         self._exclusive = tuple(map(tuple, exclusive))
+        self.pyramid = pyramid
+        self.decoder = decoder
+        self.pooled_head = pooled_head
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, images: Tensor) -> Outputs:
-        """(B, 1, H, W) uint8, or float32 in 0..255, -> outputs of B images."""
-        return self.classify(self.features(images))
+    def forward(self, images: Tensor, with_lines: bool | None = None) -> Outputs:
+        """(B, 1, H, W) uint8, or float32 in 0..255, -> outputs of B images.
 
-    def classify(self, features: Tensor) -> Outputs:
+        Lines and tips are among them if `with_lines` says so; None: in training alone.
+        """
+        with_lines = self.decoder is not None and (self.training if with_lines is None else with_lines)
+        return self.classify(self.features(images, with_lines), with_lines)
+
+    def classify(self, features: Features, with_lines: bool = False) -> Outputs:
         """What `features` gives -> outputs of as many images."""
-        return Outputs(logits=self.head(features))
+        logits = self.head(features.seen)
+        if self.decoder is None or not features.levels:
+            return Outputs(logits=logits)
+        decoded = self.decoder(features.levels)
+        if self.pooled_head is None:
+            return Outputs(logits=logits, line_logits=decoded.line_logits, tip_logits=decoded.tip_logits)
+        of_tips = self.pooled_head(logits, decoded)
+        if not with_lines:
+            return Outputs(logits=of_tips.logits)
+        return Outputs(
+            logits=of_tips.logits,
+            line_logits=decoded.line_logits,
+            tip_logits=decoded.tip_logits,
+            tip_pixels=of_tips.pixels,
+            position_logits=of_tips.position_logits,
+        )
 
     def probabilities(self, outputs: Outputs) -> Tensor:
         """Outputs of B images -> (B, K) float32 in 0..1, columns in label order.
@@ -76,13 +107,13 @@ class Classifier(nn.Module):
                 columns[column] = of_label
         return torch.stack(columns, 1)
 
-    def features(self, images: Tensor) -> Tensor:
-        """What the head sees: (B, 1, H, W) uint8 -> (B, C) for a linear head, (B, C, h, w) for attention heads."""
+    def features(self, images: Tensor, with_lines: bool = False) -> Features:
+        """What the head sees of (B, 1, H, W) uint8, with the pyramid where the decoder has a part in the outputs."""
         pixels = self.normalise(images)
-        features: Tensor = (
-            self.backbone(pixels) if self.feature_map is None else self.feature_map(self.backbone, pixels)
-        )
-        return features
+        if self.pyramid is not None and (with_lines or self.pooled_head is not None):
+            return self.pyramid(self.backbone, pixels, self.feature_map)
+        seen: Tensor = self.backbone(pixels) if self.feature_map is None else self.feature_map(self.backbone, pixels)
+        return Features(seen=seen)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) uint8 -> float32 with the mean and standard deviation of the data set taken out."""
@@ -103,6 +134,9 @@ def create_classifier(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     grad_checkpointing: bool = False,
+    lines: str | None = None,
+    map_shape: tuple[int, int] = (0, 0),
+    device_types: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> Classifier:
     """A model of images of this grey mean and standard deviation (in 0..1).
 
@@ -119,9 +153,12 @@ def create_classifier(
         drop_rate: of dropout before a linear head, in 0..1.
         drop_path_rate: of stochastic depth, in 0..1.
         grad_checkpointing: see `create_backbone`.
+        lines: "auxiliary", "pooled", or None: no line decoder.
+        map_shape: (h, w) of the decoder's maps.
+        device_types: name -> its labels, those that the decoder tells apart.
 
     Raises:
-        UserError: see `create_backbone` and, for attention heads, `find_feature_map`.
+        UserError: see `create_backbone`; for attention heads `find_feature_map`, for lines `find_pyramid`.
     """
     column_of = {label: column for column, label in enumerate(label_columns)}
     groups = [[column_of[label] for label in labels] for labels in exclusive.values()]
@@ -134,13 +171,19 @@ def create_classifier(
         drop_path_rate=drop_path_rate,
         grad_checkpointing=grad_checkpointing,
     )
-    if is_pooled:
-        num_features = backbone.head_hidden_size
-        assert isinstance(num_features, int), "timm's models say how many features they give"
-        linear = LinearHead(num_features, len(label_columns), drop_rate)
-        return Classifier(backbone, linear, None, mean, std, origin, groups)
-    feature_map = find_feature_map(backbone, backbone_model, image_shape)
-    labels_of_heads = heads.values() or (label_columns,)
-    columns = [[column_of[label] for label in labels] for labels in labels_of_heads]
-    attention = AttentionHeads(feature_map.num_channels, columns)
-    return Classifier(backbone, attention, feature_map, mean, std, origin, groups)
+    feature_map = None if is_pooled else find_feature_map(backbone, backbone_model, image_shape)
+    head: LinearHead | AttentionHeads
+    num_features = backbone.head_hidden_size if feature_map is None else feature_map.num_channels
+    assert isinstance(num_features, int), "timm's models say how many features they give"
+    if feature_map is None:
+        head = LinearHead(num_features, len(label_columns), drop_rate)
+    else:
+        labels_of_heads = heads.values() or (label_columns,)
+        head = AttentionHeads(num_features, [[column_of[label] for label in labels] for labels in labels_of_heads])
+    if lines is None:
+        return Classifier(backbone, head, feature_map, mean, std, origin, groups)
+    pyramid = find_pyramid(backbone, backbone_model, image_shape, map_shape)
+    decoder = LineDecoder(pyramid.num_channels, len(device_types), map_shape)
+    type_columns = [[column_of[label] for label in labels] for labels in device_types.values()]
+    pooled_head = PooledHead(type_columns, map_shape) if lines == "pooled" else None
+    return Classifier(backbone, head, feature_map, mean, std, origin, groups, pyramid, decoder, pooled_head)

@@ -34,7 +34,10 @@ class FeatureMap:
         """(B, 1, H, W) normalised pixels -> (B, C, h, w)."""
         if self.source == "intermediates":
             return _intermediates(backbone, pixels, is_normed=self.is_normed)
-        features: Tensor = backbone(pixels)
+        return self.in_order(backbone(pixels))
+
+    def in_order(self, features: Tensor) -> Tensor:
+        """What the backbone returns, as (B, C, h, w)."""
         return features.permute(0, 3, 1, 2) if self.source == "channels_last" else features
 
 
@@ -54,14 +57,14 @@ def find_feature_map(backbone: nn.Module, name: str, image_shape: tuple[int, int
         SettingsError: the model cannot read such images, or has no feature map.
     """
     pixels = next(backbone.parameters()).new_zeros((1, IN_CHANS, *image_shape))
-    with _at_rest(backbone), torch.no_grad():
-        features = _try(lambda: backbone(pixels), name, image_shape, "change image_size or backbone_model")
+    with at_rest(backbone), torch.no_grad():
+        features = try_timm(lambda: backbone(pixels), name, image_shape, "change image_size or backbone_model")
         is_map = isinstance(features, Tensor) and features.ndim == 4
         are_last = is_map and has_channels_last(backbone)
         if is_map and not are_last and features.shape[1] == backbone.num_features:
             return FeatureMap(source="forward", num_channels=features.shape[1])
         has_none = "it has no feature map for attention heads; set classifier='linear' or change backbone_model"
-        intermediates, is_normed = _try(lambda: _try_intermediates(backbone, pixels), name, image_shape, has_none)
+        intermediates, is_normed = try_timm(lambda: _try_intermediates(backbone, pixels), name, image_shape, has_none)
         if are_last and features.shape[1:3] == intermediates.shape[2:]:
             return FeatureMap(source="channels_last", num_channels=features.shape[3])
         if is_map and features.shape[2:] == intermediates.shape[2:]:
@@ -156,7 +159,7 @@ def _try_intermediates(backbone: nn.Module, pixels: Tensor) -> tuple[Tensor, boo
         return _intermediates(backbone, pixels, is_normed=False), False
 
 
-def _try(call: Any, name: str, image_shape: tuple[int, int], advice: str) -> Any:
+def try_timm(call: Any, name: str, image_shape: tuple[int, int], advice: str) -> Any:
     """Call what is timm's, where models fail in ways of their own."""
     try:
         return call()
@@ -171,7 +174,7 @@ def _freeze_others(backbone: nn.Module, pixels: Tensor, *, is_normed: bool) -> N
     """Let parameters that have no part in the intermediates learn nothing, rather than wait for gradients."""
     parameters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     # At rest again: in evaluation mode some models keep what they make of parameters, without gradients in this case.
-    with _at_rest(backbone), torch.enable_grad():
+    with at_rest(backbone), torch.enable_grad():
         total = _intermediates(backbone, pixels, is_normed=is_normed).sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -180,7 +183,7 @@ def _freeze_others(backbone: nn.Module, pixels: Tensor, *, is_normed: bool) -> N
 
 
 @contextlib.contextmanager
-def _at_rest(backbone: nn.Module) -> Iterator[None]:
+def at_rest(backbone: nn.Module) -> Iterator[None]:
     """In evaluation mode; the mode before it and the generator are put back afterwards."""
     is_training = backbone.training
     backbone.eval()

@@ -13,9 +13,17 @@ class Outputs(NamedTensors):
 
     Attributes:
         logits: (B, K), columns in label order.
+        line_logits: (B, T, h, w) of a model with a line decoder, one map per device type; None where nobody asked.
+        tip_logits: (B, T, h, w) of the lines' tips.
+        tip_pixels: (B, T, M) of a pooled head, see `TipLabels`.
+        position_logits: (B, K, M), see `TipLabels`.
     """
 
     logits: Tensor
+    line_logits: Tensor | None = None
+    tip_logits: Tensor | None = None
+    tip_pixels: Tensor | None = None
+    position_logits: Tensor | None = None
 
     @property
     def are_finite(self) -> bool:

@@ -74,6 +74,7 @@ def build_losses(settings: Settings) -> Losses:
         label_smoothing=settings.label_smoothing,
         exclusive=settings.exclusive,
         weights=settings.loss_weights,
+        device_types={} if settings.lines is None else settings.device_types,
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,16 @@ import torch
 
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
+from catheters.data.annotations import read_annotations
 from catheters.data.augmentation import Augmentation
-from catheters.data.cache.cache import CacheFile, open_cache
+from catheters.data.cache.cache import CacheFile, ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
+from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
+from catheters.data.preprocessing import place
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
-from catheters.data.tables.label_table import read_label_table
+from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
 from catheters.runs.build import build_augmentation, build_table_source
 from catheters.runtime.console import say, warn
@@ -43,7 +47,8 @@ class RunData:
         checks: compares its rows at their first read.
         mean: mean of the cached images' grey values, in 0..1.
         std: their standard deviation, in 0..1.
-        fingerprint: hash of pixels, ids, labels, folds and numbers.
+        fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
+        lines: the drawn lines of the images; None where no lines are learnt.
     """
 
     encoded_uids: npt.NDArray[np.bytes_]
@@ -58,6 +63,7 @@ class RunData:
     mean: float
     std: float
     fingerprint: str
+    lines: DrawnLines | None
 
     @property
     def uids(self) -> npt.NDArray[np.str_]:
@@ -93,6 +99,7 @@ def load_data(settings: Settings) -> RunData:
         say(f"debug run on {images}, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
+    lines = None if settings.lines is None else _read_lines(settings, table, cache, np.flatnonzero(is_kept))
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
@@ -105,8 +112,34 @@ def load_data(settings: Settings) -> RunData:
         checks=RowChecks.of(cache),
         mean=cache.mean,
         std=cache.std,
-        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers),
+        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
+        lines=lines,
     )
+
+
+def _read_lines(settings: Settings, table: LabelTable, cache: ImageCache, kept: npt.NDArray[np.intp]) -> DrawnLines:
+    """The drawn lines of the kept images of a table, in pixels of the cached ones."""
+    assert settings.annotation_table is not None, "settings that learn lines have one"
+    annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
+    entries = [cache.entries[position] for position in kept]
+    preprocessing = build_preprocessing(settings)
+    lines = DrawnLines.of(
+        [annotations.get(entry.uid, []) for entry in entries],
+        [place(entry.box, preprocessing) for entry in entries],
+        [entry.full_shape for entry in entries],
+        table.labels[kept],
+        settings.label_columns,
+        settings.device_types,
+    )
+    counts = [lines.count(number) for number in range(len(settings.device_types))]
+    if not any(drawn for drawn, _, _ in counts):
+        raise UserError(
+            f"annotation_table={settings.annotation_table}: has no line of any image and device type of this run, so "
+            f"there is nothing for lines='{settings.lines}' to learn; set lines=None, or look at its ids and labels"
+        )
+    for name, (drawn, absent, unknown) in zip(settings.device_types, counts, strict=True):
+        say(f"lines of {name}: drawn in {counted(drawn, 'image')}, absent in {absent}, unknown in {unknown}")
+    return lines
 
 
 def _fingerprint(
@@ -115,6 +148,7 @@ def _fingerprint(
     labels: npt.NDArray[np.uint8],
     folds: npt.NDArray[np.int8],
     numbers: Mapping[str, npt.NDArray[np.float32]],
+    lines: DrawnLines | None,
 ) -> str:
     digest = hashlib.sha256(pixels_hash.encode())
     digest.update("\n".join(uids.tolist()).encode())
@@ -122,6 +156,9 @@ def _fingerprint(
     digest.update(folds.tobytes())
     for name, values in sorted(numbers.items()):
         digest.update(name.encode() + values.tobytes())
+    if lines is not None:
+        for array in (lines.points, lines.line_ends, lines.line_types, lines.image_ends, lines.is_known):
+            digest.update(array.tobytes())
     return digest.hexdigest()
 
 
@@ -193,7 +230,7 @@ def _warn_of_labels(found: list[str], start: str, end: str) -> None:
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
     """The images of the other folds, augmented, and the validation images of this fold, as they are."""
     is_valid = data.folds == fold
-    return _samples(settings, data, ~is_valid, build_augmentation(settings)), _samples(settings, data, is_valid, None)
+    return _training_samples(settings, data, ~is_valid), _samples(settings, data, is_valid, None)
 
 
 def _samples(
@@ -201,6 +238,7 @@ def _samples(
     data: RunData,
     is_chosen: npt.NDArray[np.bool_],
     augmentation: Augmentation | GpuAugmentation | None,
+    line_targets: LineTargets | None = None,
 ) -> CachedRadiographs:
     return CachedRadiographs(
         data.cache_file,
@@ -211,12 +249,26 @@ def _samples(
         settings.seed,
         data.checks,
         {name: values[is_chosen] for name, values in data.numbers.items()},
+        line_targets,
     )
 
 
 def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
     """Every image, augmented."""
-    return _samples(settings, data, np.full(len(data.rows), True), build_augmentation(settings))
+    return _training_samples(settings, data, np.full(len(data.rows), True))
+
+
+def _training_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
+    """The chosen images, augmented, with their line targets where lines are learnt."""
+    targets = None
+    if data.lines is not None:
+        targets = LineTargets(
+            lines=data.lines.take(is_chosen),
+            image_shape=settings.image_shape,
+            map_shape=settings.map_shape,
+            num_labels=len(settings.label_columns),
+        )
+    return _samples(settings, data, is_chosen, build_augmentation(settings), targets)
 
 
 def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:

@@ -134,7 +134,12 @@ def _check_choices(settings: Settings) -> None:
     build_losses(settings)
     check_optimizer(settings.optimizer, settings.optimizer_params)
     check_trackers(settings.trackers)
-    build_augmentation(settings)
+    augmentation = build_augmentation(settings)
+    if settings.lines is not None and augmentation.unfollowed:
+        raise SettingsError(
+            f"train_transforms: {augmentation.unfollowed[0]}: where it moves the points of a line is not known; leave "
+            "it out, or set lines=None"
+        )
     weights = settings.pretrained
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
         raise SettingsError(

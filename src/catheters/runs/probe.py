@@ -42,4 +42,11 @@ def probe_batch(settings: Settings, num_images: int) -> Batch:
     if settings.augment_on == "device":
         one = GpuAugmentation(settings.train_transforms, settings.image_shape).draw(0)
         draws = torch.from_numpy(one).repeat(num_images, 1)
-    return Batch(images=images, targets=targets, draws=draws)
+    if settings.lines is None:
+        return Batch(images=images, targets=targets, draws=draws)
+    masks, tips = (
+        torch.randint(0, 256, (num_images, channels, *settings.map_shape), dtype=torch.uint8, generator=generator)
+        for channels in (len(settings.device_types), len(settings.label_columns))
+    )
+    known = torch.ones(num_images, len(settings.device_types))
+    return Batch(images=images, targets=targets, draws=draws, line_masks=masks, tip_maps=tips, lines_known=known)

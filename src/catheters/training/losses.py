@@ -20,6 +20,7 @@ from catheters.config.validation import LABELS_TERM
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
 from catheters.models.outputs import Outputs
+from catheters.training.line_losses import LineLosses
 
 SMALLEST = 1e-12
 """Least base of a power: that of 0 has no finite gradient where the exponent is below 1."""
@@ -214,6 +215,7 @@ class Losses(nn.Module):
         labels: nn.Module | None,
         groups: Mapping[str, SoftmaxCrossEntropy] = MappingProxyType({}),
         weights: Mapping[str, float] = MappingProxyType({}),
+        lines: LineLosses | None = None,
     ) -> None:
         """Put the terms together.
 
@@ -222,6 +224,7 @@ class Losses(nn.Module):
             labels: the loss of the labels that are in no group; None where there are none.
             groups: name -> loss of an exclusive group.
             weights: term -> what it is multiplied by; 1 for others.
+            lines: those of the line decoder; None: the model has none.
         """
         super().__init__()
         self.labels = labels
@@ -233,6 +236,7 @@ class Losses(nn.Module):
         self.register_buffer("ungrouped", ungrouped, persistent=False)
         self._num_labels = num_labels
         self._weights = dict(weights)
+        self.lines = lines
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Outputs of a batch -> name -> scalar, to be summed by `total`."""
@@ -248,6 +252,8 @@ class Losses(nn.Module):
             losses[LABELS_TERM] = of_labels * (len(self.ungrouped) / self._num_labels)
         for name, loss in zip(self._names, self.groups, strict=True):
             losses[name] = loss(logits, targets, weights) / self._num_labels
+        if self.lines is not None and outputs.line_logits is not None and batch.lines_known is not None:
+            losses |= self.lines(outputs, batch, weights)
         return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
 
 
@@ -265,6 +271,7 @@ def create_losses(
     label_smoothing: Mapping[str, float] = MappingProxyType({}),
     exclusive: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     weights: Mapping[str, float] = MappingProxyType({}),
+    device_types: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> Losses:
     """The losses of a model.
 
@@ -276,6 +283,7 @@ def create_losses(
         label_smoothing: label -> smoothing of its targets; 0 for others.
         exclusive: name -> labels that exclude each other.
         weights: term -> what it is multiplied by; 1 for others.
+        device_types: name -> its labels, of a model with a line decoder; empty: it has none.
 
     Raises:
         SettingsError: no such loss, or a parameter that it does not have or allow, or none for exclusive labels.
@@ -305,6 +313,9 @@ def create_losses(
             for group, labels in exclusive.items()
         },
         weights,
+        LineLosses([[column_of[label] for label in labels] for labels in device_types.values()])
+        if device_types
+        else None,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from catheters.config.settings import IMAGE_WEIGHT
 from catheters.data.batch import Batch, send
@@ -36,9 +37,19 @@ class Mixup:
         of_labels, weights = share, batch.numbers.get(IMAGE_WEIGHT)
         if weights is not None:  # each image's labels count by its own weight
             of_labels = torch.where(numbers[IMAGE_WEIGHT] > 0, share * weights / numbers[IMAGE_WEIGHT], share)
+        of_maps = share[:, None, None, None]
+        lines: dict[str, Tensor] = {}
+        if batch.lines_known is not None:
+            assert batch.line_masks is not None and batch.tip_maps is not None, "they come together"
+            lines = {
+                "line_masks": torch.lerp(batch.line_masks[partners].float(), batch.line_masks.float(), of_maps),
+                "tip_maps": torch.lerp(batch.tip_maps[partners].float(), batch.tip_maps.float(), of_maps),
+                "lines_known": batch.lines_known * batch.lines_known[partners],
+            }
         return dataclasses.replace(
             batch,
-            images=torch.lerp(images[partners].float(), images.float(), share[:, None, None, None]),
+            images=torch.lerp(images[partners].float(), images.float(), of_maps),
             targets=torch.lerp(targets[partners], targets, of_labels[:, None]),
             numbers=numbers,
+            **lines,
         )

@@ -63,6 +63,6 @@ def _augmented_cell(image: SheetImage, samples: CachedRadiographs, sample: int, 
 
 def _moved(image: SheetImage, augmentation: Augmentation, seed: int) -> list[Line]:
     return [
-        dataclasses.replace(line, points=augmentation.move_points(line.points, image.pixels, seed))
+        dataclasses.replace(line, points=augmentation.with_points(image.pixels, line.points, seed)[1])
         for line in image.lines
     ]

@@ -1,0 +1,154 @@
+"""Training with lines: real runs on the tiny sample, in the ways that a run can go."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.config.settings import Settings
+from catheters.errors import SettingsError, UserError
+from catheters.labels import RANZCR_HEADS
+from catheters.runs.datasets import load_data, split_samples
+from catheters.runs.run import train_run
+from catheters.training.extensions.log import read_epochs
+from tests.conftest import REPOSITORY, assert_user_error, run_script
+from tests.processes import Training, num_snapshots, outcome, wait_until
+from tests.runs.test_distributed import train_with_ranks
+
+LINES = {"annotation_table": "train_annotations.csv", "lines": "pooled", "line_stride": 2, "folds": (0,)}
+
+
+def weights_of(settings: Settings, name: str = "fold0/best.pt") -> dict[str, torch.Tensor]:
+    return torch.load(settings.run_folder / name, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lines": "auxiliary"},
+        {"lines": "pooled"},
+        {"lines": "pooled", "classifier": "attention", "heads": dict(RANZCR_HEADS), "mixup_alpha": 0.4},
+        {"lines": "auxiliary", "ema_decay": 0.9, "accumulation_steps": 2, "batch_size": 4, "augment_on": "device"},
+        {"lines": "pooled", "exclusive": {"ETT": RANZCR_HEADS["ETT"]}, "weight_column": "weight"},
+    ],
+    ids=["auxiliary", "pooled", "attention, mixup", "EMA, accumulation, device", "exclusive, weights"],
+)
+def test_a_run_with_lines(cached: Settings, changes: dict[str, object], tmp_path: Path) -> None:
+    """It trains, logs each term, and its checkpoint predicts what the run's validation did."""
+    if "weight_column" in changes:
+        weighted = tmp_path / "weighted.csv"
+        pd.read_csv(Path(cached.dataset_folder) / "train.csv").assign(weight=1.0).to_csv(weighted, index=False)
+        changes = {**changes, "label_table": str(weighted)}
+    settings = dataclasses.replace(cached, **{**LINES, **changes})
+    train_run(settings, fresh=False)
+    lines = [json.loads(line) for line in (settings.run_folder / "fold0/log.jsonl").read_text().splitlines()]
+    terms = {name for line in lines for name in line if name.startswith("train/loss/")}
+    assert {"train/loss/lines", "train/loss/tips"} <= terms
+    assert ("train/loss/positions" in terms) == (settings.lines == "pooled")
+    data = load_data(settings)
+    _, valid = split_samples(settings, data, 0)
+    model = load_checkpoint(settings.run_folder / "fold0/best.pt").model
+    images = torch.stack([valid[0, position]["images"] for position in range(len(valid))])
+    with torch.inference_mode():
+        expected = model.probabilities(model(images)).numpy()
+    written = pd.read_csv(settings.run_folder / "fold0/predictions.csv")
+    assert np.abs(written[list(settings.label_columns)].to_numpy() - expected).max() < 1e-4
+
+
+def test_a_killed_run_with_lines_ends_bit_for_bit_the_same(cached: Settings, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        cached, **LINES, batch_size=4, mixup_alpha=0.4, ema_decay=0.9, snapshot_iterations=1, cosine_epochs=2
+    )
+    whole = dataclasses.replace(settings, run_name="whole")
+    train_run(whole, fresh=False)
+    training = Training(dataclasses.replace(settings, num_workers=1), tmp_path / "out")
+    wait_until(lambda: num_snapshots(settings.run_folder / "fold0") >= 3, training)
+    training.kill()
+    train_run(settings, fresh=False)
+    assert outcome(settings.run_folder) == outcome(whole.run_folder)
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_lines_as_one(cached: Settings, tmp_path: Path) -> None:
+    """Without batch norm in the backbone; the decoder's follows each rank's share, so losses are alike, not equal."""
+    settings = dataclasses.replace(cached, **LINES, epochs=2)
+    train_with_ranks(settings, tmp_path, 2)
+    log = read_epochs(settings.run_folder / "fold0")
+    one = dataclasses.replace(settings, run_name="one")
+    train_run(one, fresh=False)
+    expected = read_epochs(one.run_folder / "fold0")
+    for entry, other in zip(log, expected, strict=True):
+        for term in ("lines", "tips"):
+            assert entry[f"train/loss/{term}"] == pytest.approx(other[f"train/loss/{term}"], rel=0.1)
+
+
+def test_all_data_with_lines(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, **{**LINES, "folds": None}, all_data=True)
+    train_run(settings, fresh=False)
+    assert any(name.startswith("decoder.") for name in weights_of(settings, "seed0/final.pt"))
+
+
+def test_lines_are_part_of_the_data(cached: Settings) -> None:
+    """Other annotations are other data; of a run without lines they are not."""
+    plain = load_data(dataclasses.replace(cached, annotation_table="train_annotations.csv"))
+    assert plain.lines is None and plain.fingerprint == load_data(cached).fingerprint
+    settings = dataclasses.replace(cached, **LINES)
+    data = load_data(settings)
+    assert data.lines is not None and data.fingerprint != plain.fingerprint
+    train, valid = split_samples(settings, data, 0)
+    assert {"line_masks", "tip_maps", "lines_known"} <= train[0, 0].keys()
+    assert "line_masks" not in valid[0, 0]
+
+
+def test_how_many_are_drawn_is_said(cached: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Half of the drawings are gone: their images' device types are unknown, unless the labels say absent."""
+    annotations = pd.read_csv(Path(cached.dataset_folder) / "train_annotations.csv")
+    table = pd.read_csv(Path(cached.dataset_folder) / "train.csv").set_index("StudyInstanceUID")
+    kept = set(table.index[:20])
+    file = tmp_path / "half.csv"
+    annotations[annotations.StudyInstanceUID.isin(kept)].to_csv(file, index=False)
+    load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
+    said = capsys.readouterr()
+    for name, labels in RANZCR_HEADS.items():
+        present = table[list(labels)].any(axis=1)
+        drawn, unknown = int(present[:20].sum()), int(present[20:].sum())
+        images = "1 image" if drawn == 1 else f"{drawn} images"
+        expected = f"lines of {name}: drawn in {images}, absent in {40 - drawn - unknown}, unknown in {unknown}"
+        assert expected in said.out + said.err
+
+
+def test_nothing_to_learn_from(cached: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "others.csv"
+    file.write_text('StudyInstanceUID,label,data\nother,ETT - Normal,"[[1, 2], [3, 4]]"\n')
+    with pytest.raises(UserError, match=r"others\.csv: has no line of any image and device type of this run"):
+        load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
+
+
+def test_a_transform_that_loses_points_is_refused(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, **LINES, train_transforms=(("ThinPlateSpline", {}),))
+    with pytest.raises(SettingsError, match=r"ThinPlateSpline: where it moves the points of a line"):
+        train_run(settings, fresh=False)
+
+
+def test_settings_of_lines(cached: Settings) -> None:
+    for changes, message in (
+        ({"annotation_table": None}, "lines='pooled' needs annotation_table, a CSV of drawn lines"),
+        ({"label_columns": ("Effusion",)}, "lines='pooled' needs heads={device type: its labels}, one map for each"),
+        ({"loss_weights": {"tip": 1.0}}, "loss_weights: 'tip' is not a term of the loss; did you mean 'tips'"),
+        ({"lines": "auxiliary", "loss_weights": {"positions": 1.0}}, "'positions' is not a term of the loss"),
+        ({"exclusive": {"lines": RANZCR_HEADS["ETT"]}}, "exclusive: 'lines' is no name for a group"),
+    ):
+        with pytest.raises(SettingsError) as error:
+            dataclasses.replace(cached, **{**LINES, **changes})
+        assert message in str(error.value)
+
+
+def test_a_wrong_annotation_table_is_one_line(cached: Settings, write_config: object) -> None:
+    settings = dataclasses.replace(cached, **{**LINES, "annotation_table": "none.csv"})
+    result = run_script("train.py", "--config", write_config(settings), cwd=REPOSITORY)  # type: ignore[operator]
+    assert_user_error(result, "none.csv")
