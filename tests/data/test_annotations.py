@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from catheters.config.settings import Settings
-from catheters.data.annotations import Annotation, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.tables.label_table import read_label_table
 from catheters.io.csv_files import TableError
+from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
 from catheters.runs.build import build_table_source
 
 
@@ -104,3 +105,44 @@ def test_tips_of_the_sample(settings: Settings, sample_folder: Path) -> None:
     for of_image in annotations.values():
         for annotation in of_image:
             assert annotation.tip((64, 64)) == -1
+
+
+HEADS = {"ETT": ("ETT - Normal", "ETT - Abnormal"), "CVC": ("CVC - Normal",)}
+LABELS = ("ETT - Normal", "ETT - Abnormal", "CVC - Normal")
+
+
+def traced(label: str, *points: tuple[float, float]) -> Annotation:
+    return Annotation(label, np.array(points, dtype=np.float64))
+
+
+def test_sound_annotations_are_not_warned_of() -> None:
+    annotations = {
+        "a": [traced("ETT - Abnormal", (-5, 0), (104, 62)), traced("CVC - Normal", (1, 2))],
+        "b": [traced("CVC - Normal", (1, 2)), traced("CVC - Normal", (1, 3)), traced("ETT - Normal", (1, 2))],
+    }
+    shapes = {"a": (60, 100), "b": (60, 100)}
+    assert check_annotations(annotations, LABELS, HEADS, ["a", "b", "c"], shapes, "t.csv") == []
+
+
+def test_everything_that_is_warned_of() -> None:
+    annotations = {
+        "a": [traced("ETT - Nomral", (1, 2)), traced("CVC - Normal", (9, 9), (700, 9)), traced("Drain", (1, 1))],
+        "z": [traced("ETT - Normal", (1e6, 2)), traced("ETT - Normal", (1e6, 2))],  # of no image
+        "b": [traced("Drain", (3, 4), (5, 6))] * 3 + [traced("Drain", (3, 4))],
+    }
+    assert check_annotations(annotations, LABELS, HEADS, ["a", "b"], {"a": (60, 100), "b": (60, 100)}, "t.csv") == [
+        "t.csv: 1 of its 3 ids without a row in the label table, the first is z",
+        "t.csv: 6 rows of labels that are not in label_columns, ETT - Nomral, Drain: 'ETT - Nomral' is not one of "
+        "them; did you mean 'ETT - Normal'?",
+        "t.csv: 1 point of 1 image more than 5% of a side beyond the edge, the first at x=700, y=9 of a, which has "
+        "100 x 60 pixels; pixels of the original image are expected, not of a copy of another size",
+        "t.csv: 3 rows the same as an earlier one, in 2 images such as z",
+        "t.csv: no image of the label table has an annotation of ETT",
+    ]
+
+
+def test_annotations_of_the_sample_are_sound(sample_folder: Path) -> None:
+    annotations = read_annotations(sample_folder / "train_annotations.csv", "StudyInstanceUID")
+    uids = [file.stem for file in (sample_folder / "train").iterdir()]
+    shapes = dict.fromkeys(uids, (64, 64))
+    assert check_annotations(annotations, RANZCR_LABELS, RANZCR_HEADS, uids, shapes, "t.csv") == []

@@ -1,6 +1,8 @@
 """The files of a sample: layout, labels, annotations that lie on the drawn lines, determinism, and what is refused."""
 
+import cmath
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +112,52 @@ def grey(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return image[y, x]
 
 
+def test_landmarks_are_where_the_patients_anatomy_lies(folder: Path) -> None:
+    landmarks = pd.read_csv(folder / "landmarks.csv")
+    assert list(landmarks.columns) == ["StudyInstanceUID", "name", "x", "y"]
+    assert not landmarks.duplicated(["StudyInstanceUID", "name"]).any()
+    of_image = {key: row for key, *row in landmarks.set_index(["StudyInstanceUID", "name"]).itertuples()}
+    for plan in plan_sample(40, image_size=IMAGE_SIZE, seed=3):
+        view, patient = plan.view, plan.patient
+        places = {
+            "carina": (0, 0),
+            "right diaphragm dome": (-80, 119),
+            "left diaphragm dome": (85, 131),
+            "gastro-oesophageal junction": (20, 136),
+        }
+        for name, (x_mm, y_mm) in places.items():
+            # complex numbers for matrices: of the deformed chest around the image's middle, turned and scaled
+            bow = patient.bend_mm * (math.cos(y_mm / 140) - 1)
+            point = complex(x_mm * patient.width + bow, y_mm * patient.lower_height)
+            turned = (point - complex(0, 40) - complex(*view.shift_mm)) * cmath.exp(1j * view.rotation_rad)
+            pixel = turned * view.zoom * IMAGE_SIZE / 400 + complex(view.width_px - 1, view.height_px - 1) / 2
+            found = of_image.pop((plan.uid, name))
+            assert found == pytest.approx([pixel.real, pixel.imag], abs=0.051)
+    assert not of_image
+
+
+def test_right_dome_of_the_diaphragm_lies_between_lung_and_abdomen(folder: Path) -> None:
+    landmarks = pd.read_csv(folder / "landmarks.csv")
+    is_darker = []
+    for row in landmarks[landmarks["name"] == "right diaphragm dome"].itertuples():
+        image = cv2.imread(str(folder / "train" / f"{row.StudyInstanceUID}.jpg"), cv2.IMREAD_GRAYSCALE).astype(float)
+        lung, abdomen = grey(image, np.array([[row.x, row.y - 10], [row.x, row.y + 10]]))
+        is_darker.append(lung < abdomen)
+    assert np.mean(is_darker) > 0.9  # a rib or a line may cross the lung there
+
+
+def test_spacing_of_every_image(folder: Path) -> None:
+    spacing = pd.read_csv(folder / "spacing.csv")
+    assert list(spacing.columns) == ["StudyInstanceUID", "spacing_x", "spacing_y"]
+    of_image = {uid: values for uid, *values in spacing.itertuples(index=False)}
+    plans = plan_sample(40, image_size=IMAGE_SIZE, seed=3)
+    assert {path.stem for path in folder.glob("t*/*.jpg")} == set(of_image)
+    assert len(of_image) == len(spacing) == 45
+    for plan in plans:
+        mm = 400 / (plan.view.zoom * IMAGE_SIZE)  # of the longer side
+        assert of_image[plan.uid] == pytest.approx([mm, mm], abs=1e-6)
+
+
 def test_catheters_only_brighten_where_they_run() -> None:
     plan = next(
         plan for plan in plan_sample(60, image_size=IMAGE_SIZE) if plan.labels[RANZCR_LABELS.index("ETT - Normal")]
@@ -162,6 +210,22 @@ def test_unfinished_sample_is_finished(tmp_path: Path) -> None:
     next((tmp_path / "train").iterdir()).write_bytes(b"half an image")
     generate_sample(tmp_path, **SMALL)
     assert contents(tmp_path) == complete
+
+
+def test_sample_of_an_earlier_version_gets_the_tables_that_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate_sample(tmp_path, **SMALL)
+    complete = contents(tmp_path)
+    (tmp_path / "landmarks.csv").unlink()
+    (tmp_path / "spacing.csv").unlink()
+    image = next((tmp_path / "train").iterdir())
+    written = image.stat().st_mtime_ns
+    capsys.readouterr()
+    generate_sample(tmp_path, **SMALL)
+    assert "added landmarks.csv and spacing.csv" in capsys.readouterr().out
+    assert contents(tmp_path) == complete
+    assert image.stat().st_mtime_ns == written
 
 
 def test_sample_of_other_arguments_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Drawn catheters: the polylines that people traced along them, for contact sheets only."""
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -7,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from catheters.io.csv_files import TableError, check_columns, check_filled, line_number, read_csv
+from catheters.data.point_checks import check_image_ids, check_inside
+from catheters.errors import counted, listed, unknown_name
+from catheters.io.csv_files import MAX_SHOWN, TableError, check_columns, check_filled, line_number, read_csv
 from catheters.io.files import parse_json
 
 LABEL_COLUMN, POINTS_COLUMN = "label", "data"
-MAX_SHOWN = 60
-"""Characters of a broken value that its message quotes."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,61 @@ def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]
             )
         annotations.setdefault(uid, []).append(Annotation(label, points))
     return annotations
+
+
+def check_annotations(
+    annotations: Mapping[str, list[Annotation]],
+    label_columns: tuple[str, ...],
+    heads: Mapping[str, tuple[str, ...]],
+    uids: Collection[str],
+    full_shapes: Mapping[str, tuple[int, int]],
+    source: str,
+) -> list[str]:
+    """Compare traced catheters with the images and the labels.
+
+    Args:
+        annotations: what `read_annotations` returned.
+        label_columns: the labels that are predicted.
+        heads: device type -> its labels.
+        uids: the ids of the label table.
+        full_shapes: uid -> (H, W) of the original image, in pixels; (0, 0) or none where it could not be read.
+        source: the table, for the messages.
+
+    Returns:
+        Warnings, one line each: ids without an image, labels that are not predicted, points far outside of their image,
+        rows that stand there twice, device types of which no image has a catheter.
+    """
+    warnings = check_image_ids(annotations, uids, source)
+    known = set(uids)
+    rows_of_label = Counter(annotation.label for of_image in annotations.values() for annotation in of_image)
+    unknown = [label for label in rows_of_label if label not in label_columns]
+    if unknown:
+        num_rows = sum(rows_of_label[label] for label in unknown)
+        warnings.append(
+            f"{source}: {counted(num_rows, 'row')} of labels that are not in label_columns, {listed(unknown)}: "
+            f"{unknown_name(unknown[0], 'one of them', label_columns)}"
+        )
+    points_of_image = ((uid, annotation.points) for uid, of_image in annotations.items() for annotation in of_image)
+    warnings += check_inside(points_of_image, full_shapes, source) + _check_repeated(annotations, source)
+    used = {annotation.label for uid, of_image in annotations.items() if uid in known for annotation in of_image}
+    bare = [device_type for device_type, labels in heads.items() if used.isdisjoint(labels)]
+    if bare:
+        warnings.append(f"{source}: no image of the label table has an annotation of {listed(bare)}")
+    return warnings
+
+
+def _check_repeated(annotations: Mapping[str, list[Annotation]], source: str) -> list[str]:
+    """One warning of rows that are the same as an earlier one, or none."""
+    repeated: list[str] = []
+    for uid, of_image in annotations.items():
+        different = {(annotation.label, annotation.points.tobytes()) for annotation in of_image}
+        repeated += [uid] * (len(of_image) - len(different))
+    if not repeated:
+        return []
+    return [
+        f"{source}: {counted(len(repeated), 'row')} the same as an earlier one, in "
+        f"{counted(len(set(repeated)), 'image')} such as {repeated[0]}"
+    ]
 
 
 def _parse_points(text: str) -> npt.NDArray[np.float64] | None:

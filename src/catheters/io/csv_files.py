@@ -24,6 +24,10 @@ LARGEST_EXACT = 2**53
 """Below it every whole number is a float64 of its own."""
 
 
+MAX_SHOWN = 60
+"""Characters of a broken value that its message quotes."""
+
+
 class TableError(UserError):
     """A table that is missing, or whose content cannot be trusted."""
 
@@ -165,6 +169,30 @@ def check_filled(frame: pd.DataFrame, column: str, file: Path, advice: str = "")
     if empty.any():
         line = line_number(frame, int(np.flatnonzero(empty)[0]), file)
         raise TableError(f"{file}: column '{column}' is empty in line {line}{advice}")
+
+
+def finite_numbers(frame: pd.DataFrame, column: str, file: Path, meaning: str) -> npt.NDArray[np.float64]:
+    """A column as (N,) float64.
+
+    Args:
+        frame: the table.
+        column: its column to read.
+        file: where the table comes from, for the message.
+        meaning: what the numbers are, for the message, as in "pixels of the X-ray".
+
+    Raises:
+        TableError: a cell is empty, no number, or not finite.
+    """
+    check_filled(frame, column, file)
+    numbers = [number_in(text) for text in frame[column]]
+    if None in numbers:
+        row = numbers.index(None)
+        found = one_line(ValueError(frame[column].iloc[row]), MAX_SHOWN)
+        raise TableError(
+            f"{file}: line {line_number(frame, row, file)}, column '{column}': {found!r} is not a finite number; "
+            f"{meaning} are expected"
+        )
+    return np.array(numbers, dtype=np.float64)
 
 
 def line_number(frame: pd.DataFrame, row: int, file: Path) -> int:

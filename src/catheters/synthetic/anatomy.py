@@ -17,13 +17,26 @@ IMAGE_MM = 400.0
 CENTRE_MM = (0.0, 40.0)
 """Atlas point in the middle of the image."""
 
+CARINA = (0, 0)
+RIGHT_DOME = (-80, 119)
+LEFT_DOME = (85, 131)
+"""Highest points of the lungs' lower borders, in their middle."""
+GASTRO_OESOPHAGEAL_JUNCTION = (20, 136)
+LANDMARKS = {
+    "carina": CARINA,
+    "right diaphragm dome": RIGHT_DOME,
+    "left diaphragm dome": LEFT_DOME,
+    "gastro-oesophageal junction": GASTRO_OESOPHAGEAL_JUNCTION,
+}
+"""Name -> point of the atlas. Right and left are the patient's."""
+
 RIGHT_LUNG = (
     *((-60, -92), (-92, -74), (-118, -30), (-135, 35), (-143, 95), (-147, 152)),
-    *((-118, 130), (-80, 119), (-42, 130), (-24, 138), (-24, 80), (-22, 20), (-22, -40), (-32, -80)),
+    *((-118, 130), RIGHT_DOME, (-42, 130), (-24, 138), (-24, 80), (-22, 20), (-22, -40), (-32, -80)),
 )
 LEFT_LUNG = (
     *((60, -92), (92, -74), (118, -30), (136, 35), (145, 95), (150, 162)),
-    *((122, 142), (85, 131), (45, 140), (24, 146), (22, 80), (22, 20), (22, -40), (32, -80)),
+    *((122, 142), LEFT_DOME, (45, 140), (24, 146), (22, 80), (22, 20), (22, -40), (32, -80)),
 )
 MEDIASTINUM = (
     *((-9, -150), (-19, -105), (-26, -60), (-30, -20), (-32, 12), (-47, 45), (-53, 85), (-45, 128), (0, 150)),
@@ -36,9 +49,9 @@ BODY = (
     *((140, -108), (80, -122), (60, -150), (62, -230)),
 )
 STOMACH_GAS = (72.0, 156.0)
-TRACHEA = ((-1, -230), (-1, -150), (0, -90), (-1, -40), (0, 0))
-RIGHT_BRONCHUS = ((0, 0), (-12, 14), (-26, 36), (-36, 60), (-42, 84))
-LEFT_BRONCHUS = ((0, 0), (16, 12), (36, 26), (56, 44))
+TRACHEA = ((-1, -230), (-1, -150), (0, -90), (-1, -40), CARINA)
+RIGHT_BRONCHUS = (CARINA, (-12, 14), (-26, 36), (-36, 60), (-42, 84))
+LEFT_BRONCHUS = (CARINA, (16, 12), (36, 26), (56, 44))
 
 
 def smooth_curve(control_points: object, *, is_closed: bool = False, steps: int = 10) -> Points:

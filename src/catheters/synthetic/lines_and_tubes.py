@@ -13,7 +13,10 @@ TRACHEA_TO_BRONCHUS = {
     "right": (*anatomy.TRACHEA[:-1], (-2, -4), *anatomy.RIGHT_BRONCHUS[1:]),
     "left": (*anatomy.TRACHEA[:-1], (1, -4), *anatomy.LEFT_BRONCHUS[1:]),
 }
-OESOPHAGUS = ((3, -230), (4, -150), (6, -90), (5, -30), (7, 30), (9, 80), (12, 115), (20, 136))
+OESOPHAGUS = (
+    *((3, -230), (4, -150), (6, -90), (5, -30), (7, 30), (9, 80), (12, 115)),
+    anatomy.GASTRO_OESOPHAGEAL_JUNCTION,
+)
 IN_STOMACH = ((34, 154), (58, 166), (78, 178), (80, 192), (64, 201), (38, 200), (14, 193))
 DOWN_AND_OUT = ((34, 156), (50, 182), (54, 215), (48, 260), (40, 340))
 COIL = ((3, -230), (4, -150), (6, -90), (4, -40), (8, 12), (20, 24), (24, 6), (12, -18), (2, -46), (-3, -72))
@@ -114,17 +117,16 @@ def place_ett(state: str, habit: np.random.Generator, rng: np.random.Generator) 
     low, high = bands[state][habit.integers(len(bands[state]))]
     height = rng.uniform(low, high)
     side = "right" if habit.random() < 0.85 else "left"
-    course = route(TRACHEA_TO_BRONCHUS[side], mark=(0, 0)).up_to(-height)
+    course = route(TRACHEA_TO_BRONCHUS[side], mark=anatomy.CARINA).up_to(-height)
     return sway(course, rng, 0.8), lambda _: rules.ett_label(height)
 
 
 def place_ngt(state: str, habit: np.random.Generator, rng: np.random.Generator) -> Placement:
     """A nasogastric tube."""
-    junction = OESOPHAGUS[-1]
     malposition = habit.choice(["airway", "coil", "short"], p=[0.3, 0.3, 0.4])
     if state == "Abnormal" and malposition == "airway":
         depth = rng.uniform(20, 75)
-        airway = route(TRACHEA_TO_BRONCHUS["right"], mark=(0, 0)).up_to(depth)
+        airway = route(TRACHEA_TO_BRONCHUS["right"], mark=anatomy.CARINA).up_to(depth)
         return sway(airway, rng, 1.0), lambda seen: rules.ngt_label(0, tip_in_image=seen, in_airway=True)
     if state == "Abnormal" and malposition == "coil":
         coil = route(COIL).points
@@ -132,7 +134,7 @@ def place_ngt(state: str, habit: np.random.Generator, rng: np.random.Generator) 
     low, high = {"Abnormal": (-160, -50), "Borderline": (12, 38), "Normal": (78, 125)}.get(state, (205, 206))
     depth = rng.uniform(low, high)
     below = DOWN_AND_OUT if state == "Incompletely Imaged" else IN_STOMACH
-    course = route((*OESOPHAGUS, *below), mark=junction).up_to(depth)
+    course = route((*OESOPHAGUS, *below), mark=anatomy.GASTRO_OESOPHAGEAL_JUNCTION).up_to(depth)
     return sway(course, rng, 2.0), lambda seen: rules.ngt_label(depth, tip_in_image=seen)
 
 

@@ -16,15 +16,18 @@ from catheters.runtime.console import say
 from catheters.runtime.host import available_cores
 from catheters.runtime.opencv_threads import without_opencv_threads
 from catheters.runtime.progress import track
+from catheters.synthetic.anatomy import LANDMARKS
 from catheters.synthetic.lines_and_tubes import Catheter, lengths_along
 from catheters.synthetic.plan import ImagePlan, plan_sample
 from catheters.synthetic.render import render_image
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same arguments give other files than before."""
+"""Raised whenever the same arguments give other files than before. A file that an earlier version did not write at all
+is added to its samples instead: they are as good as new ones, and drawing them again would take minutes."""
 FIRST_TEST_PATIENT = 500_000
 JPEG_QUALITY = 92
 POINT_SPACING_PX = 8.0
+LANDMARKS_FILE, SPACING_FILE = "landmarks.csv", "spacing.csv"
 README = """SYNTHETIC chest radiographs, drawn by `python -m catheters.synthetic`.
 
 No patient was imaged: anatomy, tubes and lines are drawn by a program, and the labels follow from where it put the
@@ -46,7 +49,8 @@ def generate_sample(
 
     The files are the same, byte for byte, for the same arguments, whatever `num_workers` (threads; None: one per core).
     `train.csv` comes last: a folder without it is unfinished, and the same call finishes it. A finished sample of the
-    same arguments is left as it is. `image_size` is the longer side in pixels.
+    same arguments is left as it is; one that an earlier version wrote without `landmarks.csv` and `spacing.csv` gets
+    them. `image_size` is the longer side in pixels.
 
     Raises UserError for impossible arguments, and for a folder that holds anything but a sample of these arguments.
     """
@@ -59,21 +63,28 @@ def generate_sample(
     }
     num_workers = num_workers if num_workers is not None else available_cores()
     check_arguments(num_images, num_test_images, image_size, seed, num_workers)
-    if is_complete(folder, arguments):
+    is_finished = is_complete(folder, arguments)
+    missing = [name for name in (LANDMARKS_FILE, SPACING_FILE) if not (folder / name).is_file()]
+    if is_finished and not missing:
         say(f"{folder}: the synthetic sample is already there, with the same arguments; nothing to do")
+        return
+    train = plan_sample(num_images, image_size=image_size, seed=seed)
+    test = plan_sample(num_test_images, image_size=image_size, seed=seed, first_patient=FIRST_TEST_PATIENT)
+    if is_finished:
+        write_places_and_scales(folder, train, test)
+        say(f"{folder}: added {' and '.join(missing)} to the synthetic sample of an earlier version")
         return
     for name in ("train", "test"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_text(folder / "sample.json", json.dumps(arguments, indent=2) + "\n")
     write_text(folder / "README.txt", README)
-    train = plan_sample(num_images, image_size=image_size, seed=seed)
-    test = plan_sample(num_test_images, image_size=image_size, seed=seed, first_patient=FIRST_TEST_PATIENT)
     files = [(plan, folder / "train" / f"{plan.uid}.jpg") for plan in train]
     files += [(plan, folder / "test" / f"{plan.uid}.jpg") for plan in test]
     write_images(files, num_workers)
     zeros = [[plan.uid, *([0] * len(RANZCR_LABELS))] for plan in test]
     write_csv(folder / "sample_submission.csv", ["StudyInstanceUID", *RANZCR_LABELS], zeros)
     write_csv(folder / "train_annotations.csv", ["StudyInstanceUID", "label", "data"], annotation_rows(train))
+    write_places_and_scales(folder, train, test)
     rows = [[plan.uid, *plan.labels, plan.patient_id] for plan in train]
     write_csv(folder / "train.csv", ["StudyInstanceUID", *RANZCR_LABELS, "PatientID"], rows)
 
@@ -144,6 +155,33 @@ def annotated_points(plan: ImagePlan, catheter: Catheter) -> list[list[int]]:
     points = np.stack([np.interp(wanted, along, catheter.course_px[:, axis]) for axis in (0, 1)], axis=1)
     shown = [point for point in points if plan.view.contains(point)]
     return [[round(float(x)), round(float(y))] for x, y in shown]
+
+
+def write_places_and_scales(folder: Path, train: list[ImagePlan], test: list[ImagePlan]) -> None:
+    """Write `landmarks.csv`, of the training images, and `spacing.csv`, of all."""
+    write_csv(folder / LANDMARKS_FILE, ["StudyInstanceUID", "name", "x", "y"], landmark_rows(train))
+    columns = ["StudyInstanceUID", "spacing_x", "spacing_y"]
+    write_csv(folder / SPACING_FILE, columns, [spacing_row(plan) for plan in (*train, *test)])
+
+
+def landmark_rows(plans: list[ImagePlan]) -> list[list[str]]:
+    """Rows of `landmarks.csv`: those of the atlas' landmarks that the image shows, in pixels."""
+    rows = []
+    for plan in plans:
+        pixels = plan.view.to_pixels(plan.patient.deform(list(LANDMARKS.values())))
+        for name, pixel in zip(LANDMARKS, pixels, strict=True):
+            if plan.view.contains(pixel):
+                rows.append([plan.uid, name, *(f"{value:.1f}" for value in pixel)])
+    return rows
+
+
+def spacing_row(plan: ImagePlan) -> list[str]:
+    """An image's row of `spacing.csv`: millimetres of the patient per pixel of the file, across and down.
+
+    The labels go by millimetres of the atlas, of which a patient has a few per cent more or fewer.
+    """
+    spacing = f"{1 / plan.view.px_per_mm:.6f}"
+    return [plan.uid, spacing, spacing]
 
 
 def write_csv(path: Path, columns: list[str], rows: list[list[str]] | list[list[object]]) -> None:
