@@ -20,6 +20,7 @@ from catheters.data.preprocessing import Placement
 from catheters.inference.lines.courses import Network, cover
 from catheters.inference.lines.skeleton import TANGENT_PIXELS, Mask, Skeleton, bridge_gaps, prune, read_skeleton
 from catheters.inference.lines.tips import Map, Tip, find_tips
+from catheters.polylines import lengths_along, resample
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,7 +136,7 @@ def trace_lines(line: Map, tip: Map, options: TracingOptions = DEFAULT) -> list[
     for part in _connected_parts(skeleton, mask):
         for pixels, found in _find_courses(network, skeleton, part, tip_at, line.shape):
             points = _finish(pixels, found, line, options)
-            length = float(np.hypot(*np.diff(points, axis=0).T).sum())
+            length = float(lengths_along(points)[-1])
             confidence = float(_probabilities(line, points).mean())
             if length >= options.min_length * width and confidence >= options.min_confidence:
                 probability = found.probability if found is not None else 0.0
@@ -304,13 +305,6 @@ def _reach_edges(points: Floats, shape: tuple[int, int]) -> Floats:
             points = np.concatenate([(points[0] + steps.min() * step)[None], points])
         points = points[::-1]
     return points
-
-
-def resample(points: Floats, spacing: float) -> Floats:
-    """A polyline (n, 2) with points as far apart along it as `spacing`, or a little less; both ends are kept."""
-    along = np.append(0.0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
-    positions = np.linspace(0, along[-1], max(2, int(np.ceil(along[-1] / spacing - 1e-9)) + 1))
-    return np.stack([np.interp(positions, along, points[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def _recentre(points: Floats, line: Map) -> Floats:
