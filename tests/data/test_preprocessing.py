@@ -145,6 +145,7 @@ def test_placement_by_hand() -> None:
     assert placement.scale == (0.25, 0.25)
     corner_of_kept = np.array([[19.5, 9.5]])  # the edge of the first kept pixel
     assert placement.apply(corner_of_kept).tolist() == [[-0.5, 11.5]]
+    assert placement.undo(np.array([[-0.5, 11.5], [49.5, 36.5]])).tolist() == [[19.5, 9.5], [219.5, 109.5]]
 
 
 def test_settings() -> None:

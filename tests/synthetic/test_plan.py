@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from catheters.labels import RANZCR_LABELS
+from catheters.polylines import lengths_along
 from catheters.synthetic import ImagePlan, plan_sample
 from catheters.synthetic.anatomy import Patient, View, smooth_curve
-from catheters.synthetic.lines_and_tubes import cut, lengths_along, place_catheter
+from catheters.synthetic.lines_and_tubes import cut, place_catheter
 
 AVERAGE_PATIENT = Patient(
     width=1.0, upper_height=1.0, lower_height=1.0, bend_mm=0.0, heart_size=1.0, tissue=1.0, texture_seed=0

@@ -31,18 +31,34 @@ class Annotation:
     points: npt.NDArray[np.float64]
 
     def tip(self, full_shape: tuple[int, int]) -> Literal[0, -1]:
-        """Which end of `points` is the tip: the first point, or the last.
-
-        RANZCR's polylines run both ways: the first image of `train_annotations.csv` has one catheter traced from the
-        tip upwards, the other from the neck downwards. But all catheters come in from the side or from above. So the
-        tip is the end that lies farther from the left, right and upper edge; where neither does, it is the last.
+        """Which end of `points` is the tip, see `tip_end`.
 
         Args:
             full_shape: (H, W) of the original image, in pixels.
         """
-        height, width = full_shape
-        first, last = (min(x / width, 1 - x / width, y / height) for x, y in (self.points[0], self.points[-1]))
-        return 0 if first > last else -1
+        return tip_end(self.points, full_shape)
+
+
+def tip_end(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> Literal[0, -1]:
+    """Which end of a catheter is its tip: the first point, or the last.
+
+    RANZCR's polylines run both ways: the first image of `train_annotations.csv` has one catheter traced from the tip
+    upwards, the other from the neck downwards. But all catheters come in from the side or from above. So the tip is the
+    end that lies farther from the left, right and upper edge; where neither does, it is the last.
+
+    Args:
+        points: (n, 2) x and y in pixels, n at least 1.
+        shape: (H, W) of the image that they lie in, in pixels.
+    """
+    first, last = (distance_from_entries(point, shape) for point in (points[0], points[-1]))
+    return 0 if first > last else -1
+
+
+def distance_from_entries(point: npt.NDArray[np.float64], shape: tuple[int, int]) -> float:
+    """How far x and y in pixels lie from the nearest of the left, right and upper edge, in parts of (H, W)."""
+    height, width = shape
+    x, y = point
+    return float(min(x / width, 1 - x / width, y / height))
 
 
 def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]:

@@ -71,6 +71,11 @@ class Placement:
         """(n, 2) x, y in pixels of the image as shown -> (n, 2) in pixels of the preprocessed image."""
         return np.asarray(self.offset) + np.asarray(self.scale) * points
 
+    def undo(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(n, 2) x, y in pixels of the preprocessed image -> (n, 2) in pixels of the image as shown."""
+        found: npt.NDArray[np.float64] = (points - np.asarray(self.offset)) / np.asarray(self.scale)
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessed:

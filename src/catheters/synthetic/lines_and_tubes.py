@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from catheters.polylines import lengths_along
 from catheters.synthetic import anatomy, rules
 from catheters.synthetic.anatomy import Patient, Points, View
 
@@ -70,12 +71,6 @@ class Catheter:
     label: str
     course_px: Points
     """(N, 2) pixels, x then y, from the entry to the tip; it may begin or end outside of the image."""
-
-
-def lengths_along(points: Points) -> Points:
-    """Length from the first point to each (N,)."""
-    steps = np.hypot(*np.diff(points, axis=0).T)
-    return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def cut(points: Points, length: float) -> Points:

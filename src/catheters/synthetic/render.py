@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from catheters.polylines import lengths_along
 from catheters.synthetic.anatomy import Points, smooth_curve
 from catheters.synthetic.canvas import Canvas, Layer, shrink
 from catheters.synthetic.chest import chest_attenuation
-from catheters.synthetic.lines_and_tubes import Catheter, cut, lengths_along
+from catheters.synthetic.lines_and_tubes import Catheter, cut
 from catheters.synthetic.plan import ImagePlan
 
 SUPERSAMPLING = 2

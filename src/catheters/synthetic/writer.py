@@ -12,12 +12,13 @@ import numpy as np
 from catheters.errors import UserError
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.labels import RANZCR_LABELS
+from catheters.polylines import lengths_along
 from catheters.runtime.console import say
 from catheters.runtime.host import available_cores
 from catheters.runtime.opencv_threads import without_opencv_threads
 from catheters.runtime.progress import track
 from catheters.synthetic.anatomy import LANDMARKS
-from catheters.synthetic.lines_and_tubes import Catheter, lengths_along
+from catheters.synthetic.lines_and_tubes import Catheter
 from catheters.synthetic.plan import ImagePlan, plan_sample
 from catheters.synthetic.render import render_image
 
