@@ -138,14 +138,14 @@ def test_terms_by_name_and_weight(learning: Settings) -> None:
     with torch.no_grad():
         outputs = model(batch.images, with_lines=True)
         terms = step.losses(outputs, batch)
-        assert list(terms) == ["labels", "lines", "tips", "positions"]
+        assert list(terms) == ["labels", "global", "lines", "tips", "positions"]
         weighted = build_losses(dataclasses.replace(learning, loss_weights={"tips": 3.0}))(outputs, batch)
         assert weighted["tips"] == pytest.approx(3 * float(terms["tips"]))
         assert weighted["lines"] == terms["lines"]
         # In validation nobody asks for lines; the batches have no targets of them either.
         plain = Batch(images=batch.images, targets=batch.targets)
         assert list(step.losses(model(batch.images), batch)) == ["labels"]
-        assert list(step.losses(outputs, plain)) == ["labels"]
+        assert list(step.losses(outputs, plain)) == ["labels", "global"]
         # An image's weight is that of its lines too.
         heavy = dataclasses.replace(batch, numbers={"weight": torch.tensor([0.0, 2.0])})
         second = Outputs(**{name: tensor[1:] for name, tensor in outputs.tensors().items()})
@@ -158,7 +158,7 @@ def test_a_step_with_lines_moves_every_parameter(learning: Settings) -> None:
     before = {name: value.detach().clone() for name, value in step.model.named_parameters()}
     results = [step(batch) for _ in range(4)]
     assert results[-1].losses["tips"] < results[0].losses["tips"]
-    assert list(results[0].losses) == ["labels", "lines", "tips", "positions"]
+    assert list(results[0].losses) == ["labels", "global", "lines", "tips", "positions"]
     for name, value in step.model.named_parameters():
         assert not torch.equal(value, before[name]), name
 
@@ -208,7 +208,7 @@ def test_landmarks_have_a_term_of_their_own(learning: Settings) -> None:
         outputs = step.model(batch.images)
     assert outputs.landmark_logits is not None and outputs.landmark_logits.shape == (2, 2, 16, 16)
     terms = step.losses(outputs, batch)
-    assert list(terms) == ["labels", "lines", "tips", "landmarks", "positions"]
+    assert list(terms) == ["labels", "global", "lines", "tips", "landmarks", "positions"]
     known = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     expected = tip_loss(outputs.landmark_logits, draw_points(marked, 2, (16, 16)), known)
     assert terms["landmarks"] == pytest.approx(float(expected), rel=1e-5)
