@@ -50,3 +50,8 @@ def known_heads(labels: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
         device: tuple(label for label in of_device if label in labels) for device, of_device in RANZCR_HEADS.items()
     }
     return {device: of_device for device, of_device in known.items() if of_device}
+
+
+def tip_name(device_type: str) -> str:
+    """What the tip of a device type's line is called where it is measured: "ETT" -> "ETT tip"."""
+    return f"{device_type} tip"

@@ -198,3 +198,33 @@ def test_targets_of_an_image() -> None:
     for number, line in ((0, CURVE), (1, other.points)):
         on_map = (line + 0.5) * [51 / 101, 0.5] - 0.5
         assert overlap(masks[number] / 255, distance_mask([on_map], (50, 51))) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:ShiftScaleRotate is a special case of Affine")
+def test_landmarks_are_known_where_somebody_marked_them() -> None:
+    """Maps of their own, moved as the image is; NaN, which is nowhere, stays so through every kind of transform."""
+    names = ("carina", "right diaphragm")
+    drawn = DrawnLines.of(
+        [[], []],
+        [ITSELF, Placement((0.5, 0.5), (3.0, 1.0))],
+        [(96, 128)] * 2,
+        np.zeros((2, 4), np.uint8),
+        COLUMNS,
+        TYPES,
+        [{"carina": (64.0, 30.0), "somewhere": (1.0, 1.0)}, {"right diaphragm": (20.0, 80.0)}],
+        names,
+    )
+    targets = LineTargets(lines=drawn, image_shape=(96, 128), map_shape=(48, 64), num_labels=4)
+    for image, known, spot in ((0, [1.0, 0.0], (30.0, 64.0)), (1, [0.0, 1.0], (41.0, 13.0))):
+        content = targets.draw(image, targets.points_of(image))
+        maps = content["landmark_maps"]
+        assert content["landmarks_known"].tolist() == known
+        assert maps.shape == (2, 48, 64) and not maps[known.index(0.0)].any()
+        highest = np.unravel_index(maps[known.index(1.0)].argmax(), (48, 64))
+        assert highest == (round((spot[0] - 0.5) / 2), round((spot[1] - 0.5) / 2))
+    taken = drawn.take(np.array([1]))
+    np.testing.assert_array_equal(taken.landmarks[0, 1], [13.0, 41.0])
+    image = np.zeros((96, 128), np.uint8)
+    for transforms, _ in FOLLOWED.values():
+        moved = Augmentation(transforms, (96, 128)).with_points(image, targets.points_of(0), 1)[1]
+        assert np.isnan(moved).tolist() == [[False, False], [True, True]]

@@ -23,6 +23,9 @@ from tests.runs.test_distributed import train_with_ranks
 LINES = {"annotation_table": "train_annotations.csv", "lines": "pooled", "line_stride": 2, "folds": (0,)}
 
 
+MEASUREMENTS = {"ETT tip above carina": ("ETT tip", "carina", "vertical")}
+
+
 def weights_of(settings: Settings, name: str = "fold0/best.pt") -> dict[str, torch.Tensor]:
     return torch.load(settings.run_folder / name, weights_only=True)["model"]
 
@@ -34,9 +37,10 @@ def weights_of(settings: Settings, name: str = "fold0/best.pt") -> dict[str, tor
         {"lines": "pooled"},
         {"lines": "pooled", "classifier": "attention", "heads": dict(RANZCR_HEADS), "mixup_alpha": 0.4},
         {"lines": "auxiliary", "ema_decay": 0.9, "accumulation_steps": 2, "batch_size": 4, "augment_on": "device"},
+        {"lines": "auxiliary", "landmark_table": "landmarks.csv", "measurements": MEASUREMENTS, "mixup_alpha": 0.2},
         {"lines": "pooled", "exclusive": {"ETT": RANZCR_HEADS["ETT"]}, "weight_column": "weight"},
     ],
-    ids=["auxiliary", "pooled", "attention, mixup", "EMA, accumulation, device", "exclusive, weights"],
+    ids=["auxiliary", "pooled", "attention, mixup", "EMA, accumulation, device", "landmarks", "exclusive, weights"],
 )
 def test_a_run_with_lines(cached: Settings, changes: dict[str, object], tmp_path: Path) -> None:
     """It trains, logs each term, and its checkpoint predicts what the run's validation did."""
@@ -50,6 +54,7 @@ def test_a_run_with_lines(cached: Settings, changes: dict[str, object], tmp_path
     terms = {name for line in lines for name in line if name.startswith("train/loss/")}
     assert {"train/loss/lines", "train/loss/tips"} <= terms
     assert ("train/loss/positions" in terms) == (settings.lines == "pooled")
+    assert ("train/loss/landmarks" in terms) == bool(settings.landmarks)
     data = load_data(settings)
     _, valid = split_samples(settings, data, 0)
     model = load_checkpoint(settings.run_folder / "fold0/best.pt").model
@@ -122,6 +127,19 @@ def test_how_many_are_drawn_is_said(cached: Settings, capsys: pytest.CaptureFixt
         assert expected in said.out + said.err
 
 
+def test_landmarks_that_are_not_there(cached: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = dataclasses.replace(
+        cached,
+        **LINES,
+        landmark_table="landmarks.csv",
+        measurements={"x": ("ETT tip", "carena", "vertical")},
+    )
+    with pytest.raises(UserError, match=r"landmark_table=landmarks\.csv: 'carena' is not a landmark in it; did you"):
+        load_data(settings)
+    load_data(dataclasses.replace(settings, measurements=MEASUREMENTS))
+    assert "landmarks that no setting uses: " in capsys.readouterr().err
+
+
 def test_nothing_to_learn_from(cached: Settings, tmp_path: Path) -> None:
     file = tmp_path / "others.csv"
     file.write_text('StudyInstanceUID,label,data\nother,ETT - Normal,"[[1, 2], [3, 4]]"\n')
@@ -141,6 +159,13 @@ def test_settings_of_lines(cached: Settings) -> None:
         ({"label_columns": ("Effusion",)}, "lines='pooled' needs heads={device type: its labels}, one map for each"),
         ({"loss_weights": {"tip": 1.0}}, "loss_weights: 'tip' is not a term of the loss; did you mean 'tips'"),
         ({"lines": "auxiliary", "loss_weights": {"positions": 1.0}}, "'positions' is not a term of the loss"),
+        (
+            {"measurements": MEASUREMENTS},
+            "'carina' is not a tip; there are: CVC tip, ETT tip, NGT tip, Swan Ganz tip; a landmark needs",
+        ),
+        ({"lines": None, "measurements": MEASUREMENTS}, "measurements: a line decoder finds tips and landmarks; set"),
+        ({"measurements": {"x": ("ETT tip", "ETT tip", "distance")}}, "measurements['x']: from 'ETT tip' to itself"),
+        ({"measurements": {"x": ("ETT tip", "NGT tip", "up")}}, "measurements"),
         ({"exclusive": {"lines": RANZCR_HEADS["ETT"]}}, "exclusive: 'lines' is no name for a group"),
     ):
         with pytest.raises(SettingsError) as error:

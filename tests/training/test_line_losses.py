@@ -175,3 +175,23 @@ def test_accumulated_line_terms_are_those_of_the_whole(learning: Settings) -> No
     halves = [gradients(step, part(batch, start, start + 2)) for start in (0, 2)]
     for name, gradient in whole.items():
         torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_landmarks_have_a_term_of_their_own(learning: Settings) -> None:
+    """That of tips, of the landmarks that somebody marked."""
+    measurements = {"above": ("ETT tip", "carina", "vertical"), "apart": ("carina", "left diaphragm", "distance")}
+    settings = dataclasses.replace(learning, landmark_table="landmarks.csv", measurements=measurements)
+    assert settings.landmarks == ("carina", "left diaphragm")
+    step = create_step(settings)
+    maps = masks_of((2, 2, 16, 16))
+    known = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    batch = dataclasses.replace(line_batch(2), landmark_maps=(255 * maps).to(torch.uint8), landmarks_known=known)
+    with torch.no_grad():
+        outputs = step.model(batch.images)
+    assert outputs.landmark_logits is not None and outputs.landmark_logits.shape == (2, 2, 16, 16)
+    terms = step.losses(outputs, batch)
+    assert list(terms) == ["labels", "lines", "tips", "landmarks", "positions"]
+    expected = tip_loss(outputs.landmark_logits, (255 * maps).to(torch.uint8) / 255, known)
+    assert terms["landmarks"] == pytest.approx(float(expected), rel=1e-5)
+    mixed = Mixup(0.4, seed=1)(batch, 0)
+    assert mixed.landmark_maps is not None and mixed.landmarks_known is not None

@@ -27,6 +27,7 @@ def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
         lines=settings.lines,
         map_shape=settings.map_shape,
         device_types=settings.device_types,
+        num_landmarks=len(settings.landmarks),
     )
 
 

@@ -25,6 +25,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "keep_rows",
             "exclude_ids",
             "annotation_table",
+            "landmark_table",
+            "measurements",
             "exclusive",
             "exclusive_conflicts",
             "weight_column",

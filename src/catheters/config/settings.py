@@ -9,24 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from catheters.config import validation
+from catheters.config.field_types import Column, Labels, ListOrTuple, PixelSize, PointToPoint, Transforms, Values
 from catheters.config.mistakes import raises_one_line
 from catheters.io.path_pattern import check_glob, check_path_pattern
-from catheters.labels import RANZCR_LABELS, known_heads
+from catheters.labels import RANZCR_LABELS, known_heads, tip_name
 from catheters.runtime.host import check_device
-
-# Lists are as good as tuples in a config; what stands inside stays strict.
-ListOrTuple = Field(strict=False)
-PixelSize = Annotated[int, Field(ge=16, le=8192)]
-# As the tables are read: blanks around a column's name are no part of it.
-Column = Annotated[str, StringConstraints(strip_whitespace=True)]
-Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
-Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
-Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 
 MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
 """What a run or a cache was made with that is older than these settings, and so does not name them."""
@@ -83,6 +75,12 @@ class Settings:
     annotation_table: str | None = None
     """CSV of drawn lines, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of the
     X-ray. `lines` learns from them; contact sheets show them."""
+    landmark_table: str | None = None
+    """CSV of landmarks such as the carina, relative to `dataset_folder`: `uid_column`, name, x and y in pixels of the
+    X-ray. `lines` learns those that `measurements` name."""
+    measurements: dict[str, PointToPoint] = Field(default_factory=dict)
+    """{name: (point, point, kind)}, as {"ETT tip above carina": ("ETT tip", "carina", "vertical")}: from the tip of a
+    device type, or a landmark, to another; vertical is positive where the first lies above the second."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
@@ -279,7 +277,11 @@ class Settings:
         self._check_columns()
         self._check_labels()
         self._check_folds_and_seeds()
-        self._check_epochs()
+        validation.check_epochs(
+            self.schedule, self.epochs, self.warmup_epochs, self.cosine_epochs, self.warmup_multiplier
+        )
+        if self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
         if self.compile_mode in ("reduce-overhead", "max-autotune") and self.accumulation_steps > 1:
             raise ValueError(
                 f"compile_mode='{self.compile_mode}' has CUDA graphs, which write over gradients that wait for further "
@@ -306,7 +308,8 @@ class Settings:
         validation.check_heads(self.heads, self.label_columns)
         validation.check_exclusive(self.exclusive, self.label_columns)
         validation.check_lines(self.lines, self.annotation_table, self.device_types)
-        validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive, self.lines)
+        validation.check_measurements(self.measurements, self.device_types, self.lines, self.landmark_table)
+        validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive, self.lines, self.landmarks)
 
     def _check_folds_and_seeds(self) -> None:
         """Folds and seeds: which models a run is made of."""
@@ -314,27 +317,6 @@ class Settings:
         validation.check_named_once("seeds", "seed", self.seeds)
         validation.check_fold_numbers(self.folds, self.num_folds)
         validation.check_all_data(self.all_data, self.seeds, self.schedule)
-
-    def _check_epochs(self) -> None:
-        schedule_epochs = self.warmup_epochs + self.cosine_epochs
-        if self.schedule == "cosine":
-            if schedule_epochs == 0:
-                raise ValueError("warmup_epochs and cosine_epochs are both 0: nothing to train")
-            if self.num_epochs > schedule_epochs:
-                raise ValueError(
-                    f"epochs={self.epochs}, but the schedule ends after warmup_epochs + cosine_epochs = "
-                    f"{schedule_epochs}; raise cosine_epochs"
-                )
-        elif self.epochs is None:
-            raise ValueError(f"schedule='{self.schedule}' needs epochs, the length of the run")
-        elif self.schedule == "one_cycle" and not 0 < self.warmup_epochs < self.epochs:
-            raise ValueError(
-                f"one_cycle goes up in warmup_epochs={self.warmup_epochs} and down until epochs={self.epochs}"
-            )
-        elif self.schedule == "one_cycle" and self.warmup_multiplier == 1:
-            raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
-        if self.min_lr > self.peak_lr:
-            raise ValueError(f"min_lr={self.min_lr} is above the peak learning rate {self.peak_lr}")
 
     @property
     def seed_of_folds(self) -> int:
@@ -350,6 +332,13 @@ class Settings:
     def device_types(self) -> dict[str, tuple[str, ...]]:
         """Device type -> its labels: `heads`, or RANZCR CLiP's where labels are its own."""
         return self.heads or dict(known_heads(self.label_columns))
+
+    @property
+    def landmarks(self) -> tuple[str, ...]:
+        """What `measurements` name that is no tip, each once."""
+        tips = set(map(tip_name, self.device_types))
+        named = (point for start, end, _ in self.measurements.values() for point in (start, end))
+        return tuple(dict.fromkeys(point for point in named if point not in tips))
 
     @property
     def images_per_batch(self) -> int:

@@ -8,6 +8,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from catheters.errors import unknown_name
 from catheters.io.near_misses import number_in
+from catheters.labels import tip_name
 
 USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "StudyID", "PatientID")
 """What is named to somebody whose DICOM keyword is far from all that there are, which are thousands."""
@@ -15,8 +16,8 @@ USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "A
 
 LABELS_TERM = "labels"
 """Term of the loss, and its name in the log: all labels that are in no exclusive group."""
-LINES_TERM, TIPS_TERM, POSITIONS_TERM = "lines", "tips", "positions"
-"""Those of the line decoder: masks, tips, and the labels that a pooled head gives to tips."""
+LINES_TERM, TIPS_TERM, POSITIONS_TERM, LANDMARKS_TERM = LINE_TERMS = "lines", "tips", "positions", "landmarks"
+"""Those of the line decoder: masks, tips, the labels that a pooled head gives to tips, and landmarks."""
 
 
 def check_column_names(uid_column: str, label_columns: tuple[str, ...], prediction_columns: tuple[str, ...]) -> None:
@@ -52,7 +53,7 @@ def check_exclusive(exclusive: Mapping[str, tuple[str, ...]], label_columns: tup
     """Groups of labels that exist, none of them in two groups."""
     group_of: dict[str, str] = {}
     for name, labels in exclusive.items():
-        if not name or name in (LABELS_TERM, LINES_TERM, TIPS_TERM, POSITIONS_TERM):
+        if not name or name in (LABELS_TERM, *LINE_TERMS):
             raise ValueError(f"exclusive: {name!r} is no name for a group; other terms of the loss have such names")
         check_label_names(f"exclusive['{name}']", labels, label_columns)
         for label in labels:
@@ -72,17 +73,44 @@ def check_lines(lines: str | None, annotation_table: str | None, device_types: M
         raise ValueError(f"lines='{lines}' needs heads={{device type: its labels}}, one map for each")
 
 
+def check_measurements(
+    measurements: Mapping[str, tuple[str, str, str]],
+    device_types: Iterable[str],
+    lines: str | None,
+    landmark_table: str | None,
+) -> None:
+    """Measurements go from and to tips and landmarks, which a line decoder has to find."""
+    if not measurements:
+        return
+    if lines is None:
+        raise ValueError(
+            "measurements: tips and landmarks are found by a line decoder; set lines='pooled' or 'auxiliary'"
+        )
+    tips = {tip_name(device_type) for device_type in device_types}
+    for name, (start, end, _) in measurements.items():
+        if start == end:
+            raise ValueError(f"measurements['{name}']: from '{start}' to itself there is nothing to measure")
+        for point in (start, end):
+            if point not in tips and landmark_table is None:
+                others = sorted(tips)
+                raise ValueError(
+                    f"measurements['{name}']: {unknown_name(point, 'a tip', others)}; a landmark needs landmark_table"
+                )
+
+
 def check_loss_weights(
     weights: Mapping[str, float],
     label_columns: tuple[str, ...],
     exclusive: Mapping[str, tuple[str, ...]],
     lines: str | None,
+    landmarks: tuple[str, ...],
 ) -> None:
     """Weights of terms that the loss has."""
     in_groups = {label for labels in exclusive.values() for label in labels}
     terms = ([LABELS_TERM] if set(label_columns) - in_groups else []) + list(exclusive)
     terms += [LINES_TERM, TIPS_TERM] if lines is not None else []
     terms += [POSITIONS_TERM] if lines == "pooled" else []
+    terms += [LANDMARKS_TERM] if lines is not None and landmarks else []
     for name in weights:
         if name not in terms:
             raise ValueError(f"loss_weights: {unknown_name(name, 'a term of the loss', terms)}")
@@ -106,6 +134,27 @@ def check_all_data(all_data: bool, seeds: tuple[int, ...] | None, schedule: str)
         raise ValueError(f"seeds={list(seeds)} needs all_data=True; folds are trained with the one seed")
     if all_data and schedule == "plateau":
         raise ValueError("schedule='plateau' follows the validation's macro AUC, and all_data=True has none")
+
+
+def check_epochs(
+    schedule: str, epochs: int | None, warmup_epochs: int, cosine_epochs: int, warmup_multiplier: float
+) -> None:
+    """The schedule has a length, and is as long as the run."""
+    schedule_epochs = warmup_epochs + cosine_epochs
+    if schedule == "cosine":
+        if schedule_epochs == 0:
+            raise ValueError("warmup_epochs and cosine_epochs are both 0: nothing to train")
+        if epochs is not None and epochs > schedule_epochs:
+            raise ValueError(
+                f"epochs={epochs}, but the schedule ends after warmup_epochs + cosine_epochs = {schedule_epochs}; "
+                "raise cosine_epochs"
+            )
+    elif epochs is None:
+        raise ValueError(f"schedule='{schedule}' needs epochs, the length of the run")
+    elif schedule == "one_cycle" and not 0 < warmup_epochs < epochs:
+        raise ValueError(f"one_cycle goes up in warmup_epochs={warmup_epochs} and down until epochs={epochs}")
+    elif schedule == "one_cycle" and warmup_multiplier == 1:
+        raise ValueError("one_cycle goes up to warmup_multiplier times init_lr; set it above 1")
 
 
 def check_patient_pattern(pattern: str | None) -> None:

@@ -108,15 +108,16 @@ class Augmentation:
         """Where points of an image lie once it is transformed.
 
         Args:
-            points: (n, 2) x and y in pixels, whole numbers being the centres; they may lie outside.
+            points: (n, 2) x and y in pixels, whole numbers being the centres; they may lie outside, and NaN stays NaN.
             drawn: what was drawn for each transform of the chain.
 
         Returns:
             (n, 2); NaN for points that a distortion moved out of what it can follow.
         """
         assert not self.unfollowed
-        moved = np.zeros((len(points), ROW_COLUMN + 1), dtype=np.float32)
-        moved[:, :2], moved[:, ROW_COLUMN] = points, np.arange(len(points))
+        rows = np.flatnonzero(~np.isnan(points).any(axis=1))
+        moved = np.zeros((len(rows), ROW_COLUMN + 1), dtype=np.float32)
+        moved[:, :2], moved[:, ROW_COLUMN] = points[rows], rows
         for transform, params in zip(self._followers, drawn, strict=True):
             if params is not None and isinstance(transform, A.DualTransform) and len(moved):
                 moved = transform.apply_to_keypoints(moved, **params)

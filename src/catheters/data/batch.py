@@ -15,6 +15,12 @@ Sample = Mapping[str, Any]
 """One image of a batch: tensors, or names of tensors, by the names of `Batch`, each without its first axis."""
 
 
+MAPS = ("line_masks", "tip_maps", "landmark_maps")
+"""Fields of a batch with a map per image and channel, where lines are learnt."""
+KNOWN = ("lines_known", "landmarks_known")
+"""Those that say which of them tell the truth."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch(NamedTensors):
     """Some images, with what training knows of them.
@@ -29,6 +35,8 @@ class Batch(NamedTensors):
             in 0..255 once mixup has mixed them.
         tip_maps: (B, T, h, w) the same, a Gaussian around each tip.
         lines_known: (B, T) float32, 1 where it is known where the lines of a device type lie, else 0.
+        landmark_maps: (B, P, h, w) as `tip_maps`, a Gaussian around each landmark; None where none is learnt.
+        landmarks_known: (B, P) float32, 1 where somebody marked it, else 0.
     """
 
     images: Tensor
@@ -38,6 +46,8 @@ class Batch(NamedTensors):
     line_masks: Tensor | None = None
     tip_maps: Tensor | None = None
     lines_known: Tensor | None = None
+    landmark_maps: Tensor | None = None
+    landmarks_known: Tensor | None = None
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Self:
@@ -50,7 +60,8 @@ class Batch(NamedTensors):
 
     def without_images(self) -> Self:
         """What losses read, in memory that does not grow with the images' size; `images` becomes (0,)."""
-        return dataclasses.replace(self, images=self.images.new_empty(0), draws=None, line_masks=None, tip_maps=None)
+        kept: dict[str, Any] = dict.fromkeys(("draws", *MAPS, *KNOWN))
+        return dataclasses.replace(self, **{**kept, "images": self.images.new_empty(0)})
 
     def pin_memory(self) -> Self:
         """In memory from which copies to a GPU need not be waited for; the name that DataLoader asks for."""

@@ -42,6 +42,7 @@ class DrawnLines:
         line_columns: (L,) the column of each line's label.
         image_ends: (N,) where each image's lines end.
         is_known: (N, T) whether it is known where the lines of a device type lie: they are drawn, or there are none.
+        landmarks: (N, P, 2) float32, x and y of each landmark in pixels of the cached image; NaN: nobody marked it.
     """
 
     points: npt.NDArray[np.float32]
@@ -50,6 +51,7 @@ class DrawnLines:
     line_columns: npt.NDArray[np.int16]
     image_ends: npt.NDArray[np.intp]
     is_known: npt.NDArray[np.bool_]
+    landmarks: npt.NDArray[np.float32]
 
     @classmethod
     def of(
@@ -60,6 +62,8 @@ class DrawnLines:
         labels: npt.NDArray[np.uint8],
         label_columns: Sequence[str],
         device_types: Mapping[str, Sequence[str]],
+        landmarks: Sequence[Mapping[str, tuple[float, float]]] = (),
+        landmark_names: Sequence[str] = (),
     ) -> "DrawnLines":
         """Put the annotations of a label table's images together.
 
@@ -73,6 +77,8 @@ class DrawnLines:
             labels: (N, K) 0/1.
             label_columns: (K,) names.
             device_types: name -> its labels; T of them.
+            landmarks: (N,) name -> place in the original image, where somebody marked it.
+            landmark_names: (P,) those that are learnt.
         """
         type_of = {label: number for number, of_type in enumerate(device_types.values()) for label in of_type}
         points: list[Points] = []
@@ -102,6 +108,7 @@ class DrawnLines:
             line_columns=np.array(columns_of_lines, dtype=np.int16),
             image_ends=image_ends,
             is_known=is_known,
+            landmarks=_place_landmarks(landmarks, placements, landmark_names),
         )
 
     def __len__(self) -> int:
@@ -149,6 +156,7 @@ class DrawnLines:
             line_columns=self.line_columns[lines],
             image_ends=np.cumsum(self.image_ends[positions] - firsts, dtype=np.intp),
             is_known=self.is_known[positions],
+            landmarks=self.landmarks[positions],
         )
 
 
@@ -168,8 +176,8 @@ class LineTargets:
     num_labels: int
 
     def points_of(self, image: int) -> Points:
-        """(n, 2) all points of an image's lines, to be moved with it."""
-        return self.lines.of_image(image)[0]
+        """(n, 2) all points of an image's lines, then its P landmarks, to be moved with it; NaN stays NaN."""
+        return np.concatenate([self.lines.of_image(image)[0], self.lines.landmarks[image]])
 
     def draw(self, image: int, moved: Points) -> dict[str, npt.NDArray[np.uint8] | npt.NDArray[np.float32]]:
         """Targets of one image, by the names of `Batch`.
@@ -194,11 +202,25 @@ class LineTargets:
             masks[number] = draw_lines(of_type, self.map_shape)
         for line, column in zip(lines, columns.tolist(), strict=True):
             np.maximum(tips[column], draw_tip(on_map[line][-1], self.map_shape), out=tips[column])
-        return {
-            "line_masks": masks,
-            "tip_maps": tips,
-            "lines_known": self.lines.is_known[image].astype(np.float32),
-        }
+        drawn = {"line_masks": masks, "tip_maps": tips, "lines_known": self.lines.is_known[image].astype(np.float32)}
+        num_landmarks = self.lines.landmarks.shape[1]
+        if num_landmarks:
+            places = on_map[-num_landmarks:]
+            drawn["landmark_maps"] = np.stack([draw_tip(place, self.map_shape) for place in places])
+            drawn["landmarks_known"] = (~np.isnan(places).any(axis=1)).astype(np.float32)
+        return drawn
+
+
+def _place_landmarks(
+    landmarks: Sequence[Mapping[str, tuple[float, float]]], placements: Sequence[Placement], names: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """(N, P, 2) x and y in pixels of the cached images; NaN where an image has none."""
+    places = np.full((len(placements), len(names), 2), np.nan)
+    for image, of_image in enumerate(landmarks):
+        for number, name in enumerate(names):
+            if name in of_image:
+                places[image, number] = placements[image].apply(np.array([of_image[name]]))[0]
+    return places.astype(np.float32)
 
 
 def draw_lines(lines: Sequence[Points], map_shape: tuple[int, int]) -> npt.NDArray[np.uint8]:

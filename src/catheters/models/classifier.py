@@ -78,17 +78,18 @@ class Classifier(nn.Module):
         if self.decoder is None or not features.levels:
             return Outputs(logits=logits)
         decoded = self.decoder(features.levels)
-        if self.pooled_head is None:
-            return Outputs(logits=logits, line_logits=decoded.line_logits, tip_logits=decoded.tip_logits)
-        of_tips = self.pooled_head(logits, decoded)
+        of_tips = None if self.pooled_head is None else self.pooled_head(logits, decoded)
+        if of_tips is not None:
+            logits = of_tips.logits
         if not with_lines:
-            return Outputs(logits=of_tips.logits)
+            return Outputs(logits=logits)
         return Outputs(
-            logits=of_tips.logits,
+            logits=logits,
             line_logits=decoded.line_logits,
             tip_logits=decoded.tip_logits,
-            tip_pixels=of_tips.pixels,
-            position_logits=of_tips.position_logits,
+            landmark_logits=decoded.landmark_logits,
+            tip_pixels=None if of_tips is None else of_tips.pixels,
+            position_logits=None if of_tips is None else of_tips.position_logits,
         )
 
     def probabilities(self, outputs: Outputs) -> Tensor:
@@ -137,6 +138,7 @@ def create_classifier(
     lines: str | None = None,
     map_shape: tuple[int, int] = (0, 0),
     device_types: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    num_landmarks: int = 0,
 ) -> Classifier:
     """A model of images of this grey mean and standard deviation (in 0..1).
 
@@ -156,6 +158,7 @@ def create_classifier(
         lines: "auxiliary", "pooled", or None: no line decoder.
         map_shape: (h, w) of the decoder's maps.
         device_types: name -> its labels, those that the decoder tells apart.
+        num_landmarks: landmarks that it finds.
 
     Raises:
         UserError: see `create_backbone`; for attention heads `find_feature_map`, for lines `find_pyramid`.
@@ -183,7 +186,7 @@ def create_classifier(
     if lines is None:
         return Classifier(backbone, head, feature_map, mean, std, origin, groups)
     pyramid = find_pyramid(backbone, backbone_model, image_shape, map_shape)
-    decoder = LineDecoder(pyramid.num_channels, len(device_types), map_shape)
+    decoder = LineDecoder(pyramid.num_channels, len(device_types), map_shape, num_landmarks)
     type_columns = [[column_of[label] for label in labels] for labels in device_types.values()]
     pooled_head = PooledHead(type_columns, map_shape) if lines == "pooled" else None
     return Classifier(backbone, head, feature_map, mean, std, origin, groups, pyramid, decoder, pooled_head)

@@ -24,23 +24,28 @@ class Decoded:
         features: (B, D, h, w).
         line_logits: (B, T, h, w), one map per device type.
         tip_logits: (B, T, h, w).
+        landmark_logits: (B, P, h, w); None where no landmark is learnt.
     """
 
     features: Tensor
     line_logits: Tensor
     tip_logits: Tensor
+    landmark_logits: Tensor | None = None
 
 
 class LineDecoder(nn.Module):
     """Levels of a pyramid to line and tip logits at the resolution of `map_shape`."""
 
-    def __init__(self, num_channels: Sequence[int], num_types: int, map_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, num_channels: Sequence[int], num_types: int, map_shape: tuple[int, int], num_landmarks: int = 0
+    ) -> None:
         """Create the decoder.
 
         Args:
             num_channels: of each level, from the largest map to the smallest.
             num_types: T, device types.
             map_shape: (h, w) of what it gives.
+            num_landmarks: P.
         """
         super().__init__()
         self.map_shape = map_shape
@@ -55,10 +60,11 @@ class LineDecoder(nn.Module):
         )
         self.lines = nn.Conv2d(DECODER_CHANNELS, num_types, 1)
         self.tips = nn.Conv2d(DECODER_CHANNELS, num_types, 3, padding=1)
+        self.landmarks = nn.Conv2d(DECODER_CHANNELS, num_landmarks, 3, padding=1) if num_landmarks else None
         first_logit = float(torch.logit(torch.tensor(FIRST_PROBABILITY)))
-        for output in (self.lines, self.tips):
-            assert output.bias is not None
-            nn.init.constant_(output.bias, first_logit)
+        for output in (self.lines, self.tips, self.landmarks):
+            if output is not None and output.bias is not None:
+                nn.init.constant_(output.bias, first_logit)
 
     def forward(self, levels: Sequence[Tensor]) -> Decoded:
         """Levels from the largest map to the smallest, (B, C_i, h_i, w_i)."""
@@ -72,4 +78,9 @@ class LineDecoder(nn.Module):
                 level = level + interpolate(above, size=shape, mode="bilinear", align_corners=False)
             above = self.smooth[number](level)
         assert above is not None, "a pyramid has a level"
-        return Decoded(features=above, line_logits=self.lines(above), tip_logits=self.tips(above))
+        return Decoded(
+            features=above,
+            line_logits=self.lines(above),
+            tip_logits=self.tips(above),
+            landmark_logits=None if self.landmarks is None else self.landmarks(above),
+        )

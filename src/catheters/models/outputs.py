@@ -15,6 +15,7 @@ class Outputs(NamedTensors):
         logits: (B, K), columns in label order.
         line_logits: (B, T, h, w) of a model with a line decoder, one map per device type; None where nobody asked.
         tip_logits: (B, T, h, w) of the lines' tips.
+        landmark_logits: (B, P, h, w) of landmarks, where the decoder has learnt any.
         tip_pixels: (B, T, M) of a pooled head, see `TipLabels`.
         position_logits: (B, K, M), see `TipLabels`.
     """
@@ -22,6 +23,7 @@ class Outputs(NamedTensors):
     logits: Tensor
     line_logits: Tensor | None = None
     tip_logits: Tensor | None = None
+    landmark_logits: Tensor | None = None
     tip_pixels: Tensor | None = None
     position_logits: Tensor | None = None
 

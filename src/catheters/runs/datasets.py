@@ -1,5 +1,6 @@
 """What a run learns from: the images of its folds, checked, and the batches of them."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
@@ -12,11 +13,12 @@ import torch
 
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
-from catheters.data.annotations import read_annotations
+from catheters.data.annotations import check_annotations, read_annotations
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile, ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
+from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import place
@@ -121,6 +123,16 @@ def _read_lines(settings: Settings, table: LabelTable, cache: ImageCache, kept: 
     """The drawn lines of the kept images of a table, in pixels of the cached ones."""
     assert settings.annotation_table is not None, "settings that learn lines have one"
     annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
+    landmarks: Landmarks = {}
+    shapes = {entry.uid: entry.full_shape for entry in cache.entries}
+    source = f"annotation_table={settings.annotation_table}"
+    warnings = check_annotations(annotations, settings.label_columns, settings.device_types, shapes, shapes, source)
+    if settings.landmark_table is not None:
+        landmarks = read_landmarks(Path(settings.dataset_folder) / settings.landmark_table, settings.uid_column)
+        source = f"landmark_table={settings.landmark_table}"
+        warnings += check_landmarks(landmarks, settings.landmarks, shapes, shapes, source)
+    for text in warnings:
+        warn(text)
     entries = [cache.entries[position] for position in kept]
     preprocessing = build_preprocessing(settings)
     lines = DrawnLines.of(
@@ -130,6 +142,8 @@ def _read_lines(settings: Settings, table: LabelTable, cache: ImageCache, kept: 
         table.labels[kept],
         settings.label_columns,
         settings.device_types,
+        [landmarks.get(entry.uid, {}) for entry in entries],
+        settings.landmarks,
     )
     counts = [lines.count(number) for number in range(len(settings.device_types))]
     if not any(drawn for drawn, _, _ in counts):
@@ -157,8 +171,8 @@ def _fingerprint(
     for name, values in sorted(numbers.items()):
         digest.update(name.encode() + values.tobytes())
     if lines is not None:
-        for array in (lines.points, lines.line_ends, lines.line_types, lines.image_ends, lines.is_known):
-            digest.update(array.tobytes())
+        for field in dataclasses.fields(lines):
+            digest.update(getattr(lines, field.name).tobytes())
     return digest.hexdigest()
 
 

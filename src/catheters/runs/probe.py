@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
@@ -44,9 +45,20 @@ def probe_batch(settings: Settings, num_images: int) -> Batch:
         draws = torch.from_numpy(one).repeat(num_images, 1)
     if settings.lines is None:
         return Batch(images=images, targets=targets, draws=draws)
-    masks, tips = (
-        torch.randint(0, 256, (num_images, channels, *settings.map_shape), dtype=torch.uint8, generator=generator)
-        for channels in (len(settings.device_types), len(settings.label_columns))
+
+    def maps(channels: int) -> Tensor:
+        return torch.randint(
+            0, 256, (num_images, channels, *settings.map_shape), dtype=torch.uint8, generator=generator
+        )
+
+    num_types, num_landmarks = len(settings.device_types), len(settings.landmarks)
+    return Batch(
+        images=images,
+        targets=targets,
+        draws=draws,
+        line_masks=maps(num_types),
+        tip_maps=maps(len(settings.label_columns)),
+        lines_known=torch.ones(num_images, num_types),
+        landmark_maps=maps(num_landmarks) if num_landmarks else None,
+        landmarks_known=torch.ones(num_images, num_landmarks) if num_landmarks else None,
     )
-    known = torch.ones(num_images, len(settings.device_types))
-    return Batch(images=images, targets=targets, draws=draws, line_masks=masks, tip_maps=tips, lines_known=known)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catheters.config.validation import LINES_TERM, POSITIONS_TERM, TIPS_TERM
+from catheters.config.validation import LANDMARKS_TERM, LINES_TERM, POSITIONS_TERM, TIPS_TERM
 from catheters.data.batch import Batch
 from catheters.models.outputs import Outputs
 
@@ -50,6 +50,12 @@ class LineLosses(nn.Module):
             LINES_TERM: line_loss(outputs.line_logits.float(), masks, known),
             TIPS_TERM: tip_loss(outputs.tip_logits.float(), tips, known),
         }
+        if outputs.landmark_logits is not None and batch.landmark_maps is not None:
+            assert batch.landmarks_known is not None, "they come together"
+            marked = batch.landmarks_known if weights is None else batch.landmarks_known * weights[:, None]
+            losses[LANDMARKS_TERM] = tip_loss(
+                outputs.landmark_logits.float(), batch.landmark_maps.float() / 255, marked
+            )
         if outputs.position_logits is not None and outputs.tip_pixels is not None:
             of_types = []
             for number, columns in enumerate(self._type_columns):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from catheters.config.settings import IMAGE_WEIGHT
-from catheters.data.batch import Batch, send
+from catheters.data.batch import KNOWN, MAPS, Batch, send
 from catheters.runtime.random import MIXUP, generator_of
 
 
@@ -39,13 +39,14 @@ class Mixup:
             of_labels = torch.where(numbers[IMAGE_WEIGHT] > 0, share * weights / numbers[IMAGE_WEIGHT], share)
         of_maps = share[:, None, None, None]
         lines: dict[str, Tensor] = {}
-        if batch.lines_known is not None:
-            assert batch.line_masks is not None and batch.tip_maps is not None, "they come together"
-            lines = {
-                "line_masks": torch.lerp(batch.line_masks[partners].float(), batch.line_masks.float(), of_maps),
-                "tip_maps": torch.lerp(batch.tip_maps[partners].float(), batch.tip_maps.float(), of_maps),
-                "lines_known": batch.lines_known * batch.lines_known[partners],
-            }
+        for name in MAPS:
+            maps: Tensor | None = getattr(batch, name)
+            if maps is not None:
+                lines[name] = torch.lerp(maps[partners].float(), maps.float(), of_maps)
+        for name in KNOWN:
+            known: Tensor | None = getattr(batch, name)
+            if known is not None:
+                lines[name] = known * known[partners]
         return dataclasses.replace(
             batch,
             images=torch.lerp(images[partners].float(), images.float(), of_maps),
