@@ -157,6 +157,25 @@ def evaluated_run(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return settings.run_folder
 
 
+@pytest.fixture(scope="session")
+def lines_run(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny model that finds lines in the images that it has seen; not to be changed."""
+    settings = dataclasses.replace(
+        tiny_settings(sample_folder, tmp_path_factory.mktemp("lines")),
+        image_size=64,
+        annotation_table="train_annotations.csv",
+        lines="pooled",
+        line_stride=2,
+        all_data=True,
+        train_transforms=(),
+        init_lr=3e-3,
+        cosine_epochs=30,
+    )
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+    train_run(settings, fresh=False)
+    return settings.run_folder
+
+
 def join_again(run_folder: Path) -> None:
     """Let a run's predictions, which a test has changed, be those of its folds."""
     folds = [file.relative_to(run_folder).as_posix() for file in run_folder.glob("fold*/predictions.csv")]

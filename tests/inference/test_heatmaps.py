@@ -13,15 +13,14 @@ from torch import nn
 
 from catheters.data.preprocessing import Preprocessed, Preprocessing
 from catheters.errors import UserError
+from catheters.inference.figures import read_xray, safe_names
 from catheters.inference.heatmaps import (
-    _safe_names,
     attention_maps,
     check_maps,
     explain,
     grad_cam,
     overlay,
     project,
-    read_for_maps,
 )
 from catheters.inference.predictor import Predictor
 from catheters.models.heads import LinearHead
@@ -176,7 +175,7 @@ def test_a_map_lies_where_the_model_saw_it() -> None:
     xray = np.zeros((300, 500), dtype=np.uint8)
     xray[40:260, 60:460] = 60  # the borders are black
     xray[200:216, 100:116] = 255
-    _, (made,) = read_for_maps(cv2.imencode(".png", xray)[1].tobytes(), [preprocessing])
+    _, (made,) = read_xray(cv2.imencode(".png", xray)[1].tobytes(), [preprocessing])
     heat = project(made.pixels.astype(np.float32), made, preprocessing, xray)
     assert heat.shape == (300, 500)
     row, column = np.unravel_index(int(heat.argmax()), heat.shape)
@@ -192,7 +191,7 @@ def test_a_constant_map_stays_constant() -> None:
 
 
 def test_every_image_has_a_folder_of_its_own() -> None:
-    names = _safe_names(["a_b_2", "a b", "a_b", "A/b", "../..", "contact_sheet.jpg"], ["contact_sheet.jpg"])
+    names = safe_names(["a_b_2", "a b", "a_b", "A/b", "../..", "contact_sheet.jpg"], ["contact_sheet.jpg"])
     assert names == ["a_b_2", "a_b", "a_b_3", "A_b_4", "image", "contact_sheet.jpg_2"]
 
 
@@ -211,7 +210,7 @@ def test_means_over_checkpoints() -> None:
     rng = np.random.default_rng(0)
     xray = cv2.resize(rng.integers(0, 256, (8, 10), dtype=np.uint8), (150, 120))
     data = cv2.imencode(".png", xray)[1].tobytes()
-    explained = explain(predictor, *read_for_maps(data, predictor.preprocessings), ["CVC - Normal"])
+    explained = explain(predictor, *read_xray(data, predictor.preprocessings), ["CVC - Normal"])
     assert list(explained.maps) == ["CVC - Normal", "CVC, attention"]
     assert (explained.xray == xray).all()
     for heat in explained.maps.values():

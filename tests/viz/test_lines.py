@@ -6,10 +6,13 @@ import pytest
 from PIL import Image
 
 from catheters.labels import RANZCR_LABELS
+from catheters.viz.layout import add_legend
 from catheters.viz.lines import (
     DEVICE_TYPE_COLOURS,
+    OTHER_COLOURS,
     UNKNOWN_COLOUR,
     Line,
+    colours_of,
     device_type_colours,
     draw_lines,
     free_place,
@@ -37,6 +40,17 @@ def test_a_line_at_the_size_of_the_sheet() -> None:
     ring = np.flatnonzero(red[:, 121])  # radius 6, cut where its column meets it
     assert (ring.min() + ring.max()) / 2 == pytest.approx(31, abs=0.5)
     assert ring.max() - ring.min() == pytest.approx(12, abs=2)
+
+
+def test_a_larger_drawing() -> None:
+    """Three times the size: as far out as the ring of radius 18, and a line three times as thick."""
+    tile = np.full((400, 400), 255, dtype=np.uint8)
+    red = is_red(draw_lines(tile, [line_at([[0, 200], [200, 200]], "NGT")], (400, 400), 3.0))
+    assert red[:, 60].sum() == pytest.approx(6, abs=1)
+    ring = np.flatnonzero(red[:, 200])
+    assert ring.max() - ring.min() == pytest.approx(36 + 6, abs=2)
+    label = np.argwhere(red[:, 225:])
+    assert 20 <= np.ptp(label[:, 0]) <= 40  # letters of 36 pixels
 
 
 def test_colours_stand_out_of_white_bone() -> None:
@@ -99,6 +113,26 @@ def test_colours_of_device_types_and_of_other_labels() -> None:
     assert [of_others[label] for label in others[:2]] == [of_others[label] for label in others[7:]]
     assert len({of_others[label] for label in others}) == 7
     assert UNKNOWN_COLOUR not in of_others.values()
+
+
+def test_colours_of_device_types_by_name() -> None:
+    colours = colours_of(["drain", "CVC", "pacemaker"])
+    assert list(colours) == ["drain", "CVC", "pacemaker"]
+    assert colours["CVC"] == DEVICE_TYPE_COLOURS["CVC"]
+    assert [colours["drain"], colours["pacemaker"]] == list(OTHER_COLOURS[:2])
+
+
+def test_a_legend_below_an_image() -> None:
+    """A strip in the colours of the device types, in as many rows as they need; the image above it is unchanged."""
+    image = Image.new("RGB", (160, 50), (1, 2, 3))
+    legend = colours_of(["ETT", "CVC", "a drain of the chest"])
+    framed = np.array(add_legend(image, legend))
+    assert framed.shape == (50 + 12 + 2 * 16, 160, 3)
+    assert (framed[:50] == (1, 2, 3)).all()
+    for colour in legend.values():
+        assert (framed[50:] == colour).all(axis=2).any()
+    assert add_legend(image, {}).size == (160, 50)
+    assert np.array(add_legend(image.resize((480, 150)), legend, 3.0)).shape == (150 + 36 + 2 * 48, 480, 3)
 
 
 # Text

@@ -191,7 +191,7 @@ def _draw_heatmaps(
     from catheters.inference.heatmaps import write_heatmaps
 
     drawn = write_heatmaps(options.heatmaps, predictor, images, predictions, findings, _num_workers(options))
-    say(f"{counted(drawn.num_maps, 'heatmap')} of labels that are predicted positive ({findings.rule})")
+    say(f"{counted(drawn.num_figures, 'heatmap')} of labels that are predicted positive ({findings.rule})")
     if drawn.missing:
         _print_some(f"{counted(len(drawn.missing), 'image')} without heatmaps:", list(drawn.missing.items()))
     return drawn.sheet or Path(options.heatmaps), not drawn.missing

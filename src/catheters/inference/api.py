@@ -62,11 +62,12 @@ class Result:
         return Image.fromarray(overlay(*self._explain(label)))
 
     def _explain(self, label: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        from catheters.inference.heatmaps import explain, read_for_maps
+        from catheters.inference.figures import read_xray
+        from catheters.inference.heatmaps import explain
 
         if label not in self.probabilities:
             raise UserError(unknown_name(label, "a label", self.probabilities))
-        xray, made = read_for_maps(self._data, self._predictor.preprocessings)
+        xray, made = read_xray(self._data, self._predictor.preprocessings)
         return xray, explain(self._predictor, xray, made, [label]).maps[label]
 
     def __str__(self) -> str:

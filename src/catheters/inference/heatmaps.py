@@ -3,8 +3,6 @@
 A map says which region the prediction hangs on, not that the prediction is right.
 """
 
-import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,39 +16,29 @@ from captum.attr import LayerGradCam
 from PIL import Image
 from torch import Tensor, nn
 
-from catheters.data.decoding.image import UnreadableImage
-from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
 from catheters.errors import UserError, counted, one_line
 from catheters.inference.batch_prediction import Predictions
+from catheters.inference.figures import Drawn, Figures, Xray, draw_images, safe_names
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import Findings
 from catheters.inference.predictor import REMEDIES, Predictor
-from catheters.inference.reading import make_images
-from catheters.io.files import write_whole
 from catheters.models.classifier import Classifier
 from catheters.models.feature_map import has_channels_last, tokens_as_map
 from catheters.models.heads import AttentionHeads
 from catheters.models.outputs import Outputs
 from catheters.models.pyramid import Features
 from catheters.runtime.device import device_name
-from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.precision import autocast
-from catheters.runtime.progress import track
 from catheters.runtime.shortage import DeviceError, device_work
-from catheters.runtime.workers import Failure, map_guarded
-from catheters.viz.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Heading, make_sheet
+from catheters.viz.layout import BRIGHT, DIM, TILE_WIDTH, Cell, Heading
 from catheters.viz.tiles import NOTE_COLOUR
 
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
-Read = tuple[Pixels, list[Preprocessed]]
 
 OPACITY = 0.55
 """Of the colour where a map is 1."""
-JPEG_QUALITY = 90
-SHEET_NAME = "contact_sheet.jpg"
-MAX_SHEET_IMAGES = 20
 MAX_SHEET_MAPS = 5
 """Maps of an image on the sheet, beside the image itself."""
 
@@ -66,21 +54,6 @@ class Explained:
 
     xray: Pixels
     maps: dict[str, Map]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What `write_heatmaps` has drawn.
-
-    Attributes:
-        num_maps: files, besides the sheet.
-        sheet: the contact sheet; None where nothing was drawn.
-        missing: id -> why an image with labels that are predicted positive has no maps.
-    """
-
-    num_maps: int
-    sheet: Path | None
-    missing: dict[str, str]
 
 
 class _WithFeatures(nn.Module):
@@ -261,8 +234,6 @@ def write_heatmaps(
 ) -> Drawn:
     """Draw every label that is predicted positive over its X-ray, in a folder for each image, and a contact sheet.
 
-    An image that cannot be read any more, or whose maps the device has no room for, is passed over and named.
-
     Args:
         folder: for the images; made where it is not there.
         predictor: the models.
@@ -272,44 +243,33 @@ def write_heatmaps(
         num_workers: processes that read.
     """
     rows = np.flatnonzero(findings.is_predicted_positive.any(axis=1)).tolist()
-    folder.mkdir(exist_ok=True)
-    read = functools.partial(_read, images.paths, predictor.preprocessings)
-    cells: dict[int, Cell] = {}
-    missing: dict[str, str] = {}
-    num_maps = 0
-    names = _safe_names(images.uids, [SHEET_NAME])
-    arriving = map_guarded(read, rows, num_workers)
-    for row, outcome in track(arriving, "drawing heatmaps", len(rows)):
-        if isinstance(outcome, Failure | str):  # it could be read a moment ago
-            missing[images.uids[row]] = outcome if isinstance(outcome, str) else outcome.reason
-            continue
-        xray, made = outcome
+
+    def draw(row: int, name: str, xray: Xray) -> Figures:
         labels = [label for k, label in enumerate(findings.labels) if findings.is_predicted_positive[row, k]]
-        try:
-            explained = explain(predictor, xray, made, labels)
-        except DeviceError as error:
-            missing[images.uids[row]] = str(error)
-            continue
-        of_image = folder / names[row]
-        of_image.mkdir(exist_ok=True)
-        for name, heat in zip(_safe_names(list(explained.maps)), explained.maps.values(), strict=True):
-            drawn = Image.fromarray(overlay(xray, heat))
-            file = of_image / f"{name}.jpg"
-            write_whole(file, functools.partial(drawn.save, format="JPEG", quality=JPEG_QUALITY))
-            num_maps += 1
-        if len(cells) < MAX_SHEET_IMAGES:
-            cells[row] = _cell(images.uids[row], predictions.quality_flags[row], explained, findings, row)
-    if not cells:
-        return Drawn(num_maps=0, sheet=None, missing=missing)
-    sheet_file = folder / SHEET_NAME
-    heading = Heading(
-        title=f"{len(cells)} of {counted(len(rows), 'image')} with labels predicted positive ({findings.rule})",
-        subtitle=describe_sheet(is_calibrated=predictor.models.is_calibrated),
-        legend={},
+        explained = explain(predictor, *xray, labels)
+        files = zip(safe_names(list(explained.maps)), explained.maps.values(), strict=True)
+        return Figures(
+            files={f"{name}/{file}": Image.fromarray(overlay(explained.xray, heat)) for file, heat in files},
+            cell=_cell(images.uids[row], predictions.quality_flags[row], explained, findings, row),
+        )
+
+    def describe(num_shown: int) -> Heading:
+        return Heading(
+            title=f"{num_shown} of {counted(len(rows), 'image')} with labels predicted positive ({findings.rule})",
+            subtitle=describe_sheet(is_calibrated=predictor.models.is_calibrated),
+            legend={},
+        )
+
+    return draw_images(
+        folder,
+        images,
+        rows,
+        predictor.preprocessings,
+        draw,
+        describe,
+        doing="drawing heatmaps",
+        num_workers=num_workers,
     )
-    sheet = make_sheet(heading, [cells[row] for row in sorted(cells)])
-    write_whole(sheet_file, functools.partial(sheet.save, format="JPEG", quality=JPEG_QUALITY))
-    return Drawn(num_maps=num_maps, sheet=sheet_file, missing=missing)
 
 
 def describe_sheet(*, is_calibrated: bool) -> str:
@@ -320,29 +280,6 @@ def describe_sheet(*, is_calibrated: bool) -> str:
         f"{'calibrated' if is_calibrated else 'not calibrated'}. A map does not show that the prediction is right, nor "
         "where exactly a tip lies. Research software, not a medical device: nothing here may decide about a patient."
     )
-
-
-def _read(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> Read | str:
-    return try_to_read(preprocessings, paths[row])
-
-
-def try_to_read(preprocessings: tuple[Preprocessing, ...], source: Path | bytes) -> Read | str:
-    """In a worker: `read_for_maps` of a file or the content of one, or the reason why it cannot be read."""
-    end_opencv_threads()
-    try:
-        return read_for_maps(source if isinstance(source, bytes) else read_file(source), preprocessings)
-    except UnreadableImage as error:
-        return str(error)
-
-
-def read_for_maps(data: bytes, preprocessings: Sequence[Preprocessing]) -> Read:
-    """The content of a file as the whole image, and as the models want it.
-
-    Raises:
-        UnreadableImage: see `make_images`.
-    """
-    made = make_images(data, preprocessings)
-    return decode_radiograph(data).image, made
 
 
 def _cell(uid: str, quality_flags: Sequence[str], explained: Explained, findings: Findings, row: int) -> Cell:
@@ -363,23 +300,3 @@ def _cell(uid: str, quality_flags: Sequence[str], explained: Explained, findings
 
 def _shrink(heat: Map, shape: tuple[int, int]) -> Map:
     return cast(Map, cv2.resize(heat, shape[::-1], interpolation=cv2.INTER_AREA))
-
-
-def _safe(name: str) -> str:
-    """A name that is one part of a path on any system."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "image"
-
-
-def _safe_names(names: Sequence[str], reserved: Sequence[str] = ()) -> list[str]:
-    """Names of files or folders, each once whatever the case of its letters, and none of those reserved."""
-    taken = {name.lower() for name in reserved}
-    safe = []
-    for name in names:
-        wanted = candidate = _safe(name)
-        number = 1
-        while candidate.lower() in taken:
-            number += 1
-            candidate = f"{wanted}_{number}"
-        taken.add(candidate.lower())
-        safe.append(candidate)
-    return safe

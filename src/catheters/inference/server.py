@@ -33,7 +33,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, resize
 from catheters.errors import UserError
-from catheters.inference.heatmaps import explain, overlay, try_to_read
+from catheters.inference.figures import try_to_read
+from catheters.inference.heatmaps import explain, overlay
 from catheters.inference.interpretation import find_one, sentences_of
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import image_of

@@ -1,5 +1,6 @@
 """A contact sheet: cells of one or more images with text under them, laid out in columns under a heading."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
@@ -85,9 +86,7 @@ def make_sheet(heading: Heading, cells: list[Cell]) -> Image.Image:
         draw.text((GAP, y), line, DIM, load_font(FONT_SIZE))
         y += LINE_HEIGHT
     for items in legend:
-        for x, name, colour in items:
-            draw.line((x, y + 8, x + 18, y + 8), colour, 3)
-            draw.text((x + 24, y), name, colour, load_font(FONT_SIZE))
+        _draw_legend_row(draw, items, y)
         y += LINE_HEIGHT
     y += GAP
     for row, height in zip(rows, heights, strict=True):
@@ -97,6 +96,27 @@ def make_sheet(heading: Heading, cells: list[Cell]) -> Image.Image:
             x += _width(cell.num_columns) + GAP
         y += height + 2 * GAP
     return sheet
+
+
+def add_legend(image: Image.Image, legend: Mapping[str, Colour], size: float = 1.0) -> Image.Image:
+    """The image with a strip below it that says whose colours are whose; without any it stays as it is.
+
+    Args:
+        image: in colours.
+        legend: device type -> its colour.
+        size: of the letters, in those of contact sheets.
+    """
+    rows = _legend_rows(legend, image.width, size)
+    if not rows:
+        return image
+    margin, line_height = round(GAP * size / 2), round(LINE_HEIGHT * size)
+    strip_height = len(rows) * line_height + 2 * margin
+    framed = Image.new("RGB", (image.width, image.height + strip_height), BACKGROUND)
+    framed.paste(image, (0, 0))
+    draw = ImageDraw.Draw(framed)
+    for number, items in enumerate(rows):
+        _draw_legend_row(draw, items, image.height + margin + number * line_height, size)
+    return framed
 
 
 def _fill_rows(cells: list[Cell]) -> list[list[Cell]]:
@@ -112,19 +132,27 @@ def _width(num_columns: int) -> int:
     return num_columns * TILE_WIDTH + (num_columns - 1) * GAP
 
 
-def _legend_rows(legend: dict[str, Colour], width: int) -> list[list[tuple[int, str, Colour]]]:
+def _legend_rows(legend: Mapping[str, Colour], width: int, size: float = 1.0) -> list[list[tuple[int, str, Colour]]]:
     """Rows of (x, name, colour); a new one where the sheet ends."""
     rows: list[list[tuple[int, str, Colour]]] = []
-    x = width
+    font, x = load_font(round(FONT_SIZE * size)), width
     for device_type, colour in legend.items():
-        name = wrap(device_type, load_font(FONT_SIZE), TILE_WIDTH, max_lines=1)[0]
-        item_width = 24 + round(load_font(FONT_SIZE).getlength(name)) + 2 * GAP
+        name = wrap(device_type, font, TILE_WIDTH * size, max_lines=1)[0]
+        item_width = round((24 + 2 * GAP) * size + font.getlength(name))
         if x + item_width > width:
             rows.append([])
-            x = GAP
+            x = round(GAP * size)
         rows[-1].append((x, name, colour))
         x += item_width
     return rows
+
+
+def _draw_legend_row(
+    draw: ImageDraw.ImageDraw, items: list[tuple[int, str, Colour]], top: int, size: float = 1
+) -> None:
+    for x, name, colour in items:
+        draw.line((x, top + 8 * size, x + 18 * size, top + 8 * size), colour, round(3 * size))
+        draw.text((x + 24 * size, top), name, colour, load_font(round(FONT_SIZE * size)))
 
 
 def _text_lines(cell: Cell) -> list[tuple[str, Colour]]:

@@ -1,6 +1,6 @@
 """Catheters drawn over an X-ray: one colour per device type, a ring and the label at the tip."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -63,18 +63,28 @@ def device_type_colours(label_columns: Iterable[str]) -> dict[str, Colour]:
     return {**DEVICE_TYPE_COLOURS, **dict(zip(others, cycle(OTHER_COLOURS), strict=False))}
 
 
+def colours_of(device_types: Iterable[str]) -> dict[str, Colour]:
+    """Device type -> colour, for device types of any names: RANZCR's have their own, others one in turn."""
+    names = list(device_types)
+    colours = device_type_colours(name for name in names if name not in DEVICE_TYPE_COLOURS)
+    return {name: colours.get(name, UNKNOWN_COLOUR) for name in names}
+
+
 def device_type_of(label: str) -> str:
     """RANZCR's device type of a label; a label that is not RANZCR's is its own."""
     return DEVICE_TYPE_OF_LABEL.get(label, label)
 
 
-def draw_lines(tile: npt.NDArray[np.uint8], lines: list[Line], image_shape: tuple[int, int]) -> Image.Image:
+def draw_lines(
+    tile: npt.NDArray[np.uint8], lines: Sequence[Line], image_shape: tuple[int, int], size: float = 1.0
+) -> Image.Image:
     """Draw catheters over an image.
 
     Args:
         tile: (h, w) uint8, the cached image at the size at which it is shown.
         lines: the catheters, in pixels of the cached image.
         image_shape: (H, W) of the cached image.
+        size: of lines, rings and letters, in those of contact sheets.
 
     Returns:
         (h, w) in colours.
@@ -84,17 +94,22 @@ def draw_lines(tile: npt.NDArray[np.uint8], lines: list[Line], image_shape: tupl
     placed = [np.clip((line.points + 0.5) * scale - 0.5, -FARTHEST, FARTHEST) for line in lines]
     for line, points in zip(lines, placed, strict=True):
         stretches = _stretches(points)
-        for colour, width in (((0, 0, 0), EDGE_WIDTH), (line.colour, LINE_WIDTH)):
+        for colour, width in _strokes(line, size):
             cv2.polylines(pixels, stretches, False, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
-    tips = [_visible_tip(points[line.tip], tile.shape) for line, points in zip(lines, placed, strict=True)]
+    tips = [_visible_tip(points[line.tip], tile.shape, size) for line, points in zip(lines, placed, strict=True)]
     for line, tip in zip(lines, tips, strict=True):
         if tip is not None:
-            centre, radius = _fixed_point(np.array(tip)).tolist(), RING_RADIUS << FIXED_POINT_BITS
-            for colour, width in (((0, 0, 0), EDGE_WIDTH), (line.colour, LINE_WIDTH)):
+            centre, radius = _fixed_point(np.array(tip)).tolist(), round(RING_RADIUS * size * (1 << FIXED_POINT_BITS))
+            for colour, width in _strokes(line, size):
                 cv2.circle(pixels, centre, radius, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
     drawn = Image.fromarray(pixels)
-    _write_labels(drawn, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None])
+    _write_labels(drawn, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None], size)
     return drawn
+
+
+def _strokes(line: Line, size: float) -> list[tuple[Colour, int]]:
+    """Colour and width of the edge, then of the line."""
+    return [((0, 0, 0), round(EDGE_WIDTH * size)), (line.colour, round(LINE_WIDTH * size))]
 
 
 def _fixed_point(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
@@ -108,28 +123,30 @@ def _stretches(points: npt.NDArray[np.float64]) -> list[npt.NDArray[np.int32]]:
     return [_fixed_point(part) for part in parts if not np.isnan(part[0, 0])]
 
 
-def _visible_tip(tip: npt.NDArray[np.float64], shape: tuple[int, ...]) -> tuple[float, float] | None:
+def _visible_tip(
+    tip: npt.NDArray[np.float64], shape: tuple[int, ...], size_of_ring: float
+) -> tuple[float, float] | None:
     """Where the ring goes; None where the tip lies outside of the image."""
     size = np.array([shape[1], shape[0]], dtype=np.float64)
     # A tip that got lost is NaN, and no comparison with it holds.
     if not ((tip >= -RING_MARGIN * size).all() and (tip <= (1 + RING_MARGIN) * size).all()):
         return None
-    reach = RING_RADIUS + 1  # the ring is seen whole, even where the tip lies on the edge
+    reach = RING_RADIUS * size_of_ring + 1  # the ring is seen whole, even where the tip lies on the edge
     x, y = np.clip(tip, reach, size - 1 - reach).tolist()
     return x, y
 
 
-def _write_labels(drawn: Image.Image, tips: list[tuple[Line, tuple[float, float]]]) -> None:
+def _write_labels(drawn: Image.Image, tips: list[tuple[Line, tuple[float, float]]], size: float) -> None:
     """Write each label beside its ring, where it hides neither another label nor a ring, and inside the image."""
-    font = load_font(FONT_SIZE)
+    font = load_font(round(FONT_SIZE * size))
     draw = ImageDraw.Draw(drawn)
-    reach = RING_RADIUS + 2
+    reach = RING_RADIUS * size + 2
     taken = [(x - reach, y - reach, x + reach, y + reach) for _, (x, y) in tips]
     for line, tip in tips:
         text = wrap(line.label, font, drawn.width - 4, max_lines=1)[0]
-        box = free_place(tip, _text_size(text, font), drawn.size, taken)
+        box = free_place(tip, _text_size(text, font), drawn.size, taken, LABEL_DISTANCE * size)
         taken.append(box)
-        draw.text(box[:2], text, line.colour, font, anchor="la", stroke_width=2, stroke_fill=(0, 0, 0))
+        draw.text(box[:2], text, line.colour, font, anchor="la", stroke_width=round(2 * size), stroke_fill=(0, 0, 0))
 
 
 Box = tuple[float, float, float, float]
@@ -142,7 +159,11 @@ def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[float, float]:
 
 
 def free_place(
-    tip: tuple[float, float], text_size: tuple[float, float], image_size: tuple[int, int], taken: list[Box]
+    tip: tuple[float, float],
+    text_size: tuple[float, float],
+    image_size: tuple[int, int],
+    taken: list[Box],
+    distance: float = LABEL_DISTANCE,
 ) -> Box:
     """Where a label goes: beside the tip, or as little above or below that as need be; beside it where none is free.
 
@@ -151,11 +172,12 @@ def free_place(
         text_size: (width, height) of the label.
         image_size: (width, height).
         taken: what it shall not hide.
+        distance: from the tip, to the right and to the left.
     """
     width, height = text_size
     x, y = tip
     steps = [0.0, *(sign * (height + 4) * step for step in range(1, 8) for sign in (-1, 1))]
-    lefts = (x + LABEL_DISTANCE, x - LABEL_DISTANCE - width, x - width / 2)
+    lefts = (x + distance, x - distance - width, x - width / 2)
     boxes = []
     for step in steps:
         for left in lefts:
