@@ -10,8 +10,14 @@ import pytest
 import torch
 
 from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.checkpoints.finished import is_joined
 from catheters.config.settings import Settings
+from catheters.data.preprocessing import preprocess
 from catheters.errors import SettingsError, UserError
+from catheters.inference.lines.prediction import predict_lines
+from catheters.inference.loading import read_models
+from catheters.inference.predictor import Predictor
+from catheters.io.csv_files import read_csv
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.datasets import load_data, split_samples
 from catheters.runs.run import train_run
@@ -63,6 +69,31 @@ def test_a_run_with_lines(cached: Settings, changes: dict[str, object], tmp_path
         expected = model.probabilities(model(images)).numpy()
     written = pd.read_csv(settings.run_folder / "fold0/predictions.csv")
     assert np.abs(written[list(settings.label_columns)].to_numpy() - expected).max() < 1e-4
+
+
+def test_lines_are_predicted_out_of_fold(cached: Settings) -> None:
+    """Each fold's file has lines of its own images, found by its own model; the run's has those of all folds."""
+    settings = dataclasses.replace(
+        cached, **{**LINES, "folds": None}, train_transforms=(), cosine_epochs=40, init_lr=3e-3, early_stop=0
+    )
+    train_run(settings, fresh=False)
+    data = load_data(settings)
+    joined = read_csv(settings.run_folder / "predictions_lines.csv")
+    of_folds = [read_csv(settings.run_folder / f"fold{fold}/predictions_lines.csv") for fold in (0, 1)]
+    assert joined.to_dict("list") == pd.concat(of_folds).to_dict("list")
+    for fold, frame in enumerate(of_folds):
+        assert len(frame) > 5
+        assert set(frame[settings.uid_column]) <= set(data.uids[data.folds == fold].tolist())
+        model = load_checkpoint(settings.run_folder / f"fold{fold}/best.pt")
+        predictor = Predictor(read_models([model.file]), torch.device("cpu"))
+        for uid in data.uids[data.folds == fold][:3].tolist():
+            xray = preprocess((Path(settings.dataset_folder) / f"train/{uid}.jpg").read_bytes(), model.preprocessing)
+            lines = predict_lines(predictor, [xray], dict.fromkeys(settings.label_columns, 0.0))
+            written = frame[frame[settings.uid_column] == uid]
+            assert [line.device_type for line in lines] == written["device_type"].tolist()
+            for line, data_of_line in zip(lines, written["data"], strict=True):
+                np.testing.assert_allclose(json.loads(data_of_line), line.points, atol=0.06)
+    assert is_joined(settings.run_folder)
 
 
 def test_a_killed_run_with_lines_ends_bit_for_bit_the_same(cached: Settings, tmp_path: Path) -> None:
