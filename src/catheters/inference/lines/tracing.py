@@ -33,7 +33,7 @@ LEAST_PROBABILITY = 0.05
 MIN_MERGED = 8.0
 """Pixels: junctions so close to each other are one, however small the map."""
 LOST_BY_THINNING = 2.0
-"""Pixels: of the two ends at a gap together."""
+"""Pixels: of the two ends at a gap together, and between a coil's end and its junction."""
 EDGE_REACH = 3.5
 """Pixels: a line that ends so close to the edge of the map goes on to it."""
 SMOOTHING = 2.0
@@ -128,14 +128,15 @@ def trace_lines(line: Map, tip: Map, options: TracingOptions = DEFAULT) -> list[
     mask = bridge_gaps(mask, options.max_gap * width + LOST_BY_THINNING)
     skeleton = read_skeleton(mask)
     tips = find_tips(tip, options.tip_threshold)
-    kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, options.tip_reach * width)}
+    reach = options.tip_reach * width + LOST_BY_THINNING
+    kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, reach)}
     mask = prune(mask, kept, options.max_spur * width)
     skeleton = read_skeleton(mask)
     for pixel in _build_network(skeleton, set(), line, options).coil_ends(_places(tips), options.tip_reach * width):
         column, row = _pixel(skeleton, pixel)
         mask[row, column] = False
     skeleton = read_skeleton(mask)
-    tip_at = _snap(tips, skeleton, options.tip_reach * width)
+    tip_at = _snap(tips, skeleton, reach)
     network = _build_network(skeleton, set(tip_at), line, options)
     lines = []
     for part in _connected_parts(skeleton, mask):
