@@ -74,6 +74,7 @@ def test_every_benchmark_runs(tmp_path: Path) -> None:
             "loading",
             "step",
             "heads",
+            "lines",
             "waiting",
             "end_to_end",
             "memory",
@@ -82,7 +83,7 @@ def test_every_benchmark_runs(tmp_path: Path) -> None:
             "export",
         ].index,
     )
-    assert len(names) == 11
+    assert len(names) == 12
     text = page.read_text()
     for row in rows:
         assert row["value"] > 0

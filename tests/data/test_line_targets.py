@@ -13,7 +13,7 @@ from PIL import Image
 from catheters.data.annotations import Annotation
 from catheters.data.augmentation import Augmentation
 from catheters.data.gpu_augmentation import GpuAugmentation
-from catheters.data.line_targets import LINE_WIDTH, DrawnLines, LineTargets, draw_lines, draw_tip
+from catheters.data.line_targets import LINE_WIDTH, DrawnLines, LineTargets, draw_line
 from catheters.data.preprocessing import Placement, Preprocessing, place, preprocess
 from tests.data.test_augmentation import FOLLOWED
 
@@ -37,6 +37,13 @@ def distance_mask(lines: list[npt.NDArray[np.float64]], shape: tuple[int, int]) 
     return inside.mean(axis=(1, 3))
 
 
+def draw_lines(lines: list[npt.NDArray[np.float64]], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    mask = np.zeros(shape, np.uint8)
+    for line in lines:
+        draw_line(line, mask)
+    return mask
+
+
 def overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     """Soft Dice."""
     one, other = one.astype(np.float64), other.astype(np.float64)
@@ -48,7 +55,7 @@ def targets_of(
 ) -> LineTargets:
     drawn = DrawnLines.of([lines], [ITSELF], [shape], np.array([labels], np.uint8), COLUMNS, TYPES)
     map_shape = (-(-shape[0] // stride), -(-shape[1] // stride))
-    return LineTargets(lines=drawn, image_shape=shape, map_shape=map_shape, num_labels=len(COLUMNS))
+    return LineTargets(lines=drawn, image_shape=shape, map_shape=map_shape)
 
 
 @pytest.mark.parametrize("width", [64, 128, 200])
@@ -71,17 +78,7 @@ def test_odd_points() -> None:
     assert not draw_lines([], (64, 64)).any()
     lost = np.array([[5.0, 5.0], [np.nan, np.nan], [5.0, 30.0]])
     assert (draw_lines([lost], (64, 64)) == draw_lines([lost[[0, 2]]], (64, 64))).all()
-    assert not draw_tip(np.array([np.nan, 3.0]), (64, 64)).any()
-
-
-def test_a_tip_is_a_bump_around_its_place() -> None:
-    tip = draw_tip(np.array([40.3, 20.0]), (64, 100)) / 255
-    sigma = 1.25  # 0.0125 of 100
-    assert tip[20, 40] == pytest.approx(np.exp(-(0.3**2) / 2 / sigma**2), abs=0.003)
-    assert tip[22, 41] == pytest.approx(np.exp(-(0.7**2 + 2**2) / 2 / sigma**2), abs=0.003)
-    rows, columns = np.indices(tip.shape)
-    assert (columns * tip).sum() / tip.sum() == pytest.approx(40.3, abs=0.02)
-    assert (rows * tip).sum() / tip.sum() == pytest.approx(20.0, abs=0.02)
+    assert not draw_lines([np.full((3, 2), np.nan)], (64, 64)).any()
 
 
 @pytest.mark.filterwarnings("ignore:ShiftScaleRotate is a special case of Affine")
@@ -180,29 +177,30 @@ def test_what_is_known() -> None:
 
 
 def test_targets_of_an_image() -> None:
-    """One mask per device type, one tip map per label, at the decoder's resolution; the tip is the deeper end."""
+    """A mask per device type at the decoder's resolution, a point per tip; the tip is the deeper end."""
     upwards = Annotation("ETT - Normal", CURVE[::-1])  # traced from the tip to the neck
     other = Annotation("CVC - Abnormal", np.array([[2.0, 50.0], [40.0, 80.0]]))
     targets = targets_of([upwards, other], (100, 101), (1, 0, 1, 0), stride=2)
     assert targets.map_shape == (50, 51)
     drawn = targets.draw(0, targets.points_of(0))
-    masks, tips = drawn["line_masks"], drawn["tip_maps"]
-    assert masks.shape == (2, 50, 51) and tips.shape == (4, 50, 51) and masks.dtype == tips.dtype == np.uint8
+    masks = drawn["line_masks"]
+    assert masks.shape == (2, 50, 51) and masks.dtype == np.uint8
     assert drawn["lines_known"].tolist() == [1.0, 1.0]
-    for column, tip in ((0, CURVE[-1]), (2, [40.0, 80.0])):
-        assert np.unravel_index(tips[column].argmax(), (50, 51)) == (
-            round((tip[1] - 0.5) / 2),
-            round((tip[0] - 0.5) / 2),
-        )
-    assert not tips[1].any() and not tips[3].any()
-    for number, line in ((0, CURVE), (1, other.points)):
-        on_map = (line + 0.5) * [51 / 101, 0.5] - 0.5
-        assert overlap(masks[number] / 255, distance_mask([on_map], (50, 51))) > 0.9
+    assert "landmarks" not in drawn
+    on_map = [(line + 0.5) * [51 / 101, 0.5] - 0.5 for line in (CURVE, other.points)]
+    for number, line in enumerate(on_map):
+        assert overlap(masks[number] / 255, distance_mask([line], (50, 51))) > 0.9
+    # x and y on the map, device type, column of the label, height
+    expected = [[*on_map[0][-1], 0, 0, 1], [*on_map[1][-1], 1, 2, 1]]
+    np.testing.assert_allclose(drawn["tips"], expected, rtol=1e-5)
+    lost = targets.points_of(0)
+    lost[len(CURVE) - 1] = np.nan
+    np.testing.assert_allclose(targets.draw(0, lost)["tips"], [[0] * 5, expected[1]], rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:ShiftScaleRotate is a special case of Affine")
 def test_landmarks_are_known_where_somebody_marked_them() -> None:
-    """Maps of their own, moved as the image is; NaN, which is nowhere, stays so through every kind of transform."""
+    """Points of their own, moved as the image is; NaN, which is nowhere, stays so through every kind of transform."""
     names = ("carina", "right diaphragm")
     drawn = DrawnLines.of(
         [[], []],
@@ -214,14 +212,11 @@ def test_landmarks_are_known_where_somebody_marked_them() -> None:
         [{"carina": (64.0, 30.0), "somewhere": (1.0, 1.0)}, {"right diaphragm": (20.0, 80.0)}],
         names,
     )
-    targets = LineTargets(lines=drawn, image_shape=(96, 128), map_shape=(48, 64), num_labels=4)
-    for image, known, spot in ((0, [1.0, 0.0], (30.0, 64.0)), (1, [0.0, 1.0], (41.0, 13.0))):
-        content = targets.draw(image, targets.points_of(image))
-        maps = content["landmark_maps"]
-        assert content["landmarks_known"].tolist() == known
-        assert maps.shape == (2, 48, 64) and not maps[known.index(0.0)].any()
-        highest = np.unravel_index(maps[known.index(1.0)].argmax(), (48, 64))
-        assert highest == (round((spot[0] - 0.5) / 2), round((spot[1] - 0.5) / 2))
+    targets = LineTargets(lines=drawn, image_shape=(96, 128), map_shape=(48, 64))
+    for image, number, (x, y) in ((0, 0, (64.0, 30.0)), (1, 1, (13.0, 41.0))):
+        expected = np.zeros((2, 5))
+        expected[number] = (x + 0.5) / 2 - 0.5, (y + 0.5) / 2 - 0.5, number, 0, 1
+        np.testing.assert_allclose(targets.draw(image, targets.points_of(image))["landmarks"], expected, rtol=1e-5)
     taken = drawn.take(np.array([1]))
     np.testing.assert_array_equal(taken.landmarks[0, 1], [13.0, 41.0])
     image = np.zeros((96, 128), np.uint8)

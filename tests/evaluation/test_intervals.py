@@ -30,6 +30,57 @@ def test_scores_equal_the_plain_loop(rng: np.random.Generator, decimals: int) ->
     assert precisions == pytest.approx([average_precision_score(targets[rows], scores[rows]) for rows in resamples])
 
 
+def test_quantiles_equal_the_plain_loop(rng: np.random.Generator) -> None:
+    """Of values of which an image has none, one or several, with ties, against NumPy on the repeated values."""
+    _, _, patients = correlated(rng, num_patients=15, num_images=4, distance=1.0)
+    image_rows = rng.integers(0, len(patients), 70)
+    values = np.round(rng.exponential(5.0, 70), 1)
+    bootstrap = PatientBootstrap(patients, 300, seed=1)
+    levels = [0.0, 0.1, 0.5, 0.9, 1.0]
+    found = bootstrap.quantiles(values, image_rows, levels)
+    numbers = bootstrap.sums(np.eye(len(patients))).astype(int)
+    expected = [np.quantile(np.repeat(values, row[image_rows]), levels) for row in numbers]
+    assert found == pytest.approx(np.array(expected))
+
+
+def test_quantiles_of_infinite_values() -> None:
+    """Patients a, b and c have an error of 1, of 3, and a tip that was missed."""
+    bootstrap = PatientBootstrap(np.array(["a", "b", "c"]), 200, seed=0)
+    values = np.array([1.0, 3.0, math.inf])
+    medians = bootstrap.quantiles(values, np.arange(3), [0.5])[:, 0]
+    drawn = [np.sort(np.repeat(values, row)) for row in bootstrap.sums(np.eye(3)).astype(int)]
+    assert medians.tolist() == [row[1] for row in drawn]
+    quartiles = bootstrap.quantiles(values, np.arange(3), [0.75])[:, 0]  # half way between the second and the third
+    assert quartiles.tolist() == [math.inf if row[2] == math.inf else (row[1] + row[2]) / 2 for row in drawn]
+    estimate = percentile_estimate(3.0, medians, 3)
+    assert (estimate.low, estimate.high) == (1.0, math.inf)
+
+
+def test_quantiles_of_nothing() -> None:
+    """A resample without a value is undefined."""
+    bootstrap = PatientBootstrap(np.array(["a", "b"]), 100, seed=0)
+    found = bootstrap.quantiles(np.array([7.0]), np.array([1]), [0.5])[:, 0]
+    is_drawn = bootstrap.sums(np.array([[0], [1]]))[:, 0] > 0
+    assert (np.isnan(found) == ~is_drawn).all()
+    assert set(found[is_drawn]) == {7.0}
+    assert np.isnan(bootstrap.quantiles(np.empty(0), np.empty(0, dtype=np.intp), [0.5])).all()
+
+
+def test_means_of_what_is_defined() -> None:
+    """Patients of whom nothing is known say nothing, and do not make the interval any narrower."""
+    patients = np.array(list("aabbbcd"))
+    values = np.array([1.0, math.nan, 2.0, 3.0, math.nan, 6.0, math.nan])
+    bootstrap = PatientBootstrap(patients, 500, seed=0)
+    estimate = bootstrap.mean(values)
+    assert estimate.value == 3.0
+    numbers = bootstrap.sums(np.eye(7)).astype(int)
+    rows = [np.repeat(values, row) for row in numbers]
+    means = np.array([np.nanmean(row) if not np.isnan(row).all() else math.nan for row in rows])
+    assert estimate == percentile_estimate(3.0, means, 3)
+    assert math.isnan(bootstrap.mean(np.full(7, math.nan)).value)
+    assert bootstrap.num_patients_with(~np.isnan(values)) == 3
+
+
 def test_whole_patients_are_drawn(rng: np.random.Generator) -> None:
     patients = np.array(list("aabbbc"))
     bootstrap = PatientBootstrap(patients, 200, seed=0)

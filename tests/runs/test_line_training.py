@@ -106,7 +106,7 @@ def test_lines_are_part_of_the_data(cached: Settings) -> None:
     data = load_data(settings)
     assert data.lines is not None and data.fingerprint != plain.fingerprint
     train, valid = split_samples(settings, data, 0)
-    assert {"line_masks", "tip_maps", "lines_known"} <= train[0, 0].keys()
+    assert {"line_masks", "tips", "lines_known"} <= train[0, 0].keys()
     assert "line_masks" not in valid[0, 0]
 
 
@@ -163,7 +163,7 @@ def test_settings_of_lines(cached: Settings) -> None:
             {"measurements": MEASUREMENTS},
             "'carina' is not a tip; there are: CVC tip, ETT tip, NGT tip, Swan Ganz tip; a landmark needs",
         ),
-        ({"lines": None, "measurements": MEASUREMENTS}, "measurements: a line decoder finds tips and landmarks; set"),
+        ({"lines": None, "measurements": MEASUREMENTS}, "measurements: tips and landmarks are found by a line decoder"),
         ({"measurements": {"x": ("ETT tip", "ETT tip", "distance")}}, "measurements['x']: from 'ETT tip' to itself"),
         ({"measurements": {"x": ("ETT tip", "NGT tip", "up")}}, "measurements"),
         ({"exclusive": {"lines": RANZCR_HEADS["ETT"]}}, "exclusive: 'lines' is no name for a group"),

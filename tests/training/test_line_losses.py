@@ -10,7 +10,7 @@ from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.models.outputs import Outputs
 from catheters.runs.build import build_losses
-from catheters.training.line_losses import LINE_POS_WEIGHT, TIP_SCALE, line_loss, position_loss, tip_loss
+from catheters.training.line_losses import LINE_POS_WEIGHT, TIP_SCALE, draw_points, line_loss, position_loss, tip_loss
 from catheters.training.losses import total
 from catheters.training.mixup import Mixup
 from catheters.training.step import TrainStep
@@ -67,28 +67,40 @@ def test_position_loss_by_hand() -> None:
     assert float(position_loss(logits, of_labels, of_tips, 0 * known)) == 0
 
 
+def test_points_are_bumps_around_their_places() -> None:
+    """Of 100 px wide maps sigma is 1.25 px; where two overlap the higher one counts, and one of height 0 is none."""
+    points = torch.tensor([[[40.3, 20.0, 1, 5, 1.0], [44.0, 20.0, 1, 6, 0.5], [3.0, 3.0, 0, 0, 0.0]]])
+    maps = draw_points(points, 2, (64, 100))
+    assert maps.shape == (1, 2, 64, 100) and not maps[0, 0].any()
+    rows, columns = np.indices((64, 100))
+    bumps = [
+        height * np.exp(-((columns - x) ** 2 + (rows - 20.0) ** 2) / 2 / 1.25**2)
+        for x, height in ((40.3, 1), (44.0, 0.5))
+    ]
+    np.testing.assert_allclose(maps[0, 1].numpy(), np.maximum(*bumps), atol=1e-6)
+
+
 @pytest.fixture
 def learning(settings: Settings) -> Settings:
     return dataclasses.replace(settings, lines="pooled", annotation_table="train_annotations.csv", image_size=64)
 
 
+def points_of(num_images: int, generator: torch.Generator, number: int) -> torch.Tensor:
+    """(B, number, 5) in the middle of pixels of 16 x 16 maps, one of each device type after another."""
+    places = torch.randint(0, 16, (num_images, number, 2), generator=generator).float()
+    types = torch.arange(number)[None, :, None].expand(num_images, -1, -1) % 4
+    columns = torch.tensor([0, 4, 8, 10])[types]
+    return torch.cat([places, types, columns, torch.ones(num_images, number, 1)], 2)
+
+
 def line_batch(num_images: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
-
-    def maps(channels: int) -> torch.Tensor:
-        drawn = torch.zeros((num_images, channels, 16, 16), dtype=torch.uint8)
-        for image in range(num_images):
-            for channel in range(channels):
-                row, column = torch.randint(0, 16, (2,), generator=generator).tolist()
-                drawn[image, channel, row, column] = 255
-        return drawn
-
     return Batch(
         images=torch.randint(0, 256, (num_images, 1, 64, 64), dtype=torch.uint8, generator=generator),
         targets=torch.randint(0, 2, (num_images, 11), generator=generator).float(),
-        line_masks=maps(4),
-        tip_maps=maps(11),
+        line_masks=torch.randint(0, 256, (num_images, 4, 16, 16), dtype=torch.uint8, generator=generator),
         lines_known=torch.ones(num_images, 4),
+        tips=points_of(num_images, generator, 5),
     )
 
 
@@ -126,14 +138,14 @@ def test_terms_by_name_and_weight(learning: Settings) -> None:
     with torch.no_grad():
         outputs = model(batch.images, with_lines=True)
         terms = step.losses(outputs, batch)
-        assert list(terms) == ["labels", "lines", "tips", "positions"]
+        assert list(terms) == ["labels", "global", "lines", "tips", "positions"]
         weighted = build_losses(dataclasses.replace(learning, loss_weights={"tips": 3.0}))(outputs, batch)
         assert weighted["tips"] == pytest.approx(3 * float(terms["tips"]))
         assert weighted["lines"] == terms["lines"]
         # In validation nobody asks for lines; the batches have no targets of them either.
         plain = Batch(images=batch.images, targets=batch.targets)
         assert list(step.losses(model(batch.images), batch)) == ["labels"]
-        assert list(step.losses(outputs, plain)) == ["labels"]
+        assert list(step.losses(outputs, plain)) == ["labels", "global"]
         # An image's weight is that of its lines too.
         heavy = dataclasses.replace(batch, numbers={"weight": torch.tensor([0.0, 2.0])})
         second = Outputs(**{name: tensor[1:] for name, tensor in outputs.tensors().items()})
@@ -146,23 +158,30 @@ def test_a_step_with_lines_moves_every_parameter(learning: Settings) -> None:
     before = {name: value.detach().clone() for name, value in step.model.named_parameters()}
     results = [step(batch) for _ in range(4)]
     assert results[-1].losses["tips"] < results[0].losses["tips"]
-    assert list(results[0].losses) == ["labels", "lines", "tips", "positions"]
+    assert list(results[0].losses) == ["labels", "global", "lines", "tips", "positions"]
     for name, value in step.model.named_parameters():
         assert not torch.equal(value, before[name]), name
 
 
 def test_mixup_mixes_maps_like_images() -> None:
-    """The same share for an image and its maps; what of two is unknown is unknown of the mixture."""
+    """The same share for an image, its masks and the heights of its tips; what of two is unknown is so of both."""
     batch = line_batch(6)
     masks, known = batch.line_masks, torch.ones(6, 4)
-    assert masks is not None
+    assert masks is not None and batch.tips is not None
     known[2, 1] = 0
     images = masks[:, :1].clone()  # images that are their own first mask
     mixed = Mixup(0.4, seed=3)(dataclasses.replace(batch, images=images, lines_known=known), number=7)
-    assert mixed.line_masks is not None and mixed.tip_maps is not None and mixed.lines_known is not None
+    assert mixed.line_masks is not None and mixed.tips is not None and mixed.lines_known is not None
     assert torch.equal(mixed.images, mixed.line_masks[:, :1])
-    assert ((mixed.line_masks > 0) & (mixed.line_masks < 255)).any()
     assert 1 <= (mixed.lines_known[:, 1] == 0).sum() <= 2 and mixed.lines_known[:, 0].all()
+    assert mixed.tips.shape == (6, 10, 5)
+    assert torch.equal(mixed.tips[:, :5, :4], batch.tips[:, :, :4])
+    torch.testing.assert_close(mixed.tips[:, :5, 4] + mixed.tips[:, 5:, 4], torch.ones(6, 5))
+    for image in range(6):
+        partner = next(other for other in range(6) if torch.equal(mixed.tips[image, 5:, :4], batch.tips[other, :, :4]))
+        share = mixed.tips[image, 0, 4]
+        expected = share * images[image].float() + (1 - share) * images[partner].float()
+        torch.testing.assert_close(mixed.images[image], expected)
 
 
 def test_accumulated_line_terms_are_those_of_the_whole(learning: Settings) -> None:
@@ -183,15 +202,22 @@ def test_landmarks_have_a_term_of_their_own(learning: Settings) -> None:
     settings = dataclasses.replace(learning, landmark_table="landmarks.csv", measurements=measurements)
     assert settings.landmarks == ("carina", "left diaphragm")
     step = create_step(settings)
-    maps = masks_of((2, 2, 16, 16))
-    known = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    batch = dataclasses.replace(line_batch(2), landmark_maps=(255 * maps).to(torch.uint8), landmarks_known=known)
+    marked = torch.tensor([[[4.0, 5, 0, 0, 1], [0, 0, 0, 0, 0]], [[7, 2, 0, 0, 1], [9, 9, 1, 0, 1]]])
+    batch = dataclasses.replace(line_batch(2), landmarks=marked)
     with torch.no_grad():
         outputs = step.model(batch.images)
     assert outputs.landmark_logits is not None and outputs.landmark_logits.shape == (2, 2, 16, 16)
     terms = step.losses(outputs, batch)
-    assert list(terms) == ["labels", "lines", "tips", "landmarks", "positions"]
-    expected = tip_loss(outputs.landmark_logits, (255 * maps).to(torch.uint8) / 255, known)
+    assert list(terms) == ["labels", "global", "lines", "tips", "landmarks", "positions"]
+    known = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    expected = tip_loss(outputs.landmark_logits, draw_points(marked, 2, (16, 16)), known)
     assert terms["landmarks"] == pytest.approx(float(expected), rel=1e-5)
-    mixed = Mixup(0.4, seed=1)(batch, 0)
-    assert mixed.landmark_maps is not None and mixed.landmarks_known is not None
+    # Of two mixed images a landmark counts where both have it.
+    both = dataclasses.replace(
+        batch, landmarks=torch.cat([marked, marked.flip(0)], 1) * torch.tensor([1, 1, 1, 1, 0.5])
+    )
+    with torch.no_grad():
+        of_both = step.losses(outputs, both)["landmarks"]
+    halves = draw_points(both.landmarks, 2, (16, 16))  # type: ignore[arg-type]
+    expected = tip_loss(outputs.landmark_logits, halves, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert of_both == pytest.approx(float(expected), rel=1e-5)

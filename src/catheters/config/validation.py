@@ -16,8 +16,15 @@ USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "A
 
 LABELS_TERM = "labels"
 """Term of the loss, and its name in the log: all labels that are in no exclusive group."""
-LINES_TERM, TIPS_TERM, POSITIONS_TERM, LANDMARKS_TERM = LINE_TERMS = "lines", "tips", "positions", "landmarks"
-"""Those of the line decoder: masks, tips, the labels that a pooled head gives to tips, and landmarks."""
+LINES_TERM, TIPS_TERM, LANDMARKS_TERM, POSITIONS_TERM, GLOBAL_TERM = LINE_TERMS = (
+    "lines",
+    "tips",
+    "landmarks",
+    "positions",
+    "global",
+)
+"""Those of a line decoder: masks, tips and landmarks; the labels that a pooled head gives to tips, and those of the
+model's other head, which then trains the backbone alone."""
 
 
 def check_column_names(uid_column: str, label_columns: tuple[str, ...], prediction_columns: tuple[str, ...]) -> None:
@@ -109,7 +116,7 @@ def check_loss_weights(
     in_groups = {label for labels in exclusive.values() for label in labels}
     terms = ([LABELS_TERM] if set(label_columns) - in_groups else []) + list(exclusive)
     terms += [LINES_TERM, TIPS_TERM] if lines is not None else []
-    terms += [POSITIONS_TERM] if lines == "pooled" else []
+    terms += [POSITIONS_TERM, GLOBAL_TERM] if lines == "pooled" else []
     terms += [LANDMARKS_TERM] if lines is not None and landmarks else []
     for name in weights:
         if name not in terms:

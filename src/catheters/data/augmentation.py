@@ -115,7 +115,8 @@ class Augmentation:
             (n, 2); NaN for points that a distortion moved out of what it can follow.
         """
         assert not self.unfollowed
-        rows = np.flatnonzero(~np.isnan(points).any(axis=1))
+        is_lost = np.isnan(points)
+        rows = np.flatnonzero(~is_lost.any(axis=1)) if is_lost.any() else np.arange(len(points))
         moved = np.zeros((len(rows), ROW_COLUMN + 1), dtype=np.float32)
         moved[:, :2], moved[:, ROW_COLUMN] = points[rows], rows
         for transform, params in zip(self._followers, drawn, strict=True):

@@ -15,10 +15,8 @@ Sample = Mapping[str, Any]
 """One image of a batch: tensors, or names of tensors, by the names of `Batch`, each without its first axis."""
 
 
-MAPS = ("line_masks", "tip_maps", "landmark_maps")
-"""Fields of a batch with a map per image and channel, where lines are learnt."""
-KNOWN = ("lines_known", "landmarks_known")
-"""Those that say which of them tell the truth."""
+LINE_FIELDS = ("line_masks", "lines_known", "tips", "landmarks")
+"""What a batch has where lines are learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +31,9 @@ class Batch(NamedTensors):
         numbers: name -> (B,) float32, further numbers of the label table: see the setting `number_columns`.
         line_masks: (B, T, h, w) uint8, 255 where a line of a device type lies; None where no lines are learnt. Float32
             in 0..255 once mixup has mixed them.
-        tip_maps: (B, T, h, w) the same, a Gaussian around each tip.
         lines_known: (B, T) float32, 1 where it is known where the lines of a device type lie, else 0.
-        landmark_maps: (B, P, h, w) as `tip_maps`, a Gaussian around each landmark; None where none is learnt.
-        landmarks_known: (B, P) float32, 1 where somebody marked it, else 0.
+        tips: (B, Q, 5) float32, see `catheters.data.line_targets.POINT_COLUMNS`.
+        landmarks: (B, P, 5) the same, those that are known; None where none is learnt.
     """
 
     images: Tensor
@@ -44,10 +41,9 @@ class Batch(NamedTensors):
     draws: Tensor | None = None
     numbers: Mapping[str, Tensor] = field(default_factory=dict)
     line_masks: Tensor | None = None
-    tip_maps: Tensor | None = None
     lines_known: Tensor | None = None
-    landmark_maps: Tensor | None = None
-    landmarks_known: Tensor | None = None
+    tips: Tensor | None = None
+    landmarks: Tensor | None = None
 
     @classmethod
     def collate(cls, samples: Sequence[Sample]) -> Self:
@@ -60,7 +56,7 @@ class Batch(NamedTensors):
 
     def without_images(self) -> Self:
         """What losses read, in memory that does not grow with the images' size; `images` becomes (0,)."""
-        kept: dict[str, Any] = dict.fromkeys(("draws", *MAPS, *KNOWN))
+        kept: dict[str, Any] = dict.fromkeys(("draws", *LINE_FIELDS))
         return dataclasses.replace(self, **{**kept, "images": self.images.new_empty(0)})
 
     def pin_memory(self) -> Self:

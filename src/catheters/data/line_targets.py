@@ -1,12 +1,14 @@
-"""Targets of the line decoder: masks of the drawn lines and maps of their tips, drawn anew for each augmented image.
+"""Targets of the line decoder: masks of the drawn lines, and where tips and landmarks lie, anew for each augmentation.
 
-Only polylines are kept, in pixels of the cached image. Their points are moved as the image is, then drawn at the
-decoder's resolution, so that a line stays as thick as it is and a tip as sharp, whatever the augmentation does.
+Only polylines are kept, in pixels of the cached image. Their points are moved as the image is, and the lines drawn at
+the decoder's resolution, so that a line stays as thick as it is, whatever the augmentation does. Tips and landmarks
+stay points: the loss draws a map of each on the device.
 """
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import cv2
 import numpy as np
@@ -19,12 +21,13 @@ Points = npt.NDArray[np.float64]
 
 LINE_WIDTH = 0.02
 """Thickness of a drawn line, as a share of the map's width; what others drew lies between 0.013 and 0.024."""
-TIP_SIGMA = 0.0125
-"""Standard deviation of the Gaussian around a tip, as a share of the map's width; never below `MIN_TIP_SIGMA`."""
-MIN_TIP_SIGMA = 0.8
-"""In pixels of the map: a narrower bump falls between two pixels."""
-SUPERSAMPLING = 8
-"""Lines are drawn so many times larger, then averaged: OpenCV's lines are up to a pixel too thick."""
+MIN_THICKNESS = 9.0
+"""Pixels in which a line is drawn at least, enlarged where it has to be, then averaged."""
+EXCESS = 0.9
+"""Pixels by which OpenCV's lines of an even thickness are too thick; those of an odd one vary more."""
+POINT_COLUMNS = 5
+"""Of a point in a batch: x and y in pixels of the map, the number of its device type or landmark, the column of its
+label, and its height: 1, or 0 where there is no point."""
 FIXED_POINT_BITS = 4
 """OpenCV takes coordinates as whole numbers of 1 / 2^4 pixels."""
 MAX_PIXELS_OUTSIDE = 1e5
@@ -114,6 +117,11 @@ class DrawnLines:
     def __len__(self) -> int:
         return len(self.image_ends)
 
+    @functools.cached_property
+    def max_lines(self) -> int:
+        """Of the image that has most; 1 at least."""
+        return max(1, int(np.diff(self.image_ends, prepend=0).max(initial=0)))
+
     def count(self, device_type: int) -> tuple[int, int, int]:
         """How many images show lines of a device type, show none, and how many of which nobody knows."""
         first_lines = np.concatenate([[0], self.image_ends])
@@ -173,7 +181,6 @@ class LineTargets:
     lines: DrawnLines
     image_shape: tuple[int, int]
     map_shape: tuple[int, int]
-    num_labels: int
 
     def points_of(self, image: int) -> Points:
         """(n, 2) all points of an image's lines, then its P landmarks, to be moved with it; NaN stays NaN."""
@@ -187,27 +194,26 @@ class LineTargets:
             moved: (n, 2) its points where they lie now; NaN for those that were lost.
 
         Returns:
-            line_masks and tip_maps, (T, h, w) uint8 in 0..255; lines_known, (T,) float32, 0 or 1.
+            line_masks, (T, h, w) uint8 in 0..255; tips, (Q, 5), and landmarks, (P, 5), float32, see `POINT_COLUMNS`;
+            lines_known, (T,) float32, 0 or 1.
         """
         _, lines, types, columns = self.lines.of_image(image)
         height, width = self.map_shape
-        masks = np.zeros((self.lines.is_known.shape[1], height, width), dtype=np.uint8)
-        tips = np.zeros((self.num_labels, height, width), dtype=np.uint8)
         scale = np.array([width / self.image_shape[1], height / self.image_shape[0]])
         on_map = (moved + 0.5) * scale - 0.5  # centres of pixels are whole numbers
-        for number in set(types.tolist()):
-            of_type = [
-                on_map[line] for line, line_type in zip(lines, types.tolist(), strict=True) if line_type == number
-            ]
-            masks[number] = draw_lines(of_type, self.map_shape)
-        for line, column in zip(lines, columns.tolist(), strict=True):
-            np.maximum(tips[column], draw_tip(on_map[line][-1], self.map_shape), out=tips[column])
-        drawn = {"line_masks": masks, "tip_maps": tips, "lines_known": self.lines.is_known[image].astype(np.float32)}
+        masks = np.zeros((self.lines.is_known.shape[1], height, width), dtype=np.uint8)
+        tips = np.zeros((self.lines.max_lines, POINT_COLUMNS), dtype=np.float32)
+        for number, (line, of_type, column) in enumerate(zip(lines, types.tolist(), columns.tolist(), strict=True)):
+            draw_line(on_map[line], masks[of_type])
+            if not np.isnan(on_map[line][-1]).any():
+                tips[number] = (*on_map[line][-1], of_type, column, 1)
+        drawn = {"line_masks": masks, "tips": tips, "lines_known": self.lines.is_known[image].astype(np.float32)}
         num_landmarks = self.lines.landmarks.shape[1]
         if num_landmarks:
-            places = on_map[-num_landmarks:]
-            drawn["landmark_maps"] = np.stack([draw_tip(place, self.map_shape) for place in places])
-            drawn["landmarks_known"] = (~np.isnan(places).any(axis=1)).astype(np.float32)
+            drawn["landmarks"] = np.zeros((num_landmarks, POINT_COLUMNS), dtype=np.float32)
+            for number, place in enumerate(on_map[-num_landmarks:]):
+                if not np.isnan(place).any():
+                    drawn["landmarks"][number] = (*place, number, 0, 1)
         return drawn
 
 
@@ -223,30 +229,30 @@ def _place_landmarks(
     return places.astype(np.float32)
 
 
-def draw_lines(lines: Sequence[Points], map_shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Draw polylines, (n, 2) x and y in pixels of the map, as one (h, w) mask: 255 inside, less at the edges."""
-    height, width = map_shape
-    canvas = np.zeros((SUPERSAMPLING * height, SUPERSAMPLING * width), dtype=np.uint8)
-    thickness = max(1, round(LINE_WIDTH * width * SUPERSAMPLING))
-    for line in lines:
-        kept = line[~np.isnan(line).any(axis=1)].clip(-MAX_PIXELS_OUTSIDE, MAX_PIXELS_OUTSIDE)
-        if len(kept):
-            kept = kept if len(kept) > 1 else kept.repeat(2, axis=0)  # of one point OpenCV draws nothing
-            enlarged = (kept + 0.5) * SUPERSAMPLING - 0.5
-            fixed = np.round(enlarged * 2**FIXED_POINT_BITS).astype(np.int32)
-            cv2.polylines(canvas, [fixed[:, np.newaxis]], False, 255, thickness, cv2.LINE_8, FIXED_POINT_BITS)
-    return cast("npt.NDArray[np.uint8]", cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA))
+def draw_line(line: Points, mask: npt.NDArray[np.uint8]) -> None:
+    """Draw a polyline into a (h, w) mask: 255 inside, less at the edges, more nowhere than was there.
 
-
-def draw_tip(tip: npt.NDArray[np.float64], map_shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """(h, w) a Gaussian of height 255 around a point, x and y in pixels of the map; nothing where the point is NaN."""
-    height, width = map_shape
-    if np.isnan(tip).any():
-        return np.zeros(map_shape, dtype=np.uint8)
-    sigma = max(TIP_SIGMA * width, MIN_TIP_SIGMA)
-    x, y = (
-        np.exp(-((np.arange(length) - place) ** 2) / (2 * sigma**2))
-        for length, place in zip((width, height), tip, strict=True)
-    )
-    bump: npt.NDArray[np.uint8] = np.round(255 * y[:, np.newaxis] * x[np.newaxis]).astype(np.uint8)
-    return bump
+    Args:
+        line: (n, 2) x and y in pixels of the mask; NaN points are passed over.
+        mask: what is drawn into.
+    """
+    height, width = mask.shape
+    kept = line[~np.isnan(line).any(axis=1)].clip(-MAX_PIXELS_OUTSIDE, MAX_PIXELS_OUTSIDE)
+    if not len(kept):
+        return
+    times = math.ceil(MIN_THICKNESS / (LINE_WIDTH * width))
+    thickness = max(2, 2 * round((LINE_WIDTH * width * times - EXCESS) / 2))
+    # Only the part of the mask that the line touches is drawn.
+    margin = LINE_WIDTH * width + 1
+    left, top = np.maximum(np.floor(kept.min(axis=0) - margin), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(kept.max(axis=0) + margin + 1), (width, height)).astype(int).tolist()
+    if left >= right or top >= bottom:
+        return
+    canvas = np.zeros((times * (bottom - top), times * (right - left)), dtype=np.uint8)
+    enlarged = (kept - (left, top) + 0.5) * times - 0.5
+    fixed = np.round(enlarged * 2**FIXED_POINT_BITS).astype(np.int32)[:, np.newaxis]
+    fixed = fixed if len(fixed) > 1 else fixed.repeat(2, axis=0)  # of one point OpenCV draws nothing
+    cv2.polylines(canvas, [fixed], False, 255, thickness, cv2.LINE_8, FIXED_POINT_BITS)
+    part = mask[top:bottom, left:right]
+    drawn = cv2.resize(canvas, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    np.maximum(part, drawn, out=part)

@@ -6,7 +6,7 @@ is computed from the counts, for all resamples side by side.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,8 +72,27 @@ def percentile_estimate(value: float, replicates: Floats, num_patients: int) -> 
         return Estimate(value=value, low=math.nan, high=math.nan)
     widening = math.sqrt(num_patients / (num_patients - 1))
     tail = norm.cdf(widening * student_t.ppf((1 - LEVEL) / 2, num_patients - 1))
-    low, high = np.quantile(defined, [tail, 1 - tail])
+    if np.isfinite(defined).all():
+        low, high = np.quantile(defined, [tail, 1 - tail])
+    else:
+        low, high = quantiles(defined, [tail, 1 - tail])
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def quantiles(values: Floats, levels: Sequence[float]) -> Floats:
+    """(m,) values, infinite ones too, -> (L,) quantiles, linear between values; NaN of none."""
+    if not len(values):
+        return np.full(len(levels), math.nan)
+    ordered, positions = np.sort(values), np.asarray(levels) * (len(values) - 1)
+    lower, upper = (ordered[whole.astype(np.intp)] for whole in (np.floor(positions), np.ceil(positions)))
+    return _between(lower, upper, positions % 1)
+
+
+def _between(lower: Floats, upper: Floats, share: Floats) -> Floats:
+    """`share` of the way from one number to another, which may be infinite."""
+    is_same = (lower == upper) | (share == 0)
+    way = np.where(is_same, 0.0, upper) - np.where(is_same, 0.0, lower)
+    return np.where(is_same, lower, lower + share * way)
 
 
 class PatientBootstrap:
@@ -113,6 +132,51 @@ class PatientBootstrap:
         of_patients = (self._images_of @ np.asarray(values, np.float64)).T  # (M, patients)
         blocks = [(of_patients @ block).T for block in self._blocks()]
         return np.concatenate([np.empty((0, len(of_patients))), *blocks])
+
+    def num_patients_with(self, is_in: npt.NDArray[np.bool_]) -> int:
+        """Patients of whom at least one of the (n,) images is in."""
+        return len(np.unique(self._patient_of[is_in]))
+
+    def mean(self, values: Floats) -> Estimate:
+        """The mean of the (n,) numbers of the images with its interval; NaN are left out, in the resamples too."""
+        return self.ratio(np.nan_to_num(values), (~np.isnan(values)).astype(np.float64))
+
+    def ratio(self, parts: Floats, wholes: Floats) -> Estimate:
+        """The sum of (n,) numbers over the sum of (n,) others, 0 where an image has none, with its interval."""
+        sums = self.sums(np.stack([parts, wholes], axis=1))
+        value = float(parts.sum() / wholes.sum()) if wholes.sum() else math.nan
+        with np.errstate(invalid="ignore", divide="ignore"):
+            replicates = np.where(sums[:, 1] == 0, math.nan, sums[:, 0] / sums[:, 1])
+        return percentile_estimate(value, replicates, self.num_patients_with(wholes != 0))
+
+    def quantiles(self, values: Floats, image_rows: npt.NDArray[np.intp], levels: Sequence[float]) -> Floats:
+        """Quantiles over the resampled images, linear between values as NumPy's.
+
+        Args:
+            values: (m,) numbers, infinite ones too.
+            image_rows: (m,) the image that each belongs to, 0..n - 1.
+            levels: (L,) in 0..1.
+
+        Returns:
+            (R, L); NaN in resamples without a value.
+        """
+        order = np.argsort(values)
+        ordered, patients = values[order], self._patient_of[image_rows[order]]
+        results = [np.full((0, len(levels)), math.nan)]
+        for block in self._blocks():
+            up_to = np.cumsum(block[patients], axis=0)  # (m, R) values up to each one
+            found = np.full((block.shape[1], len(levels)), math.nan)
+            num_values = up_to[-1] if len(values) else np.zeros(block.shape[1])
+            has_values = num_values > 0
+            for column, level in enumerate(levels):
+                positions = level * (num_values[has_values] - 1)
+                lower, upper = (
+                    ordered[(up_to[:, has_values] <= whole).sum(axis=0)]
+                    for whole in (np.floor(positions), np.ceil(positions))
+                )
+                found[has_values, column] = _between(lower, upper, positions % 1)
+            results.append(found)
+        return np.concatenate(results)
 
     def ranking_scores(self, targets: npt.NDArray[np.uint8], scores: Floats) -> tuple[Floats, Floats]:
         """ROC AUC and average precision of one label in every resample.

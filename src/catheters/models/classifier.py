@@ -79,12 +79,11 @@ class Classifier(nn.Module):
             return Outputs(logits=logits)
         decoded = self.decoder(features.levels)
         of_tips = None if self.pooled_head is None else self.pooled_head(logits, decoded)
-        if of_tips is not None:
-            logits = of_tips.logits
         if not with_lines:
-            return Outputs(logits=logits)
+            return Outputs(logits=logits if of_tips is None else of_tips.logits)
         return Outputs(
-            logits=logits,
+            logits=logits if of_tips is None else of_tips.logits,
+            global_logits=None if of_tips is None else logits,
             line_logits=decoded.line_logits,
             tip_logits=decoded.tip_logits,
             landmark_logits=decoded.landmark_logits,

@@ -16,6 +16,7 @@ class Outputs(NamedTensors):
         line_logits: (B, T, h, w) of a model with a line decoder, one map per device type; None where nobody asked.
         tip_logits: (B, T, h, w) of the lines' tips.
         landmark_logits: (B, P, h, w) of landmarks, where the decoder has learnt any.
+        global_logits: (B, K) of a model with a pooled head, those of its other head, which train the backbone.
         tip_pixels: (B, T, M) of a pooled head, see `TipLabels`.
         position_logits: (B, K, M), see `TipLabels`.
     """
@@ -24,6 +25,7 @@ class Outputs(NamedTensors):
     line_logits: Tensor | None = None
     tip_logits: Tensor | None = None
     landmark_logits: Tensor | None = None
+    global_logits: Tensor | None = None
     tip_pixels: Tensor | None = None
     position_logits: Tensor | None = None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, logsigmoid, max_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from catheters.models.line_decoder import DECODER_CHANNELS, Decoded
 
@@ -45,9 +45,9 @@ class PooledHead(nn.Module):
 
     The highest peaks of a device type's tip map are its candidates. A small network per device type reads the decoder's
     features around a candidate, and its place, and gives it a logit per label. An image has a label where one of its
-    tips has it, or where the global logits say so: 1 - (1 - g) (1 - t_1 l_1) ... (1 - t_M l_M), a noisy-or (Pearl 1988,
-    "Probabilistic Reasoning in Intelligent Systems", section 4.3.2), with g the global probability of the label, t that
-    a candidate is a tip, l that a tip there has the label. A label of no device type has the global logit alone.
+    tips has it: 1 - (1 - t_1 l_1) ... (1 - t_M l_M), a noisy-or (Pearl 1988, "Probabilistic Reasoning in Intelligent
+    Systems", section 4.3.2), with t that a candidate is a tip, l that a tip there has the label. A label of no device
+    type has the global logit.
     """
 
     coordinates: Tensor
@@ -89,7 +89,7 @@ class PooledHead(nn.Module):
             log_absent = torch.log1p(-have_labels.clamp(max=MAX_PROBABILITY)).sum(1)  # (B, labels)
             for place, column in enumerate(columns):
                 position_logits[column] = of_tips[:, :, place]
-                absent = (log_absent[:, place] + logsigmoid(-of_labels[column])).clamp(max=MIN_LOG_ABSENT)
+                absent = log_absent[:, place].clamp(max=MIN_LOG_ABSENT)
                 of_labels[column] = torch.log(-torch.expm1(absent)) - absent  # the logit of 1 - exp(absent)
         return TipLabels(
             logits=torch.stack(of_labels, 1), pixels=pixels, position_logits=torch.stack(position_logits, 1)

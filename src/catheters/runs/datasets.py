@@ -277,10 +277,7 @@ def _training_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[
     targets = None
     if data.lines is not None:
         targets = LineTargets(
-            lines=data.lines.take(is_chosen),
-            image_shape=settings.image_shape,
-            map_shape=settings.map_shape,
-            num_labels=len(settings.label_columns),
+            lines=data.lines.take(is_chosen), image_shape=settings.image_shape, map_shape=settings.map_shape
         )
     return _samples(settings, data, is_chosen, build_augmentation(settings), targets)
 

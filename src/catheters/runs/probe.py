@@ -14,6 +14,9 @@ from catheters.models.classifier import Classifier
 from catheters.runs.build import build_step
 from catheters.training.step import TrainStep
 
+PROBE_TIPS = 6
+"""Tips of an image; few have more."""
+
 
 def probe_step(
     settings: Settings, device: torch.device, num_batches: int, model: Classifier | None = None
@@ -46,19 +49,21 @@ def probe_batch(settings: Settings, num_images: int) -> Batch:
     if settings.lines is None:
         return Batch(images=images, targets=targets, draws=draws)
 
-    def maps(channels: int) -> Tensor:
-        return torch.randint(
-            0, 256, (num_images, channels, *settings.map_shape), dtype=torch.uint8, generator=generator
-        )
-
     num_types, num_landmarks = len(settings.device_types), len(settings.landmarks)
+    height, width = settings.map_shape
+    masks = torch.randint(0, 256, (num_images, num_types, height, width), dtype=torch.uint8, generator=generator)
+
+    def points(number: int, num_channels: int) -> Tensor:
+        places = torch.rand((num_images, number, 2), generator=generator) * torch.tensor([width, height])
+        channels = torch.randint(0, num_channels, (num_images, number, 2), generator=generator)
+        return torch.cat([places, channels, torch.ones((num_images, number, 1))], 2)
+
     return Batch(
         images=images,
         targets=targets,
         draws=draws,
-        line_masks=maps(num_types),
-        tip_maps=maps(len(settings.label_columns)),
+        line_masks=masks,
         lines_known=torch.ones(num_images, num_types),
-        landmark_maps=maps(num_landmarks) if num_landmarks else None,
-        landmarks_known=torch.ones(num_images, num_landmarks) if num_landmarks else None,
+        tips=points(PROBE_TIPS, num_types),
+        landmarks=points(num_landmarks, num_landmarks) if num_landmarks else None,
     )

@@ -21,12 +21,18 @@ TIP_FOCUS = 2.0
 """Exponent of the quality focal loss."""
 TIP_SCALE = 0.05
 """Brings the sum over a map's pixels to the size of the other terms."""
+TIP_SIGMA = 0.0125
+"""Standard deviation of the Gaussian around a tip, as a share of the map's width; never below `MIN_TIP_SIGMA`."""
+MIN_TIP_SIGMA = 0.8
+"""In pixels of the map: a narrower bump falls between two pixels."""
+ROUNDING = 1e-3
+"""Of two shares whose sum is 1."""
 MIN_TIP = 0.3
 """Least value of a tip map where a candidate counts as that tip: within 1.5 standard deviations of the Gaussian."""
 
 
 class LineLosses(nn.Module):
-    """The terms of the loss that drawn lines give."""
+    """The terms of the loss that drawn lines and landmarks give."""
 
     def __init__(self, type_columns: Sequence[Sequence[int]]) -> None:
         """Of device types, whose labels have these columns."""
@@ -34,38 +40,78 @@ class LineLosses(nn.Module):
         self._type_columns = [list(columns) for columns in type_columns]
 
     def forward(self, outputs: Outputs, batch: Batch, weights: Tensor | None) -> dict[str, Tensor]:
-        """Terms by name; those of each image multiplied by its weight, (B,).
+        """Terms by name.
 
         Args:
             outputs: with lines.
             batch: with line targets.
-            weights: (B,) of the images; None: all weigh 1.
+            weights: (B,) by which the terms of each image are multiplied; None: all weigh 1.
         """
         assert outputs.line_logits is not None and outputs.tip_logits is not None, "the model was asked for lines"
-        assert batch.line_masks is not None and batch.tip_maps is not None and batch.lines_known is not None
+        assert batch.line_masks is not None and batch.tips is not None and batch.lines_known is not None
         known = batch.lines_known if weights is None else batch.lines_known * weights[:, None]
-        masks, maps = batch.line_masks.float() / 255, batch.tip_maps.float() / 255
-        tips = torch.stack([maps[:, columns].amax(1) for columns in self._type_columns], 1)  # (B, T, h, w)
+        map_shape = (outputs.tip_logits.shape[2], outputs.tip_logits.shape[3])
+        tips = draw_points(batch.tips, len(self._type_columns), map_shape)
         losses = {
-            LINES_TERM: line_loss(outputs.line_logits.float(), masks, known),
+            LINES_TERM: line_loss(outputs.line_logits.float(), batch.line_masks.float() / 255, known),
             TIPS_TERM: tip_loss(outputs.tip_logits.float(), tips, known),
         }
-        if outputs.landmark_logits is not None and batch.landmark_maps is not None:
-            assert batch.landmarks_known is not None, "they come together"
-            marked = batch.landmarks_known if weights is None else batch.landmarks_known * weights[:, None]
-            losses[LANDMARKS_TERM] = tip_loss(
-                outputs.landmark_logits.float(), batch.landmark_maps.float() / 255, marked
-            )
+        if outputs.landmark_logits is not None and batch.landmarks is not None:
+            num_landmarks = outputs.landmark_logits.shape[1]
+            places = draw_points(batch.landmarks, num_landmarks, map_shape)
+            # A landmark that nobody marked is somewhere all the same; of a mixed image both have to be marked.
+            is_of = batch.landmarks[:, :, 2, None] == torch.arange(num_landmarks, device=places.device)  # (B, Q, P)
+            marked = ((batch.landmarks[:, :, 4, None] * is_of).sum(1) > 1 - ROUNDING).float()
+            if weights is not None:
+                marked = marked * weights[:, None]
+            losses[LANDMARKS_TERM] = tip_loss(outputs.landmark_logits.float(), places, marked)
         if outputs.position_logits is not None and outputs.tip_pixels is not None:
-            of_types = []
-            for number, columns in enumerate(self._type_columns):
-                pixels = outputs.tip_pixels[:, number]  # (B, M)
-                of_tips = tips[:, number].flatten(1).gather(1, pixels)
-                of_labels = maps[:, columns].flatten(2).gather(2, pixels[:, None].expand(-1, len(columns), -1))
-                logits = outputs.position_logits[:, columns].float()
-                of_types.append(position_loss(logits, of_labels, of_tips, known[:, number]))
-            losses[POSITIONS_TERM] = torch.stack(of_types).sum()
+            losses[POSITIONS_TERM] = self._of_positions(
+                outputs.position_logits.float(), outputs.tip_pixels, batch.tips, known, map_shape[1]
+            )
         return losses
+
+    def _of_positions(self, logits: Tensor, pixels: Tensor, tips: Tensor, known: Tensor, width: int) -> Tensor:
+        """Sum over the device types of `position_loss`; of (B, K, M) logits at (B, T, M) pixels of the maps."""
+        of_types = []
+        for number, columns in enumerate(self._type_columns):
+            x, y = pixels[:, number] % width, pixels[:, number] // width  # (B, M)
+            squared = (x[:, :, None] - tips[:, None, :, 0]) ** 2 + (y[:, :, None] - tips[:, None, :, 1]) ** 2
+            heights = tips[:, None, :, 4] * (tips[:, None, :, 2] == number)
+            near = heights * torch.exp(-squared / (2 * sigma_of(width) ** 2))  # (B, M, Q)
+            of_labels = torch.stack([(near * (tips[:, None, :, 3] == column)).amax(2) for column in columns], 1)
+            of_types.append(position_loss(logits[:, columns], of_labels, near.amax(2), known[:, number]))
+        return torch.stack(of_types).sum()
+
+
+def draw_points(points: Tensor, num_channels: int, map_shape: tuple[int, int]) -> Tensor:
+    """A Gaussian around each point, the highest where several overlap.
+
+    Args:
+        points: (B, Q, 5), see `catheters.data.line_targets.POINT_COLUMNS`.
+        num_channels: C, device types or landmarks.
+        map_shape: (h, w).
+
+    Returns:
+        (B, C, h, w) in 0..1.
+    """
+    sigma = sigma_of(map_shape[1])
+    along_y, along_x = (
+        torch.exp(-((torch.arange(length, device=points.device) - points[:, :, axis, None]) ** 2) / (2 * sigma**2))
+        for length, axis in zip(map_shape, (1, 0), strict=True)
+    )  # (B, Q, h), (B, Q, w)
+    channels = torch.arange(num_channels, device=points.device)
+    heights = points[:, :, 4, None] * (points[:, :, 2, None] == channels)  # (B, Q, C)
+    maps = points.new_zeros(len(points), num_channels, *map_shape)
+    for number in range(points.shape[1]):  # all at once would take Q times the memory
+        bump = along_y[:, number, :, None] * along_x[:, number, None, :]
+        maps = torch.maximum(maps, heights[:, number, :, None, None] * bump[:, None])
+    return maps
+
+
+def sigma_of(width: int) -> float:
+    """Of the Gaussian around a point of a map so many pixels wide, in its pixels."""
+    return max(TIP_SIGMA * width, MIN_TIP_SIGMA)
 
 
 def line_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catheters.config.settings import IMAGE_WEIGHT
-from catheters.config.validation import LABELS_TERM
+from catheters.config.validation import GLOBAL_TERM, LABELS_TERM
 from catheters.data.batch import Batch
 from catheters.errors import SettingsError, look_up, unknown_name
 from catheters.models.outputs import Outputs
@@ -240,7 +240,16 @@ class Losses(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Outputs of a batch -> name -> scalar, to be summed by `total`."""
-        logits, targets, weights = outputs.logits, batch.targets, batch.numbers.get(IMAGE_WEIGHT)
+        weights = batch.numbers.get(IMAGE_WEIGHT)
+        losses = self._of_labels(outputs.logits, batch.targets, weights)
+        if outputs.global_logits is not None:
+            losses[GLOBAL_TERM] = total(self._of_labels(outputs.global_logits, batch.targets, weights))
+        if self.lines is not None and outputs.line_logits is not None and batch.lines_known is not None:
+            losses |= self.lines(outputs, batch, weights)
+        return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
+
+    def _of_labels(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        """Those of (B, K) logits and targets, name -> scalar."""
         losses: dict[str, Tensor] = {}
         if self.labels is not None and not self._names:
             losses[LABELS_TERM] = self.labels(logits, targets, weights)
@@ -252,9 +261,7 @@ class Losses(nn.Module):
             losses[LABELS_TERM] = of_labels * (len(self.ungrouped) / self._num_labels)
         for name, loss in zip(self._names, self.groups, strict=True):
             losses[name] = loss(logits, targets, weights) / self._num_labels
-        if self.lines is not None and outputs.line_logits is not None and batch.lines_known is not None:
-            losses |= self.lines(outputs, batch, weights)
-        return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
+        return losses
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from catheters.config.settings import IMAGE_WEIGHT
-from catheters.data.batch import KNOWN, MAPS, Batch, send
+from catheters.data.batch import Batch, send
 from catheters.runtime.random import MIXUP, generator_of
 
 
@@ -37,20 +37,25 @@ class Mixup:
         of_labels, weights = share, batch.numbers.get(IMAGE_WEIGHT)
         if weights is not None:  # each image's labels count by its own weight
             of_labels = torch.where(numbers[IMAGE_WEIGHT] > 0, share * weights / numbers[IMAGE_WEIGHT], share)
-        of_maps = share[:, None, None, None]
-        lines: dict[str, Tensor] = {}
-        for name in MAPS:
-            maps: Tensor | None = getattr(batch, name)
-            if maps is not None:
-                lines[name] = torch.lerp(maps[partners].float(), maps.float(), of_maps)
-        for name in KNOWN:
-            known: Tensor | None = getattr(batch, name)
-            if known is not None:
-                lines[name] = known * known[partners]
         return dataclasses.replace(
             batch,
-            images=torch.lerp(images[partners].float(), images.float(), of_maps),
+            images=torch.lerp(images[partners].float(), images.float(), share[:, None, None, None]),
             targets=torch.lerp(targets[partners], targets, of_labels[:, None]),
             numbers=numbers,
-            **lines,
+            **_mix_lines(batch, partners, share),
         )
+
+
+def _mix_lines(batch: Batch, partners: Tensor, share: Tensor) -> dict[str, Tensor]:
+    """Line targets: masks like images, points of both with their share as height; known is what is known of both."""
+    mixed: dict[str, Tensor] = {}
+    if batch.line_masks is not None and batch.lines_known is not None:
+        masks = batch.line_masks.float()
+        mixed["line_masks"] = torch.lerp(masks[partners], masks, share[:, None, None, None])
+        mixed["lines_known"] = batch.lines_known * batch.lines_known[partners]
+    for name, points in (("tips", batch.tips), ("landmarks", batch.landmarks)):
+        if points is not None:
+            both = torch.cat([points, points[partners]], 1)
+            shares = torch.stack([share, 1 - share], 1).repeat_interleave(points.shape[1], 1)  # (B, 2 Q)
+            mixed[name] = torch.cat([both[:, :, :-1], both[:, :, -1:] * shares[:, :, None]], 2)
+    return mixed

@@ -15,8 +15,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from catheters.errors import counted
 from catheters.evaluation.calibration import reliability
 from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.agreement import Agreement
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.viz.curves import BLUE, ORANGE
 
@@ -24,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 MAX_POINTS = 200
 """Of a curve that is drawn: more cannot be seen."""
+MAX_PAIRS = 1000
+"""Of measurements that are drawn, a dot each; the lines are those of all."""
 GREY = "#6e7781"
 CHANCE_AUC = 0.5
 LEGEND: Mapping[str, Any] = MappingProxyType({"fontsize": 9, "framealpha": 0.8, "edgecolor": "none"})
@@ -119,6 +123,43 @@ def draw_reliability(
     axes.legend(loc="best", **LEGEND)
     axes.set_title("reliability")
     return _as_svg(figure, f"Reliability curve of {label}: {words}")
+
+
+def draw_agreement(name: str, unit: str, predicted: Floats, truth: Floats, agreement: Agreement) -> ReportFigure:
+    """Difference against mean of two measurements, with the mean difference and the limits (Bland and Altman 1986).
+
+    Args:
+        name: what was measured.
+        unit: of the measurements.
+        predicted: (n,); NaN where there is none.
+        truth: (n,) likewise.
+        agreement: of the same measurements.
+    """
+    figure = Figure(figsize=(4.6, 3.3), layout="constrained")
+    axes = figure.subplots()
+    rows = np.flatnonzero(~np.isnan(predicted - truth))
+    shown = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_PAIRS)).astype(np.intp))]
+    means, differences = (predicted + truth)[shown] / 2, (predicted - truth)[shown]
+    axes.axhline(0, color=GREY, linewidth=1, linestyle=":")
+    axes.plot(means, differences, "o", color=BLUE, markersize=4, alpha=0.6)
+    words = "nothing to compare"
+    if agreement.mean_difference.is_defined:
+        value = agreement.mean_difference.value
+        axes.axhline(value, color=ORANGE, label=f"mean {value:.2f}")
+        words = f"mean difference {value:.2f} {unit}, no limits of agreement"
+    if agreement.lower_limit.is_defined:
+        lower, upper = agreement.lower_limit.value, agreement.upper_limit.value
+        axes.axhline(lower, color=ORANGE, linestyle="--", label=f"limits {lower:.2f} to {upper:.2f}")
+        axes.axhline(upper, color=ORANGE, linestyle="--")
+        words = f"mean difference {value:.2f} {unit}, limits of agreement {lower:.2f} to {upper:.2f} {unit}"
+    if agreement.num_pairs:
+        axes.legend(loc="best", **LEGEND)
+    axes.set_xlabel(f"mean of predicted and true ({unit})", parse_math=False)
+    axes.set_ylabel(f"predicted - true ({unit})", parse_math=False)
+    axes.set_title(name if len(shown) == len(rows) else f"{name}, {len(shown)} of {len(rows)}", parse_math=False)
+    axes.grid(alpha=0.3)
+    pairs = counted(agreement.num_pairs, "pair")
+    return _as_svg(figure, f"Difference against mean of {name}, {pairs}: {words}")
 
 
 def _small(x: str, y: str) -> tuple[Figure, Axes]:

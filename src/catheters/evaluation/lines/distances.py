@@ -1,0 +1,57 @@
+"""How far a predicted centreline runs from the true one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.polylines import resample
+
+Floats = npt.NDArray[np.float64]
+
+SPACING = 1.0
+"""Pixels between the points of a polyline from which distances are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentrelineDistance:
+    """Between two polylines, in their unit.
+
+    Attributes:
+        mean: average symmetric distance: over all points of both, each one's distance from the other polyline.
+        hausdorff_95: the 95th percentile of these distances in either direction, the larger one.
+    """
+
+    mean: float
+    hausdorff_95: float
+
+
+def centreline_distance(predicted: Floats, truth: Floats, spacing: float = SPACING) -> CentrelineDistance:
+    """Compare two polylines, whichever way they run.
+
+    Where one goes on and the other ends, the rest is as far away as the other's end: a line that is too short or too
+    long is punished for it.
+
+    Args:
+        predicted: (n, 2) x and y, n at least 1.
+        truth: (m, 2) likewise.
+        spacing: between the points at which the distances are measured, along each polyline.
+    """
+    there = distances_from(truth, resample(predicted, spacing))
+    back = distances_from(predicted, resample(truth, spacing))
+    return CentrelineDistance(
+        mean=float(np.concatenate([there, back]).mean()),
+        hausdorff_95=float(max(np.quantile(there, 0.95), np.quantile(back, 0.95))),
+    )
+
+
+def distances_from(polyline: Floats, points: Floats) -> Floats:
+    """(k,) the distance of each of (k, 2) points from a polyline (n, 2), from the places between its points too."""
+    starts = polyline[:-1] if len(polyline) > 1 else polyline
+    steps = polyline[1:] - starts if len(polyline) > 1 else np.zeros_like(polyline)
+    offsets = points[:, None] - starts  # (k, n - 1, 2)
+    lengths = (steps**2).sum(axis=1)
+    along = (offsets * steps).sum(axis=2) / np.where(lengths == 0, 1.0, lengths)
+    beside = offsets - np.clip(along, 0, 1)[..., None] * steps
+    nearest: Floats = np.hypot(beside[..., 0], beside[..., 1]).min(axis=1)
+    return nearest

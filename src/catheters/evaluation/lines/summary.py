@@ -1,0 +1,94 @@
+"""How well the lines of a device type are found over all images, with intervals over patients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.evaluation.intervals import Estimate, PatientBootstrap, percentile_estimate, quantiles
+from catheters.evaluation.lines.tips import TipMatches
+
+Floats = npt.NDArray[np.float64]
+
+ERROR_LEVELS = (0.5, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineSummary:
+    """How well the lines of one device type are found; NaN where there is nothing to judge by.
+
+    Attributes:
+        device_type: its name.
+        num_images: images in which it is known which lines there are.
+        num_tips: true tips in them.
+        found: share of the true tips that are found.
+        median_error: of the tip errors of all true tips, in the unit asked for. Tips without a predicted one count as
+            infinitely far off; so it is infinite where they are most.
+        error_90: the 90th percentile of the same.
+        false_per_image: mean number of false tips, each of which is a false line's.
+        dice: mean of Dice's coefficient over images with a true line.
+    """
+
+    device_type: str
+    num_images: int
+    num_tips: int
+    found: Estimate
+    median_error: Estimate
+    error_90: Estimate
+    false_per_image: Estimate
+    dice: Estimate
+
+
+def summarise_lines(
+    device_type: str,
+    matches: Sequence[TipMatches | None],
+    dice: Floats,
+    bootstrap: PatientBootstrap,
+    unit_per_pixel: Floats | None = None,
+) -> LineSummary:
+    """Summarise the images of one device type.
+
+    Args:
+        device_type: its name.
+        matches: (n,) of each image; None where it is not known which lines there are.
+        dice: (n,) of each image; NaN where it is undefined.
+        bootstrap: of the patients of these n images.
+        unit_per_pixel: (n,) what a pixel measures, such as millimetres, or 1 / width for parts of the width; NaN leaves
+            an image's tips out of the errors only. None: errors are in pixels.
+    """
+    assert len(matches) == len(dice), "a row for each image"
+    is_known = np.array([matched is not None for matched in matches], dtype=np.bool_)
+    found, tips, false = (
+        np.array([0.0 if matched is None else number(matched) for matched in matches])
+        for number in (lambda m: m.is_found.sum(), lambda m: len(m.errors), lambda m: m.num_false)
+    )
+    units = np.ones(len(matches)) if unit_per_pixel is None else unit_per_pixel
+    of_images = [np.empty(0) if matched is None else matched.errors for matched in matches]
+    image_rows = np.repeat(np.arange(len(matches)), [len(errors) for errors in of_images])
+    errors = np.concatenate([np.empty(0), *of_images]) * units[image_rows]
+    median_error, error_90 = _estimate_errors(errors, image_rows, bootstrap, len(matches))
+    return LineSummary(
+        device_type=device_type,
+        num_images=int(is_known.sum()),
+        num_tips=int(tips.sum()),
+        found=bootstrap.ratio(found, tips),
+        median_error=median_error,
+        error_90=error_90,
+        false_per_image=bootstrap.ratio(false, is_known.astype(np.float64)),
+        dice=bootstrap.mean(np.where(is_known, dice, np.nan)),
+    )
+
+
+def _estimate_errors(
+    errors: Floats, image_rows: npt.NDArray[np.intp], bootstrap: PatientBootstrap, num_images: int
+) -> list[Estimate]:
+    """The quantiles at `ERROR_LEVELS` with intervals; errors that are NaN are left out."""
+    is_defined = ~np.isnan(errors)
+    errors, image_rows = errors[is_defined], image_rows[is_defined]
+    num_patients = bootstrap.num_patients_with(np.bincount(image_rows, minlength=num_images) > 0)
+    replicates = bootstrap.quantiles(errors, image_rows, ERROR_LEVELS)
+    return [
+        percentile_estimate(float(value), replicates[:, column], num_patients)
+        for column, value in enumerate(quantiles(errors, ERROR_LEVELS))
+    ]
