@@ -37,18 +37,19 @@ def test_lines_over_a_large_xray() -> None:
     """On the original's own pixels, thick enough to be seen where it is shown as a whole."""
     xray = np.full((1800, 2400), 100, dtype=np.uint8)
     lines = [line_at((100, 300), (1200, 300)), line_at((2000, 100), (2000, 900), device_type="ETT")]
-    drawn = draw_over(xray, lines, ["ETT", "NGT", "CVC"])
-    assert drawn.size == (2400, 1800)
+    framed = draw_with_legend(xray, lines, ["ETT", "NGT", "CVC"])
+    assert framed.width == 2400 and framed.height > 1800
+    drawn, strip = framed.crop((0, 0, 2400, 1800)), framed.crop((0, 1800, *framed.size))
     rows = np.flatnonzero(is_coloured(drawn, "CVC")[:, 600])
     assert rows.mean() == pytest.approx(300, abs=1)
     assert 4 <= len(rows) <= 7  # three times as thick as on a sheet
     assert np.flatnonzero(is_coloured(drawn, "ETT")[500]).mean() == pytest.approx(2000, abs=1)
-    framed = draw_with_legend(xray, lines, ["ETT", "NGT", "CVC"])
-    assert framed.width == 2400 and framed.height > 1800
-    strip = framed.crop((0, 1800, *framed.size))
     for device_type in ("ETT", "NGT", "CVC"):  # of the models, drawn here or not
         assert is_coloured(strip, device_type).any()
     assert not is_coloured(drawn, "NGT").any()
+    small = draw_over(xray[::6, ::6], lines, ["ETT", "NGT", "CVC"], (1800, 2400))
+    assert small.size == (400, 300)
+    assert np.flatnonzero(is_coloured(small, "CVC")[:, 100]).mean() == pytest.approx(50, abs=1)
 
 
 def test_tips_as_shares() -> None:

@@ -52,36 +52,39 @@ class FoundLines:
         return shares
 
 
-def draw_over(xray: Pixels, lines: Iterable[PredictedLine], device_types: Iterable[str]) -> Image.Image:
+def draw_over(
+    shown: Pixels,
+    lines: Iterable[PredictedLine],
+    device_types: Iterable[str],
+    full_shape: tuple[int, int],
+    size: float = 1.0,
+) -> Image.Image:
     """The lines over an X-ray, a ring and the label at each tip.
 
     Args:
-        xray: (H, W) uint8, the original image as shown.
-        lines: in its pixels.
+        shown: (h, w) uint8, the X-ray at the size at which it is shown.
+        lines: in pixels of the original image.
         device_types: all of the models, which decide the colours.
+        full_shape: (H, W) of the original image.
+        size: of lines, rings and letters, in those of contact sheets.
     """
-    return draw_lines(xray, _to_draw(lines, device_types), _shape(xray), _size_of(xray))
+    colours = colours_of(device_types)
+    drawn = [Line(label=line.label, colour=colours[line.device_type], points=line.points, tip=-1) for line in lines]
+    return draw_lines(shown, drawn, full_shape, size)
 
 
 def draw_with_legend(xray: Pixels, lines: Iterable[PredictedLine], device_types: Iterable[str]) -> Image.Image:
-    """The same with a strip below that says which colour is which device type's."""
-    colours = colours_of(device_types)
-    return add_legend(draw_over(xray, lines, colours), colours, _size_of(xray))
+    """The same over (H, W) the original image, with a strip below that says which colour is which device type's.
 
-
-def _to_draw(lines: Iterable[PredictedLine], device_types: Iterable[str]) -> list[Line]:
-    colours = colours_of(device_types)
-    return [Line(label=line.label, colour=colours[line.device_type], points=line.points, tip=-1) for line in lines]
+    Lines and letters of a large X-ray are larger, since it is looked at as a whole.
+    """
+    colours, size = colours_of(device_types), max(1.0, min(xray.shape) / SIDE_OF_SIZE_1)
+    return add_legend(draw_over(xray, lines, colours, _shape(xray), size), colours, size)
 
 
 def _shape(xray: Pixels) -> tuple[int, int]:
     height, width = xray.shape
     return height, width
-
-
-def _size_of(xray: Pixels) -> float:
-    """Of lines and letters: of a large X-ray they are larger, since it is looked at as a whole."""
-    return max(1.0, min(xray.shape) / SIDE_OF_SIZE_1)
 
 
 def write_line_figures(
@@ -150,7 +153,7 @@ def _cell(
     xray: Pixels, lines: Sequence[PredictedLine], device_types: Iterable[str], uid: str, quality_flags: Sequence[str]
 ) -> Cell:
     small = resize(xray, tile_shape(_shape(xray)))
-    tiles = [Image.fromarray(small).convert("RGB"), draw_lines(small, _to_draw(lines, device_types), _shape(xray))]
+    tiles = [Image.fromarray(small).convert("RGB"), draw_over(small, lines, device_types, _shape(xray))]
     text = [(uid, BRIGHT)] if lines else [(uid, BRIGHT), (NO_LINE, DIM)]
     text += [(f"quality flag: {flag}", NOTE_COLOUR) for flag in quality_flags]
     return Cell([tiles], ["X-ray", "lines"], text)
