@@ -43,7 +43,7 @@ def test_choices(evaluated_run: Path, sample_folder: Path) -> None:
     assert flipped.predicted_positive.keys() == one.predicted_positive.keys()
 
 
-def test_mistakes(evaluated_run: Path, tmp_path: Path) -> None:
+def test_mistakes(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"load\(\) takes a run folder"):
         catheters.load()
     model = catheters.load(evaluated_run)
@@ -51,6 +51,10 @@ def test_mistakes(evaluated_run: Path, tmp_path: Path) -> None:
         model(tmp_path / "gone.dcm")
     with pytest.raises(UserError, match="the X-ray: is no image file of a known format"):
         model(b"nonsense, of some length")
+    result = model(min((sample_folder / "test").iterdir()))
+    for ask in (lambda: result.lines, lambda: result.tips, result.draw_lines):
+        with pytest.raises(UserError, match=r"best\.pt and the other 1 checkpoint: have no line decoder"):
+            ask()
     with pytest.raises(AttributeError, match="module 'catheters' has no attribute 'lod'"):
         catheters.lod  # noqa: B018
 

@@ -17,6 +17,7 @@ from catheters.inference.interpretation import (
     describe_deferred,
     describe_device_type,
     describe_others,
+    describe_tips,
     find,
     has_others,
     sentences_of,
@@ -104,6 +105,20 @@ def test_deferred_labels_that_are_not_predicted_positive_are_named(findings: Fin
     assert sentences_of(deferred, 2)["NGT"] == (
         "NGT: present, position unclear (0.66, threshold 0.50); deferred: abnormal position (0.30, threshold 0.40)"
     )
+
+
+def test_where_lines_end(findings: Findings) -> None:
+    """Of what is seen; two lines that end at one place are told as such."""
+    ends = [(0.484, 0.312), (0.62, 1.0)]
+    assert describe_tips(findings, "NGT", 0, ends[:1]) == "; line ends at 48% of the width, 31% of the height"
+    assert describe_tips(findings, "NGT", 0, ends) == (
+        "; lines end at 48% of the width, 31% of the height and 62% of the width, 100% of the height"
+    )
+    assert describe_tips(findings, "NGT", 0, [ends[0], ends[0]]) == (
+        "; lines end at 48% of the width, 31% of the height"
+    )
+    assert describe_tips(findings, "NGT", 0, []) == ""
+    assert describe_tips(findings, "NGT", 1, ends) == ""  # not seen
 
 
 def test_what_is_urgent() -> None:

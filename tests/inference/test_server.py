@@ -30,6 +30,7 @@ import catheters
 from catheters.inference import server
 from catheters.inference.loading import read_models
 from catheters.inference.predictor import Predictor
+from catheters.viz.lines import DEVICE_TYPE_COLOURS
 from tests.browser import PHONE, SCREEN, Browser
 from tests.conftest import REPOSITORY, assert_user_error, run_script
 from tests.hangs import output_of
@@ -41,8 +42,15 @@ def uploads() -> server.Uploads:
 
 
 @pytest.fixture
-def app(evaluated_run: Path, uploads: server.Uploads) -> Starlette:
-    predictor = Predictor(read_models([evaluated_run]), torch.device("cpu"))
+def run(request: pytest.FixtureRequest) -> Path:
+    """The run folder of the page's model: one without a line decoder unless a test says otherwise."""
+    folder: Path = request.getfixturevalue(getattr(request, "param", "evaluated_run"))
+    return folder
+
+
+@pytest.fixture
+def app(run: Path, uploads: server.Uploads) -> Starlette:
+    predictor = Predictor(read_models([run]), torch.device("cpu"))
     return server.create_app(predictor, "<b>saved_models/run</b>", (*server.LOOPBACK, "testserver"), uploads)
 
 
@@ -162,6 +170,44 @@ def test_a_machine_that_cannot_read(client: TestClient, monkeypatch: pytest.Monk
             assert answer.status_code == 503
             assert answer.json()["reason"] == "this machine cannot read X-rays now: No such file or directory"
     assert client.post("/predict", content=png).status_code == 200
+
+
+WITH_LINES = pytest.mark.parametrize("run", ["lines_run"], indirect=True)
+
+
+@pytest.fixture
+def xray_with_lines(lines_run: Path, sample_folder: Path) -> tuple[Path, set[str]]:
+    """An X-ray in which the model sees a line, and the device types of its lines."""
+    model = catheters.load(lines_run, device="cpu")
+    for file in sorted((sample_folder / "train").iterdir()):
+        if found := {line.device_type for line in model(file).lines}:
+            return file, found
+    raise AssertionError("the model sees no line at all")
+
+
+@WITH_LINES
+def test_lines(client: TestClient, xray_with_lines: tuple[Path, set[str]]) -> None:
+    """Drawn over the X-ray as it is shown, in the colours of the legend; each device type is in that."""
+    file, found = xray_with_lines
+    answer = client.post("/lines", content=file.read_bytes())
+    assert answer.headers["content-type"] == "image/jpeg"
+    drawn = cv2.cvtColor(cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    assert drawn.shape[:2] == cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).shape
+    page = client.get("/").text
+    for number, (device_type, colour) in enumerate(DEVICE_TYPE_COLOURS.items()):
+        assert f".colour{number} {{ background: rgb{colour}; }}" in page
+        if device_type in found:
+            assert np.abs(drawn.astype(int) - colour).sum(axis=2).min() < 90  # as far as a JPEG keeps it
+    assert 'const DEVICE_TYPES = ["ETT", "NGT", "CVC", "Swan Ganz"]' in page
+    broken = client.post("/lines", content=b"nonsense, of some length")
+    assert broken.status_code == 422
+    assert broken.json()["reason"].startswith("is no image file of a known format")
+
+
+def test_no_lines_without_a_decoder(client: TestClient, xray: Path) -> None:
+    answer = client.post("/lines", content=xray.read_bytes())
+    assert (answer.status_code, answer.json()["reason"]) == (404, "the model has no line decoder")
+    assert "const DEVICE_TYPES = []" in client.get("/").text
 
 
 def test_others_pages_and_names(client: TestClient, xray: Path) -> None:
@@ -330,6 +376,36 @@ def test_it_can_be_read_on_a_screen_a_phone_and_paper(used: Browser) -> None:
     used.assert_readable()
     assert used.cut_boxes() == []
     for width in (PHONE, 800, 1000):
+        used.show(width)
+        assert used.cut_boxes() == []
+
+
+@WITH_LINES
+def test_lines_in_a_browser(used: Browser) -> None:
+    """Pressed, they replace the X-ray, and a legend says whose colours are whose."""
+    found = used.evaluate(
+        f"""(async () => {{
+        {UNTIL}
+        const image = document.querySelector("article img"), before = image.src;
+        const button = document.querySelector(".key button"), caption = document.querySelector(".figure p");
+        button.click();
+        await until(() => image.src !== before);
+        await image.decode();
+        const shown = [button.getAttribute("aria-pressed"), caption.textContent];
+        button.click();
+        return {{
+          shown, isBack: image.src === before, key: document.querySelector(".key").innerText.split("\\n"),
+          colours: [...document.querySelectorAll(".swatch")].map((node) => getComputedStyle(node).backgroundColor)}};
+        }})()"""
+    )
+    assert used.console == [line for line in used.console if "status of 422" in line]
+    assert found["shown"][0] == "true"
+    assert found["shown"][1].startswith("Lines and tips: what the model sees, a ring at each tip.")
+    assert found["isBack"]
+    assert [name.strip() for name in found["key"] if name.strip()] == ["Lines and tips", *DEVICE_TYPE_COLOURS]
+    assert found["colours"] == [f"rgb{colour}" for colour in DEVICE_TYPE_COLOURS.values()]
+    used.assert_readable()
+    for width in (PHONE, 800, SCREEN):
         used.show(width)
         assert used.cut_boxes() == []
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from catheters.inference.batch_prediction import Predictions
     from catheters.inference.inputs import Images
     from catheters.inference.interpretation import Findings
+    from catheters.inference.lines.drawing import FoundLines
     from catheters.inference.loading import Models
     from catheters.inference.predictor import Predictor
 
@@ -48,15 +49,14 @@ def main(arguments: list[str]) -> int:
     if not inputs:
         raise UserError("no images: give files, folders or a CSV of ids after the models")
     _check_out(options.out, [*inputs, *([] if options.submission is None else [options.submission])])
-    if options.heatmaps is not None and (options.heatmaps.is_file() or not options.heatmaps.absolute().parent.is_dir()):
-        raise UserError(f"--heatmaps {options.heatmaps}: a folder is expected, in one that exists")
+    _check_folders(options)
     # What is quickly looked at comes before the models, which take seconds.
     device = _open_device(options.device)
     check_given(inputs)
     settings_file = model_paths[0] / "settings.json"
     if options.worklist and settings_file.is_file():
         urgent_columns(read_run_settings(settings_file).label_columns, options.urgent)
-    needs_probabilities = options.worklist or options.heatmaps is not None
+    needs_probabilities = options.worklist or options.heatmaps is not None or options.lines is not None
     models = _read_models(model_paths, options, needs_probabilities=needs_probabilities)
     return _predict_and_write(models, device, inputs, options)
 
@@ -127,6 +127,8 @@ def _predict_and_write(
     predictor = Predictor(models, device, tta=options.tta)
     if options.heatmaps is not None:
         _check_heatmaps(predictor)
+    if options.lines is not None:
+        _check_lines(models)
     predictions = _predict(predictor, images, options)
     findings = find(predictor, predictions.probabilities)
     out: Path = options.out
@@ -140,11 +142,21 @@ def _predict_and_write(
     if sample is not None:
         written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
         writers.write_submission(written["the submission"], sample, images, findings)
+    tips_of_rows = None
+    if options.lines is not None:
+        written["lines over the X-rays"], is_complete, found = _draw_lines(
+            options, predictor, images, predictions, findings
+        )
+        written["one row per line"] = out.with_name(f"{out.stem}_lines.csv")
+        lines_of_rows = {row: of_image.lines for row, of_image in found.items()}
+        writers.write_lines(written["one row per line"], uid_column, images, lines_of_rows)
+        tips_of_rows = {row: of_image.tip_shares() for row, of_image in found.items()}
     if options.worklist:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
-        writers.write_worklist(written["the worklist"], uid_column, images, predictions, findings, urgent)
+        writers.write_worklist(written["the worklist"], uid_column, images, predictions, findings, urgent, tips_of_rows)
     if options.heatmaps is not None:
-        written["heatmaps"], is_complete = _draw_heatmaps(options, predictor, images, predictions, findings)
+        written["heatmaps"], has_all = _draw_heatmaps(options, predictor, images, predictions, findings)
+        is_complete = is_complete and has_all
     _part_file(out).unlink()
     say("\n".join(f"{what} -> {file}" for what, file in written.items()))
     return max(_report(images, predictions), 0 if is_complete else BAD_IMAGES_STATUS)
@@ -180,6 +192,12 @@ def _check_heatmaps(predictor: "Predictor") -> None:
     check_maps(predictor)
 
 
+def _check_lines(models: "Models") -> None:
+    from catheters.inference.lines.prediction import with_decoder
+
+    with_decoder(models)
+
+
 def _draw_heatmaps(
     options: argparse.Namespace,
     predictor: "Predictor",
@@ -197,6 +215,25 @@ def _draw_heatmaps(
     return drawn.sheet or Path(options.heatmaps), not drawn.missing
 
 
+def _draw_lines(
+    options: argparse.Namespace,
+    predictor: "Predictor",
+    images: "Images",
+    predictions: "Predictions",
+    findings: "Findings",
+) -> tuple[Path, bool, dict[int, "FoundLines"]]:
+    """The contact sheet, or the folder where there is none; whether each image has its figure; row -> its lines."""
+    from catheters.inference.lines.drawing import write_line_figures
+
+    drawn, found = write_line_figures(options.lines, predictor, images, predictions, findings, _num_workers(options))
+    num_lines = sum(len(of_image.lines) for of_image in found.values())
+    num_with = sum(bool(of_image.lines) for of_image in found.values())
+    say(f"{counted(num_lines, 'line')} in {num_with} of {counted(len(found), 'image')}")
+    if drawn.missing:
+        _print_some(f"{counted(len(drawn.missing), 'image')} without lines:", list(drawn.missing.items()))
+    return drawn.sheet or Path(options.lines), not drawn.missing, found
+
+
 def _num_workers(options: argparse.Namespace) -> int:
     return available_cores() if options.workers is None else int(options.workers)
 
@@ -205,12 +242,24 @@ def _part_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.unfinished")  # `.part` is what whole files are written under
 
 
+def _check_folders(options: argparse.Namespace) -> None:
+    """Figures go into folders that can be made, each kind into its own."""
+    for option in ("heatmaps", "lines"):
+        folder = getattr(options, option)
+        if folder is not None and (folder.is_file() or not folder.absolute().parent.is_dir()):
+            raise UserError(f"--{option} {folder}: a folder is expected, in one that exists")
+    both = [folder.resolve() for folder in (options.heatmaps, options.lines) if folder is not None]
+    if len(both) > len(set(both)):
+        raise UserError(f"--lines {options.lines}: is the folder of --heatmaps too; choose another one")
+
+
 def _check_out(out: Path, read: list[Path]) -> None:
     """Refuse to write over what is read, or over what training or evaluation have written."""
     folder = out.absolute().parent
     if out.is_dir() or out.suffix != ".csv" or not folder.is_dir():
         raise UserError(f"--out {out}: a file that ends in .csv is expected, in a folder that exists")
-    written = {out.with_name(f"{out.stem}{end}.csv").resolve() for end in ("", "_details", "_submission", "_worklist")}
+    ends = ("", "_details", "_submission", "_worklist", "_lines")
+    written = {out.with_name(f"{out.stem}{end}.csv").resolve() for end in ends}
     for path in read:
         if path.resolve() in written:
             raise UserError(f"--out {out}: {path} would be written over; choose another name")

@@ -81,6 +81,13 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         help="draw over the X-ray where the models looked, for each predicted positive label, and a contact sheet",
     )
     parser.add_argument(
+        "--lines",
+        type=Path,
+        metavar="FOLDER",
+        help="of models trained with lines: draw the lines and tips that they see over each X-ray, into this folder, "
+        "with a contact sheet; their points in pixels go into <out>_lines.csv beside the predictions",
+    )
+    parser.add_argument(
         "--tta", action="store_true", help="test-time augmentation: predict each image mirrored too, and take the mean"
     )
     parser.add_argument("--flip", action="store_true", help=argparse.SUPPRESS)  # of version 0.2.0
@@ -114,7 +121,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--batch-size: 1 or more")
     if options.workers is not None and options.workers < 1:
         parser.error("--workers: 1 or more")
-    of_predictions = ("worklist", "heatmaps", "submission", "images")
+    of_predictions = ("worklist", "heatmaps", "lines", "submission", "images")
     for other, idle in (("export", (*of_predictions, "tta")), ("serve", of_predictions)):
         given = [name for name in idle if getattr(options, name)]
         if getattr(options, other) and given:

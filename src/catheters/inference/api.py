@@ -1,5 +1,6 @@
 """A trained model in Python: `model = catheters.load("saved_models/run"); result = model("xray.dcm")`."""
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ from PIL import Image
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
 from catheters.errors import UserError, counted, unknown_name
+from catheters.inference.figures import Xray, read_xray
 from catheters.inference.interpretation import find_one, sentences_of
+from catheters.inference.lines.drawing import draw_with_legend
+from catheters.inference.lines.prediction import PredictedLine, device_types_of, predict_lines, tips_of
 from catheters.inference.loading import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
@@ -61,13 +65,41 @@ class Result:
 
         return Image.fromarray(overlay(*self._explain(label)))
 
+    @functools.cached_property
+    def lines(self) -> tuple[PredictedLine, ...]:
+        """The catheters that the models see, found when they are first asked for.
+
+        Raises:
+            UserError: no checkpoint of the model has a line decoder.
+        """
+        return predict_lines(self._predictor, self._read()[1], self.probabilities)
+
+    @property
+    def tips(self) -> dict[str, list[tuple[float, float]]]:
+        """Device type -> the tips of its lines, x and y in pixels of the X-ray; an empty list where it has none.
+
+        Raises:
+            UserError: as of `lines`.
+        """
+        return tips_of(self.lines, tuple(device_types_of(self._predictor.models)))
+
+    def draw_lines(self) -> Image.Image:
+        """The lines and tips over the X-ray, with a legend, as an image that a notebook shows.
+
+        Raises:
+            UserError: as of `lines`.
+        """
+        return draw_with_legend(self._read()[0], self.lines, device_types_of(self._predictor.models))
+
+    def _read(self) -> Xray:
+        return read_xray(self._data, self._predictor.preprocessings)
+
     def _explain(self, label: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        from catheters.inference.figures import read_xray
         from catheters.inference.heatmaps import explain
 
         if label not in self.probabilities:
             raise UserError(unknown_name(label, "a label", self.probabilities))
-        xray, made = read_xray(self._data, self._predictor.preprocessings)
+        xray, made = self._read()
         return xray, explain(self._predictor, xray, made, [label]).maps[label]
 
     def __str__(self) -> str:

@@ -166,6 +166,23 @@ def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
     return "; ".join(filter(None, [sentence, deferred]))
 
 
+def describe_tips(findings: Findings, device_type: str, row: int, tips: Sequence[tuple[float, float]]) -> str:
+    """Where the lines of a device type end, to follow its sentence; empty where there are none or it is not seen.
+
+    It does not speak of tips, since that of a line which leaves the image is not in it.
+
+    Args:
+        findings: what n images show.
+        device_type: whose tips they are.
+        row: of the image.
+        tips: x and y of each line's end, as shares of the image's width and height.
+    """
+    if not tips or findings.presence[device_type][row] < findings.presence_thresholds[device_type]:
+        return ""
+    places = dict.fromkeys(f"{x:.0%} of the width, {y:.0%} of the height" for x, y in tips)
+    return f"; {'line ends' if len(tips) == 1 else 'lines end'} at {' and '.join(places)}"
+
+
 def describe_others(findings: Findings, row: int) -> str:
     """What an image shows of labels that are of no device type; `none` where it shows none of them and all are
     decided."""

@@ -1,4 +1,4 @@
-"""A local page to try a model on: X-rays in, sentences, probabilities and heatmaps out.
+"""A local page to try a model on: X-rays in, sentences, probabilities, heatmaps and lines out.
 
 Nothing is kept: an upload is decoded in a process of its own, predicted, and forgotten. Its file name never leaves the
 browser. The page needs nothing from elsewhere.
@@ -35,12 +35,15 @@ from catheters.data.preprocessing import Preprocessed, resize
 from catheters.errors import UserError
 from catheters.inference.figures import try_to_read
 from catheters.inference.heatmaps import explain, overlay
-from catheters.inference.interpretation import find_one, sentences_of
+from catheters.inference.interpretation import Findings, find_one, sentences_of
+from catheters.inference.lines.drawing import draw_over
+from catheters.inference.lines.prediction import device_types_of, predict_lines
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import image_of
 from catheters.runtime.console import say, warn
 from catheters.runtime.shortage import DeviceError
 from catheters.runtime.workers import Failure, map_guarded
+from catheters.viz.lines import colours_of
 
 MAX_UPLOAD_BYTES = 64 << 20
 """Of one X-ray; the largest radiographs have about 30 MB."""
@@ -56,6 +59,8 @@ SECONDS_OF_END = 10.0
 """After Ctrl-C, for what is at work and for responses that nobody takes."""
 MAX_SIDE = 900
 """Pixels of the longer side at which the page shows an X-ray."""
+SIDE_OF_SIZE_1 = 450
+"""Pixels of the shorter side up to which lines are as thick as on contact sheets: about what a browser makes of it."""
 LOOPBACK = ("127.0.0.1", "localhost")
 
 Pixels = npt.NDArray[np.uint8]
@@ -161,6 +166,8 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("catheters.inference", "."), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("page.html.jinja")
+    has_lines = any(checkpoint.model.decoder is not None for checkpoint in predictor.models.checkpoints)
+    colours = colours_of(device_types_of(predictor.models)) if has_lines else {}
 
     async def page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -171,6 +178,7 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
             labels=models.labels,
             is_evaluated=models.thresholds is not None,
             is_calibrated=models.is_calibrated,
+            colours=colours,
             max_megabytes=MAX_UPLOAD_BYTES >> 20,
         )
         policy = (
@@ -189,11 +197,18 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
         drawn = await uploads.run(request, functools.partial(_draw_heatmap, predictor, label))
         return Response(drawn, media_type="image/jpeg")
 
+    async def lines(request: Request) -> Response:
+        if not has_lines:
+            raise _TurnedAway(404, "the model has no line decoder")
+        drawn = await uploads.run(request, functools.partial(_draw_lines, predictor))
+        return Response(drawn, media_type="image/jpeg")
+
     return Starlette(
         routes=[
             Route("/", page),
             Route("/predict", _guarded(predict), methods=["POST"]),
             Route("/heatmap", _guarded(heatmap), methods=["POST"]),
+            Route("/lines", _guarded(lines), methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
@@ -301,10 +316,7 @@ def _guarded(
 
 def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
     xray, made = _read(predictor, data)
-    try:
-        findings, quality_flags = find_one(predictor, image_of(made))
-    except UnreadableImage as error:
-        raise _TurnedAway(422, str(error)) from None
+    findings, quality_flags = _find(predictor, made)
     rows = zip(
         findings.labels,
         findings.probabilities[0].tolist(),
@@ -320,6 +332,23 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
         "quality_flags": list(quality_flags),
         "labels": [dict(zip(names, row, strict=True)) for row in rows],
     }
+
+
+def _find(predictor: Predictor, made: list[Preprocessed]) -> tuple[Findings, tuple[str, ...]]:
+    try:
+        return find_one(predictor, image_of(made))
+    except UnreadableImage as error:
+        raise _TurnedAway(422, str(error)) from None
+
+
+def _draw_lines(predictor: Predictor, data: bytes) -> bytes:
+    xray, made = _read(predictor, data)
+    findings, _ = _find(predictor, made)
+    probabilities = dict(zip(findings.labels, findings.probabilities[0].tolist(), strict=True))
+    found = predict_lines(predictor, made, probabilities)
+    shown, (height, width) = _shown(xray), xray.shape
+    size = max(1.0, min(shown.shape) / SIDE_OF_SIZE_1)
+    return _jpeg(np.asarray(draw_over(shown, found, device_types_of(predictor.models), (height, width), size)))
 
 
 def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:
