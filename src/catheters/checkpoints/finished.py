@@ -123,7 +123,7 @@ def is_joined(run_folder: Path) -> bool:
     if not record.exists():
         return not any((folder / FILE_NAME).exists() for folder in folds)
     try:
-        joined = {name: value for name, value in _read_sums(record).items() if "/" in name}
+        joined = {name: value for name, value in _read_sums(record).items() if name.endswith("/predictions.csv")}
     except UnreadableFileError:
         return False
     files = [folder / "predictions.csv" for folder in folds]
