@@ -101,11 +101,21 @@ SAMPLE = Settings(
 SAMPLE_MULTI = replace(SAMPLE, classifier="attention", heads=dict(RANZCR_HEADS))
 """The same with one attention head per device type."""
 
+SAMPLE_LINES = replace(
+    SAMPLE,
+    lines="pooled",
+    line_stride=2,
+    landmark_table="landmarks.csv",
+    measurements={"ETT tip above carina": ("ETT tip", "carina", "vertical")},
+)
+"""The same, learning from the drawn lines as well."""
+
 PRESETS: Mapping[str, Settings] = MappingProxyType(
     {
         "published_single": PUBLISHED_SINGLE,
         "published_multi": PUBLISHED_MULTI,
         "sample": SAMPLE,
         "sample_multi": SAMPLE_MULTI,
+        "sample_lines": SAMPLE_LINES,
     }
 )
