@@ -10,9 +10,19 @@ import pytest
 import torch
 
 from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.checkpoints.finished import is_joined
+from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
+from catheters.data.preprocessing import preprocess
+from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
+from catheters.inference.lines.prediction import predict_lines
+from catheters.inference.loading import read_models
+from catheters.inference.predictor import Predictor
+from catheters.io.csv_files import read_csv
 from catheters.labels import RANZCR_HEADS
+from catheters.runs.build import build_table_source
 from catheters.runs.datasets import load_data, split_samples
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
@@ -63,6 +73,41 @@ def test_a_run_with_lines(cached: Settings, changes: dict[str, object], tmp_path
         expected = model.probabilities(model(images)).numpy()
     written = pd.read_csv(settings.run_folder / "fold0/predictions.csv")
     assert np.abs(written[list(settings.label_columns)].to_numpy() - expected).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_lines_are_predicted_out_of_fold(settings: Settings) -> None:
+    """Of a fold's own images by its own model, as prediction finds them; the run has those of all finished folds."""
+    settings = dataclasses.replace(
+        settings,
+        **LINES,
+        image_size=64,
+        train_transforms=(),
+        batch_size=4,
+        backbone_model="test_efficientnet",
+        optimizer="AdamW",
+        init_lr=1.5e-3,
+        cosine_epochs=39,
+        early_stop=0,
+    )
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+    train_run(settings, fresh=False)
+    data = load_data(settings)
+    found = read_csv(settings.run_folder / "fold0/predictions_lines.csv")
+    assert len(found) >= 10
+    assert read_csv(settings.run_folder / "predictions_lines.csv").to_dict("list") == found.to_dict("list")
+    assert is_joined(settings.run_folder)
+    predictor = Predictor(read_models([settings.run_folder / "fold0/best.pt"]), torch.device("cpu"))
+    written = {str(uid): of_image for uid, of_image in found.groupby(settings.uid_column)}
+    assert set(written) <= set(data.uids[data.folds == 0].tolist())
+    for uid in data.uids[data.folds == 0].tolist():
+        xray = (Path(settings.dataset_folder) / f"train/{uid}.jpg").read_bytes()
+        (preprocessing,) = predictor.preprocessings
+        lines = predict_lines(predictor, [preprocess(xray, preprocessing)], dict.fromkeys(settings.label_columns, 0.0))
+        assert len(lines) == len(written.get(uid, ()))
+        for line, row in zip(lines, written[uid].to_dict("records") if lines else [], strict=True):
+            assert line.device_type == row["device_type"]
+            np.testing.assert_allclose(json.loads(row["data"]), line.points, atol=0.06)
 
 
 def test_a_killed_run_with_lines_ends_bit_for_bit_the_same(cached: Settings, tmp_path: Path) -> None:

@@ -14,8 +14,12 @@ from catheters.io.run_record import is_of_version_0_2
 from catheters.io.torch_files import check_archive
 
 FILE_NAME = "finished.json"
-FILES = {"fold": ("best.pt", "best_raw.pt", "predictions.csv"), "seed": ("final.pt", "final_raw.pt")}
-"""Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, and its predictions."""
+FILES = {
+    "fold": ("best.pt", "best_raw.pt", "predictions.csv", "predictions_lines.csv"),
+    "seed": ("final.pt", "final_raw.pt"),
+}
+"""Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, its predictions, and its lines if
+its model finds any."""
 LAST_FILE_OF_0_2 = {"fold": "predictions.csv", "seed": "curves.png"}
 
 
@@ -119,7 +123,7 @@ def is_joined(run_folder: Path) -> bool:
     if not record.exists():
         return not any((folder / FILE_NAME).exists() for folder in folds)
     try:
-        joined = {name: value for name, value in _read_sums(record).items() if "/" in name}
+        joined = {name: value for name, value in _read_sums(record).items() if name.endswith("/predictions.csv")}
     except UnreadableFileError:
         return False
     files = [folder / "predictions.csv" for folder in folds]

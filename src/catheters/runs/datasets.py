@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
-from catheters.data.preprocessing import place
+from catheters.data.preprocessing import Placement, place
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
@@ -51,6 +51,7 @@ class RunData:
         std: their standard deviation, in 0..1.
         fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
         lines: the drawn lines of the images; None where no lines are learnt.
+        placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
     """
 
     encoded_uids: npt.NDArray[np.bytes_]
@@ -66,6 +67,7 @@ class RunData:
     std: float
     fingerprint: str
     lines: DrawnLines | None
+    placements: npt.NDArray[np.float64] | None
 
     @property
     def uids(self) -> npt.NDArray[np.str_]:
@@ -101,7 +103,8 @@ def load_data(settings: Settings) -> RunData:
         say(f"debug run on {images}, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
-    lines = None if settings.lines is None else _read_lines(settings, table, cache, np.flatnonzero(is_kept))
+    placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.lines is not None else []
+    lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
@@ -116,10 +119,23 @@ def load_data(settings: Settings) -> RunData:
         std=cache.std,
         fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
         lines=lines,
+        placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
     )
 
 
-def _read_lines(settings: Settings, table: LabelTable, cache: ImageCache, kept: npt.NDArray[np.intp]) -> DrawnLines:
+def _place(settings: Settings, cache: ImageCache, kept: npt.NDArray[np.intp]) -> list[Placement]:
+    """Where the original pixels of the kept images lie in the cached ones."""
+    preprocessing = build_preprocessing(settings)
+    return [place(cache.entries[position].box, preprocessing) for position in kept]
+
+
+def _read_lines(
+    settings: Settings,
+    table: LabelTable,
+    cache: ImageCache,
+    kept: npt.NDArray[np.intp],
+    placements: Sequence[Placement],
+) -> DrawnLines:
     """The drawn lines of the kept images of a table, in pixels of the cached ones."""
     assert settings.annotation_table is not None, "settings that learn lines have one"
     annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
@@ -134,10 +150,9 @@ def _read_lines(settings: Settings, table: LabelTable, cache: ImageCache, kept: 
     for text in warnings:
         warn(text)
     entries = [cache.entries[position] for position in kept]
-    preprocessing = build_preprocessing(settings)
     lines = DrawnLines.of(
         [annotations.get(entry.uid, []) for entry in entries],
-        [place(entry.box, preprocessing) for entry in entries],
+        placements,
         [entry.full_shape for entry in entries],
         table.labels[kept],
         settings.label_columns,

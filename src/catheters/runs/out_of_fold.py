@@ -9,8 +9,10 @@ from catheters.config.settings import Settings
 from catheters.errors import UserError, counted
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
+from catheters.inference.lines.table import FILE_NAME as LINES_FILE
 from catheters.io.csv_files import TableError, check_columns
 from catheters.runs.datasets import RunData
+from catheters.runs.out_of_fold_lines import join_lines
 from catheters.runtime.console import say, warn
 
 
@@ -44,8 +46,9 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
     forget_finished(settings.run_folder)
     _write(settings, data, is_predicted, probabilities, "predictions.csv")
     # Those of the folds too: `is_joined` asks whether they are still the same.
-    joined = [file.relative_to(settings.run_folder).as_posix() for file in files]
-    write_finished(settings.run_folder, ("predictions.csv", *joined))
+    of_lines = join_lines([file.parent for file in files], settings.run_folder)
+    joined = [file.relative_to(settings.run_folder).as_posix() for file in (*files, *of_lines)]
+    write_finished(settings.run_folder, ("predictions.csv", LINES_FILE, *joined))
     return is_predicted, probabilities
 
 

@@ -14,6 +14,7 @@ from catheters.checkpoints.checkpoint import add_feature_space
 from catheters.checkpoints.finished import check_finished, forget_finished, is_finished, write_finished
 from catheters.checkpoints.snapshots import read_progress
 from catheters.config.settings import Settings
+from catheters.data.loader import Loader
 from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, counted
 from catheters.runs.build import build_context, build_new_step
@@ -27,6 +28,7 @@ from catheters.runs.datasets import (
 )
 from catheters.runs.failures import explain_failures
 from catheters.runs.out_of_fold import join_folds, print_scores, write_fold
+from catheters.runs.out_of_fold_lines import write_fold_lines
 from catheters.runs.preflight import prepare_run
 from catheters.runs.profiling import profile_training
 from catheters.runs.provenance import describe_environment
@@ -198,20 +200,25 @@ class _Run:
             curves = folder / "curves.png"
             plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", curves)
             write_fold(settings, data, fold, best.best_probabilities)
+            if settings.lines is not None:
+                with closing(self._plain_loader(data.folds == fold, processes)) as loader:
+                    write_fold_lines(settings, data, fold, loader, self.device)
             write_finished(folder)
             say(f"fold {fold}: best macro AUC {best.best_macro_auc:.4f} in epoch {best.best_epoch}")
 
     def _measure_features(self, is_ordinary: npt.NDArray[np.bool_], file: Path, processes: Processes) -> None:
         """Keep in a checkpoint where its features of ordinary images lie, (N,) of them or a subset; rank 0 does."""
-        settings, data = self.settings, self.data
         rows = np.flatnonzero(is_ordinary)
         is_chosen = np.zeros(len(is_ordinary), dtype=np.bool_)
         is_chosen[rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_FEATURE_IMAGES)).astype(np.intp)]] = True
-        # Batches as large as in validation, where each rank has a share.
-        batch_size = settings.valid_batch_size or max(1, 2 * settings.images_per_batch // processes.count)
-        by_batch = dataclasses.replace(settings, valid_batch_size=batch_size)
-        with closing(create_valid_loader(by_batch, plain_samples(settings, data, is_chosen), self.device)) as loader:
-            add_feature_space(file, loader, data.patient_ids[is_chosen], self.device)
+        with closing(self._plain_loader(is_chosen, processes)) as loader:
+            add_feature_space(file, loader, self.data.patient_ids[is_chosen], self.device)
+
+    def _plain_loader(self, is_chosen: npt.NDArray[np.bool_], processes: Processes) -> Loader:
+        """The chosen images, (N,), as they are, in batches as large as in validation, where each rank has a share."""
+        batch_size = self.settings.valid_batch_size or max(1, 2 * self.settings.images_per_batch // processes.count)
+        by_batch = dataclasses.replace(self.settings, valid_batch_size=batch_size)
+        return create_valid_loader(by_batch, plain_samples(self.settings, self.data, is_chosen), self.device)
 
 
 def _where(device: torch.device, num_processes: int) -> str:

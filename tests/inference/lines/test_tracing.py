@@ -135,6 +135,16 @@ def test_a_coil_is_followed(rng: np.random.Generator, width: int, noise: float) 
 
 
 @WIDTHS
+@NOISE
+def test_a_loop_whose_tip_touches_the_line(rng: np.random.Generator, width: int, noise: float) -> None:
+    """As that of a Swan-Ganz catheter in the right pulmonary artery: the tip lies on the line, not at a free end."""
+    loop = smooth(
+        (0.3, 0.0), (0.33, 0.2), (0.36, 0.4), (0.35, 0.6), (0.42, 0.72), (0.54, 0.66), (0.55, 0.5), (0.36, 0.41)
+    )
+    check(trace_lines(*draw([loop], width, [loop[-1]], rng, noise)), [loop], width)
+
+
+@WIDTHS
 def test_a_ring(width: int) -> None:
     angles = np.linspace(0, 2 * np.pi, 100)
     ring = 0.5 + 0.2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -231,9 +241,21 @@ def test_noise_all_over_has_no_lines(rng: np.random.Generator) -> None:
     assert trace_lines(noise, noise) == []
 
 
+@WIDTHS
+def test_a_short_line_with_a_tip(width: int) -> None:
+    """A tube that only just comes in: 6% of the width, too short for a line that has no tip."""
+    course = np.array([(0.5, 0.0), (0.5, 0.06)])
+    line = draw_line_map([course], width)
+    (traced,) = trace_lines(line, draw_tip_map([course[-1]], width))
+    assert traced.tip == pytest.approx(in_pixels(course[-1], width), abs=0.3)
+    assert trace_lines(line, nothing(width)) == []
+
+
 def test_least_length_and_confidence() -> None:
     line, tip = draw_line_map([ETT], 128), draw_tip_map([ETT[-1]], 128)
-    assert trace_lines(line, tip, TracingOptions(min_length=0.5)) == []  # it is 0.42 long
+    assert trace_lines(line, nothing(128), TracingOptions(min_length=0.5)) == []  # it is 0.42 long
+    assert trace_lines(line, tip, TracingOptions(min_length_to_tip=0.5)) == []
+    assert len(trace_lines(line, tip, TracingOptions(min_length=0.5))) == 1
     assert trace_lines(line, tip, TracingOptions(min_confidence=0.95)) == []
     (traced,) = trace_lines(line, tip)
     assert 0.8 < traced.confidence < 0.9  # of a line 2.6 pixels wide, blurred

@@ -152,6 +152,28 @@ class Network:
                 found[number] = Course(found[number].cost, (*passages[:position], coil, *passages[position:]))
         return found
 
+    def coil_ends(self, tips: Floats, reach: float) -> list[int]:
+        """Pixels to take away so that coils end freely whose tip touches the line that they come from.
+
+        Such a coil has one junction, with the line and its own two ends. The end that the line goes on into the least
+        straight is the one that comes back.
+
+        Args:
+            tips: (T, 2) x and y.
+            reach: from the junction, within which a tip is the coil's.
+        """
+        found = []
+        for segment, chain in enumerate(self._chains):
+            node, coil = self.node(chain[0]), {2 * segment, 2 * segment + 1}
+            lines = [passage for passage in self._leaving[node] if passage not in coil]
+            is_coil = node == self.node(chain[-1]) and self._lengths[segment] >= MIN_COIL * self._merged
+            if is_coil and len(lines) == 1:
+                gaps = self._points[[chain[0], chain[-1]]][:, None] - tips
+                if (np.hypot(gaps[..., 0], gaps[..., 1]) <= reach).any():
+                    coming_back = max(coil, key=lambda passage: self._turn(lines[0] ^ 1, passage))
+                    found.append(chain[-2] if coming_back % 2 else chain[1])
+        return found
+
     def points(self, course: Course) -> Floats:
         """(n, 2) x and y of a course's pixels, in order; a step over a junction may be longer than a pixel."""
         parts = [self._chains[at // 2][::-1] if at % 2 else self._chains[at // 2] for at in course.passages]

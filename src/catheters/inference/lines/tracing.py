@@ -33,7 +33,7 @@ LEAST_PROBABILITY = 0.05
 MIN_MERGED = 8.0
 """Pixels: junctions so close to each other are one, however small the map."""
 LOST_BY_THINNING = 2.0
-"""Pixels: of the two ends at a gap together."""
+"""Pixels: of the two ends at a gap together, and between a coil's end and its junction."""
 EDGE_REACH = 3.5
 """Pixels: a line that ends so close to the edge of the map goes on to it."""
 SMOOTHING = 2.0
@@ -56,7 +56,8 @@ class TracingOptions:
         tip_reach: how far from the skeleton a tip may lie that belongs to a line.
         max_gap: between two ends that point at each other, up to which they are joined.
         max_spur: side branches up to this length are no lines, unless a tip lies at their end.
-        min_length: shorter lines are none.
+        min_length: shorter lines without a tip are none.
+        min_length_to_tip: shorter lines are none, even with a tip.
         min_confidence: less certain lines are none.
         max_thickness: thicker regions are no lines.
         point_spacing: of the polylines, in pixels of the map.
@@ -69,6 +70,7 @@ class TracingOptions:
     max_gap: float = 0.07
     max_spur: float = 0.08
     min_length: float = 0.08
+    min_length_to_tip: float = 0.04
     min_confidence: float = 0.3
     max_thickness: float = 0.1
     point_spacing: float = 2.0
@@ -126,19 +128,24 @@ def trace_lines(line: Map, tip: Map, options: TracingOptions = DEFAULT) -> list[
     mask = bridge_gaps(mask, options.max_gap * width + LOST_BY_THINNING)
     skeleton = read_skeleton(mask)
     tips = find_tips(tip, options.tip_threshold)
-    kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, options.tip_reach * width)}
+    reach = options.tip_reach * width + LOST_BY_THINNING
+    kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, reach)}
     mask = prune(mask, kept, options.max_spur * width)
     skeleton = read_skeleton(mask)
-    tip_at = _snap(tips, skeleton, options.tip_reach * width)
-    resistance = 1 / np.maximum(line[mask].astype(np.float64), LEAST_PROBABILITY)
-    network = Network(skeleton, set(tip_at), resistance, width, merged=max(options.max_spur * width, MIN_MERGED))
+    for pixel in _build_network(skeleton, set(), line, options).coil_ends(_places(tips), options.tip_reach * width):
+        column, row = _pixel(skeleton, pixel)
+        mask[row, column] = False
+    skeleton = read_skeleton(mask)
+    tip_at = _snap(tips, skeleton, reach)
+    network = _build_network(skeleton, set(tip_at), line, options)
     lines = []
     for part in _connected_parts(skeleton, mask):
         for pixels, found in _find_courses(network, skeleton, part, tip_at, line.shape):
             points = _finish(pixels, found, line, options)
             length = float(lengths_along(points)[-1])
             confidence = float(_probabilities(line, points).mean())
-            if length >= options.min_length * width and confidence >= options.min_confidence:
+            least = options.min_length if found is None else options.min_length_to_tip
+            if length >= least * width and confidence >= options.min_confidence:
                 probability = found.probability if found is not None else 0.0
                 lines.append(
                     TracedLine(points=points, confidence=confidence, tip_probability=probability, length=length)
@@ -184,6 +191,18 @@ def _skeleton_of_lines(line: Map, options: TracingOptions) -> Mask:
     return skeleton if skeleton.sum() <= MAX_TOTAL_LENGTH * width else np.zeros_like(skeleton)
 
 
+def _build_network(skeleton: Skeleton, stops: set[int], line: Map, options: TracingOptions) -> Network:
+    columns, rows = skeleton.points.astype(int).T
+    resistance = 1 / np.maximum(line[rows, columns].astype(np.float64), LEAST_PROBABILITY)
+    width = line.shape[1]
+    return Network(skeleton, stops, resistance, width, merged=max(options.max_spur * width, MIN_MERGED))
+
+
+def _places(tips: Sequence[Tip]) -> Floats:
+    """(T, 2) x and y."""
+    return np.array([[tip.x, tip.y] for tip in tips]).reshape(-1, 2)
+
+
 def _pixel(skeleton: Skeleton, pixel: int) -> tuple[int, int]:
     x, y = skeleton.points[pixel].astype(int).tolist()
     return x, y
@@ -196,8 +215,7 @@ def _snap(tips: Sequence[Tip], skeleton: Skeleton, reach: float) -> dict[int, Ti
     """
     if not tips or not len(skeleton.points):
         return {}
-    places = np.array([[tip.x, tip.y] for tip in tips])
-    distances = np.hypot(*(skeleton.points[None] - places[:, None]).transpose(2, 0, 1))  # (T, P)
+    distances = np.hypot(*(skeleton.points[None] - _places(tips)[:, None]).transpose(2, 0, 1))  # (T, P)
     snapped: dict[int, Tip] = {}
     left = set(range(len(tips)))
     ends = skeleton.ends()

@@ -1,0 +1,76 @@
+"""Out-of-fold lines of a run whose models find them: each fold's, and all finished folds' together."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.checkpoints.finished import check_finished
+from catheters.config.settings import Settings
+from catheters.data.loader import Loader
+from catheters.data.preprocessing import Placement
+from catheters.inference.lines.maps import Frame, split_outputs
+from catheters.inference.lines.prediction import PredictedLine, find_lines
+from catheters.inference.lines.table import FILE_NAME, write_lines
+from catheters.io.files import write_whole
+from catheters.runs.datasets import RunData
+from catheters.runtime.precision import autocast
+from catheters.runtime.progress import track
+
+
+@torch.inference_mode()
+def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loader, device: torch.device) -> None:
+    """Write the lines that a fold's best model finds in the fold's images.
+
+    Args:
+        settings: the run's settings.
+        data: its images.
+        fold: the validation fold.
+        loader: batches of its images, in order.
+        device: where to compute.
+    """
+    assert data.placements is not None, "of runs that learn lines it is known where the images' pixels lie"
+    folder = settings.run_folder / f"fold{fold}"
+    checkpoint = load_checkpoint(folder / "best.pt")
+    model = checkpoint.model.to(device)
+    rows = iter(np.flatnonzero(data.folds == fold).tolist())
+    found: list[tuple[str, PredictedLine]] = []
+    uids = data.uids
+    for batch in track(loader, "finding lines", len(loader), unit="batch", leave=False):
+        with autocast(device, checkpoint.dtype_on(device)):
+            outputs = model(batch.images.to(device, non_blocking=True), with_lines=True)
+        probabilities = model.probabilities(outputs).cpu().numpy()
+        of_batch = [next(rows) for _ in range(len(batch))]
+        frames = [_frame(settings, data.placements[row].tolist()) for row in of_batch]
+        maps = split_outputs(outputs, settings.label_columns, settings.device_types, frames)
+        for row, of_image, of_labels in zip(of_batch, maps, probabilities.tolist(), strict=True):
+            lines = find_lines(of_image, dict(zip(settings.label_columns, of_labels, strict=True)))
+            found += [(str(uids[row]), line) for line in lines]
+    write_lines(folder / FILE_NAME, settings.uid_column, found)
+
+
+def _frame(settings: Settings, placement: list[float]) -> Frame:
+    scale_x, scale_y, offset_x, offset_y = placement
+    return Frame(
+        placement=Placement((scale_x, scale_y), (offset_x, offset_y)),
+        image_shape=settings.image_shape,
+        map_shape=settings.map_shape,
+    )
+
+
+def join_lines(folders: list[Path], run_folder: Path) -> list[Path]:
+    """Write the run's file of lines, of the folds in these folders that have one; returns those of the folds.
+
+    Raises:
+        UserError: a fold's is not what was written.
+    """
+    files = [folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()]
+    if files:
+        for file in files:
+            check_finished(file.parent, names=(file.name,))
+        # A fold of a model that finds no line yet has a file without rows.
+        joined = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in files])
+        write_whole(run_folder / FILE_NAME, lambda part: joined.to_csv(part, index=False))
+    return files
