@@ -346,7 +346,10 @@ def _draw_lines(predictor: Predictor, data: bytes) -> tuple[bytes, int]:
     xray, made = _read(predictor, data)
     findings, _ = _find(predictor, made)
     probabilities = dict(zip(findings.labels, findings.probabilities[0].tolist(), strict=True))
-    found = predict_lines(predictor, made, probabilities)
+    try:
+        found = predict_lines(predictor, made, probabilities)
+    except UnreadableImage as error:
+        raise _TurnedAway(422, str(error)) from None
     shown, (height, width) = _shown(xray), xray.shape
     size = max(1.0, min(shown.shape) / SIDE_OF_SIZE_1)
     drawn = draw_over(shown, found, device_types_of(predictor.models), (height, width), size)
