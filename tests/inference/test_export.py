@@ -17,7 +17,7 @@ import catheters
 from catheters.errors import UserError
 from catheters.inference.export import export
 from catheters.inference.loading import read_models
-from catheters.labels import RANZCR_LABELS
+from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
 from catheters.models.backbone import create_backbone
 from tests.conftest import REPOSITORY, run_script
 from tests.inference.conftest import make_checkpoint, make_models
@@ -44,6 +44,9 @@ def test_onnx(backbone_model: str, classifier: str, images: torch.Tensor, tmp_pa
     line = export(make_models(checkpoint), tmp_path / "model.onnx", half=False)
     assert line.startswith("onnxruntime's probabilities differ from torch's by ")
     assert_equal_predictions(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
+    file = onnx.load(tmp_path / "model.onnx")
+    assert [output.name for output in file.graph.output] == ["probabilities"]
+    assert not {"map_shape", "device_types"} & {entry.key for entry in file.metadata_props}
 
 
 def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
@@ -58,6 +61,45 @@ def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
     exponentials = np.exp(logits[:, :3])
     expected[:, :3] = exponentials / (1 + exponentials.sum(axis=1, keepdims=True))
     assert np.abs(outputs - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("lines", "classifier", "half"),
+    [
+        ("auxiliary", "linear", False),
+        ("pooled", "linear", False),
+        pytest.param("pooled", "attention", False, marks=pytest.mark.slow),
+        ("pooled", "linear", True),
+    ],
+)
+def test_onnx_with_lines(lines: str, classifier: str, half: bool, images: torch.Tensor, tmp_path: Path) -> None:
+    """Maps of as many images as there are, by the names of the outputs; what they are stands in the file."""
+    file = tmp_path / "model.onnx"
+    checkpoint = make_checkpoint(lines=lines, classifier=classifier, annotation_table="lines.csv", line_stride=4)
+    model = checkpoint.model
+    assert model.decoder is not None and model.decoder.tips.bias is not None
+    with torch.no_grad():  # tips and labels that differ from image to image
+        model.decoder.tips.weight.mul_(20)
+        model.decoder.tips.bias.zero_()
+        for network in [] if model.pooled_head is None else model.pooled_head.networks:
+            network[-1].weight.mul_(20)  # type: ignore[index, union-attr]
+    line = export(make_models(checkpoint), file, half=half)
+    assert line.startswith("onnxruntime's probabilities, lines, tips differ from torch's by ")
+    tolerance = 2e-2 if half else 1e-4
+    assert_equal_predictions(file, model, images, tolerance)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "lines", "tips"]
+    with torch.inference_mode():
+        outputs = model(images, with_lines=True)
+    for batch in (images[:1], images):
+        found = session.run(["lines", "tips"], {"images": batch.numpy()})
+        for values, logits in zip(found, (outputs.line_logits, outputs.tip_logits), strict=True):
+            expected = 1 / (1 + np.exp(-logits[: len(batch)].double().numpy()))
+            assert values.shape == (len(batch), 4, 32, 32)
+            assert np.abs(values - expected).max() < tolerance
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert json.loads(metadata["map_shape"]) == [32, 32]
+    assert json.loads(metadata["device_types"]) == {name: list(labels) for name, labels in RANZCR_HEADS.items()}
 
 
 @pytest.mark.slow

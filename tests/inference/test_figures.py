@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessing
 from catheters.inference.figures import Figures, Xray, draw_images
 from catheters.inference.inputs import Images
@@ -27,8 +28,8 @@ def draw_all(images: Images, folder: Path, rows: list[int]) -> tuple[dict[str, s
     def draw(row: int, name: str, read: Xray) -> Figures:
         xray, made = read
         assert xray.shape == (40 + row, 50) and made[0].pixels.shape == (32, 32)
-        if name == "d":
-            raise DeviceError("no room")
+        if name in ("b", "d"):
+            raise DeviceError("no room") if name == "d" else UnreadableImage("no numbers")
         figure = Image.fromarray(xray)
         return Figures(files={f"{name}/one": figure, f"{name}/two": figure}, cell=Cell([[figure]], [], []))
 
@@ -48,13 +49,13 @@ def draw_all(images: Images, folder: Path, rows: list[int]) -> tuple[dict[str, s
 def test_what_cannot_be_drawn_is_named(images: Images, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
     missing, num_figures, sheet = draw_all(images, folder, [0, 1, 2, 3])
-    assert missing == {"c": "no such file", "d": "no room"}
-    assert num_figures == 4
+    assert missing == {"b": "no numbers", "c": "no such file", "d": "no room"}
+    assert num_figures == 2
     written = {file.relative_to(folder).as_posix() for file in folder.rglob("*.jpg")}
-    assert written == {"a/one.jpg", "a/two.jpg", "b/one.jpg", "b/two.jpg", "contact_sheet.jpg"}
+    assert written == {"a/one.jpg", "a/two.jpg", "contact_sheet.jpg"}
     assert sheet == folder / "contact_sheet.jpg"
-    with Image.open(folder / "b" / "one.jpg") as figure:
-        assert figure.size == (50, 41)
+    with Image.open(folder / "a" / "two.jpg") as figure:
+        assert figure.size == (50, 40)
 
 
 def test_nothing_to_draw(images: Images, tmp_path: Path) -> None:

@@ -186,11 +186,12 @@ def xray_with_lines(lines_run: Path, sample_folder: Path) -> tuple[Path, set[str
 
 
 @WITH_LINES
-def test_lines(client: TestClient, xray_with_lines: tuple[Path, set[str]]) -> None:
+def test_lines(client: TestClient, lines_run: Path, xray_with_lines: tuple[Path, set[str]]) -> None:
     """Drawn over the X-ray as it is shown, in the colours of the legend; each device type is in that."""
     file, found = xray_with_lines
     answer = client.post("/lines", content=file.read_bytes())
     assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["X-Num-Lines"] == str(len(catheters.load(lines_run, device="cpu")(file).lines))
     drawn = cv2.cvtColor(cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     assert drawn.shape[:2] == cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).shape
     page = client.get("/").text
@@ -306,7 +307,7 @@ HOSTILE_NAME = "=1+1<img src=x onerror=alert(1)>.dcm"
 UNTIL = "const until = async (is) => { while (!is()) await new Promise((go) => setTimeout(go, 50)); };"
 
 
-def drop(browser: Browser, files: dict[str, bytes]) -> None:
+def drop(browser: Browser, files: dict[str, bytes], num_before: int = 0) -> None:
     """Drop files, by their names, on the page, and wait until it is done with them."""
     encoded = [[name, base64.b64encode(content).decode()] for name, content in files.items()]
     browser.evaluate(
@@ -316,7 +317,7 @@ def drop(browser: Browser, files: dict[str, bytes]) -> None:
         for (const [name, data] of {json.dumps(encoded)})
           transfer.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], name));
         document.dispatchEvent(new DragEvent("drop", {{dataTransfer: transfer}}));
-        await until(() => byId("status").textContent === "{len(files)} done");
+        await until(() => byId("status").textContent === "{num_before + len(files)} done");
         }})()"""
     )
 
@@ -381,8 +382,26 @@ def test_it_can_be_read_on_a_screen_a_phone_and_paper(used: Browser) -> None:
 
 
 @WITH_LINES
-def test_lines_in_a_browser(used: Browser) -> None:
+def test_an_xray_without_lines_in_a_browser(browser: Browser, port: int) -> None:
+    browser.show(SCREEN)
+    browser.open(f"http://127.0.0.1:{port}/")
+    drop(browser, {"black.png": cv2.imencode(".png", np.zeros((64, 64), dtype=np.uint8))[1].tobytes()})
+    said = browser.evaluate(
+        f"""(async () => {{
+        {UNTIL}
+        const caption = document.querySelector(".figure p");
+        document.querySelector(".key button").click();
+        await until(() => caption.textContent.startsWith("Lines and tips: the"));
+        return caption.textContent;
+        }})()"""
+    )
+    assert said == "Lines and tips: the model sees none."
+
+
+@WITH_LINES
+def test_lines_in_a_browser(used: Browser, xray_with_lines: tuple[Path, set[str]]) -> None:
     """Pressed, they replace the X-ray, and a legend says whose colours are whose."""
+    drop(used, {"seen.jpg": xray_with_lines[0].read_bytes()}, num_before=2)
     found = used.evaluate(
         f"""(async () => {{
         {UNTIL}
@@ -403,7 +422,7 @@ def test_lines_in_a_browser(used: Browser) -> None:
     assert found["shown"][1].startswith("Lines and tips: what the model sees, a ring at each tip.")
     assert found["isBack"]
     assert [name.strip() for name in found["key"] if name.strip()] == ["Lines and tips", *DEVICE_TYPE_COLOURS]
-    assert found["colours"] == [f"rgb{colour}" for colour in DEVICE_TYPE_COLOURS.values()]
+    assert found["colours"] == 2 * [f"rgb{colour}" for colour in DEVICE_TYPE_COLOURS.values()]
     used.assert_readable()
     for width in (PHONE, 800, SCREEN):
         used.show(width)

@@ -6,14 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catheters.data.annotations import read_annotations
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.predictions import write_predictions as write_out_of_fold
 from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
 from catheters.inference.interpretation import Findings
-from catheters.inference.lines.prediction import PredictedLine
-from catheters.inference.writers import write_lines, write_predictions, write_submission
+from catheters.inference.writers import write_predictions, write_submission
 
 NUM_LABELS = 150
 LABELS = tuple(f"label {number}" for number in range(NUM_LABELS))
@@ -91,32 +89,3 @@ def test_out_of_fold_predictions_of_many_labels(tmp_path: Path, probabilities: n
     assert (uid_column, labels) == ("id", LABELS)
     assert frame[list(LABELS)].to_numpy() == pytest.approx(whole)
     assert frame["fold"].tolist() == ["0", "1"]
-
-
-def test_lines_are_an_annotation_table(tmp_path: Path, images: Images) -> None:
-    """Read back as one, to a tenth of a pixel; an image without a line has no row."""
-    rng = np.random.default_rng(0)
-    courses = [rng.uniform(-3, 4000, size=(number, 2)) for number in (2, 40, 3)]
-    lines = [
-        PredictedLine(
-            device_type="CVC",
-            label=f"CVC, {number}",
-            points=points,
-            confidence=2 / 3,
-            tip_probability=0.0,
-            length=1234.56,
-        )
-        for number, points in enumerate(courses)
-    ]
-    file = tmp_path / "lines.csv"
-    write_lines(file, "StudyInstanceUID", images, {2: lines[:1], 1: [], 0: lines[1:]})
-    read = read_annotations(file, "StudyInstanceUID")
-    assert list(read) == ["a", "c"]
-    assert [of_image.label for of_image in read["a"]] == ["CVC, 1", "CVC, 2"]
-    for of_image, points in zip([*read["a"], *read["c"]], [*courses[1:], courses[0]], strict=True):
-        assert np.abs(of_image.points - points).max() <= 0.05 + 1e-9
-    table = pd.read_csv(file)
-    assert list(table.columns[3:]) == ["device_type", "tip_x", "tip_y", "confidence", "tip_probability", "length"]
-    assert table.iloc[2, 3:].tolist() == ["CVC", *courses[0][-1].round(1), 0.6667, 0.0, 1234.6]
-    write_lines(file, "StudyInstanceUID", images, {0: []})
-    assert pd.read_csv(file).shape == (0, 9)

@@ -109,6 +109,7 @@ def _predict_and_write(
     from catheters.inference import writers
     from catheters.inference.inputs import list_images
     from catheters.inference.interpretation import find, urgent_columns
+    from catheters.inference.lines.table import write_lines
     from catheters.inference.predictor import Predictor
     from catheters.runs.build import build_table_source
     from catheters.runtime.device import device_name
@@ -148,8 +149,8 @@ def _predict_and_write(
             options, predictor, images, predictions, findings
         )
         written["one row per line"] = out.with_name(f"{out.stem}_lines.csv")
-        lines_of_rows = {row: of_image.lines for row, of_image in found.items()}
-        writers.write_lines(written["one row per line"], uid_column, images, lines_of_rows)
+        lines = [(images.uids[row], line) for row in sorted(found) for line in found[row].lines]
+        write_lines(written["one row per line"], uid_column, lines)
         tips_of_rows = {row: of_image.tip_shares() for row, of_image in found.items()}
     if options.worklist:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")

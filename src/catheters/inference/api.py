@@ -70,9 +70,12 @@ class Result:
         """The catheters that the models see, found when they are first asked for.
 
         Raises:
-            UserError: no checkpoint of the model has a line decoder.
+            UserError: no checkpoint of the model has a line decoder, or one outputs NaN or infinity.
         """
-        return predict_lines(self._predictor, self._read()[1], self.probabilities)
+        try:
+            return predict_lines(self._predictor, self._read()[1], self.probabilities)
+        except UnreadableImage as error:
+            raise UserError(f"the X-ray: {error}") from None
 
     @property
     def tips(self) -> dict[str, list[tuple[float, float]]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.config.loading import settings_to_json
-from catheters.errors import UserError
+from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import calibrator_to_json
 from catheters.inference.loading import Models
 from catheters.io.files import write_whole
@@ -34,14 +34,19 @@ WARNING = "Research software, not a medical device: nothing it says may decide a
 
 
 class _Probabilities(nn.Module):
-    """What is exported: pixels in, probabilities out."""
+    """What is exported: pixels in, probabilities out; of a model with a line decoder those of its maps as well."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
+        self.output_names = ("probabilities", "lines", "tips") if classifier.decoder is not None else ("probabilities",)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier.probabilities(self.classifier(images))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.classifier(images, with_lines=True)
+        probabilities = self.classifier.probabilities(outputs)
+        if outputs.line_logits is None or outputs.tip_logits is None:
+            return (probabilities,)
+        return probabilities, torch.sigmoid(outputs.line_logits), torch.sigmoid(outputs.tip_logits)
 
 
 def export(models: Models, file: Path, *, half: bool) -> str:
@@ -86,6 +91,10 @@ def describe(models: Models) -> dict[str, str]:
         "threshold_rule": None if models.thresholds is None else models.thresholds.rule,
         "calibration": None if models.calibrator is None else calibrator_to_json(models.calibrator),
     }
+    if checkpoint.model.decoder is not None:
+        settings = checkpoint.settings
+        content["device_types"] = {name: list(labels) for name, labels in settings.device_types.items()}
+        content["map_shape"] = list(settings.map_shape)
     return {
         **{name: json.dumps(value) for name, value in content.items()},
         "backbone_model": checkpoint.settings.backbone_model,
@@ -113,7 +122,7 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
             (images[:2],),  # an axis of length 1 would be taken for a constant
             dynamo=True,
             input_names=["images"],
-            output_names=["probabilities"],
+            output_names=list(module.output_names),
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             verbose=False,
@@ -122,25 +131,30 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
         model = program.model_proto
         if half:
             from onnxruntime.transformers.float16 import convert_float_to_float16
+            from onnxruntime.transformers.onnx_model import OnnxModel
 
             model = convert_float_to_float16(model, keep_io_types=True)
+            OnnxModel(model).topological_sort()  # it puts some casts behind what reads them
     for name, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, value
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        expected = module(images).numpy()
-    outputs = [session.run(None, {"images": batch.numpy()})[0] for batch in (images[:1], images)]
-    difference = max(float(np.abs(output - expected[: len(output)]).max()) for output in outputs)
+        expected = dict(zip(module.output_names, (output.numpy() for output in module(images)), strict=True))
     limit = MAX_HALF_DIFFERENCE if half else MAX_DIFFERENCE
-    if not difference <= limit:
-        raise UserError(
-            f"--export {file}: onnxruntime's probabilities differ from torch's by {difference:.1e}, more than "
-            f"{limit:.0e}; nothing is written"
-        )
+    differences = {}
+    for name, of_torch in expected.items():
+        outputs = [session.run([name], {"images": batch.numpy()})[0] for batch in (images[:1], images)]
+        differences[name] = max(float(np.abs(output - of_torch[: len(output)]).max()) for output in outputs)
+        if not differences[name] <= limit:
+            raise UserError(
+                f"--export {file}: onnxruntime's {name} differ from torch's by {differences[name]:.1e}, more than "
+                f"{limit:.0e}; nothing is written"
+            )
     write_whole(file, lambda part: onnx.save(model, part))
-    return f"onnxruntime's probabilities differ from torch's by {difference:.1e} at most, of batches of 1 and 3"
+    what, difference = listed(expected), max(differences.values())
+    return f"onnxruntime's {what} differ from torch's by {difference:.1e} at most, of batches of 1 and 3"
 
 
 @contextlib.contextmanager

@@ -72,7 +72,8 @@ def draw_images(
 ) -> Drawn:
     """Read some images, draw them and write the figures as JPEGs, and a contact sheet of the first of them.
 
-    An image that cannot be read any more, or for which the device has no room, is passed over and named.
+    An image that cannot be read any more, of which a model makes no numbers, or for which the device has no room, is
+    passed over and named.
 
     Args:
         folder: for the figures; made where it is not there.
@@ -96,7 +97,7 @@ def draw_images(
             continue
         try:
             figures = draw(row, names[row], outcome)
-        except DeviceError as error:
+        except (DeviceError, UnreadableImage) as error:
             missing[images.uids[row]] = str(error)
             continue
         for name, figure in figures.files.items():

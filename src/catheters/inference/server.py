@@ -200,8 +200,8 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
     async def lines(request: Request) -> Response:
         if not has_lines:
             raise _TurnedAway(404, "the model has no line decoder")
-        drawn = await uploads.run(request, functools.partial(_draw_lines, predictor))
-        return Response(drawn, media_type="image/jpeg")
+        drawn, num_lines = await uploads.run(request, functools.partial(_draw_lines, predictor))
+        return Response(drawn, media_type="image/jpeg", headers={"X-Num-Lines": str(num_lines)})
 
     return Starlette(
         routes=[
@@ -341,14 +341,19 @@ def _find(predictor: Predictor, made: list[Preprocessed]) -> tuple[Findings, tup
         raise _TurnedAway(422, str(error)) from None
 
 
-def _draw_lines(predictor: Predictor, data: bytes) -> bytes:
+def _draw_lines(predictor: Predictor, data: bytes) -> tuple[bytes, int]:
+    """The X-ray with its lines, and how many there are."""
     xray, made = _read(predictor, data)
     findings, _ = _find(predictor, made)
     probabilities = dict(zip(findings.labels, findings.probabilities[0].tolist(), strict=True))
-    found = predict_lines(predictor, made, probabilities)
+    try:
+        found = predict_lines(predictor, made, probabilities)
+    except UnreadableImage as error:
+        raise _TurnedAway(422, str(error)) from None
     shown, (height, width) = _shown(xray), xray.shape
     size = max(1.0, min(shown.shape) / SIDE_OF_SIZE_1)
-    return _jpeg(np.asarray(draw_over(shown, found, device_types_of(predictor.models), (height, width), size)))
+    drawn = draw_over(shown, found, device_types_of(predictor.models), (height, width), size)
+    return _jpeg(np.asarray(drawn)), len(found)
 
 
 def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:

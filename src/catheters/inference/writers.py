@@ -1,13 +1,11 @@
 """What predict.py writes: predictions, details, a submission, a worklist."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from catheters.data.annotations import LABEL_COLUMN, POINTS_COLUMN
 from catheters.errors import UserError, counted, listed
 from catheters.inference.batch_prediction import Predictions
 from catheters.inference.inputs import Images
@@ -19,7 +17,6 @@ from catheters.inference.interpretation import (
     describe_tips,
     has_others,
 )
-from catheters.inference.lines.prediction import PredictedLine
 from catheters.io.csv_files import check_columns, check_ids, read_csv
 from catheters.io.files import write_whole
 from catheters.io.near_misses import same_id_hint
@@ -102,34 +99,6 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, findings:
     uids = sample.iloc[:, 0].tolist()
     chosen = probabilities.loc[uids]
     _write(file, pd.DataFrame({name: chosen[name].to_numpy() if k else uids for k, name in enumerate(sample.columns)}))
-
-
-def write_lines(
-    file: Path, uid_column: str, images: Images, lines_of_rows: Mapping[int, Sequence[PredictedLine]]
-) -> None:
-    """Write one row per predicted line, laid out as the annotation table with further columns: `read_annotations` reads
-    it. The file is whole or absent.
-
-    Args:
-        file: the CSV.
-        uid_column: name of the id column.
-        images: n of them.
-        lines_of_rows: row -> the lines of that image; of an image without any there is no row.
-    """
-    found = [(images.uids[row], line) for row in sorted(lines_of_rows) for line in lines_of_rows[row]]
-    tips = [line.tip for _, line in found]
-    columns = {
-        uid_column: [uid for uid, _ in found],
-        LABEL_COLUMN: [line.label for _, line in found],
-        POINTS_COLUMN: [json.dumps(line.points.round(1).tolist()) for _, line in found],
-        "device_type": [line.device_type for _, line in found],
-        "tip_x": [round(x, 1) for x, _ in tips],
-        "tip_y": [round(y, 1) for _, y in tips],
-        "confidence": [round(line.confidence, 4) for _, line in found],
-        "tip_probability": [round(line.tip_probability, 4) for _, line in found],
-        "length": [round(line.length, 1) for _, line in found],
-    }
-    _write(file, pd.DataFrame(columns))
 
 
 def write_worklist(

@@ -82,7 +82,7 @@ class PooledHead(nn.Module):
         are_tips = torch.sigmoid(tip_logits)
         hidden = self._describe(pixels, decoded)
         of_labels = list(logits.float().unbind(1))
-        position_logits = [tip_logits[:, 0].new_full((), NO_PEAK).expand(len(logits), MAX_TIPS)] * len(of_labels)
+        position_logits = [tip_logits[:, 0].new_full((), NO_PEAK).expand(logits.shape[0], MAX_TIPS)] * len(of_labels)
         for number, (network, columns) in enumerate(zip(self.networks, self.type_columns, strict=True)):
             of_tips = network(hidden[:, number]).float()  # (B, M, labels)
             have_labels = are_tips[:, number, :, None] * torch.sigmoid(of_tips)

@@ -12,6 +12,7 @@ import torch
 from catheters.data.annotations import read_annotations
 from catheters.data.preprocessing import Preprocessing, place
 from catheters.errors import UserError
+from catheters.inference.api import Model
 from catheters.inference.figures import read_xray
 from catheters.inference.lines.maps import Frame, LineMaps, TipPositions
 from catheters.inference.lines.prediction import (
@@ -124,6 +125,17 @@ def test_means_over_checkpoints(images: torch.Tensor) -> None:
     (of_pooled,) = found[1].positions["NGT"]
     assert outputs[1].tip_pixels is not None
     assert (of_pooled.points @ [1, 32]).tolist() == outputs[1].tip_pixels[1, 1].tolist()
+
+
+def test_a_decoder_that_outputs_no_numbers(images: torch.Tensor) -> None:
+    """Its lines are refused; the probabilities of an auxiliary model are as good as ever."""
+    checkpoint = make_checkpoint(1, lines="auxiliary", **LINES)
+    assert checkpoint.model.decoder is not None and checkpoint.model.decoder.tips.bias is not None
+    torch.nn.init.constant_(checkpoint.model.decoder.tips.bias, torch.nan)
+    model = Model(Predictor(make_models(checkpoint), torch.device("cpu")))
+    result = model(_png(images[0, 0].numpy()))
+    with pytest.raises(UserError, match=r"^the X-ray: a model outputs NaN or infinity$"):
+        _ = result.lines
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -8,12 +8,13 @@ import numpy.typing as npt
 import torch
 
 from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.data.decoding.image import UnreadableImage
 from catheters.data.preprocessing import Preprocessed, place
 from catheters.errors import UserError, counted
 from catheters.inference.lines.maps import Frame, LineMaps, TipPositions, mean_maps, split_outputs
 from catheters.inference.lines.tracing import DEFAULT, TracingOptions, trace_lines
 from catheters.inference.loading import Models
-from catheters.inference.predictor import REMEDIES, Predictor
+from catheters.inference.predictor import NO_NUMBER, REMEDIES, Predictor
 from catheters.polylines import lengths_along
 from catheters.runtime.device import device_name
 from catheters.runtime.precision import autocast
@@ -168,6 +169,14 @@ def _maps_of(checkpoint: Checkpoint, predictor: Predictor, batch: Sequence[Seque
 def predict_lines(
     predictor: Predictor, made: Sequence[Preprocessed], probabilities: Mapping[str, float]
 ) -> tuple[PredictedLine, ...]:
-    """The lines of one image; see `predict_maps` and `find_lines`."""
+    """The lines of one image; see `predict_maps` and `find_lines`.
+
+    Raises:
+        UserError: no checkpoint has a line decoder.
+        UnreadableImage: a decoder outputs NaN or infinity.
+        DeviceError: the device has no room for it.
+    """
     (maps,) = predict_maps(predictor, [made])
+    if not (np.isfinite(maps.lines).all() and np.isfinite(maps.tips).all()):
+        raise UnreadableImage(NO_NUMBER)
     return find_lines(maps, probabilities)

@@ -11,7 +11,7 @@ from catheters.inference.lines.prediction import PredictedLine
 from catheters.io.files import write_whole
 
 FILE_NAME = "predictions_lines.csv"
-"""Of a run, out of fold."""
+"""Of a run, out of fold; predict.py's is named after its predictions."""
 
 
 def write_lines(file: Path, uid_column: str, found: Sequence[tuple[str, PredictedLine]]) -> None:
