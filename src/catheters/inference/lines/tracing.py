@@ -58,20 +58,22 @@ class TracingOptions:
         max_spur: side branches up to this length are no lines, unless a tip lies at their end.
         min_length: shorter lines without a tip are none.
         min_length_to_tip: shorter lines are none, even with a tip.
-        min_confidence: less certain lines are none.
+        min_confidence: less certain lines are none,
+        min_confidence_without_tip: nor are lines without a tip in the tip map, unless they are as certain as this.
         max_thickness: thicker regions are no lines.
         point_spacing: of the polylines, in pixels of the map.
     """
 
     high: float = 0.5
     low: float = 0.25
-    tip_threshold: float = 0.5
+    tip_threshold: float = 0.4
     tip_reach: float = 0.05
     max_gap: float = 0.07
     max_spur: float = 0.08
     min_length: float = 0.08
     min_length_to_tip: float = 0.04
     min_confidence: float = 0.3
+    min_confidence_without_tip: float = 0.9
     max_thickness: float = 0.1
     point_spacing: float = 2.0
 
@@ -144,8 +146,12 @@ def trace_lines(line: Map, tip: Map, options: TracingOptions = DEFAULT) -> list[
             points = _finish(pixels, found, line, options)
             length = float(lengths_along(points)[-1])
             confidence = float(_probabilities(line, points).mean())
-            least = options.min_length if found is None else options.min_length_to_tip
-            if length >= least * width and confidence >= options.min_confidence:
+            least, certain = (
+                (options.min_length, options.min_confidence_without_tip)
+                if found is None
+                else (options.min_length_to_tip, options.min_confidence)
+            )
+            if length >= least * width and confidence >= certain:
                 probability = found.probability if found is not None else 0.0
                 lines.append(
                     TracedLine(points=points, confidence=confidence, tip_probability=probability, length=length)
