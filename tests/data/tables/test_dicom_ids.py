@@ -17,7 +17,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 
 from catheters.config.settings import Settings
-from catheters.data.tables.dicom_ids import MAX_INFLATED_BYTES
+from catheters.data.decoding.header import MAX_INFLATED_BYTES
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.io.csv_files import TableError
 from catheters.runs.build import build_table_source

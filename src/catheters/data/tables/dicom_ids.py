@@ -7,15 +7,15 @@ files of unchanged size and time.
 import json
 import stat
 import warnings
-import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from catheters.data.decoding.dicom import LATERAL_VIEWS, is_dicom
+from catheters.data.decoding.dicom import LATERAL_VIEWS
+from catheters.data.decoding.header import read_header
 from catheters.errors import is_of_path, listed, one_line, raise_of_machine
 from catheters.io.csv_files import TableError
 from catheters.io.files import UnreadableFileError, printable, read_json, write_text
@@ -23,8 +23,6 @@ from catheters.io.near_misses import same_id_hint
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
 
-MAX_INFLATED_BYTES = 2**28
-"""A deflated file that inflates to more is passed over: a few hundred kB can be made to fill any memory."""
 FILES_SHOWN = 5
 """Files that a warning names: those of one ambiguous id, or links to nowhere."""
 
@@ -172,41 +170,18 @@ def _read_header(file: Path, dicom_id: str) -> tuple[str, str]:
     Raises:
         OSError: the file cannot be read.
     """
-    # Slow to import, and only those with a DICOM archive need it.
-    import pydicom
-
-    keywords = [dicom_id, "ViewPosition"]
+    keywords = (dicom_id, "ViewPosition")
+    header = read_header(file, keywords)
+    if header is None:
+        return "", ""
     try:
-        # Archives are full of values that break the standard's rules; here they only have to be found again.
-        with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
-            start = stream.read(132)
-            if not is_dicom(start):
-                return "", ""
-            stream.seek(0)
-            if start.endswith(b"DICM") and _inflates_too_far(stream):
-                return "", ""
-            stream.seek(0)
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=True)
-            values = [dataset.get(keyword) for keyword in keywords]
+        with warnings.catch_warnings(action="ignore"):
+            values = [header.get(keyword) for keyword in keywords]
             file_id, view = ("" if value is None else str(value).strip(" \0") for value in values)
             return file_id, view
-    except Exception as error:  # whatever a file that is damaged or made to harm brings out in the library
+    except Exception as error:  # whatever a damaged value brings out in the library
         raise_of_machine(error)
         return "", ""
-
-
-def _inflates_too_far(stream: BinaryIO) -> bool:
-    """Whether the file is deflated as a whole, which pydicom inflates as a whole, to more than fits an X-ray."""
-    from pydicom.filereader import read_dataset, read_preamble
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    read_preamble(stream, force=False)
-    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return False
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflater.decompress(stream.read(), MAX_INFLATED_BYTES)
-    return bool(inflater.unconsumed_tail)
 
 
 def _read_kept(kept_file: Path, dicom_id: str) -> tuple[dict[str, Header], str]:
