@@ -66,14 +66,14 @@ class TracingOptions:
 
     high: float = 0.5
     low: float = 0.25
-    tip_threshold: float = 0.4
+    tip_threshold: float = 0.5
     tip_reach: float = 0.05
     max_gap: float = 0.07
     max_spur: float = 0.08
     min_length: float = 0.08
     min_length_to_tip: float = 0.04
     min_confidence: float = 0.3
-    min_confidence_without_tip: float = 0.9
+    min_confidence_without_tip: float = 0.3
     max_thickness: float = 0.1
     point_spacing: float = 2.0
 
