@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 OF_MODELS = TracingOptions(tip_threshold=0.4, min_confidence_without_tip=0.9)
 """How models' maps are traced. The weighted loss makes blurred courses likely: of the synthetic sample's out-of-fold
-lines without a peak in the tip map 1 in 13 had a true tip near, see the lab notes."""
+lines without a peak in the tip map 1 in 17 had a true tip near, see the lab notes."""
 
 
 @dataclass(frozen=True, kw_only=True)
