@@ -221,3 +221,12 @@ def test_landmarks_have_a_term_of_their_own(learning: Settings) -> None:
     halves = draw_points(both.landmarks, 2, (16, 16))  # type: ignore[arg-type]
     expected = tip_loss(outputs.landmark_logits, halves, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     assert of_both == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_layer_decay_leaves_no_part_of_the_model_out(learning: Settings) -> None:
+    """Every parameter is in one group of the optimizer; head, decoder and pooled head learn at the full rate."""
+    step = create_step(dataclasses.replace(learning, layer_decay=0.5))
+    rate_of = {parameter: group["lr"] for group in step.optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in step.model.named_parameters():
+        assert (rate_of[parameter] == max(rate_of.values())) or name.startswith("backbone."), name
+    assert len(rate_of) == sum(len(group["params"]) for group in step.optimizer.param_groups)

@@ -49,7 +49,7 @@ def create_optimizer(
     """The optimizer of this name, with these parameters of its own, of a model's parameters at `init_lr`.
 
     Norms and biases get no weight decay. With `layer_decay` d, a parameter of the backbone that timm counts n layers
-    below the backbone's last learns at `init_lr` d^n, the head at `init_lr`.
+    below the backbone's last learns at `init_lr` d^n, head and line decoder at `init_lr`.
 
     Raises:
         SettingsError: no such optimizer, or a parameter that it does not take.
@@ -113,6 +113,8 @@ def _group_parameters(
     else:
         groups = param_groups_layer_decay(model.backbone, weight_decay, of_backbone, layer_decay=layer_decay)
         groups += param_groups_weight_decay(model.head, weight_decay, no_weight_decay_list=of_head)
+        for part in (model.decoder, model.pooled_head):
+            groups += [] if part is None else param_groups_weight_decay(part, weight_decay)
     for group in groups:
         # timm's own schedulers apply the scale at each step; a learning rate per group needs nothing further.
         group["lr"] = init_lr * group.pop("lr_scale", 1.0)

@@ -23,7 +23,9 @@ AS_CACHED = (
     "What the model gets, as the cache holds it. Look whether thin lines and their tips can be seen at this size."
 )
 CHOSEN = "The images are chosen to show every label, so their shares are not those of the data set."
-WITH_CATHETERS = "Beside them the annotated catheters, a ring at the tip; a model learns them only with the setting `lines`."
+WITH_CATHETERS = (
+    "Beside them the annotated catheters, a ring at the tip; a model learns them only with the setting `lines`."
+)
 NUM_AUGMENTED = 8
 """Images of the second sheet, at most."""
 
