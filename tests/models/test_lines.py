@@ -30,6 +30,7 @@ def images_of(settings: Settings, number: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (number, 1, *settings.image_shape), dtype=torch.uint8, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["linear", "attention"])
 @pytest.mark.parametrize("backbone_model", [*FAMILIES, *OTHERS])
 def test_every_family_has_lines(settings: Settings, backbone_model: str, classifier: str) -> None:

@@ -40,6 +40,7 @@ def weights_of(settings: Settings, name: str = "fold0/best.pt") -> dict[str, tor
     return torch.load(settings.run_folder / name, weights_only=True)["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -110,6 +111,7 @@ def test_lines_are_predicted_out_of_fold(settings: Settings) -> None:
             np.testing.assert_allclose(json.loads(row["data"]), line.points, atol=0.06)
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_lines_ends_bit_for_bit_the_same(cached: Settings, tmp_path: Path) -> None:
     settings = dataclasses.replace(
         cached, **LINES, batch_size=4, mixup_alpha=0.4, ema_decay=0.9, snapshot_iterations=1, cosine_epochs=2
