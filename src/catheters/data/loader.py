@@ -184,7 +184,9 @@ class CachedRadiographs(Dataset[Sample]):
         """The same, with the line targets as they lie once the image is augmented."""
         points, seed = targets.points_of(position), self.augmentation_seed(epoch, position)
         draws: Sample = {}
-        if isinstance(self._augmentation, GpuAugmentation):
+        if not len(points):
+            image, draws = self._augment(image, seed)
+        elif isinstance(self._augmentation, GpuAugmentation):
             row, points = self._augmentation.draw_with_points(points, seed)
             draws = {"draws": torch.from_numpy(row)}
         elif self._augmentation is not None:
