@@ -80,7 +80,8 @@ class Settings:
     X-ray. `lines` learns those that `measurements` name."""
     measurements: dict[str, PointToPoint] = Field(default_factory=dict)
     """{name: (point, point, kind)}, as {"ETT tip above carina": ("ETT tip", "carina", "vertical")}: from the tip of a
-    device type, or a landmark, to another; vertical is positive where the first lies above the second."""
+    device type, or a landmark, to another; vertical is positive where the first lies above the second. They say which
+    landmarks are learnt; nothing is measured with them yet."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"
