@@ -33,6 +33,7 @@ def make_checkpoint(seed: int = 0, **changes: object) -> Checkpoint:
         settings=settings,
         preprocessing=build_preprocessing(settings),
         feature_space=None,
+        line_settings=settings,
     )
 
 

@@ -1,13 +1,14 @@
 """Backbones: four families and others, pretrained weights from a file, and no silent random start."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from timm.layers import DropPath
 
-from catheters.errors import UserError
+from catheters.errors import SettingsError, UserError
 from catheters.models.backbone import create_backbone
 
 
@@ -85,3 +86,24 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
 def test_gradient_checkpointing_that_is_not_there() -> None:
     with pytest.raises(UserError, match="grad_checkpointing=True: inception_v3 has none"):
         create_backbone("inception_v3", pretrained=False, image_shape=(96, 96), is_pooled=True, grad_checkpointing=True)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "rexnet_100", "seresnet18", "efficientnet_b0", "resnest14d"])
+def test_pretrained_weights_beside_maps(name: str, tmp_path: Path) -> None:
+    """The image is seen as by the model without maps, whatever the maps hold, until training gives them weights."""
+    torch.manual_seed(0)
+    plain = create(name, False, 64).eval()
+    file = tmp_path / "weights.pth"
+    torch.save(plain.state_dict(), file)
+    wider, _ = create_backbone(name, pretrained=str(file), image_shape=(64, 64), is_pooled=True, num_input_maps=8)
+    image, maps = torch.randn(2, 1, 64, 64), torch.rand(2, 8, 64, 64)
+    with torch.no_grad():
+        expected, seen = plain(image), wider.eval()(torch.cat([image, maps], 1))
+    torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_first_layer_that_takes_no_maps(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(create("tresnet_m", False, 64).state_dict(), file)  # it folds 4 x 4 pixels into channels first
+    with pytest.raises(SettingsError, match="tresnet_m: its first layer is no convolution of the image"):
+        create_backbone("tresnet_m", pretrained=str(file), image_shape=(64, 64), is_pooled=True, num_input_maps=8)

@@ -1,7 +1,7 @@
 """`best.pt`: all that is needed to predict, in a file that `torch.load(weights_only=True)` reads."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from catheters.io.files import UnreadableFileError, write_whole
 from catheters.io.torch_files import read_torch_file
 from catheters.models.classifier import Classifier
 from catheters.models.feature_space import FeatureSpace, fit_feature_space, pooled
+from catheters.models.first_stage import FirstStage
 from catheters.runtime.precision import autocast, choose_dtype
 from catheters.runtime.progress import track
 
@@ -34,6 +35,7 @@ class Checkpoint:
         settings: of its run.
         preprocessing: from a file to its pixels.
         feature_space: where its features of ordinary images lie; None where that was not measured.
+        line_settings: those of the model that finds lines, where one does: its own, or its first stage's.
     """
 
     file: Path
@@ -41,6 +43,7 @@ class Checkpoint:
     settings: Settings
     preprocessing: Preprocessing
     feature_space: FeatureSpace | None
+    line_settings: Settings
 
     def dtype_on(self, device: torch.device) -> torch.dtype | None:
         """Type of mixed precision that it computes in on a device; None for full precision."""
@@ -53,6 +56,7 @@ def save_checkpoint(
     settings: Settings,
     environment: Mapping[str, Any],
     scores: Mapping[str, float],
+    first_stage: Sequence["Checkpoint"] = (),
 ) -> None:
     """Write weights, settings, labels, preprocessing, score and environment; the file is whole or absent.
 
@@ -62,9 +66,14 @@ def save_checkpoint(
         settings: the run's settings.
         environment: see `describe_environment`, with the `data_fingerprint` of what it was trained on.
         scores: `epoch`, how many were trained; `fold` and `macro_auc` of a validated model, `seed` of another.
+        first_stage: the models whose maps it sees, which go into the file, so that it predicts by itself.
     """
+    weights = dict(model.state_dict())
+    if first_stage:
+        of_first = FirstStage([member.model for member in first_stage]).state_dict()
+        weights |= {f"first_stage.{name}": value for name, value in of_first.items()}
     content = {
-        "model": {name: value.cpu() for name, value in model.state_dict().items()},  # any machine can load it
+        "model": {name: value.cpu() for name, value in weights.items()},  # any machine can load it
         "settings": settings_to_json(settings),
         "label_columns": list(settings.label_columns),
         "preprocessing": {
@@ -74,8 +83,14 @@ def save_checkpoint(
         },
         **scores,
         "environment": dict(environment),
+        **({"first_stage": [_describe_member(member) for member in first_stage]} if first_stage else {}),
     }
     write_whole(file, lambda part: save_tensors(part, content))
+
+
+def _describe_member(member: "Checkpoint") -> dict[str, Any]:
+    grey_values = {"mean": float(member.model.mean), "std": float(member.model.std)}
+    return {"file": str(member.file), "settings": settings_to_json(member.settings), **grey_values}
 
 
 def save_tensors(file: Path, content: Mapping[str, Any]) -> None:
@@ -131,9 +146,14 @@ def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
     weights, preprocessing = content["model"], content["preprocessing"]
     versions = content.get("environment", {}).get("versions", {})
     settings = settings_from_json(content["settings"], str(file), versions.get("catheters"))
-    # A checkpoint has all the weights: neither timm's nor those that it started from are looked for.
-    bare = dataclasses.replace(settings, pretrained=False, grad_checkpointing=False)
-    model = build_classifier(bare, preprocessing["mean"], preprocessing["std"])
+    model = _build_bare(settings, preprocessing["mean"], preprocessing["std"])
+    line_settings = settings
+    if "first_stage" in content:
+        members = []
+        for member in content["first_stage"]:
+            line_settings = settings_from_json(member["settings"], f"{file}: first stage", versions.get("catheters"))
+            members.append(_build_bare(line_settings, member["mean"], member["std"]))
+        model.first_stage = FirstStage(members)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -149,4 +169,10 @@ def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
         settings=settings,
         preprocessing=build_preprocessing(settings),
         feature_space=None if space is None else FeatureSpace.from_state_dict(space),
+        line_settings=line_settings,
     )
+
+
+def _build_bare(settings: Settings, mean: float, std: float) -> Classifier:
+    """A model for a checkpoint's weights, which has them all: no others are looked for."""
+    return build_classifier(dataclasses.replace(settings, pretrained=False, grad_checkpointing=False), mean, std)

@@ -28,6 +28,7 @@ def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
         map_shape=settings.map_shape,
         device_types=settings.device_types,
         num_landmarks=len(settings.landmarks),
+        num_input_maps=settings.num_input_maps,
     )
 
 

@@ -9,14 +9,14 @@ from catheters.errors import SettingsError
 
 MAY_CHANGE = (
     *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
-    *("annotation_table", "saved_models_folder", "run_name"),
+    *("annotation_table", "landmark_table", "first_stage", "saved_models_folder", "run_name"),
     "lr_batch_size",  # what follows from it is compared: the learning rate
     *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
     "trackers",
 )
 """Settings that may differ when a run is resumed: where and how fast it runs, what it plots and keeps. They do not
 change what it computes, although another device, memory layout or compilation rounds differently. Folders and
-`annotation_table` are names; what they hold is compared by its content, see `run_folder`."""
+tables of lines and landmarks are names; what they hold is compared by its content, see `run_folder`."""
 MAY_GROW = ("epochs", "early_stop")
 """Settings that may become larger: a longer run starts as the shorter one did."""
 

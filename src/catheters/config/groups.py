@@ -57,6 +57,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "classifier",
             "heads",
             "lines",
+            "first_stage",
             "line_stride",
             "drop_rate",
             "drop_path_rate",

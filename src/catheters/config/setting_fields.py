@@ -1,4 +1,4 @@
-"""The settings themselves: each one's name, type, default and meaning. `--help` and the documentation show these texts."""
+"""The settings themselves: each one's name, type, default and meaning, as `--help` and the documentation show them."""
 
 from typing import Annotated, Any, Literal
 
@@ -146,9 +146,13 @@ class SettingFields:
     exclusive_conflicts: Literal["refuse", "first"] = "refuse"
     """An image with two labels of an exclusive group: "refuse" the table, or the one that `exclusive` names "first"
     holds."""
-    lines: Literal["auxiliary", "pooled"] | None = None
+    lines: Literal["auxiliary", "pooled", "input"] | None = None
     """Learn where each line and its tip lie from `annotation_table`. auxiliary: a line decoder trains the backbone
-    beside the classifier; pooled: the classifier also reads what lies at the tips. None: from labels alone."""
+    beside the classifier; pooled: the classifier also reads what lies at the tips; input: it sees the maps of lines and
+    tips that the run `first_stage` predicts. None: from labels alone."""
+    first_stage: str | None = None
+    """lines="input": run folder of a finished run with lines="auxiliary" or "pooled", of the same images and folds.
+    Each image has the maps of the model that did not see its patient."""
     line_stride: Literal[2, 4, 8] = 4
     """Pixels of the image for one of the line decoder's maps: 4 for image_size 512 and more, 2 for small images."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0

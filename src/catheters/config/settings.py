@@ -68,7 +68,7 @@ class Settings(SettingFields):
         validation.check_label_names("derived_labels", self.derived_labels, self.label_columns)
         validation.check_heads(self.heads, self.label_columns)
         validation.check_exclusive(self.exclusive, self.label_columns)
-        validation.check_lines(self.lines, self.annotation_table, self.device_types)
+        validation.check_lines(self.lines, self.annotation_table, self.first_stage, self.device_types)
         validation.check_measurements(self.measurements, self.device_types, self.lines, self.landmark_table)
         validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive, self.lines, self.landmarks)
 
@@ -93,6 +93,16 @@ class Settings(SettingFields):
     def device_types(self) -> dict[str, tuple[str, ...]]:
         """Device type -> its labels: `heads`, or RANZCR CLiP's where labels are its own."""
         return self.heads or dict(known_heads(self.label_columns))
+
+    @property
+    def learns_lines(self) -> bool:
+        """Whether the model has a line decoder of its own."""
+        return self.lines in validation.LEARNT_LINES
+
+    @property
+    def num_input_maps(self) -> int:
+        """Maps that the model sees beside the image: of a first stage's lines and tips, one each per device type."""
+        return 2 * len(self.device_types) if self.lines == "input" else 0
 
     @property
     def landmarks(self) -> tuple[str, ...]:

@@ -26,6 +26,9 @@ LINES_TERM, TIPS_TERM, LANDMARKS_TERM, POSITIONS_TERM, GLOBAL_TERM = LINE_TERMS 
 """Those of a line decoder: masks, tips and landmarks; the labels that a pooled head gives to tips, and those of the
 model's other head, which then trains the backbone alone."""
 
+LEARNT_LINES = ("auxiliary", "pooled")
+"""Values of `lines` with which a run has a line decoder of its own."""
+
 
 def check_column_names(uid_column: str, label_columns: tuple[str, ...], prediction_columns: tuple[str, ...]) -> None:
     """Labels are named once, and neither they nor the id like another column of `predictions.csv`."""
@@ -70,11 +73,21 @@ def check_exclusive(exclusive: Mapping[str, tuple[str, ...]], label_columns: tup
             group_of[label] = name
 
 
-def check_lines(lines: str | None, annotation_table: str | None, device_types: Mapping[str, tuple[str, ...]]) -> None:
-    """Lines are learnt from drawings, one map per device type."""
+def check_lines(
+    lines: str | None,
+    annotation_table: str | None,
+    first_stage: str | None,
+    device_types: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Lines are learnt from drawings, or by another run, one map per device type."""
+    if first_stage is not None and lines != "input":
+        raise ValueError(f"first_stage='{first_stage}' is for lines='input'; set that, or leave it out")
     if lines is None:
         return
-    if annotation_table is None:
+    if lines == "input":
+        if first_stage is None:
+            raise ValueError("lines='input' needs first_stage, the run folder of a run that finds lines")
+    elif annotation_table is None:
         raise ValueError(f"lines='{lines}' needs annotation_table, a CSV of drawn lines, as train_annotations.csv")
     if not device_types:
         raise ValueError(f"lines='{lines}' needs heads={{device type: its labels}}, one map for each")
@@ -115,9 +128,9 @@ def check_loss_weights(
     """Weights of terms that the loss has."""
     in_groups = {label for labels in exclusive.values() for label in labels}
     terms = ([LABELS_TERM] if set(label_columns) - in_groups else []) + list(exclusive)
-    terms += [LINES_TERM, TIPS_TERM] if lines is not None else []
+    terms += [LINES_TERM, TIPS_TERM] if lines in LEARNT_LINES else []
     terms += [POSITIONS_TERM, GLOBAL_TERM] if lines == "pooled" else []
-    terms += [LANDMARKS_TERM] if lines is not None and landmarks else []
+    terms += [LANDMARKS_TERM] if lines in LEARNT_LINES and landmarks else []
     for name in weights:
         if name not in terms:
             raise ValueError(f"loss_weights: {unknown_name(name, 'a term of the loss', terms)}")

@@ -43,7 +43,8 @@ class Augmentation:
         """
         self.transforms = transforms
         self._image_shape = image_shape
-        self._compose = A.Compose([_create_transform(name, params, image_shape) for name, params in transforms])
+        created = [_create_transform(name, params, image_shape) for name, params in transforms]
+        self._compose = A.Compose(created, mask_interpolation=cv2.INTER_LINEAR)
         # Twins that carry points: the pixels that training sees must not hang on how points are carried along.
         self._followers = [
             _create_transform(name, _with_plain_border(name, params), image_shape) for name, params in transforms
@@ -63,6 +64,23 @@ class Augmentation:
         _seed(self._compose, seed)
         augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
         return augmented
+
+    def with_maps(
+        self, image: npt.NDArray[np.uint8], maps: npt.NDArray[np.uint8], seed: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Transform one image, and move maps of it along; what changes its greys leaves them as they are.
+
+        Args:
+            image: (H, W) uint8.
+            maps: (H, W, C) uint8.
+            seed: seed of all draws for this image.
+
+        Returns:
+            What `__call__` gives, and (H, W, C).
+        """
+        _seed(self._compose, seed)
+        result = self._compose(image=image, mask=maps)
+        return result["image"], result["mask"]
 
     def with_points(
         self, image: npt.NDArray[np.uint8], points: Points, seed: int

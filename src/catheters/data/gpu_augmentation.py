@@ -82,18 +82,22 @@ class GpuAugmentation:
         """Transform a batch.
 
         Args:
-            images: (B, 1, H, W) uint8.
+            images: (B, 1 + C, H, W) uint8, the image, then C maps that move along with it.
             draws: (B, P), a row for each image, on the same device.
 
         Returns:
-            (B, 1, H, W) float32 in 0..255.
+            (B, 1 + C, H, W) float32 in 0..255.
         """
-        pixels = images.float()
+        pixels, maps = images[:, :1].float(), images[:, 1:]
+        has_maps = maps.shape[1] > 0
         start = 0
         for stage in self._stages:
-            pixels = stage.apply(pixels, draws[:, start : start + stage.num_columns])
+            of_stage = draws[:, start : start + stage.num_columns]
+            pixels = stage.apply(pixels, of_stage)
+            if has_maps:
+                maps = stage.move(maps, of_stage)
             start += stage.num_columns
-        return pixels
+        return torch.cat([pixels, maps.float()], 1) if has_maps else pixels
 
 
 class _Stage(ABC):
@@ -118,6 +122,10 @@ class _Stage(ABC):
     @abstractmethod
     def apply(self, pixels: Tensor, draws: Tensor) -> Tensor:
         """(B, 1, H, W) float32, (B, num_columns) -> (B, 1, H, W) float32."""
+
+    def move(self, maps: Tensor, draws: Tensor) -> Tensor:
+        """(B, C, H, W), (B, num_columns) -> (B, C, H, W) where the pixels lie now; what changes greys moves nothing."""
+        return maps
 
 
 @dataclass
@@ -169,6 +177,15 @@ class _Warp(_Stage):
         return np.array(numbers, dtype=np.float32)
 
     def apply(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        return self._sample(
+            pixels, draws, 0.0 if self.border is None else min(max(float(self.border.fill), 0.0), 255.0)
+        )
+
+    def move(self, maps: Tensor, draws: Tensor) -> Tensor:
+        return self._sample(maps.float(), draws, 0.0)
+
+    def _sample(self, pixels: Tensor, draws: Tensor, fill: float) -> Tensor:
+        """Read pixels where they come from; beyond a border of one grey they are `fill`."""
         height, width = self.image_shape
         columns = torch.arange(width, device=pixels.device, dtype=torch.float32)
         rows = torch.arange(height, device=pixels.device, dtype=torch.float32)
@@ -187,7 +204,7 @@ class _Warp(_Stage):
             ],
             dim=-1,
         )  # (B, H, W, 2)
-        fill = 0.0 if self.border is None or padding != "zeros" else min(max(float(self.border.fill), 0.0), 255.0)
+        fill = fill if padding == "zeros" else 0.0
         sampled = grid_sample(pixels - fill, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)
         return sampled + fill
 

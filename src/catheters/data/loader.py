@@ -21,6 +21,7 @@ from catheters.data.batch import Batch, Sample
 from catheters.data.cache.cache import CacheFile, CacheRows
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
+from catheters.data.input_maps import InputMaps
 from catheters.data.line_targets import LineTargets
 from catheters.runtime.host import available_cores, num_local_processes, release_free_memory, start_method
 from catheters.runtime.interrupts import end_with_this_process, interrupts_held_back, leave_interrupts_to_parent
@@ -122,6 +123,7 @@ class CachedRadiographs(Dataset[Sample]):
         checks: RowChecks | None = None,
         numbers: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
         line_targets: LineTargets | None = None,
+        input_maps: InputMaps | None = None,
     ) -> None:
         """Choose images.
 
@@ -135,6 +137,7 @@ class CachedRadiographs(Dataset[Sample]):
             checks: compares each row at its first read; None: rows are taken as they are.
             numbers: name -> (n,), what goes along in each batch.
             line_targets: of these images; None: no lines are learnt.
+            input_maps: maps that the model sees beside these images; None: it sees none.
         """
         self._cache_file = cache_file
         self._checks = checks
@@ -143,6 +146,7 @@ class CachedRadiographs(Dataset[Sample]):
         self._labels = torch.from_numpy(labels.astype(np.float32))
         self._numbers = {name: torch.from_numpy(values) for name, values in numbers.items()}
         self._line_targets = line_targets
+        self._input_maps = input_maps
         self._augmentation = augmentation
         self._seed = seed
         # Numbers, not strings: no Python object per row, whose reference count would copy memory into every worker.
@@ -166,6 +170,8 @@ class CachedRadiographs(Dataset[Sample]):
         sample: dict[str, Any] = {"targets": self._labels[position]}
         if self._numbers:
             sample["numbers"] = {name: values[position] for name, values in self._numbers.items()}
+        if self._input_maps is not None:
+            return {**sample, **self._augment_with_maps(image, epoch, position, self._input_maps)}
         if self._line_targets is None:
             image, of_augmentation = self._augment(image, self.augmentation_seed(epoch, position))
         else:
@@ -193,6 +199,18 @@ class CachedRadiographs(Dataset[Sample]):
             image, points = self._augmentation.with_points(image, points, seed)
         drawn = {name: torch.from_numpy(values) for name, values in targets.draw(position, points).items()}
         return image, {**draws, **drawn}
+
+    def _augment_with_maps(self, image: Image, epoch: int, position: int, input_maps: InputMaps) -> Sample:
+        """The image with its maps as it goes into a batch, and what the device needs to augment both."""
+        maps = input_maps.read(position, image.shape)
+        seed = self.augmentation_seed(epoch, position)
+        draws: Sample = {}
+        if isinstance(self._augmentation, GpuAugmentation):
+            draws = {"draws": torch.from_numpy(self._augmentation.draw(seed))}
+        elif self._augmentation is not None:
+            image, maps = self._augmentation.with_maps(image, maps, seed)
+        channels = np.concatenate([image[np.newaxis], maps.transpose(2, 0, 1)])
+        return {"images": torch.from_numpy(channels), **draws}
 
     def augmentation_seed(self, epoch: int, position: int) -> int:
         """What decides an item's augmentation."""

@@ -39,7 +39,7 @@ class _Probabilities(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
-        self.output_names = ("probabilities", "lines", "tips") if classifier.decoder is not None else ("probabilities",)
+        self.output_names = ("probabilities", "lines", "tips") if classifier.finds_lines else ("probabilities",)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.classifier(images, with_lines=True)
@@ -91,8 +91,8 @@ def describe(models: Models) -> dict[str, str]:
         "threshold_rule": None if models.thresholds is None else models.thresholds.rule,
         "calibration": None if models.calibrator is None else calibrator_to_json(models.calibrator),
     }
-    if checkpoint.model.decoder is not None:
-        settings = checkpoint.settings
+    if checkpoint.model.finds_lines:
+        settings = checkpoint.line_settings
         content["device_types"] = {name: list(labels) for name, labels in settings.device_types.items()}
         content["map_shape"] = list(settings.map_shape)
     return {

@@ -166,7 +166,7 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("catheters.inference", "."), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("page.html.jinja")
-    has_lines = any(checkpoint.model.decoder is not None for checkpoint in predictor.models.checkpoints)
+    has_lines = any(checkpoint.model.finds_lines for checkpoint in predictor.models.checkpoints)
     colours = colours_of(device_types_of(predictor.models)) if has_lines else {}
 
     async def page(request: Request) -> Response:

@@ -20,6 +20,7 @@ def create_backbone(
     is_pooled: bool,
     drop_path_rate: float = 0.0,
     grad_checkpointing: bool = False,
+    num_input_maps: int = 0,
 ) -> tuple[nn.Module, str]:
     """A timm model without its classifier, and a line on where its weights are from.
 
@@ -34,6 +35,8 @@ def create_backbone(
             without.
         drop_path_rate: of stochastic depth, in 0..1.
         grad_checkpointing: whether features are computed again in the backward pass, which takes less memory.
+        num_input_maps: that it sees beside the image, as further channels. Of pretrained weights those start at 0, so
+            that the image is seen as without them.
 
     Raises:
         UserError: a name, an option or a file is wrong, or the weights cannot be had. Never a silent random start.
@@ -41,17 +44,24 @@ def create_backbone(
     if not timm.is_model(name):
         raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
     arguments = _arguments(name, image_shape, drop_path_rate)
+    in_chans = IN_CHANS + num_input_maps
+    if pretrained is False:
+        arguments["in_chans"] = in_chans
     create = _download if pretrained is True else _create
-    if is_pooled:
-        backbone = create(name, arguments)
-    else:
+    if not is_pooled:
         try:
             backbone = create(name, {**arguments, "global_pool": ""})
         except SettingsError:  # constructors that insist on pooling say so in many ways
             backbone = create(name, arguments)
+        else:
+            arguments["global_pool"] = ""
+    else:
+        backbone = create(name, arguments)
     origin = f"{name}: timm's pretrained weights" if pretrained is True else f"{name}: random weights"
     if isinstance(pretrained, str):
         origin = load_weights(backbone, name, pretrained)
+    if pretrained is not False and num_input_maps:
+        backbone = _widen(backbone, _create(name, {**arguments, "in_chans": in_chans}), name)
     if grad_checkpointing:
         try:
             cast("Any", backbone).set_grad_checkpointing(True)
@@ -82,6 +92,23 @@ def _create(
         return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
+
+
+def _widen(backbone: nn.Module, wider: nn.Module, name: str) -> nn.Module:
+    """The wider model with the weights of one that sees the image alone; those of its further channels are 0."""
+    weights = backbone.state_dict()
+    for key, value in wider.state_dict().items():
+        if value.shape != weights[key].shape:
+            if value.ndim != 4 or weights[key].shape[1] != IN_CHANS:
+                raise SettingsError(
+                    f"backbone_model={name}: its first layer is no convolution of the image, so pretrained weights "
+                    "cannot be kept beside further channels; set pretrained=False, or another lines or backbone_model"
+                )
+            widened = value.new_zeros(value.shape)
+            widened[:, :IN_CHANS] = weights[key]
+            weights[key] = widened
+    wider.load_state_dict(weights)
+    return wider
 
 
 def _download(name: str, arguments: dict[str, int | float | str | tuple[int, int]]) -> nn.Module:

@@ -1,13 +1,16 @@
 """The classifier: grey pixels in, named outputs out, and their probabilities."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from catheters.config.validation import LEARNT_LINES
 from catheters.models.backbone import create_backbone
 from catheters.models.feature_map import FeatureMap, find_feature_map
+from catheters.models.first_stage import FirstStage, as_channels, maps_of
 from catheters.models.heads import AttentionHeads, LinearHead
 from catheters.models.line_decoder import LineDecoder
 from catheters.models.outputs import Outputs
@@ -20,6 +23,8 @@ class Classifier(nn.Module):
 
     Attributes:
         feature_map: how attention heads have the backbone's feature map; None for a linear head.
+        first_stage: finds the maps that the model sees beside the image, where they do not come with it; None in
+            training, where they come from a cache, and for models that see none.
     """
 
     mean: Tensor
@@ -37,6 +42,7 @@ class Classifier(nn.Module):
         pyramid: FeaturePyramid | None = None,
         decoder: LineDecoder | None = None,
         pooled_head: PooledHead | None = None,
+        num_input_maps: int = 0,
     ) -> None:
         """Put the parts together.
 
@@ -51,6 +57,7 @@ class Classifier(nn.Module):
             pyramid: how the decoder has the backbone's maps.
             decoder: finds lines and tips; None: the model has none.
             pooled_head: adds what lies at the tips to the logits; None: the decoder only trains the backbone.
+            num_input_maps: C, maps of a first stage that the backbone sees beside the image.
         """
         super().__init__()
         self.backbone = backbone
@@ -61,14 +68,26 @@ class Classifier(nn.Module):
         self.pyramid = pyramid
         self.decoder = decoder
         self.pooled_head = pooled_head
+        self.num_input_maps = num_input_maps
+        self.first_stage: FirstStage | None = None
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
+
+    @property
+    def finds_lines(self) -> bool:
+        """Whether its outputs can have lines and tips: by its own line decoder, or by its first stage."""
+        return self.decoder is not None or self.first_stage is not None
 
     def forward(self, images: Tensor, with_lines: bool | None = None) -> Outputs:
         """(B, 1, H, W) uint8, or float32 in 0..255, -> outputs of B images.
 
-        Lines and tips are among them if `with_lines` says so; None: in training alone.
+        Lines and tips are among them if `with_lines` says so; None: in training alone. Where the model sees maps of a
+        first stage, images with them, (B, 1 + C, H, W), are taken as they are, and no lines come out.
         """
+        if self.first_stage is not None and images.shape[1] == 1:
+            found = self.first_stage(images)
+            outputs = self.classify(self.features(self.with_maps(images, found)))
+            return dataclasses.replace(found, logits=outputs.logits, global_logits=None) if with_lines else outputs
         with_lines = self.decoder is not None and (self.training if with_lines is None else with_lines)
         return self.classify(self.features(images, with_lines), with_lines)
 
@@ -108,16 +127,32 @@ class Classifier(nn.Module):
         return torch.stack(columns, 1)
 
     def features(self, images: Tensor, with_lines: bool = False) -> Features:
-        """What the head sees of (B, 1, H, W) uint8, with the pyramid where the decoder has a part in the outputs."""
+        """What the head sees of (B, 1, H, W) uint8, with the pyramid where the decoder has a part in the outputs.
+
+        Where the model sees maps of a first stage, they come with the images, (B, 1 + C, H, W), or are found here.
+        """
+        if self.first_stage is not None and images.shape[1] == 1:
+            images = self.with_maps(images, self.first_stage(images))
         pixels = self.normalise(images)
         if self.pyramid is not None and (with_lines or self.pooled_head is not None):
             return self.pyramid(self.backbone, pixels, self.feature_map)
         seen: Tensor = self.backbone(pixels) if self.feature_map is None else self.feature_map(self.backbone, pixels)
         return Features(seen=seen)
 
+    def with_maps(self, images: Tensor, found: Outputs) -> Tensor:
+        """(B, 1, H, W) images with the maps of a first stage, (B, 1 + C, H, W) float32 in 0..255."""
+        height, width = images.shape[2:]
+        return torch.cat([images.float(), as_channels(maps_of(found), (height, width))], 1)
+
     def normalise(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) uint8 -> float32 with the mean and standard deviation of the data set taken out."""
-        return (images.float() / 255 - self.mean) / self.std
+        """(B, 1, H, W) uint8 -> float32 with the mean and standard deviation of the data set taken out.
+
+        Maps of a first stage, (B, 1 + C, H, W), become probabilities in 0..1.
+        """
+        pixels = images.float() / 255
+        if not self.num_input_maps:
+            return (pixels - self.mean) / self.std
+        return torch.cat([(pixels[:, :1] - self.mean) / self.std, pixels[:, 1:]], 1)
 
 
 def create_classifier(
@@ -138,6 +173,7 @@ def create_classifier(
     map_shape: tuple[int, int] = (0, 0),
     device_types: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     num_landmarks: int = 0,
+    num_input_maps: int = 0,
 ) -> Classifier:
     """A model of images of this grey mean and standard deviation (in 0..1).
 
@@ -154,10 +190,11 @@ def create_classifier(
         drop_rate: of dropout before a linear head, in 0..1.
         drop_path_rate: of stochastic depth, in 0..1.
         grad_checkpointing: see `create_backbone`.
-        lines: "auxiliary", "pooled", or None: no line decoder.
+        lines: "auxiliary", "pooled"; any other: no line decoder.
         map_shape: (h, w) of the decoder's maps.
         device_types: name -> its labels, those that the decoder tells apart.
         num_landmarks: landmarks that it finds.
+        num_input_maps: of a first stage, which it sees beside the image.
 
     Raises:
         UserError: see `create_backbone`; for attention heads `find_feature_map`, for lines `find_pyramid`.
@@ -172,8 +209,9 @@ def create_classifier(
         is_pooled=is_pooled,
         drop_path_rate=drop_path_rate,
         grad_checkpointing=grad_checkpointing,
+        num_input_maps=num_input_maps,
     )
-    feature_map = None if is_pooled else find_feature_map(backbone, backbone_model, image_shape)
+    feature_map = None if is_pooled else find_feature_map(backbone, backbone_model, image_shape, num_input_maps)
     head: LinearHead | AttentionHeads
     num_features = backbone.head_hidden_size if feature_map is None else feature_map.num_channels
     assert isinstance(num_features, int), "timm's models say how many features they give"
@@ -182,8 +220,8 @@ def create_classifier(
     else:
         labels_of_heads = heads.values() or (label_columns,)
         head = AttentionHeads(num_features, [[column_of[label] for label in labels] for labels in labels_of_heads])
-    if lines is None:
-        return Classifier(backbone, head, feature_map, mean, std, origin, groups)
+    if lines not in LEARNT_LINES:
+        return Classifier(backbone, head, feature_map, mean, std, origin, groups, num_input_maps=num_input_maps)
     pyramid = find_pyramid(backbone, backbone_model, image_shape, map_shape)
     decoder = LineDecoder(pyramid.num_channels, len(device_types), map_shape, num_landmarks)
     type_columns = [[column_of[label] for label in labels] for labels in device_types.values()]

@@ -41,7 +41,9 @@ class FeatureMap:
         return features.permute(0, 3, 1, 2) if self.source == "channels_last" else features
 
 
-def find_feature_map(backbone: nn.Module, name: str, image_shape: tuple[int, int]) -> FeatureMap:
+def find_feature_map(
+    backbone: nn.Module, name: str, image_shape: tuple[int, int], num_input_maps: int = 0
+) -> FeatureMap:
     """Find out by one black image what the feature map is; no generator or running average moves.
 
     What a backbone returns is taken as it is where that is a map of `num_features` channels, as version 0.2.0 did, so
@@ -52,11 +54,12 @@ def find_feature_map(backbone: nn.Module, name: str, image_shape: tuple[int, int
         backbone: a timm model without classifier, and without pooling where it can be left out.
         name: timm's name of it, for messages.
         image_shape: H, W.
+        num_input_maps: that it sees beside the image.
 
     Raises:
         SettingsError: the model cannot read such images, or has no feature map.
     """
-    pixels = next(backbone.parameters()).new_zeros((1, IN_CHANS, *image_shape))
+    pixels = next(backbone.parameters()).new_zeros((1, IN_CHANS + num_input_maps, *image_shape))
     with at_rest(backbone), torch.no_grad():
         features = try_timm(lambda: backbone(pixels), name, image_shape, "change image_size or backbone_model")
         is_map = isinstance(features, Tensor) and features.ndim == 4

@@ -244,7 +244,8 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         [
             settings.backbone_model,
             f"{settings.classifier} of {max(1, len(settings.heads))}",
-            "x".join(map(str, (num_images, IN_CHANS, *settings.image_shape))),
+            "x".join(map(str, (num_images, IN_CHANS + settings.num_input_maps, *settings.image_shape))),
+            *([f"lines {settings.lines}"] if settings.learns_lines else []),
             str(choose_dtype(settings.use_amp, settings.amp_dtype, device) or torch.float32).removeprefix("torch."),
             device_name(device) if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads",
             *(name for name in ("deterministic", "grad_checkpointing") if getattr(settings, name)),

@@ -1,12 +1,12 @@
 """The composition root: settings in, the parts that they describe out. No other part below reads settings whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from catheters.checkpoints.checkpoint import save_checkpoint
+from catheters.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.compatibility import check_resumable
 from catheters.config.loading import settings_to_json
@@ -74,7 +74,7 @@ def build_losses(settings: Settings) -> Losses:
         label_smoothing=settings.label_smoothing,
         exclusive=settings.exclusive,
         weights=settings.loss_weights,
-        device_types={} if settings.lines is None else settings.device_types,
+        device_types=settings.device_types if settings.learns_lines else {},
     )
 
 
@@ -164,9 +164,14 @@ def build_new_step(
 
 
 def build_context(
-    settings: Settings, what: str, folder: Path, environment: Mapping[str, Any], num_models_left: int
+    settings: Settings,
+    what: str,
+    folder: Path,
+    environment: Mapping[str, Any],
+    num_models_left: int,
+    first_stage: Sequence[Checkpoint] = (),
 ) -> TrainContext:
-    """What the training of the model `what` in its folder needs of the run."""
+    """What the training of the model `what` in its folder needs of the run; `first_stage` goes into its checkpoints."""
     return TrainContext(
         what=what,
         folder=folder,
@@ -174,7 +179,7 @@ def build_context(
         environment=environment,
         settings_json=settings_to_json(settings),
         check_settings=lambda written, by, snapshot: check_resumable(written, by, settings, snapshot),
-        save=lambda file, model, scores: save_checkpoint(file, model, settings, environment, scores),
+        save=lambda file, model, scores: save_checkpoint(file, model, settings, environment, scores, first_stage),
         label_columns=settings.label_columns,
         num_epochs=settings.num_epochs,
         early_stop=settings.early_stop,

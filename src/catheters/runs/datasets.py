@@ -18,6 +18,7 @@ from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile, ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
+from catheters.data.input_maps import InputMaps
 from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
@@ -52,6 +53,7 @@ class RunData:
         fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
         lines: the drawn lines of the images; None where no lines are learnt.
         placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
+        input_maps: of a first stage, which the model sees beside the images; None: it sees none.
     """
 
     encoded_uids: npt.NDArray[np.bytes_]
@@ -68,6 +70,7 @@ class RunData:
     fingerprint: str
     lines: DrawnLines | None
     placements: npt.NDArray[np.float64] | None
+    input_maps: InputMaps | None = None
 
     @property
     def uids(self) -> npt.NDArray[np.str_]:
@@ -103,7 +106,7 @@ def load_data(settings: Settings) -> RunData:
         say(f"debug run on {images}, {settings.debug_fraction:.0%} of the patients")
     labels, folds = table.labels[is_kept], folds[is_kept]
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
-    placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.lines is not None else []
+    placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.learns_lines else []
     lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
@@ -279,6 +282,7 @@ def _samples(
         data.checks,
         {name: values[is_chosen] for name, values in data.numbers.items()},
         line_targets,
+        None if data.input_maps is None else data.input_maps.take(is_chosen),
     )
 
 

@@ -28,6 +28,7 @@ from catheters.runs.datasets import (
     num_training_images,
 )
 from catheters.runs.failures import explain_failures
+from catheters.runs.first_stage import FirstStageRun, find_first_stage, with_input_maps, write_maps
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import check_own_devices, identity_of, open_device, prepare_device
@@ -43,7 +44,7 @@ TABLE_SETTINGS = ("dataset_folder", "label_table")
 
 def prepare_run(
     settings: Settings, torchrun: TorchrunProcesses, num_processes: int, *, fresh: bool
-) -> tuple[Settings, RunData, torch.device, int]:
+) -> tuple[Settings, RunData, FirstStageRun | None, torch.device, int]:
     """All that can be checked before the run folder is entered, and what the settings leave to the run.
 
     What can be said at once comes first, then what needs the data, then the model, which may have to be downloaded.
@@ -55,7 +56,8 @@ def prepare_run(
         fresh: whether an earlier run of this name is of no concern.
 
     Returns:
-        The settings with nothing left open, data, device, and the bytes of a model's state.
+        The settings with nothing left open, data, first stage if there is one, device, and the bytes of a model's
+        state.
     """
     device = open_device(settings.device)
     check_own_devices(torchrun.gather("device", identity_of(device)))
@@ -67,6 +69,7 @@ def prepare_run(
     data = load_data(settings)
     check_leaks(settings, data)
     check_positives(settings, data)
+    first_stage = find_first_stage(settings, data) if settings.lines == "input" else None
     check_batches(settings, data, num_processes)
     num_bytes = _try_step(settings, device, num_processes)
     is_open = settings.batch_size == "auto"
@@ -87,7 +90,12 @@ def prepare_run(
         )
     if settings.sync_batch_norm and num_processes == 1:
         warn("sync_batch_norm=True has no effect: one process has the whole batch")
-    return settings, data, device, num_bytes
+    if first_stage is not None:
+        if torchrun.rank == 0:
+            write_maps(settings, data, first_stage, device)
+        torchrun.barrier()
+        data = with_input_maps(settings, data, first_stage)
+    return settings, data, first_stage, device, num_bytes
 
 
 def _choose_open_settings(
@@ -135,7 +143,7 @@ def _check_choices(settings: Settings) -> None:
     check_optimizer(settings.optimizer, settings.optimizer_params)
     check_trackers(settings.trackers)
     augmentation = build_augmentation(settings)
-    if settings.lines is not None and augmentation.unfollowed:
+    if settings.learns_lines and augmentation.unfollowed:
         raise SettingsError(
             f"train_transforms: {augmentation.unfollowed[0]}: where it moves the points of a line is not known; leave "
             "it out, or set lines=None"

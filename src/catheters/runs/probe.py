@@ -39,14 +39,14 @@ def probe_batch(settings: Settings, num_images: int) -> Batch:
     Of black images batch norm would make gradients beyond any range.
     """
     generator = torch.Generator().manual_seed(0)
-    shape = (num_images, IN_CHANS, *settings.image_shape)
+    shape = (num_images, IN_CHANS + settings.num_input_maps, *settings.image_shape)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     targets = torch.randint(0, 2, (num_images, len(settings.label_columns)), generator=generator).float()
     draws = None
     if settings.augment_on == "device":
         one = GpuAugmentation(settings.train_transforms, settings.image_shape).draw(0)
         draws = torch.from_numpy(one).repeat(num_images, 1)
-    if settings.lines is None:
+    if not settings.learns_lines:
         return Batch(images=images, targets=targets, draws=draws)
 
     num_types, num_landmarks = len(settings.device_types), len(settings.landmarks)

@@ -27,6 +27,7 @@ from catheters.runs.datasets import (
     split_samples,
 )
 from catheters.runs.failures import explain_failures
+from catheters.runs.first_stage import FirstStageRun
 from catheters.runs.out_of_fold import join_folds, print_scores, write_fold
 from catheters.runs.out_of_fold_lines import write_fold_lines
 from catheters.runs.preflight import prepare_run
@@ -42,6 +43,7 @@ from catheters.runs.run_folder import (
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import device_name
 from catheters.runtime.distributed import ALONE, Processes, TorchrunProcesses, joined_torchrun, process_group
+from catheters.training.context import TrainContext
 from catheters.training.extensions.epochs import has_stalled
 from catheters.training.extensions.log import read_epochs
 from catheters.training.loop import train_fold, train_on_all
@@ -76,7 +78,7 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
         is_first = torchrun.rank == 0
         num_processes = 1 if settings.folds_parallel else torchrun.count
         with silent(not is_first):
-            settings, data, device, num_bytes = prepare_run(settings, torchrun, num_processes, fresh=fresh)
+            settings, data, first_stage, device, num_bytes = prepare_run(settings, torchrun, num_processes, fresh=fresh)
         folder = settings.run_folder
         with only_process(folder) if is_first else nullcontext():
             environment = describe_environment(device, num_processes)
@@ -89,6 +91,7 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
                 device=device,
                 environment={**environment, "data_fingerprint": data.fingerprint},
                 num_bytes=num_bytes,
+                first_stage=first_stage,
                 extensions=extensions,
             )
             if is_first:
@@ -115,6 +118,7 @@ class _Run:
     device: torch.device
     environment: Mapping[str, Any]
     num_bytes: int
+    first_stage: FirstStageRun | None
     extensions: Sequence[AnyExtension]
 
     @property
@@ -170,10 +174,16 @@ class _Run:
             train = self._train_seed if self.settings.all_data else self._train_fold
             train(number, folder, processes, num_models_left)
 
+    def _context(self, what: str, number: int, folder: Path, num_models_left: int) -> TrainContext:
+        """What the training of one of `numbers` needs of the run."""
+        settings = dataclasses.replace(self.settings, seed=number) if self.settings.all_data else self.settings
+        members = () if self.first_stage is None else self.first_stage.members(number)
+        return build_context(settings, what, folder, self.environment, num_models_left, members)
+
     def _train_seed(self, seed: int, folder: Path, processes: Processes, num_models_left: int) -> None:
         """Train a model on all images."""
         settings, data = dataclasses.replace(self.settings, seed=seed), self.data
-        context = build_context(settings, f"seed {seed}", folder, self.environment, num_models_left)
+        context = self._context(f"seed {seed}", seed, folder, num_models_left)
         with closing(create_train_loader(settings, all_samples(settings, data), self.device, processes)) as loader:
             step = build_new_step(settings, seed, len(loader), self.device, processes, self.grey_values)
             train_on_all(step, loader, context, seed, self.extensions)
@@ -186,7 +196,7 @@ class _Run:
     def _train_fold(self, fold: int, folder: Path, processes: Processes, num_models_left: int) -> None:
         """Train a model on the other folds' images, and predict this one's."""
         settings, data = self.settings, self.data
-        context = build_context(settings, f"fold {fold}", folder, self.environment, num_models_left)
+        context = self._context(f"fold {fold}", fold, folder, num_models_left)
         train_samples, valid_samples = split_samples(settings, data, fold)
         seed = int(np.random.SeedSequence((settings.seed, fold)).generate_state(1)[0])
         with (
@@ -200,7 +210,7 @@ class _Run:
             curves = folder / "curves.png"
             plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", curves)
             write_fold(settings, data, fold, best.best_probabilities)
-            if settings.lines is not None:
+            if settings.learns_lines:
                 with closing(self._plain_loader(data.folds == fold, processes)) as loader:
                     write_fold_lines(settings, data, fold, loader, self.device)
             write_finished(folder)

@@ -50,6 +50,11 @@ class CacheFile:
     path: Path
     identity: tuple[int, int, int, int]
 
+    @classmethod
+    def of(cls, path: Path) -> "CacheFile":
+        """The file that has this name now."""
+        return cls(path, _identity(path.stat()))
+
     def load(self) -> npt.NDArray[np.uint8]:
         """(N, H, W) uint8, mapped from disk.
 
@@ -207,7 +212,7 @@ def open_cache(cache_file: Path, table: LabelTable, preprocessing: Preprocessing
         CacheError: says what does not match, and to run preproc_npy.py.
     """
     index = read_index(cache_file)
-    file = CacheFile(cache_file, _identity(cache_file.stat()))
+    file = CacheFile.of(cache_file)
     images = file.load()
     if read_index(cache_file) != index:
         raise CacheError(f"{cache_file}: is being rebuilt by another process")

@@ -112,7 +112,7 @@ def with_decoder(models: Models) -> list[Checkpoint]:
     Raises:
         UserError: none does.
     """
-    found = [checkpoint for checkpoint in models.checkpoints if checkpoint.model.decoder is not None]
+    found = [checkpoint for checkpoint in models.checkpoints if checkpoint.model.finds_lines]
     if not found:
         count, first = len(models.checkpoints), models.checkpoints[0].file
         who = f"{first}: has" if count == 1 else f"{first} and the other {counted(count - 1, 'checkpoint')}: have"
@@ -130,7 +130,7 @@ def device_types_of(models: Models) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, tuple[str, ...]] = {}
     for checkpoint in with_decoder(models):
-        for name, labels in checkpoint.settings.device_types.items():
+        for name, labels in checkpoint.line_settings.device_types.items():
             found.setdefault(name, labels)
     return found
 
@@ -154,7 +154,7 @@ def predict_maps(predictor: Predictor, batch: Sequence[Sequence[Preprocessed]]) 
 
 @torch.inference_mode()
 def _maps_of(checkpoint: Checkpoint, predictor: Predictor, batch: Sequence[Sequence[Preprocessed]]) -> list[LineMaps]:
-    preprocessing, settings = checkpoint.preprocessing, checkpoint.settings
+    preprocessing, settings = checkpoint.preprocessing, checkpoint.line_settings
     made = [of_image[predictor.preprocessings.index(preprocessing)] for of_image in batch]
     images = torch.from_numpy(np.stack([image.pixels for image in made]))[:, None].to(predictor.device)
     with autocast(predictor.device, checkpoint.dtype_on(predictor.device)):

@@ -1,0 +1,56 @@
+"""Maps that a model sees beside an image: what another run predicts of its lines and tips, from a cache of their own.
+
+The cache is as that of the images, see `catheters.data.cache`: uint8, (N, C h, w), the C maps of an image below one
+another, in the decoder's resolution, with an index, a journal and checksums.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catheters.data.cache.cache import CacheFile, CacheRows
+from catheters.data.cache.row_checks import RowChecks
+
+
+class InputMaps:
+    """The maps of some images, in their order."""
+
+    def __init__(self, cache_file: CacheFile, checks: RowChecks, rows: npt.NDArray[np.intp], num_maps: int) -> None:
+        """Choose images.
+
+        Args:
+            cache_file: the maps' `.npy`, opened again by every DataLoader worker.
+            checks: compares each row at its first read.
+            rows: (n,) rows of the cache to use.
+            num_maps: C.
+        """
+        self._cache_file = cache_file
+        self._checks = checks
+        self._rows = rows
+        self._num_maps = num_maps
+        self._file: CacheRows | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file: a process that is sent the maps opens it again."""
+        return {**self.__dict__, "_file": None}
+
+    def take(self, is_chosen: npt.NDArray[np.bool_]) -> "InputMaps":
+        """Those of the images that (n,) chooses."""
+        return InputMaps(self._cache_file, self._checks, self._rows[is_chosen], self._num_maps)
+
+    def read(self, position: int, image_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """(H, W, C), enlarged to the image.
+
+        Raises:
+            CacheError: it cannot be read, or is not what was written.
+        """
+        if self._file is None:
+            self._file = self._cache_file.open_rows()
+        row = int(self._rows[position])
+        below_one_another = self._file.read(row)
+        self._checks.check(row, below_one_another)
+        maps = below_one_another.reshape(self._num_maps, -1, below_one_another.shape[1])
+        size = (image_shape[1], image_shape[0])
+        return np.stack([cv2.resize(of_type, size, interpolation=cv2.INTER_LINEAR) for of_type in maps], axis=2)

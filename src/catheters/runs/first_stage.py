@@ -1,0 +1,252 @@
+"""The first stage of a run with lines="input": another run, whose out-of-fold maps the classifier sees.
+
+For each image they are those of the model that did not see its patient, in training and in validation. They are written
+once, into a cache of their own. A checkpoint of this run gets the model of its own fold along, to predict new images.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from catheters.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from catheters.checkpoints.finished import check_finished, is_finished
+from catheters.checkpoints.parts import build_preprocessing
+from catheters.config.loading import read_run_settings
+from catheters.config.settings import Settings
+from catheters.data.cache.cache import CacheError, CacheFile, CacheRow
+from catheters.data.cache.index import FORMAT_VERSION, CacheIndex, index_file, read_index
+from catheters.data.cache.partial import CachePart
+from catheters.data.cache.row_checks import RowChecks
+from catheters.data.input_maps import InputMaps
+from catheters.data.tables.folds import in_several_folds
+from catheters.errors import UserError, counted
+from catheters.evaluation.predictions import read_predictions
+from catheters.io.files import sha256_of
+from catheters.io.locks import exclusive_lock
+from catheters.models.first_stage import maps_of
+from catheters.runs.datasets import RunData, create_valid_loader, plain_samples
+from catheters.runs.run_folder import SETTINGS_FILE
+from catheters.runtime.console import say
+from catheters.runtime.precision import autocast
+from catheters.runtime.progress import track
+
+FINGERPRINT = "first_stage"
+"""Where the maps' index tells what they were made of."""
+BATCH_SIZE = 16
+"""Images at a time, unless the settings say how many validation has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageRun:
+    """A run that finds lines, as another run's first stage.
+
+    Attributes:
+        folder: its run folder.
+        checkpoints: fold -> its best model.
+        folds: (N,) the fold whose model did not see the patient of each image of the other run.
+        cache_file: the maps' `.npy`.
+        fingerprint: of the models, the images and their folds.
+        is_all_data: whether the other run's models learn from all images.
+    """
+
+    folder: Path
+    checkpoints: Mapping[int, Checkpoint]
+    folds: npt.NDArray[np.int8]
+    cache_file: Path
+    fingerprint: str
+    is_all_data: bool
+
+    def members(self, number: int) -> tuple[Checkpoint, ...]:
+        """What finds the maps of new images for the model of a fold, or of a seed, whose maps come from all folds."""
+        return tuple(self.checkpoints.values()) if self.is_all_data else (self.checkpoints[number],)
+
+
+def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
+    """Open the run that `first_stage` names, and make sure that none of its maps is of a model that saw the patient.
+
+    Args:
+        settings: of the run that wants it.
+        data: its images.
+
+    Raises:
+        UserError: it is no such run, not finished, or of other images, folds, patients, sizes or device types.
+    """
+    assert settings.first_stage is not None, "the settings were checked"
+    folder = Path(settings.first_stage)
+    where = f"first_stage={folder}"
+    if not (folder / SETTINGS_FILE).is_file():
+        raise UserError(f"{where}: no run folder; a finished run with lines='auxiliary' or 'pooled' is expected")
+    if folder.resolve() == settings.run_folder.resolve():
+        raise UserError(f"{where}: is this very run; name another one, or set another run_name")
+    first = read_run_settings(folder / SETTINGS_FILE)
+    if not first.learns_lines:
+        raise UserError(f"{where}: finds no lines (lines={first.lines!r}); train it with lines='auxiliary' or 'pooled'")
+    if first.all_data:
+        raise UserError(f"{where}: its models have seen every image (all_data=True); out-of-fold maps need folds")
+    wanted, made = (build_preprocessing(of_run).describe() for of_run in (settings, first))
+    for name, value in wanted.items():
+        if made[name] != value:
+            raise UserError(f"{where}: its images have {name}={made[name]!r}, here {name}={value!r}; set them alike")
+    if list(first.device_types) != list(settings.device_types):
+        raise UserError(
+            f"{where}: finds lines of {', '.join(first.device_types)}, the settings have "
+            f"{', '.join(settings.device_types)}; set heads as there"
+        )
+    folds = _out_of_fold(settings, data, folder, where)
+    checkpoints, sums = {}, {}
+    for fold in np.unique(folds).tolist():
+        of_fold = folder / f"fold{fold}"
+        if not is_finished(of_fold):
+            raise UserError(f"{where}: fold {fold} is not finished; run train.py for it until it is")
+        check_finished(of_fold, names=("best.pt",))
+        checkpoints[fold] = load_checkpoint(of_fold / "best.pt")
+        sums[fold] = sha256_of(of_fold / "best.pt")
+    content = json.dumps([data.fingerprint, sums, folds.tolist()])
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    name = f"{settings.cache_file.stem}_{folder.resolve().name}_{fingerprint[:8]}.npy"
+    return FirstStageRun(
+        folder=folder,
+        checkpoints=checkpoints,
+        folds=folds,
+        cache_file=settings.cache_file.with_name(name),
+        fingerprint=fingerprint,
+        is_all_data=settings.all_data,
+    )
+
+
+def _out_of_fold(settings: Settings, data: RunData, folder: Path, where: str) -> npt.NDArray[np.int8]:
+    """(N,) the fold of each image in the first stage, whose model has not seen its patient.
+
+    Raises:
+        UserError: an image is not there, or another fold's or patient's.
+    """
+    file = folder / "predictions.csv"
+    if not file.is_file():
+        raise UserError(f"{where}: has no predictions.csv, so no fold is finished; run train.py until it is")
+    check_finished(folder, f"run train.py for {folder} again", names=(file.name,))
+    uid_column, frame, _ = read_predictions(file)
+    found = frame.set_index(uid_column)[["fold", "patient"]]
+    uids, patient_ids = data.uids, data.patient_ids
+    missing = sorted(set(uids.tolist()) - set(found.index))
+    if missing:
+        raise UserError(
+            f"{where}: has no prediction of {counted(len(missing), 'image')} of this run, {missing[0]} for one: it is "
+            "of another label table, or not all of its folds are finished"
+        )
+    of_images = found.loc[uids.tolist()]
+    folds: npt.NDArray[np.int8] = of_images["fold"].astype(int).to_numpy().astype(np.int8)
+    is_other = of_images["patient"].to_numpy() != patient_ids
+    if is_other.any():
+        image = int(np.flatnonzero(is_other)[0])
+        raise UserError(
+            f"{where}: has another patient for {uids[image]}, {of_images['patient'].iloc[image]} in place of "
+            f"{patient_ids[image]}; set patient_column and patient_pattern alike"
+        )
+    shared = in_several_folds(folds, patient_ids) or in_several_folds(folds, data.pixel_ids)
+    if shared:
+        raise UserError(f"{where}: its folds leak: the images of {shared[0]} are in several; train it on others")
+    if not settings.all_data and (folds != data.folds).any():
+        image = int(np.flatnonzero(folds != data.folds)[0])
+        raise UserError(
+            f"{where}: its folds are others: {uids[image]} is in fold {folds[image]} there, in {data.folds[image]} "
+            "here; set num_folds, fold_seed (its seed, if that was not set) and fold_column as there"
+        )
+    return folds
+
+
+def with_input_maps(settings: Settings, data: RunData, first: FirstStageRun) -> RunData:
+    """The data with the maps of a first stage; see `write_maps`.
+
+    Raises:
+        CacheError: they are damaged.
+    """
+    index = read_index(first.cache_file)
+    uids = [row.uid for row in index.rows]
+    if index.preprocessing.get(FINGERPRINT) != first.fingerprint or uids != data.uids.tolist():
+        raise CacheError(f"{first.cache_file}: holds other maps than those of {first.folder}", "delete it")
+    checks = RowChecks(
+        first.cache_file, np.array([np.frombuffer(bytes.fromhex(row.digest), dtype=np.uint8) for row in index.rows])
+    )
+    maps = InputMaps(CacheFile.of(first.cache_file), checks, np.arange(len(uids)), settings.num_input_maps)
+    digest = hashlib.sha256(f"{data.fingerprint} {first.fingerprint}".encode()).hexdigest()
+    return dataclasses.replace(data, input_maps=maps, fingerprint=digest)
+
+
+def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: torch.device) -> None:
+    """Write the maps of all images, unless they are there; an unfinished cache is resumed.
+
+    Args:
+        settings: of the run that wants them.
+        data: its images.
+        first: what finds them.
+        device: where to compute.
+
+    Raises:
+        UserError: no room on the disk, another process is at it, or a model gives NaN.
+    """
+    file = first.cache_file
+    if index_file(file).is_file():
+        return
+    height, width = next(iter(first.checkpoints.values())).settings.map_shape
+    shape = (len(data.rows), settings.num_input_maps * height, width)
+    say(f"maps of {first.folder} -> {file} ({np.prod(shape) / 1e9:.2f} GB), once for all runs that see them")
+    refusal = f"{file}: another process is writing it; wait until it has finished"
+    with (
+        exclusive_lock(file.with_suffix(".lock"), refusal, remove=True),
+        contextlib.closing(CachePart(file, shape, first.fingerprint)) as part,
+    ):
+        part.keep_valid(lambda row, entry: True)
+        try:
+            for fold, checkpoint in first.checkpoints.items():
+                _write_fold(settings, data, part, np.flatnonzero(first.folds == fold), checkpoint, device)
+        except KeyboardInterrupt:
+            say(f"maps of {len(part.done)} of {counted(len(data.rows), 'image')} done; the same command resumes there")
+            raise
+        rows = [part.done[row] for row in range(len(data.rows))]
+        made_of = {FINGERPRINT: first.fingerprint}
+        part.finish(
+            CacheIndex(
+                format_version=FORMAT_VERSION, shape=shape, preprocessing=made_of, decoders={}, mean=0, std=0, rows=rows
+            )
+        )
+
+
+@torch.inference_mode()
+def _write_fold(
+    settings: Settings,
+    data: RunData,
+    part: CachePart,
+    rows: npt.NDArray[np.intp],
+    checkpoint: Checkpoint,
+    device: torch.device,
+) -> None:
+    """Write the maps of the images of a fold that are not there yet."""
+    waiting = [row for row in rows.tolist() if row not in part.done]
+    is_waiting = np.zeros(len(data.rows), dtype=np.bool_)
+    is_waiting[waiting] = True
+    by_batch = dataclasses.replace(settings, valid_batch_size=settings.valid_batch_size or BATCH_SIZE)
+    samples = plain_samples(by_batch, data, is_waiting)
+    model = checkpoint.model.to(device)
+    uids, todo = data.uids, iter(waiting)
+    with contextlib.closing(create_valid_loader(by_batch, samples, device)) as loader:
+        for batch in track(loader, f"maps of {checkpoint.file.parent.name}", len(loader), unit="batch", leave=False):
+            with autocast(device, checkpoint.dtype_on(device)):
+                maps = maps_of(model(batch.images.to(device, non_blocking=True), with_lines=True))
+            if not bool(maps.isfinite().all()):
+                raise UserError(f"{checkpoint.file}: gives NaN or infinity, so it cannot be a first stage")
+            for of_image in (maps * 255).round().to(torch.uint8).cpu().numpy():
+                row, pixels = next(todo), of_image.tobytes()
+                digest = hashlib.sha256(pixels).hexdigest()
+                entry = CacheRow(
+                    uid=str(uids[row]), file=str(checkpoint.file), size=0, mtime_ns=0, digest=digest, notes={}
+                )
+                part.write(row, entry, pixels)
+    model.cpu()

@@ -1,0 +1,322 @@
+"""lines="input": runs that see the out-of-fold maps of another run, and what is refused as a first stage."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.checkpoints.finished import write_finished
+from catheters.checkpoints.parts import build_preprocessing
+from catheters.config.settings import Settings
+from catheters.data.cache.writer import build_cache
+from catheters.data.tables.label_table import read_label_table
+from catheters.errors import SettingsError, UserError
+from catheters.inference.api import load
+from catheters.labels import RANZCR_HEADS
+from catheters.runs.build import build_table_source
+from catheters.runs.datasets import all_samples, load_data, split_samples
+from catheters.runs.first_stage import find_first_stage, with_input_maps, write_maps
+from catheters.runs.run import train_run
+from tests.conftest import run_script, tiny_settings
+from tests.runs.test_distributed import train_with_ranks
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def finder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A finished run that finds lines, with landmarks, and its cache; not to be changed."""
+    settings = dataclasses.replace(
+        tiny_settings(sample_folder, tmp_path_factory.mktemp("finder")),
+        run_name="finder",
+        annotation_table="train_annotations.csv",
+        lines="auxiliary",
+        line_stride=2,
+        cosine_epochs=0,
+    )
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+    train_run(settings, fresh=False)
+    return settings
+
+
+@pytest.fixture
+def second(finder: Settings, tmp_path: Path) -> Settings:
+    """Settings of a run that sees what `finder` finds, in the test's own folder."""
+    shutil.copytree(finder.cache_folder, tmp_path / "cache")
+    return dataclasses.replace(
+        finder,
+        run_name="second",
+        lines="input",
+        first_stage=str(finder.run_folder),
+        annotation_table=None,
+        cosine_epochs=1,
+        cache_folder=str(tmp_path / "cache"),
+        saved_models_folder=str(tmp_path / "saved_models"),
+    )
+
+
+def copy_of_finder(second: Settings, tmp_path: Path) -> tuple[Settings, Path]:
+    """The settings with a first stage that the test may change, and its folder."""
+    folder = tmp_path / "first"
+    assert second.first_stage is not None
+    shutil.copytree(second.first_stage, folder)
+    return dataclasses.replace(second, first_stage=str(folder)), folder
+
+
+def plant(file: Path, logit: float) -> None:
+    """Let a model answer every image with this logit in all maps: what it gives can be told from any other."""
+    content = torch.load(file, weights_only=True)
+    for name in ("lines", "tips"):
+        content["model"][f"decoder.{name}.weight"].zero_()
+        content["model"][f"decoder.{name}.bias"].fill_(logit)
+    torch.save(content, file)
+    write_finished(file.parent)
+
+
+def test_no_image_has_a_map_of_a_model_that_saw_it(second: Settings, tmp_path: Path) -> None:
+    """Each fold's model is given a mark of its own: in training and validation an image bears that of its own fold."""
+    settings, folder = copy_of_finder(second, tmp_path)
+    marks = {0: 64, 1: 191}
+    for fold, mark in marks.items():
+        plant(folder / f"fold{fold}/best.pt", float(np.log(mark / (255 - mark))))
+    data = load_data(settings)
+    first = find_first_stage(settings, data)
+    write_maps(settings, data, first, CPU)
+    data = with_input_maps(settings, data, first)
+    predicted = pd.read_csv(folder / "predictions.csv", dtype=str).set_index(settings.uid_column)
+    for fold in (0, 1):
+        train, valid = split_samples(settings, data, fold)
+        for samples, is_chosen in ((train, data.folds != fold), (valid, data.folds == fold)):
+            uids = data.uids[is_chosen]
+            assert len(samples) == len(uids) > 5
+            for position, uid in enumerate(uids.tolist()):
+                # Of the model whose validation fold the image was in: the others had it in training.
+                own = int(predicted.loc[uid, "fold"])
+                channels = samples[0, position]["images"]
+                assert channels.shape == (1 + 8, 32, 32)
+                assert (channels[1:] == marks[own]).all()
+    assert first.members(0)[0].file == folder / "fold0/best.pt"
+    everything = all_samples(settings, data)
+    assert len({int(everything[0, position]["images"][1, 0, 0]) for position in range(len(everything))}) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param(
+            {"classifier": "attention", "heads": dict(RANZCR_HEADS), "mixup_alpha": 0.4, "ema_decay": 0.9},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"augment_on": "device", "accumulation_steps": 2, "batch_size": 4}, marks=pytest.mark.slow),
+    ],
+    ids=["linear", "attention, mixup, EMA", "device, accumulation"],
+)
+def test_a_checkpoint_predicts_by_itself_what_validation_did(second: Settings, changes: dict[str, Any]) -> None:
+    """The model of the fold finds its maps itself, so that the pixels suffice; but for the cache's bytes it is equal."""
+    settings = dataclasses.replace(second, **changes)
+    train_run(settings, fresh=False)
+    data = load_data(settings)
+    for fold in (0, 1):
+        _, valid = split_samples(settings, data, fold)
+        model = load_checkpoint(settings.run_folder / f"fold{fold}/best.pt").model
+        images = torch.stack([valid[0, position]["images"] for position in range(len(valid))])
+        assert images.shape[1] == 1
+        with torch.inference_mode():
+            outputs = model(images, with_lines=True)
+            probabilities = model.probabilities(outputs).numpy()
+            assert torch.equal(model(images).logits, outputs.logits)
+        written = pd.read_csv(settings.run_folder / f"fold{fold}/predictions.csv")
+        assert np.abs(written[list(settings.label_columns)].to_numpy() - probabilities).max() < 2e-3
+        assert outputs.line_logits is not None and outputs.line_logits.shape[1:] == (4, 16, 16)
+
+
+def test_the_maps_are_what_the_first_stage_says(second: Settings) -> None:
+    """In bytes, and written once: a second run of other seed takes them as they are."""
+    data = load_data(second)
+    first = find_first_stage(second, data)
+    write_maps(second, data, first, CPU)
+    maps = np.load(first.cache_file).reshape(len(data.rows), 8, 16, 16)
+    _, valid = split_samples(second, data, 1)
+    model = first.checkpoints[1].model
+    with torch.inference_mode():
+        outputs = model(torch.stack([valid[0, k]["images"] for k in range(len(valid))]), with_lines=True)
+    assert outputs.line_logits is not None and outputs.tip_logits is not None
+    expected = 255 * torch.sigmoid(torch.cat([outputs.line_logits, outputs.tip_logits], 1).double()).numpy()
+    assert np.abs(maps[data.folds == 1] - expected).max() < 0.51
+    before = first.cache_file.stat()
+    other = dataclasses.replace(second, seed=7, fold_seed=0, run_name="other")
+    again = find_first_stage(other, load_data(other))
+    write_maps(other, data, again, CPU)
+    assert again.cache_file == first.cache_file and again.cache_file.stat() == before
+
+
+def test_a_killed_cache_of_maps_is_resumed(second: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(second, valid_batch_size=3)
+    data = load_data(settings)
+    first = find_first_stage(settings, data)
+    write_maps(settings, data, first, CPU)
+    whole = first.cache_file.read_bytes()
+    for file in (first.cache_file, first.cache_file.with_suffix(".json")):
+        file.unlink()
+    from catheters.data.cache.partial import CachePart
+
+    write, rows = CachePart.write, []
+
+    def interrupted(self: CachePart, row: int, *of_row: Any) -> None:
+        if len(rows) == 7:
+            raise KeyboardInterrupt
+        rows.append(row)
+        write(self, row, *of_row)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CachePart, "write", interrupted)
+        write_maps(settings, data, first, CPU)
+    assert not first.cache_file.exists()
+    assert len(first.cache_file.with_suffix(".npy.journal").read_text().splitlines()) == 1 + 7
+    write_maps(settings, data, first, CPU)
+    assert first.cache_file.read_bytes() == whole
+
+
+def test_damaged_maps_are_found(second: Settings) -> None:
+    data = load_data(second)
+    first = find_first_stage(second, data)
+    write_maps(second, data, first, CPU)
+    content = bytearray(first.cache_file.read_bytes())
+    content[-5] ^= 1
+    first.cache_file.write_bytes(content)
+    train, valid = split_samples(second, with_input_maps(second, data, first), int(data.folds[-1]))
+    with pytest.raises(UserError, match=r"finder_.*damaged: row 39"):
+        valid[0, len(valid) - 1]
+
+
+@pytest.mark.slow
+def test_all_data_and_new_images(second: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    """A model of all images finds the maps of a new one by all models of the first stage, on average."""
+    settings = dataclasses.replace(second, all_data=True)
+    train_run(settings, fresh=False)
+    checkpoint = load_checkpoint(settings.run_folder / "seed0/final.pt")
+    assert checkpoint.model.first_stage is not None and len(checkpoint.model.first_stage.members) == 2
+    xray = next((Path(settings.dataset_folder) / "test").glob("*.jpg"))
+    result = load(settings.run_folder)(xray)
+    assert len(result.lines) >= 0 and set(result.tips) == {"ETT", "NGT", "CVC", "Swan Ganz"}
+    out = settings.run_folder / "out"
+    run_script(
+        *("predict.py", "--model", str(settings.run_folder), str(xray.parent), "--lines", str(out)),
+        *("--out", str(out.with_suffix(".csv")), "--device", "cpu"),
+    )
+    assert (out / "predictions_lines.csv").is_file()
+    exported = settings.run_folder / "model.onnx"
+    run_script("predict.py", "--model", str(settings.run_folder), "--export", str(exported))
+    assert exported.is_file()
+
+
+@pytest.mark.slow
+def test_ranks_and_a_resumed_run(second: Settings) -> None:
+    """Two ranks write the maps once; a run that is made longer ends as one that was long from the start."""
+    train_with_ranks(dataclasses.replace(second, run_name="ranks", folds=(0,)))
+    assert len(list(Path(second.cache_folder).glob("*finder*.npy"))) == 1
+    whole = dataclasses.replace(second, run_name="whole", folds=(0,), epochs=2, mixup_alpha=0.2)
+    train_run(whole, fresh=False)
+    short = dataclasses.replace(whole, run_name="resumed", epochs=1)
+    train_run(short, fresh=False)
+    train_run(dataclasses.replace(short, epochs=2), fresh=False)
+    of_whole, of_resumed = (
+        torch.load(Path(second.saved_models_folder) / name / "fold0/best.pt", weights_only=True)["model"]
+        for name in ("whole", "resumed")
+    )
+    assert of_whole.keys() == of_resumed.keys() and any(name.startswith("first_stage.") for name in of_whole)
+    assert all(torch.equal(of_whole[name], of_resumed[name]) for name in of_whole)
+
+
+def test_another_first_stage_is_no_resume(second: Settings, tmp_path: Path) -> None:
+    settings = dataclasses.replace(second, folds=(0,))
+    train_run(settings, fresh=False)
+    other, folder = copy_of_finder(settings, tmp_path)
+    plant(folder / "fold1/best.pt", 0.0)
+    with pytest.raises(UserError, match="was trained on other images, .* or lines"):
+        train_run(other, fresh=False)
+
+
+def write_first(folder: Path, **changes: Any) -> None:
+    file = folder / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def change_predictions(folder: Path, change: Any) -> None:
+    file = folder / "predictions.csv"
+    frame = change(pd.read_csv(file, dtype=str))
+    frame.to_csv(file, index=False)
+    write_finished(folder, ("predictions.csv",))
+
+
+def swap_two_patients(frame: pd.DataFrame) -> pd.DataFrame:
+    """Two patients change their folds, as another seed of the folds has it."""
+    first, second = (frame.loc[frame["fold"] == fold, "patient"].iloc[0] for fold in ("0", "1"))
+    frame.loc[frame["patient"] == first, "fold"] = "1"
+    frame.loc[frame["patient"] == second, "fold"] = "0"
+    return frame
+
+
+def move_an_image(frame: pd.DataFrame) -> pd.DataFrame:
+    """One of a patient's several images is in another fold than the rest."""
+    patient = frame["patient"].value_counts().index[0]
+    row = frame.index[frame["patient"] == patient][0]
+    frame.loc[row, "fold"] = str(1 - int(frame.loc[row, "fold"]))
+    return frame
+
+
+def rename_patient(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.loc[3, "patient"] = "somebody else"
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: change_predictions(folder, swap_two_patients), "its folds are others: .* set num_folds"),
+        (lambda folder: change_predictions(folder, move_an_image), "its folds leak"),
+        (lambda folder: change_predictions(folder, rename_patient), "another patient for .*somebody else in place of"),
+        (lambda folder: change_predictions(folder, lambda frame: frame[3:]), "no prediction of 3 images of this run"),
+        (lambda folder: write_first(folder, image_size=64), r"image_shape=\[64, 64\], here image_shape=\[32, 32\]"),
+        (lambda folder: write_first(folder, resize="pad"), "resize='pad', here resize='stretch'"),
+        (lambda folder: write_first(folder, lines=None), r"finds no lines \(lines=None\)"),
+        (lambda folder: write_first(folder, all_data=True), "have seen every image"),
+        (lambda folder: (folder / "settings.json").unlink(), "no run folder"),
+        (lambda folder: (folder / "predictions.csv").unlink(), "no predictions.csv"),
+        (lambda folder: (folder / "fold1/finished.json").unlink(), "fold 1 is not finished"),
+        (lambda folder: (folder / "fold1/best.pt").write_bytes(b"x"), "best.pt: damaged or changed"),
+    ],
+)
+def test_what_is_no_first_stage(second: Settings, change: Any, message: str, tmp_path: Path) -> None:
+    settings, folder = copy_of_finder(second, tmp_path)
+    change(folder)
+    with pytest.raises(UserError, match=message):
+        find_first_stage(settings, load_data(settings))
+
+
+def test_other_device_types(second: Settings) -> None:
+    labels = second.label_columns
+    settings = dataclasses.replace(second, heads={"ETT": labels[:3], "others": labels[3:]})
+    with pytest.raises(UserError, match=r"finds lines of ETT, NGT, CVC, Swan Ganz, the settings have ETT, others"):
+        find_first_stage(settings, load_data(settings))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lines": "input"}, "lines='input' needs first_stage"),
+        ({"lines": "pooled", "first_stage": "x"}, "first_stage='x' is for lines='input'"),
+        ({"lines": "input", "first_stage": "x", "loss_weights": {"tips": 1.0}}, "'tips' is not a term of the loss"),
+    ],
+)
+def test_settings_that_do_not_fit(settings: Settings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        dataclasses.replace(settings, annotation_table="train_annotations.csv", **changes)
