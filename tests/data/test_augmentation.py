@@ -8,6 +8,7 @@ import pytest
 
 from catheters.config.loading import load_settings
 from catheters.data.augmentation import Augmentation
+from catheters.data.quiet_albumentations import A
 from catheters.errors import SettingsError
 from tests.conftest import REPOSITORY
 
@@ -175,3 +176,21 @@ def test_draws_are_those_of_the_images(rng: np.random.Generator) -> None:
             if params is not None:
                 result = transform.apply(np.ascontiguousarray(result), **params)
         assert (result == augmentation(image, seed)).all()
+
+
+@pytest.mark.parametrize("name", ["HorizontalFlip", "VerticalFlip", "Affine", "RandomResizedCrop", "RandomSizedCrop"])
+def test_usual_transforms_move_points_as_albumentations_does(name: str, rng: np.random.Generator) -> None:
+    """Its crops leave out half a pixel of the scale, which OpenCV's resizing has."""
+    given = {"RandomSizedCrop": {"min_max_height": (20, 40)}, "Affine": {"rotate": (-20, 20), "scale": (0.8, 1.2)}}
+    augmentation = Augmentation(((name, {**given.get(name, {}), "p": 1.0}),), (48, 64))
+    points = rng.uniform(-5, 70, (30, 2))
+    points[7] = np.nan
+    for seed in range(10):
+        ((transform, params),) = augmentation.draw(seed)
+        assert isinstance(transform, A.DualTransform) and params is not None
+        keypoints = np.concatenate([points, np.zeros((30, 3))], axis=1).astype(np.float32)
+        expected = transform.apply_to_keypoints(keypoints, **params)[:, :2].astype(np.float64)
+        if "crop_coords" in params:
+            left, top, right, bottom = params["crop_coords"]
+            expected += 0.5 * np.array([64 / (right - left), 48 / (bottom - top)]) - 0.5
+        np.testing.assert_allclose(augmentation.carry(points, [params]), expected, atol=1e-4)

@@ -25,7 +25,7 @@ from catheters.runs.datasets import all_samples, load_data, split_samples
 from catheters.runs.first_stage import find_first_stage, with_input_maps, write_maps
 from catheters.runs.run import train_run
 from tests.conftest import run_script, tiny_settings
-from tests.runs.test_distributed import train_with_ranks
+from tests.processes import train_with_ranks
 
 CPU = torch.device("cpu")
 
@@ -198,7 +198,7 @@ def test_damaged_maps_are_found(second: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_all_data_and_new_images(second: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_data_and_new_images(second: Settings, tmp_path: Path) -> None:
     """A model of all images finds the maps of a new one by all models of the first stage, on average."""
     settings = dataclasses.replace(second, all_data=True)
     train_run(settings, fresh=False)
@@ -207,21 +207,22 @@ def test_all_data_and_new_images(second: Settings, capfd: pytest.CaptureFixture[
     xray = next((Path(settings.dataset_folder) / "test").glob("*.jpg"))
     result = load(settings.run_folder)(xray)
     assert len(result.lines) >= 0 and set(result.tips) == {"ETT", "NGT", "CVC", "Swan Ganz"}
-    out = settings.run_folder / "out"
-    run_script(
-        *("predict.py", "--model", str(settings.run_folder), str(xray.parent), "--lines", str(out)),
-        *("--out", str(out.with_suffix(".csv")), "--device", "cpu"),
+    out = tmp_path / "lines"
+    csv = tmp_path / "out.csv"
+    predicted = run_script(
+        *("predict.py", "--model", settings.run_folder, xray.parent, "--lines", out, "--out", csv, "--device", "cpu")
     )
+    assert predicted.returncode == 0, predicted.stderr
     assert (out / "predictions_lines.csv").is_file()
     exported = settings.run_folder / "model.onnx"
-    run_script("predict.py", "--model", str(settings.run_folder), "--export", str(exported))
-    assert exported.is_file()
+    written = run_script("predict.py", "--model", settings.run_folder, "--export", exported)
+    assert "probabilities, lines, tips" in written.stdout and exported.is_file(), written.stderr
 
 
 @pytest.mark.slow
-def test_ranks_and_a_resumed_run(second: Settings) -> None:
+def test_ranks_and_a_resumed_run(second: Settings, tmp_path: Path) -> None:
     """Two ranks write the maps once; a run that is made longer ends as one that was long from the start."""
-    train_with_ranks(dataclasses.replace(second, run_name="ranks", folds=(0,)))
+    train_with_ranks(dataclasses.replace(second, run_name="ranks", folds=(0,)), tmp_path, 2)
     assert len(list(Path(second.cache_folder).glob("*finder*.npy"))) == 1
     whole = dataclasses.replace(second, run_name="whole", folds=(0,), epochs=2, mixup_alpha=0.2)
     train_run(whole, fresh=False)
@@ -285,7 +286,7 @@ def rename_patient(frame: pd.DataFrame) -> pd.DataFrame:
         (lambda folder: change_predictions(folder, move_an_image), "its folds leak"),
         (lambda folder: change_predictions(folder, rename_patient), "another patient for .*somebody else in place of"),
         (lambda folder: change_predictions(folder, lambda frame: frame[3:]), "no prediction of 3 images of this run"),
-        (lambda folder: write_first(folder, image_size=64), r"image_shape=\[64, 64\], here image_shape=\[32, 32\]"),
+        (lambda folder: write_first(folder, image_size=64), r"image_size=\[64, 64\], here image_size=\[32, 32\]"),
         (lambda folder: write_first(folder, resize="pad"), "resize='pad', here resize='stretch'"),
         (lambda folder: write_first(folder, lines=None), r"finds no lines \(lines=None\)"),
         (lambda folder: write_first(folder, all_data=True), "have seen every image"),

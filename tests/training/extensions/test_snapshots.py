@@ -241,7 +241,9 @@ def test_snapshots_of_other_settings_or_data(everything: Settings, tmp_path: Pat
         content = torch.load(state, weights_only=True)
         content["environment"]["data_fingerprint"] = "another"
         torch.save(content, state)
-    with pytest.raises(UserError, match="a snapshot of a run on other images, labels, folds or weights; delete it"):
+    with pytest.raises(
+        UserError, match="a snapshot of a run on other images, labels, folds, weights or lines; delete it"
+    ):
         train_run(everything, fresh=False)
 
 

@@ -253,7 +253,9 @@ class Snapshots(Extension):
         written_by = state["environment"]["versions"]["catheters"]
         self._context.check_settings(state["settings"], written_by, str(snapshot))
         if state["environment"]["data_fingerprint"] != self._context.environment["data_fingerprint"]:
-            raise SettingsError(f"{snapshot}: a snapshot of a run on other images, labels, folds or weights; delete it")
+            raise SettingsError(
+                f"{snapshot}: a snapshot of a run on other images, labels, folds, weights or lines; delete it"
+            )
 
 
 def _check_states(manager: Manager) -> None:
