@@ -25,6 +25,8 @@ HARMLESS = {
     "cache_folder": "elsewhere",
     "dataset_folder": "elsewhere",
     "annotation_table": "lines.csv",
+    "landmark_table": "points.csv",
+    "first_stage": None,
     "saved_models_folder": "elsewhere",
     "run_name": "renamed",
     "snapshot_minutes": None,
@@ -41,6 +43,7 @@ HARMLESS = {
 def test_harmless_changes() -> None:
     assert HARMLESS.keys() == set(MAY_CHANGE)
     check_same_settings(Settings(), Settings(**HARMLESS), "here")
+    check_same_settings(*(Settings(lines="input", first_stage=name) for name in ("here", "moved")), "here")
 
 
 def test_the_same_folds_by_another_name() -> None:

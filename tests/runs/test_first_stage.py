@@ -120,7 +120,7 @@ def test_no_image_has_a_map_of_a_model_that_saw_it(second: Settings, tmp_path: P
     ids=["linear", "attention, mixup, EMA", "device, accumulation"],
 )
 def test_a_checkpoint_predicts_by_itself_what_validation_did(second: Settings, changes: dict[str, Any]) -> None:
-    """The model of the fold finds its maps itself, so that the pixels suffice; but for the cache's bytes it is equal."""
+    """The model of the fold finds its maps itself, so that pixels suffice; but for the cache's bytes it is equal."""
     settings = dataclasses.replace(second, **changes)
     train_run(settings, fresh=False)
     data = load_data(settings)
@@ -192,7 +192,7 @@ def test_damaged_maps_are_found(second: Settings) -> None:
     content = bytearray(first.cache_file.read_bytes())
     content[-5] ^= 1
     first.cache_file.write_bytes(content)
-    train, valid = split_samples(second, with_input_maps(second, data, first), int(data.folds[-1]))
+    _, valid = split_samples(second, with_input_maps(second, data, first), int(data.folds[-1]))
     with pytest.raises(UserError, match=r"finder_.*damaged: row 39"):
         valid[0, len(valid) - 1]
 
@@ -242,7 +242,7 @@ def test_another_first_stage_is_no_resume(second: Settings, tmp_path: Path) -> N
     train_run(settings, fresh=False)
     other, folder = copy_of_finder(settings, tmp_path)
     plant(folder / "fold1/best.pt", 0.0)
-    with pytest.raises(UserError, match="was trained on other images, .* or lines"):
+    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights or lines"):
         train_run(other, fresh=False)
 
 
