@@ -22,6 +22,7 @@ from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_c
 from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.explanations import explain_run
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
@@ -126,11 +127,16 @@ def evaluate(
 
 
 def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
-    """Score predictions that are read and matched to their labels."""
+    """Score predictions that are read and matched to their labels.
+
+    Raises:
+        UserError: a column cannot be put into groups; for explanations see `explain_run`.
+    """
     columns = {column: given.column(column) for column in choices.band_edges}
-    return EvaluationResult(
-        evaluation=evaluate_predictions(given.evaluated, given.heads, columns, choices), _given=given
-    )
+    evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
+    if choices.max_explained:
+        evaluation = dataclasses.replace(evaluation, explanations=explain_run(given, evaluation))
+    return EvaluationResult(evaluation=evaluation, _given=given)
 
 
 def write_evaluation(
