@@ -1,6 +1,5 @@
 """Scores of heatmaps: shares by hand, intervals of the patients that are drawn, and what is undefined."""
 
-import json
 import math
 
 import numpy as np
