@@ -102,7 +102,8 @@ def evaluate(
     Args:
         predictions: a run folder, or a CSV with an id column and one column of probabilities per label.
         labels: the label table, as CSV; None: the run's own.
-        choices: resamples, operating points, prevalences, calibration, columns of subgroups; None: evaluate.py's.
+        choices: resamples, operating points, prevalences, calibration, columns of subgroups, and whether heatmaps are
+            held against drawn tips; None: evaluate.py's.
         rules: settings that tell how to read `labels`; None: those of the run, or else plain 0/1 columns.
         id_column: name of the id column; None: as the predictions call it, or the rules.
         patient_column: name of the patient column in `labels`; None: the rules', or one that is named as usual.
