@@ -83,6 +83,7 @@ def hits_another_way(run: Path, device_type: str) -> list[float]:
     drawn = {uid: [line for line in lines if line.label in labels] for uid, lines in annotations.items()}
     table = read_label_table(build_table_source(settings))
     path_of = dict(zip(table.uids.tolist(), table.paths, strict=True))
+    predictors = [make_predictor(run / f"fold{fold}" / "best.pt") for fold in range(2)]
     hits = []
     for _, row in predictions.iterrows():
         uid, of_labels = row[settings.uid_column], row[labels].astype(float)
@@ -92,7 +93,7 @@ def hits_another_way(run: Path, device_type: str) -> list[float]:
         if not drawn.get(uid) or presence < (0.5 if threshold is None else threshold):
             continue
         label = str(of_labels.idxmax())
-        predictor = make_predictor(run / f"fold{row['fold']}" / "best.pt")
+        predictor = predictors[int(row["fold"])]
         xray, made = read_xray(path_of[uid].read_bytes(), predictor.preprocessings)
         heatmap = explain(predictor, xray, made, [label]).maps[label]
         wanted = [line for line in drawn[uid] if line.label == label] or drawn[uid]
@@ -107,10 +108,11 @@ def tip_of(line: Annotation) -> tuple[float, float]:
 
 
 def make_predictor(file: Path) -> Predictor:
+    checkpoint = load_checkpoint(file)
     models = Models(
-        members=(LoadedMember(name="run", checkpoints=(load_checkpoint(file),)),),
+        members=(LoadedMember(name="run", checkpoints=(checkpoint,)),),
         spec=EnsembleSpec(method="mean", weights={"run": 1.0}),
-        labels=load_checkpoint(file).settings.label_columns,
+        labels=checkpoint.settings.label_columns,
         calibrator=None,
         thresholds=None,
     )
