@@ -29,6 +29,7 @@ from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
 from catheters.runs.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.explanations import read_drawn_images
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
 
@@ -51,6 +52,8 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
     for given in inputs:
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)
+        if choices.max_explained:
+            read_drawn_images(given)  # a mistake is named before anything is computed
     members = align_predictions([given.evaluated for given in inputs])
     inputs = [given.with_evaluated(member) for given, member in zip(inputs, members, strict=True)]
     command = f"{program('evaluate.py')} {shlex.join(arguments)}"
@@ -239,6 +242,8 @@ def _print(evaluation: Evaluation) -> None:
         say(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:
         say(f"\n{tables.subgroups_table(evaluation.subgroups)}")
+    if evaluation.explanations is not None and evaluation.explanations.scores:
+        say(f"\n{tables.explanations_table(evaluation.explanations)}")
     if evaluation.scores.num_patients == 1 or not choices.num_resamples:
         return
     for metric, reason in NO_MACRO_INTERVAL.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from catheters.commands.command_line import program
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.options import (
+    ALL_IMAGES,
     BEST_CALIBRATION,
     CALIBRATION_METHODS,
     ENSEMBLE_METHODS,
@@ -143,7 +144,23 @@ def _create_parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"of the patients, for the intervals: {MIN_RESAMPLES} or more, 0 for no intervals (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (%(default)s)")
+    parser.add_argument(
+        "--explanations",
+        nargs="?",
+        type=_num_images,
+        const=ALL_IMAGES,
+        default=0,
+        metavar="N",
+        help="hold heatmaps against drawn tips (the run's annotation_table), of at most N images (default: all that "
+        "are drawn); takes a heatmap per image and device type; name the run folders first",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the resamples, and of the images of --explanations (%(default)s)",
+    )
     return parser
 
 
@@ -166,6 +183,10 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--config goes with --labels; a run knows its own")
     if options.logits and options.predictions is None:
         parser.error("--logits goes with --predictions; a run has probabilities")
+    if options.explanations and options.predictions is not None:
+        parser.error("--explanations goes with run folders; a file of predictions has no model to make heatmaps of")
+    if options.explanations and options.ensemble is not None:
+        parser.error("--explanations goes without --ensemble; evaluate each run by itself")
     if options.resamples != 0 and options.resamples < MIN_RESAMPLES:
         parser.error(f"--resamples: {MIN_RESAMPLES} or more, or 0 for no intervals")
     if not 0 < options.abstain_error < 0.5:
@@ -211,7 +232,20 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices"
         calibration=options.calibration,
         abstain_error=options.abstain_error,
         band_edges=edges,
+        max_explained=options.explanations,
     )
+
+
+def _num_images(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of images above 0; run folders stand before --explanations"
+        )
+    return number
 
 
 def _number(text: str, where: str) -> float:

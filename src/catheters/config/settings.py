@@ -162,5 +162,5 @@ class Settings(SettingFields):
         return -(-height // self.line_stride), -(-width // self.line_stride)
 
 
-FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
-"""Name -> what pydantic knows of a setting: type, default, docstring."""
+FIELDS: Mapping[str, FieldInfo] = SettingFields.__pydantic_fields__  # type: ignore[attr-defined]
+"""Name -> what pydantic knows of a setting: type, default, docstring, which it reads where they are written alone."""

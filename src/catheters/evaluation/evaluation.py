@@ -17,6 +17,7 @@ from catheters.evaluation.calibration import (
 )
 from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, probable_label_errors
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
 from catheters.evaluation.prediction_set import PredictionSet, device_type_presence, fitting_folds, names_several_folds
@@ -41,6 +42,7 @@ class Choices:
         calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
         abstain_error: share of each class that may be decided wrongly, while the rest is deferred.
         band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
+        max_explained: images of a run whose heatmaps are held against drawn tips; 0: none, `ALL_IMAGES`: all.
     """
 
     num_resamples: int = NUM_RESAMPLES
@@ -50,6 +52,7 @@ class Choices:
     calibration: str = BEST_CALIBRATION
     abstain_error: float = ERROR_RATE
     band_edges: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
+    max_explained: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,7 @@ class Evaluation:
         hardest: the most confident errors.
         label_errors: labels that are probably wrong.
         unknown_labels: names of those that none are sought of, see `is_known`.
+        explanations: how well heatmaps point at drawn tips; None where that was not asked for.
     """
 
     evaluated: PredictionSet
@@ -121,6 +125,7 @@ class Evaluation:
     hardest: list[Case]
     label_errors: list[Case]
     unknown_labels: list[str]
+    explanations: Explanations | None = None
 
     @property
     def judged_parts(self) -> str:

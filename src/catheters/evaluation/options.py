@@ -1,12 +1,15 @@
 """What can be chosen of an evaluation: names and numbers alone, so that a command's `--help` loads no library."""
 
 from collections.abc import Mapping
+from sys import maxsize
 from types import MappingProxyType
 
 NUM_RESAMPLES = 2000
 """Of the patients, for the intervals."""
 ERROR_RATE = 0.05
 """Of each class, where the user asks for no other."""
+ALL_IMAGES = maxsize
+"""Of `--explanations` without a number."""
 NO_CALIBRATION = "none"
 BEST_CALIBRATION = "best"
 CALIBRATION_METHODS = ("temperature", "platt", "isotonic")

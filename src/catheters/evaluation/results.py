@@ -107,6 +107,7 @@ def write_metrics(
             }
             for group in evaluation.subgroups
         ],
+        "explanations": None if evaluation.explanations is None else evaluation.explanations.describe(),
     }
     write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
 
@@ -157,6 +158,9 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
     for group in evaluation.subgroups:
         for metric in METRICS:
             yield row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+    for pointing in () if evaluation.explanations is None else evaluation.explanations.scores:
+        for metric, estimate in pointing.estimates.items():
+            yield row(f"tips in the hottest part, {pointing.method}", pointing.device_type, metric, estimate)
 
 
 @dataclass(frozen=True, kw_only=True)

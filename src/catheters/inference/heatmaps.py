@@ -16,6 +16,7 @@ from captum.attr import LayerGradCam
 from PIL import Image
 from torch import Tensor, nn
 
+from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.data.preprocessing import Preprocessed, Preprocessing, place, resize
 from catheters.errors import UserError, counted, one_line
 from catheters.inference.batch_prediction import Predictions
@@ -99,13 +100,13 @@ class _Logits(nn.Module):
         return outputs.logits
 
 
-def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:
+def grad_cam(classifier: Classifier, images: Tensor, column: int | list[int]) -> Tensor:
     """Selvaraju et al., Grad-CAM, ICCV 2017, by the captum library: on the last feature map, or a line decoder's.
 
     Args:
         classifier: in evaluation mode.
         images: (B, 1, H, W) uint8, on its device.
-        column: of the label in its output.
+        column: of the label in its output; (B,) of each image's own.
 
     Returns:
         (B, h, w) float32, at least 0, not scaled.
@@ -125,27 +126,29 @@ def grad_cam(classifier: Classifier, images: Tensor, column: int) -> Tensor:
     return maps
 
 
-@torch.no_grad()
 def check_maps(predictor: Predictor) -> None:
     """Raise a UserError if there are no heatmaps of one of the models, rather than after the predictions."""
     for checkpoint in predictor.models.checkpoints:
-        shape = (1, 1, *checkpoint.preprocessing.image_shape)
-        black = torch.zeros(shape, dtype=torch.uint8, device=predictor.device)
-        try:
-            with (
-                device_work("heatmaps", REMEDIES),
-                autocast(predictor.device, checkpoint.dtype_on(predictor.device)),
-            ):
-                _WithFeatures(checkpoint.model)(checkpoint.model.normalise(black))
-        except DeviceError:
-            continue  # predictions take less; each image without heatmaps is named
-        except UserError as error:
-            raise UserError(f"{checkpoint.file}: {error}") from None
-        except RuntimeError as error:
-            raise UserError(
-                f"{checkpoint.file}: no heatmaps can be made of {checkpoint.settings.backbone_model} "
-                f"({one_line(error, 120)}); leave heatmaps out"
-            ) from None
+        check_maps_of(checkpoint, predictor.device)
+
+
+@torch.no_grad()
+def check_maps_of(checkpoint: Checkpoint, device: torch.device) -> None:
+    """Raise a UserError if there are no heatmaps of a model that is on this device."""
+    shape = (1, 1, *checkpoint.preprocessing.image_shape)
+    black = torch.zeros(shape, dtype=torch.uint8, device=device)
+    try:
+        with device_work("heatmaps", REMEDIES), autocast(device, checkpoint.dtype_on(device)):
+            _WithFeatures(checkpoint.model)(checkpoint.model.normalise(black))
+    except DeviceError:
+        return  # predictions take less; each image without heatmaps is named
+    except UserError as error:
+        raise UserError(f"{checkpoint.file}: {error}") from None
+    except RuntimeError as error:
+        raise UserError(
+            f"{checkpoint.file}: no heatmaps can be made of {checkpoint.settings.backbone_model} "
+            f"({one_line(error, 120)}); leave heatmaps out"
+        ) from None
 
 
 @torch.inference_mode()

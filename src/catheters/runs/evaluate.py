@@ -22,6 +22,7 @@ from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_c
 from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.explanations import explain_run
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
@@ -101,7 +102,8 @@ def evaluate(
     Args:
         predictions: a run folder, or a CSV with an id column and one column of probabilities per label.
         labels: the label table, as CSV; None: the run's own.
-        choices: resamples, operating points, prevalences, calibration, columns of subgroups; None: evaluate.py's.
+        choices: resamples, operating points, prevalences, calibration, columns of subgroups, and whether heatmaps are
+            held against drawn tips; None: evaluate.py's.
         rules: settings that tell how to read `labels`; None: those of the run, or else plain 0/1 columns.
         id_column: name of the id column; None: as the predictions call it, or the rules.
         patient_column: name of the patient column in `labels`; None: the rules', or one that is named as usual.
@@ -126,11 +128,16 @@ def evaluate(
 
 
 def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
-    """Score predictions that are read and matched to their labels."""
+    """Score predictions that are read and matched to their labels.
+
+    Raises:
+        UserError: a column cannot be put into groups; for explanations see `explain_run`.
+    """
     columns = {column: given.column(column) for column in choices.band_edges}
-    return EvaluationResult(
-        evaluation=evaluate_predictions(given.evaluated, given.heads, columns, choices), _given=given
-    )
+    evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
+    if choices.max_explained:
+        evaluation = dataclasses.replace(evaluation, explanations=explain_run(given, evaluation))
+    return EvaluationResult(evaluation=evaluation, _given=given)
 
 
 def write_evaluation(

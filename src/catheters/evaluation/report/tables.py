@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.explanations import Explanations
+from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
 from catheters.evaluation.selective_prediction import Abstention
@@ -142,6 +144,31 @@ def subgroups_table(subgroups: Sequence[Subgroup]) -> str:
                 ", ".join(group.apart("roc_auc")) or "-",
             ]
             for group in subgroups
+        ],
+    )
+
+
+def explanations_table(explanations: Explanations) -> str:
+    """One row per kind of heatmap and device type: how often the drawn tip lies in the hottest part."""
+    return text_table(
+        [
+            f"tip in the hottest {HOTTEST_SHARE:.0%} of",
+            "cases",
+            "patients",
+            "share",
+            "randomised model",
+            "difference",
+            "chance",
+        ],
+        [
+            [
+                f"{score.method}, {score.device_type}",
+                f"{score.num_cases}",
+                f"{score.num_patients}",
+                *map(with_interval, score.estimates.values()),
+                f"{score.chance:.3f}",
+            ]
+            for score in explanations.scores
         ],
     )
 

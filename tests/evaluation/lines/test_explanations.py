@@ -1,0 +1,76 @@
+"""Scores of heatmaps: shares by hand, intervals of the patients that are drawn, and what is undefined."""
+
+import math
+
+import numpy as np
+import pytest
+
+from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
+from catheters.evaluation.lines.explanations import OVERALL, Hits, PointingScore, score_explanations
+
+PATIENTS = np.array(list("aabbccd"))
+TRAINED = np.array([1.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.0])
+RANDOMISED = np.array([0.0, 0.5, 0.0, 0.0, 1.0, 0.0, 0.0])
+TYPES = np.array([0, 1, 0, 1, 0, 0, 1])
+
+
+def scores(num_resamples: int = 400) -> dict[str, PointingScore]:
+    hits = {"Grad-CAM": Hits(trained=TRAINED, randomised=RANDOMISED)}
+    found = score_explanations(hits, ("ETT", "NGT", "CVC"), TYPES, PATIENTS, num_resamples, seed=3)
+    assert {score.method for score in found} == {"Grad-CAM"}
+    return {score.device_type: score for score in found}
+
+
+def test_shares_by_hand() -> None:
+    of_type = scores()
+    assert list(of_type) == ["ETT", "NGT", "CVC", OVERALL]
+    expected = {"ETT": (4, 3, 1.0, 0.25), "NGT": (3, 3, 0.5 / 3, 0.5 / 3), OVERALL: (7, 4, 4.5 / 7, 1.5 / 7)}
+    for name, (num_cases, num_patients, trained, randomised) in expected.items():
+        score = of_type[name]
+        assert (score.num_cases, score.num_patients, score.chance) == (num_cases, num_patients, 0.05)
+        assert (score.hits.value, score.randomised.value) == pytest.approx((trained, randomised))
+        assert score.difference.value == pytest.approx(trained - randomised)
+    assert of_type["CVC"].num_cases == of_type["CVC"].num_patients == 0
+    assert all(math.isnan(estimate.value) for estimate in of_type["CVC"].estimates.values())
+
+
+def test_intervals_are_paired_and_of_patients() -> None:
+    """Each resample repeats the cases of its patients; both models are in the same one."""
+    counts = PatientBootstrap(PATIENTS, 400, seed=3).sums(np.eye(7)).astype(int)  # (R, 7) how often each is drawn
+    is_ett = TYPES == 0
+    means = []
+    for row in counts:
+        drawn = np.repeat(np.arange(7)[is_ett], row[is_ett])
+        means.append([TRAINED[drawn].mean(), RANDOMISED[drawn].mean()] if len(drawn) else [math.nan, math.nan])
+    trained, randomised = np.array(means).T
+    score = scores()["ETT"]
+    for estimate, expected in (
+        (score.hits, percentile_estimate(1.0, trained, 3)),
+        (score.randomised, percentile_estimate(0.25, randomised, 3)),
+        (score.difference, percentile_estimate(0.75, trained - randomised, 3)),
+    ):
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
+            (expected.value, expected.low, expected.high)
+        )
+    # Not those of two models apart: what both hit or miss together does not widen it.
+    overall = scores()[OVERALL]
+    apart = overall.hits.high - overall.hits.low + overall.randomised.high - overall.randomised.low
+    assert overall.difference.high - overall.difference.low < apart
+
+
+def test_without_resamples_or_with_one_patient_there_is_no_interval() -> None:
+    assert not scores(num_resamples=0)["ETT"].hits.has_interval
+    hits = {"Grad-CAM": Hits(trained=TRAINED[:2], randomised=RANDOMISED[:2])}
+    [score] = score_explanations(hits, (), TYPES[:2], PATIENTS[:2], 100, seed=0)
+    assert (score.num_patients, score.hits.value) == (1, 0.75)
+    assert not score.hits.has_interval and not score.difference.has_interval
+
+
+def test_without_cases() -> None:
+    """Whether no kind of heatmap was made, or kinds without a case."""
+    none = np.empty(0)
+    arguments = (("ETT",), none.astype(np.intp), none.astype(np.str_), 100, 0)
+    assert score_explanations({}, *arguments) == ()
+    found = score_explanations({"Grad-CAM": Hits(trained=none, randomised=none)}, *arguments)
+    assert [(score.device_type, score.num_cases) for score in found] == [("ETT", 0), (OVERALL, 0)]
+    assert all(math.isnan(score.hits.value) for score in found)
