@@ -162,5 +162,7 @@ class Settings(SettingFields):
         return -(-height // self.line_stride), -(-width // self.line_stride)
 
 
-FIELDS: Mapping[str, FieldInfo] = SettingFields.__pydantic_fields__  # type: ignore[attr-defined]
-"""Name -> what pydantic knows of a setting: type, default, docstring, which it reads where they are written alone."""
+FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
+"""Name -> what pydantic knows of a setting: type, default, docstring."""
+for _name, _field in SettingFields.__pydantic_fields__.items():  # type: ignore[attr-defined]
+    FIELDS[_name].description = _field.description  # pydantic reads docstrings where they are written, and there alone
