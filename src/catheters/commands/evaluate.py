@@ -93,7 +93,7 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
             for file in track(options.predictions, "reading", len(options.predictions), unit="file", leave=False)
         ]
     else:
-        inputs = [read_run(run, source) for run in options.runs]
+        inputs = [read_run(run, source, options.annotations) for run in options.runs]
     if options.out is None:
         return inputs
     if options.out.is_file() or not options.out.absolute().parent.is_dir():
@@ -239,6 +239,10 @@ def _print(evaluation: Evaluation) -> None:
         say(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:
         say(f"\n{tables.subgroups_table(evaluation.subgroups)}")
+    if evaluation.lines is not None:
+        say(f"\nlines and tips against {evaluation.lines.annotations}, where it is known which there are")
+        say(tables.lines_table(evaluation.lines))
+        say(tables.line_errors_table(evaluation.lines))
     if evaluation.scores.num_patients == 1 or not choices.num_resamples:
         return
     for metric, reason in NO_MACRO_INTERVAL.items():

@@ -88,6 +88,12 @@ def _create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--patient-column", metavar="NAME", help="of --labels (default: patient, PatientID and the like)"
     )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="CSV of drawn lines that predicted ones are compared with (default: the run's annotation_table)",
+    )
     parser.add_argument("--logits", action="store_true", help="the predictions are logits, not probabilities")
     parser.add_argument(
         "--out",

@@ -17,6 +17,7 @@ from catheters.evaluation.calibration import (
 )
 from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, probable_label_errors
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
 from catheters.evaluation.prediction_set import PredictionSet, device_type_presence, fitting_folds, names_several_folds
@@ -104,6 +105,7 @@ class Evaluation:
         hardest: the most confident errors.
         label_errors: labels that are probably wrong.
         unknown_labels: names of those that none are sought of, see `is_known`.
+        lines: how well lines and tips are found; None where no lines were predicted and drawn.
     """
 
     evaluated: PredictionSet
@@ -121,6 +123,7 @@ class Evaluation:
     hardest: list[Case]
     label_errors: list[Case]
     unknown_labels: list[str]
+    lines: LineEvaluation | None = None
 
     @property
     def judged_parts(self) -> str:

@@ -22,6 +22,7 @@ from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_c
 from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.line_evaluation import evaluate_lines
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
@@ -128,8 +129,9 @@ def evaluate(
 def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
     """Score predictions that are read and matched to their labels."""
     columns = {column: given.column(column) for column in choices.band_edges}
+    evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
     return EvaluationResult(
-        evaluation=evaluate_predictions(given.evaluated, given.heads, columns, choices), _given=given
+        evaluation=dataclasses.replace(evaluation, lines=evaluate_lines(given, choices)), _given=given
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
 from catheters.evaluation.selective_prediction import Abstention
@@ -23,13 +24,17 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def with_interval(estimate: Estimate, decimals: int = 3) -> str:
-    """`0.912 (0.900 to 0.923)`, without a bracket where there is no interval; `undefined` for NaN."""
+    """`0.912 (0.900 to 0.923)`, without a bracket where there is no interval; `undefined` for NaN.
+
+    Infinite is the error of a tip that no predicted one is left for: `missed`.
+    """
     if math.isnan(estimate.value):
         return "undefined"
-    value = f"{estimate.value:.{decimals}f}"
-    if math.isnan(estimate.low):
-        return value
-    return f"{value} ({estimate.low:.{decimals}f} to {estimate.high:.{decimals}f})"
+    value, low, high = (
+        "missed" if math.isinf(number) else f"{number:.{decimals}f}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
 def number(value: float) -> str:
@@ -169,3 +174,39 @@ def ensemble_table(ensemble: Ensemble) -> str:
     ]
     table = text_table(["member", "weight", "macro AUC alone", "of the ensemble without it"], rows)
     return f"{METHODS[ensemble.method].meaning}\n{table}"
+
+
+def per_cent(estimate: Estimate) -> str:
+    """`1.23 (1.01 to 1.52)` of a share."""
+    value, low, high = (100 * number for number in (estimate.value, estimate.low, estimate.high))
+    return with_interval(Estimate(value=value, low=low, high=high), 2)
+
+
+def lines_table(lines: LineEvaluation) -> str:
+    """One row per device type: images, tips, Dice's coefficient, errors of tips and centrelines, false lines."""
+    header = ["lines", "images", "tips", "tips found", "false per image", "Dice"]
+    return text_table(
+        header,
+        [
+            [
+                device.summary.device_type,
+                f"{device.summary.num_images}",
+                f"{device.summary.num_tips}",
+                *map(with_interval, (device.summary.found, device.summary.false_per_image, device.summary.dice)),
+            ]
+            for device in lines.per_device
+        ],
+    )
+
+
+def line_errors_table(lines: LineEvaluation) -> str:
+    """One row per device type and unit: errors of tips and of centrelines, their median and 90th percentile."""
+    rows = []
+    for device in lines.per_device:
+        name, summary = device.summary.device_type, device.summary
+        in_width = (summary.median_error, summary.error_90, device.distance, device.distance_90)
+        rows.append([name, "% of width", *map(per_cent, in_width)])
+        if device.num_tips_in_mm:
+            in_mm = (device.tip_error_mm, device.tip_error_90_mm, device.distance_mm, device.distance_90_mm)
+            rows.append([name, "mm", *(with_interval(estimate, 1) for estimate in in_mm)])
+    return text_table(["errors", "in", "tip, median", "tip, 90%", "centreline, median", "centreline, 90%"], rows)
