@@ -16,6 +16,7 @@ from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
 from catheters.evaluation.hard_cases import write_cases
+from catheters.evaluation.lines.results import CASES_FILE, write_tip_cases
 from catheters.evaluation.report.figures import ReportFigure
 from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_comparison, write_metrics, write_table
@@ -161,6 +162,9 @@ def write_evaluation(
     write_calibrator(calibration, evaluation.calibrator, given.sha256)
     write_cases(folder / "hardest_cases.csv", given.evaluated, evaluation.hardest, given.uid_column)
     write_cases(folder / "label_errors.csv", given.evaluated, evaluation.label_errors, given.uid_column)
+    (folder / CASES_FILE).unlink(missing_ok=True)
+    if evaluation.lines is not None:
+        write_tip_cases(folder / CASES_FILE, given.evaluated, evaluation.lines.cases, given.uid_column)
     background = background_of(given, command, comparison, ensemble)
     write_report(folder / "report.html", evaluation, background, thumbnails_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ MAP_WIDTH = 256
 """Pixels of the masks that Dice's coefficient is computed of; their height keeps the image's aspect."""
 STEPS_ACROSS = 500
 """A line's distance from another is measured at points so many to the image's width apart."""
+TipError = Literal["missed", "far off"]
 NUM_CASES = 5
 """Tips of a device type that are shown, of those that are far off and of those that are missed."""
 
@@ -65,6 +67,11 @@ class TipCase:
     predicted: tuple[float, float] | None
     error: float
     error_mm: float
+
+    @property
+    def kind(self) -> TipError:
+        """What is wrong with it."""
+        return "missed" if self.predicted is None else "far off"
 
 
 @dataclass(frozen=True, kw_only=True)
