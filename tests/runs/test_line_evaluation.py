@@ -1,7 +1,10 @@
 """`evaluate.py` of a run that found lines, made by hand so that its numbers can be worked out."""
 
+import base64
+import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from catheters.config.loading import settings_to_json
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.io.csv_files import TableError
+from tests.browser import SCREEN, Browser
 
 LABELS = ("ETT - Abnormal", "ETT - Normal", "CVC - Normal")
 WIDTH, HEIGHT = 1000, 800
@@ -188,3 +192,43 @@ def test_an_image_that_cannot_be_read(run: Path, capsys: pytest.CaptureFixture[s
     assert "the size of 1 image is not known, a1 for one: nothing is known of their lines" in capsys.readouterr().err
     ett, _ = json.loads((run / "metrics.json").read_text())["lines"]["per_device"]
     assert (ett["num_images"], ett["num_tips"]) == (4, 3)
+
+
+def pictures(page: str) -> list[np.ndarray]:
+    found = re.findall(r'data:image/jpeg;base64,([^"]+)" alt="[^"]* ETT lines, drawn and predicted"', page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int) for picture in found]
+
+
+def test_on_the_page(run: Path, browser: Browser) -> None:
+    """The numbers of the screen, and the X-rays of the tips that were not found: drawn lines blue, predicted orange."""
+    main([str(run), "--resamples", "0"])
+    page = (run / "report.html").read_text()
+    far, missed = pictures(page)
+    assert far.shape == (336, 420, 3)  # of 800 x 1000
+    red, _, blue = far[100, 210]  # on the drawn line, 500 of 1000 across
+    assert blue > red + 60
+    red, _, blue = far[100, 223]  # on the predicted one, 530 of 1000
+    assert red > blue + 60
+    assert np.ptp(missed[100, 223]) < 30  # nothing but grey
+    browser.show(SCREEN)
+    browser.open((run / "report.html").as_uri())
+    cells = (
+        "[...document.querySelector('#lines').parentElement.querySelectorAll('tbody tr')].map((row) => row.innerText)"
+    )
+    assert [row.split("\t") for row in browser.evaluate(cells)] == [
+        ["ETT", "5", "4", "0.500", "0.400", "0.458"],
+        ["CVC", "6", "0", "undefined", "0.000", "undefined"],
+        ["ETT", "4", "2.75", "missed", "3", "0.30", "2.49"],
+        ["CVC", "0", "undefined", "undefined", "0", "undefined", "undefined"],
+    ]
+    assert browser.evaluate("document.querySelector('nav a[href=\"#lines\"]').textContent") == "Lines and tips"
+    assert browser.console == []
+    assert browser.cut_boxes() == []
+    browser.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    browser.assert_readable()
+
+
+def test_the_page_of_a_run_without_lines(run: Path) -> None:
+    (run / "predictions_lines.csv").unlink()
+    main([str(run), "--resamples", "0"])
+    assert "#lines" not in (run / "report.html").read_text()

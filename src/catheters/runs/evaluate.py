@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
 from catheters.evaluation.hard_cases import write_cases
+from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.results import CASES_FILE, write_tip_cases
 from catheters.evaluation.report.figures import ReportFigure
 from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
@@ -24,6 +25,7 @@ from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.runs.line_evaluation import evaluate_lines
+from catheters.runs.line_pictures import draw_cases
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
@@ -85,7 +87,7 @@ class EvaluationResult:
         if not Path(file).absolute().parent.is_dir():
             raise UserError(f"{file}: no such folder; make it first")
         background = background_of(self._given, "catheters.evaluate", None, None)
-        write_report(Path(file), self.evaluation, background, thumbnails_of(self._given))
+        write_report(Path(file), self.evaluation, background, thumbnails_of(self._given), line_pictures_of(self._given))
 
 
 def evaluate(
@@ -166,7 +168,7 @@ def write_evaluation(
     if evaluation.lines is not None:
         write_tip_cases(folder / CASES_FILE, given.evaluated, evaluation.lines.cases, given.uid_column)
     background = background_of(given, command, comparison, ensemble)
-    write_report(folder / "report.html", evaluation, background, thumbnails_of(given))
+    write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_pictures_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     sha256_of_calibration = sha256_of(calibration)
     source, num_labelled = given.truth.source, background.num_labelled
@@ -200,6 +202,11 @@ def background_of(given: Input, command: str, comparison: Comparison | None, ens
 def thumbnails_of(given: Input) -> Callable[[list[int]], dict[int, str]] | None:
     """Rows -> the thumbnail of each row as a data URL; None where the image files are not known."""
     return None if given.paths is None else functools.partial(thumbnails, given.paths)
+
+
+def line_pictures_of(given: Input) -> Callable[[Sequence[TipCase]], list[str]] | None:
+    """Tips that were not found -> each one's X-ray with its lines; None where the image files are not known."""
+    return None if given.paths is None else functools.partial(draw_cases, given.paths)
 
 
 def _read_curves(run: Path) -> list[ReportFigure]:

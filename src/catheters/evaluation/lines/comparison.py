@@ -59,6 +59,9 @@ class TipCase:
         predicted: of the predicted tip that it is paired with; None: it is missed, no predicted one is left for it.
         error: their distance as a share of the image's width; infinite for a missed one.
         error_mm: the same in mm; NaN where the pixel spacing is not known.
+        drawn_lines: all of the device type in the image, as in a `LineSet`.
+        predicted_lines: likewise.
+        full_shape: (H, W) of the original image, in pixels.
     """
 
     row: int
@@ -67,6 +70,9 @@ class TipCase:
     predicted: tuple[float, float] | None
     error: float
     error_mm: float
+    drawn_lines: Sequence[Floats]
+    predicted_lines: Sequence[Floats]
+    full_shape: tuple[int, int]
 
     @property
     def kind(self) -> TipError:
@@ -159,15 +165,15 @@ def _compare(
         scale = _Scale.of(lines, row)
         matched = match_tips(scale.tips(predicted), scale.tips(drawn), scale.tolerance)
         matches[row], widths[row], mm[row] = matched, scale.width, scale.mm
+        height, width = lines.full_shapes[row].tolist()
         if drawn:
-            height, width = lines.full_shapes[row].tolist()
             coefficients[row] = _dice(predicted, drawn, (height, width), draw)
         for line, partner in zip(drawn, matched.partners.tolist(), strict=True):
             if partner >= 0:
                 pair = (predicted[partner] * scale.per_pixel, line * scale.per_pixel)
                 distances.append(centreline_distance(*pair, scale.width / STEPS_ACROSS).mean)
                 rows_of_pairs.append(row)
-        cases += _cases(row, device_type, predicted, drawn, matched, scale)
+        cases += _cases(row, device_type, predicted, drawn, (height, width), matched, scale)
     summary = summarise_lines(device_type, matches, coefficients, bootstrap, 1 / widths)
     in_mm = summarise_lines(device_type, matches, coefficients, bootstrap, mm)
     rows, lengths = np.array(rows_of_pairs, dtype=np.intp), np.array(distances, dtype=np.float64)
@@ -208,6 +214,7 @@ def _cases(
     device_type: str,
     predicted: Sequence[Floats],
     drawn: Sequence[Floats],
+    full_shape: tuple[int, int],
     matched: TipMatches,
     scale: _Scale,
 ) -> list[TipCase]:
@@ -220,6 +227,9 @@ def _cases(
             predicted=None if partner < 0 else _place(predicted[partner][-1]),
             error=error / scale.width,
             error_mm=error * scale.mm,
+            drawn_lines=drawn,
+            predicted_lines=predicted,
+            full_shape=full_shape,
         )
         for number, (error, partner) in enumerate(zip(matched.errors.tolist(), matched.partners.tolist(), strict=True))
         if not matched.is_found[number]

@@ -13,6 +13,8 @@ from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import Case
 from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.comparison import MAP_WIDTH, TipCase
+from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
 from catheters.evaluation.report.figures import (
     ReportFigure,
     draw_aucs,
@@ -20,7 +22,14 @@ from catheters.evaluation.report.figures import (
     draw_reliability,
     draw_roc,
 )
-from catheters.evaluation.report.tables import edge, number, threshold_text, with_interval
+from catheters.evaluation.report.tables import (
+    describe_error,
+    edge,
+    number,
+    per_cent,
+    threshold_text,
+    with_interval,
+)
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.io.files import write_text
 
@@ -77,6 +86,7 @@ def write_report(
     evaluation: Evaluation,
     background: Background,
     make_thumbnails: Callable[[list[int]], dict[int, str]] | None,
+    draw_cases: Callable[[Sequence[TipCase]], list[str]] | None = None,
 ) -> None:
     """Write the page: one file, without anything from elsewhere.
 
@@ -86,6 +96,7 @@ def write_report(
         background: where it comes from.
         make_thumbnails: rows -> the thumbnail of each row as a data URL, empty where it cannot be read; None where the
             image files are not known.
+        draw_cases: tips that were not found -> each one's X-ray with its lines as a data URL; None likewise.
     """
     scores = evaluation.scores
     rows = sorted({case.row for case in evaluation.hardest})
@@ -108,6 +119,7 @@ def write_report(
             hardest=_hardest(evaluation, thumbnails),
             label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
             ensemble_methods=METHODS,
+            **_of_lines(evaluation, draw_cases),
         )
     )
     write_text(file, page)
@@ -142,6 +154,7 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = with_interval
+    environment.filters["per_cent"] = per_cent
     environment.filters["number"] = number
     environment.filters["sentence"] = _begin_sentence
     environment.filters["threshold"] = threshold_text
@@ -206,6 +219,32 @@ def _hardest(evaluation: Evaluation, thumbnails: Mapping[int, str] | None) -> di
         thumbnail = None if thumbnails is None else thumbnails[case.row]
         of_label[case.label].append(_describe(evaluation, case, thumbnail))
     return {label: cases for label, cases in of_label.items() if cases}
+
+
+def _of_lines(evaluation: Evaluation, draw_cases: Callable[[Sequence[TipCase]], list[str]] | None) -> dict[str, Any]:
+    """What the section about lines says; nothing where there are none."""
+    lines = evaluation.lines
+    if lines is None:
+        return {}
+    cases = lines.cases
+    pictures = [None] * len(cases) if draw_cases is None else draw_cases(cases)
+    evaluated = evaluation.evaluated
+    return {
+        "lines": lines,
+        "tolerance_mm": TOLERANCE_MM,
+        "tolerance_share": TOLERANCE_SHARE,
+        "map_width": MAP_WIDTH,
+        "tip_cases": [
+            {
+                "case": case,
+                "uid": str(evaluated.uids[case.row]),
+                "patient": str(evaluated.patient_ids[case.row]),
+                "error": describe_error(case),
+                "picture": picture,
+            }
+            for case, picture in zip(cases, pictures, strict=True)
+        ],
+    }
 
 
 def _describe(evaluation: Evaluation, case: Case, thumbnail: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
@@ -210,3 +211,11 @@ def line_errors_table(lines: LineEvaluation) -> str:
             in_mm = (device.tip_error_mm, device.tip_error_90_mm, device.distance_mm, device.distance_90_mm)
             rows.append([name, "mm", *(with_interval(estimate, 1) for estimate in in_mm)])
     return text_table(["errors", "in", "tip, median", "tip, 90%", "centreline, median", "centreline, 90%"], rows)
+
+
+def describe_error(case: TipCase) -> str:
+    """Of a tip that was not found, in words."""
+    if case.predicted is None:
+        return "missed"
+    in_mm = "" if math.isnan(case.error_mm) else f", {case.error_mm:.0f} mm"
+    return f"{case.error:.1%} of the width off{in_mm}"
