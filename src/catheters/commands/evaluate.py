@@ -15,6 +15,7 @@ from catheters.errors import UserError, counted, listed
 from catheters.evaluation.alignment import align_predictions
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
+from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
@@ -240,9 +241,7 @@ def _print(evaluation: Evaluation) -> None:
     if evaluation.subgroups:
         say(f"\n{tables.subgroups_table(evaluation.subgroups)}")
     if evaluation.lines is not None:
-        say(f"\nlines and tips against {evaluation.lines.annotations}, where it is known which there are")
-        say(tables.lines_table(evaluation.lines))
-        say(tables.line_errors_table(evaluation.lines))
+        _print_lines(evaluation.lines)
     if evaluation.scores.num_patients == 1 or not choices.num_resamples:
         return
     for metric, reason in NO_MACRO_INTERVAL.items():
@@ -252,6 +251,18 @@ def _print(evaluation: Evaluation) -> None:
             "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
             "group or fold, or most resamples have one of its labels in all or none of their images"
         )
+
+
+def _print_lines(lines: LineEvaluation) -> None:
+    say(f"\nlines and tips against {lines.annotations}, where it is known which there are")
+    say(f"{tables.lines_table(lines)}\n\n{tables.line_errors_table(lines)}")
+    if lines.lengths:
+        say(f"\n{tables.lengths_table(lines.lengths)}")
+    if lines.rules:
+        say(
+            "\nlabels by rule and the likeliest of the device type by model, of images with the former; *: the interval"
+        )
+        say(f"of the difference leaves out 0\n{tables.rules_table(lines.rules)}")
 
 
 def _print_settings(given: Input) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from catheters.checkpoints.finished import check_finished
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
+from catheters.data.landmarks import read_landmarks
 from catheters.data.spacing import read_spacing_table
 from catheters.data.tables.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.tables.label_table import read_columns, read_label_table
@@ -22,11 +23,14 @@ from catheters.inference.lines.table import FILE_NAME as LINES_FILE
 from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
-from catheters.measurements import PixelSpacing
+from catheters.measurements import MeasurementDefinition, PixelSpacing
 from catheters.runs.build import build_label_rules, build_table_source
 from catheters.runs.line_inputs import LineTables, read_line_tables, shapes_of_run
+from catheters.runs.measurement_inputs import MeasurementTables, read_measurements
 from catheters.runtime.console import say, warn
 
+MEASUREMENTS_FILE = "predictions_measurements.csv"
+"""Of a run, out of fold."""
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
 """Names under which patients are looked for in a label table, the first one first."""
 
@@ -124,7 +128,7 @@ def read_run(run: Path, source: LabelSource | None, annotations: Path | None = N
     if not file.is_file():
         raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
     how_to_mend = "run train.py as before: it joins the folds' predictions again"
-    check_finished(run, how_to_mend, (file.name, LINES_FILE))
+    check_finished(run, how_to_mend, (file.name, LINES_FILE, MEASUREMENTS_FILE))
     # Before it is read: what is written over it meanwhile is then never taken for what was evaluated.
     sha256 = sha256_of(file)
     if source is not None:
@@ -202,6 +206,7 @@ def _read_lines(
         truth.uids.tolist(),
         full_shapes,
         _read_spacings(settings),
+        _read_measurements(run, settings),
     )
 
 
@@ -233,6 +238,22 @@ def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
         heads=known_heads(labels),
         settings=None,
         paths=None,
+    )
+
+
+def _read_measurements(run: Path, settings: Settings) -> MeasurementTables | None:
+    """What a run measured, and the landmarks to measure from; None where it measured nothing."""
+    file, landmarks = run / MEASUREMENTS_FILE, Path(settings.dataset_folder) / (settings.landmark_table or "")
+    if not file.is_file():
+        return None
+    definitions = {name: MeasurementDefinition(*points) for name, points in settings.measurements.items()}
+    has_landmarks = settings.landmark_table is not None and landmarks.is_file()
+    if settings.landmark_table is not None and not has_landmarks:
+        warn(f"{run}: learnt from {landmarks}, which is not here, so no lengths from a landmark are compared")
+    return MeasurementTables(
+        definitions=definitions,
+        predicted=read_measurements(file, settings.uid_column, definitions),
+        landmarks=read_landmarks(landmarks, settings.uid_column) if has_landmarks else {},
     )
 
 

@@ -17,6 +17,7 @@ from catheters.errors import counted
 from catheters.evaluation.lines.comparison import LineSet, Polylines
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.measurements import PixelSpacing
+from catheters.runs.measurement_inputs import MeasurementTables
 from catheters.runtime.console import warn
 from catheters.runtime.host import available_cores
 from catheters.runtime.workers import Failure, map_guarded
@@ -38,6 +39,7 @@ class LineTables:
         drawn: id -> lines, from either end.
         full_shapes: id -> (H, W) of the original image in pixels; (0, 0) or none where it is not known.
         spacings: id -> pixel spacing; empty where there is none.
+        measurements: lengths; None where none was measured.
     """
 
     file: Path
@@ -46,6 +48,7 @@ class LineTables:
     drawn: Mapping[str, Sequence[Annotation]]
     full_shapes: Mapping[str, Shape]
     spacings: Mapping[str, PixelSpacing]
+    measurements: MeasurementTables | None = None
 
 
 def read_line_tables(
@@ -57,6 +60,7 @@ def read_line_tables(
     uids: Sequence[str],
     full_shapes: Mapping[str, Shape],
     spacings: Mapping[str, PixelSpacing],
+    measurements: MeasurementTables | None,
 ) -> LineTables:
     """Read predicted and drawn lines; what is odd about the drawn ones is said.
 
@@ -69,6 +73,7 @@ def read_line_tables(
         uids: the ids of the label table.
         full_shapes: id -> (H, W) of the original image in pixels.
         spacings: id -> pixel spacing.
+        measurements: lengths, where some were measured.
 
     Raises:
         TableError: a file, a column or a value is missing or wrong.
@@ -78,7 +83,13 @@ def read_line_tables(
     for text in check_annotations(drawn, labels, heads, uids, full_shapes, str(source)):
         warn(text)
     return LineTables(
-        file=file, source=source, predicted=predicted, drawn=drawn, full_shapes=full_shapes, spacings=spacings
+        file=file,
+        source=source,
+        predicted=predicted,
+        drawn=drawn,
+        full_shapes=full_shapes,
+        spacings=spacings,
+        measurements=measurements,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catheters.evaluation.lines.comparison import DeviceLines, TipCase
+from catheters.evaluation.lines.measurements import MeasuredLengths, RuleEvaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,12 +16,16 @@ class LineEvaluation:
         annotations: the table of drawn ones.
         num_images: images that were predicted.
         per_device: lines and tips of each device type.
+        lengths: of each measurement that was taken.
+        rules: of each measurement of which an image has a label by rule.
     """
 
     predictions: str
     annotations: str
     num_images: int
     per_device: Sequence[DeviceLines]
+    lengths: Sequence[MeasuredLengths] = ()
+    rules: Sequence[RuleEvaluation] = ()
 
     @property
     def has_mm(self) -> bool:

@@ -10,6 +10,7 @@ import pandas as pd
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.comparison import MAP_WIDTH, DeviceLines, TipCase
 from catheters.evaluation.lines.evaluation import LineEvaluation
+from catheters.evaluation.lines.measurements import MeasuredLengths, Pair, RuleEvaluation
 from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.io.files import write_whole
@@ -26,6 +27,17 @@ def describe_lines(lines: LineEvaluation) -> dict[str, Any]:
         "found_within": {"mm": TOLERANCE_MM, "share_of_width": TOLERANCE_SHARE},
         "dice_map_width": MAP_WIDTH,
         "per_device": [_describe_device(device) for device in lines.per_device],
+        "measurements": [
+            {
+                "measurement": of_name.name,
+                "unit": of_name.unit,
+                "num_true": len(of_name.truth),
+                "num_pairs": of_name.agreement.num_pairs,
+                **{name: _interval(estimate) for name, estimate in _differences(of_name).items()},
+            }
+            for of_name in lines.lengths
+        ],
+        "labels_by_rule": [_describe_rule(rule) for rule in lines.rules],
     }
 
 
@@ -38,6 +50,18 @@ def list_line_estimates(lines: LineEvaluation) -> Iterator[tuple[str, str, str, 
         for metric, pair in _errors(device).items():
             for part, estimate in zip(ERROR_NAMES, pair, strict=True):
                 yield "lines", name, f"{metric}_{part}", estimate
+    for of_name in lines.lengths:
+        for metric, estimate in _differences(of_name).items():
+            yield "measurement", of_name.name, metric, estimate
+    for rule in lines.rules:
+        rates = [(rule.name, "accuracy", rule.accuracy)]
+        for label in rule.labels:
+            named = f"{rule.name}: {label.label}"
+            rates += [(named, "sensitivity", label.sensitivity), (named, "specificity", label.specificity)]
+        for name, metric, rate in rates:
+            for part, estimate in _parts(rate).items():
+                yield "label by rule", name, f"{metric}_{part}", estimate
+        yield "label by rule", rule.name, "disagreement", rule.disagreement
 
 
 def write_tip_cases(file: Path, evaluated: PredictionSet, cases: Sequence[TipCase], uid_column: str) -> None:
@@ -79,6 +103,44 @@ def _errors(device: DeviceLines) -> dict[str, tuple[Estimate, Estimate]]:
         "tip_error_mm": (device.tip_error_mm, device.tip_error_90_mm),
         "centreline_distance": (device.distance, device.distance_90),
         "centreline_distance_mm": (device.distance_mm, device.distance_90_mm),
+    }
+
+
+def _differences(lengths: MeasuredLengths) -> dict[str, Estimate]:
+    """Predicted minus true, and how many were measured."""
+    agreement = lengths.agreement
+    return {
+        "measured": lengths.measured,
+        "mean_difference": agreement.mean_difference,
+        "lower_limit": agreement.lower_limit,
+        "upper_limit": agreement.upper_limit,
+        "median_absolute_error": agreement.median_absolute_error,
+    }
+
+
+def _parts(pair: Pair) -> dict[str, Estimate]:
+    return {"by_rule": pair.rule, "by_model": pair.model, "difference": pair.difference}
+
+
+def _describe_pair(pair: Pair) -> dict[str, Any]:
+    return {name: _interval(estimate) for name, estimate in _parts(pair).items()}
+
+
+def _describe_rule(rule: RuleEvaluation) -> dict[str, Any]:
+    return {
+        "measurement": rule.name,
+        "num_images": rule.num_images,
+        "accuracy": _describe_pair(rule.accuracy),
+        "disagreement": _interval(rule.disagreement),
+        "per_label": [
+            {
+                "label": label.label,
+                "num_positives": label.num_positives,
+                "sensitivity": _describe_pair(label.sensitivity),
+                "specificity": _describe_pair(label.specificity),
+            }
+            for label in rule.labels
+        ],
     }
 
 

@@ -12,19 +12,21 @@ import jinja2
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import Case
-from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.comparison import MAP_WIDTH, TipCase
 from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
 from catheters.evaluation.report.figures import (
     ReportFigure,
+    draw_agreement,
     draw_aucs,
     draw_precision_recall,
     draw_reliability,
     draw_roc,
 )
 from catheters.evaluation.report.tables import (
+    agreement_estimates,
     describe_error,
     edge,
+    marked,
     number,
     per_cent,
     threshold_text,
@@ -155,12 +157,13 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     )
     environment.filters["interval"] = with_interval
     environment.filters["per_cent"] = per_cent
+    environment.filters["agreement"] = agreement_estimates
     environment.filters["number"] = number
     environment.filters["sentence"] = _begin_sentence
     environment.filters["threshold"] = threshold_text
     environment.filters["edge"] = edge
     environment.filters["markdown"] = _escape_markdown
-    environment.filters["marked"] = _marked
+    environment.filters["marked"] = marked
     environment.filters["sortable"] = _sortable
     return environment
 
@@ -168,11 +171,6 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
 def _begin_sentence(text: str) -> str:
     """With a capital; the other letters stay."""
     return text[:1].upper() + text[1:]
-
-
-def _marked(estimate: Estimate) -> str:
-    """A difference, with a star where its interval leaves out 0."""
-    return with_interval(estimate, 4) + (" *" if estimate.low > 0 or estimate.high < 0 else "")
 
 
 def _sortable(value: float) -> str:
@@ -234,6 +232,10 @@ def _of_lines(evaluation: Evaluation, draw_cases: Callable[[Sequence[TipCase]], 
         "tolerance_mm": TOLERANCE_MM,
         "tolerance_share": TOLERANCE_SHARE,
         "map_width": MAP_WIDTH,
+        "agreement_figures": [
+            draw_agreement(of_name.name, of_name.unit, of_name.predicted, of_name.truth, of_name.agreement)
+            for of_name in lines.lengths
+        ],
         "tip_cases": [
             {
                 "case": case,

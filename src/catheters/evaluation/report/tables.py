@@ -8,6 +8,7 @@ from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.evaluation import LineEvaluation
+from catheters.evaluation.lines.measurements import MeasuredLengths, Pair, RuleEvaluation
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
 from catheters.evaluation.selective_prediction import Abstention
@@ -211,6 +212,58 @@ def line_errors_table(lines: LineEvaluation) -> str:
             in_mm = (device.tip_error_mm, device.tip_error_90_mm, device.distance_mm, device.distance_90_mm)
             rows.append([name, "mm", *(with_interval(estimate, 1) for estimate in in_mm)])
     return text_table(["errors", "in", "tip, median", "tip, 90%", "centreline, median", "centreline, 90%"], rows)
+
+
+def lengths_table(lengths: Sequence[MeasuredLengths]) -> str:
+    """One row per measurement: how many were measured, mean difference, limits of agreement, median error."""
+    header = ["predicted - true", "in", "true", "pairs", "measured", "mean", "lower limit", "upper limit", "|median|"]
+    return text_table(
+        header,
+        [
+            [
+                of_name.name,
+                of_name.unit,
+                f"{len(of_name.truth)}",
+                f"{of_name.agreement.num_pairs}",
+                with_interval(of_name.measured),
+                *(with_interval(estimate, 2) for estimate in agreement_estimates(of_name)),
+            ]
+            for of_name in lengths
+        ],
+    )
+
+
+def agreement_estimates(lengths: MeasuredLengths) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """Mean difference, limits of agreement, median absolute error."""
+    agreement = lengths.agreement
+    return (
+        agreement.mean_difference,
+        agreement.lower_limit,
+        agreement.upper_limit,
+        agreement.median_absolute_error,
+    )
+
+
+def rules_table(rules: Sequence[RuleEvaluation]) -> str:
+    """Rates by rule beside those by model; * where the difference's interval leaves out 0."""
+    rows = []
+    for rule in rules:
+        name = f"{rule.name}, {rule.num_images} images"
+        rows.append([name, "accuracy", *_of_pair(rule.accuracy)])
+        rows.append([name, "they disagree", with_interval(rule.disagreement), "", ""])
+        for label in rule.labels:
+            rows.append([label.label, "sensitivity", *_of_pair(label.sensitivity)])
+            rows.append([label.label, "specificity", *_of_pair(label.specificity)])
+    return text_table(["label by rule", "", "by rule", "by model", "difference  "], rows)
+
+
+def _of_pair(pair: Pair) -> list[str]:
+    return [with_interval(pair.rule), with_interval(pair.model), marked(pair.difference, 3)]
+
+
+def marked(difference: Estimate, decimals: int = 4) -> str:
+    """A difference, with a star where its interval leaves out 0."""
+    return with_interval(difference, decimals) + (" *" if difference.low > 0 or difference.high < 0 else "")
 
 
 def describe_error(case: TipCase) -> str:
