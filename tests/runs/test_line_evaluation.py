@@ -14,11 +14,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import catheters
 from catheters.commands.evaluation_options import main
 from catheters.config.loading import read_run_settings, settings_to_json
 from catheters.config.settings import Settings
 from catheters.errors import UserError
+from catheters.evaluation.evaluation import Choices
 from catheters.io.csv_files import TableError
+from catheters.measurements import PixelSpacing
+from catheters.runs.evaluation_inputs import read_run
+from catheters.runs.line_inputs import build_line_set
+from catheters.runs.measurement_inputs import build_length_sets
 from tests.browser import SCREEN, Browser
 
 pytestmark = pytest.mark.slow  # a page takes seconds to write
@@ -349,3 +355,69 @@ def test_measurements_of_another_name(measured: Path, capsys: pytest.CaptureFixt
     main([str(measured), "--resamples", "0"])
     assert "measurements that the settings do not have are passed over: CVC tip above" in capsys.readouterr().err
     assert json.loads((measured / "metrics.json").read_text())["lines"]["measurements"][0]["num_pairs"] == 1
+
+
+@pytest.fixture
+def others(run: Path) -> list[str]:
+    """Arguments for the same predictions in a file of their own, with their lines beside it."""
+    data = run.parent / "data"
+    (run / "predictions.csv").rename(run.parent / "out.csv")
+    (run / "predictions_lines.csv").rename(run.parent / "out_lines.csv")
+    return ["--predictions", str(run.parent / "out.csv"), "--labels", str(data / "train.csv"), "--resamples", "0"]
+
+
+def test_lines_beside_a_file(others: list[str], run: Path) -> None:
+    """As predict.py writes them; the images are found from the label table."""
+    annotations = str(run.parent / "data/lines.csv")
+    main([*others, "--annotations", annotations, "--images", "train/{uid}.jpg"])
+    folder = run.parent / "out_evaluation"
+    ett, _ = json.loads((folder / "metrics.json").read_text())["lines"]["per_device"]
+    assert (ett["num_images"], ett["tips_found"]["value"], ett["false_lines_per_image"]["value"]) == (5, 0.5, 0.4)
+    assert len(pictures((folder / "report.html").read_text())) == 2
+    result = catheters.evaluate(
+        others[1], others[3], annotations=annotations, images="train/{uid}.jpg", choices=Choices(num_resamples=0)
+    )
+    assert result.evaluation.lines is not None
+    assert result.evaluation.lines.per_device[0].summary.found.value == 0.5
+    with pytest.raises(UserError, match="say with --images where these are"):
+        main([*others, "--annotations", annotations])
+    with pytest.raises(UserError, match=r"--images \{uid\}\.png: none of the images is there, .*a0\.png for one"):
+        main([*others, "--images", "{uid}.png"])
+    with pytest.raises(UserError, match=r"--images train: .*\{uid\} or a \{column\} of the table is expected"):
+        main([*others, "--images", "train"])
+    (run.parent / "out_lines.csv").unlink()
+    with pytest.raises(TableError, match=r"out_lines\.csv: no such file"):
+        main([*others, "--annotations", annotations, "--images", "train/{uid}.jpg"])
+
+
+def test_a_file_without_lines(others: list[str], run: Path) -> None:
+    """Images alone show the hardest cases."""
+    main([*others, "--images", "train/{uid}.jpg"])
+    folder = run.parent / "out_evaluation"
+    assert json.loads((folder / "metrics.json").read_text())["lines"] is None
+
+
+def test_options_that_do_not_go_together(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, part in (
+        (["--images", "{uid}.jpg"], "--images goes with --predictions"),
+        ([str(run.parent), "--ensemble", "mean", "--annotations", "x.csv"], "--annotations goes with single models"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(run), *options])
+        assert part in capsys.readouterr().err
+
+
+def test_spacing_and_measurements_in_mm(measured: Path) -> None:
+    """0.5 mm per pixel: tips are found within 10 mm, 20 pixels, and the tip of a0 is 40 mm above its carina."""
+    settings = read_run_settings(measured / "settings.json")
+    given = read_run(measured, None)
+    assert given.lines is not None and given.lines.measurements is not None
+    spacings = {uid: PixelSpacing((0.5, 0.5)) for uid in ("a0", "a1")}
+    tables = dataclasses.replace(given.lines, spacings=spacings)
+    lines = build_line_set(tables, given.evaluated, settings.device_types)
+    np.testing.assert_array_equal(lines.mm_per_pixel[:, 0], [0.5, 0.5, *[math.nan] * 4])
+    (lengths,) = build_length_sets(given.lines.measurements, lines, given.evaluated.uids.tolist())
+    assert [[length.mm for length in of_image] for of_image in lengths.true[:2]] == [[40], [40]]
+    assert [length.share_of_height for length in lengths.true[2]] == pytest.approx([0.05])
+    assert math.isnan(lengths.true[2][0].mm)
+    assert [len(of_image) for of_image in lengths.true] == [1, 1, 1, 0, 0, 0]  # no tip, an unknown one, no carina

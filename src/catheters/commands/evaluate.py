@@ -90,7 +90,13 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
     if options.predictions is not None:
         assert source is not None, "the options say so"
         inputs = [
-            read_file(file, source, are_logits=options.logits)
+            read_file(
+                file,
+                source,
+                are_logits=options.logits,
+                annotations=options.annotations,
+                path_pattern=options.images,
+            )
             for file in track(options.predictions, "reading", len(options.predictions), unit="file", leave=False)
         ]
     else:
@@ -161,7 +167,7 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
     written.replace(file)
     say(f"the ensemble -> {file}\nits specification -> {folder / 'ensemble.json'}\n")
     return ensemble, dataclasses.replace(
-        first, evaluated=combined, file=file, sha256=sha256, folder=folder, settings=None
+        first, evaluated=combined, file=file, sha256=sha256, folder=folder, settings=None, lines=None
     )
 
 

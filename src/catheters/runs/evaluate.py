@@ -99,6 +99,8 @@ def evaluate(
     id_column: str | None = None,
     patient_column: str | None = None,
     logits: bool = False,
+    annotations: AnyPath | None = None,
+    images: str | None = None,
 ) -> EvaluationResult:
     """Score predictions against labels, with intervals over patients; nothing is written.
 
@@ -110,22 +112,26 @@ def evaluate(
         id_column: name of the id column; None: as the predictions call it, or the rules.
         patient_column: name of the patient column in `labels`; None: the rules', or one that is named as usual.
         logits: whether the CSV holds logits.
+        annotations: drawn lines, as CSV, to compare predicted ones with; None: the run's own.
+        images: where the X-rays of `labels` are, relative to that table or to the folder above it, as in
+            "test/{uid}.jpg", for predictions in a CSV; None: not known.
 
     Raises:
         UserError: a file is missing or wrong, or they do not fit each other.
     """
     file = Path(predictions)
+    drawn = None if annotations is None else Path(annotations)
     source = None
     if labels is not None:
         source = LabelSource(file=Path(labels), rules=rules, id_column=id_column, patient_column=patient_column)
     if not file.exists():
         raise UserError(f"{file}: no such file or folder; a run folder or a CSV of predictions is expected")
     if file.is_dir():
-        given = read_run(file, source)
+        given = read_run(file, source, drawn)
     elif source is None:
         raise UserError(f"{file}: is no run folder, so the true labels have to be given: labels='FILE.csv'")
     else:
-        given = read_file(file, source, are_logits=logits)
+        given = read_file(file, source, are_logits=logits, annotations=drawn, path_pattern=images)
     return evaluate_input(given, choices or Choices())
 
 

@@ -25,7 +25,7 @@ from catheters.io.files import sha256_of
 from catheters.labels import known_heads
 from catheters.measurements import MeasurementDefinition, PixelSpacing
 from catheters.runs.build import build_label_rules, build_table_source
-from catheters.runs.line_inputs import LineTables, read_line_tables, shapes_of_run
+from catheters.runs.line_inputs import LineTables, paths_of_table, read_line_tables, shapes_of_files, shapes_of_run
 from catheters.runs.measurement_inputs import MeasurementTables, read_measurements
 from catheters.runtime.console import say, warn
 
@@ -216,17 +216,54 @@ def _read_spacings(settings: Settings) -> Mapping[str, PixelSpacing]:
     return {} if table is None else read_spacing_table(Path(settings.dataset_folder) / table, settings.uid_column)
 
 
-def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
+def read_file(
+    file: Path,
+    source: LabelSource,
+    *,
+    are_logits: bool,
+    annotations: Path | None = None,
+    path_pattern: str | None = None,
+) -> Input:
     """Predictions of any program; results go to a folder beside them that is named after the file.
+
+    Args:
+        file: the predictions.
+        source: the label table.
+        are_logits: whether they are logits.
+        annotations: drawn lines to compare with those that stand beside the file, as predict.py writes them; None: no
+            lines are compared.
+        path_pattern: of the image files, relative to the label table or to the folder above it; None: not known.
 
     Raises:
         UserError: a file is missing or wrong, or they do not fit.
     """
     sha256 = sha256_of(file) if file.is_file() else ""  # else reading it says what is wrong
+    stem = Path(file.name.removesuffix(".gz")).stem
     uid_column, predictions, labels = read_predictions(file, source.id_column, are_logits=are_logits)
     truth, left_out = _read_truth(source, source.rules, uid_column, labels)
     predictions = _without(predictions, uid_column, left_out, file, truth)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
+    heads, paths, lines = known_heads(labels), None, None
+    if path_pattern is not None:
+        all_paths = paths_of_table(truth.frame, path_pattern, uid_column, source.file)
+        paths = tuple(all_paths[row] for row in rows)
+    if annotations is not None:
+        if paths is None:
+            raise UserError(
+                f"{annotations}: lines are compared by the size of their X-rays; say with --images where these are"
+            )
+        uids = evaluated.uids.tolist()
+        lines = read_line_tables(
+            file.with_name(f"{stem}_lines.csv"),
+            annotations,
+            uid_column,
+            labels,
+            heads,
+            truth.uids.tolist(),
+            shapes_of_files(uids, paths),
+            {},
+            None,
+        )
     return Input(
         evaluated=evaluated,
         uid_column=uid_column,
@@ -235,9 +272,10 @@ def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
         truth=truth,
         rows=rows,
         folder=file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}_evaluation"),
-        heads=known_heads(labels),
+        heads=heads,
         settings=None,
-        paths=None,
+        paths=paths,
+        lines=lines,
     )
 
 

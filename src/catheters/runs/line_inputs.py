@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, check_annotations, read_annotations
@@ -13,9 +14,11 @@ from catheters.data.cache.index import CacheError, read_index
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_radiograph
 from catheters.data.line_targets import find_known
-from catheters.errors import counted
+from catheters.data.tables.label_table import fill_in_paths
+from catheters.errors import UserError, counted
 from catheters.evaluation.lines.comparison import LineSet, Polylines
 from catheters.evaluation.prediction_set import PredictionSet
+from catheters.io.path_pattern import check_path_pattern
 from catheters.measurements import PixelSpacing
 from catheters.runs.measurement_inputs import MeasurementTables
 from catheters.runtime.console import warn
@@ -111,6 +114,32 @@ def shapes_of_run(settings: Settings, uids: Sequence[str], paths: Sequence[Path]
             warn(f"{error.found}: the sizes of the X-rays are not known, so no lines are compared")
             return {}
     return shapes_of_files(uids, tuple(paths))
+
+
+def paths_of_table(frame: pd.DataFrame, path_pattern: str, uid_column: str, file: Path) -> tuple[Path, ...]:
+    """The image files of a label table's rows.
+
+    Args:
+        frame: the rows.
+        path_pattern: of the files, relative to the table or to the folder above it.
+        uid_column: the id column.
+        file: the table.
+
+    Raises:
+        UserError: none of the files is there, or the pattern is none.
+    """
+    try:
+        check_path_pattern(path_pattern)
+    except ValueError as error:
+        raise UserError(f"--images {path_pattern}: {error}") from None
+    for folder in (file.parent, file.absolute().parent.parent):
+        paths = fill_in_paths(frame, path_pattern, uid_column, folder, file)
+        if any(path.exists() for path in paths):
+            return paths
+    raise UserError(
+        f"--images {path_pattern}: none of the images is there, {paths[0]} for one; a pattern relative to {file} or to "
+        "the folder above is expected, as in 'test/{uid}.jpg'"
+    )
 
 
 def shapes_of_files(uids: Sequence[str], paths: tuple[Path, ...]) -> dict[str, Shape]:

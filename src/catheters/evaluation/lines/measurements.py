@@ -206,7 +206,7 @@ def judge_rule(
     is_given = np.array([[label in of_image for label in labels] for of_image in by_rule], dtype=np.float64)
     if not columns or not is_given.any():
         return None
-    has_label: Floats = is_given.any(axis=1).astype(np.float64)  # (n,)
+    has_label = np.asarray(is_given.any(axis=1), dtype=np.float64)  # (n,)
     targets: Floats = evaluated.targets[:, columns].astype(np.float64)  # (n, L)
     is_likeliest = np.eye(len(labels))[evaluated.probabilities[:, columns].argmax(axis=1)]
 
@@ -215,9 +215,9 @@ def judge_rule(
         rule, model, difference = (bootstrap.ratio(part * wholes, wholes) for part in parts)
         return Pair(rule=rule, model=model, difference=difference)
 
-    right_by_rule = np.asarray((is_given * targets).sum(axis=1) / np.maximum(is_given.sum(axis=1), 1))
-    right_by_model: Floats = (is_likeliest * targets).sum(axis=1)
-    is_other = np.asarray(1 - (is_given * is_likeliest).sum(axis=1))
+    right_by_rule: Floats = np.asarray((is_given * targets).sum(axis=1) / np.maximum(is_given.sum(axis=1), 1))
+    right_by_model: Floats = np.asarray((is_likeliest * targets).sum(axis=1))
+    is_other: Floats = np.asarray(1 - (is_given * is_likeliest).sum(axis=1))
     return RuleEvaluation(
         name=lengths.name,
         num_images=int(has_label.sum()),
