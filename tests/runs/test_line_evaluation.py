@@ -16,11 +16,13 @@ from PIL import Image
 
 import catheters
 from catheters.commands.evaluation_options import main
+from catheters.commands.predict import main as predict
 from catheters.config.loading import read_run_settings, settings_to_json
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.evaluation.evaluation import Choices
 from catheters.io.csv_files import TableError
+from catheters.labels import RANZCR_HEADS
 from catheters.measurements import PixelSpacing
 from catheters.runs.evaluation_inputs import read_run
 from catheters.runs.line_inputs import build_line_set
@@ -421,3 +423,72 @@ def test_spacing_and_measurements_in_mm(measured: Path) -> None:
     assert [length.share_of_height for length in lengths.true[2]] == pytest.approx([0.05])
     assert math.isnan(lengths.true[2][0].mm)
     assert [len(of_image) for of_image in lengths.true] == [1, 1, 1, 0, 0, 0]  # no tip, an unknown one, no carina
+
+
+def test_a_trained_model(
+    lines_run: Path, sample_folder: Path, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its lines in images that it has seen, as a file and as a run's, whose cache has the sizes of the X-rays.
+
+    What is said of endotracheal tubes is worked out anew: an image has one tube at most.
+    """
+    out = tmp_path / "p.csv"
+    predict(
+        ["--model", str(lines_run), str(sample_folder / "train"), "--out", str(out), "--lines", str(tmp_path / "l")]
+    )
+    tables = ["--labels", str(sample_folder / "train.csv"), "--patient-column", "PatientID"]
+    annotations = ["--annotations", str(sample_folder / "train_annotations.csv"), "--images", "train/{uid}.jpg"]
+    main(["--predictions", str(out), *tables, *annotations, "--resamples", "100"])
+    of_file = json.loads((tmp_path / "p_evaluation/metrics.json").read_text())["lines"]
+
+    run = tmp_path / "run"
+    run.mkdir()
+    settings = dataclasses.replace(read_run_settings(lines_run / "settings.json"), all_data=False)
+    (run / "settings.json").write_text(settings_to_json(settings))
+    out.rename(run / "predictions.csv")
+    (tmp_path / "p_lines.csv").rename(run / "predictions_lines.csv")
+    main([str(run), "--resamples", "100"])
+    of_run = json.loads((run / "metrics.json").read_text())["lines"]
+    assert of_run["per_device"] == of_file["per_device"]
+    assert [entry["device_type"] for entry in of_run["per_device"]] == list(RANZCR_HEADS)
+
+    labels = pd.read_csv(sample_folder / "train.csv", index_col="StudyInstanceUID")
+    drawn, found = (
+        {
+            uid: [np.array(json.loads(points)) for points in of_image]
+            for uid, of_image in table[table["label"].isin(RANZCR_HEADS["ETT"])].groupby("StudyInstanceUID")["data"]
+        }
+        for table in (
+            pd.read_csv(sample_folder / "train_annotations.csv"),
+            pd.read_csv(run / "predictions_lines.csv"),
+        )
+    )
+    errors, num_false, num_images = [], 0, 0
+    for uid, row in labels.iterrows():
+        has_tube = row[list(RANZCR_HEADS["ETT"])].any()
+        if has_tube and uid not in drawn:
+            continue
+        num_images += 1
+        tips = [line[-1] for line in found.get(uid, [])]
+        if has_tube:
+            (line,) = drawn[uid]
+            tip = max(line[0], line[-1], key=lambda point: float(point[1]))  # tubes come in from above
+            with Image.open(sample_folder / f"train/{uid}.jpg") as xray:
+                width = xray.width
+            errors.append(min((math.dist(tip, other) / width for other in tips), default=math.inf))
+        num_false += len(tips) - (has_tube and errors[-1] <= 0.02)
+    ett = of_run["per_device"][0]
+    assert (ett["num_images"], ett["num_tips"]) == (num_images, len(errors))
+    assert ett["tips_found"]["value"] == pytest.approx(np.mean(np.array(errors) <= 0.02))
+    assert ett["tips_found"]["value"] > 0.3
+    assert ett["tip_error"]["median"]["value"] == pytest.approx(np.median(errors))
+    assert ett["false_lines_per_image"]["value"] == pytest.approx(num_false / num_images)
+    assert 0.3 < ett["dice"]["value"] < 1
+    assert 0 < ett["centreline_distance"]["median"]["value"] < 0.05
+    assert capsys.readouterr().out.count("lines and tips against") == 2
+    browser.show(SCREEN)
+    browser.open((run / "report.html").as_uri())
+    assert browser.console == []
+    assert browser.cut_boxes() == []
+    browser.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    browser.assert_readable()
