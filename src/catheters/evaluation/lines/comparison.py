@@ -20,7 +20,7 @@ Polylines = Mapping[str, Sequence[Floats]]
 
 MAP_WIDTH = 256
 """Pixels of the masks that Dice's coefficient is computed of; their height keeps the image's aspect."""
-STEPS_ACROSS = 500
+STEPS_ACROSS = 200
 """A line's distance from another is measured at points so many to the image's width apart."""
 TipError = Literal["missed", "far off"]
 NUM_CASES = 5

@@ -227,6 +227,16 @@ def _of_lines(evaluation: Evaluation, draw_cases: Callable[[Sequence[TipCase]], 
     cases = lines.cases
     pictures = [None] * len(cases) if draw_cases is None else draw_cases(cases)
     evaluated = evaluation.evaluated
+    of_device: dict[str, list[dict[str, Any]]] = {}
+    for case, picture in zip(cases, pictures, strict=True):
+        of_device.setdefault(case.device_type, []).append(
+            {
+                "uid": str(evaluated.uids[case.row]),
+                "patient": str(evaluated.patient_ids[case.row]),
+                "error": describe_error(case),
+                "picture": picture,
+            }
+        )
     return {
         "lines": lines,
         "tolerance_mm": TOLERANCE_MM,
@@ -236,16 +246,7 @@ def _of_lines(evaluation: Evaluation, draw_cases: Callable[[Sequence[TipCase]], 
             draw_agreement(of_name.name, of_name.unit, of_name.predicted, of_name.truth, of_name.agreement)
             for of_name in lines.lengths
         ],
-        "tip_cases": [
-            {
-                "case": case,
-                "uid": str(evaluated.uids[case.row]),
-                "patient": str(evaluated.patient_ids[case.row]),
-                "error": describe_error(case),
-                "picture": picture,
-            }
-            for case, picture in zip(cases, pictures, strict=True)
-        ],
+        "tip_cases": of_device,
     }
 
 
