@@ -15,6 +15,7 @@ from catheters.errors import UserError, counted, listed
 from catheters.evaluation.alignment import align_predictions
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
+from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
@@ -92,11 +93,17 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
     if options.predictions is not None:
         assert source is not None, "the options say so"
         inputs = [
-            read_file(file, source, are_logits=options.logits)
+            read_file(
+                file,
+                source,
+                are_logits=options.logits,
+                annotations=options.annotations,
+                path_pattern=options.images,
+            )
             for file in track(options.predictions, "reading", len(options.predictions), unit="file", leave=False)
         ]
     else:
-        inputs = [read_run(run, source) for run in options.runs]
+        inputs = [read_run(run, source, options.annotations) for run in options.runs]
     if options.out is None:
         return inputs
     if options.out.is_file() or not options.out.absolute().parent.is_dir():
@@ -163,7 +170,7 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
     written.replace(file)
     say(f"the ensemble -> {file}\nits specification -> {folder / 'ensemble.json'}\n")
     return ensemble, dataclasses.replace(
-        first, evaluated=combined, file=file, sha256=sha256, folder=folder, settings=None
+        first, evaluated=combined, file=file, sha256=sha256, folder=folder, settings=None, lines=None
     )
 
 
@@ -244,6 +251,8 @@ def _print(evaluation: Evaluation) -> None:
         say(f"\n{tables.subgroups_table(evaluation.subgroups)}")
     if evaluation.explanations is not None and evaluation.explanations.scores:
         say(f"\n{tables.explanations_table(evaluation.explanations)}")
+    if evaluation.lines is not None:
+        _print_lines(evaluation.lines)
     if evaluation.scores.num_patients == 1 or not choices.num_resamples:
         return
     for metric, reason in NO_MACRO_INTERVAL.items():
@@ -253,6 +262,18 @@ def _print(evaluation: Evaluation) -> None:
             "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
             "group or fold, or most resamples have one of its labels in all or none of their images"
         )
+
+
+def _print_lines(lines: LineEvaluation) -> None:
+    say(f"\nlines and tips against {lines.annotations}, where it is known which there are")
+    say(f"{tables.lines_table(lines)}\n\n{tables.line_errors_table(lines)}")
+    if lines.lengths:
+        say(f"\n{tables.lengths_table(lines.lengths)}")
+    if lines.rules:
+        say(
+            "\nlabels by rule and the likeliest of the device type by model, of images with the former; *: the interval"
+        )
+        say(f"of the difference leaves out 0\n{tables.rules_table(lines.rules)}")
 
 
 def _print_settings(given: Input) -> None:

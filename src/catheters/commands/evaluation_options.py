@@ -89,6 +89,19 @@ def _create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--patient-column", metavar="NAME", help="of --labels (default: patient, PatientID and the like)"
     )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="CSV of drawn lines that predicted ones are compared with (default: the run's annotation_table); those of "
+        "FILE.csv stand in FILE_lines.csv beside it, as predict.py writes them",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="PATTERN",
+        help="where the X-rays of --labels are, relative to that table or to the folder above it, as in "
+        "'test/{uid}.jpg'; the page then shows them",
+    )
     parser.add_argument("--logits", action="store_true", help="the predictions are logits, not probabilities")
     parser.add_argument(
         "--out",
@@ -187,6 +200,10 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--explanations goes with run folders; a file of predictions has no model to make heatmaps of")
     if options.explanations and options.ensemble is not None:
         parser.error("--explanations goes without --ensemble; evaluate each run by itself")
+    if options.images is not None and options.predictions is None:
+        parser.error("--images goes with --predictions; a run knows its own")
+    if options.ensemble is not None and options.annotations is not None:
+        parser.error("--annotations goes with single models; an ensemble of predictions has no lines")
     if options.resamples != 0 and options.resamples < MIN_RESAMPLES:
         parser.error(f"--resamples: {MIN_RESAMPLES} or more, or 0 for no intervals")
     if not 0 < options.abstain_error < 0.5:

@@ -61,12 +61,13 @@ def distance_from_entries(point: npt.NDArray[np.float64], shape: tuple[int, int]
     return float(min(x / width, 1 - x / width, y / height))
 
 
-def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]:
+def read_annotations(file: Path, uid_column: str, *, may_be_empty: bool = False) -> dict[str, list[Annotation]]:
     """Read a table laid out as RANZCR CLiP's `train_annotations.csv`, one row per catheter, several rows per image.
 
     Args:
         file: CSV with the columns `uid_column`, label, and data, a text [[x, y], [x, y], ...].
         uid_column: the column that names the image.
+        may_be_empty: whether a table without rows is one, as that of a model that finds no line.
 
     Returns:
         Uid -> its catheters, in the order of the file.
@@ -74,7 +75,7 @@ def read_annotations(file: Path, uid_column: str) -> dict[str, list[Annotation]]
     Raises:
         TableError: the file, a column or a value is missing or wrong.
     """
-    frame = read_csv(file)
+    frame = read_csv(file, may_be_empty=may_be_empty)
     check_columns(frame, (uid_column, LABEL_COLUMN, POINTS_COLUMN), file)
     for column in (uid_column, LABEL_COLUMN):
         check_filled(frame, column, file)

@@ -164,7 +164,8 @@ def _flip_down(points: Points, params: dict[str, Any]) -> Points:
 
 def _warp(points: Points, params: dict[str, Any]) -> Points:
     matrix = params["matrix"]
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
+    moved: Points = points @ matrix[:2, :2].T + matrix[:2, 2]
+    return moved
 
 
 def _crop(points: Points, params: dict[str, Any]) -> Points:
@@ -172,7 +173,8 @@ def _crop(points: Points, params: dict[str, Any]) -> Points:
     left, top, right, bottom = params["crop_coords"]
     height, width = params["shape"][:2]
     corner = np.array([left, top])
-    return (points - corner + 0.5) * (width / (right - left), height / (bottom - top)) - 0.5
+    moved: Points = (points - corner + 0.5) * (width / (right - left), height / (bottom - top)) - 0.5
+    return moved
 
 
 QUICK_MOVES: Mapping[type[A.DualTransform], Callable[[Points, dict[str, Any]], Points]] = MappingProxyType(

@@ -70,8 +70,7 @@ class DrawnLines:
     ) -> "DrawnLines":
         """Put the annotations of a label table's images together.
 
-        Lines of labels that belong to no device type are left out. A device type is known where each of its labels
-        that the image has is drawn, and where it has none of them.
+        Lines of labels that belong to no device type are left out. Which device types are known `find_known` says.
 
         Args:
             annotations: (N,) those of each image.
@@ -100,17 +99,13 @@ class DrawnLines:
                 columns_of_lines.append(column_of[line.label])
                 is_drawn[image, column_of[line.label]] = True
             image_ends[image] = len(types)
-        is_known = np.zeros((len(annotations), len(device_types)), dtype=np.bool_)
-        for number, of_type in enumerate(device_types.values()):
-            columns = [column_of[label] for label in of_type]
-            is_known[:, number] = ((labels[:, columns] == 0) | is_drawn[:, columns]).all(axis=1)
         return cls(
             points=np.concatenate([np.empty((0, 2)), *points]).astype(np.float32),
             line_ends=np.cumsum([len(line) for line in points], dtype=np.intp),
             line_types=np.array(types, dtype=np.int8),
             line_columns=np.array(columns_of_lines, dtype=np.int16),
             image_ends=image_ends,
-            is_known=is_known,
+            is_known=find_known(labels, is_drawn, label_columns, device_types),
             landmarks=_place_landmarks(landmarks, placements, landmark_names),
         )
 
@@ -215,6 +210,33 @@ class LineTargets:
                 if not np.isnan(place).any():
                     drawn["landmarks"][number] = (*place, number, 0, 1)
         return drawn
+
+
+def find_known(
+    labels: npt.NDArray[np.uint8],
+    is_drawn: npt.NDArray[np.bool_],
+    label_columns: Sequence[str],
+    device_types: Mapping[str, Sequence[str]],
+) -> npt.NDArray[np.bool_]:
+    """Of which images it is known which lines of a device type there are.
+
+    A device type is known where each of its labels that the image has is drawn, and where it has none of them.
+
+    Args:
+        labels: (N, K) 0/1.
+        is_drawn: (N, K) whether an image has a drawn line of the label.
+        label_columns: (K,) names.
+        device_types: name -> its labels, all of them among the columns; T of them.
+
+    Returns:
+        (N, T).
+    """
+    is_known = np.zeros((len(labels), len(device_types)), dtype=np.bool_)
+    column_of = {label: column for column, label in enumerate(label_columns)}
+    for number, of_type in enumerate(device_types.values()):
+        columns = [column_of[label] for label in of_type]
+        is_known[:, number] = ((labels[:, columns] == 0) | is_drawn[:, columns]).all(axis=1)
+    return is_known
 
 
 def _place_landmarks(

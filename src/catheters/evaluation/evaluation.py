@@ -17,6 +17,7 @@ from catheters.evaluation.calibration import (
 )
 from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, probable_label_errors
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
@@ -108,6 +109,7 @@ class Evaluation:
         label_errors: labels that are probably wrong.
         unknown_labels: names of those that none are sought of, see `is_known`.
         explanations: how well heatmaps point at drawn tips; None where that was not asked for.
+        lines: how well lines and tips are found; None where no lines were predicted and drawn.
     """
 
     evaluated: PredictionSet
@@ -126,6 +128,7 @@ class Evaluation:
     label_errors: list[Case]
     unknown_labels: list[str]
     explanations: Explanations | None = None
+    lines: LineEvaluation | None = None
 
     @property
     def judged_parts(self) -> str:

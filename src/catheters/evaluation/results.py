@@ -12,6 +12,7 @@ import pandas as pd
 from catheters.errors import UserError
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import LEVEL, Estimate
+from catheters.evaluation.lines.results import describe_lines, list_line_estimates
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.prediction_set import presence_rule
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
@@ -25,6 +26,8 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 """Of an operating point."""
 DECIDED_RATES = ("decided", "missed", "false_alarms", "accuracy")
 """Of what is decided."""
+Row = tuple[str, str, str, float, float, float]
+"""Of `metrics.csv`: of, name, metric, value, low, high."""
 
 
 def write_metrics(
@@ -108,13 +111,17 @@ def write_metrics(
             for group in evaluation.subgroups
         ],
         "explanations": None if evaluation.explanations is None else evaluation.explanations.describe(),
+        "lines": None if evaluation.lines is None else describe_lines(evaluation.lines),
     }
     write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
 
 
 def write_table(file: Path, evaluation: Evaluation) -> None:
     """Write `metrics.csv`, one row per number: of, name, metric, value, low, high. The file is whole or absent."""
-    frame = pd.DataFrame(list_estimates(evaluation), columns=["of", "name", "metric", "value", "low", "high"])
+    rows = list(list_estimates(evaluation))
+    if evaluation.lines is not None:
+        rows += [_row(*of_lines) for of_lines in list_line_estimates(evaluation.lines)]
+    frame = pd.DataFrame(rows, columns=["of", "name", "metric", "value", "low", "high"])
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
@@ -131,12 +138,8 @@ def write_comparison(file: Path, first: Scores, second: Scores, differences: Sco
     write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
 
 
-def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, float, float, float]]:
-    """Every number that has an interval or should have one: of, name, metric, value, low, high."""
-
-    def row(of: str, name: str, metric: str, estimate: Estimate) -> tuple[str, str, str, float, float, float]:
-        return of, name, metric, estimate.value, estimate.low, estimate.high
-
+def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
+    """Every number that has an interval or should have one, but those of lines."""
     parts = (
         ("label", evaluation.scores, evaluation.points),
         ("device", evaluation.presence_scores, evaluation.presence_points),
@@ -144,23 +147,23 @@ def list_estimates(evaluation: Evaluation) -> Iterator[tuple[str, str, str, floa
     for of, scores, points in parts:
         for label, point in zip(scores.labels, points, strict=True):
             for metric in METRICS:
-                yield row(of, label, metric, scores.estimate(metric, label))
+                yield _row(of, label, metric, scores.estimate(metric, label))
             for metric, estimate in _estimates(point, RATES).items():
-                yield row(of, label, metric, estimate)
+                yield _row(of, label, metric, estimate)
     for abstention in evaluation.abstentions:
         for metric, estimate in _estimates(abstention, DECIDED_RATES).items():
-            yield row("decided", abstention.label, metric, estimate)
+            yield _row("decided", abstention.label, metric, estimate)
     for metric in METRICS:
-        yield row("macro", "all images", metric, evaluation.scores.macro(metric))
+        yield _row("macro", "all images", metric, evaluation.scores.macro(metric))
     for number, fold in enumerate(evaluation.folds):
         for metric in METRICS:
-            yield row("macro of a fold", str(fold.fold), metric, evaluation.fold_macros(metric)[number])
+            yield _row("macro of a fold", str(fold.fold), metric, evaluation.fold_macros(metric)[number])
     for group in evaluation.subgroups:
         for metric in METRICS:
-            yield row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+            yield _row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
     for pointing in () if evaluation.explanations is None else evaluation.explanations.scores:
         for metric, estimate in pointing.estimates.items():
-            yield row(f"tips in the hottest part, {pointing.method}", pointing.device_type, metric, estimate)
+            yield _row(f"tips in the hottest part, {pointing.method}", pointing.device_type, metric, estimate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +244,10 @@ def some_lack_intervals(evaluation: Evaluation) -> bool:
         and not (of.startswith("macro") and metric in NO_MACRO_INTERVAL)
         for of, _, metric, value, low, _ in list_estimates(evaluation)
     )
+
+
+def _row(of: str, name: str, metric: str, estimate: Estimate) -> Row:
+    return of, name, metric, estimate.value, estimate.low, estimate.high
 
 
 def _counts(scores: Scores) -> dict[str, int]:

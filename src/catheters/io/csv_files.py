@@ -32,11 +32,15 @@ class TableError(UserError):
     """A table that is missing, or whose content cannot be trusted."""
 
 
-def read_csv(file: Path) -> pd.DataFrame:
+def read_csv(file: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     """A CSV (also gzipped) as text: no guessed types, so ids keep their leading zeros.
 
     Blanks around column names and values are no part of them. The index counts the file's rows from 0: rows that are
     left out later keep their number, and with it their line.
+
+    Args:
+        file: the CSV.
+        may_be_empty: whether a header without rows is a table.
 
     Raises:
         TableError: no such file, not a CSV, or no rows.
@@ -61,7 +65,7 @@ def read_csv(file: Path) -> pd.DataFrame:
         raise TableError(f"{file}: column '{repeated[0]}' stands twice in the header")
     cells = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
     frame: pd.DataFrame = cells.apply(lambda column: column.str.strip())
-    if frame.empty:
+    if frame.empty and not may_be_empty:
         raise TableError(f"{file}: no rows; a CSV with a header line and one row per image is expected")
     return frame
 

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
 from catheters.evaluation.hard_cases import write_cases
+from catheters.evaluation.lines.comparison import TipCase
+from catheters.evaluation.lines.results import CASES_FILE, write_tip_cases
 from catheters.evaluation.report.figures import ReportFigure
 from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_comparison, write_metrics, write_table
@@ -23,6 +25,8 @@ from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
 from catheters.runs.explanations import explain_run
+from catheters.runs.line_evaluation import evaluate_lines
+from catheters.runs.line_pictures import draw_cases
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
@@ -84,7 +88,7 @@ class EvaluationResult:
         if not Path(file).absolute().parent.is_dir():
             raise UserError(f"{file}: no such folder; make it first")
         background = background_of(self._given, "catheters.evaluate", None, None)
-        write_report(Path(file), self.evaluation, background, thumbnails_of(self._given))
+        write_report(Path(file), self.evaluation, background, thumbnails_of(self._given), line_pictures_of(self._given))
 
 
 def evaluate(
@@ -96,6 +100,8 @@ def evaluate(
     id_column: str | None = None,
     patient_column: str | None = None,
     logits: bool = False,
+    annotations: AnyPath | None = None,
+    images: str | None = None,
 ) -> EvaluationResult:
     """Score predictions against labels, with intervals over patients; nothing is written.
 
@@ -108,22 +114,26 @@ def evaluate(
         id_column: name of the id column; None: as the predictions call it, or the rules.
         patient_column: name of the patient column in `labels`; None: the rules', or one that is named as usual.
         logits: whether the CSV holds logits.
+        annotations: drawn lines, as CSV, to compare predicted ones with; None: the run's own.
+        images: where the X-rays of `labels` are, relative to that table or to the folder above it, as in
+            "test/{uid}.jpg", for predictions in a CSV; None: not known.
 
     Raises:
         UserError: a file is missing or wrong, or they do not fit each other.
     """
     file = Path(predictions)
+    drawn = None if annotations is None else Path(annotations)
     source = None
     if labels is not None:
         source = LabelSource(file=Path(labels), rules=rules, id_column=id_column, patient_column=patient_column)
     if not file.exists():
         raise UserError(f"{file}: no such file or folder; a run folder or a CSV of predictions is expected")
     if file.is_dir():
-        given = read_run(file, source)
+        given = read_run(file, source, drawn)
     elif source is None:
         raise UserError(f"{file}: is no run folder, so the true labels have to be given: labels='FILE.csv'")
     else:
-        given = read_file(file, source, are_logits=logits)
+        given = read_file(file, source, are_logits=logits, annotations=drawn, path_pattern=images)
     return evaluate_input(given, choices or Choices())
 
 
@@ -135,6 +145,7 @@ def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
     """
     columns = {column: given.column(column) for column in choices.band_edges}
     evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
+    evaluation = dataclasses.replace(evaluation, lines=evaluate_lines(given, choices))
     if choices.max_explained:
         evaluation = dataclasses.replace(evaluation, explanations=explain_run(given, evaluation))
     return EvaluationResult(evaluation=evaluation, _given=given)
@@ -166,8 +177,11 @@ def write_evaluation(
     write_calibrator(calibration, evaluation.calibrator, given.sha256)
     write_cases(folder / "hardest_cases.csv", given.evaluated, evaluation.hardest, given.uid_column)
     write_cases(folder / "label_errors.csv", given.evaluated, evaluation.label_errors, given.uid_column)
+    (folder / CASES_FILE).unlink(missing_ok=True)
+    if evaluation.lines is not None:
+        write_tip_cases(folder / CASES_FILE, given.evaluated, evaluation.lines.cases, given.uid_column)
     background = background_of(given, command, comparison, ensemble)
-    write_report(folder / "report.html", evaluation, background, thumbnails_of(given))
+    write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_pictures_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     sha256_of_calibration = sha256_of(calibration)
     source, num_labelled = given.truth.source, background.num_labelled
@@ -201,6 +215,11 @@ def background_of(given: Input, command: str, comparison: Comparison | None, ens
 def thumbnails_of(given: Input) -> Callable[[list[int]], dict[int, str]] | None:
     """Rows -> the thumbnail of each row as a data URL; None where the image files are not known."""
     return None if given.paths is None else functools.partial(thumbnails, given.paths)
+
+
+def line_pictures_of(given: Input) -> Callable[[Sequence[TipCase]], list[str]] | None:
+    """Tips that were not found -> each one's X-ray with its lines; None where the image files are not known."""
+    return None if given.paths is None else functools.partial(draw_cases, given.paths)
 
 
 def _read_curves(run: Path) -> list[ReportFigure]:

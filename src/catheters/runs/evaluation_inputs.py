@@ -11,18 +11,26 @@ import pandas as pd
 from catheters.checkpoints.finished import check_finished
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
+from catheters.data.landmarks import read_landmarks
+from catheters.data.spacing import read_spacing_table
 from catheters.data.tables.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.tables.label_table import read_columns, read_label_table
 from catheters.errors import UserError, counted, unknown_name
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
+from catheters.inference.lines.table import FILE_NAME as LINES_FILE
 from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
+from catheters.measurements import MeasurementDefinition, PixelSpacing
 from catheters.runs.build import build_label_rules, build_table_source
+from catheters.runs.line_inputs import LineTables, paths_of_table, read_line_tables, shapes_of_files, shapes_of_run
+from catheters.runs.measurement_inputs import MeasurementTables, read_measurements
 from catheters.runtime.console import say, warn
 
+MEASUREMENTS_FILE = "predictions_measurements.csv"
+"""Of a run, out of fold."""
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
 """Names under which patients are looked for in a label table, the first one first."""
 
@@ -42,6 +50,7 @@ class Input:
         heads: device type -> its labels; empty where the labels are of no device type.
         settings: of the run; None for a file from elsewhere.
         paths: (n,) the image files, where they are known.
+        lines: predicted and drawn lines; None where there are none to compare.
     """
 
     evaluated: PredictionSet
@@ -54,6 +63,7 @@ class Input:
     heads: Mapping[str, tuple[str, ...]]
     settings: Settings | None
     paths: tuple[Path, ...] | None
+    lines: LineTables | None = None
 
     def with_evaluated(self, evaluated: PredictionSet) -> "Input":
         """The same with the same images in another order, or other labels or patients."""
@@ -90,8 +100,13 @@ class LabelSource:
     patient_column: str | None
 
 
-def read_run(run: Path, source: LabelSource | None) -> Input:
+def read_run(run: Path, source: LabelSource | None, annotations: Path | None = None) -> Input:
     """A run folder, against its own label table (None) or another one.
+
+    Args:
+        run: the folder.
+        source: the other label table.
+        annotations: drawn lines to compare the run's with; None: those of the run's annotation table.
 
     Raises:
         UserError: it is none, has no predictions, or they do not fit the table.
@@ -112,7 +127,8 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
     file = run / "predictions.csv"
     if not file.is_file():
         raise UserError(f"{file}: no such file; no fold of this run is finished: run train.py")
-    check_finished(run, "run train.py as before: it joins the folds' predictions again", (file.name,))
+    how_to_mend = "run train.py as before: it joins the folds' predictions again"
+    check_finished(run, how_to_mend, (file.name, LINES_FILE, MEASUREMENTS_FILE))
     # Before it is read: what is written over it meanwhile is then never taken for what was evaluated.
     sha256 = sha256_of(file)
     if source is not None:
@@ -138,6 +154,8 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
         truth, predictions, uid_column, labels, file, str(run), tuple(settings.exclusive.values())
     )
     _warn_of_missing_folds(run, settings, evaluated)
+    paths = None if paths is None else tuple(paths[row] for row in rows)
+    heads = settings.heads or known_heads(labels)
     return Input(
         evaluated=evaluated,
         uid_column=uid_column,
@@ -146,23 +164,106 @@ def read_run(run: Path, source: LabelSource | None) -> Input:
         truth=truth,
         rows=rows,
         folder=run,
-        heads=settings.heads or known_heads(labels),
+        heads=heads,
         settings=settings,
-        paths=None if paths is None else tuple(paths[row] for row in rows),
+        paths=paths,
+        lines=_read_lines(run, settings, annotations, evaluated, heads, truth, paths),
     )
 
 
-def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
+def _read_lines(
+    run: Path,
+    settings: Settings,
+    annotations: Path | None,
+    evaluated: PredictionSet,
+    heads: Mapping[str, tuple[str, ...]],
+    truth: Truth,
+    paths: tuple[Path, ...] | None,
+) -> LineTables | None:
+    """The lines that a run predicts and those that were drawn; None where one of both is not there."""
+    file = run / LINES_FILE
+    if not file.is_file():
+        if annotations is not None:
+            raise UserError(f"{file}: no such file, so there are no lines to compare with {annotations}")
+        return None
+    if annotations is None:
+        assert settings.annotation_table is not None, "what learns lines has one"
+        annotations = Path(settings.dataset_folder) / settings.annotation_table
+        if not annotations.is_file():
+            warn(
+                f"{run}: learnt from {annotations}, which is not here, so no lines are compared; say --annotations FILE"
+            )
+            return None
+    full_shapes = shapes_of_run(settings, evaluated.uids.tolist(), paths)
+    if not full_shapes:
+        return None
+    return read_line_tables(
+        file,
+        annotations,
+        settings.uid_column,
+        evaluated.labels,
+        heads,
+        truth.uids.tolist(),
+        full_shapes,
+        _read_spacings(settings),
+        _read_measurements(run, settings),
+    )
+
+
+def _read_spacings(settings: Settings) -> Mapping[str, PixelSpacing]:
+    """Id -> pixel spacing, as a table gives them."""
+    table: str | None = getattr(settings, "spacing_table", None)
+    return {} if table is None else read_spacing_table(Path(settings.dataset_folder) / table, settings.uid_column)
+
+
+def read_file(
+    file: Path,
+    source: LabelSource,
+    *,
+    are_logits: bool,
+    annotations: Path | None = None,
+    path_pattern: str | None = None,
+) -> Input:
     """Predictions of any program; results go to a folder beside them that is named after the file.
+
+    Args:
+        file: the predictions.
+        source: the label table.
+        are_logits: whether they are logits.
+        annotations: drawn lines to compare with those that stand beside the file, as predict.py writes them; None: no
+            lines are compared.
+        path_pattern: of the image files, relative to the label table or to the folder above it; None: not known.
 
     Raises:
         UserError: a file is missing or wrong, or they do not fit.
     """
     sha256 = sha256_of(file) if file.is_file() else ""  # else reading it says what is wrong
+    stem = Path(file.name.removesuffix(".gz")).stem
     uid_column, predictions, labels = read_predictions(file, source.id_column, are_logits=are_logits)
     truth, left_out = _read_truth(source, source.rules, uid_column, labels)
     predictions = _without(predictions, uid_column, left_out, file, truth)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
+    heads, paths, lines = known_heads(labels), None, None
+    if path_pattern is not None:
+        all_paths = paths_of_table(truth.frame, path_pattern, uid_column, source.file)
+        paths = tuple(all_paths[row] for row in rows)
+    if annotations is not None:
+        if paths is None:
+            raise UserError(
+                f"{annotations}: lines are compared by the size of their X-rays; say with --images where these are"
+            )
+        uids = evaluated.uids.tolist()
+        lines = read_line_tables(
+            file.with_name(f"{stem}_lines.csv"),
+            annotations,
+            uid_column,
+            labels,
+            heads,
+            truth.uids.tolist(),
+            shapes_of_files(uids, paths),
+            {},
+            None,
+        )
     return Input(
         evaluated=evaluated,
         uid_column=uid_column,
@@ -171,9 +272,26 @@ def read_file(file: Path, source: LabelSource, *, are_logits: bool) -> Input:
         truth=truth,
         rows=rows,
         folder=file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}_evaluation"),
-        heads=known_heads(labels),
+        heads=heads,
         settings=None,
-        paths=None,
+        paths=paths,
+        lines=lines,
+    )
+
+
+def _read_measurements(run: Path, settings: Settings) -> MeasurementTables | None:
+    """What a run measured, and the landmarks to measure from; None where it measured nothing."""
+    file, landmarks = run / MEASUREMENTS_FILE, Path(settings.dataset_folder) / (settings.landmark_table or "")
+    if not file.is_file():
+        return None
+    definitions = {name: MeasurementDefinition(*points) for name, points in settings.measurements.items()}
+    has_landmarks = settings.landmark_table is not None and landmarks.is_file()
+    if settings.landmark_table is not None and not has_landmarks:
+        warn(f"{run}: learnt from {landmarks}, which is not here, so no lengths from a landmark are compared")
+    return MeasurementTables(
+        definitions=definitions,
+        predicted=read_measurements(file, settings.uid_column, definitions),
+        landmarks=read_landmarks(landmarks, settings.uid_column) if has_landmarks else {},
     )
 
 

@@ -49,9 +49,11 @@ def distances_from(polyline: Floats, points: Floats) -> Floats:
     """(k,) the distance of each of (k, 2) points from a polyline (n, 2), from the places between its points too."""
     starts = polyline[:-1] if len(polyline) > 1 else polyline
     steps = polyline[1:] - starts if len(polyline) > 1 else np.zeros_like(polyline)
-    offsets = points[:, None] - starts  # (k, n - 1, 2)
     lengths = (steps**2).sum(axis=1)
-    along = (offsets * steps).sum(axis=2) / np.where(lengths == 0, 1.0, lengths)
-    beside = offsets - np.clip(along, 0, 1)[..., None] * steps
-    nearest: Floats = np.hypot(beside[..., 0], beside[..., 1]).min(axis=1)
+    # x and y by themselves: several times as fast as arrays (k, n - 1, 2).
+    right, down = points[:, :1] - starts[:, 0], points[:, 1:] - starts[:, 1]  # (k, n - 1)
+    along = np.clip((right * steps[:, 0] + down * steps[:, 1]) / np.where(lengths == 0, 1.0, lengths), 0, 1)
+    right -= along * steps[:, 0]
+    down -= along * steps[:, 1]
+    nearest: Floats = np.sqrt((right**2 + down**2).min(axis=1))
     return nearest

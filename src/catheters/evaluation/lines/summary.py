@@ -67,7 +67,7 @@ def summarise_lines(
     of_images = [np.empty(0) if matched is None else matched.errors for matched in matches]
     image_rows = np.repeat(np.arange(len(matches)), [len(errors) for errors in of_images])
     errors = np.concatenate([np.empty(0), *of_images]) * units[image_rows]
-    median_error, error_90 = _estimate_errors(errors, image_rows, bootstrap, len(matches))
+    median_error, error_90 = estimate_errors(errors, image_rows, bootstrap, len(matches))
     return LineSummary(
         device_type=device_type,
         num_images=int(is_known.sum()),
@@ -80,15 +80,23 @@ def summarise_lines(
     )
 
 
-def _estimate_errors(
+def estimate_errors(
     errors: Floats, image_rows: npt.NDArray[np.intp], bootstrap: PatientBootstrap, num_images: int
-) -> list[Estimate]:
-    """The quantiles at `ERROR_LEVELS` with intervals; errors that are NaN are left out."""
+) -> tuple[Estimate, Estimate]:
+    """The quantiles at `ERROR_LEVELS` with intervals; errors that are NaN are left out.
+
+    Args:
+        errors: (m,) infinite ones too.
+        image_rows: (m,) the image of each, 0..num_images - 1.
+        bootstrap: of the patients of the images.
+        num_images: how many there are.
+    """
     is_defined = ~np.isnan(errors)
     errors, image_rows = errors[is_defined], image_rows[is_defined]
     num_patients = bootstrap.num_patients_with(np.bincount(image_rows, minlength=num_images) > 0)
     replicates = bootstrap.quantiles(errors, image_rows, ERROR_LEVELS)
-    return [
+    median, upper = (
         percentile_estimate(float(value), replicates[:, column], num_patients)
         for column, value in enumerate(quantiles(errors, ERROR_LEVELS))
-    ]
+    )
+    return median, upper

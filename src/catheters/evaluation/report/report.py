@@ -12,15 +12,26 @@ import jinja2
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import Case
-from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.comparison import MAP_WIDTH, TipCase
+from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
 from catheters.evaluation.report.figures import (
     ReportFigure,
+    draw_agreement,
     draw_aucs,
     draw_precision_recall,
     draw_reliability,
     draw_roc,
 )
-from catheters.evaluation.report.tables import edge, number, threshold_text, with_interval
+from catheters.evaluation.report.tables import (
+    agreement_estimates,
+    describe_error,
+    edge,
+    marked,
+    number,
+    per_cent,
+    threshold_text,
+    with_interval,
+)
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.io.files import write_text
 
@@ -77,6 +88,7 @@ def write_report(
     evaluation: Evaluation,
     background: Background,
     make_thumbnails: Callable[[list[int]], dict[int, str]] | None,
+    draw_cases: Callable[[Sequence[TipCase]], list[str]] | None = None,
 ) -> None:
     """Write the page: one file, without anything from elsewhere.
 
@@ -86,6 +98,7 @@ def write_report(
         background: where it comes from.
         make_thumbnails: rows -> the thumbnail of each row as a data URL, empty where it cannot be read; None where the
             image files are not known.
+        draw_cases: tips that were not found -> each one's X-ray with its lines as a data URL; None likewise.
     """
     scores = evaluation.scores
     rows = sorted({case.row for case in evaluation.hardest})
@@ -108,6 +121,7 @@ def write_report(
             hardest=_hardest(evaluation, thumbnails),
             label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
             ensemble_methods=METHODS,
+            **_of_lines(evaluation, draw_cases),
         )
     )
     write_text(file, page)
@@ -142,12 +156,14 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = with_interval
+    environment.filters["per_cent"] = per_cent
+    environment.filters["agreement"] = agreement_estimates
     environment.filters["number"] = number
     environment.filters["sentence"] = _begin_sentence
     environment.filters["threshold"] = threshold_text
     environment.filters["edge"] = edge
     environment.filters["markdown"] = _escape_markdown
-    environment.filters["marked"] = _marked
+    environment.filters["marked"] = marked
     environment.filters["sortable"] = _sortable
     return environment
 
@@ -155,11 +171,6 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
 def _begin_sentence(text: str) -> str:
     """With a capital; the other letters stay."""
     return text[:1].upper() + text[1:]
-
-
-def _marked(estimate: Estimate) -> str:
-    """A difference, with a star where its interval leaves out 0."""
-    return with_interval(estimate, 4) + (" *" if estimate.low > 0 or estimate.high < 0 else "")
 
 
 def _sortable(value: float) -> str:
@@ -206,6 +217,37 @@ def _hardest(evaluation: Evaluation, thumbnails: Mapping[int, str] | None) -> di
         thumbnail = None if thumbnails is None else thumbnails[case.row]
         of_label[case.label].append(_describe(evaluation, case, thumbnail))
     return {label: cases for label, cases in of_label.items() if cases}
+
+
+def _of_lines(evaluation: Evaluation, draw_cases: Callable[[Sequence[TipCase]], list[str]] | None) -> dict[str, Any]:
+    """What the section about lines says; nothing where there are none."""
+    lines = evaluation.lines
+    if lines is None:
+        return {}
+    cases = lines.cases
+    pictures = [None] * len(cases) if draw_cases is None else draw_cases(cases)
+    evaluated = evaluation.evaluated
+    of_device: dict[str, list[dict[str, Any]]] = {}
+    for case, picture in zip(cases, pictures, strict=True):
+        of_device.setdefault(case.device_type, []).append(
+            {
+                "uid": str(evaluated.uids[case.row]),
+                "patient": str(evaluated.patient_ids[case.row]),
+                "error": describe_error(case),
+                "picture": picture,
+            }
+        )
+    return {
+        "lines": lines,
+        "tolerance_mm": TOLERANCE_MM,
+        "tolerance_share": TOLERANCE_SHARE,
+        "map_width": MAP_WIDTH,
+        "agreement_figures": [
+            draw_agreement(of_name.name, of_name.unit, of_name.predicted, of_name.truth, of_name.agreement)
+            for of_name in lines.lengths
+        ],
+        "tip_cases": of_device,
+    }
 
 
 def _describe(evaluation: Evaluation, case: Case, thumbnail: str | None) -> dict[str, Any]:

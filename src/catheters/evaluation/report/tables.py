@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.lines.comparison import TipCase
+from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
+from catheters.evaluation.lines.measurements import MeasuredLengths, Pair, RuleEvaluation
 from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.scores import METRICS, Scores
@@ -25,13 +28,17 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def with_interval(estimate: Estimate, decimals: int = 3) -> str:
-    """`0.912 (0.900 to 0.923)`, without a bracket where there is no interval; `undefined` for NaN."""
+    """`0.912 (0.900 to 0.923)`, without a bracket where there is no interval; `undefined` for NaN.
+
+    Infinite is the error of a tip that no predicted one is left for: `missed`.
+    """
     if math.isnan(estimate.value):
         return "undefined"
-    value = f"{estimate.value:.{decimals}f}"
-    if math.isnan(estimate.low):
-        return value
-    return f"{value} ({estimate.low:.{decimals}f} to {estimate.high:.{decimals}f})"
+    value, low, high = (
+        "missed" if math.isinf(number) else f"{number:.{decimals}f}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
 def number(value: float) -> str:
@@ -196,3 +203,99 @@ def ensemble_table(ensemble: Ensemble) -> str:
     ]
     table = text_table(["member", "weight", "macro AUC alone", "of the ensemble without it"], rows)
     return f"{METHODS[ensemble.method].meaning}\n{table}"
+
+
+def per_cent(estimate: Estimate) -> str:
+    """`1.23 (1.01 to 1.52)` of a share."""
+    value, low, high = (100 * number for number in (estimate.value, estimate.low, estimate.high))
+    return with_interval(Estimate(value=value, low=low, high=high), 2)
+
+
+def lines_table(lines: LineEvaluation) -> str:
+    """One row per device type: images, tips, Dice's coefficient, errors of tips and centrelines, false lines."""
+    header = ["lines", "images", "tips", "tips found", "false per image", "Dice"]
+    return text_table(
+        header,
+        [
+            [
+                device.summary.device_type,
+                f"{device.summary.num_images}",
+                f"{device.summary.num_tips}",
+                *map(with_interval, (device.summary.found, device.summary.false_per_image, device.summary.dice)),
+            ]
+            for device in lines.per_device
+        ],
+    )
+
+
+def line_errors_table(lines: LineEvaluation) -> str:
+    """One row per device type and unit: errors of tips and of centrelines, their median and 90th percentile."""
+    rows = []
+    for device in lines.per_device:
+        name, summary = device.summary.device_type, device.summary
+        in_width = (summary.median_error, summary.error_90, device.distance, device.distance_90)
+        rows.append([name, "% of width", *map(per_cent, in_width)])
+        if device.num_tips_in_mm:
+            in_mm = (device.tip_error_mm, device.tip_error_90_mm, device.distance_mm, device.distance_90_mm)
+            rows.append([name, "mm", *(with_interval(estimate, 1) for estimate in in_mm)])
+    return text_table(["errors", "in", "tip, median", "tip, 90%", "centreline, median", "centreline, 90%"], rows)
+
+
+def lengths_table(lengths: Sequence[MeasuredLengths]) -> str:
+    """One row per measurement: how many were measured, mean difference, limits of agreement, median error."""
+    header = ["predicted - true", "in", "true", "pairs", "measured", "mean", "lower limit", "upper limit", "|median|"]
+    return text_table(
+        header,
+        [
+            [
+                of_name.name,
+                of_name.unit,
+                f"{len(of_name.truth)}",
+                f"{of_name.agreement.num_pairs}",
+                with_interval(of_name.measured),
+                *(with_interval(estimate, 2) for estimate in agreement_estimates(of_name)),
+            ]
+            for of_name in lengths
+        ],
+    )
+
+
+def agreement_estimates(lengths: MeasuredLengths) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """Mean difference, limits of agreement, median absolute error."""
+    agreement = lengths.agreement
+    return (
+        agreement.mean_difference,
+        agreement.lower_limit,
+        agreement.upper_limit,
+        agreement.median_absolute_error,
+    )
+
+
+def rules_table(rules: Sequence[RuleEvaluation]) -> str:
+    """Rates by rule beside those by model; * where the difference's interval leaves out 0."""
+    rows = []
+    for rule in rules:
+        name = f"{rule.name}, {rule.num_images} images"
+        rows.append([name, "accuracy", *_of_pair(rule.accuracy)])
+        rows.append([name, "they disagree", with_interval(rule.disagreement), "", ""])
+        for label in rule.labels:
+            rows.append([label.label, "sensitivity", *_of_pair(label.sensitivity)])
+            rows.append([label.label, "specificity", *_of_pair(label.specificity)])
+    return text_table(["label by rule", "", "by rule", "by model", "difference  "], rows)
+
+
+def _of_pair(pair: Pair) -> list[str]:
+    return [with_interval(pair.rule), with_interval(pair.model), marked(pair.difference, 3)]
+
+
+def marked(difference: Estimate, decimals: int = 4) -> str:
+    """A difference, with a star where its interval leaves out 0."""
+    return with_interval(difference, decimals) + (" *" if difference.low > 0 or difference.high < 0 else "")
+
+
+def describe_error(case: TipCase) -> str:
+    """Of a tip that was not found, in words."""
+    if case.predicted is None:
+        return "missed"
+    in_mm = "" if math.isnan(case.error_mm) else f", {case.error_mm:.0f} mm"
+    return f"{case.error:.1%} of the width off{in_mm}"
