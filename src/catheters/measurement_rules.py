@@ -14,7 +14,7 @@ UNITS: dict[str, Callable[[Measurement], float | None]] = {
     "mm": lambda measurement: measurement.mm,
     "share of height": lambda measurement: measurement.share_of_height,
 }
-"""What the numbers of a rule are in, and how a measurement has them. The share is of the image's height, 0.1 a tenth."""
+"""What the numbers of a rule are in, and how a measurement has them. A share is of the image's height, in 0..1."""
 
 
 @dataclass(frozen=True)

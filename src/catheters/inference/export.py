@@ -39,14 +39,16 @@ class _Probabilities(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
-        self.output_names = ("probabilities", "lines", "tips") if classifier.decoder is not None else ("probabilities",)
+        self.output_names = ["probabilities"]
+        if classifier.decoder is not None:
+            self.output_names += ["lines", "tips"]
+            self.output_names += ["landmarks"] if classifier.decoder.landmarks is not None else []
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.classifier(images, with_lines=True)
         probabilities = self.classifier.probabilities(outputs)
-        if outputs.line_logits is None or outputs.tip_logits is None:
-            return (probabilities,)
-        return probabilities, torch.sigmoid(outputs.line_logits), torch.sigmoid(outputs.tip_logits)
+        maps = (outputs.line_logits, outputs.tip_logits, outputs.landmark_logits)
+        return probabilities, *(torch.sigmoid(logits) for logits in maps if logits is not None)
 
 
 def export(models: Models, file: Path, *, half: bool) -> str:
@@ -95,6 +97,7 @@ def describe(models: Models) -> dict[str, str]:
         settings = checkpoint.settings
         content["device_types"] = {name: list(labels) for name, labels in settings.device_types.items()}
         content["map_shape"] = list(settings.map_shape)
+        content["landmarks"] = list(settings.landmarks)
     return {
         **{name: json.dumps(value) for name, value in content.items()},
         "backbone_model": checkpoint.settings.backbone_model,
@@ -122,7 +125,7 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
             (images[:2],),  # an axis of length 1 would be taken for a constant
             dynamo=True,
             input_names=["images"],
-            output_names=list(module.output_names),
+            output_names=module.output_names,
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             verbose=False,
