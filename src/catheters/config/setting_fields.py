@@ -1,4 +1,4 @@
-"""The settings themselves: each one's name, type, default and meaning. `--help` and the documentation show these texts."""
+"""The settings themselves: each one's name, type, default and meaning, as `--help` and the documentation show them."""
 
 from typing import Annotated, Any, Literal
 

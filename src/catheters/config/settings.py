@@ -162,3 +162,7 @@ class Settings(SettingFields):
 
 FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
 """Name -> what pydantic knows of a setting: type, default, docstring."""
+for _name, _field in SettingFields.__pydantic_fields__.items():  # type: ignore[attr-defined]  # pydantic's own
+    FIELDS[
+        _name
+    ].description = _field.description  # which pydantic reads in the class that has it written, and no other
