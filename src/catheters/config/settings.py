@@ -165,4 +165,4 @@ FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[a
 for _name, _field in SettingFields.__pydantic_fields__.items():  # type: ignore[attr-defined]  # pydantic's own
     FIELDS[
         _name
-    ].description = _field.description  # which pydantic reads in the class that has it written, and no other
+    ].description = _field.description  # pydantic reads it where it is written, not in a subclass
