@@ -163,6 +163,4 @@ class Settings(SettingFields):
 FIELDS: Mapping[str, FieldInfo] = Settings.__pydantic_fields__  # type: ignore[attr-defined]
 """Name -> what pydantic knows of a setting: type, default, docstring."""
 for _name, _field in SettingFields.__pydantic_fields__.items():  # type: ignore[attr-defined]  # pydantic's own
-    FIELDS[
-        _name
-    ].description = _field.description  # pydantic reads it where it is written, not in a subclass
+    FIELDS[_name].description = _field.description  # pydantic reads it where it is written, not in a subclass

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from catheters.data.preprocessing import Preprocessing, place
-from catheters.inference.lines.landmarks import find_landmarks
+from catheters.inference.lines.landmarks import FoundLandmark, find_landmarks
 from catheters.inference.lines.maps import Frame, LineMaps
 from catheters.inference.lines.measuring import (
+    NO_TIP,
     PlannedMeasurement,
     TakenMeasurement,
     plan,
     planned_of,
     take_measurements,
 )
-from catheters.inference.lines.prediction import find_lines
+from catheters.inference.lines.prediction import PredictedLine, find_lines
 from catheters.measurement_rules import Rule
 from catheters.measurements import NO_SPACING, PixelSpacing
 from tests.inference.conftest import make_checkpoint, make_models
@@ -84,6 +85,27 @@ def test_each_tube_is_measured() -> None:
     )
     assert [each.measurement.mm for each in taken] == [pytest.approx(30, abs=0.5), pytest.approx(-15, abs=0.5)]
     assert [each.label_by_rule for each in taken] == ["ETT - Normal", "ETT - Abnormal"]
+
+
+def test_lines_that_end_at_one_tip_are_measured_once() -> None:
+    """And a line that the tip map has no peak for is measured at its end, with a doubt."""
+    planned = plan({"above": MEASUREMENTS["above"]}, {})
+
+    def line(*points: tuple[float, float], tip_probability: float = 0.9) -> PredictedLine:
+        return PredictedLine(
+            device_type="ETT",
+            label="ETT - Normal",
+            points=np.array(points),
+            confidence=0.9,
+            tip_probability=tip_probability,
+            length=1.0,
+        )
+
+    lines = [line((0, 0), (40, 30)), line((90, 0), (40, 30)), line((50, 0), (50, 20), tip_probability=0.0)]
+    carina: dict[str, FoundLandmark | None] = {"carina": FoundLandmark(x=45.0, y=80.0, probability=0.9)}
+    taken = take_measurements(planned, lines, ["ETT"], carina, PixelSpacing((1.0, 0.5)), (100, 100))
+    assert [(each.measurement.start, each.measurement.mm) for each in taken] == [((40, 30), 25.0), ((50, 20), 30.0)]
+    assert [each.doubt for each in taken] == ["", NO_TIP]
 
 
 def test_without_spacing_a_rule_in_mm_gives_no_label() -> None:

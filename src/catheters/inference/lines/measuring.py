@@ -10,6 +10,8 @@ from catheters.labels import tip_name
 from catheters.measurement_rules import Rule
 from catheters.measurements import Measurement, MeasurementDefinition, PixelSpacing, measure
 
+NO_TIP = "no tip is seen there, the line just ends"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedMeasurement:
@@ -72,6 +74,8 @@ def take_measurements(
 ) -> tuple[TakenMeasurement, ...]:
     """Measure one image: each pair of points of a measurement, so that two tubes of one type have two lengths.
 
+    Lines that end at the same tip are one tube as far as that tip goes.
+
     Args:
         planned: what to measure.
         lines: those of the image.
@@ -80,11 +84,15 @@ def take_measurements(
         spacing: of the image's pixels; None: not known.
         full_shape: (H, W) of the original image, in pixels.
     """
-    points = {tip_name(name): places for name, places in tips_of(lines, device_types).items()} | places_of(landmarks)
+    tips = {tip_name(name): list(dict.fromkeys(places)) for name, places in tips_of(lines, device_types).items()}
+    points = tips | places_of(landmarks)
+    seen = {line.tip for line in lines if line.tip_probability > 0}
+    unseen = {line.tip for line in lines} - seen
     taken = []
     for of_plan in planned:
         for measurement in measure(of_plan.definition, points, spacing, full_shape):
             label, reason = (None, "") if of_plan.rule is None else of_plan.rule.judge(measurement)
-            doubt = "; ".join(filter(None, [measurement.doubt, reason]))
+            just_ends = NO_TIP if unseen & {measurement.start, measurement.end} else ""
+            doubt = "; ".join(filter(None, [just_ends, measurement.doubt, reason]))
             taken.append(TakenMeasurement(name=of_plan.name, measurement=measurement, label_by_rule=label, doubt=doubt))
     return tuple(taken)
