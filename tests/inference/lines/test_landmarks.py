@@ -26,16 +26,16 @@ def maps_of(**landmarks: np.ndarray) -> LineMaps:
 
 
 def test_a_place_to_a_fraction_of_a_pixel(rng: np.random.Generator) -> None:
-    """A pixel of the map is 7.8 x 4.7 of the original; the peak is found to a tenth of that, with noise to a third."""
+    """A pixel of the map is 7.8 x 4.7 of the original; the peak is found to 5% of that, with noise to 30%."""
     for place_in_parts in ((0.5, 0.5), (0.413, 0.377), (0.92, 0.06)):
         drawn = draw_tip_map([np.array(place_in_parts)], WIDTH)
         expected = np.array(place_in_parts) * SIZE - 0.5
-        for values, tolerance in ((drawn, 0.1), (add_noise(drawn, rng, 0.04), 0.35)):
+        for values, tolerance in ((drawn, 0.05), (add_noise(drawn, rng, 0.04), 0.3)):
             found = find_landmarks(maps_of(carina=values))["carina"]
             assert found is not None
             assert abs(found.x - expected[0]) < tolerance * 7.8
             assert abs(found.y - expected[1]) < tolerance * 4.7
-        assert 0.8 < found.probability <= 1
+            assert 0.6 < found.probability <= 1
 
 
 def test_the_highest_peak_is_the_landmark() -> None:
