@@ -269,7 +269,7 @@ def test_a_spacing_table_of_other_images(cached: Settings, tmp_path: Path, capsy
     settings = dataclasses.replace(
         cached, **LINES, landmark_table="landmarks.csv", measurements=MEASUREMENTS, spacing_table=str(other)
     )
-    with pytest.raises(UserError, match="spacing_table=.*none of its 1 ids is that of an image; it has x"):
+    with pytest.raises(UserError, match=r"spacing_table=.*none of its 1 ids is that of an image; it has x"):
         load_data(settings)
     data = load_data(dataclasses.replace(settings, spacing_table=str(some)))
     assert data.spacings is not None and int(np.isnan(data.spacings).any(axis=1).sum()) == 3
