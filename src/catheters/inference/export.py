@@ -36,13 +36,12 @@ WARNING = "Research software, not a medical device: nothing it says may decide a
 class _Probabilities(nn.Module):
     """What is exported: pixels in, probabilities out; of a model with a line decoder those of its maps as well."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, has_landmarks: bool) -> None:
         super().__init__()
         self.classifier = classifier
         self.output_names = ["probabilities"]
         if classifier.decoder is not None:
-            self.output_names += ["lines", "tips"]
-            self.output_names += ["landmarks"] if classifier.decoder.landmarks is not None else []
+            self.output_names += ["lines", "tips", *(["landmarks"] if has_landmarks else [])]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.classifier(images, with_lines=True)
@@ -115,7 +114,7 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
         importlib.import_module("onnxscript")  # torch's exporter needs it
     except ImportError as error:
         raise UserError(f"--export {file}: needs {error.name}; pip install 'catheters[export]'") from None
-    module = _Probabilities(checkpoint.model).eval()
+    module = _Probabilities(checkpoint.model, has_landmarks=bool(checkpoint.settings.landmarks)).eval()
     height, width = checkpoint.preprocessing.image_shape
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8))
