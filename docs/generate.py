@@ -36,7 +36,7 @@ MEMBERS = {
     "RunResult": ("models",),
     "EvaluationResult": ("macro_auc", "write", "report"),
     "Model": ("__call__",),
-    "Result": ("heatmap", "overlay"),
+    "Result": ("heatmap", "overlay", "lines", "landmarks", "measurements", "disagreements"),
 }
 PYTHON_BEGINNING = """\
 # Python API

@@ -64,7 +64,9 @@ def test_several_tips_and_none() -> None:
     ],
 )
 def test_without_spacing(spacing: PixelSpacing | None, doubt: str) -> None:
-    assert measure(ABOVE, POINTS, spacing, SHAPE) == [Measurement(ABOVE, 4.0, None, 0.02, doubt)]
+    assert measure(ABOVE, POINTS, spacing, SHAPE) == [
+        Measurement(ABOVE, (103.0, 46.0), (100.0, 50.0), 4.0, None, 0.02, doubt)
+    ]
 
 
 def test_doubt_of_the_spacing_goes_with_the_length() -> None:
@@ -92,7 +94,7 @@ def test_names() -> None:
     ],
 )
 def test_descriptions(definition: MeasurementDefinition, mm: float | None, share: float, text: str) -> None:
-    assert Measurement(definition, 1.0, mm, share).describe() == text
+    assert Measurement(definition, (0.0, 0.0), (0.0, 0.0), 1.0, mm, share).describe() == text
 
 
 def test_wrong_definitions() -> None:

@@ -82,6 +82,8 @@ class Measurement:
 
     Attributes:
         definition: what was measured.
+        start: (x, y) of the first point, in pixels of the original image.
+        end: (x, y) of the second one.
         pixels: the length in pixels of the original image; its sign is as `MeasurementDefinition` says.
         mm: the length in mm; None where the pixel spacing is not known.
         share_of_height: the length in pixels as a share of the image's height, whatever the kind.
@@ -89,6 +91,8 @@ class Measurement:
     """
 
     definition: MeasurementDefinition
+    start: tuple[float, float]
+    end: tuple[float, float]
     pixels: float
     mm: float | None
     share_of_height: float
@@ -145,7 +149,7 @@ def measure(
     """
     check_point_names([definition], points, f"measurement '{definition.name}'")
     starts, ends = (_as_points(points[name]) for name in (definition.start, definition.end))
-    return [_measure(definition, start - end, spacing, full_shape[0]) for start in starts for end in ends]
+    return [_measure(definition, start, end, spacing, full_shape[0]) for start in starts for end in ends]
 
 
 def _as_points(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -157,14 +161,19 @@ def _as_points(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def _measure(
-    definition: MeasurementDefinition, offset: npt.NDArray[np.float64], spacing: PixelSpacing | None, height: int
+    definition: MeasurementDefinition,
+    start: npt.NDArray[np.float64],
+    end: npt.NDArray[np.float64],
+    spacing: PixelSpacing | None,
+    height: int,
 ) -> Measurement:
-    """Of the offset (2,), x and y in pixels, from the second point to the first."""
-    right, up = float(offset[0]), -float(offset[1])
+    """Of two points (2,), x and y in pixels."""
+    right, up = float(start[0] - end[0]), float(end[1] - start[1])
     length = KINDS[definition.kind].length
     pixels = length(right, up)
     if spacing is None or spacing.mm is None:
         mm, doubt = None, (spacing.doubt if spacing is not None else "") or NO_SPACING
     else:
         mm, doubt = length(right * spacing.mm[0], up * spacing.mm[1]), spacing.doubt
-    return Measurement(definition, pixels, mm, pixels / height, doubt)
+    (start_x, start_y), (end_x, end_y) = start.tolist(), end.tolist()
+    return Measurement(definition, (start_x, start_y), (end_x, end_y), pixels, mm, pixels / height, doubt)

@@ -4,11 +4,12 @@ import struct
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from catheters.data.spacing import read_dicom_spacing, read_spacing_table
+from catheters.data.spacing import check_spacing_ids, read_dicom_spacing, read_spacing_table, spacings_of
 from catheters.io.csv_files import TableError
 from catheters.measurements import PixelSpacing
 
@@ -50,6 +51,24 @@ def test_table_without_a_column(tmp_path: Path) -> None:
         read_spacing_table(file, "uid")
 
 
+def test_images_without_a_row_have_no_spacing() -> None:
+    known = {"a": PixelSpacing((0.1, 0.2)), "b": PixelSpacing((0.3, 0.4)), "c": PixelSpacing(None)}
+    np.testing.assert_array_equal(
+        spacings_of(known, ["b", "x", "c", "a"], "spacing_table=s.csv"),
+        [[0.3, 0.4], [np.nan, np.nan], [np.nan, np.nan], [0.1, 0.2]],
+    )
+
+
+def test_a_table_of_other_images() -> None:
+    check_spacing_ids(["a", "b"], ["b", "c"], "s.csv")
+    with pytest.raises(TableError) as error:
+        check_spacing_ids(["001", "2"], ["1", "7"], "--spacing s.csv")
+    assert str(error.value) == (
+        "--spacing s.csv: none of its 2 ids is that of an image; it has 001, and the images are called like 1; 001 and "
+        "1 differ only in their form, and ids are compared as text: use one form"
+    )
+
+
 def write_dicom(file: Path, **values: object) -> Path:
     """A header without pixels; texts are written as they are."""
     dataset = Dataset()
@@ -84,6 +103,7 @@ def test_calibrated_spacing_is_taken_rows_first(tmp_path: Path, calibration: str
         **others,
     )
     assert read_dicom_spacing(file) == PixelSpacing((0.17, 0.16))
+    assert read_dicom_spacing(file.read_bytes()) == PixelSpacing((0.17, 0.16))
 
 
 def test_spacing_at_the_detector_is_divided_by_the_magnification(tmp_path: Path) -> None:

@@ -64,41 +64,55 @@ def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "classifier", "half"),
+    ("lines", "classifier", "half", "has_landmarks"),
     [
-        ("auxiliary", "linear", False),
-        ("pooled", "linear", False),
-        pytest.param("pooled", "attention", False, marks=pytest.mark.slow),
-        ("pooled", "linear", True),
+        ("auxiliary", "linear", False, True),
+        ("pooled", "linear", False, False),
+        pytest.param("pooled", "attention", False, True, marks=pytest.mark.slow),
+        ("pooled", "linear", True, True),
     ],
 )
-def test_onnx_with_lines(lines: str, classifier: str, half: bool, images: torch.Tensor, tmp_path: Path) -> None:
+def test_onnx_with_lines(
+    lines: str, classifier: str, half: bool, has_landmarks: bool, images: torch.Tensor, tmp_path: Path
+) -> None:
     """Maps of as many images as there are, by the names of the outputs; what they are stands in the file."""
     file = tmp_path / "model.onnx"
-    checkpoint = make_checkpoint(lines=lines, classifier=classifier, annotation_table="lines.csv", line_stride=4)
+    landmarks = {"landmark_table": "l.csv", "measurements": {"carina to dome": ("carina", "dome", "distance")}}
+    checkpoint = make_checkpoint(
+        lines=lines,
+        classifier=classifier,
+        annotation_table="lines.csv",
+        line_stride=4,
+        **(landmarks if has_landmarks else {}),
+    )
     model = checkpoint.model
     assert model.decoder is not None and model.decoder.tips.bias is not None
     with torch.no_grad():  # tips and labels that differ from image to image
         model.decoder.tips.weight.mul_(20)
         model.decoder.tips.bias.zero_()
+        if model.decoder.landmarks is not None:
+            model.decoder.landmarks.weight.mul_(20)
         for network in [] if model.pooled_head is None else model.pooled_head.networks:
             network[-1].weight.mul_(20)  # type: ignore[index, union-attr]
     line = export(make_models(checkpoint), file, half=half)
-    assert line.startswith("onnxruntime's probabilities, lines, tips differ from torch's by ")
+    names = ["lines", "tips", *(["landmarks"] if has_landmarks else [])]
+    assert line.startswith(f"onnxruntime's {', '.join(['probabilities', *names])} differ from torch's by ")
     tolerance = 2e-2 if half else 1e-4
     assert_equal_predictions(file, model, images, tolerance)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    assert [output.name for output in session.get_outputs()] == ["probabilities", "lines", "tips"]
+    assert [output.name for output in session.get_outputs()] == ["probabilities", *names]
     with torch.inference_mode():
         outputs = model(images, with_lines=True)
     for batch in (images[:1], images):
-        found = session.run(["lines", "tips"], {"images": batch.numpy()})
-        for values, logits in zip(found, (outputs.line_logits, outputs.tip_logits), strict=True):
+        found = session.run(names, {"images": batch.numpy()})
+        of_torch = [outputs.line_logits, outputs.tip_logits, outputs.landmark_logits][: len(names)]
+        for values, logits, num_maps in zip(found, of_torch, (4, 4, 2)[: len(names)], strict=True):
             expected = 1 / (1 + np.exp(-logits[: len(batch)].double().numpy()))
-            assert values.shape == (len(batch), 4, 32, 32)
+            assert values.shape == (len(batch), num_maps, 32, 32)
             assert np.abs(values - expected).max() < tolerance
     metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert json.loads(metadata["map_shape"]) == [32, 32]
+    assert json.loads(metadata["landmarks"]) == (["carina", "dome"] if has_landmarks else [])
     assert json.loads(metadata["device_types"]) == {name: list(labels) for name, labels in RANZCR_HEADS.items()}
 
 

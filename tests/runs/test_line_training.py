@@ -15,8 +15,11 @@ from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import preprocess
+from catheters.data.spacing import read_spacing_table
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
+from catheters.inference.figures import read_xray
+from catheters.inference.lines.finding import find_all
 from catheters.inference.lines.prediction import predict_lines
 from catheters.inference.loading import read_models
 from catheters.inference.predictor import Predictor
@@ -90,6 +93,15 @@ def test_lines_are_predicted_out_of_fold(settings: Settings) -> None:
         init_lr=1.5e-3,
         cosine_epochs=39,
         early_stop=0,
+        landmark_table="landmarks.csv",
+        spacing_table="spacing.csv",
+        measurements=MEASUREMENTS,
+        rules={
+            "ETT tip above carina": {
+                "unit": "mm",
+                "bands": [[None, 35, "ETT - Abnormal"], [35, None, "ETT - Normal"]],
+            }
+        },
     )
     build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(settings, fresh=False)
@@ -109,6 +121,27 @@ def test_lines_are_predicted_out_of_fold(settings: Settings) -> None:
         for line, row in zip(lines, written[uid].to_dict("records") if lines else [], strict=True):
             assert line.device_type == row["device_type"]
             np.testing.assert_allclose(json.loads(row["data"]), line.points, atol=0.06)
+    check_measurements(settings, predictor)
+
+
+def check_measurements(settings: Settings, predictor: Predictor) -> None:
+    """A fold's are those of prediction with the same spacing, and the run has them."""
+    file = settings.run_folder / "fold0/predictions_measurements.csv"
+    assert (settings.run_folder / "predictions_measurements.csv").read_text() == file.read_text()
+    written = pd.read_csv(file, keep_default_na=False)
+    assert len(written) >= 3
+    spacings = read_spacing_table(Path(settings.dataset_folder) / "spacing.csv", settings.uid_column)
+    for uid, rows in written.groupby(settings.uid_column, sort=False):
+        data = (Path(settings.dataset_folder) / f"train/{uid}.jpg").read_bytes()
+        xray, made = read_xray(data, predictor.preprocessings)
+        no_labels = dict.fromkeys(settings.label_columns, 0.0)
+        height, width = xray.shape
+        found = find_all(predictor, made, no_labels, spacings[str(uid)], (height, width)).measurements
+        assert rows["mm"].tolist() == pytest.approx([taken.measurement.mm for taken in found], abs=0.006)
+        assert rows["label_by_rule"].tolist() == [taken.label_by_rule for taken in found]
+        ends = [[*taken.measurement.start, *taken.measurement.end] for taken in found]
+        columns = ["start_x", "start_y", "end_x", "end_y"]
+        np.testing.assert_allclose(rows[columns].to_numpy(), ends, atol=0.006)
 
 
 @pytest.mark.slow
@@ -224,3 +257,24 @@ def test_a_wrong_annotation_table_is_one_line(cached: Settings, write_config: ob
     settings = dataclasses.replace(cached, **{**LINES, "annotation_table": "none.csv"})
     result = run_script("train.py", "--config", write_config(settings), cwd=REPOSITORY)  # type: ignore[operator]
     assert_user_error(result, "none.csv")
+
+
+def test_a_spacing_table_of_other_images(cached: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused before the training; one that lacks some images is not."""
+    other, some = tmp_path / "other.csv", tmp_path / "some.csv"
+    other.write_text(f"{cached.uid_column},spacing_x,spacing_y\nx,0.1,0.1\n")
+    table = pd.read_csv(Path(cached.dataset_folder) / "spacing.csv", dtype=str)
+    uids = set(load_data(cached).uids.tolist())
+    table[table[cached.uid_column].isin(uids)].iloc[:-3].to_csv(some, index=False)
+    settings = dataclasses.replace(
+        cached, **LINES, landmark_table="landmarks.csv", measurements=MEASUREMENTS, spacing_table=str(other)
+    )
+    with pytest.raises(UserError, match=r"spacing_table=.*none of its 1 ids is that of an image; it has x"):
+        load_data(settings)
+    data = load_data(dataclasses.replace(settings, spacing_table=str(some)))
+    assert data.spacings is not None and int(np.isnan(data.spacings).any(axis=1).sum()) == 3
+    known = table.set_index(cached.uid_column)["spacing_y"]
+    position = int(np.flatnonzero(~np.isnan(data.spacings[:, 0]))[0])
+    assert data.spacings[position, 1] == float(known[data.uids[position]])
+    assert "no row for 3 of 40 images, so no lengths in mm there" in capsys.readouterr().err
+    assert load_data(dataclasses.replace(settings, spacing_table=None)).spacings is None

@@ -15,11 +15,11 @@ from catheters.io.torch_files import check_archive
 
 FILE_NAME = "finished.json"
 FILES = {
-    "fold": ("best.pt", "best_raw.pt", "predictions.csv", "predictions_lines.csv"),
+    "fold": ("best.pt", "best_raw.pt", "predictions.csv", "predictions_lines.csv", "predictions_measurements.csv"),
     "seed": ("final.pt", "final_raw.pt"),
 }
-"""Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, its predictions, and its lines if
-its model finds any."""
+"""Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, its predictions, its lines and
+what was measured if its model finds any."""
 LAST_FILE_OF_0_2 = {"fold": "predictions.csv", "seed": "curves.png"}
 
 

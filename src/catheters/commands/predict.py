@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from catheters.inference.batch_prediction import Predictions
     from catheters.inference.inputs import Images
     from catheters.inference.interpretation import Findings
-    from catheters.inference.lines.drawing import FoundLines
+    from catheters.inference.lines.finding import FoundLines
     from catheters.inference.loading import Models
     from catheters.inference.predictor import Predictor
+    from catheters.measurements import PixelSpacing
 
 DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
 
@@ -48,7 +50,7 @@ def main(arguments: list[str]) -> int:
         _read_models(model_paths[:1], options, needs_probabilities=False)  # says what it is instead
     if not inputs:
         raise UserError("no images: give files, folders or a CSV of ids after the models")
-    _check_out(options.out, [*inputs, *([] if options.submission is None else [options.submission])])
+    _check_out(options.out, [*inputs, *(file for file in (options.submission, options.spacing) if file is not None)])
     _check_folders(options)
     # What is quickly looked at comes before the models, which take seconds.
     device = _open_device(options.device)
@@ -109,7 +111,8 @@ def _predict_and_write(
     from catheters.inference import writers
     from catheters.inference.inputs import list_images
     from catheters.inference.interpretation import find, urgent_columns
-    from catheters.inference.lines.table import write_lines
+    from catheters.inference.lines.measuring import planned_of
+    from catheters.inference.lines.table import write_lines, write_measurements
     from catheters.inference.predictor import Predictor
     from catheters.runs.build import build_table_source
     from catheters.runtime.device import device_name
@@ -118,6 +121,7 @@ def _predict_and_write(
     settings = models.checkpoints[0].settings
     images = list_images(inputs, build_table_source(settings), options.images)
     urgent = urgent_columns(models.labels, options.urgent) if options.worklist else []
+    spacings = {} if options.spacing is None else _read_spacings(options.spacing, settings.uid_column, images, models)
     sample = None if options.submission is None else writers.read_submission(options.submission, images, models.labels)
     say(
         f"{counted(len(images), 'image')}, {counted(len(models.checkpoints), 'model')} on {device_name(device)}; "
@@ -143,18 +147,21 @@ def _predict_and_write(
     if sample is not None:
         written["the submission"] = out.with_name(f"{out.stem}_submission.csv")
         writers.write_submission(written["the submission"], sample, images, findings)
-    tips_of_rows = None
+    found = None
     if options.lines is not None:
         written["lines over the X-rays"], is_complete, found = _draw_lines(
-            options, predictor, images, predictions, findings
+            options, predictor, images, predictions, findings, spacings
         )
         written["one row per line"] = out.with_name(f"{out.stem}_lines.csv")
         lines = [(images.uids[row], line) for row in sorted(found) for line in found[row].lines]
         write_lines(written["one row per line"], uid_column, lines)
-        tips_of_rows = {row: of_image.tip_shares() for row, of_image in found.items()}
+        if planned_of(models):
+            written["one row per measurement"] = out.with_name(f"{out.stem}_measurements.csv")
+            taken = [(images.uids[row], each) for row in sorted(found) for each in found[row].measurements]
+            write_measurements(written["one row per measurement"], uid_column, taken)
     if options.worklist:
         written["the worklist"] = out.with_name(f"{out.stem}_worklist.csv")
-        writers.write_worklist(written["the worklist"], uid_column, images, predictions, findings, urgent, tips_of_rows)
+        writers.write_worklist(written["the worklist"], uid_column, images, predictions, findings, urgent, found)
     if options.heatmaps is not None:
         written["heatmaps"], has_all = _draw_heatmaps(options, predictor, images, predictions, findings)
         is_complete = is_complete and has_all
@@ -185,6 +192,22 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
         raise Interrupted("the same command resumes where it stopped", interrupt_signal() or signal.SIGINT) from None
     except DeviceError as error:
         raise UserError(f"{error}. What is done is in {part_file}; the same command resumes from there") from None
+
+
+def _read_spacings(file: Path, uid_column: str, images: "Images", models: "Models") -> "dict[str, PixelSpacing]":
+    """Uid -> what a table says of the pixels of an image.
+
+    Raises:
+        UserError: it is no such table, has none of the images, or the models measure nothing.
+    """
+    from catheters.data.spacing import check_spacing_ids, read_spacing_table
+    from catheters.inference.lines.measuring import planned_of
+
+    spacings = read_spacing_table(file, uid_column)
+    if not planned_of(models):
+        raise UserError(f"--spacing {file}: the model measures nothing; train it with the setting measurements")
+    check_spacing_ids(spacings, images.uids, str(file))
+    return spacings
 
 
 def _check_heatmaps(predictor: "Predictor") -> None:
@@ -222,14 +245,22 @@ def _draw_lines(
     images: "Images",
     predictions: "Predictions",
     findings: "Findings",
+    spacings: Mapping[str, "PixelSpacing"],
 ) -> tuple[Path, bool, dict[int, "FoundLines"]]:
     """The contact sheet, or the folder where there is none; whether each image has its figure; row -> its lines."""
     from catheters.inference.lines.drawing import write_line_figures
 
-    drawn, found = write_line_figures(options.lines, predictor, images, predictions, findings, _num_workers(options))
+    drawn, found = write_line_figures(
+        options.lines, predictor, images, predictions, findings, _num_workers(options), spacings
+    )
     num_lines = sum(len(of_image.lines) for of_image in found.values())
     num_with = sum(bool(of_image.lines) for of_image in found.values())
     say(f"{counted(num_lines, 'line')} in {num_with} of {counted(len(found), 'image')}")
+    lengths = [taken.measurement for of_image in found.values() for taken in of_image.measurements]
+    if lengths:
+        num_without = sum(length.mm is None for length in lengths)
+        without = f", {num_without} without mm, see the column `doubt`" if num_without else ""
+        say(f"{counted(len(lengths), 'measurement')}{without}")
     if drawn.missing:
         _print_some(f"{counted(len(drawn.missing), 'image')} without lines:", list(drawn.missing.items()))
     return drawn.sheet or Path(options.lines), not drawn.missing, found
@@ -259,7 +290,7 @@ def _check_out(out: Path, read: list[Path]) -> None:
     folder = out.absolute().parent
     if out.is_dir() or out.suffix != ".csv" or not folder.is_dir():
         raise UserError(f"--out {out}: a file that ends in .csv is expected, in a folder that exists")
-    ends = ("", "_details", "_submission", "_worklist", "_lines")
+    ends = ("", "_details", "_submission", "_worklist", "_lines", "_measurements")
     written = {out.with_name(f"{out.stem}{end}.csv").resolve() for end in ends}
     for path in read:
         if path.resolve() in written:

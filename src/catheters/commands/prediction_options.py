@@ -85,7 +85,15 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         metavar="FOLDER",
         help="of models trained with lines: draw the lines and tips that they see over each X-ray, into this folder, "
-        "with a contact sheet; their points in pixels go into <out>_lines.csv beside the predictions",
+        "with a contact sheet; their points in pixels go into <out>_lines.csv beside the predictions, what the model "
+        "measures into <out>_measurements.csv",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=Path,
+        metavar="FILE",
+        help="with --lines: a CSV of the images' ids, spacing_x and spacing_y in mm per pixel, for lengths in mm "
+        "(default: as the headers of DICOM files say)",
     )
     parser.add_argument(
         "--tta", action="store_true", help="test-time augmentation: predict each image mirrored too, and take the mean"
@@ -121,7 +129,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--batch-size: 1 or more")
     if options.workers is not None and options.workers < 1:
         parser.error("--workers: 1 or more")
-    of_predictions = ("worklist", "heatmaps", "lines", "submission", "images")
+    of_predictions = ("worklist", "heatmaps", "lines", "spacing", "submission", "images")
     for other, idle in (("export", (*of_predictions, "tta")), ("serve", of_predictions)):
         given = [name for name in idle if getattr(options, name)]
         if getattr(options, other) and given:
@@ -130,4 +138,6 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--half goes with --export")
     if options.urgent and not options.worklist:
         parser.error("--urgent goes with --worklist")
+    if options.spacing is not None and options.lines is None:
+        parser.error("--spacing goes with --lines")
     return options

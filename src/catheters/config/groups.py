@@ -27,6 +27,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "annotation_table",
             "landmark_table",
             "measurements",
+            "spacing_table",
+            "rules",
             "exclusive",
             "exclusive_conflicts",
             "weight_column",

@@ -133,6 +133,7 @@ def settings_warnings(settings: Settings) -> list[str]:
         "amp_dtype": ("use_amp=False", not settings.use_amp),
         "exclusive_conflicts": ("exclusive is empty", not settings.exclusive),
         "heads": ("classifier='linear'", settings.classifier == "linear"),
+        "spacing_table": ("measurements is empty", not settings.measurements),
         "drop_rate": ("classifier='attention'", settings.classifier == "attention"),
         "folds": ("all_data=True", settings.all_data),
         "fold_column": ("all_data=True", settings.all_data),

@@ -7,6 +7,7 @@ published ones are for RANZCR CLiP, unpacked in `dataset/`. Each can be named in
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from catheters.config.settings import Settings
 from catheters.labels import RANZCR_HEADS
@@ -101,14 +102,32 @@ SAMPLE = Settings(
 SAMPLE_MULTI = replace(SAMPLE, classifier="attention", heads=dict(RANZCR_HEADS))
 """The same with one attention head per device type."""
 
+SAMPLE_RULES: Mapping[str, Any] = MappingProxyType(
+    {
+        "ETT tip above carina": {
+            "unit": "mm",
+            "bands": (
+                (None, 15, "ETT - Abnormal"),
+                (15, 30, "ETT - Borderline"),
+                (30, 70, "ETT - Normal"),
+                (70, 90, "ETT - Borderline"),
+                (90, None, "ETT - Abnormal"),
+            ),
+        }
+    }
+)
+"""The rule by which the synthetic sample's tubes got their labels, as `configs/sample_rules.toml` has it."""
+
 SAMPLE_LINES = replace(
     SAMPLE,
     lines="pooled",
     line_stride=2,
     landmark_table="landmarks.csv",
     measurements={"ETT tip above carina": ("ETT tip", "carina", "vertical")},
+    spacing_table="spacing.csv",
+    rules=dict(SAMPLE_RULES),
 )
-"""The same, learning from the drawn lines as well."""
+"""The same, learning from the drawn lines as well, and measuring."""
 
 PRESETS: Mapping[str, Settings] = MappingProxyType(
     {

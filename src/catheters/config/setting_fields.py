@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from catheters.config.field_types import Column, Labels, ListOrTuple, PixelSize, PointToPoint, Transforms, Values
+from catheters.config.rules import read_rules
 from catheters.labels import RANZCR_LABELS
+from catheters.measurement_rules import Rule
 from catheters.runtime.host import check_device
 
 CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -59,8 +61,14 @@ class SettingFields:
     X-ray. `lines` learns those that `measurements` name."""
     measurements: dict[str, PointToPoint] = Field(default_factory=dict)
     """{name: (point, point, kind)}, as {"ETT tip above carina": ("ETT tip", "carina", "vertical")}: from the tip of a
-    device type, or a landmark, to another; vertical is positive where the first lies above the second. They say which
-    landmarks are learnt; nothing is measured with them yet."""
+    device type, or a landmark, to another; vertical is positive where the first lies above the second. The landmarks
+    that they name are learnt; predictions have the lengths, in mm where the pixel spacing is known."""
+    spacing_table: str | None = None
+    """CSV of pixel spacings, relative to `dataset_folder`: `uid_column`, spacing_x and spacing_y in mm per pixel of the
+    X-ray. Out-of-fold `measurements` are in mm with it."""
+    rules: Annotated[str | dict[str, Rule], BeforeValidator(read_rules)] = Field(default_factory=dict)
+    """TOML file with a label for each length of `measurements`, relative to where you are, such as
+    configs/ett_rules.toml. The run and its checkpoints keep what it holds."""
     cache_folder: str = "cache"
     """Folder of the image cache."""
     cache_name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "ranzcr"

@@ -18,6 +18,7 @@ from catheters.config.mistakes import raises_one_line
 from catheters.config.setting_fields import CONFIG, SettingFields
 from catheters.io.path_pattern import check_glob, check_path_pattern
 from catheters.labels import known_heads, tip_name
+from catheters.measurement_rules import Rule
 
 MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
 """What a run or a cache was made with that is older than these settings, and so does not name them."""
@@ -70,6 +71,7 @@ class Settings(SettingFields):
         validation.check_exclusive(self.exclusive, self.label_columns)
         validation.check_lines(self.lines, self.annotation_table, self.first_stage, self.device_types)
         validation.check_measurements(self.measurements, self.device_types, self.lines, self.landmark_table)
+        validation.check_rules(self.rules_by_name, self.measurements, self.label_columns)
         validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive, self.lines, self.landmarks)
 
     def _check_folds_and_seeds(self) -> None:
@@ -110,6 +112,12 @@ class Settings(SettingFields):
         tips = set(map(tip_name, self.device_types))
         named = (point for start, end, _ in self.measurements.values() for point in (start, end))
         return tuple(dict.fromkeys(point for point in named if point not in tips))
+
+    @property
+    def rules_by_name(self) -> dict[str, Rule]:
+        """Measurement -> its rule: `rules`, of which a file has been read when the settings were made."""
+        assert not isinstance(self.rules, str)
+        return self.rules
 
     @property
     def images_per_batch(self) -> int:

@@ -1,6 +1,7 @@
 """Checks of what the types of the settings leave open; each raises a ValueError in words for a user."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +10,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from catheters.errors import unknown_name
 from catheters.io.near_misses import number_in
 from catheters.labels import tip_name
+from catheters.measurement_rules import Rule
 
 USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "StudyID", "PatientID")
 """What is named to somebody whose DICOM keyword is far from all that there are, which are thousands."""
@@ -116,6 +118,22 @@ def check_measurements(
                 raise ValueError(
                     f"measurements['{name}']: {unknown_name(point, 'a tip', others)}; a landmark needs landmark_table"
                 )
+
+
+def check_rules(
+    rules: Mapping[str, Rule], measurements: Mapping[str, tuple[str, str, str]], label_columns: tuple[str, ...]
+) -> None:
+    """Rules are of measurements that are taken, give labels that there are, and have one for every length."""
+    for name, rule in rules.items():
+        if name not in measurements:
+            raise ValueError(f"rules: {unknown_name(name, 'one of measurements', measurements)}")
+        check_label_names(f"rules['{name}']", (label for _, _, label in rule.bands), label_columns)
+        kind = measurements[name][2]
+        if rule.begin > (0 if kind == "distance" else -math.inf):
+            least = "0" if kind == "distance" else "-inf"
+            raise ValueError(f"rules['{name}']: no band holds what is below {rule.begin:g}; begin at {least}")
+        if rule.end < math.inf:
+            raise ValueError(f"rules['{name}']: no band holds {rule.end:g} and what is above; end at inf")
 
 
 def check_loss_weights(

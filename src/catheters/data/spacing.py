@@ -7,8 +7,12 @@ it lies in front of it. For the middle of a chest that is about 1.05 times (a st
 
 import math
 import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from catheters.data.decoding.header import read_header
 from catheters.errors import one_line, raise_of_machine
@@ -21,7 +25,7 @@ from catheters.io.csv_files import (
     line_number,
     read_csv,
 )
-from catheters.io.near_misses import number_in
+from catheters.io.near_misses import number_in, same_id_hint
 from catheters.measurements import PixelSpacing
 
 if TYPE_CHECKING:
@@ -68,13 +72,45 @@ def read_spacing_table(file: Path, uid_column: str) -> dict[str, PixelSpacing]:
     return {uid: PixelSpacing((x, y)) for uid, x, y in zip(frame[uid_column], *columns, strict=True)}
 
 
-def read_dicom_spacing(file: Path) -> PixelSpacing:
+def check_spacing_ids(spacings: Collection[str], uids: Collection[str], source: str) -> None:
+    """Compare a table's ids with those of the images, of which it need not have all.
+
+    Args:
+        spacings: ids with a spacing.
+        uids: those of the images.
+        source: where the table comes from, for the message.
+
+    Raises:
+        TableError: it has none of the images.
+    """
+    if set(spacings).isdisjoint(uids):
+        example, wanted = next(iter(spacings)), next(iter(uids))
+        raise TableError(
+            f"{source}: none of its {len(spacings)} ids is that of an image; it has {example}, and the images are "
+            f"called like {wanted}{same_id_hint(spacings, uids)}"
+        )
+
+
+def spacings_of(spacings: Mapping[str, PixelSpacing], uids: Sequence[str], source: str) -> npt.NDArray[np.float64]:
+    """What a table says of n images: (n, 2) mm per pixel in x and y, NaN where it has no row.
+
+    Raises:
+        TableError: see `check_spacing_ids`.
+    """
+    check_spacing_ids(spacings, uids, source)
+    known = (spacings[uid].mm if uid in spacings else None for uid in uids)
+    return np.array([(math.nan, math.nan) if mm is None else mm for mm in known], dtype=np.float64)
+
+
+def read_dicom_spacing(source: Path | bytes) -> PixelSpacing:
     """The pixel spacing of a DICOM file, by `spacing_of_header`; of any other file it is not known.
+
+    `source` is the file, or the content of one.
 
     Raises:
         OSError: the file cannot be read.
     """
-    header = read_header(file, (PATIENT, CALIBRATION, DETECTOR, FILM, MAGNIFICATION))
+    header = read_header(source, (PATIENT, CALIBRATION, DETECTOR, FILM, MAGNIFICATION))
     if header is None:
         return PixelSpacing(None, "no DICOM file, or a damaged one, so its pixel spacing is not known")
     return spacing_of_header(header)

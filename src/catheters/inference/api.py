@@ -1,6 +1,7 @@
 """A trained model in Python: `model = catheters.load("saved_models/run"); result = model("xray.dcm")`."""
 
 import functools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,14 +13,20 @@ from PIL import Image
 
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
+from catheters.data.spacing import read_dicom_spacing
 from catheters.errors import UserError, counted, unknown_name
 from catheters.inference.figures import Xray, read_xray
-from catheters.inference.interpretation import find_one, sentences_of
+from catheters.inference.interpretation import Findings, find_one, sentences_of
 from catheters.inference.lines.drawing import draw_with_legend
-from catheters.inference.lines.prediction import PredictedLine, device_types_of, predict_lines, tips_of
+from catheters.inference.lines.finding import FoundLines, find_all
+from catheters.inference.lines.landmarks import FoundLandmark
+from catheters.inference.lines.measuring import TakenMeasurement
+from catheters.inference.lines.prediction import PredictedLine, device_types_of, tips_of
+from catheters.inference.lines.sentences import describe_disagreements
 from catheters.inference.loading import RANKS_ONLY, read_models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import read_image
+from catheters.measurements import PixelSpacing
 from catheters.runtime.device import open_device
 
 
@@ -46,6 +53,8 @@ class Result:
     spread: Mapping[str, float]
     _data: bytes = field(repr=False)
     _predictor: Predictor = field(repr=False)
+    _findings: Findings = field(repr=False, compare=False)
+    _spacing: PixelSpacing | None = field(repr=False)
 
     def heatmap(self, label: str) -> npt.NDArray[np.float32]:
         """Where the models looked for a label, by Grad-CAM: (H, W) in 0..1, on the X-ray itself.
@@ -65,17 +74,14 @@ class Result:
 
         return Image.fromarray(overlay(*self._explain(label)))
 
-    @functools.cached_property
+    @property
     def lines(self) -> tuple[PredictedLine, ...]:
         """The catheters that the models see, found when they are first asked for.
 
         Raises:
             UserError: no checkpoint of the model has a line decoder, or one outputs NaN or infinity.
         """
-        try:
-            return predict_lines(self._predictor, self._read()[1], self.probabilities)
-        except UnreadableImage as error:
-            raise UserError(f"the X-ray: {error}") from None
+        return self._found.lines
 
     @property
     def tips(self) -> dict[str, list[tuple[float, float]]]:
@@ -86,13 +92,52 @@ class Result:
         """
         return tips_of(self.lines, tuple(device_types_of(self._predictor.models)))
 
-    def draw_lines(self) -> Image.Image:
-        """The lines and tips over the X-ray, with a legend, as an image that a notebook shows.
+    @property
+    def landmarks(self) -> dict[str, FoundLandmark | None]:
+        """Name -> where the landmark lies, in pixels of the X-ray; None where it is not found.
 
         Raises:
             UserError: as of `lines`.
         """
-        return draw_with_legend(self._read()[0], self.lines, device_types_of(self._predictor.models))
+        return dict(self._found.landmarks)
+
+    @property
+    def measurements(self) -> tuple[TakenMeasurement, ...]:
+        """What the setting `measurements` names, between tips and landmarks that are found, and its label by rule.
+
+        Two tubes of one type have two lengths. None is in mm where the pixel spacing is not known.
+
+        Raises:
+            UserError: as of `lines`.
+        """
+        return self._found.measurements
+
+    @property
+    def disagreements(self) -> tuple[str, ...]:
+        """A sentence for each measurement whose label by rule is not predicted positive; empty where all agree.
+
+        Raises:
+            UserError: as of `lines`.
+        """
+        return describe_disagreements(self._findings, 0, self.measurements)
+
+    def draw_lines(self) -> Image.Image:
+        """Lines, tips, landmarks and lengths over the X-ray, with a legend, as an image that a notebook shows.
+
+        Raises:
+            UserError: as of `lines`.
+        """
+        return draw_with_legend(self._read()[0], self._found, device_types_of(self._predictor.models))
+
+    @functools.cached_property
+    def _found(self) -> FoundLines:
+        xray, made = self._read()
+        height, width = xray.shape
+        spacing = read_dicom_spacing(self._data) if self._spacing is None else self._spacing
+        try:
+            return find_all(self._predictor, made, self.probabilities, spacing, (height, width))
+        except UnreadableImage as error:
+            raise UserError(f"the X-ray: {error}") from None
 
     def _read(self) -> Xray:
         return read_xray(self._data, self._predictor.preprocessings)
@@ -130,15 +175,18 @@ class Model:
         names = ", ".join(member.name for member in models.members)
         return f"Model of {names}: {counted(count, 'checkpoint')}, {how}"
 
-    def __call__(self, xray: str | os.PathLike[str] | bytes) -> Result:
+    def __call__(self, xray: str | os.PathLike[str] | bytes, *, spacing: tuple[float, float] | None = None) -> Result:
         """Predict one X-ray.
 
         Args:
             xray: a file (DICOM, JPEG, PNG, TIFF, WebP), or the content of one.
+            spacing: mm per pixel of it, to the right and downwards, for measurements in mm; None: as the header of a
+                DICOM file says.
 
         Raises:
-            UserError: it cannot be read; the message is the reason.
+            UserError: it cannot be read; the message is the reason. Or `spacing` is not two numbers above 0.
         """
+        given = None if spacing is None else PixelSpacing(_check_spacing(spacing))
         try:
             data = xray if isinstance(xray, bytes) else read_file(Path(xray))
             findings, quality_flags = find_one(self._predictor, read_image(data, self._predictor.preprocessings))
@@ -158,7 +206,19 @@ class Model:
             spread={} if findings.spread is None else by_label(findings.spread[0]),
             _data=data,
             _predictor=self._predictor,
+            _findings=findings,
+            _spacing=given,
         )
+
+
+def _check_spacing(spacing: tuple[float, float]) -> tuple[float, float]:
+    try:
+        x, y = (float(number) for number in spacing)
+    except (TypeError, ValueError):
+        x = y = math.nan
+    if not (0 < x < math.inf and 0 < y < math.inf):
+        raise UserError(f"spacing={spacing!r}: two numbers above 0 are expected, mm per pixel in x and y")
+    return x, y
 
 
 def load(*models: str | os.PathLike[str], device: str = "auto", calibrated: bool = True, tta: bool = False) -> Model:

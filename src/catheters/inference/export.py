@@ -36,17 +36,18 @@ WARNING = "Research software, not a medical device: nothing it says may decide a
 class _Probabilities(nn.Module):
     """What is exported: pixels in, probabilities out; of a model with a line decoder those of its maps as well."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, has_landmarks: bool) -> None:
         super().__init__()
         self.classifier = classifier
-        self.output_names = ("probabilities", "lines", "tips") if classifier.finds_lines else ("probabilities",)
+        self.output_names = ["probabilities"]
+        if classifier.finds_lines:
+            self.output_names += ["lines", "tips", *(["landmarks"] if has_landmarks else [])]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.classifier(images, with_lines=True)
         probabilities = self.classifier.probabilities(outputs)
-        if outputs.line_logits is None or outputs.tip_logits is None:
-            return (probabilities,)
-        return probabilities, torch.sigmoid(outputs.line_logits), torch.sigmoid(outputs.tip_logits)
+        maps = (outputs.line_logits, outputs.tip_logits, outputs.landmark_logits)
+        return probabilities, *(torch.sigmoid(logits) for logits in maps if logits is not None)
 
 
 def export(models: Models, file: Path, *, half: bool) -> str:
@@ -95,6 +96,7 @@ def describe(models: Models) -> dict[str, str]:
         settings = checkpoint.line_settings
         content["device_types"] = {name: list(labels) for name, labels in settings.device_types.items()}
         content["map_shape"] = list(settings.map_shape)
+        content["landmarks"] = list(settings.landmarks)
     return {
         **{name: json.dumps(value) for name, value in content.items()},
         "backbone_model": checkpoint.settings.backbone_model,
@@ -112,7 +114,7 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
         importlib.import_module("onnxscript")  # torch's exporter needs it
     except ImportError as error:
         raise UserError(f"--export {file}: needs {error.name}; pip install 'catheters[export]'") from None
-    module = _Probabilities(checkpoint.model).eval()
+    module = _Probabilities(checkpoint.model, has_landmarks=bool(checkpoint.line_settings.landmarks)).eval()
     height, width = checkpoint.preprocessing.image_shape
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8))
@@ -122,7 +124,7 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
             (images[:2],),  # an axis of length 1 would be taken for a constant
             dynamo=True,
             input_names=["images"],
-            output_names=list(module.output_names),
+            output_names=module.output_names,
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             verbose=False,

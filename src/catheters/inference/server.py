@@ -5,14 +5,11 @@ browser. The page needs nothing from elsewhere.
 """
 
 import asyncio
-import base64
 import functools
-import io
 import math
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +17,6 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -30,19 +26,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from catheters.data.decoding.image import UnreadableImage
-from catheters.data.preprocessing import Preprocessed, resize
 from catheters.errors import UserError
-from catheters.inference.figures import try_to_read
-from catheters.inference.heatmaps import explain, overlay
-from catheters.inference.interpretation import Findings, find_one, sentences_of
-from catheters.inference.lines.drawing import draw_over
-from catheters.inference.lines.prediction import device_types_of, predict_lines
+from catheters.inference.lines.prediction import device_types_of
+from catheters.inference.page_content import TurnedAway, draw_heatmap, draw_lines, predict_upload
 from catheters.inference.predictor import Predictor
-from catheters.inference.reading import image_of
 from catheters.runtime.console import say, warn
 from catheters.runtime.shortage import DeviceError
-from catheters.runtime.workers import Failure, map_guarded
 from catheters.viz.lines import colours_of
 
 MAX_UPLOAD_BYTES = 64 << 20
@@ -57,21 +46,9 @@ SECONDS_OF_UPLOAD = 60.0
 """Time that one upload may take: 64 MB at 9 Mbit/s."""
 SECONDS_OF_END = 10.0
 """After Ctrl-C, for what is at work and for responses that nobody takes."""
-MAX_SIDE = 900
-"""Pixels of the longer side at which the page shows an X-ray."""
-SIDE_OF_SIZE_1 = 450
-"""Pixels of the shorter side up to which lines are as thick as on contact sheets: about what a browser makes of it."""
 LOOPBACK = ("127.0.0.1", "localhost")
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _TurnedAway(Exception):
-    """An upload that is not answered."""
-
-    status: int
-    reason: str
 
 
 def serve(predictor: Predictor, name: str, host: str, port: int) -> None:
@@ -188,19 +165,19 @@ def create_app(predictor: Predictor, name: str, hosts: tuple[str, ...], uploads:
         return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
     async def predict(request: Request) -> Response:
-        return JSONResponse(await uploads.run(request, functools.partial(_predict, predictor)))
+        return JSONResponse(await uploads.run(request, functools.partial(predict_upload, predictor)))
 
     async def heatmap(request: Request) -> Response:
         label = request.query_params.get("label", "")
         if label not in predictor.models.labels:
-            raise _TurnedAway(404, "no such label")
-        drawn = await uploads.run(request, functools.partial(_draw_heatmap, predictor, label))
+            raise TurnedAway(404, "no such label")
+        drawn = await uploads.run(request, functools.partial(draw_heatmap, predictor, label))
         return Response(drawn, media_type="image/jpeg")
 
     async def lines(request: Request) -> Response:
         if not has_lines:
-            raise _TurnedAway(404, "the model has no line decoder")
-        drawn, num_lines = await uploads.run(request, functools.partial(_draw_lines, predictor))
+            raise TurnedAway(404, "the model has no line decoder")
+        drawn, num_lines = await uploads.run(request, functools.partial(draw_lines, predictor))
         return Response(drawn, media_type="image/jpeg", headers={"X-Num-Lines": str(num_lines)})
 
     return Starlette(
@@ -239,7 +216,7 @@ class Uploads:
         """Read the upload, take a place, wait for the turn, work in a thread."""
         data = await self._read(request)
         if self._num_waiting >= MAX_WAITING:
-            raise _TurnedAway(503, f"{MAX_WAITING} X-rays are waiting already; try again in a moment")
+            raise TurnedAway(503, f"{MAX_WAITING} X-rays are waiting already; try again in a moment")
         self._num_waiting += 1
         try:
             async with self._turn:
@@ -252,12 +229,12 @@ class Uploads:
         """The upload; no more of it than is allowed is ever in memory."""
         self._check_open()
         if request.headers.get("content-type", "").startswith("multipart/"):
-            raise _TurnedAway(415, "send the file itself as the body, as `curl --data-binary @FILE` does, not a form")
+            raise TurnedAway(415, "send the file itself as the body, as `curl --data-binary @FILE` does, not a form")
         announced = request.headers.get("content-length", "0")
         if not announced.isdecimal() or int(announced) > MAX_UPLOAD_BYTES:
             raise _too_large()
         if len(self._deadlines) >= MAX_RECEIVING:
-            raise _TurnedAway(503, f"{MAX_RECEIVING} uploads come in already; try again in a moment")
+            raise TurnedAway(503, f"{MAX_RECEIVING} uploads come in already; try again in a moment")
         body = bytearray()
         deadline = asyncio.timeout(self._max_seconds)
         try:
@@ -269,24 +246,24 @@ class Uploads:
                     if len(body) > MAX_UPLOAD_BYTES:
                         raise _too_large()
                     if self._num_bytes > MAX_BYTES_RECEIVED:
-                        raise _TurnedAway(503, "too many uploads come in at the same time; try again in a moment")
+                        raise TurnedAway(503, "too many uploads come in at the same time; try again in a moment")
         except TimeoutError:
             self._check_open()
-            raise _TurnedAway(408, f"the upload was not complete after {self._max_seconds:g} s") from None
+            raise TurnedAway(408, f"the upload was not complete after {self._max_seconds:g} s") from None
         finally:
             self._deadlines.discard(deadline)
             self._num_bytes -= len(body)
         if not body:
-            raise _TurnedAway(422, "the file is empty")
+            raise TurnedAway(422, "the file is empty")
         return bytes(body)
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise _TurnedAway(503, "the page is being closed")
+            raise TurnedAway(503, "the page is being closed")
 
 
-def _too_large() -> _TurnedAway:
-    return _TurnedAway(413, f"is larger than {MAX_UPLOAD_BYTES >> 20} MB")
+def _too_large() -> TurnedAway:
+    return TurnedAway(413, f"is larger than {MAX_UPLOAD_BYTES >> 20} MB")
 
 
 def _guarded(
@@ -300,7 +277,7 @@ def _guarded(
             return JSONResponse({"reason": "asked by another site's page"}, status_code=403)
         try:
             return await endpoint(request)
-        except _TurnedAway as turned_away:
+        except TurnedAway as turned_away:
             # The rest of such an upload is not read, so its connection can carry no other request.
             headers = {"Connection": "close"}
             return JSONResponse({"reason": turned_away.reason}, status_code=turned_away.status, headers=headers)
@@ -312,76 +289,3 @@ def _guarded(
             return Response(status_code=400)
 
     return respond
-
-
-def _predict(predictor: Predictor, data: bytes) -> dict[str, object]:
-    xray, made = _read(predictor, data)
-    findings, quality_flags = _find(predictor, made)
-    rows = zip(
-        findings.labels,
-        findings.probabilities[0].tolist(),
-        findings.thresholds.tolist(),
-        findings.is_predicted_positive[0].tolist(),
-        findings.is_deferred[0].tolist(),
-        strict=True,
-    )
-    names = ("label", "probability", "threshold", "predicted_positive", "deferred")
-    return {
-        "image": "data:image/jpeg;base64," + base64.b64encode(_jpeg(_shown(xray))).decode(),
-        "sentences": list(sentences_of(findings, 0).values()),
-        "quality_flags": list(quality_flags),
-        "labels": [dict(zip(names, row, strict=True)) for row in rows],
-    }
-
-
-def _find(predictor: Predictor, made: list[Preprocessed]) -> tuple[Findings, tuple[str, ...]]:
-    try:
-        return find_one(predictor, image_of(made))
-    except UnreadableImage as error:
-        raise _TurnedAway(422, str(error)) from None
-
-
-def _draw_lines(predictor: Predictor, data: bytes) -> tuple[bytes, int]:
-    """The X-ray with its lines, and how many there are."""
-    xray, made = _read(predictor, data)
-    findings, _ = _find(predictor, made)
-    probabilities = dict(zip(findings.labels, findings.probabilities[0].tolist(), strict=True))
-    try:
-        found = predict_lines(predictor, made, probabilities)
-    except UnreadableImage as error:
-        raise _TurnedAway(422, str(error)) from None
-    shown, (height, width) = _shown(xray), xray.shape
-    size = max(1.0, min(shown.shape) / SIDE_OF_SIZE_1)
-    drawn = draw_over(shown, found, device_types_of(predictor.models), (height, width), size)
-    return _jpeg(np.asarray(drawn)), len(found)
-
-
-def _draw_heatmap(predictor: Predictor, label: str, data: bytes) -> bytes:
-    xray, made = _read(predictor, data)
-    heat = explain(predictor, xray, made, [label]).maps[label]
-    return _jpeg(_shown(overlay(xray, heat)))
-
-
-def _read(predictor: Predictor, data: bytes) -> tuple[Pixels, list[Preprocessed]]:
-    """In a process of its own, which a hostile file may crash or fill."""
-    try:
-        ((_, outcome),) = map_guarded(functools.partial(try_to_read, predictor.preprocessings), [data], num_workers=1)
-    except OSError as error:
-        raise _TurnedAway(503, f"this machine cannot read X-rays now: {error.strerror}") from None
-    if isinstance(outcome, Failure):
-        raise _TurnedAway(422, outcome.reason)
-    if isinstance(outcome, str):
-        raise _TurnedAway(422, outcome)
-    return outcome
-
-
-def _shown(xray: Pixels) -> Pixels:
-    """At the size of the page."""
-    scale = min(1.0, MAX_SIDE / max(xray.shape[:2]))
-    return resize(xray, (max(1, round(xray.shape[0] * scale)), max(1, round(xray.shape[1] * scale))))
-
-
-def _jpeg(xray: Pixels) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(xray).save(content, format="JPEG", quality=88)
-    return content.getvalue()

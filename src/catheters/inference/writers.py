@@ -1,6 +1,6 @@
 """What predict.py writes: predictions, details, a submission, a worklist."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from catheters.inference.interpretation import (
     describe_tips,
     has_others,
 )
+from catheters.inference.lines.finding import FoundLines
+from catheters.inference.lines.sentences import describe_lengths
 from catheters.io.csv_files import check_columns, check_ids, read_csv
 from catheters.io.files import write_whole
 from catheters.io.near_misses import same_id_hint
@@ -108,7 +110,7 @@ def write_worklist(
     predictions: Predictions,
     findings: Findings,
     urgent: list[int],
-    tips_of_rows: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]] | None = None,
+    found_in_rows: Mapping[int, FoundLines] | None = None,
 ) -> None:
     """Write the images in the order in which they should be read, with one sentence per device type.
 
@@ -122,8 +124,7 @@ def write_worklist(
         predictions: what became of them.
         findings: what they show.
         urgent: columns of the urgent labels.
-        tips_of_rows: row -> device type -> tips of its lines, as shares of the image's width and height; None where
-            nobody has looked for them.
+        found_in_rows: row -> its lines and what was measured on it; None where nobody has looked for them.
     """
     urgency = findings.probability_of_any(urgent)
     order = np.lexsort((-np.nan_to_num(urgency), predictions.is_read))
@@ -133,10 +134,13 @@ def write_worklist(
     columns |= {name: [] for name in names}
     for row in order.tolist():
         is_read = predictions.reasons[row] == ""
-        tips = {} if tips_of_rows is None else tips_of_rows.get(row, {})
+        found = None if found_in_rows is None else found_in_rows.get(row)
+        tips = {} if found is None else found.tip_shares()
+        lengths = () if found is None else found.measurements
         sentences = [
             describe_device_type(findings, device_type, row)
             + describe_tips(findings, device_type, row, tips.get(device_type, ()))
+            + describe_lengths(findings, row, device_type, lengths)
             if is_read
             else ""
             for device_type in findings.heads

@@ -23,6 +23,7 @@ from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Placement, place
+from catheters.data.spacing import read_spacing_table, spacings_of
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
@@ -53,6 +54,8 @@ class RunData:
         fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
         lines: the drawn lines of the images; None where no lines are learnt.
         placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
+        full_shapes: (N, 2) height and width of the original images, in pixels; None likewise.
+        spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one.
         input_maps: of a first stage, which the model sees beside the images; None: it sees none.
     """
 
@@ -70,6 +73,8 @@ class RunData:
     fingerprint: str
     lines: DrawnLines | None
     placements: npt.NDArray[np.float64] | None
+    full_shapes: npt.NDArray[np.int64] | None
+    spacings: npt.NDArray[np.float64] | None
     input_maps: InputMaps | None = None
 
     @property
@@ -108,6 +113,7 @@ def load_data(settings: Settings) -> RunData:
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
     placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.learns_lines else []
     lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
+    shapes = [cache.entries[position].full_shape for position in np.flatnonzero(is_kept)]
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
@@ -123,6 +129,8 @@ def load_data(settings: Settings) -> RunData:
         fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
         lines=lines,
         placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
+        full_shapes=None if lines is None else np.array(shapes),
+        spacings=_read_spacings(settings, table.uids[is_kept]),
     )
 
 
@@ -172,6 +180,21 @@ def _read_lines(
     for name, (drawn, absent, unknown) in zip(settings.device_types, counts, strict=True):
         say(f"lines of {name}: drawn in {counted(drawn, 'image')}, absent in {absent}, unknown in {unknown}")
     return lines
+
+
+def _read_spacings(settings: Settings, uids: npt.NDArray[np.str_]) -> npt.NDArray[np.float64] | None:
+    """(N, 2) pixel spacing of images; None where no table says, or nothing is measured."""
+    if settings.spacing_table is None or not settings.measurements:
+        return None
+    file = Path(settings.dataset_folder) / settings.spacing_table
+    spacings = spacings_of(
+        read_spacing_table(file, settings.uid_column), uids.tolist(), f"spacing_table={settings.spacing_table}"
+    )
+    num_missing = int(np.isnan(spacings[:, 0]).sum())
+    if num_missing:
+        images = counted(len(spacings), "image")
+        warn(f"spacing_table={settings.spacing_table}: no row for {num_missing} of {images}, so no lengths in mm there")
+    return spacings
 
 
 def _fingerprint(

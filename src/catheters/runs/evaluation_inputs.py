@@ -20,6 +20,7 @@ from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
 from catheters.inference.lines.table import FILE_NAME as LINES_FILE
+from catheters.inference.lines.table import MEASUREMENTS_FILE_NAME as MEASUREMENTS_FILE
 from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
@@ -29,8 +30,6 @@ from catheters.runs.line_inputs import LineTables, paths_of_table, read_line_tab
 from catheters.runs.measurement_inputs import MeasurementTables, read_measurements
 from catheters.runtime.console import say, warn
 
-MEASUREMENTS_FILE = "predictions_measurements.csv"
-"""Of a run, out of fold."""
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
 """Names under which patients are looked for in a label table, the first one first."""
 
@@ -212,7 +211,7 @@ def _read_lines(
 
 def _read_spacings(settings: Settings) -> Mapping[str, PixelSpacing]:
     """Id -> pixel spacing, as a table gives them."""
-    table: str | None = getattr(settings, "spacing_table", None)
+    table = settings.spacing_table
     return {} if table is None else read_spacing_table(Path(settings.dataset_folder) / table, settings.uid_column)
 
 

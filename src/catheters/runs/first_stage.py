@@ -100,6 +100,9 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
             f"{where}: finds lines of {', '.join(first.device_types)}, the settings have "
             f"{', '.join(settings.device_types)}; set heads as there"
         )
+    for name in settings.landmarks:
+        if name not in first.landmarks:
+            raise UserError(f"{where}: finds no '{name}', which measurements name; train it with them, or leave it out")
     folds = _out_of_fold(settings, data, folder, where)
     checkpoints, sums = {}, {}
     for fold in np.unique(folds).tolist():

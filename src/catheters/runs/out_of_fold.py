@@ -10,6 +10,7 @@ from catheters.errors import UserError, counted
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.inference.lines.table import FILE_NAME as LINES_FILE
+from catheters.inference.lines.table import MEASUREMENTS_FILE_NAME as MEASUREMENTS_FILE
 from catheters.io.csv_files import TableError, check_columns
 from catheters.runs.datasets import RunData
 from catheters.runs.out_of_fold_lines import join_lines
@@ -48,7 +49,7 @@ def join_folds(settings: Settings, data: RunData) -> tuple[npt.NDArray[np.bool_]
     # Those of the folds too: `is_joined` asks whether they are still the same.
     of_lines = join_lines([file.parent for file in files], settings.run_folder)
     joined = [file.relative_to(settings.run_folder).as_posix() for file in (*files, *of_lines)]
-    write_finished(settings.run_folder, ("predictions.csv", LINES_FILE, *joined))
+    write_finished(settings.run_folder, ("predictions.csv", LINES_FILE, MEASUREMENTS_FILE, *joined))
     return is_predicted, probabilities
 
 

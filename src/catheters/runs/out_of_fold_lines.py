@@ -1,5 +1,6 @@
-"""Out-of-fold lines of a run whose models find them: each fold's, and all finished folds' together."""
+"""Out-of-fold lines of a run whose models find them, and what is measured: each fold's, and all finished folds'."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from catheters.checkpoints.finished import check_finished
 from catheters.config.settings import Settings
 from catheters.data.loader import Loader
 from catheters.data.preprocessing import Placement
+from catheters.inference.lines.landmarks import find_landmarks
 from catheters.inference.lines.maps import Frame, split_outputs
+from catheters.inference.lines.measuring import TakenMeasurement, plan, take_measurements
 from catheters.inference.lines.prediction import PredictedLine, find_lines
-from catheters.inference.lines.table import FILE_NAME, write_lines
+from catheters.inference.lines.table import FILE_NAME, MEASUREMENTS_FILE_NAME, write_lines, write_measurements
 from catheters.io.files import write_whole
+from catheters.measurements import PixelSpacing
 from catheters.runs.datasets import RunData
 from catheters.runtime.precision import autocast
 from catheters.runtime.progress import track
@@ -22,7 +26,7 @@ from catheters.runtime.progress import track
 
 @torch.inference_mode()
 def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loader, device: torch.device) -> None:
-    """Write the lines that a fold's best model finds in the fold's images.
+    """Write the lines that a fold's best model finds in the fold's images, and what `measurements` ask for.
 
     Args:
         settings: the run's settings.
@@ -31,12 +35,14 @@ def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loade
         loader: batches of its images, in order.
         device: where to compute.
     """
-    assert data.placements is not None, "of runs that learn lines it is known where the images' pixels lie"
+    assert data.placements is not None and data.full_shapes is not None, "runs that learn lines know these"
     folder = settings.run_folder / f"fold{fold}"
     checkpoint = load_checkpoint(folder / "best.pt")
     model = checkpoint.model.to(device)
     rows = iter(np.flatnonzero(data.folds == fold).tolist())
     found: list[tuple[str, PredictedLine]] = []
+    taken: list[tuple[str, TakenMeasurement]] = []
+    planned, device_types = plan(settings.measurements, settings.rules_by_name), tuple(settings.device_types)
     uids = data.uids
     for batch in track(loader, "finding lines", len(loader), unit="batch", leave=False):
         with autocast(device, checkpoint.dtype_on(device)):
@@ -44,11 +50,25 @@ def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loade
         probabilities = model.probabilities(outputs).cpu().numpy()
         of_batch = [next(rows) for _ in range(len(batch))]
         frames = [_frame(settings, data.placements[row].tolist()) for row in of_batch]
-        maps = split_outputs(outputs, settings.label_columns, settings.device_types, frames)
+        maps = split_outputs(outputs, settings.label_columns, settings.device_types, frames, settings.landmarks)
         for row, of_image, of_labels in zip(of_batch, maps, probabilities.tolist(), strict=True):
             lines = find_lines(of_image, dict(zip(settings.label_columns, of_labels, strict=True)))
             found += [(str(uids[row]), line) for line in lines]
+            height, width = data.full_shapes[row].tolist()
+            spacing, landmarks = _spacing(data, row), find_landmarks(of_image)
+            of_row = take_measurements(planned, lines, device_types, landmarks, spacing, (height, width))
+            taken += [(str(uids[row]), measurement) for measurement in of_row]
     write_lines(folder / FILE_NAME, settings.uid_column, found)
+    if planned:
+        write_measurements(folder / MEASUREMENTS_FILE_NAME, settings.uid_column, taken)
+
+
+def _spacing(data: RunData, row: int) -> PixelSpacing | None:
+    """Of an image; None where no table says."""
+    if data.spacings is None or np.isnan(data.spacings[row]).any():
+        return None
+    x, y = data.spacings[row].tolist()
+    return PixelSpacing((x, y))
 
 
 def _frame(settings: Settings, placement: list[float]) -> Frame:
@@ -61,16 +81,22 @@ def _frame(settings: Settings, placement: list[float]) -> Frame:
 
 
 def join_lines(folders: list[Path], run_folder: Path) -> list[Path]:
-    """Write the run's file of lines, of the folds in these folders that have one; returns those of the folds.
+    """Write the run's files of lines and measurements, of the folds in these folders that have them.
+
+    Returns:
+        Those of the folds.
 
     Raises:
         UserError: a fold's is not what was written.
     """
-    files = [folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()]
-    if files:
-        for file in files:
-            check_finished(file.parent, names=(file.name,))
-        # A fold of a model that finds no line yet has a file without rows.
-        joined = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in files])
-        write_whole(run_folder / FILE_NAME, lambda part: joined.to_csv(part, index=False))
-    return files
+    joined_files = []
+    for name in (FILE_NAME, MEASUREMENTS_FILE_NAME):
+        files = [folder / name for folder in folders if (folder / name).is_file()]
+        if files:
+            for file in files:
+                check_finished(file.parent, names=(file.name,))
+            # A fold of a model that finds no line yet has a file without rows.
+            joined = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in files])
+            write_whole(run_folder / name, functools.partial(joined.to_csv, index=False))
+        joined_files += files
+    return joined_files

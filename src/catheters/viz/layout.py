@@ -136,9 +136,11 @@ def _legend_rows(legend: Mapping[str, Colour], width: int, size: float = 1.0) ->
     """Rows of (x, name, colour); a new one where the sheet ends."""
     rows: list[list[tuple[int, str, Colour]]] = []
     font, x = load_font(round(FONT_SIZE * size)), width
+    around = (24 + 2 * GAP) * size
+    longest = max(TILE_WIDTH * size, min(width, 2 * TILE_WIDTH * size) - around)
     for device_type, colour in legend.items():
-        name = wrap(device_type, font, TILE_WIDTH * size, max_lines=1)[0]
-        item_width = round((24 + 2 * GAP) * size + font.getlength(name))
+        name = wrap(device_type, font, longest, max_lines=1)[0]
+        item_width = round(around + font.getlength(name))
         if x + item_width > width:
             rows.append([])
             x = round(GAP * size)

@@ -12,7 +12,8 @@ import catheters
 from catheters.commands.predict import main
 from catheters.data.annotations import read_annotations
 from catheters.errors import UserError
-from catheters.inference.lines.drawing import FoundLines, draw_over, draw_with_legend
+from catheters.inference.lines.drawing import draw_over, draw_with_legend
+from catheters.inference.lines.finding import FoundLines
 from catheters.inference.lines.prediction import PredictedLine
 from catheters.viz.lines import DEVICE_TYPE_COLOURS
 from tests.conftest import run_script
@@ -36,8 +37,9 @@ def is_coloured(drawn: Image.Image, device_type: str) -> np.ndarray:
 def test_lines_over_a_large_xray() -> None:
     """On the original's own pixels, thick enough to be seen where it is shown as a whole."""
     xray = np.full((1800, 2400), 100, dtype=np.uint8)
-    lines = [line_at((100, 300), (1200, 300)), line_at((2000, 100), (2000, 900), device_type="ETT")]
-    framed = draw_with_legend(xray, lines, ["ETT", "NGT", "CVC"])
+    lines = (line_at((100, 300), (1200, 300)), line_at((2000, 100), (2000, 900), device_type="ETT"))
+    found = FoundLines(lines=lines, full_shape=(1800, 2400))
+    framed = draw_with_legend(xray, found, ["ETT", "NGT", "CVC"])
     assert framed.width == 2400 and framed.height > 1800
     drawn, strip = framed.crop((0, 0, 2400, 1800)), framed.crop((0, 1800, *framed.size))
     rows = np.flatnonzero(is_coloured(drawn, "CVC")[:, 600])
@@ -47,7 +49,7 @@ def test_lines_over_a_large_xray() -> None:
     for device_type in ("ETT", "NGT", "CVC"):  # of the models, drawn here or not
         assert is_coloured(strip, device_type).any()
     assert not is_coloured(drawn, "NGT").any()
-    small = draw_over(xray[::6, ::6], lines, ["ETT", "NGT", "CVC"], (1800, 2400))
+    small = draw_over(xray[::6, ::6], found, ["ETT", "NGT", "CVC"])
     assert small.size == (400, 300)
     assert np.flatnonzero(is_coloured(small, "CVC")[:, 100]).mean() == pytest.approx(50, abs=1)
 

@@ -70,6 +70,13 @@ def test_outputs_of_a_batch() -> None:
     assert of_tips.probabilities["CVC - Normal"] == pytest.approx(1 / (1 + np.exp(-positions[1, 2].numpy())))
     without = split_outputs(Outputs(logits=torch.zeros(2, 3), **logits), LABELS, DEVICE_TYPES, [frame, frame])
     assert without[0].positions == {}
+    assert dict(without[0].landmarks) == {}
+    of_landmarks = torch.from_numpy(rng.normal(size=(2, 2, 4, 6)))
+    with_landmarks = Outputs(logits=torch.zeros(2, 3), landmark_logits=of_landmarks, **logits)
+    _, second = split_outputs(with_landmarks, LABELS, DEVICE_TYPES, [frame, frame], ("carina", "dome"))
+    assert list(second.landmarks) == ["carina", "dome"]
+    assert second.landmarks["dome"] == pytest.approx(1 / (1 + np.exp(-of_landmarks[1, 1].numpy())), abs=1e-6)
+    assert second.are_finite
 
 
 def constant(device_types: dict[str, tuple[str, ...]], frame: Frame, *values: float) -> LineMaps:

@@ -127,15 +127,29 @@ def test_means_over_checkpoints(images: torch.Tensor) -> None:
     assert (of_pooled.points @ [1, 32]).tolist() == outputs[1].tip_pixels[1, 1].tolist()
 
 
-def test_a_decoder_that_outputs_no_numbers(images: torch.Tensor) -> None:
+@pytest.mark.parametrize("broken", ["tips", "landmarks"])
+def test_a_decoder_that_outputs_no_numbers(images: torch.Tensor, broken: str) -> None:
     """Its lines are refused; the probabilities of an auxiliary model are as good as ever."""
-    checkpoint = make_checkpoint(1, lines="auxiliary", **LINES)
-    assert checkpoint.model.decoder is not None and checkpoint.model.decoder.tips.bias is not None
-    torch.nn.init.constant_(checkpoint.model.decoder.tips.bias, torch.nan)
+    landmarks = {"landmark_table": "l.csv", "measurements": {"height": ("ETT tip", "carina", "vertical")}}
+    checkpoint = make_checkpoint(1, lines="auxiliary", **LINES, **landmarks)
+    assert checkpoint.model.decoder is not None
+    torch.nn.init.constant_(getattr(checkpoint.model.decoder, broken).bias, torch.nan)
     model = Model(Predictor(make_models(checkpoint), torch.device("cpu")))
     result = model(_png(images[0, 0].numpy()))
-    with pytest.raises(UserError, match=r"^the X-ray: a model outputs NaN or infinity$"):
-        _ = result.lines
+    for name in ("lines", "landmarks", "measurements", "disagreements"):
+        with pytest.raises(UserError, match=r"^the X-ray: a model outputs NaN or infinity$"):
+            getattr(result, name)
+
+
+def test_a_model_without_landmarks(images: torch.Tensor) -> None:
+    """It has none, and measures nothing; a spacing that is none is refused."""
+    checkpoint = make_checkpoint(1, lines="auxiliary", **LINES)
+    model = Model(Predictor(make_models(checkpoint), torch.device("cpu")))
+    result = model(_png(images[0, 0].numpy()), spacing=(0.1, 0.2))
+    assert (result.landmarks, result.measurements, result.disagreements) == ({}, (), ())
+    for wrong in ((0.0, 0.1), (0.1, -1.0), (float("nan"), 0.1), (0.1, float("inf")), (0.1,), ("x", 0.1), 0.1):
+        with pytest.raises(UserError, match=r"^spacing=.*: two numbers above 0 are expected, mm per pixel in x and y"):
+            model(_png(images[0, 0].numpy()), spacing=wrong)  # type: ignore[arg-type]
 
 
 def _png(pixels: np.ndarray) -> bytes:

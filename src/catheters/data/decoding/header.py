@@ -1,5 +1,6 @@
 """A DICOM file's header alone: its pixels stay unread, and what a damaged or harmful file holds does no harm."""
 
+import io
 import warnings
 import zlib
 from collections.abc import Collection
@@ -16,8 +17,10 @@ MAX_INFLATED_BYTES = 2**28
 """A deflated file that inflates to more is not read: a few hundred kB can be made to fill any memory."""
 
 
-def read_header(file: Path, keywords: Collection[str]) -> "Dataset | None":
+def read_header(source: Path | bytes, keywords: Collection[str]) -> "Dataset | None":
     """The elements of these keywords; None for what is no DICOM file, or damaged so that its header cannot be read.
+
+    `source` is the file, or the content of one.
 
     A value is converted when it is asked for, and pydicom raises whatever it then stumbles over.
 
@@ -29,7 +32,8 @@ def read_header(file: Path, keywords: Collection[str]) -> "Dataset | None":
 
     try:
         # Archives are full of values that break the standard's rules; here they only have to be found again.
-        with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
+        opened: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream, warnings.catch_warnings(action="ignore"):
             start = stream.read(132)
             if not is_dicom(start):
                 return None

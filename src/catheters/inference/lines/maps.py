@@ -1,7 +1,7 @@
 """What models say of lines and tips in one image, as maps; of several models, of other sizes too, the mean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -63,6 +63,7 @@ class LineMaps:
         tips: (T, h, w) float32 in 0..1, with a bump at each tip.
         positions: device type -> what each model with a pooled head says of its tips.
         frame: where the maps lie.
+        landmarks: name -> (h, w) float32 in 0..1, with a bump where it lies; empty where none is learnt.
     """
 
     device_types: Mapping[str, Labels]
@@ -70,10 +71,20 @@ class LineMaps:
     tips: Map
     positions: Mapping[str, tuple[TipPositions, ...]]
     frame: Frame
+    landmarks: Mapping[str, Map] = field(default_factory=dict)
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether no pixel of any map is NaN or infinite."""
+        return all(bool(np.isfinite(values).all()) for values in (self.lines, self.tips, *self.landmarks.values()))
 
 
 def split_outputs(
-    outputs: Outputs, label_columns: Labels, device_types: Mapping[str, Labels], frames: Sequence[Frame]
+    outputs: Outputs,
+    label_columns: Labels,
+    device_types: Mapping[str, Labels],
+    frames: Sequence[Frame],
+    landmark_names: Labels = (),
 ) -> list[LineMaps]:
     """A model's outputs of B images, with lines, as the maps of each.
 
@@ -82,6 +93,7 @@ def split_outputs(
         label_columns: (K,) the model's.
         device_types: name -> its labels, in the order of the model's maps.
         frames: (B,) where the maps lie.
+        landmark_names: (P,) in the order of the model's maps.
     """
     assert outputs.line_logits is not None and outputs.tip_logits is not None, "nobody has asked for lines"
     lines, tips = (torch.sigmoid(logits.float()).cpu().numpy() for logits in (outputs.line_logits, outputs.tip_logits))
@@ -96,8 +108,19 @@ def split_outputs(
                 points = np.stack([flat % width, flat // width], axis=1).astype(np.float64)
                 of_labels = {label: probabilities[row, label_columns.index(label)] for label in labels}
                 of_image[name] = (TipPositions(points=points, probabilities=of_labels),)
+    landmarks: list[dict[str, Map]] = [{} for _ in frames]
+    if outputs.landmark_logits is not None:
+        of_landmarks = torch.sigmoid(outputs.landmark_logits.float()).cpu().numpy()  # (B, P, h, w)
+        landmarks = [dict(zip(landmark_names, of_image, strict=True)) for of_image in of_landmarks]
     return [
-        LineMaps(device_types=device_types, lines=lines[row], tips=tips[row], positions=positions[row], frame=frame)
+        LineMaps(
+            device_types=device_types,
+            lines=lines[row],
+            tips=tips[row],
+            positions=positions[row],
+            frame=frame,
+            landmarks=landmarks[row],
+        )
         for row, frame in enumerate(frames)
     ]
 
@@ -105,15 +128,18 @@ def split_outputs(
 def mean_maps(of_models: Sequence[LineMaps]) -> LineMaps:
     """The mean of several models' maps of one image, in the frame of the first.
 
-    Device types are matched by name: the map of one is the mean over the models that have it, its labels are those of
-    the first of them.
+    Device types and landmarks are matched by name: the map of one is the mean over the models that have it, a device
+    type's labels are those of the first of them.
     """
     frame = of_models[0].frame
     lines: dict[str, list[Map]] = {}
     tips: dict[str, list[Map]] = {}
     positions: dict[str, tuple[TipPositions, ...]] = {}
+    landmarks: dict[str, list[Map]] = {}
     device_types: dict[str, Labels] = {}
     for maps in of_models:
+        for name, values in maps.landmarks.items():
+            landmarks.setdefault(name, []).append(move_map(values, maps.frame, frame))
         for number, (name, labels) in enumerate(maps.device_types.items()):
             device_types.setdefault(name, labels)
             lines.setdefault(name, []).append(move_map(maps.lines[number], maps.frame, frame))
@@ -121,7 +147,14 @@ def mean_maps(of_models: Sequence[LineMaps]) -> LineMaps:
             moved = (_move_positions(found, maps.frame, frame) for found in maps.positions.get(name, ()))
             positions[name] = (*positions.get(name, ()), *moved)
     means = [np.stack([np.mean(of_type, axis=0) for of_type in found.values()]) for found in (lines, tips)]
-    return LineMaps(device_types=device_types, lines=means[0], tips=means[1], positions=positions, frame=frame)
+    return LineMaps(
+        device_types=device_types,
+        lines=means[0],
+        tips=means[1],
+        positions=positions,
+        frame=frame,
+        landmarks={name: np.mean(of_landmark, axis=0) for name, of_landmark in landmarks.items()},
+    )
 
 
 def move_map(values: Map, source: Frame, target: Frame) -> Map:

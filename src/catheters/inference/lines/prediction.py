@@ -167,13 +167,24 @@ def _maps_of(checkpoint: Checkpoint, predictor: Predictor, batch: Sequence[Seque
         )
         for image in made
     ]
-    return split_outputs(outputs, settings.label_columns, settings.device_types, frames)
+    return split_outputs(outputs, settings.label_columns, settings.device_types, frames, settings.landmarks)
 
 
 def predict_lines(
     predictor: Predictor, made: Sequence[Preprocessed], probabilities: Mapping[str, float]
 ) -> tuple[PredictedLine, ...]:
-    """The lines of one image; see `predict_maps` and `find_lines`.
+    """The lines of one image; see `predict_finite_maps` and `find_lines`.
+
+    Raises:
+        UserError: no checkpoint has a line decoder.
+        UnreadableImage: a decoder outputs NaN or infinity.
+        DeviceError: the device has no room for it.
+    """
+    return find_lines(predict_finite_maps(predictor, made), probabilities)
+
+
+def predict_finite_maps(predictor: Predictor, made: Sequence[Preprocessed]) -> LineMaps:
+    """The maps of one image, see `predict_maps`.
 
     Raises:
         UserError: no checkpoint has a line decoder.
@@ -181,6 +192,6 @@ def predict_lines(
         DeviceError: the device has no room for it.
     """
     (maps,) = predict_maps(predictor, [made])
-    if not (np.isfinite(maps.lines).all() and np.isfinite(maps.tips).all()):
+    if not maps.are_finite:
         raise UnreadableImage(NO_NUMBER)
-    return find_lines(maps, probabilities)
+    return maps

@@ -1,4 +1,5 @@
-"""`predictions_lines.csv`: predicted lines, laid out as an annotation table with further columns."""
+"""`predictions_lines.csv`: predicted lines, laid out as an annotation table with further columns; and beside it
+`predictions_measurements.csv`: what was measured between their tips and landmarks."""
 
 import json
 from collections.abc import Sequence
@@ -7,11 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from catheters.data.annotations import LABEL_COLUMN, POINTS_COLUMN
+from catheters.inference.lines.measuring import TakenMeasurement
 from catheters.inference.lines.prediction import PredictedLine
 from catheters.io.files import write_whole
 
 FILE_NAME = "predictions_lines.csv"
-"""Of a run, out of fold; predict.py's is named after its predictions."""
+MEASUREMENTS_FILE_NAME = "predictions_measurements.csv"
+"""Of a run, out of fold; predict.py's are named after its predictions."""
 
 
 def write_lines(file: Path, uid_column: str, found: Sequence[tuple[str, PredictedLine]]) -> None:
@@ -33,6 +36,32 @@ def write_lines(file: Path, uid_column: str, found: Sequence[tuple[str, Predicte
         "confidence": [round(line.confidence, 4) for _, line in found],
         "tip_probability": [round(line.tip_probability, 4) for _, line in found],
         "length": [round(line.length, 1) for _, line in found],
+    }
+    frame = pd.DataFrame(columns)
+    write_whole(file, lambda part: frame.to_csv(part, index=False))
+
+
+def write_measurements(file: Path, uid_column: str, taken: Sequence[tuple[str, TakenMeasurement]]) -> None:
+    """Write one row per measurement and pair of points. The file is whole or absent.
+
+    Args:
+        file: the CSV.
+        uid_column: name of the id column.
+        taken: the id of each measurement's image, and the measurement; an image without any has no row.
+    """
+    lengths = [each.measurement for _, each in taken]
+    columns = {
+        uid_column: [uid for uid, _ in taken],
+        "measurement": [each.name for _, each in taken],
+        "start_x": [round(length.start[0], 2) for length in lengths],
+        "start_y": [round(length.start[1], 2) for length in lengths],
+        "end_x": [round(length.end[0], 2) for length in lengths],
+        "end_y": [round(length.end[1], 2) for length in lengths],
+        "pixels": [round(length.pixels, 2) for length in lengths],
+        "mm": ["" if length.mm is None else round(length.mm, 2) for length in lengths],
+        "share_of_height": [round(length.share_of_height, 5) for length in lengths],
+        "label_by_rule": [each.label_by_rule or "" for _, each in taken],
+        "doubt": [each.doubt for _, each in taken],
     }
     frame = pd.DataFrame(columns)
     write_whole(file, lambda part: frame.to_csv(part, index=False))

@@ -1,0 +1,70 @@
+"""Landmarks as crosses and measured lengths as dashed lines, over an X-ray."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from catheters.viz.lines import EDGE_WIDTH, FARTHEST, FIXED_POINT_BITS, LINE_WIDTH, Colour
+
+Point = tuple[float, float]
+
+LENGTH_COLOUR: Colour = (255, 255, 255)
+"""No device type's."""
+CROSS_RADIUS = 6
+DASH, GAP_BETWEEN = 7, 5
+"""Pixels."""
+
+
+def draw_lengths(
+    image: Image.Image,
+    crosses: Sequence[Point],
+    lengths: Sequence[tuple[Point, Point]],
+    image_shape: tuple[int, int],
+    size: float = 1.0,
+) -> Image.Image:
+    """Draw crosses and dashed lines over an image.
+
+    Args:
+        image: in colours, at the size at which it is shown.
+        crosses: x and y of each, in pixels of the original image.
+        lengths: from where to where, likewise.
+        image_shape: (H, W) of the original image.
+        size: of what is drawn, in that of contact sheets.
+    """
+    if not crosses and not lengths:
+        return image
+    scale = np.array([image.width / image_shape[1], image.height / image_shape[0]])
+
+    def place(points: Sequence[Point]) -> npt.NDArray[np.float64]:
+        placed: npt.NDArray[np.float64] = np.clip((np.array(points) + 0.5) * scale - 0.5, -FARTHEST, FARTHEST)
+        return placed
+
+    strokes = [stroke for ends in lengths for stroke in _dashes(place(ends), size)]
+    arms = CROSS_RADIUS * size * np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
+    for cross in crosses:
+        left, right, top, bottom = place([cross]) + arms
+        strokes += [(left, right), (top, bottom)]
+    pixels = np.array(image)
+    for colour, width in (((0, 0, 0), EDGE_WIDTH), (LENGTH_COLOUR, LINE_WIDTH)):
+        for stroke in strokes:
+            first, last = (np.round(point * (1 << FIXED_POINT_BITS)).astype(int).tolist() for point in stroke)
+            cv2.line(pixels, first, last, colour, max(1, round(width * size)), cv2.LINE_AA, FIXED_POINT_BITS)
+    return Image.fromarray(pixels)
+
+
+def _dashes(
+    ends: npt.NDArray[np.float64], size: float
+) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """The parts of a line that are drawn, of its two ends; the first begins and the last ends with it."""
+    start, way = ends[0], ends[1] - ends[0]
+    length = float(np.hypot(*way))
+    num_gaps = max(0, math.floor((length / size - DASH) / (DASH + GAP_BETWEEN)))
+    gap = GAP_BETWEEN * size
+    dash = (length - num_gaps * gap) / (num_gaps + 1)
+    along = way / max(length, 1e-9)
+    begins = [number * (dash + gap) for number in range(num_gaps + 1)]
+    return [(start + begin * along, start + (begin + dash) * along) for begin in begins]

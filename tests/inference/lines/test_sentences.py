@@ -1,0 +1,78 @@
+"""Measurements in words, and rules that the models do not agree with."""
+
+import numpy as np
+import pytest
+
+from catheters.inference.interpretation import Findings
+from catheters.inference.lines.measuring import TakenMeasurement
+from catheters.inference.lines.sentences import describe_disagreement, describe_disagreements, describe_lengths
+from catheters.labels import RANZCR_HEADS
+from catheters.measurements import Measurement, MeasurementDefinition
+
+LABELS = (*RANZCR_HEADS["ETT"], "CVC - Normal", "Effusion")
+ABOVE = MeasurementDefinition("ETT tip", "carina", "vertical")
+
+
+@pytest.fixture
+def findings() -> Findings:
+    """Of three images: a tube in normal position; one that is borderline and normal at once; nothing."""
+    probabilities = np.array([[0.1, 0.2, 0.9, 0.0, 0.0], [0.1, 0.6, 0.7, 0.9, 0.0], np.zeros(5)])
+    return Findings(
+        labels=LABELS,
+        heads={"ETT": RANZCR_HEADS["ETT"], "CVC": ("CVC - Normal",)},
+        rule="chosen by youden",
+        probabilities=probabilities,
+        uncalibrated=probabilities,
+        thresholds=np.full(5, 0.5),
+        is_predicted_positive=probabilities >= 0.5,
+        presence={"ETT": probabilities[:, :3].max(axis=1), "CVC": probabilities[:, 3]},
+        presence_thresholds={"ETT": 0.5, "CVC": 0.5},
+        is_deferred=np.zeros(probabilities.shape, dtype=np.bool_),
+        spread=None,
+    )
+
+
+def taken(
+    mm: float | None, label: str | None, doubt: str = "", definition: MeasurementDefinition = ABOVE
+) -> TakenMeasurement:
+    measurement = Measurement(definition, (0.0, 0.0), (0.0, 0.0), 50.0, mm, 0.1, doubt)
+    return TakenMeasurement(name="height", measurement=measurement, label_by_rule=label, doubt=doubt)
+
+
+@pytest.mark.parametrize(
+    ("row", "mm", "label", "sentence"),
+    [
+        (0, 12.0, "ETT - Abnormal", "ETT: the model says Normal; by rule Abnormal (tip 12.0 mm above the carina)"),
+        (0, -8.0, "ETT - Abnormal", "ETT: the model says Normal; by rule Abnormal (tip 8.0 mm below the carina)"),
+        (1, 12.0, "ETT - Abnormal", "ETT: the model says Borderline, Normal; by rule Abnormal (tip 12.0 mm above"),
+        (2, 50.0, "ETT - Normal", "ETT: the model says none of its labels; by rule Normal (tip 50.0 mm above"),
+        (0, 50.0, "ETT - Normal", ""),
+        (1, 25.0, "ETT - Borderline", ""),
+        (0, 50.0, None, ""),
+        (0, 50.0, "Effusion", ""),  # of no device type
+    ],
+)
+def test_disagreement(findings: Findings, row: int, mm: float, label: str | None, sentence: str) -> None:
+    found = describe_disagreement(findings, row, taken(mm, label))
+    assert found.startswith(sentence) and bool(found) == bool(sentence)
+
+
+def test_each_disagreement_once(findings: Findings) -> None:
+    lengths = [taken(12.0, "ETT - Abnormal"), taken(50.0, "ETT - Normal"), taken(12.0, "ETT - Abnormal")]
+    assert describe_disagreements(findings, 0, lengths) == (
+        "ETT: the model says Normal; by rule Abnormal (tip 12.0 mm above the carina)",
+    )
+
+
+def test_what_follows_a_device_types_sentence(findings: Findings) -> None:
+    """Measurements that have its tip, with the doubt; of another's there is nothing."""
+    between = MeasurementDefinition("carina", "dome", "distance")
+    lengths = [taken(50.0, "ETT - Normal"), taken(9.0, None, definition=between)]
+    assert describe_lengths(findings, 0, "ETT", lengths) == ("; ETT tip 50.0 mm above the carina, by rule ETT - Normal")
+    assert describe_lengths(findings, 0, "CVC", lengths) == ""
+    assert describe_lengths(findings, 0, "ETT", [taken(12.0, "ETT - Abnormal", "at the detector")]) == (
+        "; ETT tip 12.0 mm above the carina (at the detector), by rule ETT - Abnormal, but the model says Normal"
+    )
+    assert describe_lengths(findings, 2, "ETT", [taken(None, None, "no spacing")]) == (
+        "; ETT tip 10.0% of the image's height above the carina (no spacing)"
+    )
