@@ -213,7 +213,7 @@ def test_all_data_and_new_images(second: Settings, tmp_path: Path) -> None:
         *("predict.py", "--model", settings.run_folder, xray.parent, "--lines", out, "--out", csv, "--device", "cpu")
     )
     assert predicted.returncode == 0, predicted.stderr
-    assert (out / "predictions_lines.csv").is_file()
+    assert (tmp_path / "out_lines.csv").is_file()
     exported = settings.run_folder / "model.onnx"
     written = run_script("predict.py", "--model", settings.run_folder, "--export", exported)
     assert "probabilities, lines, tips" in written.stdout and exported.is_file(), written.stderr
