@@ -22,6 +22,7 @@ from catheters.inference.api import load
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_table_source
 from catheters.runs.datasets import all_samples, load_data, split_samples
+from catheters.runs.explanations import randomised
 from catheters.runs.first_stage import find_first_stage, with_input_maps, write_maps
 from catheters.runs.run import train_run
 from tests.conftest import run_script, tiny_settings
@@ -136,6 +137,12 @@ def test_a_checkpoint_predicts_by_itself_what_validation_did(second: Settings, c
         written = pd.read_csv(settings.run_folder / f"fold{fold}/predictions.csv")
         assert np.abs(written[list(settings.label_columns)].to_numpy() - probabilities).max() < 2e-3
         assert outputs.line_logits is not None and outputs.line_logits.shape[1:] == (4, 16, 16)
+        with torch.inference_mode():
+            assert (
+                randomised(load_checkpoint(settings.run_folder / f"fold{fold}/best.pt"), 0)(images)
+                .logits.isfinite()
+                .all()
+            )
 
 
 def test_the_maps_are_what_the_first_stage_says(second: Settings) -> None:
@@ -206,7 +213,15 @@ def test_all_data_and_new_images(second: Settings, tmp_path: Path) -> None:
     assert checkpoint.model.first_stage is not None and len(checkpoint.model.first_stage.members) == 2
     xray = next((Path(settings.dataset_folder) / "test").glob("*.jpg"))
     result = load(settings.run_folder)(xray)
-    assert len(result.lines) >= 0 and set(result.tips) == {"ETT", "NGT", "CVC", "Swan Ganz"}
+    assert set(result.tips) == {"ETT", "NGT", "CVC", "Swan Ganz"}
+    assert np.isfinite(result.heatmap("CVC - Normal")).all()
+    images = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        mean = checkpoint.model(images, with_lines=True).line_logits
+        members = [member(images, with_lines=True).line_logits for member in checkpoint.model.first_stage.members]
+    assert mean is not None
+    expected = np.mean([torch.sigmoid(of_member.double()).numpy() for of_member in members], axis=0)
+    np.testing.assert_allclose(torch.sigmoid(mean.double()).numpy(), expected, atol=1e-5)
     out = tmp_path / "lines"
     csv = tmp_path / "out.csv"
     predicted = run_script(

@@ -129,10 +129,8 @@ class Classifier(nn.Module):
     def features(self, images: Tensor, with_lines: bool = False) -> Features:
         """What the head sees of (B, 1, H, W) uint8, with the pyramid where the decoder has a part in the outputs.
 
-        Where the model sees maps of a first stage, they come with the images, (B, 1 + C, H, W), or are found here.
+        Where the model sees maps of a first stage, they come with the images, (B, 1 + C, H, W), or are found.
         """
-        if self.first_stage is not None and images.shape[1] == 1:
-            images = self.with_maps(images, self.first_stage(images))
         pixels = self.normalise(images)
         if self.pyramid is not None and (with_lines or self.pooled_head is not None):
             return self.pyramid(self.backbone, pixels, self.feature_map)
@@ -147,8 +145,11 @@ class Classifier(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) uint8 -> float32 with the mean and standard deviation of the data set taken out.
 
-        Maps of a first stage, (B, 1 + C, H, W), become probabilities in 0..1.
+        Maps of a first stage, (B, 1 + C, H, W), become probabilities in 0..1; where they do not come with the images,
+        they are found here.
         """
+        if self.first_stage is not None and images.shape[1] == 1:
+            images = self.with_maps(images, self.first_stage(images))
         pixels = images.float() / 255
         if not self.num_input_maps:
             return (pixels - self.mean) / self.std

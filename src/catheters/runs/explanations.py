@@ -246,13 +246,16 @@ def _play_fold(
 def randomised(checkpoint: Checkpoint, seed: int) -> Classifier:
     """A model of the same architecture, in evaluation mode, with weights as training from nothing begins with.
 
-    Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018, section 3.1, with all layers at once.
+    Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018, section 3.1, with all layers at once. A first stage
+    stays as it is, since its maps are input.
     """
     settings = dataclasses.replace(checkpoint.settings, pretrained=False, grad_checkpointing=False)
     trained = checkpoint.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_classifier(settings, float(trained.mean), float(trained.std)).eval()
+        model = build_classifier(settings, float(trained.mean), float(trained.std)).eval()
+    model.first_stage = trained.first_stage
+    return model
 
 
 def _targets(drawn: DrawnImages, cases: Sequence[_Case]) -> Iterator[Target]:
