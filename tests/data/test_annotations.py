@@ -96,6 +96,8 @@ def test_missing_columns_and_values(tmp_path: Path) -> None:
 def test_tip(points: list[list[float]], tip: int) -> None:
     annotation = Annotation("CVC - Normal", np.array(points, dtype=np.float64))
     assert annotation.tip((2048, 2500)) == tip
+    assert annotation.towards_tip((2048, 2500))[-1].tolist() == [float(value) for value in points[tip]]
+    assert annotation.towards_tip((2048, 2500))[0].tolist() == [float(value) for value in points[-1 - tip]]
 
 
 def test_tips_of_the_sample(settings: Settings, sample_folder: Path) -> None:

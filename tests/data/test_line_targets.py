@@ -166,12 +166,12 @@ def test_what_is_known() -> None:
         TYPES,
     )
     assert drawn.is_known.tolist() == [known for _, _, known in cases]
-    assert [len(drawn.of_image(image)[1]) for image in range(len(cases))] == [1, 0, 1, 2, 0, 1]
+    assert [len(drawn.lines_of(image)[0]) for image in range(len(cases))] == [1, 0, 1, 2, 0, 1]
     taken = drawn.take(np.array([3, 1, 0]))
     assert taken.is_known.tolist() == [[True, True], [False, True], [True, True]]
-    assert [taken.of_image(image)[2].tolist() for image in range(3)] == [[1, 1], [], [0]]
-    assert [taken.of_image(image)[3].tolist() for image in range(3)] == [[1, 2], [], [0]]
-    np.testing.assert_array_equal(taken.of_image(2)[0], CURVE.astype(np.float32))
+    assert [taken.lines_of(image)[1].tolist() for image in range(3)] == [[1, 1], [], [0]]
+    assert [taken.lines_of(image)[2].tolist() for image in range(3)] == [[1, 2], [], [0]]
+    np.testing.assert_array_equal(taken.points_of(2), CURVE.astype(np.float32))
     none = drawn.take(np.zeros(len(cases), np.bool_))
     assert len(none) == 0 and none.points.shape == (0, 2)
 

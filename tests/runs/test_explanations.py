@@ -103,7 +103,7 @@ def hits_another_way(run: Path, device_type: str) -> list[float]:
 
 
 def tip_of(line: Annotation) -> tuple[float, float]:
-    x, y = line.points[line.tip((64, 64))]
+    x, y = line.towards_tip((64, 64))[-1]
     return float(x), float(y)
 
 

@@ -1,4 +1,4 @@
-"""Drawn catheters: the polylines that people traced along them, for contact sheets only."""
+"""Drawn catheters: the polylines that people traced along them."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -37,6 +37,10 @@ class Annotation:
             full_shape: (H, W) of the original image, in pixels.
         """
         return tip_end(self.points, full_shape)
+
+    def towards_tip(self, full_shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """(n, 2) `points` from the entry to the tip, see `tip`."""
+        return self.points if self.tip(full_shape) == -1 else self.points[::-1]
 
 
 def tip_end(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> Literal[0, -1]:

@@ -155,11 +155,15 @@ def _follow(points: Points, transform: A.DualTransform, params: dict[str, Any]) 
 
 
 def _flip_across(points: Points, params: dict[str, Any]) -> Points:
-    return np.stack([params["shape"][1] - 1 - points[:, 0], points[:, 1]], axis=1)
+    flipped = points.copy()
+    np.subtract(params["shape"][1] - 1, points[:, 0], out=flipped[:, 0])
+    return flipped
 
 
 def _flip_down(points: Points, params: dict[str, Any]) -> Points:
-    return np.stack([points[:, 0], params["shape"][0] - 1 - points[:, 1]], axis=1)
+    flipped = points.copy()
+    np.subtract(params["shape"][0] - 1, points[:, 1], out=flipped[:, 1])
+    return flipped
 
 
 def _warp(points: Points, params: dict[str, Any]) -> Points:

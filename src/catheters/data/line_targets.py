@@ -93,8 +93,7 @@ class DrawnLines:
             for line in lines:
                 if line.label not in type_of:
                     continue
-                towards_tip = line.points if line.tip(full_shape) == -1 else line.points[::-1]
-                points.append(placement.apply(towards_tip))
+                points.append(placement.apply(line.towards_tip(full_shape)))
                 types.append(type_of[line.label])
                 columns_of_lines.append(column_of[line.label])
                 is_drawn[image, column_of[line.label]] = True
@@ -126,20 +125,22 @@ class DrawnLines:
         is_known = self.is_known[:, device_type]
         return int((is_known & is_drawn).sum()), int((is_known & ~is_drawn).sum()), int((~is_known).sum())
 
-    def of_image(self, image: int) -> tuple[Points, list[slice], npt.NDArray[np.int8], npt.NDArray[np.int16]]:
-        """The points of an image's lines (n, 2), where each line stands in them, and its device type."""
+    @functools.cached_property
+    def _point_ends(self) -> npt.NDArray[np.intp]:
+        """(N + 1,) where the points of the images before each image end in `points`."""
+        ends: npt.NDArray[np.intp] = np.append(0, self.line_ends)[np.append(0, self.image_ends)]
+        return ends
+
+    def points_of(self, image: int) -> Points:
+        """(n, 2) the points of an image's lines, one line after the other."""
+        return self.points[self._point_ends[image] : self._point_ends[image + 1]].astype(np.float64)
+
+    def lines_of(self, image: int) -> tuple[list[slice], npt.NDArray[np.int8], npt.NDArray[np.int16]]:
+        """Where each line of an image stands in `points_of`, its device type, and the column of its label."""
         first, end = (int(self.image_ends[image - 1]) if image else 0), int(self.image_ends[image])
-        ends = self.line_ends[first:end]
-        start = int(self.line_ends[first - 1]) if first else 0
-        starts = [start, *ends[:-1].tolist()]
-        lines = [slice(begin - start, stop - start) for begin, stop in zip(starts, ends.tolist(), strict=False)]
-        stop = int(ends[-1]) if len(ends) else start
-        return (
-            self.points[start:stop].astype(np.float64),
-            lines,
-            self.line_types[first:end],
-            self.line_columns[first:end],
-        )
+        stops = (self.line_ends[first:end] - self._point_ends[image]).tolist()
+        lines = [slice(begin, stop) for begin, stop in zip([0, *stops], stops, strict=False)]
+        return lines, self.line_types[first:end], self.line_columns[first:end]
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "DrawnLines":
         """The lines of some of the images, in that order."""
@@ -179,7 +180,8 @@ class LineTargets:
 
     def points_of(self, image: int) -> Points:
         """(n, 2) all points of an image's lines, then its P landmarks, to be moved with it; NaN stays NaN."""
-        return np.concatenate([self.lines.of_image(image)[0], self.lines.landmarks[image]])
+        points, landmarks = self.lines.points_of(image), self.lines.landmarks[image]
+        return np.concatenate([points, landmarks]) if len(landmarks) else points
 
     def draw(self, image: int, moved: Points) -> dict[str, npt.NDArray[np.uint8] | npt.NDArray[np.float32]]:
         """Targets of one image, by the names of `Batch`.
@@ -190,19 +192,21 @@ class LineTargets:
 
         Returns:
             line_masks, (T, h, w) uint8 in 0..255; tips, (Q, 5), and landmarks, (P, 5), float32, see `POINT_COLUMNS`;
-            lines_known, (T,) float32, 0 or 1.
+            lines_known, (T,) float32, 0 or 1. Masks of an image without points are shared: nobody may write into them.
         """
-        _, lines, types, columns = self.lines.of_image(image)
-        height, width = self.map_shape
-        scale = np.array([width / self.image_shape[1], height / self.image_shape[0]])
-        on_map = (moved + 0.5) * scale - 0.5  # centres of pixels are whole numbers
-        masks = np.zeros((self.lines.is_known.shape[1], height, width), dtype=np.uint8)
+        known = self.lines.is_known[image].astype(np.float32)
         tips = np.zeros((self.lines.max_lines, POINT_COLUMNS), dtype=np.float32)
+        if not len(moved):
+            return {"line_masks": self._empty_masks, "tips": tips, "lines_known": known}
+        lines, types, columns = self.lines.lines_of(image)
+        on_map = (moved + 0.5) * self._scale - 0.5  # centres of pixels are whole numbers
+        masks = np.zeros_like(self._empty_masks)
         for number, (line, of_type, column) in enumerate(zip(lines, types.tolist(), columns.tolist(), strict=True)):
             draw_line(on_map[line], masks[of_type])
-            if not np.isnan(on_map[line][-1]).any():
-                tips[number] = (*on_map[line][-1], of_type, column, 1)
-        drawn = {"line_masks": masks, "tips": tips, "lines_known": self.lines.is_known[image].astype(np.float32)}
+            x, y = on_map[line.stop - 1].tolist()
+            if not (math.isnan(x) or math.isnan(y)):
+                tips[number] = (x, y, of_type, column, 1)
+        drawn = {"line_masks": masks, "tips": tips, "lines_known": known}
         num_landmarks = self.lines.landmarks.shape[1]
         if num_landmarks:
             drawn["landmarks"] = np.zeros((num_landmarks, POINT_COLUMNS), dtype=np.float32)
@@ -210,6 +214,17 @@ class LineTargets:
                 if not np.isnan(place).any():
                     drawn["landmarks"][number] = (*place, number, 0, 1)
         return drawn
+
+    @functools.cached_property
+    def _scale(self) -> Points:
+        """(2,) pixels of the map per pixel of the image, x and y."""
+        scale: Points = np.array(self.map_shape[::-1]) / np.array(self.image_shape[::-1])
+        return scale
+
+    @functools.cached_property
+    def _empty_masks(self) -> npt.NDArray[np.uint8]:
+        """(T, h, w) without a line."""
+        return np.zeros((self.lines.is_known.shape[1], *self.map_shape), dtype=np.uint8)
 
 
 def find_known(
@@ -259,20 +274,24 @@ def draw_line(line: Points, mask: npt.NDArray[np.uint8]) -> None:
         mask: what is drawn into.
     """
     height, width = mask.shape
-    kept = line[~np.isnan(line).any(axis=1)].clip(-MAX_PIXELS_OUTSIDE, MAX_PIXELS_OUTSIDE)
+    is_lost = np.isnan(line).any(axis=1)
+    kept = line[~is_lost] if is_lost.any() else line
     if not len(kept):
         return
     times = math.ceil(MIN_THICKNESS / (LINE_WIDTH * width))
     thickness = max(2, 2 * round((LINE_WIDTH * width * times - EXCESS) / 2))
+    unit = times << FIXED_POINT_BITS  # of OpenCV's whole numbers, in a pixel of the mask
+    near = np.minimum(np.maximum(kept, -MAX_PIXELS_OUTSIDE), MAX_PIXELS_OUTSIDE)
+    fixed = np.rint(near * unit + (unit - (1 << FIXED_POINT_BITS)) / 2).astype(np.int32)
     # Only the part of the mask that the line touches is drawn.
-    margin = LINE_WIDTH * width + 1
-    left, top = np.maximum(np.floor(kept.min(axis=0) - margin), 0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(kept.max(axis=0) + margin + 1), (width, height)).astype(int).tolist()
+    x, y, across, down = cv2.boundingRect(fixed)
+    margin = math.ceil(LINE_WIDTH * width) + 1
+    left, top = max(x // unit - margin, 0), max(y // unit - margin, 0)
+    right, bottom = min((x + across) // unit + margin + 1, width), min((y + down) // unit + margin + 1, height)
     if left >= right or top >= bottom:
         return
     canvas = np.zeros((times * (bottom - top), times * (right - left)), dtype=np.uint8)
-    enlarged = (kept - (left, top) + 0.5) * times - 0.5
-    fixed = np.round(enlarged * 2**FIXED_POINT_BITS).astype(np.int32)[:, np.newaxis]
+    fixed -= (left * unit, top * unit)
     fixed = fixed if len(fixed) > 1 else fixed.repeat(2, axis=0)  # of one point OpenCV draws nothing
     cv2.polylines(canvas, [fixed], False, 255, thickness, cv2.LINE_8, FIXED_POINT_BITS)
     part = mask[top:bottom, left:right]

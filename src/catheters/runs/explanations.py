@@ -264,7 +264,7 @@ def _targets(drawn: DrawnImages, cases: Sequence[_Case]) -> Iterator[Target]:
     for case in cases:
         entry = drawn.cache.entries[case.position]
         placement = place(entry.box, preprocessing)
-        tips = np.stack([line.points[line.tip(entry.full_shape)] for line in case.lines])
+        tips = np.stack([line.towards_tip(entry.full_shape)[-1] for line in case.lines])
         yield Target(
             column=settings.label_columns.index(case.label),
             head=head_of.get(case.label, 0),  # without device types there is one head

@@ -206,6 +206,6 @@ def _polylines(
     found: dict[str, list[np.ndarray]] = {}
     for line in lines:
         if line.label in type_of:
-            is_reversed = full_shape is not None and line.tip(full_shape) == 0
-            found.setdefault(type_of[line.label], []).append(line.points[::-1] if is_reversed else line.points)
+            points = line.points if full_shape is None else line.towards_tip(full_shape)
+            found.setdefault(type_of[line.label], []).append(points)
     return found
