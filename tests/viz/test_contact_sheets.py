@@ -282,7 +282,8 @@ def test_unknown_labels_are_grey_and_named(
     changed = write_annotations(settings, tmp_path, (uid, "ETT - Abnormall", points), (uid, "ETT - Normal", points))
     sheet, _ = write_sheets(changed, 40)
     err = capsys.readouterr().err
-    assert "labels that are neither in label_columns nor RANZCR's are drawn in grey: ETT - Abnormall\n" in err
+    assert "1 row of labels that are not in label_columns, ETT - Abnormall: 'ETT - Abnormall' is not one of" in err
+    assert "did you mean 'ETT - Abnormal'?" in err
     assert has_in_legend(sheet, UNKNOWN_COLOUR)
     assert has_in_legend(sheet, DEVICE_TYPE_COLOURS["ETT"])
     assert (sheet[70:] == DEVICE_TYPE_COLOURS["ETT"]).all(axis=2).any()
@@ -303,7 +304,7 @@ def test_labels_of_the_table_have_colours_of_their_own(
 
 def test_annotations_of_other_images(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sheets(write_annotations(settings, tmp_path, ("1.2.3", "ETT - Normal", "[[1, 2]]")), 2)
-    assert "none of its 1 images, such as 1.2.3, is in the label table" in capsys.readouterr().err
+    assert "none of its 1 id, such as 1.2.3, is in the label table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -315,8 +316,18 @@ def test_annotations_of_images_whose_ids_have_another_form(
     rows = [(uid, "ETT - Normal", "[[1, 2]]") for uid in (f"{uids[0]}.jpg", *uids[1 : 1 + others])]
     write_sheets(write_annotations(settings, tmp_path, *rows), 2)
     err = capsys.readouterr().err
-    assert f"{'1' if others else 'none'} of its {1 + others} images, such as {uids[0]}.jpg, is" in err
+    said = f"1 of its 2 ids without a row in the label table, the first is {uids[0]}.jpg"
+    assert (said if others else f"none of its 1 id, such as {uids[0]}.jpg, is in the label table") in err
     assert f"; {uids[0]}.jpg and {uids[0]} differ only in their form, and ids are compared as text" in err
+
+
+def test_annotations_of_another_size(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Points of a larger copy of the image, and a row that stands there twice."""
+    uid = str(read_label_table(build_table_source(settings)).uids[4])
+    write_sheets(write_annotations(settings, tmp_path, *[(uid, "ETT - Normal", "[[640, 40], [640, 900]]")] * 2), 2)
+    err = capsys.readouterr().err
+    assert "4 points of 1 image more than 5% of a side beyond the edge" in err
+    assert "1 row the same as an earlier one" in err
 
 
 def test_broken_annotations(settings: Settings, tmp_path: Path) -> None:

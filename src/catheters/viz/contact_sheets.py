@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from catheters.data.annotations import Annotation, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.cache.cache import ImageCache
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
-from catheters.errors import counted, listed
+from catheters.errors import counted
 from catheters.io.files import write_whole
-from catheters.io.near_misses import same_id_hint
 from catheters.runtime.console import warn
 from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import Cell, Heading, make_sheet
@@ -69,7 +68,7 @@ def write_contact_sheets(
         TableError: the annotation table is wrong.
         SettingsError: `train_transforms` are.
     """
-    annotations = _read_annotations(annotation_table, uid_column, table)
+    annotations = _read_annotations(annotation_table, uid_column, table, cache)
     readable = np.flatnonzero([entry.reason is None for entry in cache.entries])
     is_annotated = np.array([uid in annotations for uid in table.uids[readable].tolist()], dtype=np.bool_)
     chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, choice_seed)]
@@ -103,28 +102,20 @@ def write_contact_sheets(
     ]
 
 
-def _read_annotations(file: Path | None, uid_column: str, table: LabelTable) -> dict[str, list[Annotation]]:
+def _read_annotations(
+    file: Path | None, uid_column: str, table: LabelTable, cache: ImageCache
+) -> dict[str, list[Annotation]]:
     if file is None:
         return {}
     if not file.exists():
         warn(f"annotation_table={file}: no such file, so no catheters are drawn")
         return {}
     annotations = read_annotations(file, uid_column)
-    uids = table.uids.tolist()
-    others = sorted(annotations.keys() - set(uids))
-    hint = same_id_hint(others, uids)
-    start, of_all = f"annotation_table={file}:", f"of its {len(annotations)} images, such as"
-    if annotations and len(others) == len(annotations):
-        warn(f"{start} none {of_all} {others[0]}, is in the label table, so no catheters are drawn{hint}")
-    elif hint:  # without one they may be rows that were left out
-        warn(f"{start} {len(others)} {of_all} {others[0]}, is not in the label table{hint}")
-    labels = {annotation.label for of_image in annotations.values() for annotation in of_image}
-    unknown = sorted(labels - DEVICE_TYPE_OF_LABEL.keys() - set(table.label_columns))
-    if unknown:
-        warn(
-            f"annotation_table={file}: labels that are neither in label_columns nor RANZCR's are drawn in "
-            f"grey: {listed(unknown)}"
-        )
+    shapes = {entry.uid: entry.full_shape for entry in cache.entries}
+    # RANZCR's labels have their colours whether they are predicted or not.
+    labels = (*table.label_columns, *sorted(DEVICE_TYPE_OF_LABEL.keys() - set(table.label_columns)))
+    for text in check_annotations(annotations, labels, {}, table.uids.tolist(), shapes, f"annotation_table={file}"):
+        warn(text)
     return annotations
 
 
