@@ -14,6 +14,7 @@ from torch.nn import functional
 from catheters.config.validation import LANDMARKS_TERM, LINES_TERM, POSITIONS_TERM, TIPS_TERM
 from catheters.data.batch import Batch
 from catheters.models.outputs import Outputs
+from catheters.point_maps import sigma_of
 
 LINE_POS_WEIGHT = 10.0
 """Weight of the pixels that a line covers, 1 to 3% of all."""
@@ -21,10 +22,6 @@ TIP_FOCUS = 2.0
 """Exponent of the quality focal loss."""
 TIP_SCALE = 0.05
 """Brings the sum over a map's pixels to the size of the other terms."""
-TIP_SIGMA = 0.0125
-"""Standard deviation of the Gaussian around a tip, as a share of the map's width; never below `MIN_TIP_SIGMA`."""
-MIN_TIP_SIGMA = 0.8
-"""In pixels of the map: a narrower bump falls between two pixels."""
 ROUNDING = 1e-3
 """Of two shares whose sum is 1."""
 MIN_TIP = 0.3
@@ -107,11 +104,6 @@ def draw_points(points: Tensor, num_channels: int, map_shape: tuple[int, int]) -
         bump = along_y[:, number, :, None] * along_x[:, number, None, :]
         maps = torch.maximum(maps, heights[:, number, :, None, None] * bump[:, None])
     return maps
-
-
-def sigma_of(width: int) -> float:
-    """Of the Gaussian around a point of a map so many pixels wide, in its pixels."""
-    return max(TIP_SIGMA * width, MIN_TIP_SIGMA)
 
 
 def line_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ Map = npt.NDArray[np.float32]
 FACTOR = 8
 """Lines are drawn so many times larger, then averaged."""
 THICKNESS = 0.02
-TIP_SIGMA = 0.015
+TIP_SIGMA = 0.0125
 
 
 def smooth(*control_points: tuple[float, float]) -> Floats:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from catheters.inference.lines.tips import find_tips
+from catheters.training.line_losses import draw_points
 from tests.inference.lines.drawing import add_noise, draw_tip_map, in_pixels
 
 THRESHOLD = 0.4
@@ -32,6 +34,17 @@ def test_height_is_that_of_the_bump(rng: np.random.Generator) -> None:
         assert find_tips(noisy, THRESHOLD)[0].probability == pytest.approx(height, rel=0.1)
 
 
+@pytest.mark.parametrize("width", [32, 64, 100, 160])
+def test_maps_that_are_learnt_have_peaks_of_their_heights(width: int) -> None:
+    """The target of training itself, at any width and between pixels."""
+    for place, height in (((20.0, 11.0), 1.0), ((14.5, 17.5), 0.5), ((16.25, 9.8), 0.7)):
+        points = torch.tensor([[[*place, 0, 0, height]]])
+        learnt = draw_points(points, 1, (32, width))[0, 0].numpy()
+        (found,) = find_tips(learnt, 0.3)
+        assert (found.x, found.y) == pytest.approx(place, abs=0.02)
+        assert found.probability == pytest.approx(height, rel=0.02)
+
+
 def test_highest_first_and_low_ones_left_out() -> None:
     drawn = np.maximum(draw_tip_map([(0.2, 0.2)], 128, 0.6), draw_tip_map([(0.8, 0.2)], 128, 0.9))
     drawn = np.maximum(drawn, draw_tip_map([(0.5, 0.7)], 128, 0.3))
@@ -41,11 +54,11 @@ def test_highest_first_and_low_ones_left_out() -> None:
 
 
 def test_a_bright_pixel_is_no_tip() -> None:
-    """The bump that fits best to one pixel of 1 at a sigma of 1.92 pixels is 1 / (pi 1.92^2) = 0.086 high."""
+    """The bump that fits best to one pixel of 1 at a sigma of 1.6 pixels is 1 / (pi 1.6^2) = 0.124 high."""
     values = np.zeros((128, 128), dtype=np.float32)
     values[40, 50] = 1
     assert find_tips(values, THRESHOLD) == []
-    assert find_tips(values, 0.05)[0].probability == pytest.approx(1 / (np.pi * 1.92**2), rel=0.05)
+    assert find_tips(values, 0.05)[0].probability == pytest.approx(1 / (np.pi * 1.6**2), rel=0.05)
 
 
 def test_a_plateau_is_one_tip() -> None:

@@ -52,7 +52,8 @@ class TracingOptions:
     Attributes:
         high: a line has a pixel of at least this probability,
         low: and all pixels that hang together with it and have at least this one.
-        tip_threshold: lower peaks of the tip map are no tips.
+        tip_threshold: lower peaks of the tip map are no tips,
+        tip_threshold_at_end: but where the skeleton ends, those down to this height are.
         tip_reach: how far from the skeleton a tip may lie that belongs to a line.
         max_gap: between two ends that point at each other, up to which they are joined.
         max_spur: side branches up to this length are no lines, unless a tip lies at their end.
@@ -67,6 +68,7 @@ class TracingOptions:
     high: float = 0.5
     low: float = 0.25
     tip_threshold: float = 0.5
+    tip_threshold_at_end: float = 0.5
     tip_reach: float = 0.05
     max_gap: float = 0.07
     max_spur: float = 0.08
@@ -129,16 +131,16 @@ def trace_lines(line: Map, tip: Map, options: TracingOptions = DEFAULT) -> list[
         return []
     mask = bridge_gaps(mask, options.max_gap * width + LOST_BY_THINNING)
     skeleton = read_skeleton(mask)
-    tips = find_tips(tip, options.tip_threshold)
+    tips = find_tips(tip, min(options.tip_threshold, options.tip_threshold_at_end))
     reach = options.tip_reach * width + LOST_BY_THINNING
-    kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, reach)}
+    kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, reach, options.tip_threshold)}
     mask = prune(mask, kept, options.max_spur * width)
     skeleton = read_skeleton(mask)
     for pixel in _build_network(skeleton, set(), line, options).coil_ends(_places(tips), options.tip_reach * width):
         column, row = _pixel(skeleton, pixel)
         mask[row, column] = False
     skeleton = read_skeleton(mask)
-    tip_at = _snap(tips, skeleton, reach)
+    tip_at = _snap(tips, skeleton, reach, options.tip_threshold)
     network = _build_network(skeleton, set(tip_at), line, options)
     lines = []
     for part in _connected_parts(skeleton, mask):
@@ -214,18 +216,21 @@ def _pixel(skeleton: Skeleton, pixel: int) -> tuple[int, int]:
     return x, y
 
 
-def _snap(tips: Sequence[Tip], skeleton: Skeleton, reach: float) -> dict[int, Tip]:
+def _snap(tips: Sequence[Tip], skeleton: Skeleton, reach: float, threshold: float) -> dict[int, Tip]:
     """Pixel of the skeleton -> the tip that lies there: at an end in reach, else at the nearest pixel in reach.
 
-    An end and a pixel is one tip's only, that of the nearest, then of the highest.
+    An end and a pixel is one tip's only, that of the nearest, then of the highest. Tips below the threshold lie at an
+    end or nowhere.
     """
     if not tips or not len(skeleton.points):
         return {}
     distances = np.hypot(*(skeleton.points[None] - _places(tips)[:, None]).transpose(2, 0, 1))  # (T, P)
     snapped: dict[int, Tip] = {}
     left = set(range(len(tips)))
-    ends = skeleton.ends()
-    for candidates in (ends, list(range(len(skeleton.points)))):
+    everywhere = list(range(len(skeleton.points)))
+    for candidates in (skeleton.ends(), everywhere):
+        if candidates is everywhere:
+            left = {row for row in left if tips[row].probability >= threshold}
         near = distances[:, candidates]
         rows, columns = np.nonzero(near <= reach)
         for index in np.argsort(near[rows, columns], kind="stable").tolist():
