@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -175,6 +176,25 @@ def test_other_annotations(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert ett["false_lines_per_image"]["value"] == pytest.approx(1 / 3)
 
 
+def test_a_line_that_is_drawn_twice(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two equal rows are one line."""
+    write_lines(run.parent / "data/lines.csv", [*DRAWN, DRAWN[0]])
+    main([str(run), "--resamples", "0"])
+    assert "1 row the same as an earlier one" in capsys.readouterr().err
+    ett, _ = json.loads((run / "metrics.json").read_text())["lines"]["per_device"]
+    assert (ett["num_tips"], ett["tips_found"]["value"]) == (4, 0.5)
+
+
+def test_an_ensemble_reads_no_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor what is wrong with them."""
+    (run.parent / "data/lines.csv").write_text("broken")
+    other = run.parent / "other"
+    shutil.copytree(run, other)
+    assert main([str(run), str(other), "--ensemble", "mean", "--resamples", "0"]) == 0
+    assert "lines" not in capsys.readouterr().err
+    assert json.loads((run.parent / "ensemble/metrics.json").read_text())["lines"] is None
+
+
 def test_annotations_that_are_not_there(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's own are passed over with a warning, others are a mistake."""
     (run.parent / "data/lines.csv").unlink()
@@ -213,6 +233,7 @@ def test_on_the_page(run: Path, browser: Browser) -> None:
     """The numbers of the screen, and the X-rays of the tips that were not found: drawn lines blue, predicted orange."""
     main([str(run), "--resamples", "0"])
     page = (run / "report.html").read_text()
+    assert '<td data-value="Infinity">missed</td>' in page  # which JavaScript sorts as a number
     far, missed = pictures(page)
     assert far.shape == (336, 420, 3)  # of 800 x 1000
     red, _, blue = far[100, 210]  # on the drawn line, 500 of 1000 across
@@ -329,6 +350,14 @@ def test_landmarks_that_are_not_there(measured: Path, capsys: pytest.CaptureFixt
     assert lines["labels_by_rule"][0]["num_images"] == 3
 
 
+def test_spacing_that_is_not_there(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((measured / "settings.json").read_text())
+    (measured / "settings.json").write_text(json.dumps({**content, "spacing_table": "gone.csv"}))
+    main([str(measured), "--resamples", "0"])
+    assert "gone.csv, which is not here, so no length is in mm" in capsys.readouterr().err
+    assert json.loads((measured / "metrics.json").read_text())["lines"]["measurements"][0]["num_pairs"] > 0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "part"),
     [
@@ -390,6 +419,28 @@ def test_lines_beside_a_file(others: list[str], run: Path) -> None:
     (run.parent / "out_lines.csv").unlink()
     with pytest.raises(TableError, match=r"out_lines\.csv: no such file"):
         main([*others, "--annotations", annotations, "--images", "train/{uid}.jpg"])
+
+
+def test_device_types_of_ones_own(others: list[str], run: Path) -> None:
+    """As a config names them; without one nobody knows which line is of which."""
+    data, config = run.parent / "data", run.parent / "mine.py"
+    for file in (data / "train.csv", data / "lines.csv", run.parent / "out.csv", run.parent / "out_lines.csv"):
+        text = file.read_text()
+        for old, new in zip(LABELS, ("tube bad", "tube ok", "port"), strict=True):
+            text = text.replace(old, new)
+        file.write_text(text)
+    config.write_text(
+        "from catheters import Settings\n"
+        'settings = Settings(label_columns=["tube bad", "tube ok", "port", "drain"],\n'
+        '    heads={"tube": ["tube ok", "tube bad"], "port": ["port"], "drain": ["drain"]})\n'
+    )
+    options = [*others, "--annotations", str(data / "lines.csv"), "--images", "train/{uid}.jpg"]
+    with pytest.raises(UserError, match=r"none of the labels is of a device type.* heads, in a config that --config"):
+        main(options)
+    main([*options, "--config", str(config)])
+    tube, port = json.loads((run.parent / "out_evaluation/metrics.json").read_text())["lines"]["per_device"]
+    assert (tube["device_type"], tube["num_tips"], tube["tips_found"]["value"]) == ("tube", 4, 0.5)
+    assert (port["device_type"], port["num_tips"]) == ("port", 0)
 
 
 def test_a_file_without_lines(others: list[str], run: Path) -> None:

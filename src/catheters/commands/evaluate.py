@@ -103,7 +103,8 @@ def _read_inputs(options: argparse.Namespace) -> list[Input]:
             for file in track(options.predictions, "reading", len(options.predictions), unit="file", leave=False)
         ]
     else:
-        inputs = [read_run(run, source, options.annotations) for run in options.runs]
+        with_lines = options.ensemble is None  # an ensemble has none
+        inputs = [read_run(run, source, options.annotations, with_lines=with_lines) for run in options.runs]
     if options.out is None:
         return inputs
     if options.out.is_file() or not options.out.absolute().parent.is_dir():

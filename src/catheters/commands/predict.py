@@ -140,6 +140,9 @@ def _predict_and_write(
     uid_column = settings.uid_column
     written = {"the predictions": out}
     is_complete = True
+    lines_file, measurements_file = (out.with_name(f"{out.stem}_{name}.csv") for name in ("lines", "measurements"))
+    for of_earlier_predictions in (lines_file, measurements_file):
+        of_earlier_predictions.unlink(missing_ok=True)
     writers.write_predictions(out, uid_column, images, predictions, findings)
     if models.gives_probabilities:
         written["one row per image and label"] = out.with_name(f"{out.stem}_details.csv")
@@ -152,11 +155,11 @@ def _predict_and_write(
         written["lines over the X-rays"], is_complete, found = _draw_lines(
             options, predictor, images, predictions, findings, spacings
         )
-        written["one row per line"] = out.with_name(f"{out.stem}_lines.csv")
+        written["one row per line"] = lines_file
         lines = [(images.uids[row], line) for row in sorted(found) for line in found[row].lines]
         write_lines(written["one row per line"], uid_column, lines)
         if planned_of(models):
-            written["one row per measurement"] = out.with_name(f"{out.stem}_measurements.csv")
+            written["one row per measurement"] = measurements_file
             taken = [(images.uids[row], each) for row in sorted(found) for each in found[row].measurements]
             write_measurements(written["one row per measurement"], uid_column, taken)
     if options.worklist:

@@ -1,7 +1,7 @@
 """Drawn catheters: the polylines that people traced along them."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +99,7 @@ def read_annotations(file: Path, uid_column: str, *, may_be_empty: bool = False)
 
 
 def check_annotations(
-    annotations: Mapping[str, list[Annotation]],
+    annotations: Mapping[str, Sequence[Annotation]],
     label_columns: tuple[str, ...],
     heads: Mapping[str, tuple[str, ...]],
     uids: Collection[str],
@@ -139,7 +139,7 @@ def check_annotations(
     return warnings
 
 
-def _check_repeated(annotations: Mapping[str, list[Annotation]], source: str) -> list[str]:
+def _check_repeated(annotations: Mapping[str, Sequence[Annotation]], source: str) -> list[str]:
     """One warning of rows that are the same as an earlier one, or none."""
     repeated: list[str] = []
     for uid, of_image in annotations.items():

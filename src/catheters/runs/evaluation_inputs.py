@@ -99,13 +99,16 @@ class LabelSource:
     patient_column: str | None
 
 
-def read_run(run: Path, source: LabelSource | None, annotations: Path | None = None) -> Input:
+def read_run(
+    run: Path, source: LabelSource | None, annotations: Path | None = None, *, with_lines: bool = True
+) -> Input:
     """A run folder, against its own label table (None) or another one.
 
     Args:
         run: the folder.
         source: the other label table.
         annotations: drawn lines to compare the run's with; None: those of the run's annotation table.
+        with_lines: whether to compare lines at all.
 
     Raises:
         UserError: it is none, has no predictions, or they do not fit the table.
@@ -166,7 +169,7 @@ def read_run(run: Path, source: LabelSource | None, annotations: Path | None = N
         heads=heads,
         settings=settings,
         paths=paths,
-        lines=_read_lines(run, settings, annotations, evaluated, heads, truth, paths),
+        lines=_read_lines(run, settings, annotations, evaluated, heads, truth, paths) if with_lines else None,
     )
 
 
@@ -204,15 +207,20 @@ def _read_lines(
         heads,
         truth.uids.tolist(),
         full_shapes,
-        _read_spacings(settings),
+        _read_spacings(run, settings),
         _read_measurements(run, settings),
     )
 
 
-def _read_spacings(settings: Settings) -> Mapping[str, PixelSpacing]:
+def _read_spacings(run: Path, settings: Settings) -> Mapping[str, PixelSpacing]:
     """Id -> pixel spacing, as a table gives them."""
-    table = settings.spacing_table
-    return {} if table is None else read_spacing_table(Path(settings.dataset_folder) / table, settings.uid_column)
+    if settings.spacing_table is None:
+        return {}
+    file = Path(settings.dataset_folder) / settings.spacing_table
+    if not file.is_file():
+        warn(f"{run}: was trained with {file}, which is not here, so no length is in mm")
+        return {}
+    return read_spacing_table(file, settings.uid_column)
 
 
 def read_file(
@@ -242,7 +250,7 @@ def read_file(
     truth, left_out = _read_truth(source, source.rules, uid_column, labels)
     predictions = _without(predictions, uid_column, left_out, file, truth)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
-    heads, paths, lines = known_heads(labels), None, None
+    heads, paths, lines = _heads_of(source.rules, labels), None, None
     if path_pattern is not None:
         all_paths = paths_of_table(truth.frame, path_pattern, uid_column, source.file)
         paths = tuple(all_paths[row] for row in rows)
@@ -250,6 +258,11 @@ def read_file(
         if paths is None:
             raise UserError(
                 f"{annotations}: lines are compared by the size of their X-rays; say with --images where these are"
+            )
+        if not heads:
+            raise UserError(
+                f"{annotations}: none of the labels is of a device type, so no line is known by its label; name the "
+                "labels of each in heads, in a config that --config names"
             )
         uids = evaluated.uids.tolist()
         lines = read_line_tables(
@@ -270,12 +283,20 @@ def read_file(
         sha256=sha256,
         truth=truth,
         rows=rows,
-        folder=file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}_evaluation"),
+        folder=file.with_name(f"{stem}_evaluation"),
         heads=heads,
         settings=None,
         paths=paths,
         lines=lines,
     )
+
+
+def _heads_of(rules: Settings | None, labels: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """Device type -> those of the labels that are its own, by the settings or else as RANZCR CLiP has them."""
+    if rules is None or not rules.heads:
+        return known_heads(labels)
+    heads = {name: tuple(label for label in of_type if label in labels) for name, of_type in rules.heads.items()}
+    return {name: of_type for name, of_type in heads.items() if of_type}
 
 
 def _read_measurements(run: Path, settings: Settings) -> MeasurementTables | None:

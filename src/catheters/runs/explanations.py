@@ -1,7 +1,7 @@
 """Heatmaps of a run's out-of-fold images, held against the tips that were drawn in them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +50,12 @@ class DrawnImages:
         table: its label table.
         cache: of the table's images.
         annotations: uid -> the drawn lines.
-        source: the annotation table, for messages.
     """
 
     settings: Settings
     table: LabelTable
     cache: ImageCache
-    annotations: dict[str, list[Annotation]]
-    source: str
+    annotations: Mapping[str, Sequence[Annotation]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +81,8 @@ def read_drawn_images(given: Input) -> DrawnImages:
     """Whatever heatmaps can be made of, and their tips.
 
     Raises:
-        UserError: the predictions are no run's, the run has no annotation table, or a table or the cache is missing,
-            wrong or of other images.
+        UserError: the predictions are no run's, the run has no annotation table, a table or the cache is missing, wrong
+            or of other images, a model is missing or damaged, or there are no heatmaps of it.
     """
     settings = given.settings
     if settings is None:
@@ -101,11 +99,16 @@ def read_drawn_images(given: Input) -> DrawnImages:
             f"{given.file.parent}: its labels are of no device type, so --explanations has no line to look for; name "
             "the labels of each device type in heads"
         )
-    annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
+    assert given.evaluated.folds is not None, "a run's predictions name their folds"
+    for fold in np.unique(given.evaluated.folds).tolist():
+        _load_fold(given.file.parent / f"fold{fold}")
     table = read_label_table(build_table_source(settings))
     cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
-    source = f"annotation_table={settings.annotation_table}"
-    return DrawnImages(settings=settings, table=table, cache=cache, annotations=annotations, source=source)
+    if given.lines is not None:  # those that lines are compared with
+        annotations = given.lines.drawn
+    else:
+        annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
+    return DrawnImages(settings=settings, table=table, cache=cache, annotations=annotations)
 
 
 def explain_run(given: Input, evaluation: Evaluation) -> Explanations:
@@ -116,11 +119,12 @@ def explain_run(given: Input, evaluation: Evaluation) -> Explanations:
         evaluation: of its predictions, whose operating points say what is predicted positive.
 
     Raises:
-        UserError: see `read_drawn_images`; a model is missing or damaged, or has no heatmaps.
+        UserError: see `read_drawn_images`.
     """
     drawn, choices = read_drawn_images(given), evaluation.choices
-    for text in _mistakes_of(drawn):
-        warn(text)
+    if given.lines is None:  # else it has been said what is odd about them
+        for text in _mistakes_of(drawn):
+            warn(text)
     device_types = drawn.settings.device_types
     all_cases = _find_cases(drawn, evaluation)
     cases = _choose(all_cases, choices.max_explained, choices.seed)
@@ -142,10 +146,16 @@ def explain_run(given: Input, evaluation: Evaluation) -> Explanations:
 
 def _mistakes_of(drawn: DrawnImages) -> list[str]:
     shapes = {entry.uid: entry.full_shape for entry in drawn.cache.entries}
-    settings = drawn.settings
-    return check_annotations(
-        drawn.annotations, settings.label_columns, settings.device_types, shapes, shapes, drawn.source
-    )
+    settings, source = drawn.settings, f"annotation_table={drawn.settings.annotation_table}"
+    return check_annotations(drawn.annotations, settings.label_columns, settings.device_types, shapes, shapes, source)
+
+
+def _load_fold(folder: Path) -> Checkpoint:
+    """A fold's best model, of which heatmaps can be made."""
+    check_finished(folder, names=("best.pt",))
+    checkpoint = load_checkpoint(folder / "best.pt")
+    check_maps_of(checkpoint, torch.device("cpu"))
+    return checkpoint
 
 
 def _find_cases(drawn: DrawnImages, evaluation: Evaluation) -> list[_Case]:
@@ -224,9 +234,7 @@ def _play_fold(
     folder: Path, fold: int, drawn: DrawnImages, cases: Sequence[_Case], device: torch.device
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Kind of heatmap -> (2, n) what those of the fold's model hit, and of a randomised one."""
-    check_finished(folder, names=("best.pt",))
-    checkpoint = load_checkpoint(folder / "best.pt")
-    check_maps_of(checkpoint, torch.device("cpu"))
+    checkpoint = _load_fold(folder)
     classifiers = [model.to(device) for model in (checkpoint.model, randomised(checkpoint, SEED_OF_RANDOMISED + fold))]
     positions = np.array([case.position for case in cases])
     samples = CachedRadiographs(

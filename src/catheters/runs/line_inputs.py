@@ -12,7 +12,7 @@ from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.cache.index import CacheError, read_index
 from catheters.data.decoding.image import UnreadableImage
-from catheters.data.decoding.radiograph import read_radiograph
+from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.line_targets import find_known
 from catheters.data.tables.label_table import fill_in_paths
 from catheters.errors import UserError, counted
@@ -89,11 +89,16 @@ def read_line_tables(
         file=file,
         source=source,
         predicted=predicted,
-        drawn=drawn,
+        drawn={uid: _once_each(of_image) for uid, of_image in drawn.items()},
         full_shapes=full_shapes,
         spacings=spacings,
         measurements=measurements,
     )
+
+
+def _once_each(lines: Sequence[Annotation]) -> list[Annotation]:
+    """The lines without those that stand there twice: a predicted one is paired with one of them only."""
+    return list({(line.label, line.points.tobytes()): line for line in lines}.values())
 
 
 def shapes_of_run(settings: Settings, uids: Sequence[str], paths: Sequence[Path] | None) -> dict[str, Shape]:
@@ -150,7 +155,7 @@ def shapes_of_files(uids: Sequence[str], paths: tuple[Path, ...]) -> dict[str, S
 
 def _shape(paths: tuple[Path, ...], row: int) -> Shape:
     try:
-        return read_radiograph(paths[row], ENOUGH_FOR_SHAPE).full_shape
+        return decode_radiograph(read_file(paths[row]), ENOUGH_FOR_SHAPE).full_shape
     except UnreadableImage:
         return NO_SHAPE
 

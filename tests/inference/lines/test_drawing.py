@@ -110,6 +110,9 @@ def test_the_script_finds_and_draws_them(
     sentences = pd.read_csv(tmp_path / "p_worklist.csv", dtype=str).set_index("StudyInstanceUID")
     x, y = of_image[["tip_x", "tip_y"]].iloc[0] + 0.5
     assert f" at {x / width:.0%} of the width, {y / height:.0%} of the height" in sentences.loc[uid, device_type]
+    # New predictions under the same name: the lines are not theirs.
+    assert main(["--model", str(lines_run), str(xrays), "--out", str(out), "--workers", "1"]) == 1
+    assert out.exists() and not (tmp_path / "p_lines.csv").exists()
 
 
 @pytest.mark.slow

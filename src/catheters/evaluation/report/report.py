@@ -174,7 +174,9 @@ def _begin_sentence(text: str) -> str:
 
 
 def _sortable(value: float) -> str:
-    """For a table's sorting; empty where it is undefined."""
+    """For a table's sorting, as JavaScript reads numbers; empty where it is undefined."""
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
     return "" if math.isnan(value) else f"{value:.9g}"
 
 
