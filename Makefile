@@ -1,5 +1,5 @@
-# make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, metrics,
-#             predictions of new X-rays
+# make demo   the whole way on a synthetic data set: X-rays, cache, single-head and multi-head training, a fold of a
+#             model that learns lines, metrics, predictions of new X-rays with heatmaps, lines and measurements
 # make test   lint, types, the documentation and every test; those of a GPU after the others, in a process of their own
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
@@ -21,8 +21,11 @@ demo: $(VENV)/installed
 	$(BIN)/python preproc_npy.py --config configs/sample.py --show 12
 	$(BIN)/python train.py --config configs/sample.py
 	$(BIN)/python multi_train.py --config configs/sample_multi.py
+	$(BIN)/python train.py --config configs/sample_lines.py folds=[0]
 	$(BIN)/python evaluate.py saved_models/sample saved_models/sample_multi
+	$(BIN)/python evaluate.py saved_models/sample_lines
 	$(BIN)/python predict.py --model saved_models/sample_multi dataset/sample/test --worklist --heatmaps saved_models/heatmaps --out saved_models/predictions.csv
+	$(BIN)/python predict.py --model saved_models/sample_lines dataset/sample/test --worklist --lines saved_models/lines --spacing dataset/sample/spacing.csv --out saved_models/measured.csv
 
 test: lint docs
 	$(BIN)/python -m pytest -m gpu
