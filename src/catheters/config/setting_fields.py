@@ -65,7 +65,8 @@ class SettingFields:
     that they name are learnt; predictions have the lengths, in mm where the pixel spacing is known."""
     spacing_table: str | None = None
     """CSV of pixel spacings, relative to `dataset_folder`: `uid_column`, spacing_x and spacing_y in mm per pixel of the
-    X-ray. Out-of-fold `measurements` are in mm with it."""
+    X-ray. With it, out-of-fold `measurements` are in mm, and so is how far found tips and lines lie off in what
+    evaluate.py writes."""
     rules: Annotated[str | dict[str, Rule], BeforeValidator(read_rules)] = Field(default_factory=dict)
     """TOML file with a label for each length of `measurements`, relative to where you are, such as
     configs/ett_rules.toml. The run and its checkpoints keep what it holds."""
