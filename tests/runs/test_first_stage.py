@@ -15,6 +15,7 @@ from catheters.checkpoints.checkpoint import load_checkpoint
 from catheters.checkpoints.finished import write_finished
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
+from catheters.data.cache.index import CacheError, read_index
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
@@ -200,8 +201,29 @@ def test_damaged_maps_are_found(second: Settings) -> None:
     content[-5] ^= 1
     first.cache_file.write_bytes(content)
     _, valid = split_samples(second, with_input_maps(second, data, first), int(data.folds[-1]))
-    with pytest.raises(UserError, match=r"finder_.*damaged: row 39"):
+    with pytest.raises(UserError, match=r"finder_.*damaged: row 39") as error:
         valid[0, len(valid) - 1]
+    remedy = f"delete {first.cache_file} and its {first.cache_file.stem}.json, and the same command writes the maps"
+    assert remedy in str(error.value) and "preproc_npy.py" not in str(error.value)
+    index = first.cache_file.with_suffix(".json")
+    index.write_text("{}")
+    with pytest.raises(UserError) as error:
+        with_input_maps(second, data, first)
+    assert remedy in str(error.value)
+
+
+def test_maps_without_their_file_are_written_again(second: Settings) -> None:
+    """An index alone is no cache, and one of maps is none to be named in place of one of images."""
+    data = load_data(second)
+    first = find_first_stage(second, data)
+    write_maps(second, data, first, CPU)
+    whole = first.cache_file.read_bytes()
+    with pytest.raises(CacheError) as error:
+        read_index(second.cache_file.with_name("other_32.npy"))
+    assert f"({second.cache_folder} holds tiny_32.npy: set image_size or cache_name)" in str(error.value)
+    first.cache_file.unlink()
+    write_maps(second, data, first, CPU)
+    assert first.cache_file.read_bytes() == whole
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, CacheFile, CacheRow
-from catheters.data.cache.index import FORMAT_VERSION, CacheIndex, index_file, read_index
+from catheters.data.cache.index import FORMAT_VERSION, MADE_BY, CacheIndex, index_file, read_index
 from catheters.data.cache.partial import CachePart
 from catheters.data.cache.row_checks import RowChecks
-from catheters.data.input_maps import InputMaps
+from catheters.data.input_maps import InputMaps, damaged_maps
 from catheters.data.tables.folds import in_several_folds
 from catheters.errors import UserError, counted
 from catheters.evaluation.predictions import read_predictions
@@ -38,8 +38,6 @@ from catheters.runtime.console import say
 from catheters.runtime.precision import autocast
 from catheters.runtime.progress import track
 
-FINGERPRINT = "first_stage"
-"""Where the maps' index tells what they were made of."""
 BATCH_SIZE = 16
 """Images at a time, unless the settings say how many validation has."""
 
@@ -169,12 +167,15 @@ def with_input_maps(settings: Settings, data: RunData, first: FirstStageRun) -> 
     """The data with the maps of a first stage; see `write_maps`.
 
     Raises:
-        CacheError: they are damaged.
+        UserError: they are damaged.
     """
-    index = read_index(first.cache_file)
+    try:
+        index = read_index(first.cache_file)
+    except CacheError as error:
+        raise damaged_maps(first.cache_file, error.found) from None
     uids = [row.uid for row in index.rows]
-    if index.preprocessing.get(FINGERPRINT) != first.fingerprint or uids != data.uids.tolist():
-        raise CacheError(f"{first.cache_file}: holds other maps than those of {first.folder}", "delete it")
+    if index.preprocessing.get(MADE_BY) != first.fingerprint or uids != data.uids.tolist():
+        raise damaged_maps(first.cache_file, f"{first.cache_file}: holds other maps than those of {first.folder}")
     checks = RowChecks(
         first.cache_file, np.array([np.frombuffer(bytes.fromhex(row.digest), dtype=np.uint8) for row in index.rows])
     )
@@ -196,7 +197,7 @@ def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: 
         UserError: no room on the disk, another process is at it, or a model gives NaN.
     """
     file = first.cache_file
-    if index_file(file).is_file():
+    if file.is_file() and index_file(file).is_file():
         return
     height, width = next(iter(first.checkpoints.values())).settings.map_shape
     shape = (len(data.rows), settings.num_input_maps * height, width)
@@ -214,7 +215,7 @@ def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: 
             say(f"maps of {len(part.done)} of {counted(len(data.rows), 'image')} done; the same command resumes there")
             raise
         rows = [part.done[row] for row in range(len(data.rows))]
-        made_of = {FINGERPRINT: first.fingerprint}
+        made_of = {MADE_BY: first.fingerprint}
         part.finish(
             CacheIndex(
                 format_version=FORMAT_VERSION, shape=shape, preprocessing=made_of, decoders={}, mean=0, std=0, rows=rows
