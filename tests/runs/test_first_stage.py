@@ -166,6 +166,27 @@ def test_the_maps_are_what_the_first_stage_says(second: Settings) -> None:
     assert again.cache_file == first.cache_file and again.cache_file.stat() == before
 
 
+def test_runs_of_other_labels_see_the_same_maps(second: Settings, tmp_path: Path) -> None:
+    """Maps depend on pixels, and on whose models find them; what else is learnt is another run's data all the same."""
+    data = load_data(second)
+    first = find_first_stage(second, data)
+    write_maps(second, data, first, CPU)
+    predicted = pd.read_csv(Path(str(second.first_stage)) / "predictions.csv", dtype=str).set_index(second.uid_column)
+    table = pd.read_csv(Path(second.dataset_folder) / "train.csv", dtype=str)
+    table = table.assign(own_fold=table[second.uid_column].map(predicted["fold"]), weight="2.0")
+    table["CVC - Normal"] = table["CVC - Normal"].map({"0": "1", "1": "0"})
+    table.to_csv(tmp_path / "others.csv", index=False)
+    of_table = {"label_table": str(tmp_path / "others.csv"), "fold_column": "own_fold", "weight_column": "weight"}
+    for changes in (of_table, {"all_data": True}):
+        other = dataclasses.replace(second, run_name="other", **changes)
+        its_data = load_data(other)
+        its_first = find_first_stage(other, its_data)
+        assert its_first.cache_file == first.cache_file
+        assert its_data.fingerprint != data.fingerprint
+        with_maps = [with_input_maps(second, data, first), with_input_maps(other, its_data, its_first)]
+        assert with_maps[0].fingerprint != with_maps[1].fingerprint
+
+
 def test_a_killed_cache_of_maps_is_resumed(second: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = dataclasses.replace(second, valid_batch_size=3)
     data = load_data(settings)

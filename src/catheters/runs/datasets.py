@@ -51,6 +51,7 @@ class RunData:
         checks: compares its rows at their first read.
         mean: mean of the cached images' grey values, in 0..1.
         std: their standard deviation, in 0..1.
+        pixels_hash: hash of the pixels alone, of all images of the label table.
         fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
         lines: the drawn lines of the images; None where no lines are learnt.
         placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
@@ -70,6 +71,7 @@ class RunData:
     checks: RowChecks
     mean: float
     std: float
+    pixels_hash: str
     fingerprint: str
     lines: DrawnLines | None
     placements: npt.NDArray[np.float64] | None
@@ -114,6 +116,7 @@ def load_data(settings: Settings) -> RunData:
     placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.learns_lines else []
     lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
     shapes = [cache.entries[position].full_shape for position in np.flatnonzero(is_kept)]
+    pixels_hash = cache.pixels_hash
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
@@ -126,7 +129,8 @@ def load_data(settings: Settings) -> RunData:
         checks=RowChecks.of(cache),
         mean=cache.mean,
         std=cache.std,
-        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
+        pixels_hash=pixels_hash,
+        fingerprint=_fingerprint(pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
         lines=lines,
         placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
         full_shapes=None if lines is None else np.array(shapes),

@@ -51,7 +51,7 @@ class FirstStageRun:
         checkpoints: fold -> its best model.
         folds: (N,) the fold whose model did not see the patient of each image of the other run.
         cache_file: the maps' `.npy`.
-        fingerprint: of the models, the images and their folds.
+        fingerprint: of the models, the images and the folds that they have there.
         is_all_data: whether the other run's models learn from all images.
     """
 
@@ -110,7 +110,8 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
         check_finished(of_fold, names=("best.pt",))
         checkpoints[fold] = load_checkpoint(of_fold / "best.pt")
         sums[fold] = sha256_of(of_fold / "best.pt")
-    content = json.dumps([data.fingerprint, sums, folds.tolist()])
+    # Of what the maps depend on alone: runs of other labels, folds or weights of images see the same ones.
+    content = json.dumps([data.pixels_hash, data.uids.tolist(), sums, folds.tolist()])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     name = f"{settings.cache_file.stem}_{folder.resolve().name}_{fingerprint[:8]}.npy"
     return FirstStageRun(
