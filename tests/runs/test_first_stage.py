@@ -361,6 +361,24 @@ def test_what_is_no_first_stage(second: Settings, change: Any, message: str, tmp
         find_first_stage(settings, load_data(settings))
 
 
+def test_a_patient_whose_other_images_are_left_out(second: Settings, tmp_path: Path) -> None:
+    """A first stage of leaking folds has seen the patient, in an image that this run has not."""
+    settings, folder = copy_of_finder(second, tmp_path)
+    change_predictions(folder, move_an_image)
+    predicted = pd.read_csv(folder / "predictions.csv", dtype=str)
+    by_patient = predicted.groupby("patient")["fold"].nunique()
+    (patient,) = by_patient[by_patient > 1].index
+    of_patient = predicted[predicted["patient"] == patient]
+    moved = of_patient["fold"].value_counts().index[-1]
+    left_out = tmp_path / "left_out.txt"
+    left_out.write_text("\n".join(of_patient.loc[of_patient["fold"] == moved, settings.uid_column]) + "\n")
+    settings = dataclasses.replace(settings, exclude_ids=str(left_out))
+    data = load_data(settings)
+    assert patient in data.patient_ids.tolist()
+    with pytest.raises(UserError, match=f"its folds leak: the images of {patient} are in several"):
+        find_first_stage(settings, data)
+
+
 def test_other_device_types(second: Settings) -> None:
     labels = second.label_columns
     settings = dataclasses.replace(second, heads={"ETT": labels[:3], "others": labels[3:]})

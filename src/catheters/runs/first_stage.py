@@ -152,7 +152,10 @@ def _out_of_fold(settings: Settings, data: RunData, folder: Path, where: str) ->
             f"{where}: has another patient for {uids[image]}, {of_images['patient'].iloc[image]} in place of "
             f"{patient_ids[image]}; set patient_column and patient_pattern alike"
         )
-    shared = in_several_folds(folds, patient_ids) or in_several_folds(folds, data.pixel_ids)
+    # Of all its images, since its models have learnt from those too that this run leaves out.
+    all_folds = found["fold"].astype(int).to_numpy().astype(np.int8)
+    leaking = in_several_folds(all_folds, found["patient"].to_numpy().astype(np.str_))
+    shared = sorted(set(leaking) & set(patient_ids.tolist())) or in_several_folds(folds, data.pixel_ids)
     if shared:
         raise UserError(f"{where}: its folds leak: the images of {shared[0]} are in several; train it on others")
     if not settings.all_data and (folds != data.folds).any():
