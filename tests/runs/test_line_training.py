@@ -300,3 +300,29 @@ def test_a_spacing_table_of_other_images(cached: Settings, tmp_path: Path, capsy
     assert data.spacings[position, 1] == float(known[data.uids[position]])
     assert "no row for 3 of 40 images, so no lengths in mm there" in capsys.readouterr().err
     assert load_data(dataclasses.replace(settings, spacing_table=None)).spacings is None
+
+
+def test_a_spacing_table_of_few_images(cached: Settings, tmp_path: Path) -> None:
+    """A debug run that has none of them measures without mm; a run that measures nothing itself does not look."""
+    settings = dataclasses.replace(
+        cached,
+        **LINES,
+        landmark_table="landmarks.csv",
+        measurements=MEASUREMENTS,
+        spacing_table=str(tmp_path / "few.csv"),
+        debug=True,
+        debug_fraction=0.5,
+    )
+    left_out = set(load_data(cached).uids.tolist()) - set(
+        load_data(dataclasses.replace(settings, spacing_table=None)).uids.tolist()
+    )
+    assert left_out
+    rows = "".join(f"{uid},0.1,0.2\n" for uid in left_out)
+    (tmp_path / "few.csv").write_text(f"{cached.uid_column},spacing_x,spacing_y\n{rows}")
+    data = load_data(settings)
+    assert data.spacings is not None and np.isnan(data.spacings).all()
+    whole = load_data(dataclasses.replace(settings, debug=False)).spacings
+    assert whole is not None and (whole[~np.isnan(whole).any(axis=1)] == [0.1, 0.2]).all()
+    (tmp_path / "few.csv").write_text(f"{cached.uid_column},spacing_x,spacing_y\nother,0.1,0.1\n")
+    seeing = {"lines": "input", "first_stage": "first", "landmark_table": None}
+    assert load_data(dataclasses.replace(settings, **seeing)).spacings is None

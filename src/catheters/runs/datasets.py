@@ -23,7 +23,7 @@ from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Placement, place
-from catheters.data.spacing import read_spacing_table, spacings_of
+from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacings_of
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
@@ -56,7 +56,8 @@ class RunData:
         lines: the drawn lines of the images; None where no lines are learnt.
         placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
         full_shapes: (N, 2) height and width of the original images, in pixels; None likewise.
-        spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one.
+        spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one,
+            or where nothing is measured.
         input_maps: of a first stage, which the model sees beside the images; None: it sees none.
     """
 
@@ -134,7 +135,7 @@ def load_data(settings: Settings) -> RunData:
         lines=lines,
         placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
         full_shapes=None if lines is None else np.array(shapes),
-        spacings=_read_spacings(settings, table.uids[is_kept]),
+        spacings=_read_spacings(settings, table.uids, is_kept),
     )
 
 
@@ -186,14 +187,15 @@ def _read_lines(
     return lines
 
 
-def _read_spacings(settings: Settings, uids: npt.NDArray[np.str_]) -> npt.NDArray[np.float64] | None:
-    """(N, 2) pixel spacing of images; None where no table says, or nothing is measured."""
-    if settings.spacing_table is None or not settings.measurements:
+def _read_spacings(
+    settings: Settings, uids: npt.NDArray[np.str_], is_kept: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64] | None:
+    """(N, 2) pixel spacing of the kept images of a label table; None where no table says, or nothing is measured."""
+    if settings.spacing_table is None or not settings.measurements or not settings.learns_lines:
         return None
-    file = Path(settings.dataset_folder) / settings.spacing_table
-    spacings = spacings_of(
-        read_spacing_table(file, settings.uid_column), uids.tolist(), f"spacing_table={settings.spacing_table}"
-    )
+    known = read_spacing_table(Path(settings.dataset_folder) / settings.spacing_table, settings.uid_column)
+    check_spacing_ids(known, uids.tolist(), f"spacing_table={settings.spacing_table}")
+    spacings = spacings_of(known, uids[is_kept].tolist())
     num_missing = int(np.isnan(spacings[:, 0]).sum())
     if num_missing:
         images = counted(len(spacings), "image")
