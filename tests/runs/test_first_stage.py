@@ -379,6 +379,29 @@ def test_a_patient_whose_other_images_are_left_out(second: Settings, tmp_path: P
         find_first_stage(settings, data)
 
 
+@pytest.mark.parametrize(
+    ("of_first", "changes", "remedy"),
+    [
+        ({"use_amp": False}, {}, "set use_amp=False as there"),
+        ({}, {"use_amp": False}, "set use_amp=True, amp_dtype='float16' as there"),
+        ({"amp_dtype": "bfloat16"}, {}, "set use_amp=True, amp_dtype='bfloat16' as there"),
+        ({"use_amp": False, "amp_dtype": "bfloat16"}, {"use_amp": False}, None),
+    ],
+)
+def test_another_mixed_precision(
+    second: Settings, of_first: dict[str, Any], changes: dict[str, Any], remedy: str | None, tmp_path: Path
+) -> None:
+    """A checkpoint finds its maps as it predicts: they would be others than those that it was trained with."""
+    settings, folder = copy_of_finder(second, tmp_path)
+    write_first(folder, **of_first)
+    settings = dataclasses.replace(settings, **changes)
+    if remedy is None:
+        assert find_first_stage(settings, load_data(settings)).folder == folder
+        return
+    with pytest.raises(UserError, match=f"was trained with another mixed precision, .*; {remedy}$"):
+        find_first_stage(settings, load_data(settings))
+
+
 def test_other_device_types(second: Settings) -> None:
     labels = second.label_columns
     settings = dataclasses.replace(second, heads={"ETT": labels[:3], "others": labels[3:]})

@@ -75,7 +75,8 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
         data: its images.
 
     Raises:
-        UserError: it is no such run, not finished, or of other images, folds, patients, sizes or device types.
+        UserError: it is no such run, not finished, or of other images, folds, patients, sizes, device types or mixed
+            precision.
     """
     assert settings.first_stage is not None, "the settings were checked"
     folder = Path(settings.first_stage)
@@ -97,6 +98,13 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
         raise UserError(
             f"{where}: finds lines of {', '.join(first.device_types)}, the settings have "
             f"{', '.join(settings.device_types)}; set heads as there"
+        )
+    precisions = [(of_run.use_amp, of_run.amp_dtype if of_run.use_amp else None) for of_run in (settings, first)]
+    if precisions[0] != precisions[1]:  # a checkpoint of this run holds both models, and computes both alike
+        mixed, full = f"use_amp=True, amp_dtype='{first.amp_dtype}'", "use_amp=False"
+        raise UserError(
+            f"{where}: was trained with another mixed precision, which finds other maps; set "
+            f"{mixed if first.use_amp else full} as there"
         )
     for name in settings.landmarks:
         if name not in first.landmarks:
