@@ -24,8 +24,9 @@ from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_table_source
 from catheters.runs.datasets import all_samples, load_data, split_samples
 from catheters.runs.explanations import randomised
-from catheters.runs.first_stage import find_first_stage, with_input_maps, write_maps
+from catheters.runs.first_stage import bytes_of, find_first_stage, with_input_maps, write_maps
 from catheters.runs.run import train_run
+from catheters.runs.run_folder import check_space
 from tests.conftest import run_script, tiny_settings
 from tests.processes import train_with_ranks
 
@@ -245,6 +246,24 @@ def test_maps_without_their_file_are_written_again(second: Settings) -> None:
     first.cache_file.unlink()
     write_maps(second, data, first, CPU)
     assert first.cache_file.read_bytes() == whole
+
+
+def test_the_disk_has_room_for_the_first_stage_too(second: Settings) -> None:
+    """Each checkpoint gets the model of its fold along, or those of all."""
+    data = load_data(second)
+    files = [Path(str(second.first_stage)) / f"fold{fold}/best.pt" for fold in (0, 1)]
+    sizes = [sum(value.nbytes for value in torch.load(file, weights_only=True)["model"].values()) for file in files]
+    assert min(sizes) > 100_000
+    assert bytes_of(find_first_stage(second, data)) == max(sizes)
+    everything = dataclasses.replace(second, all_data=True)
+    assert bytes_of(find_first_stage(everything, load_data(everything))) == sum(sizes)
+    assert bytes_of(None) == 0
+    room = shutil.disk_usage(second.cache_folder).free
+    check_space(second, room // 4)
+    for ema_decay, too_many in ((None, room), (0.9, room // 2)):
+        settings = dataclasses.replace(second, ema_decay=ema_decay)
+        with pytest.raises(UserError, match="snapshots and checkpoints need"):
+            check_space(settings, room // 4, too_many)
 
 
 @pytest.mark.slow

@@ -67,6 +67,16 @@ class FirstStageRun:
         return tuple(self.checkpoints.values()) if self.is_all_data else (self.checkpoints[number],)
 
 
+def bytes_of(first: FirstStageRun | None) -> int:
+    """Of the weights that go into each checkpoint, of the fold that has most; 0 without a first stage."""
+    if first is None:
+        return 0
+    of_folds = [
+        sum(value.nbytes for value in of_fold.model.state_dict().values()) for of_fold in first.checkpoints.values()
+    ]
+    return sum(of_folds) if first.is_all_data else max(of_folds)
+
+
 def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
     """Open the run that `first_stage` names, and make sure that none of its maps is of a model that saw the patient.
 
