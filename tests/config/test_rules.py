@@ -68,6 +68,8 @@ def test_settings_keep_what_the_file_held(tmp_path: Path) -> None:
         (7, "rules: 7 came; a TOML file or {measurement: its rule} is expected"),
         ({NAME: {"unit": "mm", "bands": [[None, None]]}}, "the band [None, None] is not [from, to, label], as in"),
         ({NAME: {"unit": "mm", "bands": [[None, math.nan, "ETT - Normal"]]}}, "is not [from, to, label], as in"),
+        ({NAME: {"unit": "mm", "bands": [[None, 10**400, "ETT - Normal"]]}}, "is not [from, to, label], as in"),
+        ({NAME: {"unit": "mm", "bands": [[-(10**400), None, "ETT - Normal"]]}}, "is not [from, to, label], as in"),
         ({NAME: {"unit": "mm", "bands": [[math.inf, None, "ETT - Normal"]]}}, "is not [from, to, label], as in"),
         ({NAME: {"unit": "mm", "bands": [[None, "30", "ETT - Normal"]]}}, "is not [from, to, label], as in"),
         ({NAME: {"unit": "mm", "bands": [[None, True, "ETT - Normal"]]}}, "is not [from, to, label], as in"),
