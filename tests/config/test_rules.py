@@ -110,6 +110,7 @@ def test_mistakes(rules: object, message: str) -> None:
         (b"", "holds no rule;"),
         (b"unit = ", "is no TOML (Invalid value"),
         (b"\xff\xfe", "damaged"),
+        (b"unit = " + b"1" * 5000, "is no TOML (Exceeds the limit"),
         (b'unit = "mm"', "'unit': 'mm' is no rule; unit and bands are expected"),
         (f'["{NAME}"]\nunit = "mm"\nbands = [[nan, 3, "ETT - Normal"]]'.encode(), "is not [from, to, label], as in"),
         (f'["{NAME}"]\nunit = "mm"\nbands = [[1, 3, "ETT - Normal"], [4, inf, "ETT - Normal"]]'.encode(), "3 to 4"),

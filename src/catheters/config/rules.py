@@ -43,7 +43,7 @@ def _read_toml(file: Path, source: str) -> Mapping[str, object]:
     except UnreadableFileError as error:
         reason = str(error).removeprefix(f"{file}: ")
         raise ValueError(f"{source}: {reason}; a TOML file is expected, with {EXAMPLE}{file_hint(file)}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; Python's own for a number of 4301 digits
         raise ValueError(f"{source}: is no TOML ({one_line(error, 120)}); {EXAMPLE} are expected") from None
     if not content:
         raise ValueError(f"{source}: holds no rule; {EXAMPLE} are expected")
