@@ -1,11 +1,15 @@
 """Measurements: numbers worked out by hand, signs, several tips, and what is said where mm are not known."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from catheters.errors import SettingsError
 from catheters.measurements import (
+    KINDS,
     NO_SPACING,
+    KindName,
     Measurement,
     MeasurementDefinition,
     PixelSpacing,
@@ -98,12 +102,16 @@ def test_descriptions(definition: MeasurementDefinition, mm: float | None, share
 
 
 def test_wrong_definitions() -> None:
-    with pytest.raises(SettingsError, match="'vertial' is not a kind of measurement; did you mean 'vertical'"):
+    with pytest.raises(ValueError, match=r"^'vertial' is not a kind of measurement; did you mean 'vertical'"):
         MeasurementDefinition("ETT tip", "carina", "vertial")
-    with pytest.raises(SettingsError, match="there are: vertical, horizontal, distance"):
+    with pytest.raises(ValueError, match="there are: vertical, horizontal, distance"):
         MeasurementDefinition("ETT tip", "carina", "")
-    with pytest.raises(SettingsError, match="from 'carina' to itself"):
+    with pytest.raises(ValueError, match=r"^from 'carina' to itself"):
         MeasurementDefinition("carina", "carina", "distance")
+
+
+def test_settings_take_the_kinds_that_there_are() -> None:
+    assert get_args(KindName) == tuple(KINDS)
 
 
 def test_points_that_there_are_not() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,8 @@ class Kind:
     length: Callable[[float, float], float]
 
 
-KINDS = {
+KindName = Literal["vertical", "horizontal", "distance"]
+KINDS: Mapping[str, Kind] = {
     "vertical": Kind("above", "below", lambda right, up: up),
     "horizontal": Kind("to the image's right of", "to the image's left of", lambda right, up: right),
     "distance": Kind("from", "from", lambda right, up: math.hypot(right, up)),
@@ -50,7 +52,8 @@ KINDS = {
 
 @dataclass(frozen=True)
 class MeasurementDefinition:
-    """What is measured. SettingsError for a kind that does not exist.
+    """What is measured. ValueError, whose message begins with what is wrong, for a kind that does not exist and for a
+    point to itself.
 
     Attributes:
         start: name of the first point, as in "ETT tip".
@@ -66,9 +69,9 @@ class MeasurementDefinition:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise SettingsError(f"measurements: {unknown_name(self.kind, 'a kind of measurement', KINDS)}")
+            raise ValueError(unknown_name(self.kind, "a kind of measurement", KINDS))
         if self.start == self.end:
-            raise SettingsError(f"measurements: from '{self.start}' to itself there is nothing to measure")
+            raise ValueError(f"from '{self.start}' to itself there is nothing to measure")
 
     @property
     def name(self) -> str:

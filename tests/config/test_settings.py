@@ -15,6 +15,7 @@ from catheters.config.loading import (
 )
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
+from catheters.labels import RANZCR_HEADS
 
 
 def config(tmp_path: Path, text: str) -> Path:
@@ -221,6 +222,21 @@ def test_settings_without_effect_are_named() -> None:
         "warmup_multiplier=3.0 has no effect: warmup_epochs=0",
         "amp_dtype='bfloat16' has no effect: use_amp=False",
     ]
+
+
+def test_settings_of_lines_without_effect_are_named() -> None:
+    tables = {"landmark_table": "landmarks.csv", "spacing_table": "spacing.csv"}
+    settings = Settings(heads=dict(RANZCR_HEADS), line_stride=2, **tables)
+    assert settings_warnings(settings) == [
+        f"heads={settings.heads!r} has no effect: classifier='linear' and lines=None",
+        "landmark_table='landmarks.csv' has no effect: lines=None",
+        "line_stride=2 has no effect: lines=None",
+        "spacing_table='spacing.csv' has no effect: measurements is empty and lines=None",
+    ]
+    learning = dataclasses.replace(settings, lines="auxiliary", annotation_table="train_annotations.csv")
+    assert settings_warnings(learning) == []
+    seeing = dataclasses.replace(settings, lines="input", first_stage="saved_models/first", spacing_table=None)
+    assert settings_warnings(seeing) == ["line_stride=2 has no effect: lines='input'"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_table_without_a_column(tmp_path: Path) -> None:
 def test_images_without_a_row_have_no_spacing() -> None:
     known = {"a": PixelSpacing((0.1, 0.2)), "b": PixelSpacing((0.3, 0.4)), "c": PixelSpacing(None)}
     np.testing.assert_array_equal(
-        spacings_of(known, ["b", "x", "c", "a"], "spacing_table=s.csv"),
+        spacings_of(known, ["b", "x", "c", "a"]),
         [[0.3, 0.4], [np.nan, np.nan], [np.nan, np.nan], [0.1, 0.2]],
     )
 

@@ -5,13 +5,14 @@ import dataclasses
 import pickle
 from collections import defaultdict, deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 
-from catheters.checkpoints.checkpoint import save_checkpoint
+from catheters.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import UserError
@@ -71,6 +72,38 @@ def test_best_pt_into_single_and_multi_head(settings: Settings, tmp_path: Path, 
         assert model.origin == (
             f"{name}: {len(expected)} of its {len(expected)} tensors taken from {tmp_path / 'best.pt'}; "
             "not taken: mean (1), std (1), head.linear (2)"
+        )
+
+
+@pytest.mark.parametrize(
+    "heads", [dict(RANZCR_HEADS), {"all": Settings().label_columns}], ids=["8 maps", "2 maps, 3 channels as of RGB"]
+)
+def test_best_pt_of_a_run_that_sees_maps(settings: Settings, tmp_path: Path, heads: dict[str, Any]) -> None:
+    """The image is seen as there, the maps are left out; so are the weights of the first stage, which go with it."""
+    finder = dataclasses.replace(
+        settings, heads=heads, lines="auxiliary", line_stride=2, annotation_table="train_annotations.csv"
+    )
+    seeing = dataclasses.replace(settings, heads=heads, lines="input", first_stage=str(tmp_path / "first"))
+    scores = {"fold": 0, "epoch": 1, "macro_auc": 0.5}
+    torch.manual_seed(1)
+    save_checkpoint(tmp_path / "first.pt", build_classifier(finder, 0.4, 0.2), finder, {}, scores)
+    source, first = build_classifier(seeing, 0.4, 0.2), load_checkpoint(tmp_path / "first.pt")
+    save_checkpoint(tmp_path / "best.pt", source, seeing, {}, scores, [first])
+    torch.manual_seed(2)
+    plain = dataclasses.replace(settings, pretrained=str(tmp_path / "best.pt"), heads={})
+    num_maps = 2 * len(heads)
+    for changes in ({}, {"heads": heads, "lines": "input", "first_stage": "other"}):
+        model = build_classifier(dataclasses.replace(plain, **changes), 0.5, 0.25)
+        weights, expected = model.backbone.state_dict(), source.backbone.state_dict()
+        stem = next(iter(expected))
+        assert expected[stem].shape[1] == 1 + num_maps and expected[stem][:, 1:].any()
+        assert torch.equal(weights[stem][:, :1], expected[stem][:, :1])
+        assert not weights[stem][:, 1:].any()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected if name != stem)
+        assert model.origin == (
+            f"test_resnet: {len(expected)} of its {len(expected)} tensors taken from {tmp_path / 'best.pt'} (of "
+            f"{stem} the image's channel, not those of {num_maps} maps); not taken: mean (1), std (1), "
+            f"head.linear (2), first_stage ({len(first.model.state_dict())})"
         )
 
 

@@ -15,6 +15,7 @@ from catheters.checkpoints.checkpoint import load_checkpoint
 from catheters.checkpoints.finished import write_finished
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
+from catheters.data.cache.index import CacheError, read_index
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
@@ -23,8 +24,9 @@ from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_table_source
 from catheters.runs.datasets import all_samples, load_data, split_samples
 from catheters.runs.explanations import randomised
-from catheters.runs.first_stage import find_first_stage, with_input_maps, write_maps
+from catheters.runs.first_stage import bytes_of, find_first_stage, with_input_maps, write_maps
 from catheters.runs.run import train_run
+from catheters.runs.run_folder import check_space
 from tests.conftest import run_script, tiny_settings
 from tests.processes import train_with_ranks
 
@@ -165,6 +167,27 @@ def test_the_maps_are_what_the_first_stage_says(second: Settings) -> None:
     assert again.cache_file == first.cache_file and again.cache_file.stat() == before
 
 
+def test_runs_of_other_labels_see_the_same_maps(second: Settings, tmp_path: Path) -> None:
+    """Maps depend on pixels, and on whose models find them; what else is learnt is another run's data all the same."""
+    data = load_data(second)
+    first = find_first_stage(second, data)
+    write_maps(second, data, first, CPU)
+    predicted = pd.read_csv(Path(str(second.first_stage)) / "predictions.csv", dtype=str).set_index(second.uid_column)
+    table = pd.read_csv(Path(second.dataset_folder) / "train.csv", dtype=str)
+    table = table.assign(own_fold=table[second.uid_column].map(predicted["fold"]), weight="2.0")
+    table["CVC - Normal"] = table["CVC - Normal"].map({"0": "1", "1": "0"})
+    table.to_csv(tmp_path / "others.csv", index=False)
+    of_table = {"label_table": str(tmp_path / "others.csv"), "fold_column": "own_fold", "weight_column": "weight"}
+    for changes in (of_table, {"all_data": True}):
+        other = dataclasses.replace(second, run_name="other", **changes)
+        its_data = load_data(other)
+        its_first = find_first_stage(other, its_data)
+        assert its_first.cache_file == first.cache_file
+        assert its_data.fingerprint != data.fingerprint
+        with_maps = [with_input_maps(second, data, first), with_input_maps(other, its_data, its_first)]
+        assert with_maps[0].fingerprint != with_maps[1].fingerprint
+
+
 def test_a_killed_cache_of_maps_is_resumed(second: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = dataclasses.replace(second, valid_batch_size=3)
     data = load_data(settings)
@@ -200,8 +223,47 @@ def test_damaged_maps_are_found(second: Settings) -> None:
     content[-5] ^= 1
     first.cache_file.write_bytes(content)
     _, valid = split_samples(second, with_input_maps(second, data, first), int(data.folds[-1]))
-    with pytest.raises(UserError, match=r"finder_.*damaged: row 39"):
+    with pytest.raises(UserError, match=r"finder_.*damaged: row 39") as error:
         valid[0, len(valid) - 1]
+    remedy = f"delete {first.cache_file} and its {first.cache_file.stem}.json, and the same command writes the maps"
+    assert remedy in str(error.value) and "preproc_npy.py" not in str(error.value)
+    index = first.cache_file.with_suffix(".json")
+    index.write_text("{}")
+    with pytest.raises(UserError) as error:
+        with_input_maps(second, data, first)
+    assert remedy in str(error.value)
+
+
+def test_maps_without_their_file_are_written_again(second: Settings) -> None:
+    """An index alone is no cache, and one of maps is none to be named in place of one of images."""
+    data = load_data(second)
+    first = find_first_stage(second, data)
+    write_maps(second, data, first, CPU)
+    whole = first.cache_file.read_bytes()
+    with pytest.raises(CacheError) as error:
+        read_index(second.cache_file.with_name("other_32.npy"))
+    assert f"({second.cache_folder} holds tiny_32.npy: set image_size or cache_name)" in str(error.value)
+    first.cache_file.unlink()
+    write_maps(second, data, first, CPU)
+    assert first.cache_file.read_bytes() == whole
+
+
+def test_the_disk_has_room_for_the_first_stage_too(second: Settings) -> None:
+    """Each checkpoint gets the model of its fold along, or those of all."""
+    data = load_data(second)
+    files = [Path(str(second.first_stage)) / f"fold{fold}/best.pt" for fold in (0, 1)]
+    sizes = [sum(value.nbytes for value in torch.load(file, weights_only=True)["model"].values()) for file in files]
+    assert min(sizes) > 100_000
+    assert bytes_of(find_first_stage(second, data)) == max(sizes)
+    everything = dataclasses.replace(second, all_data=True)
+    assert bytes_of(find_first_stage(everything, load_data(everything))) == sum(sizes)
+    assert bytes_of(None) == 0
+    room = shutil.disk_usage(second.cache_folder).free
+    check_space(second, room // 4)
+    for ema_decay, too_many in ((None, room), (0.9, room // 2)):
+        settings = dataclasses.replace(second, ema_decay=ema_decay)
+        with pytest.raises(UserError, match="snapshots and checkpoints need"):
+            check_space(settings, room // 4, too_many)
 
 
 @pytest.mark.slow
@@ -315,6 +377,47 @@ def test_what_is_no_first_stage(second: Settings, change: Any, message: str, tmp
     settings, folder = copy_of_finder(second, tmp_path)
     change(folder)
     with pytest.raises(UserError, match=message):
+        find_first_stage(settings, load_data(settings))
+
+
+def test_a_patient_whose_other_images_are_left_out(second: Settings, tmp_path: Path) -> None:
+    """A first stage of leaking folds has seen the patient, in an image that this run has not."""
+    settings, folder = copy_of_finder(second, tmp_path)
+    change_predictions(folder, move_an_image)
+    predicted = pd.read_csv(folder / "predictions.csv", dtype=str)
+    by_patient = predicted.groupby("patient")["fold"].nunique()
+    (patient,) = by_patient[by_patient > 1].index
+    of_patient = predicted[predicted["patient"] == patient]
+    moved = of_patient["fold"].value_counts().index[-1]
+    left_out = tmp_path / "left_out.txt"
+    left_out.write_text("\n".join(of_patient.loc[of_patient["fold"] == moved, settings.uid_column]) + "\n")
+    settings = dataclasses.replace(settings, exclude_ids=str(left_out))
+    data = load_data(settings)
+    assert patient in data.patient_ids.tolist()
+    with pytest.raises(UserError, match=f"its folds leak: the images of {patient} are in several"):
+        find_first_stage(settings, data)
+
+
+@pytest.mark.parametrize(
+    ("of_first", "changes", "remedy"),
+    [
+        ({"use_amp": False}, {}, "set use_amp=False as there"),
+        ({}, {"use_amp": False}, "set use_amp=True, amp_dtype='float16' as there"),
+        ({"amp_dtype": "bfloat16"}, {}, "set use_amp=True, amp_dtype='bfloat16' as there"),
+        ({"use_amp": False, "amp_dtype": "bfloat16"}, {"use_amp": False}, None),
+    ],
+)
+def test_another_mixed_precision(
+    second: Settings, of_first: dict[str, Any], changes: dict[str, Any], remedy: str | None, tmp_path: Path
+) -> None:
+    """A checkpoint finds its maps as it predicts: they would be others than those that it was trained with."""
+    settings, folder = copy_of_finder(second, tmp_path)
+    write_first(folder, **of_first)
+    settings = dataclasses.replace(settings, **changes)
+    if remedy is None:
+        assert find_first_stage(settings, load_data(settings)).folder == folder
+        return
+    with pytest.raises(UserError, match=f"was trained with another mixed precision, .*; {remedy}$"):
         find_first_stage(settings, load_data(settings))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from catheters.checkpoints.checkpoint import load_checkpoint
+from catheters.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from catheters.checkpoints.finished import is_joined
-from catheters.checkpoints.parts import build_preprocessing
+from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.preprocessing import preprocess
@@ -26,7 +27,8 @@ from catheters.inference.predictor import Predictor
 from catheters.io.csv_files import read_csv
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_table_source
-from catheters.runs.datasets import load_data, split_samples
+from catheters.runs.datasets import create_valid_loader, load_data, plain_samples, split_samples
+from catheters.runs.out_of_fold_lines import write_fold_lines
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
 from tests.conftest import REPOSITORY, assert_user_error, run_script
@@ -142,6 +144,26 @@ def check_measurements(settings: Settings, predictor: Predictor) -> None:
         ends = [[*taken.measurement.start, *taken.measurement.end] for taken in found]
         columns = ["start_x", "start_y", "end_x", "end_y"]
         np.testing.assert_allclose(rows[columns].to_numpy(), ends, atol=0.006)
+
+
+def test_an_image_without_finite_maps_has_no_lines(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fold that is trained is not lost to maps that overflow; how many images have such is said."""
+    changes = {"landmark_table": "landmarks.csv", "measurements": MEASUREMENTS}
+    settings = dataclasses.replace(cached, **LINES, **changes)
+    data = load_data(settings)
+    model = build_classifier(settings, data.mean, data.std)
+    assert model.decoder is not None
+    torch.nn.init.constant_(model.decoder.lines.bias, math.nan)
+    folder = settings.run_folder / "fold0"
+    folder.mkdir(parents=True)
+    save_checkpoint(folder / "best.pt", model, settings, {}, {"epoch": 1, "fold": 0, "macro_auc": 0.5})
+    is_chosen = data.folds == 0
+    loader = create_valid_loader(settings, plain_samples(settings, data, is_chosen), torch.device("cpu"))
+    write_fold_lines(settings, data, 0, loader, torch.device("cpu"))
+    assert pd.read_csv(folder / "predictions_lines.csv").empty
+    assert pd.read_csv(folder / "predictions_measurements.csv").empty
+    uids = data.uids[is_chosen]
+    assert f"NaN or infinity in the maps of {len(uids)} images, {uids[0]} for one" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -278,3 +300,29 @@ def test_a_spacing_table_of_other_images(cached: Settings, tmp_path: Path, capsy
     assert data.spacings[position, 1] == float(known[data.uids[position]])
     assert "no row for 3 of 40 images, so no lengths in mm there" in capsys.readouterr().err
     assert load_data(dataclasses.replace(settings, spacing_table=None)).spacings is None
+
+
+def test_a_spacing_table_of_few_images(cached: Settings, tmp_path: Path) -> None:
+    """A debug run that has none of them measures without mm; a run that measures nothing itself does not look."""
+    settings = dataclasses.replace(
+        cached,
+        **LINES,
+        landmark_table="landmarks.csv",
+        measurements=MEASUREMENTS,
+        spacing_table=str(tmp_path / "few.csv"),
+        debug=True,
+        debug_fraction=0.5,
+    )
+    left_out = set(load_data(cached).uids.tolist()) - set(
+        load_data(dataclasses.replace(settings, spacing_table=None)).uids.tolist()
+    )
+    assert left_out
+    rows = "".join(f"{uid},0.1,0.2\n" for uid in left_out)
+    (tmp_path / "few.csv").write_text(f"{cached.uid_column},spacing_x,spacing_y\n{rows}")
+    data = load_data(settings)
+    assert data.spacings is not None and np.isnan(data.spacings).all()
+    whole = load_data(dataclasses.replace(settings, debug=False)).spacings
+    assert whole is not None and (whole[~np.isnan(whole).any(axis=1)] == [0.1, 0.2]).all()
+    (tmp_path / "few.csv").write_text(f"{cached.uid_column},spacing_x,spacing_y\nother,0.1,0.1\n")
+    seeing = {"lines": "input", "first_stage": "first", "landmark_table": None}
+    assert load_data(dataclasses.replace(settings, **seeing)).spacings is None

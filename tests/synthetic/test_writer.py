@@ -228,6 +228,16 @@ def test_sample_of_an_earlier_version_gets_the_tables_that_it_lacks(
     assert image.stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize(("edited", "missing"), [("landmarks.csv", "spacing.csv"), ("spacing.csv", "landmarks.csv")])
+def test_an_edited_table_stays_when_the_other_is_added(tmp_path: Path, edited: str, missing: str) -> None:
+    generate_sample(tmp_path, **SMALL)
+    complete = contents(tmp_path)
+    (tmp_path / missing).unlink()
+    (tmp_path / edited).write_text("mine")
+    generate_sample(tmp_path, **SMALL)
+    assert contents(tmp_path) == {**complete, edited: b"mine"}
+
+
 def test_sample_of_other_arguments_is_refused(tmp_path: Path) -> None:
     generate_sample(tmp_path, **SMALL)
     before = contents(tmp_path)

@@ -184,6 +184,19 @@ def test_mixup_mixes_maps_like_images() -> None:
         torch.testing.assert_close(mixed.images[image], expected)
 
 
+def test_an_image_mixed_with_itself_keeps_its_points() -> None:
+    """Mixup leaves its pixels and masks alone, and so the peaks at its tips and landmarks too."""
+    batch = line_batch(1)
+    assert batch.tips is not None
+    landmarks = torch.tensor([[[3.0, 5.0, 0, 0, 1], [0, 0, 1, 0, 0]]])
+    mixed = Mixup(0.4, seed=3)(dataclasses.replace(batch, landmarks=landmarks), number=7)
+    assert mixed.tips is not None and mixed.landmarks is not None
+    for after, before, num_channels in ((mixed.tips, batch.tips, 4), (mixed.landmarks, landmarks, 2)):
+        expected = draw_points(before, num_channels, (16, 16))
+        assert expected.max() > 0.5
+        assert torch.equal(draw_points(after, num_channels, (16, 16)), expected)
+
+
 def test_accumulated_line_terms_are_those_of_the_whole(learning: Settings) -> None:
     """Sums over what is known divided by all images: halves of a batch add up, whatever is known of each."""
     batch = line_batch(4)

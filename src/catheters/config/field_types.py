@@ -1,8 +1,10 @@
 """Types of settings: what a config may hold in a field, beyond plain numbers and texts."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
+
+from catheters.measurements import KindName
 
 # Lists are as good as tuples in a config; what stands inside stays strict.
 ListOrTuple = Field(strict=False)
@@ -12,4 +14,4 @@ Column = Annotated[str, StringConstraints(strip_whitespace=True)]
 Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
 Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
-PointToPoint = Annotated[tuple[str, str, Literal["vertical", "horizontal", "distance"]], ListOrTuple]
+PointToPoint = Annotated[tuple[str, str, KindName], ListOrTuple]

@@ -1,6 +1,7 @@
 """The setting `rules`: a TOML file, or what it holds, as rules that settings keep."""
 
 import math
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def _read_toml(file: Path, source: str) -> Mapping[str, object]:
     except UnreadableFileError as error:
         reason = str(error).removeprefix(f"{file}: ")
         raise ValueError(f"{source}: {reason}; a TOML file is expected, with {EXAMPLE}{file_hint(file)}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; Python's own for a number of 4301 digits
         raise ValueError(f"{source}: is no TOML ({one_line(error, 120)}); {EXAMPLE} are expected") from None
     if not content:
         raise ValueError(f"{source}: holds no rule; {EXAMPLE} are expected")
@@ -81,8 +82,8 @@ def _read_band(band: object, source: str) -> Band:
     for edge, open_end in zip(band[:2], (-math.inf, math.inf), strict=True):
         if edge is None or edge == open_end:
             edges.append(None)
-        elif isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge):
+        elif isinstance(edge, int | float) and not isinstance(edge, bool) and abs(edge) <= sys.float_info.max:
             edges.append(float(edge))
-        else:
+        else:  # NaN, the other infinity and whole numbers that no float holds among them
             raise ValueError(message)
     return edges[0], edges[1], band[2].strip()

@@ -65,7 +65,8 @@ class SettingFields:
     that they name are learnt; predictions have the lengths, in mm where the pixel spacing is known."""
     spacing_table: str | None = None
     """CSV of pixel spacings, relative to `dataset_folder`: `uid_column`, spacing_x and spacing_y in mm per pixel of the
-    X-ray. Out-of-fold `measurements` are in mm with it."""
+    X-ray. With it, out-of-fold `measurements` are in mm, and so is how far found tips and lines lie off in what
+    evaluate.py writes."""
     rules: Annotated[str | dict[str, Rule], BeforeValidator(read_rules)] = Field(default_factory=dict)
     """TOML file with a label for each length of `measurements`, relative to where you are, such as
     configs/ett_rules.toml. The run and its checkpoints keep what it holds."""
@@ -147,7 +148,9 @@ class SettingFields:
     """linear: one linear layer over pooled features; attention: one head per device type, each with its
     own attention map."""
     heads: dict[str, Labels] = Field(default_factory=dict)
-    """{device type: its labels}, the attention heads; together they hold every label once. Empty: one head for all."""
+    """{device type: its labels}, the attention heads, and the device types that `lines` tells apart, with a map each;
+    together they hold every label once. Empty: one head for all, and RANZCR CLiP's device types where labels are
+    its own."""
     exclusive: dict[str, Labels] = Field(default_factory=dict)
     """{name: labels that exclude each other}, as {"ETT": ("ETT - Abnormal", "ETT - Borderline", "ETT - Normal")}: a
     softmax over them and a further class, none of them, in place of a sigmoid each. Empty: every label by itself."""
@@ -183,7 +186,8 @@ class SettingFields:
     loss_params: dict[str, float] = Field(default_factory=dict)
     """focal: gamma (2), alpha (none); asymmetric: gamma_neg (4), gamma_pos (1), clip (0.05); defaults in brackets."""
     loss_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """{term of the loss: its weight in the sum}: `labels` and the names in `exclusive`; 1 for those that are absent."""
+    """{term of the loss: its weight in the sum}: `labels` and the names in `exclusive`; with a line decoder also lines,
+    tips and landmarks, with lines="pooled" positions and global besides. 1 for those that are absent."""
     label_smoothing: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     """{label: how far its targets move towards one half in the loss}; labels not named stay."""
     pos_weight: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

@@ -11,6 +11,7 @@ from catheters.errors import unknown_name
 from catheters.io.near_misses import number_in
 from catheters.labels import tip_name
 from catheters.measurement_rules import Rule
+from catheters.measurements import MeasurementDefinition
 
 USUAL_DICOM_IDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "StudyID", "PatientID")
 """What is named to somebody whose DICOM keyword is far from all that there are, which are thousands."""
@@ -109,11 +110,14 @@ def check_measurements(
             "measurements: tips and landmarks are found by a line decoder; set lines='pooled' or 'auxiliary'"
         )
     tips = {tip_name(device_type) for device_type in device_types}
-    for name, (start, end, _) in measurements.items():
-        if start == end:
-            raise ValueError(f"measurements['{name}']: from '{start}' to itself there is nothing to measure")
+    for name, (start, end, kind) in measurements.items():
+        try:
+            MeasurementDefinition(start, end, kind)
+        except ValueError as error:
+            raise ValueError(f"measurements['{name}']: {error}") from None
         for point in (start, end):
-            if point not in tips and landmark_table is None:
+            # A first stage knows its own landmarks, and is asked for them when the run starts.
+            if point not in tips and landmark_table is None and lines != "input":
                 others = sorted(tips)
                 raise ValueError(
                     f"measurements['{name}']: {unknown_name(point, 'a tip', others)}; a landmark needs landmark_table"

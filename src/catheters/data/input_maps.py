@@ -4,6 +4,7 @@ The cache is as that of the images, see `catheters.data.cache`: uint8, (N, C h, 
 another, in the decoder's resolution, with an index, a journal and checksums.
 """
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.data.cache.cache import CacheFile, CacheRows
+from catheters.data.cache.index import CacheError, index_file
 from catheters.data.cache.row_checks import RowChecks
+from catheters.errors import UserError
 
 
 class InputMaps:
@@ -44,13 +47,27 @@ class InputMaps:
         """(H, W, C), enlarged to the image.
 
         Raises:
-            CacheError: it cannot be read, or is not what was written.
+            UserError: it cannot be read, or is not what was written.
         """
-        if self._file is None:
-            self._file = self._cache_file.open_rows()
         row = int(self._rows[position])
-        below_one_another = self._file.read(row)
-        self._checks.check(row, below_one_another)
+        try:
+            if self._file is None:
+                self._file = self._cache_file.open_rows()
+            below_one_another = self._file.read(row)
+            self._checks.check(row, below_one_another)
+        except CacheError as error:
+            raise damaged_maps(self._cache_file.path, error.found) from None
         maps = below_one_another.reshape(self._num_maps, -1, below_one_another.shape[1])
         size = (image_shape[1], image_shape[0])
         return np.stack([cv2.resize(of_type, size, interpolation=cv2.INTER_LINEAR) for of_type in maps], axis=2)
+
+
+def damaged_maps(cache_file: Path, found: str) -> UserError:
+    """What to raise of maps that are not as they were written: the run that sees them writes them anew.
+
+    Args:
+        cache_file: their `.npy`.
+        found: what is wrong.
+    """
+    index = index_file(cache_file).name
+    return UserError(f"{found}; delete {cache_file} and its {index}, and the same command writes the maps again")

@@ -39,7 +39,7 @@ class DrawnLines:
     """The polylines of some images, as arrays: no Python object per line.
 
     Attributes:
-        points: (P, 2) float32, x and y in pixels of the cached image, each line from its far end to its tip.
+        points: (n, 2) float32, x and y in pixels of the cached image, each line from its far end to its tip.
         line_ends: (L,) where each line's points end in `points`.
         line_types: (L,) the position of each line's device type.
         line_columns: (L,) the column of each line's label.

@@ -91,15 +91,10 @@ def check_spacing_ids(spacings: Collection[str], uids: Collection[str], source: 
         )
 
 
-def spacings_of(spacings: Mapping[str, PixelSpacing], uids: Sequence[str], source: str) -> npt.NDArray[np.float64]:
-    """What a table says of n images: (n, 2) mm per pixel in x and y, NaN where it has no row.
-
-    Raises:
-        TableError: see `check_spacing_ids`.
-    """
-    check_spacing_ids(spacings, uids, source)
+def spacings_of(spacings: Mapping[str, PixelSpacing], uids: Sequence[str]) -> npt.NDArray[np.float64]:
+    """What a table says of n images: (n, 2) mm per pixel in x and y, NaN where it has no row."""
     known = (spacings[uid].mm if uid in spacings else None for uid in uids)
-    return np.array([(math.nan, math.nan) if mm is None else mm for mm in known], dtype=np.float64)
+    return np.array([(math.nan, math.nan) if mm is None else mm for mm in known], dtype=np.float64).reshape(-1, 2)
 
 
 def read_dicom_spacing(source: Path | bytes) -> PixelSpacing:

@@ -31,7 +31,7 @@ class FeatureMap:
     num_channels: int
 
     def __call__(self, backbone: nn.Module, pixels: Tensor) -> Tensor:
-        """(B, 1, H, W) normalised pixels -> (B, C, h, w)."""
+        """(B, 1 + M, H, W) normalised pixels, with the M maps of a first stage if it sees any -> (B, C, h, w)."""
         if self.source == "intermediates":
             return _intermediates(backbone, pixels, is_normed=self.is_normed)
         return self.in_order(backbone(pixels))

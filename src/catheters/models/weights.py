@@ -11,13 +11,16 @@ from catheters.errors import UserError
 from catheters.models.weight_files import read_weight_file
 
 RGB_CHANS = 3
+FIRST_STAGE = "first_stage."
+"""Before the names of a first stage's tensors in our checkpoints."""
 
 
 def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     """Fill a backbone from a file that has all its tensors, under whatever prefix, and say what was taken.
 
-    `best.pt` of any run will do, and files of other programs: a state dict wherever it stands in the file, names with
-    a prefix such as "model." or "module.", a classifier of another size, an RGB stem.
+    `best.pt` of any run will do, of one that sees the maps of a first stage without what it makes of these. So will
+    files of other programs: a state dict wherever it stands in the file, names with a prefix such as "model." or
+    "module.", a classifier of another size, an RGB stem.
 
     Args:
         backbone: a timm model of one input channel without its classifier.
@@ -32,9 +35,13 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
             timm's own loading would take what fits and leave the rest random.
     """
     try:
-        weights = read_weight_file(Path(file)).weights
+        read = read_weight_file(Path(file))
     except UserError as error:
         raise UserError(f"pretrained={error}") from None
+    is_own = read.own is not None
+    # A run that sees the maps of a first stage keeps that one's models too, whose backbones are none of its own.
+    of_first_stage = [key for key in read.weights if is_own and key.startswith(FIRST_STAGE)]
+    weights = {key: value for key, value in read.weights.items() if key not in set(of_first_stage)}
     wanted = backbone.state_dict()
     prefix = _find_prefix(weights, wanted)
     config = backbone.pretrained_cfg
@@ -42,10 +49,15 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     stems = {f"{prefix}{stem}.weight" for stem in _names(config.get("first_conv"))}
     taken = {}
     wrong = []
+    num_maps: dict[str, int] = {}
     for key, value in wanted.items():
         weight = weights.get(prefix + key)
-        if weight is not None and prefix + key in stems and weight.shape[1] == RGB_CHANS > value.shape[1]:
-            weight = adapt_input_conv(value.shape[1], weight)
+        if weight is not None and prefix + key in stems and weight.shape[1] > value.shape[1]:
+            if is_own and value.shape[1] == 1:
+                num_maps[key] = weight.shape[1] - 1
+                weight = weight[:, :1]
+            elif weight.shape[1] == RGB_CHANS:
+                weight = adapt_input_conv(value.shape[1], weight)
         if weight is None and key.endswith("num_batches_tracked"):
             taken[key] = value  # older programs save none, and nothing depends on it
         elif weight is None:
@@ -73,8 +85,17 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
         )
     backbone.load_state_dict(taken)
     line = f"{name}: {len(taken)} of its {len(wanted)} tensors taken from {file}"
+    for key, number in num_maps.items():
+        line += f" (of {key} the image's channel, not those of {number} maps)"
+    return line + _describe_left(left, len(of_first_stage))
+
+
+def _describe_left(left: list[str], num_of_first_stage: int) -> str:
+    """The end of a line: the modules whose tensors were not taken, and how many they are."""
     groups = Counter(key.rpartition(".")[0] or key for key in left)
-    return f"{line}; not taken: {', '.join(f'{group} ({count})' for group, count in groups.items())}" if left else line
+    if num_of_first_stage:
+        groups[FIRST_STAGE.removesuffix(".")] = num_of_first_stage
+    return f"; not taken: {', '.join(f'{group} ({count})' for group, count in groups.items())}" if groups else ""
 
 
 def _find_prefix(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

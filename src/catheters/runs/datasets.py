@@ -23,7 +23,7 @@ from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Placement, place
-from catheters.data.spacing import read_spacing_table, spacings_of
+from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacings_of
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
@@ -51,11 +51,13 @@ class RunData:
         checks: compares its rows at their first read.
         mean: mean of the cached images' grey values, in 0..1.
         std: their standard deviation, in 0..1.
+        pixels_hash: hash of the pixels alone, of all images of the label table.
         fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
         lines: the drawn lines of the images; None where no lines are learnt.
         placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
         full_shapes: (N, 2) height and width of the original images, in pixels; None likewise.
-        spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one.
+        spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one,
+            or where nothing is measured.
         input_maps: of a first stage, which the model sees beside the images; None: it sees none.
     """
 
@@ -70,6 +72,7 @@ class RunData:
     checks: RowChecks
     mean: float
     std: float
+    pixels_hash: str
     fingerprint: str
     lines: DrawnLines | None
     placements: npt.NDArray[np.float64] | None
@@ -114,6 +117,7 @@ def load_data(settings: Settings) -> RunData:
     placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.learns_lines else []
     lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
     shapes = [cache.entries[position].full_shape for position in np.flatnonzero(is_kept)]
+    pixels_hash = cache.pixels_hash
     return RunData(
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
@@ -126,11 +130,12 @@ def load_data(settings: Settings) -> RunData:
         checks=RowChecks.of(cache),
         mean=cache.mean,
         std=cache.std,
-        fingerprint=_fingerprint(cache.pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
+        pixels_hash=pixels_hash,
+        fingerprint=_fingerprint(pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
         lines=lines,
         placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
         full_shapes=None if lines is None else np.array(shapes),
-        spacings=_read_spacings(settings, table.uids[is_kept]),
+        spacings=_read_spacings(settings, table.uids, is_kept),
     )
 
 
@@ -182,14 +187,15 @@ def _read_lines(
     return lines
 
 
-def _read_spacings(settings: Settings, uids: npt.NDArray[np.str_]) -> npt.NDArray[np.float64] | None:
-    """(N, 2) pixel spacing of images; None where no table says, or nothing is measured."""
-    if settings.spacing_table is None or not settings.measurements:
+def _read_spacings(
+    settings: Settings, uids: npt.NDArray[np.str_], is_kept: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64] | None:
+    """(N, 2) pixel spacing of the kept images of a label table; None where no table says, or nothing is measured."""
+    if settings.spacing_table is None or not settings.measurements or not settings.learns_lines:
         return None
-    file = Path(settings.dataset_folder) / settings.spacing_table
-    spacings = spacings_of(
-        read_spacing_table(file, settings.uid_column), uids.tolist(), f"spacing_table={settings.spacing_table}"
-    )
+    known = read_spacing_table(Path(settings.dataset_folder) / settings.spacing_table, settings.uid_column)
+    check_spacing_ids(known, uids.tolist(), f"spacing_table={settings.spacing_table}")
+    spacings = spacings_of(known, uids[is_kept].tolist())
     num_missing = int(np.isnan(spacings[:, 0]).sum())
     if num_missing:
         images = counted(len(spacings), "image")

@@ -22,10 +22,10 @@ from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, CacheFile, CacheRow
-from catheters.data.cache.index import FORMAT_VERSION, CacheIndex, index_file, read_index
+from catheters.data.cache.index import FORMAT_VERSION, MADE_BY, CacheIndex, index_file, read_index
 from catheters.data.cache.partial import CachePart
 from catheters.data.cache.row_checks import RowChecks
-from catheters.data.input_maps import InputMaps
+from catheters.data.input_maps import InputMaps, damaged_maps
 from catheters.data.tables.folds import in_several_folds
 from catheters.errors import UserError, counted
 from catheters.evaluation.predictions import read_predictions
@@ -38,8 +38,6 @@ from catheters.runtime.console import say
 from catheters.runtime.precision import autocast
 from catheters.runtime.progress import track
 
-FINGERPRINT = "first_stage"
-"""Where the maps' index tells what they were made of."""
 BATCH_SIZE = 16
 """Images at a time, unless the settings say how many validation has."""
 
@@ -53,7 +51,7 @@ class FirstStageRun:
         checkpoints: fold -> its best model.
         folds: (N,) the fold whose model did not see the patient of each image of the other run.
         cache_file: the maps' `.npy`.
-        fingerprint: of the models, the images and their folds.
+        fingerprint: of the models, the images and the folds that they have there.
         is_all_data: whether the other run's models learn from all images.
     """
 
@@ -69,6 +67,16 @@ class FirstStageRun:
         return tuple(self.checkpoints.values()) if self.is_all_data else (self.checkpoints[number],)
 
 
+def bytes_of(first: FirstStageRun | None) -> int:
+    """Of the weights that go into each checkpoint, of the fold that has most; 0 without a first stage."""
+    if first is None:
+        return 0
+    of_folds = [
+        sum(value.nbytes for value in of_fold.model.state_dict().values()) for of_fold in first.checkpoints.values()
+    ]
+    return sum(of_folds) if first.is_all_data else max(of_folds)
+
+
 def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
     """Open the run that `first_stage` names, and make sure that none of its maps is of a model that saw the patient.
 
@@ -77,7 +85,8 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
         data: its images.
 
     Raises:
-        UserError: it is no such run, not finished, or of other images, folds, patients, sizes or device types.
+        UserError: it is no such run, not finished, or of other images, folds, patients, sizes, device types or mixed
+            precision.
     """
     assert settings.first_stage is not None, "the settings were checked"
     folder = Path(settings.first_stage)
@@ -100,6 +109,13 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
             f"{where}: finds lines of {', '.join(first.device_types)}, the settings have "
             f"{', '.join(settings.device_types)}; set heads as there"
         )
+    precisions = [(of_run.use_amp, of_run.amp_dtype if of_run.use_amp else None) for of_run in (settings, first)]
+    if precisions[0] != precisions[1]:  # a checkpoint of this run holds both models, and computes both alike
+        mixed, full = f"use_amp=True, amp_dtype='{first.amp_dtype}'", "use_amp=False"
+        raise UserError(
+            f"{where}: was trained with another mixed precision, which finds other maps; set "
+            f"{mixed if first.use_amp else full} as there"
+        )
     for name in settings.landmarks:
         if name not in first.landmarks:
             raise UserError(f"{where}: finds no '{name}', which measurements name; train it with them, or leave it out")
@@ -112,7 +128,8 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
         check_finished(of_fold, names=("best.pt",))
         checkpoints[fold] = load_checkpoint(of_fold / "best.pt")
         sums[fold] = sha256_of(of_fold / "best.pt")
-    content = json.dumps([data.fingerprint, sums, folds.tolist()])
+    # Of what the maps depend on alone: runs of other labels, folds or weights of images see the same ones.
+    content = json.dumps([data.pixels_hash, data.uids.tolist(), sums, folds.tolist()])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     name = f"{settings.cache_file.stem}_{folder.resolve().name}_{fingerprint[:8]}.npy"
     return FirstStageRun(
@@ -153,7 +170,10 @@ def _out_of_fold(settings: Settings, data: RunData, folder: Path, where: str) ->
             f"{where}: has another patient for {uids[image]}, {of_images['patient'].iloc[image]} in place of "
             f"{patient_ids[image]}; set patient_column and patient_pattern alike"
         )
-    shared = in_several_folds(folds, patient_ids) or in_several_folds(folds, data.pixel_ids)
+    # Of all its images, since its models have learnt from those too that this run leaves out.
+    all_folds = found["fold"].astype(int).to_numpy().astype(np.int8)
+    leaking = in_several_folds(all_folds, found["patient"].to_numpy().astype(np.str_))
+    shared = sorted(set(leaking) & set(patient_ids.tolist())) or in_several_folds(folds, data.pixel_ids)
     if shared:
         raise UserError(f"{where}: its folds leak: the images of {shared[0]} are in several; train it on others")
     if not settings.all_data and (folds != data.folds).any():
@@ -169,12 +189,15 @@ def with_input_maps(settings: Settings, data: RunData, first: FirstStageRun) -> 
     """The data with the maps of a first stage; see `write_maps`.
 
     Raises:
-        CacheError: they are damaged.
+        UserError: they are damaged.
     """
-    index = read_index(first.cache_file)
+    try:
+        index = read_index(first.cache_file)
+    except CacheError as error:
+        raise damaged_maps(first.cache_file, error.found) from None
     uids = [row.uid for row in index.rows]
-    if index.preprocessing.get(FINGERPRINT) != first.fingerprint or uids != data.uids.tolist():
-        raise CacheError(f"{first.cache_file}: holds other maps than those of {first.folder}", "delete it")
+    if index.preprocessing.get(MADE_BY) != first.fingerprint or uids != data.uids.tolist():
+        raise damaged_maps(first.cache_file, f"{first.cache_file}: holds other maps than those of {first.folder}")
     checks = RowChecks(
         first.cache_file, np.array([np.frombuffer(bytes.fromhex(row.digest), dtype=np.uint8) for row in index.rows])
     )
@@ -196,7 +219,7 @@ def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: 
         UserError: no room on the disk, another process is at it, or a model gives NaN.
     """
     file = first.cache_file
-    if index_file(file).is_file():
+    if file.is_file() and index_file(file).is_file():
         return
     height, width = next(iter(first.checkpoints.values())).settings.map_shape
     shape = (len(data.rows), settings.num_input_maps * height, width)
@@ -214,7 +237,7 @@ def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: 
             say(f"maps of {len(part.done)} of {counted(len(data.rows), 'image')} done; the same command resumes there")
             raise
         rows = [part.done[row] for row in range(len(data.rows))]
-        made_of = {FINGERPRINT: first.fingerprint}
+        made_of = {MADE_BY: first.fingerprint}
         part.finish(
             CacheIndex(
                 format_version=FORMAT_VERSION, shape=shape, preprocessing=made_of, decoders={}, mean=0, std=0, rows=rows

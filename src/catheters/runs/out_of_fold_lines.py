@@ -12,14 +12,17 @@ from catheters.checkpoints.finished import check_finished
 from catheters.config.settings import Settings
 from catheters.data.loader import Loader
 from catheters.data.preprocessing import Placement
+from catheters.errors import counted
 from catheters.inference.lines.landmarks import find_landmarks
 from catheters.inference.lines.maps import Frame, split_outputs
 from catheters.inference.lines.measuring import TakenMeasurement, plan, take_measurements
 from catheters.inference.lines.prediction import PredictedLine, find_lines
 from catheters.inference.lines.table import FILE_NAME, MEASUREMENTS_FILE_NAME, write_lines, write_measurements
+from catheters.inference.predictor import NO_NUMBER
 from catheters.io.files import write_whole
 from catheters.measurements import PixelSpacing
 from catheters.runs.datasets import RunData
+from catheters.runtime.console import warn
 from catheters.runtime.precision import autocast
 from catheters.runtime.progress import track
 
@@ -27,6 +30,8 @@ from catheters.runtime.progress import track
 @torch.inference_mode()
 def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loader, device: torch.device) -> None:
     """Write the lines that a fold's best model finds in the fold's images, and what `measurements` ask for.
+
+    Images for whose maps the model gives NaN or infinity, as mixed precision may, have none; a warning counts them.
 
     Args:
         settings: the run's settings.
@@ -42,6 +47,7 @@ def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loade
     rows = iter(np.flatnonzero(data.folds == fold).tolist())
     found: list[tuple[str, PredictedLine]] = []
     taken: list[tuple[str, TakenMeasurement]] = []
+    without_maps: list[str] = []
     planned, device_types = plan(settings.measurements, settings.rules_by_name), tuple(settings.device_types)
     uids = data.uids
     for batch in track(loader, "finding lines", len(loader), unit="batch", leave=False):
@@ -52,12 +58,22 @@ def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loade
         frames = [_frame(settings, data.placements[row].tolist()) for row in of_batch]
         maps = split_outputs(outputs, settings.label_columns, settings.device_types, frames, settings.landmarks)
         for row, of_image, of_labels in zip(of_batch, maps, probabilities.tolist(), strict=True):
+            if not of_image.are_finite:
+                without_maps.append(str(uids[row]))
+                continue
             lines = find_lines(of_image, dict(zip(settings.label_columns, of_labels, strict=True)))
             found += [(str(uids[row]), line) for line in lines]
             height, width = data.full_shapes[row].tolist()
             spacing, landmarks = _spacing(data, row), find_landmarks(of_image)
             of_row = take_measurements(planned, lines, device_types, landmarks, spacing, (height, width))
             taken += [(str(uids[row]), measurement) for measurement in of_row]
+    if without_maps:
+        is_half = checkpoint.dtype_on(device) is torch.float16
+        remedy = "; amp_dtype='bfloat16' or use_amp=False has a wider range" if is_half else ""
+        warn(
+            f"{checkpoint.file}: {NO_NUMBER} in the maps of {counted(len(without_maps), 'image')}, {without_maps[0]} "
+            f"for one, so no line is found there{remedy}"
+        )
     write_lines(folder / FILE_NAME, settings.uid_column, found)
     if planned:
         write_measurements(folder / MEASUREMENTS_FILE_NAME, settings.uid_column, taken)

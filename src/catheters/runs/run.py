@@ -27,7 +27,7 @@ from catheters.runs.datasets import (
     split_samples,
 )
 from catheters.runs.failures import explain_failures
-from catheters.runs.first_stage import FirstStageRun
+from catheters.runs.first_stage import FirstStageRun, bytes_of
 from catheters.runs.out_of_fold import join_folds, print_scores, write_fold
 from catheters.runs.out_of_fold_lines import write_fold_lines
 from catheters.runs.preflight import prepare_run
@@ -83,7 +83,7 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
         with only_process(folder) if is_first else nullcontext():
             environment = describe_environment(device, num_processes)
             if is_first and fresh and folder.exists():
-                check_space(settings, num_bytes)  # before anything is moved
+                check_space(settings, num_bytes, bytes_of(first_stage))  # before anything is moved
                 say(f"moved the earlier run to {move_aside(folder)}")
             run = _Run(
                 settings=settings,
@@ -145,7 +145,7 @@ class _Run:
         """Those of `numbers` that are not trained yet; there has to be room for their snapshots."""
         waiting = [number for number in self.numbers if not _is_trained(self.settings, self.folder(number))]
         if waiting:
-            check_space(self.settings, self.num_bytes)
+            check_space(self.settings, self.num_bytes, bytes_of(self.first_stage))
         elif self.settings.profile:
             warn("profile=True has no effect: every model of this run is trained")
         return waiting

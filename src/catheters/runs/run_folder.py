@@ -139,16 +139,18 @@ def explain_removed_folder(folder: Path, what: str) -> Iterator[None]:
         ) from None
 
 
-def check_space(settings: Settings, num_bytes: int) -> None:
+def check_space(settings: Settings, num_bytes: int, of_first_stage: int = 0) -> None:
     """Refuse to start where the disk has no room for one snapshot and its checkpoints.
 
     Args:
         settings: the run's settings.
         num_bytes: of model, EMA weights and optimizer.
+        of_first_stage: bytes of the models that each checkpoint gets along.
     """
     folder = next(path for path in (settings.run_folder, *settings.run_folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
-    needed = 2 * num_bytes
+    num_checkpoints = 1 if settings.ema_decay is None else 2  # of the raw weights too
+    needed = 2 * num_bytes + num_checkpoints * of_first_stage
     if free < needed:
         raise UserError(
             f"{folder}: snapshots and checkpoints need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room "

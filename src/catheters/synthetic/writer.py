@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def generate_sample(
     train = plan_sample(num_images, image_size=image_size, seed=seed)
     test = plan_sample(num_test_images, image_size=image_size, seed=seed, first_patient=FIRST_TEST_PATIENT)
     if is_finished:
-        write_places_and_scales(folder, train, test)
+        write_places_and_scales(folder, missing, train, test)
         say(f"{folder}: added {' and '.join(missing)} to the synthetic sample of an earlier version")
         return
     for name in ("train", "test"):
@@ -85,7 +86,7 @@ def generate_sample(
     zeros = [[plan.uid, *([0] * len(RANZCR_LABELS))] for plan in test]
     write_csv(folder / "sample_submission.csv", ["StudyInstanceUID", *RANZCR_LABELS], zeros)
     write_csv(folder / "train_annotations.csv", ["StudyInstanceUID", "label", "data"], annotation_rows(train))
-    write_places_and_scales(folder, train, test)
+    write_places_and_scales(folder, (LANDMARKS_FILE, SPACING_FILE), train, test)
     rows = [[plan.uid, *plan.labels, plan.patient_id] for plan in train]
     write_csv(folder / "train.csv", ["StudyInstanceUID", *RANZCR_LABELS, "PatientID"], rows)
 
@@ -158,11 +159,15 @@ def annotated_points(plan: ImagePlan, catheter: Catheter) -> list[list[int]]:
     return [[round(float(x)), round(float(y))] for x, y in shown]
 
 
-def write_places_and_scales(folder: Path, train: list[ImagePlan], test: list[ImagePlan]) -> None:
-    """Write `landmarks.csv`, of the training images, and `spacing.csv`, of all."""
-    write_csv(folder / LANDMARKS_FILE, ["StudyInstanceUID", "name", "x", "y"], landmark_rows(train))
-    columns = ["StudyInstanceUID", "spacing_x", "spacing_y"]
-    write_csv(folder / SPACING_FILE, columns, [spacing_row(plan) for plan in (*train, *test)])
+def write_places_and_scales(
+    folder: Path, names: Collection[str], train: list[ImagePlan], test: list[ImagePlan]
+) -> None:
+    """Write those that are named of `landmarks.csv`, of the training images, and `spacing.csv`, of all."""
+    if LANDMARKS_FILE in names:
+        write_csv(folder / LANDMARKS_FILE, ["StudyInstanceUID", "name", "x", "y"], landmark_rows(train))
+    if SPACING_FILE in names:
+        columns = ["StudyInstanceUID", "spacing_x", "spacing_y"]
+        write_csv(folder / SPACING_FILE, columns, [spacing_row(plan) for plan in (*train, *test)])
 
 
 def landmark_rows(plans: list[ImagePlan]) -> list[list[str]]:

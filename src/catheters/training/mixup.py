@@ -53,6 +53,9 @@ def _mix_lines(batch: Batch, partners: Tensor, share: Tensor) -> dict[str, Tenso
         masks = batch.line_masks.float()
         mixed["line_masks"] = torch.lerp(masks[partners], masks, share[:, None, None, None])
         mixed["lines_known"] = batch.lines_known * batch.lines_known[partners]
+    # An image that is mixed with itself keeps its points as they are: two at one place are drawn as the higher one.
+    is_itself = partners == torch.arange(len(partners), device=partners.device)
+    share = torch.where(is_itself, torch.ones_like(share), share)
     for name, points in (("tips", batch.tips), ("landmarks", batch.landmarks)):
         if points is not None:
             both = torch.cat([points, points[partners]], 1)

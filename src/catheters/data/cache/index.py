@@ -15,7 +15,7 @@ from catheters.config.settings import MEANT_BEFORE
 from catheters.data.decoding.dicom import depth_of_colours
 from catheters.data.decoding.polarity import POLARITY_CHECK
 from catheters.errors import UserError, is_of_path, listed
-from catheters.io.files import UnreadableFileError, read_utf8, write_text
+from catheters.io.files import UnreadableFileError, read_json, read_utf8, write_text
 
 FORMAT_VERSION = 2
 """Goes up when most sources would give other pixels, or the index looks different. `pixels_may_be_older` and
@@ -26,6 +26,8 @@ POLARITY = "polarity check"
 """Where its version stands among the decoders'."""
 MAX_GREY_OF_OLDER_COLOURS = 128
 """What version 0.2.0 made of colours of 15 bits at most: 32767 / 65535 of 255."""
+MADE_BY = "first_stage"
+"""Where the index of a cache of maps, see `catheters.data.input_maps`, tells what they were made of."""
 ABSENT = (-1, -1)
 """State of a source file that is not there."""
 
@@ -201,7 +203,7 @@ def read_index(cache_file: Path) -> CacheIndex:
     if cache_file.is_file() and not file.is_file():
         raise CacheError(f"{cache_file}: has no index, {file.name}; it is being made, or its making was interrupted")
     if not cache_file.is_file():
-        others = sorted(path.name for path in cache_file.parent.glob("*.npy") if index_file(path).is_file())
+        others = sorted(path.name for path in cache_file.parent.glob("*.npy") if _may_hold_images(path))
         have = f" ({cache_file.parent} holds {listed(others)}: set image_size or cache_name)" if others else ""
         raise CacheError(f"{cache_file}: no such image cache{have}")
     try:
@@ -223,6 +225,17 @@ def read_index(cache_file: Path) -> CacheIndex:
     if index.format_version != FORMAT_VERSION:
         raise CacheError(f"{file}: format {index.format_version}, this version reads {FORMAT_VERSION}")
     return replace(index, preprocessing={**MEANT_BEFORE, **index.preprocessing})
+
+
+def _may_hold_images(cache_file: Path) -> bool:
+    """Whether there is an index beside a `.npy`, and not one of a first stage's maps."""
+    try:
+        content = read_json(index_file(cache_file))["content"]
+        return MADE_BY not in content["preprocessing"]
+    except UnreadableFileError:
+        return False
+    except (KeyError, TypeError):
+        return True  # of another version
 
 
 def _hash(content: str) -> str:
