@@ -7,17 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from catheters.checkpoints.finished import FILES, is_joined
+from catheters.checkpoints.finished import is_joined
 from catheters.config.settings import Settings
 from catheters.errors import UserError
-from catheters.inference.lines.table import FILE_NAME, MEASUREMENTS_FILE_NAME
 from catheters.inference.loading import read_models
 from catheters.runs.evaluation_inputs import read_run
 from catheters.runs.run import train_run
-
-
-def test_lines_and_measurements_of_a_fold_are_recorded() -> None:
-    assert {FILE_NAME, MEASUREMENTS_FILE_NAME} <= set(FILES["fold"])
 
 
 def flip_a_bit(file: Path) -> None:

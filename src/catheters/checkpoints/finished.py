@@ -14,8 +14,11 @@ from catheters.io.run_record import is_of_version_0_2
 from catheters.io.torch_files import check_archive
 
 FILE_NAME = "finished.json"
+LINES_FILE = "predictions_lines.csv"
+MEASUREMENTS_FILE = "predictions_measurements.csv"
+"""Of a run, out of fold; predict.py's are named after its predictions."""
 FILES = {
-    "fold": ("best.pt", "best_raw.pt", "predictions.csv", "predictions_lines.csv", "predictions_measurements.csv"),
+    "fold": ("best.pt", "best_raw.pt", "predictions.csv", LINES_FILE, MEASUREMENTS_FILE),
     "seed": ("final.pt", "final_raw.pt"),
 }
 """Of a finished fold or seed: its checkpoint, that of the raw weights if it has one, its predictions, its lines and

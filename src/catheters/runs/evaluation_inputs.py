@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.checkpoints.finished import check_finished
+from catheters.checkpoints.finished import LINES_FILE, MEASUREMENTS_FILE, check_finished
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.data.landmarks import read_landmarks
@@ -19,8 +19,6 @@ from catheters.errors import UserError, counted, unknown_name
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
-from catheters.inference.lines.table import FILE_NAME as LINES_FILE
-from catheters.inference.lines.table import MEASUREMENTS_FILE_NAME as MEASUREMENTS_FILE
 from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads

@@ -4,13 +4,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.checkpoints.finished import check_finished, finished_folds, forget_finished, remedy, write_finished
+from catheters.checkpoints.finished import (
+    LINES_FILE,
+    MEASUREMENTS_FILE,
+    check_finished,
+    finished_folds,
+    forget_finished,
+    remedy,
+    write_finished,
+)
 from catheters.config.settings import Settings
 from catheters.errors import UserError, counted
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
-from catheters.inference.lines.table import FILE_NAME as LINES_FILE
-from catheters.inference.lines.table import MEASUREMENTS_FILE_NAME as MEASUREMENTS_FILE
 from catheters.io.csv_files import TableError, check_columns
 from catheters.runs.datasets import RunData
 from catheters.runs.out_of_fold_lines import join_lines

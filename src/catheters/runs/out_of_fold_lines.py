@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from catheters.checkpoints.checkpoint import load_checkpoint
-from catheters.checkpoints.finished import check_finished
+from catheters.checkpoints.finished import LINES_FILE, MEASUREMENTS_FILE, check_finished
 from catheters.config.settings import Settings
 from catheters.data.loader import Loader
 from catheters.data.preprocessing import Placement
@@ -17,7 +17,7 @@ from catheters.inference.lines.landmarks import find_landmarks
 from catheters.inference.lines.maps import Frame, split_outputs
 from catheters.inference.lines.measuring import TakenMeasurement, plan, take_measurements
 from catheters.inference.lines.prediction import PredictedLine, find_lines
-from catheters.inference.lines.table import FILE_NAME, MEASUREMENTS_FILE_NAME, write_lines, write_measurements
+from catheters.inference.lines.table import write_lines, write_measurements
 from catheters.inference.predictor import NO_NUMBER
 from catheters.io.files import write_whole
 from catheters.measurements import PixelSpacing
@@ -74,9 +74,9 @@ def write_fold_lines(settings: Settings, data: RunData, fold: int, loader: Loade
             f"{checkpoint.file}: {NO_NUMBER} in the maps of {counted(len(without_maps), 'image')}, {without_maps[0]} "
             f"for one, so no line is found there{remedy}"
         )
-    write_lines(folder / FILE_NAME, settings.uid_column, found)
+    write_lines(folder / LINES_FILE, settings.uid_column, found)
     if planned:
-        write_measurements(folder / MEASUREMENTS_FILE_NAME, settings.uid_column, taken)
+        write_measurements(folder / MEASUREMENTS_FILE, settings.uid_column, taken)
 
 
 def _spacing(data: RunData, row: int) -> PixelSpacing | None:
@@ -106,7 +106,7 @@ def join_lines(folders: list[Path], run_folder: Path) -> list[Path]:
         UserError: a fold's is not what was written.
     """
     joined_files = []
-    for name in (FILE_NAME, MEASUREMENTS_FILE_NAME):
+    for name in (LINES_FILE, MEASUREMENTS_FILE):
         files = [folder / name for folder in folders if (folder / name).is_file()]
         if files:
             for file in files:

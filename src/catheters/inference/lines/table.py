@@ -1,5 +1,5 @@
-"""`predictions_lines.csv`: predicted lines, laid out as an annotation table with further columns; and beside it
-`predictions_measurements.csv`: what was measured between their tips and landmarks."""
+"""Tables of predicted lines, laid out as annotation tables with further columns, and of what was measured between their
+tips and landmarks."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,6 @@ from catheters.data.annotations import LABEL_COLUMN, POINTS_COLUMN
 from catheters.inference.lines.measuring import TakenMeasurement
 from catheters.inference.lines.prediction import PredictedLine
 from catheters.io.files import write_whole
-
-FILE_NAME = "predictions_lines.csv"
-MEASUREMENTS_FILE_NAME = "predictions_measurements.csv"
-"""Of a run, out of fold; predict.py's are named after its predictions."""
 
 
 def write_lines(file: Path, uid_column: str, found: Sequence[tuple[str, PredictedLine]]) -> None:
