@@ -14,8 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jinja2
-import numpy as np
-import numpy.typing as npt
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -47,8 +45,6 @@ SECONDS_OF_UPLOAD = 60.0
 SECONDS_OF_END = 10.0
 """After Ctrl-C, for what is at work and for responses that nobody takes."""
 LOOPBACK = ("127.0.0.1", "localhost")
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def serve(predictor: Predictor, name: str, host: str, port: int) -> None:

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
-from catheters.evaluation.lines.pointing_game import play_pointing_game, tip_hit
+from catheters.evaluation.lines.pointing_game import tip_hit
 
 
 def test_in_the_hottest_part_or_not() -> None:
@@ -47,13 +46,3 @@ def test_wrong_heatmaps() -> None:
     for heatmap in (np.zeros(5), np.zeros((0, 3)), np.full((2, 2), math.nan)):
         with pytest.raises(ValueError, match=r"a heatmap \(h, w\) of numbers is expected"):
             tip_hit(heatmap, (0.0, 0.0))
-
-
-def test_the_mean_over_cases() -> None:
-    hits = np.array([1.0, 0.0, 0.5, math.nan, tip_hit(np.ones((4, 4)), (math.nan, 1.0))])
-    bootstrap = PatientBootstrap(np.array(list("aabcd")), 300, seed=0)
-    game = play_pointing_game(hits, bootstrap)
-    assert (game.num_cases, game.chance) == (3, 0.05)
-    rows = [np.repeat(hits, row) for row in bootstrap.sums(np.eye(5)).astype(int)]
-    means = [row[~np.isnan(row)].mean() if (~np.isnan(row)).any() else math.nan for row in rows]
-    assert game.hits == percentile_estimate(0.5, np.array(means), 2)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.lines.distances import centreline_distance
 from catheters.evaluation.lines.overlap import dice
-from catheters.evaluation.lines.summary import LineSummary, estimate_errors, summarise_lines
+from catheters.evaluation.lines.summary import LineSummary, estimate_errors, estimate_tip_errors, summarise_lines
 from catheters.evaluation.lines.tips import TipMatches, match_tips, tip_tolerance
 
 Floats = npt.NDArray[np.float64]
@@ -171,11 +171,11 @@ def _compare(
         for line, partner in zip(drawn, matched.partners.tolist(), strict=True):
             if partner >= 0:
                 pair = (predicted[partner] * scale.per_pixel, line * scale.per_pixel)
-                distances.append(centreline_distance(*pair, scale.width / STEPS_ACROSS).mean)
+                distances.append(centreline_distance(*pair, scale.width / STEPS_ACROSS))
                 rows_of_pairs.append(row)
         cases += _cases(row, device_type, predicted, drawn, (height, width), matched, scale)
     summary = summarise_lines(device_type, matches, coefficients, bootstrap, 1 / widths)
-    in_mm = summarise_lines(device_type, matches, coefficients, bootstrap, mm)
+    tip_error_mm, tip_error_90_mm = estimate_tip_errors(matches, bootstrap, mm)
     rows, lengths = np.array(rows_of_pairs, dtype=np.intp), np.array(distances, dtype=np.float64)
     distance, distance_90 = estimate_errors(lengths / widths[rows], rows, bootstrap, num_images)
     distance_mm, distance_90_mm = estimate_errors(lengths * mm[rows], rows, bootstrap, num_images)
@@ -185,8 +185,8 @@ def _compare(
         distance=distance,
         distance_90=distance_90,
         num_tips_in_mm=sum(len(of.errors) for of, one in zip(matches, mm, strict=True) if of is not None and one == 1),
-        tip_error_mm=in_mm.median_error,
-        tip_error_90_mm=in_mm.error_90,
+        tip_error_mm=tip_error_mm,
+        tip_error_90_mm=tip_error_90_mm,
         distance_mm=distance_mm,
         distance_90_mm=distance_90_mm,
         cases=_worst(cases),

@@ -1,7 +1,5 @@
 """How far a predicted centreline runs from the true one."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,21 +11,10 @@ SPACING = 1.0
 """Pixels between the points of a polyline from which distances are measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CentrelineDistance:
-    """Between two polylines, in their unit.
+def centreline_distance(predicted: Floats, truth: Floats, spacing: float = SPACING) -> float:
+    """The average symmetric distance of two polylines, whichever way they run, in their unit.
 
-    Attributes:
-        mean: average symmetric distance: over all points of both, each one's distance from the other polyline.
-        hausdorff_95: the 95th percentile of these distances in either direction, the larger one.
-    """
-
-    mean: float
-    hausdorff_95: float
-
-
-def centreline_distance(predicted: Floats, truth: Floats, spacing: float = SPACING) -> CentrelineDistance:
-    """Compare two polylines, whichever way they run.
+    Over all points of both, each one's distance from the other polyline.
 
     Where one goes on and the other ends, the rest is as far away as the other's end: a line that is too short or too
     long is punished for it.
@@ -39,10 +26,7 @@ def centreline_distance(predicted: Floats, truth: Floats, spacing: float = SPACI
     """
     there = distances_from(truth, resample(predicted, spacing))
     back = distances_from(predicted, resample(truth, spacing))
-    return CentrelineDistance(
-        mean=float(np.concatenate([there, back]).mean()),
-        hausdorff_95=float(max(np.quantile(there, 0.95), np.quantile(back, 0.95))),
-    )
+    return float(np.concatenate([there, back]).mean())
 
 
 def distances_from(polyline: Floats, points: Floats) -> Floats:

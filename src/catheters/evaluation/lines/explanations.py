@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap
-from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE, play_pointing_game
+from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
 
 Floats = npt.NDArray[np.float64]
 
@@ -123,8 +123,7 @@ def _score(
     else:
         num_patients = bootstrap.num_patients_with(is_in)
         trained, randomised = (
-            play_pointing_game(np.where(is_in, of_model, np.nan), bootstrap).hits
-            for of_model in (hits.trained, hits.randomised)
+            bootstrap.mean(np.where(is_in, of_model, np.nan)) for of_model in (hits.trained, hits.randomised)
         )
         difference = bootstrap.mean(np.where(is_in, hits.trained - hits.randomised, np.nan))
     return PointingScore(

@@ -1,31 +1,11 @@
 """Whether a heatmap points at the tip that it is meant to explain."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import Estimate, PatientBootstrap
-
-Floats = npt.NDArray[np.float64]
-
 HOTTEST_SHARE = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointingGame:
-    """How often the tip lies in the hottest part of its heatmap.
-
-    Attributes:
-        num_cases: heatmaps with a tip.
-        hits: share of them whose tip lies there.
-        chance: that of a heatmap which knows nothing: the size of the hottest part.
-    """
-
-    num_cases: int
-    hits: Estimate
-    chance: float
 
 
 def tip_hit(heatmap: npt.NDArray[np.floating], tip: tuple[float, float], share: float = HOTTEST_SHARE) -> float:
@@ -57,14 +37,3 @@ def tip_hit(heatmap: npt.NDArray[np.floating], tip: tuple[float, float], share: 
     heat = heatmap[row, column]
     num_hotter, num_equal = int((heatmap > heat).sum()), int((heatmap == heat).sum())
     return min(max((share * heatmap.size - num_hotter) / num_equal, 0.0), 1.0)
-
-
-def play_pointing_game(hits: Floats, bootstrap: PatientBootstrap, share: float = HOTTEST_SHARE) -> PointingGame:
-    """The mean over cases, with its interval.
-
-    Args:
-        hits: (n,) of `tip_hit`; NaN where a case has no tip.
-        bootstrap: of the patients of these n cases.
-        share: of the pixels that were the hottest part.
-    """
-    return PointingGame(num_cases=int((~np.isnan(hits)).sum()), hits=bootstrap.mean(hits), chance=share)

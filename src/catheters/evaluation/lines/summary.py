@@ -63,11 +63,7 @@ def summarise_lines(
         np.array([0.0 if matched is None else number(matched) for matched in matches])
         for number in (lambda m: m.is_found.sum(), lambda m: len(m.errors), lambda m: m.num_false)
     )
-    units = np.ones(len(matches)) if unit_per_pixel is None else unit_per_pixel
-    of_images = [np.empty(0) if matched is None else matched.errors for matched in matches]
-    image_rows = np.repeat(np.arange(len(matches)), [len(errors) for errors in of_images])
-    errors = np.concatenate([np.empty(0), *of_images]) * units[image_rows]
-    median_error, error_90 = estimate_errors(errors, image_rows, bootstrap, len(matches))
+    median_error, error_90 = estimate_tip_errors(matches, bootstrap, unit_per_pixel)
     return LineSummary(
         device_type=device_type,
         num_images=int(is_known.sum()),
@@ -78,6 +74,17 @@ def summarise_lines(
         false_per_image=bootstrap.ratio(false, is_known.astype(np.float64)),
         dice=bootstrap.mean(np.where(is_known, dice, np.nan)),
     )
+
+
+def estimate_tip_errors(
+    matches: Sequence[TipMatches | None], bootstrap: PatientBootstrap, unit_per_pixel: Floats | None = None
+) -> tuple[Estimate, Estimate]:
+    """Median and 90th percentile of the tips' errors; see `summarise_lines`."""
+    units = np.ones(len(matches)) if unit_per_pixel is None else unit_per_pixel
+    of_images = [np.empty(0) if matched is None else matched.errors for matched in matches]
+    image_rows = np.repeat(np.arange(len(matches)), [len(errors) for errors in of_images])
+    errors = np.concatenate([np.empty(0), *of_images]) * units[image_rows]
+    return estimate_errors(errors, image_rows, bootstrap, len(matches))
 
 
 def estimate_errors(

@@ -212,7 +212,7 @@ def per_cent(estimate: Estimate) -> str:
 
 
 def lines_table(lines: LineEvaluation) -> str:
-    """One row per device type: images, tips, Dice's coefficient, errors of tips and centrelines, false lines."""
+    """One row per device type: images, tips, how many are found, false lines, Dice's coefficient."""
     header = ["lines", "images", "tips", "tips found", "false per image", "Dice"]
     return text_table(
         header,
