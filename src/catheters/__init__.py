@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from catheters.config.loading import load_settings
     from catheters.config.settings import Settings
     from catheters.inference.api import Model, Result, load
-    from catheters.runs.evaluate import EvaluationResult, evaluate
+    from catheters.runs.evaluation.evaluate import EvaluationResult, evaluate
     from catheters.runs.preproc import CacheResult, preproc
     from catheters.runs.train import ModelResult, RunResult, train
 
@@ -33,7 +33,7 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("Model", "Result", "load"), "catheters.inference.api"),
     **dict.fromkeys(("ModelResult", "RunResult", "train"), "catheters.runs.train"),
-    **dict.fromkeys(("EvaluationResult", "evaluate"), "catheters.runs.evaluate"),
+    **dict.fromkeys(("EvaluationResult", "evaluate"), "catheters.runs.evaluation.evaluate"),
     **dict.fromkeys(("CacheResult", "preproc"), "catheters.runs.preproc"),
     "Settings": "catheters.config.settings",
     "load_settings": "catheters.config.loading",

@@ -11,7 +11,7 @@ from catheters.checkpoints.finished import is_joined
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.inference.loading import read_models
-from catheters.runs.evaluation_inputs import read_run
+from catheters.runs.evaluation.inputs import read_run
 from catheters.runs.run import train_run
 
 

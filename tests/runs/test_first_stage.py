@@ -23,7 +23,7 @@ from catheters.inference.api import load
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_table_source
 from catheters.runs.datasets import all_samples, load_data, split_samples
-from catheters.runs.explanations import randomised
+from catheters.runs.evaluation.explanations import randomised
 from catheters.runs.first_stage import bytes_of, find_first_stage, with_input_maps, write_maps
 from catheters.runs.run import train_run
 from catheters.runs.run_folder import check_space

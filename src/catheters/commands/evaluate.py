@@ -28,9 +28,9 @@ from catheters.evaluation.results import (
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, difference
 from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
-from catheters.runs.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
-from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
-from catheters.runs.explanations import read_drawn_images
+from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
+from catheters.runs.evaluation.explanations import read_drawn_images
+from catheters.runs.evaluation.inputs import Input, LabelSource, read_file, read_run
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
 

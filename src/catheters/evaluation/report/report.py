@@ -227,16 +227,16 @@ def _of_lines(evaluation: Evaluation, draw_cases: Callable[[Sequence[TipCase]], 
     if lines is None:
         return {}
     cases = lines.cases
-    pictures = [None] * len(cases) if draw_cases is None else draw_cases(cases)
+    figures = [None] * len(cases) if draw_cases is None else draw_cases(cases)
     evaluated = evaluation.evaluated
     of_device: dict[str, list[dict[str, Any]]] = {}
-    for case, picture in zip(cases, pictures, strict=True):
+    for case, figure in zip(cases, figures, strict=True):
         of_device.setdefault(case.device_type, []).append(
             {
                 "uid": str(evaluated.uids[case.row]),
                 "patient": str(evaluated.patient_ids[case.row]),
                 "error": describe_error(case),
-                "picture": picture,
+                "figure": figure,
             }
         )
     return {

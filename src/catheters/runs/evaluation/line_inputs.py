@@ -20,7 +20,7 @@ from catheters.evaluation.lines.comparison import LineSet, Polylines
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.io.path_pattern import check_path_pattern
 from catheters.measurements import PixelSpacing
-from catheters.runs.measurement_inputs import MeasurementTables
+from catheters.runs.evaluation.measurement_inputs import MeasurementTables
 from catheters.runtime.console import warn
 from catheters.runtime.host import available_cores
 from catheters.runtime.workers import Failure, map_guarded

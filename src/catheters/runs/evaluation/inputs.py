@@ -24,8 +24,14 @@ from catheters.io.files import sha256_of
 from catheters.labels import known_heads
 from catheters.measurements import MeasurementDefinition, PixelSpacing
 from catheters.runs.build import build_label_rules, build_table_source
-from catheters.runs.line_inputs import LineTables, paths_of_table, read_line_tables, shapes_of_files, shapes_of_run
-from catheters.runs.measurement_inputs import MeasurementTables, read_measurements
+from catheters.runs.evaluation.line_inputs import (
+    LineTables,
+    paths_of_table,
+    read_line_tables,
+    shapes_of_files,
+    shapes_of_run,
+)
+from catheters.runs.evaluation.measurement_inputs import MeasurementTables, read_measurements
 from catheters.runtime.console import say, warn
 
 PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")

@@ -15,7 +15,7 @@ from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.workers import Failure, map_guarded
 from catheters.viz.lines import Colour, Line, draw_lines
 
-PICTURE_SIZE = 420
+FIGURE_SIZE = 420
 """Pixels of the longer side."""
 JPEG_QUALITY = 85
 DRAWN: Colour = (86, 180, 233)
@@ -29,21 +29,21 @@ def draw_cases(paths: tuple[Path, ...], cases: Sequence[TipCase]) -> list[str]:
         paths: (n,) the image files.
         cases: tips that were not found.
     """
-    pictures = [""] * len(cases)
+    figures = [""] * len(cases)
     for number, outcome in map_guarded(functools.partial(_draw, paths, cases), range(len(cases)), available_cores()):
-        pictures[number] = "" if isinstance(outcome, Failure) else outcome
-    return pictures
+        figures[number] = "" if isinstance(outcome, Failure) else outcome
+    return figures
 
 
 def _draw(paths: tuple[Path, ...], cases: Sequence[TipCase], number: int) -> str:
     end_opencv_threads()
     case = cases[number]
     try:
-        image = read_radiograph(paths[case.row], (PICTURE_SIZE, PICTURE_SIZE)).image
+        image = read_radiograph(paths[case.row], (FIGURE_SIZE, FIGURE_SIZE)).image
     except UnreadableImage:
         return ""
     height, width = case.full_shape
-    scale = PICTURE_SIZE / max(height, width)
+    scale = FIGURE_SIZE / max(height, width)
     small = resize(image, (max(1, round(scale * height)), max(1, round(scale * width))))
     lines = [
         Line(label=label, colour=colour, points=points, tip=-1)

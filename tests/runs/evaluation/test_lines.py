@@ -25,9 +25,9 @@ from catheters.evaluation.evaluation import Choices
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS
 from catheters.measurements import PixelSpacing
-from catheters.runs.evaluation_inputs import read_run
-from catheters.runs.line_inputs import build_line_set
-from catheters.runs.measurement_inputs import build_length_sets
+from catheters.runs.evaluation.inputs import read_run
+from catheters.runs.evaluation.line_inputs import build_line_set
+from catheters.runs.evaluation.measurement_inputs import build_length_sets
 from tests.browser import SCREEN, Browser
 
 pytestmark = pytest.mark.slow  # a page takes seconds to write
@@ -224,9 +224,9 @@ def test_an_image_that_cannot_be_read(run: Path, capsys: pytest.CaptureFixture[s
     assert (ett["num_images"], ett["num_tips"]) == (4, 3)
 
 
-def pictures(page: str) -> list[np.ndarray]:
+def figures(page: str) -> list[np.ndarray]:
     found = re.findall(r'data:image/jpeg;base64,([^"]+)" alt="[^"]* ETT lines, drawn and predicted"', page)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int) for picture in found]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(figure)))).astype(int) for figure in found]
 
 
 def test_on_the_page(run: Path, browser: Browser) -> None:
@@ -234,7 +234,7 @@ def test_on_the_page(run: Path, browser: Browser) -> None:
     main([str(run), "--resamples", "0"])
     page = (run / "report.html").read_text()
     assert '<td data-value="Infinity">missed</td>' in page  # which JavaScript sorts as a number
-    far, missed = pictures(page)
+    far, missed = figures(page)
     assert far.shape == (336, 420, 3)  # of 800 x 1000
     red, _, blue = far[100, 210]  # on the drawn line, 500 of 1000 across
     assert blue > red + 60
@@ -404,7 +404,7 @@ def test_lines_beside_a_file(others: list[str], run: Path) -> None:
     folder = run.parent / "out_evaluation"
     ett, _ = json.loads((folder / "metrics.json").read_text())["lines"]["per_device"]
     assert (ett["num_images"], ett["tips_found"]["value"], ett["false_lines_per_image"]["value"]) == (5, 0.5, 0.4)
-    assert len(pictures((folder / "report.html").read_text())) == 2
+    assert len(figures((folder / "report.html").read_text())) == 2
     result = catheters.evaluate(
         others[1], others[3], annotations=annotations, images="train/{uid}.jpg", choices=Choices(num_resamples=0)
     )

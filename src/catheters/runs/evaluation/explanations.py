@@ -28,7 +28,7 @@ from catheters.inference.heatmaps import check_maps_of
 from catheters.inference.pointing import Target, hits_of, shown_window
 from catheters.models.classifier import Classifier
 from catheters.runs.build import build_table_source
-from catheters.runs.evaluation_inputs import Input
+from catheters.runs.evaluation.inputs import Input
 from catheters.runtime.console import say, warn
 from catheters.runtime.device import device_name, open_device
 from catheters.runtime.progress import track

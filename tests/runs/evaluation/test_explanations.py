@@ -31,7 +31,7 @@ from catheters.inference.loading import LoadedMember, Models
 from catheters.inference.predictor import Predictor
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.build import build_table_source
-from catheters.runs.explanations import randomised
+from catheters.runs.evaluation.explanations import randomised
 from catheters.runs.run import train_run
 from tests.conftest import assert_user_error, run_script, tiny_settings
 

@@ -6,9 +6,9 @@ from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.lines.comparison import compare_lines
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.measurements import compare_lengths, judge_rule
-from catheters.runs.evaluation_inputs import Input
-from catheters.runs.line_inputs import build_line_set
-from catheters.runs.measurement_inputs import build_length_sets
+from catheters.runs.evaluation.inputs import Input
+from catheters.runs.evaluation.line_inputs import build_line_set
+from catheters.runs.evaluation.measurement_inputs import build_length_sets
 
 
 def evaluate_lines(given: Input, choices: Choices) -> LineEvaluation | None:

@@ -23,10 +23,10 @@ from catheters.evaluation.report.report import Background, Comparison, write_mod
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_comparison, write_metrics, write_table
 from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
-from catheters.runs.evaluation_inputs import Input, LabelSource, read_file, read_run
-from catheters.runs.explanations import explain_run
-from catheters.runs.line_evaluation import evaluate_lines
-from catheters.runs.line_pictures import draw_cases
+from catheters.runs.evaluation.explanations import explain_run
+from catheters.runs.evaluation.inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.evaluation.line_figures import draw_cases
+from catheters.runs.evaluation.lines import evaluate_lines
 from catheters.runtime.console import warn
 from catheters.synthetic import is_synthetic
 
@@ -88,7 +88,7 @@ class EvaluationResult:
         if not Path(file).absolute().parent.is_dir():
             raise UserError(f"{file}: no such folder; make it first")
         background = background_of(self._given, "catheters.evaluate", None, None)
-        write_report(Path(file), self.evaluation, background, thumbnails_of(self._given), line_pictures_of(self._given))
+        write_report(Path(file), self.evaluation, background, thumbnails_of(self._given), line_figures_of(self._given))
 
 
 def evaluate(
@@ -181,7 +181,7 @@ def write_evaluation(
     if evaluation.lines is not None:
         write_tip_cases(folder / CASES_FILE, given.evaluated, evaluation.lines.cases, given.uid_column)
     background = background_of(given, command, comparison, ensemble)
-    write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_pictures_of(given))
+    write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_figures_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     sha256_of_calibration = sha256_of(calibration)
     source, num_labelled = given.truth.source, background.num_labelled
@@ -217,7 +217,7 @@ def thumbnails_of(given: Input) -> Callable[[list[int]], dict[int, str]] | None:
     return None if given.paths is None else functools.partial(thumbnails, given.paths)
 
 
-def line_pictures_of(given: Input) -> Callable[[Sequence[TipCase]], list[str]] | None:
+def line_figures_of(given: Input) -> Callable[[Sequence[TipCase]], list[str]] | None:
     """Tips that were not found -> each one's X-ray with its lines; None where the image files are not known."""
     return None if given.paths is None else functools.partial(draw_cases, given.paths)
 
