@@ -123,3 +123,15 @@ def test_points_that_there_are_not() -> None:
     check_point_names([ABOVE, APART], ["carina", "ETT tip"], "measurements")
     with pytest.raises(SettingsError, match="measurements: 'ETT tip' is not a point that can be measured; there are: "):
         check_point_names([ABOVE], ["carina"], "measurements")
+
+
+@pytest.mark.parametrize("mm", [(143.0, 143.0), (0.0143, 0.0143), (0.143, 14.3)])
+def test_a_spacing_in_another_unit_is_not_used(mm: tuple[float, float]) -> None:
+    """In micrometres an X-ray would be 73 m wide, in cm 7 mm."""
+    definition = MeasurementDefinition("ETT tip", "carina", "vertical")
+    points = {"ETT tip": (100.0, 100.0), "carina": (100.0, 200.0)}
+    (taken,) = measure(definition, points, PixelSpacing(mm), (512, 512))
+    assert taken.mm is None
+    assert f"{mm[0]:g} x {mm[1]:g} mm per pixel would make an X-ray of {512 * mm[0]:g} x" in taken.doubt
+    (usual,) = measure(definition, points, PixelSpacing((0.8, 0.8)), (512, 512))
+    assert usual.mm == pytest.approx(80)

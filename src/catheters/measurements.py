@@ -11,6 +11,8 @@ import numpy.typing as npt
 from catheters.errors import SettingsError, unknown_name
 
 NO_SPACING = "the pixel spacing is not known, so lengths in mm are not either"
+SMALLEST_SIDE, LARGEST_SIDE = 20.0, 2000.0
+"""Mm that the side of an X-ray measures: what is beyond is a spacing in another unit, such as micrometres."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,24 @@ class PixelSpacing:
 
     mm: tuple[float, float] | None
     doubt: str = ""
+
+
+def plausible(spacing: PixelSpacing | None, full_shape: tuple[int, int]) -> PixelSpacing | None:
+    """An image's spacing, or none with the reason where no X-ray is so large or so small.
+
+    Args:
+        spacing: what a table or a header says; None: nothing.
+        full_shape: (H, W) of the original image, in pixels.
+    """
+    if spacing is None or spacing.mm is None:
+        return spacing
+    width, height = spacing.mm[0] * full_shape[1], spacing.mm[1] * full_shape[0]
+    if min(width, height) >= SMALLEST_SIDE and max(width, height) <= LARGEST_SIDE:
+        return spacing
+    x, y = spacing.mm
+    return PixelSpacing(
+        None, f"{x:g} x {y:g} mm per pixel would make an X-ray of {width:g} x {height:g} mm, so it is not used"
+    )
 
 
 @dataclass(frozen=True)
@@ -141,7 +161,7 @@ def measure(
         definition: what to measure.
         points: name -> (x, y), or (n, 2) of several such as the tips of two catheters of one type, or (0, 2) where the
             image has none: finite pixels of the original image as shown, x to the right, y downwards.
-        spacing: the image's; None is the same as one that is not known.
+        spacing: the image's; None is the same as one that is not known, see `plausible`.
         full_shape: (H, W) of the original image, in pixels.
 
     Returns:
@@ -151,6 +171,7 @@ def measure(
         SettingsError: `points` lacks a name.
     """
     check_point_names([definition], points, f"measurement '{definition.name}'")
+    spacing = plausible(spacing, full_shape)
     starts, ends = (_as_points(points[name]) for name in (definition.start, definition.end))
     return [_measure(definition, start, end, spacing, full_shape[0]) for start in starts for end in ends]
 

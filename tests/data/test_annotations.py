@@ -1,5 +1,6 @@
 """Drawn catheters: what is read, what is refused, and which end is the tip."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def traced(label: str, *points: tuple[float, float]) -> Annotation:
 def test_sound_annotations_are_not_warned_of() -> None:
     annotations = {
         "a": [traced("ETT - Abnormal", (-5, 0), (104, 62)), traced("CVC - Normal", (1, 2))],
-        "b": [traced("CVC - Normal", (1, 2)), traced("CVC - Normal", (1, 3)), traced("ETT - Normal", (1, 2))],
+        "b": [traced(label, (1, 2), end) for label, end in (("CVC - Normal", (9, 3)), ("ETT - Normal", (9, 2)))],
     }
     shapes = {"a": (60, 100), "b": (60, 100)}
     assert check_annotations(annotations, LABELS, HEADS, ["a", "b", "c"], shapes, "t.csv") == []
@@ -139,8 +140,28 @@ def test_everything_that_is_warned_of() -> None:
         "t.csv: 1 point of 1 image more than 5% of a side beyond the edge, the first at x=700, y=9 of a, which has "
         "100 x 60 pixels; pixels of the original image are expected, not of a copy of another size",
         "t.csv: 3 rows the same as an earlier one, in 2 images such as z",
+        "t.csv: 5 rows with a single point, which is a tip without a line: [[x, y], [x, y], ...] along the catheter is "
+        "expected",
         "t.csv: no image of the label table has an annotation of ETT",
     ]
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (1 / 100, "all points lie between -1 and 1, such as x=0.5, y=0; pixels of the original image are expected"),
+        (4, "points of 5 of 6 images lie far beyond the edge, such as x=200, y=0 of image 0, which has 100 x 60 pix"),
+    ],
+)
+def test_points_that_are_no_pixels(factor: float, message: str) -> None:
+    """Parts of the sides, or pixels of a larger copy, in nearly all images."""
+    annotations = {
+        f"image {number}": [traced("ETT - Normal", (factor * 50, 0), (factor * 50, factor * 50))] for number in range(5)
+    }
+    annotations["small"] = [traced("ETT - Normal", (0.5, 0.0), (0.5, 0.5))]
+    shapes = dict.fromkeys(annotations, (60, 100))
+    with pytest.raises(TableError, match=re.escape(message)):
+        check_annotations(annotations, LABELS, HEADS, list(annotations), shapes, "t.csv")
 
 
 def test_annotations_of_the_sample_are_sound(sample_folder: Path) -> None:

@@ -90,7 +90,7 @@ def test_ids_without_image() -> None:
         "l.csv: 2 of its 3 ids without a row in the label table, the first is z"
     ]
     assert check_landmarks(landmarks, ("carina",), ["q"], {}, "l.csv") == [
-        "l.csv: none of its 3 ids, such as z, is in the label table"
+        "l.csv: none of its ids, such as z, is in the label table"
     ]
     (warning,) = check_landmarks({"7.dcm": {"carina": (1.0, 1.0)}}, ("carina",), ["7"], {}, "l.csv")
     assert warning.endswith("7.dcm and 7 differ only in their form, and ids are compared as text: use one form")

@@ -304,7 +304,7 @@ def test_labels_of_the_table_have_colours_of_their_own(
 
 def test_annotations_of_other_images(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sheets(write_annotations(settings, tmp_path, ("1.2.3", "ETT - Normal", "[[1, 2]]")), 2)
-    assert "none of its 1 id, such as 1.2.3, is in the label table" in capsys.readouterr().err
+    assert "none of its ids, such as 1.2.3, is in the label table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -317,7 +317,7 @@ def test_annotations_of_images_whose_ids_have_another_form(
     write_sheets(write_annotations(settings, tmp_path, *rows), 2)
     err = capsys.readouterr().err
     said = f"1 of its 2 ids without a row in the label table, the first is {uids[0]}.jpg"
-    assert (said if others else f"none of its 1 id, such as {uids[0]}.jpg, is in the label table") in err
+    assert (said if others else f"none of its ids, such as {uids[0]}.jpg, is in the label table") in err
     assert f"; {uids[0]}.jpg and {uids[0]} differ only in their form, and ids are compared as text" in err
 
 

@@ -118,7 +118,10 @@ def check_annotations(
 
     Returns:
         Warnings, one line each: ids without an image, labels that are not predicted, points far outside of their image,
-        rows that stand there twice, device types of which no image has a catheter.
+        rows that stand there twice or have a single point, device types of which no image has a catheter.
+
+    Raises:
+        TableError: see `check_inside`.
     """
     warnings = check_image_ids(annotations, uids, source)
     known = set(uids)
@@ -132,6 +135,12 @@ def check_annotations(
         )
     points_of_image = ((uid, annotation.points) for uid, of_image in annotations.items() for annotation in of_image)
     warnings += check_inside(points_of_image, full_shapes, source) + _check_repeated(annotations, source)
+    num_single = sum(len(line.points) == 1 for of_image in annotations.values() for line in of_image)
+    if num_single > sum(rows_of_label.values()) / 2:  # some tubes only just come in
+        warnings.append(
+            f"{source}: {counted(num_single, 'row')} with a single point, which is a tip without a line: [[x, y], "
+            "[x, y], ...] along the catheter is expected"
+        )
     used = {annotation.label for uid, of_image in annotations.items() if uid in known for annotation in of_image}
     bare = [device_type for device_type, labels in heads.items() if used.isdisjoint(labels)]
     if bare:

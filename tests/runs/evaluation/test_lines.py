@@ -195,6 +195,14 @@ def test_an_ensemble_reads_no_lines(run: Path, capsys: pytest.CaptureFixture[str
     assert json.loads((run.parent / "ensemble/metrics.json").read_text())["lines"] is None
 
 
+def test_annotations_of_other_images(run: Path, tmp_path: Path) -> None:
+    """Ids with a suffix: an error, for a warning would scroll away."""
+    file = tmp_path / "mine.csv"
+    write_lines(file, [(f"{uid}.jpg", label, points) for uid, label, points in DRAWN])
+    with pytest.raises(TableError, match=r"none of its ids, such as a0\.jpg, is in the label table; a0\.jpg and"):
+        main([str(run), "--annotations", str(file)])
+
+
 def test_annotations_that_are_not_there(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's own are passed over with a warning, others are a mistake."""
     (run.parent / "data/lines.csv").unlink()

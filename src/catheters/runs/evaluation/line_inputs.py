@@ -14,12 +14,14 @@ from catheters.data.cache.index import CacheError, read_index
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.line_targets import find_known
+from catheters.data.point_checks import check_image_ids
 from catheters.data.tables.label_table import fill_in_paths
 from catheters.errors import UserError, counted
 from catheters.evaluation.lines.comparison import LineSet, Polylines
 from catheters.evaluation.prediction_set import PredictionSet
+from catheters.io.csv_files import TableError
 from catheters.io.path_pattern import check_path_pattern
-from catheters.measurements import PixelSpacing
+from catheters.measurements import PixelSpacing, plausible
 from catheters.runs.evaluation.measurement_inputs import MeasurementTables
 from catheters.runtime.console import warn
 from catheters.runtime.host import available_cores
@@ -83,6 +85,9 @@ def read_line_tables(
     """
     predicted = read_annotations(file, uid_column, may_be_empty=True)
     drawn = read_annotations(source, uid_column)
+    if drawn.keys().isdisjoint(uids):
+        (reason,) = check_image_ids(drawn, uids, str(source))
+        raise TableError(reason)
     for text in check_annotations(drawn, labels, heads, uids, full_shapes, str(source)):
         warn(text)
     return LineTables(
@@ -181,7 +186,7 @@ def build_line_set(tables: LineTables, evaluated: PredictionSet, heads: Mapping[
             if line.label in column_of:
                 is_drawn[row, column_of[line.label]] = True
     is_known = find_known(evaluated.targets, is_drawn, evaluated.labels, heads) & has_shape[:, None]
-    spacings = [tables.spacings.get(uid) for uid in uids]
+    spacings = [plausible(tables.spacings.get(uid), shape) for uid, shape in zip(uids, shapes, strict=True)]
     return LineSet(
         device_types=tuple(heads),
         predicted=[_polylines(tables.predicted.get(uid, ()), heads, None) for uid in uids],
