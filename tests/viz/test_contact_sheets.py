@@ -31,8 +31,9 @@ from catheters.viz.layout import GAP, MAX_TITLE_LINES, MIN_COLUMNS, TILE_WIDTH
 from catheters.viz.lines import (
     DEVICE_TYPE_COLOURS,
     FONT_SIZE,
+    OTHER_COLOURS,
     UNKNOWN_COLOUR,
-    device_type_colours,
+    DeviceTypes,
 )
 from catheters.viz.text import load_font, wrap
 from catheters.viz.tiles import NOTE_COLOUR, grey_tile, prepare_image
@@ -119,7 +120,8 @@ def test_catheters_lie_on_their_pixels(case: str, tmp_path: Path) -> None:
     table = folder_table(tmp_path / "xrays")
     cache = cache_of(settings, table)
     annotation = Annotation("ETT - Normal", np.array([[51.0, 0.0], [51.0, 41.0]]))
-    shown = prepare_image(table, cache, 0, [annotation], build_preprocessing(settings))
+    types = DeviceTypes.of({}, [], [annotation.label])
+    shown = prepare_image(table, cache, 0, [annotation], build_preprocessing(settings), types)
     point = shown.lines[0].points[1]
     assert point == pytest.approx(expected)
     brightness = np.clip(shown.pixels.astype(np.float64) - 101, 0, None)
@@ -135,7 +137,7 @@ def test_what_stands_under_an_image(annotated: Settings) -> None:
     cache = cache_of(annotated, table)
     cache.entries[0].notes["inverted"] = "likely inverted grayscale"
     positive = [label for label, value in zip(table.label_columns, table.labels[0], strict=True) if value]
-    shown = prepare_image(table, cache, 0, [], build_preprocessing(annotated))
+    shown = prepare_image(table, cache, 0, [], build_preprocessing(annotated), DeviceTypes({}, {}))
     assert str(table.uids[0]).endswith(shown.text[0][0].removeprefix("..."))
     assert [text for text, _ in shown.text[1:]] == [
         f"patient {table.patient_ids[0]}",
@@ -298,8 +300,27 @@ def test_labels_of_the_table_have_colours_of_their_own(
     changed = write_annotations(settings, tmp_path, (str(table.uids[4]), "chest drain", "[[32, 2], [32, 30]]"))
     sheet = np.array(Image.open(show_images(changed, renamed, cache, 40)[0]))
     assert "warning" not in capsys.readouterr().err
-    assert (sheet == device_type_colours(["chest drain"])["chest drain"]).all(axis=2).any()
+    assert (sheet == OTHER_COLOURS[0]).all(axis=2).any()
     assert not has_in_legend(sheet, UNKNOWN_COLOUR)
+
+
+def test_labels_of_one_device_type_share_its_colour(settings: Settings, tmp_path: Path) -> None:
+    """As `heads` groups labels of one's own; that of another device type has another colour."""
+    table = read_label_table(build_table_source(settings))
+    labels = ("tube high", "tube low", "line wrong")
+    renamed = dataclasses.replace(table, labels=table.labels[:, :3], label_columns=labels)
+    heads = {"tube": labels[:2], "line": labels[2:]}
+    rows = [(str(table.uids[k]), labels[k], "[[32, 2], [32, 30]]") for k in range(3)]
+    own = dataclasses.replace(settings, label_columns=labels, heads=heads)
+    cache = cache_of(own, renamed)
+
+    def drawn(num_rows: int) -> list[bool]:
+        changed = write_annotations(own, tmp_path, *rows[:num_rows])
+        sheet = np.array(Image.open(show_images(changed, renamed, cache, 40)[0]))
+        return [has_in_legend(sheet, colour) for colour in (*OTHER_COLOURS, UNKNOWN_COLOUR)]
+
+    assert drawn(2) == [True, *[False] * 7]
+    assert drawn(3) == [True, True, *[False] * 6]
 
 
 def test_annotations_of_other_images(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

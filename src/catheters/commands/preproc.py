@@ -55,6 +55,7 @@ def show_images(settings: Settings, table: LabelTable, cache: ImageCache, num_im
         preprocessing=build_preprocessing(settings),
         annotation_table=None if annotations is None else Path(settings.dataset_folder) / annotations,
         uid_column=settings.uid_column,
+        device_types=settings.device_types,
         transforms=settings.train_transforms,
         choice_seed=settings.seed,
         augmentation_seed=settings.seeds_to_train[0],

@@ -1,5 +1,6 @@
 """The two sheets beside a cache: its images with their catheters, and what augmentation makes of some of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from catheters.io.files import write_whole
 from catheters.runtime.console import warn
 from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import Cell, Heading, make_sheet
-from catheters.viz.lines import DEVICE_TYPE_OF_LABEL
-from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile, prepare_image
+from catheters.viz.lines import DEVICE_TYPE_OF_LABEL, DeviceTypes
+from catheters.viz.tiles import SheetImage, drawn_tile, grey_tile, legend_of, prepare_image
 
 AS_CACHED = (
     "What the model gets, as the cache holds it. Look whether thin lines and their tips can be seen at this size."
@@ -38,6 +39,7 @@ def write_contact_sheets(
     preprocessing: Preprocessing,
     annotation_table: Path | None,
     uid_column: str,
+    device_types: Mapping[str, tuple[str, ...]],
     transforms: tuple[tuple[str, dict[str, Any]], ...],
     choice_seed: int,
     augmentation_seed: int,
@@ -57,6 +59,7 @@ def write_contact_sheets(
         preprocessing: that of the cache.
         annotation_table: has the catheters; None: there is none.
         uid_column: its id column.
+        device_types: name -> its labels, whose catheters share a colour.
         transforms: of the augmentation.
         choice_seed: decides which images are shown.
         augmentation_seed: the seed of the training whose augmentation is shown.
@@ -74,8 +77,10 @@ def write_contact_sheets(
     chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, choice_seed)]
     if not len(chosen):
         return []
+    labels = (annotation.label for of_image in annotations.values() for annotation in of_image)
+    types = DeviceTypes.of(device_types, table.label_columns, labels)
     shown = [
-        prepare_image(table, cache, position, annotations.get(str(table.uids[position]), []), preprocessing)
+        prepare_image(table, cache, position, annotations.get(str(table.uids[position]), []), preprocessing, types)
         for position in chosen.tolist()
     ]
     # Slow to import, and nothing else in preparing a data set needs what it does.
@@ -86,13 +91,14 @@ def write_contact_sheets(
     title, size = f"{name}: {{}} of {counted(len(table), 'image')}", f"{width} x {height} px"
     augmented = shown[:NUM_AUGMENTED]
     return [
-        _save(_image_sheet(f"{title.format(len(shown))}, {size}", table, shown), cache.file.path, "images"),
+        _save(_image_sheet(f"{title.format(len(shown))}, {size}", table, shown, types), cache.file.path, "images"),
         _save(
             augmented_sheet(
                 f"{title.format(len(augmented))}, {size}, augmented",
                 table,
                 cache,
                 augmented,
+                types,
                 Augmentation(transforms, preprocessing.image_shape),
                 augmentation_seed,
             ),
@@ -119,14 +125,14 @@ def _read_annotations(
     return annotations
 
 
-def _image_sheet(title: str, table: LabelTable, shown: list[SheetImage]) -> Image.Image:
+def _image_sheet(title: str, table: LabelTable, shown: list[SheetImage], device_types: DeviceTypes) -> Image.Image:
     cells = []
     for image in shown:
         tiles = [grey_tile(image.pixels)]
         if image.lines:
             tiles.append(drawn_tile(image.pixels, image.lines))
         cells.append(Cell([tiles], [], image.text))
-    legend = drawn_device_types(table, shown)
+    legend = legend_of(shown, device_types)
     return make_sheet(Heading(title, describe_images(table, len(shown), are_drawn=bool(legend)), legend), cells)
 
 

@@ -1,6 +1,6 @@
 """Catheters drawn over an X-ray: one colour per device type, a ring and the label at the tip."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -21,7 +21,16 @@ DEVICE_TYPE_COLOURS: dict[str, Colour] = {
     "CVC": (255, 122, 30),  # vermilion, made brighter: it is thin on grey
     "Swan Ganz": (232, 150, 205),  # likewise reddish purple
 }
-OTHER_COLOURS: tuple[Colour, ...] = ((0, 190, 140), (230, 159, 0), (80, 150, 230), *DEVICE_TYPE_COLOURS.values())
+OTHER_COLOURS: tuple[Colour, ...] = (
+    (0, 190, 140),
+    (240, 228, 66),
+    (255, 122, 30),
+    (86, 180, 233),
+    (232, 150, 205),
+    (150, 100, 255),
+    (225, 40, 75),
+)
+"""Of device types of other names: each is easily told from each other one, RANZCR's among them."""
 UNKNOWN_COLOUR: Colour = (175, 175, 175)
 UNKNOWN_DEVICE_TYPE = "unknown label"
 
@@ -57,22 +66,45 @@ class Line:
     tip: int
 
 
-def device_type_colours(label_columns: Iterable[str]) -> dict[str, Colour]:
-    """Device type -> colour: RANZCR's device types, and each other label as a type of its own, in turn."""
-    others = (label for label in label_columns if label not in DEVICE_TYPE_OF_LABEL)
-    return {**DEVICE_TYPE_COLOURS, **dict(zip(others, cycle(OTHER_COLOURS), strict=False))}
+@dataclass(frozen=True)
+class DeviceTypes:
+    """Which device type a label belongs to, and the colour of each.
+
+    Attributes:
+        of_label: label -> its device type.
+        colours: device type -> its colour, in the order in which legends name them.
+    """
+
+    of_label: Mapping[str, str]
+    colours: Mapping[str, Colour]
+
+    @classmethod
+    def of(
+        cls, device_types: Mapping[str, Sequence[str]], label_columns: Iterable[str], drawn_labels: Iterable[str]
+    ) -> "DeviceTypes":
+        """The device types of a data set's labels.
+
+        Args:
+            device_types: name -> its labels, as the settings group them.
+            label_columns: labels that are predicted; one that is in no device type is a type of its own.
+            drawn_labels: of drawn catheters. RANZCR's have their device types whether they are predicted or not.
+        """
+        of_label = {label: DEVICE_TYPE_OF_LABEL.get(label, label) for label in label_columns}
+        of_label |= {label: DEVICE_TYPE_OF_LABEL[label] for label in drawn_labels if label in DEVICE_TYPE_OF_LABEL}
+        of_label |= {label: name for name, labels in device_types.items() for label in labels}
+        return cls(of_label, colours_of(dict.fromkeys([*device_types, *of_label.values()])))
+
+    def colour_of(self, label: str) -> Colour:
+        """That of the label's device type; of a label that nobody knows, `UNKNOWN_COLOUR`."""
+        return self.colours[self.of_label[label]] if label in self.of_label else UNKNOWN_COLOUR
 
 
 def colours_of(device_types: Iterable[str]) -> dict[str, Colour]:
-    """Device type -> colour, for device types of any names: RANZCR's have their own, others one in turn."""
+    """Device type -> colour, for device types of any names: RANZCR's have their own, others in turn one of the rest."""
     names = list(device_types)
-    colours = device_type_colours(name for name in names if name not in DEVICE_TYPE_COLOURS)
-    return {name: colours.get(name, UNKNOWN_COLOUR) for name in names}
-
-
-def device_type_of(label: str) -> str:
-    """RANZCR's device type of a label; a label that is not RANZCR's is its own."""
-    return DEVICE_TYPE_OF_LABEL.get(label, label)
+    taken = {DEVICE_TYPE_COLOURS[name] for name in names if name in DEVICE_TYPE_COLOURS}
+    rest = cycle(colour for colour in OTHER_COLOURS if colour not in taken)
+    return {name: DEVICE_TYPE_COLOURS[name] if name in DEVICE_TYPE_COLOURS else next(rest) for name in names}
 
 
 def draw_lines(

@@ -16,9 +16,8 @@ from catheters.viz.lines import (
     UNKNOWN_COLOUR,
     UNKNOWN_DEVICE_TYPE,
     Colour,
+    DeviceTypes,
     Line,
-    device_type_colours,
-    device_type_of,
     draw_lines,
 )
 from catheters.viz.text import load_font, shorten_start
@@ -49,6 +48,7 @@ def prepare_image(
     position: int,
     annotations: list[Annotation],
     preprocessing: Preprocessing,
+    device_types: DeviceTypes,
 ) -> SheetImage:
     """Gather what the sheets show of an image.
 
@@ -58,14 +58,14 @@ def prepare_image(
         position: the image's row of the table.
         annotations: the image's catheters.
         preprocessing: how the cached image was made.
+        device_types: those of the catheters, with their colours.
     """
     entry = cache.entries[position]
     placement = place(entry.box, preprocessing)
-    colours = device_type_colours(table.label_columns)
     lines = [
         Line(
             label=annotation.label,
-            colour=colours.get(device_type_of(annotation.label), UNKNOWN_COLOUR),
+            colour=device_types.colour_of(annotation.label),
             points=placement.apply(annotation.points),
             tip=annotation.tip(entry.full_shape),
         )
@@ -99,11 +99,11 @@ def _fit_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return resize(pixels, tile_shape((height, width)))
 
 
-def drawn_device_types(table: LabelTable, shown: list[SheetImage]) -> dict[str, Colour]:
+def legend_of(shown: list[SheetImage], device_types: DeviceTypes) -> dict[str, Colour]:
     """The device types that are drawn, with their colours."""
-    drawn = {device_type_of(line.label) for image in shown for line in image.lines}
-    colours = device_type_colours(table.label_columns)
-    device_types = {name: colour for name, colour in colours.items() if name in drawn}
-    if drawn - colours.keys():
-        device_types[UNKNOWN_DEVICE_TYPE] = UNKNOWN_COLOUR
-    return device_types
+    labels = {line.label for image in shown for line in image.lines}
+    drawn = {device_types.of_label[label] for label in labels if label in device_types.of_label}
+    legend = {name: colour for name, colour in device_types.colours.items() if name in drawn}
+    if labels - device_types.of_label.keys():
+        legend[UNKNOWN_DEVICE_TYPE] = UNKNOWN_COLOUR
+    return legend
