@@ -25,18 +25,28 @@ from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.inference.heatmaps import describe_sheet
 from catheters.io.csv_files import TableError
 from catheters.runs.build import build_table_source
-from catheters.viz.contact_sheets import AS_CACHED, CHOSEN, WITH_CATHETERS, describe_images
+from catheters.viz.contact_sheets import (
+    AS_CACHED,
+    BESIDE,
+    CATHETERS,
+    CHOSEN,
+    LANDMARKS,
+    NOT_LEARNT,
+    describe_images,
+)
 from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import GAP, MAX_TITLE_LINES, MIN_COLUMNS, TILE_WIDTH
+from catheters.viz.lengths import CROSS_RADIUS
 from catheters.viz.lines import (
     DEVICE_TYPE_COLOURS,
     FONT_SIZE,
+    MARK_COLOUR,
     OTHER_COLOURS,
     UNKNOWN_COLOUR,
     DeviceTypes,
 )
 from catheters.viz.text import load_font, wrap
-from catheters.viz.tiles import NOTE_COLOUR, grey_tile, prepare_image
+from catheters.viz.tiles import NOTE_COLOUR, drawn_tile, grey_tile, prepare_image
 
 
 @pytest.fixture
@@ -228,9 +238,12 @@ def test_tiny_images_and_all_of_them(settings: Settings) -> None:
 def test_the_heading_says_what_the_images_are(annotated: Settings) -> None:
     """It is nowhere cut off, on the narrowest sheet either."""
     table = read_label_table(build_table_source(annotated))
-    assert describe_images(table, len(table), are_drawn=False) == AS_CACHED
-    whole = describe_images(table, 3, are_drawn=True)
-    assert whole == f"{AS_CACHED} {CHOSEN} {WITH_CATHETERS}"
+    whole = describe_images(table, 3, with_catheters=True, with_landmarks=True, learns_lines=False)
+    assert whole == f"{AS_CACHED} {CHOSEN} {BESIDE.format(f'{CATHETERS} and {LANDMARKS}')} {NOT_LEARNT}"
+    of_catheters = describe_images(table, 3, with_catheters=True, with_landmarks=False, learns_lines=True)
+    assert of_catheters == f"{AS_CACHED} {CHOSEN} {BESIDE.format(CATHETERS)}"
+    all_of_them = describe_images(table, len(table), with_catheters=False, with_landmarks=False, learns_lines=False)
+    assert all_of_them == AS_CACHED
     width = MIN_COLUMNS * (TILE_WIDTH + GAP) - GAP
     for text in (whole, describe_sheet(is_calibrated=False)):
         assert " ".join(wrap(text, load_font(FONT_SIZE), width, MAX_TITLE_LINES)) == text
@@ -302,6 +315,38 @@ def test_labels_of_the_table_have_colours_of_their_own(
     assert "warning" not in capsys.readouterr().err
     assert (sheet == OTHER_COLOURS[0]).all(axis=2).any()
     assert not has_in_legend(sheet, UNKNOWN_COLOUR)
+
+
+def test_landmarks_are_crosses_with_their_names(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the first sheet, beside the image as it is; an image may have landmarks and no catheter."""
+    table = read_label_table(build_table_source(settings))
+    file = tmp_path / "landmarks.csv"
+    file.write_text(f"StudyInstanceUID,name,x,y\n{table.uids[4]},carina,32,30\n")
+    sheet, _ = write_sheets(dataclasses.replace(settings, landmark_table=str(file)), 40)
+    cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
+    tile = as_tile(cache.images[cache.rows[4]])
+    top = find_tile(sheet, tile, 0)  # annotated images come first
+    assert top is not None
+    drawn = sheet[top : top + len(tile), GAP + TILE_WIDTH + GAP :][:, :TILE_WIDTH]
+    is_drawn = (drawn != tile).any(axis=2)
+    assert 0.001 < is_drawn.mean() < 0.05
+    assert (drawn[is_drawn] == MARK_COLOUR).all(axis=1).any()
+    assert "warning" not in capsys.readouterr().err
+    write_sheets(dataclasses.replace(settings, landmark_table="gone.csv"), 1)
+    gone = Path(settings.dataset_folder) / "gone.csv"
+    assert f"warning: landmark_table={gone}: no such file, so no landmarks are drawn\n" in capsys.readouterr().err
+
+
+def test_landmarks_lie_on_their_pixels() -> None:
+    """The image is shown at 300 x 300: (10, 20) of 60 x 60 is centred on (10 + .5) x 5 - .5 = 52 and 102."""
+    drawn = np.array(drawn_tile(np.full((60, 60), 90, dtype=np.uint8), [], {"carina": (10.0, 20.0)}))
+    rows, columns = np.nonzero((drawn == MARK_COLOUR).all(axis=2))
+    is_cross = columns <= 52 + CROSS_RADIUS + 1
+    assert (rows[is_cross].min() + rows[is_cross].max()) / 2 == pytest.approx(102, abs=1)
+    assert columns.min() == pytest.approx(52 - CROSS_RADIUS, abs=1)
+    assert columns.max() > 52 + 2 * CROSS_RADIUS  # its name
 
 
 def test_labels_of_one_device_type_share_its_colour(settings: Settings, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from catheters.labels import RANZCR_HEADS
 from catheters.viz.text import load_font, wrap
 
 Colour = tuple[int, int, int]
+Point = tuple[float, float]
+"""x and y."""
 
 # The palette of Okabe and Ito, which the colour-blind can tell apart; the device types have its brightest.
 DEVICE_TYPE_COLOURS: dict[str, Colour] = {
@@ -32,6 +35,8 @@ OTHER_COLOURS: tuple[Colour, ...] = (
 )
 """Of device types of other names: each is easily told from each other one, RANZCR's among them."""
 UNKNOWN_COLOUR: Colour = (175, 175, 175)
+MARK_COLOUR: Colour = (255, 255, 255)
+"""Of landmarks and lengths: no device type's."""
 UNKNOWN_DEVICE_TYPE = "unknown label"
 
 DEVICE_TYPE_OF_LABEL = {label: device_type for device_type, labels in RANZCR_HEADS.items() for label in labels}
@@ -108,7 +113,11 @@ def colours_of(device_types: Iterable[str]) -> dict[str, Colour]:
 
 
 def draw_lines(
-    tile: npt.NDArray[np.uint8], lines: Sequence[Line], image_shape: tuple[int, int], size: float = 1.0
+    tile: npt.NDArray[np.uint8],
+    lines: Sequence[Line],
+    image_shape: tuple[int, int],
+    size: float = 1.0,
+    landmarks: Mapping[str, Point] = MappingProxyType({}),
 ) -> Image.Image:
     """Draw catheters over an image.
 
@@ -117,13 +126,14 @@ def draw_lines(
         lines: the catheters, in pixels of the cached image.
         image_shape: (H, W) of the cached image.
         size: of lines, rings and letters, in those of contact sheets.
+        landmarks: name -> its place, likewise: the names are written; `draw_lengths` draws a cross there.
 
     Returns:
         (h, w) in colours.
     """
     scale = np.array([tile.shape[1] / image_shape[1], tile.shape[0] / image_shape[0]])
     pixels = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
-    placed = [np.clip((line.points + 0.5) * scale - 0.5, -FARTHEST, FARTHEST) for line in lines]
+    placed = [place_points(line.points, scale) for line in lines]
     for line, points in zip(lines, placed, strict=True):
         stretches = _stretches(points)
         for colour, width in _strokes(line, size):
@@ -135,8 +145,17 @@ def draw_lines(
             for colour, width in _strokes(line, size):
                 cv2.circle(pixels, centre, radius, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
     drawn = Image.fromarray(pixels)
-    _write_labels(drawn, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None], size)
+    labels = [(line.label, line.colour, tip) for line, tip in zip(lines, tips, strict=True)]
+    for name, point in landmarks.items():
+        labels.append((name, MARK_COLOUR, _visible_tip(place_points(np.array(point), scale), tile.shape, size)))
+    _write_labels(drawn, [(text, colour, place) for text, colour, place in labels if place is not None], size)
     return drawn
+
+
+def place_points(points: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(..., 2) pixels of an image -> pixels of it at a scale (2,) in x and y; coordinates far outside are cut off."""
+    placed: npt.NDArray[np.float64] = np.clip((points + 0.5) * scale - 0.5, -FARTHEST, FARTHEST)
+    return placed
 
 
 def _strokes(line: Line, size: float) -> list[tuple[Colour, int]]:
@@ -168,17 +187,17 @@ def _visible_tip(
     return x, y
 
 
-def _write_labels(drawn: Image.Image, tips: list[tuple[Line, tuple[float, float]]], size: float) -> None:
-    """Write each label beside its ring, where it hides neither another label nor a ring, and inside the image."""
+def _write_labels(drawn: Image.Image, labels: list[tuple[str, Colour, Point]], size: float) -> None:
+    """Write each beside its ring or cross, where it hides neither another label nor one of these, inside the image."""
     font = load_font(round(FONT_SIZE * size))
     draw = ImageDraw.Draw(drawn)
     reach = RING_RADIUS * size + 2
-    taken = [(x - reach, y - reach, x + reach, y + reach) for _, (x, y) in tips]
-    for line, tip in tips:
-        text = wrap(line.label, font, drawn.width - 4, max_lines=1)[0]
-        box = free_place(tip, _text_size(text, font), drawn.size, taken, LABEL_DISTANCE * size)
+    taken = [(x - reach, y - reach, x + reach, y + reach) for _, _, (x, y) in labels]
+    for label, colour, place in labels:
+        text = wrap(label, font, drawn.width - 4, max_lines=1)[0]
+        box = free_place(place, _text_size(text, font), drawn.size, taken, LABEL_DISTANCE * size)
         taken.append(box)
-        draw.text(box[:2], text, line.colour, font, anchor="la", stroke_width=round(2 * size), stroke_fill=(0, 0, 0))
+        draw.text(box[:2], text, colour, font, anchor="la", stroke_width=round(2 * size), stroke_fill=(0, 0, 0))
 
 
 Box = tuple[float, float, float, float]
