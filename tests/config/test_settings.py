@@ -115,6 +115,20 @@ def test_settings_are_frozen() -> None:
         ("label_values={'1.0': 0}", ["label_values={'1.0': 0}: '1.0' means 1 already"]),
         ("label_values={'-1': 0, '-1.0': 1}", ["'-1.0' means 0 already"]),
         ("label_values={' no': 0, 'no': 1}", ["'no' means 0 already"]),
+        (
+            "measurements={'x': ('ETT tip', 'carina')}",
+            ["measurements: ('ETT tip', 'carina') came, (str, str, 'vertical' or 'horizontal' or 'distance') is exp"],
+        ),
+        (
+            "measurements={'x': ('ETT tip', 'carina', 'vertical', 'mm')}",
+            ["'vertical', 'mm') came, (str, str, 'vertical' or 'horizontal' or 'distance') is expected ("],
+        ),
+        (
+            "train_transforms=[['HorizontalFlip']]",
+            ["train_transforms: ['HorizontalFlip'] came, (str, {str: any}) is ex"],
+        ),
+        ("derived_labels={'x': ('a',)}", ["derived_labels: ('a',) came, (str, str) is expected"]),
+        ("image_size=[512]", ["image_size: [512] came, int or (int, int) is expected"]),
         ("keep_rows={'view': 1}", ["keep_rows: 1 came, a valid string or a list is expected"]),
         ("dicom_id=StudyInstanceUid", ["dicom_id: 'StudyInstanceUid' is not a DICOM keyword; did you mean 'StudyInst"]),
         ("dicom_id=zzz", ["dicom_id: 'zzz' is not a DICOM keyword; there are: StudyInstanceUID, SeriesInstanceUID"]),
