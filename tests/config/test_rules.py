@@ -127,6 +127,12 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str
     assert "\n" not in str(error.value)
 
 
+def test_rules_without_measurements() -> None:
+    with pytest.raises(SettingsError) as error:
+        dataclasses.replace(SAMPLE_LINES, measurements={})
+    assert str(error.value) == f"rules: measurements is empty, so there is no '{NAME}'; set both, or leave both out"
+
+
 def test_distances_are_never_negative() -> None:
     """So their bands may begin at 0, and not above."""
     measurements = {"apart": ("ETT tip", "carina", "distance")}

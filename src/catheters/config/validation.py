@@ -129,6 +129,8 @@ def check_rules(
 ) -> None:
     """Rules are of measurements that are taken, give labels that there are, and have one for every length."""
     for name, rule in rules.items():
+        if not measurements:
+            raise ValueError(f"rules: measurements is empty, so there is no '{name}'; set both, or leave both out")
         if name not in measurements:
             raise ValueError(f"rules: {unknown_name(name, 'one of measurements', measurements)}")
         check_label_names(f"rules['{name}']", (label for _, _, label in rule.bands), label_columns)
