@@ -198,6 +198,22 @@ def test_json_round_trip() -> None:
         settings_from_json("{", "here")
 
 
+def test_a_wrong_choice_names_the_one_that_was_meant() -> None:
+    """With the first sentence of what the setting is for; the rest of it is in `--help`."""
+    with pytest.raises(SettingsError) as error:
+        load_settings(None, ["lines=poled"])
+    assert str(error.value) == (
+        "command line: lines: 'poled' came, 'auxiliary', 'pooled' or 'input' or None is expected; did you mean "
+        "'pooled'? (Learn where each line and its tip lie from `annotation_table`.)"
+    )
+    with pytest.raises(SettingsError) as error:
+        load_settings(None, ["batch_size=autoo"])
+    assert "came, a valid integer or 'auto' is expected; did you mean 'auto'? (Images in a" in str(error.value)
+    with pytest.raises(SettingsError) as error:
+        load_settings(None, ["line_stride=3"])
+    assert "line_stride: 3 came, 2, 4 or 8 is expected (Pixels of the image" in str(error.value)
+
+
 def test_a_mistake_in_python_is_one_line() -> None:
     """In a script or notebook, where no file is read."""
     with pytest.raises(SettingsError, match=r"^'image_sise' is not a setting; did you mean 'image_size'\?$"):

@@ -1,6 +1,8 @@
 """pydantic's errors about settings, as one line for people."""
 
+import difflib
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -74,6 +76,11 @@ def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Wron
             "" if first["type"] == "string_pattern_mismatch" else f", {_expected(errors, fields[name])} is expected"
         )
         meaning = " ".join((fields[name].description or "").split())
+        choices = [other["ctx"]["expected"] for other in errors if other["type"] == "literal_error"]
+        if choices:  # each is named in `expected`, so the first sentence of what the setting is for is enough
+            near = difflib.get_close_matches(str(first["input"]), re.findall("'([^']+)'", " ".join(choices)), n=1)
+            expected += f"; did you mean '{near[0]}'?" if near else ""
+            meaning = re.split(r"(?<=\.)\s", meaning)[0]
         message = f"{name}: {first['input']!r} came{expected} ({meaning})"
     return WrongSetting(message, name, first["type"])
 
