@@ -12,6 +12,10 @@ from unittest.mock import patch
 import catheters
 from catheters.commands.console import COMMANDS, load_command
 from catheters.config.groups import CACHE_GROUPS, GROUPS, default_of, meaning_of, type_of
+from catheters.inference.lines.landmarks import FoundLandmark
+from catheters.inference.lines.measuring import TakenMeasurement
+from catheters.inference.lines.prediction import PredictedLine
+from catheters.measurements import Measurement
 
 FOLDER = Path(__file__).parent / "reference"
 SCRIPTS = {
@@ -36,8 +40,37 @@ MEMBERS = {
     "RunResult": ("models",),
     "EvaluationResult": ("macro_auc", "write", "report"),
     "Model": ("__call__",),
-    "Result": ("heatmap", "overlay", "lines", "landmarks", "measurements", "disagreements"),
+    "Result": ("heatmap", "overlay"),
+    "PredictedLine": ("tip",),
+    "Measurement": ("describe",),
 }
+OF_LINES: dict[str, tuple[type, ...]] = {
+    "lines": (PredictedLine,),
+    "tips": (),
+    "landmarks": (FoundLandmark,),
+    "measurements": (TakenMeasurement, Measurement),
+    "disagreements": (),
+    "draw_lines": (),
+}
+"""Members of `Result` that a line decoder gives -> the classes of what they hold."""
+LINES_BEGINNING = """
+## Lines, landmarks and measurements
+
+A model that was trained with `lines` also finds lines and their tips. Landmarks and lengths are those of its
+setting `measurements`. Points are in pixels of the X-ray as shown.
+
+<!-- parse only: needs a run that has learnt lines -->
+```python
+result = catheters.load("saved_models/sample_lines")("xray.dcm")
+for line in result.lines:
+    print(line.device_type, line.label, line.tip, line.confidence)
+carina = result.landmarks["carina"]  # None: not found
+for taken in result.measurements:
+    print(taken.name, taken.measurement.mm, taken.label_by_rule, taken.doubt)  # mm is None without a pixel spacing
+    print(taken.measurement.describe())  # as in "ETT tip 42.0 mm above the carina"
+result.draw_lines().save("lines.png")
+```
+"""
 PYTHON_BEGINNING = """\
 # Python API
 
@@ -111,6 +144,13 @@ def python_page() -> str:
             parts.append(_described(f"catheters.{name}", thing))
             for member in MEMBERS.get(name, ()):
                 parts.append(_described(f"{name}.{member}", inspect.getattr_static(thing, member)))
+    parts.append(LINES_BEGINNING)
+    for member, held in OF_LINES.items():
+        parts.append(_described(f"Result.{member}", inspect.getattr_static(catheters.Result, member)))
+        for thing in held:
+            parts.append(_described(thing.__name__, thing))
+            for of_thing in MEMBERS.get(thing.__name__, ()):
+                parts.append(_described(f"{thing.__name__}.{of_thing}", inspect.getattr_static(thing, of_thing)))
     return "".join(parts)
 
 

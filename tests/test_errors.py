@@ -27,6 +27,7 @@ def test_a_line_has_few_names(names: list[object], line: str) -> None:
         ("zzz", MANY, "there are 150, label 0, label 1, label 2 for some"),
         ("zzz", ["mean", "rank"], "there are: mean, rank"),
         ("zzz", [*MANY, "zx"], "there are 151, zx for some"),
+        ("zzz", [], "there are none"),
     ],
 )
 def test_hints(name: str, known: list[str], hint: str) -> None:

@@ -51,6 +51,8 @@ def unknown_name(name: str, kind: str, known: Iterable[str], where_all_are: str 
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         hint = f"did you mean '{near[0]}'?"
+    elif not known:
+        hint = "there are none"
     elif len(known) <= MAX_NAMES:
         hint = f"there are: {', '.join(known)}"
     else:

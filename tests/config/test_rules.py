@@ -127,6 +127,29 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str
     assert "\n" not in str(error.value)
 
 
+def test_labels_are_those_of_the_tip_that_is_measured() -> None:
+    """Of either tip, where two are measured; a length between landmarks may have any label."""
+
+    def of_points(start: str, end: str) -> Settings:
+        rules: Any = {"x": {"unit": "mm", "bands": [[None, 3, "ETT - Normal"], [3, None, "NGT - Abnormal"]]}}
+        return dataclasses.replace(SAMPLE_LINES, measurements={"x": (start, end, "vertical")}, rules=rules)
+
+    with pytest.raises(SettingsError) as error:
+        of_points("ETT tip", "carina")
+    assert str(error.value) == (
+        "rules['x']: 'NGT - Abnormal' is a label of NGT, but 'ETT tip' to 'carina' is measured; a label of ETT is "
+        "expected"
+    )
+    assert of_points("ETT tip", "NGT tip").rules_by_name["x"].bands[1][2] == "NGT - Abnormal"
+    assert of_points("carina", "left diaphragm dome").rules
+
+
+def test_rules_without_measurements() -> None:
+    with pytest.raises(SettingsError) as error:
+        dataclasses.replace(SAMPLE_LINES, measurements={})
+    assert str(error.value) == f"rules: measurements is empty, so there is no '{NAME}'; set both, or leave both out"
+
+
 def test_distances_are_never_negative() -> None:
     """So their bands may begin at 0, and not above."""
     measurements = {"apart": ("ETT tip", "carina", "distance")}

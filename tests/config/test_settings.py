@@ -115,6 +115,20 @@ def test_settings_are_frozen() -> None:
         ("label_values={'1.0': 0}", ["label_values={'1.0': 0}: '1.0' means 1 already"]),
         ("label_values={'-1': 0, '-1.0': 1}", ["'-1.0' means 0 already"]),
         ("label_values={' no': 0, 'no': 1}", ["'no' means 0 already"]),
+        (
+            "measurements={'x': ('ETT tip', 'carina')}",
+            ["measurements: ('ETT tip', 'carina') came, (str, str, 'vertical' or 'horizontal' or 'distance') is exp"],
+        ),
+        (
+            "measurements={'x': ('ETT tip', 'carina', 'vertical', 'mm')}",
+            ["'vertical', 'mm') came, (str, str, 'vertical' or 'horizontal' or 'distance') is expected ("],
+        ),
+        (
+            "train_transforms=[['HorizontalFlip']]",
+            ["train_transforms: ['HorizontalFlip'] came, (str, {str: any}) is ex"],
+        ),
+        ("derived_labels={'x': ('a',)}", ["derived_labels: ('a',) came, (str, str) is expected"]),
+        ("image_size=[512]", ["image_size: [512] came, int or (int, int) is expected"]),
         ("keep_rows={'view': 1}", ["keep_rows: 1 came, a valid string or a list is expected"]),
         ("dicom_id=StudyInstanceUid", ["dicom_id: 'StudyInstanceUid' is not a DICOM keyword; did you mean 'StudyInst"]),
         ("dicom_id=zzz", ["dicom_id: 'zzz' is not a DICOM keyword; there are: StudyInstanceUID, SeriesInstanceUID"]),
@@ -182,6 +196,22 @@ def test_json_round_trip() -> None:
     assert settings_to_json(settings_from_json(settings_to_json(settings), "here")) == settings_to_json(settings)
     with pytest.raises(SettingsError, match=r"^here: "):
         settings_from_json("{", "here")
+
+
+def test_a_wrong_choice_names_the_one_that_was_meant() -> None:
+    """With the first sentence of what the setting is for; the rest of it is in `--help`."""
+    with pytest.raises(SettingsError) as error:
+        load_settings(None, ["lines=poled"])
+    assert str(error.value) == (
+        "command line: lines: 'poled' came, 'auxiliary', 'pooled' or 'input' or None is expected; did you mean "
+        "'pooled'? (Learn where each line and its tip lie from `annotation_table`.)"
+    )
+    with pytest.raises(SettingsError) as error:
+        load_settings(None, ["batch_size=autoo"])
+    assert "came, a valid integer or 'auto' is expected; did you mean 'auto'? (Images in a" in str(error.value)
+    with pytest.raises(SettingsError) as error:
+        load_settings(None, ["line_stride=3"])
+    assert "line_stride: 3 came, 2, 4 or 8 is expected (Pixels of the image" in str(error.value)
 
 
 def test_a_mistake_in_python_is_one_line() -> None:

@@ -104,6 +104,11 @@ def test_names_that_nobody_uses_and_names_that_no_row_has() -> None:
     with pytest.raises(TableError) as error:
         check_landmarks(landmarks, ("carnia",), ["a"], {}, "l.csv")
     assert str(error.value) == "l.csv: 'carnia' is not a landmark in it; did you mean 'carina'?"
+    with pytest.raises(TableError) as error:
+        check_landmarks(landmarks, ("carina", "tub tip"), ["a"], {}, "l.csv", ["tube tip", "line tip"])
+    assert str(error.value) == (
+        "l.csv: 'tub tip' is not a tip (tube tip, line tip), nor a landmark in it; did you mean 'tube tip'?"
+    )
 
 
 def test_landmarks_of_the_sample(sample_folder: Path) -> None:

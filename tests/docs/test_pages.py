@@ -1,6 +1,7 @@
 """The documents are readable, whole, and true to the program: words, links, settings and commands."""
 
 import ast
+import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -13,6 +14,11 @@ import pytest
 from catheters.commands import evaluation_options, prediction_options
 from catheters.commands.console import COMMANDS
 from catheters.config.loading import SETTING_NAMES, load_settings
+from catheters.inference.api import Result
+from catheters.inference.lines.landmarks import FoundLandmark
+from catheters.inference.lines.measuring import TakenMeasurement
+from catheters.inference.lines.prediction import PredictedLine
+from catheters.measurements import Measurement
 from docs.generate import PAGES as GENERATED
 from tests.conftest import REPOSITORY
 from tests.docs.pages import DOCS, PAGES, PROSE, anchors, blocks, commands, links
@@ -89,6 +95,19 @@ def test_the_generated_reference_is_up_to_date(file: Path) -> None:
 def test_every_setting_is_in_the_reference() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "reference/settings.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(SETTING_NAMES)
+
+
+def test_every_part_of_a_result_is_in_the_reference() -> None:
+    """What the model says of an X-ray, and the fields of its lines, landmarks and measurements."""
+    text = (DOCS / "reference/python.md").read_text()
+    for name in vars(Result):
+        if not name.startswith("_"):
+            assert f"### Result.{name}\n" in text, name
+    for part in (Result, PredictedLine, FoundLandmark, TakenMeasurement, Measurement):
+        described = re.search(rf"class (?:catheters\.)?{part.__name__}\n(.*?)```", text, re.DOTALL)
+        assert described is not None
+        for field in dataclasses.fields(part):
+            assert field.name.startswith("_") or f"\n    {field.name}: " in described[1], field.name
 
 
 @pytest.mark.parametrize("file", PAGES, ids=name_of)

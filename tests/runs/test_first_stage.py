@@ -421,6 +421,28 @@ def test_another_mixed_precision(
         find_first_stage(settings, load_data(settings))
 
 
+@pytest.mark.parametrize(
+    ("named", "hint"),
+    [
+        ("first/fold0/best.pt", "; name the run's folder, {}/first, not a checkpoint or a folder in it"),
+        ("first/fold0", "; name the run's folder, {}/first, not a checkpoint or a folder in it"),
+        ("elsewhere/best.pt", "; name the run's folder, not a checkpoint"),
+        ("elsewhere", ""),
+    ],
+)
+def test_a_checkpoint_in_place_of_a_run(cached: Settings, tmp_path: Path, named: str, hint: str) -> None:
+    (tmp_path / "first" / "fold0").mkdir(parents=True)
+    for name in ("settings.json", "fold0/best.pt"):
+        (tmp_path / "first" / name).touch()
+    settings = dataclasses.replace(cached, lines="input", first_stage=str(tmp_path / named))
+    with pytest.raises(UserError) as error:
+        find_first_stage(settings, load_data(settings))
+    assert str(error.value) == (
+        f"first_stage={tmp_path / named}: no run folder; a finished run with lines='auxiliary' or 'pooled' is expected"
+        + hint.format(tmp_path)
+    )
+
+
 def test_other_device_types(second: Settings) -> None:
     labels = second.label_columns
     settings = dataclasses.replace(second, heads={"ETT": labels[:3], "others": labels[3:]})

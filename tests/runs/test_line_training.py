@@ -236,7 +236,10 @@ def test_landmarks_that_are_not_there(cached: Settings, tmp_path: Path, capsys: 
         landmark_table="landmarks.csv",
         measurements={"x": ("ETT tip", "carena", "vertical")},
     )
-    with pytest.raises(UserError, match=r"landmark_table=landmarks\.csv: 'carena' is not a landmark in it; did you"):
+    said = (
+        r"landmark_table=landmarks\.csv: 'carena' is not a tip \(ETT tip, .*\), nor a landmark in it; did you mean 'car"
+    )
+    with pytest.raises(UserError, match=said):
         load_data(settings)
     load_data(dataclasses.replace(settings, measurements=MEASUREMENTS))
     assert "landmarks that no setting uses: " in capsys.readouterr().err

@@ -25,17 +25,28 @@ from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.inference.heatmaps import describe_sheet
 from catheters.io.csv_files import TableError
 from catheters.runs.build import build_table_source
-from catheters.viz.contact_sheets import AS_CACHED, CHOSEN, WITH_CATHETERS, describe_images
+from catheters.viz.contact_sheets import (
+    AS_CACHED,
+    BESIDE,
+    CATHETERS,
+    CHOSEN,
+    LANDMARKS,
+    NOT_LEARNT,
+    describe_images,
+)
 from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import GAP, MAX_TITLE_LINES, MIN_COLUMNS, TILE_WIDTH
+from catheters.viz.lengths import CROSS_RADIUS
 from catheters.viz.lines import (
     DEVICE_TYPE_COLOURS,
     FONT_SIZE,
+    MARK_COLOUR,
+    OTHER_COLOURS,
     UNKNOWN_COLOUR,
-    device_type_colours,
+    DeviceTypes,
 )
 from catheters.viz.text import load_font, wrap
-from catheters.viz.tiles import NOTE_COLOUR, grey_tile, prepare_image
+from catheters.viz.tiles import NOTE_COLOUR, drawn_tile, grey_tile, prepare_image
 
 
 @pytest.fixture
@@ -119,7 +130,8 @@ def test_catheters_lie_on_their_pixels(case: str, tmp_path: Path) -> None:
     table = folder_table(tmp_path / "xrays")
     cache = cache_of(settings, table)
     annotation = Annotation("ETT - Normal", np.array([[51.0, 0.0], [51.0, 41.0]]))
-    shown = prepare_image(table, cache, 0, [annotation], build_preprocessing(settings))
+    types = DeviceTypes.of({}, [], [annotation.label])
+    shown = prepare_image(table, cache, 0, [annotation], build_preprocessing(settings), types)
     point = shown.lines[0].points[1]
     assert point == pytest.approx(expected)
     brightness = np.clip(shown.pixels.astype(np.float64) - 101, 0, None)
@@ -135,7 +147,7 @@ def test_what_stands_under_an_image(annotated: Settings) -> None:
     cache = cache_of(annotated, table)
     cache.entries[0].notes["inverted"] = "likely inverted grayscale"
     positive = [label for label, value in zip(table.label_columns, table.labels[0], strict=True) if value]
-    shown = prepare_image(table, cache, 0, [], build_preprocessing(annotated))
+    shown = prepare_image(table, cache, 0, [], build_preprocessing(annotated), DeviceTypes({}, {}))
     assert str(table.uids[0]).endswith(shown.text[0][0].removeprefix("..."))
     assert [text for text, _ in shown.text[1:]] == [
         f"patient {table.patient_ids[0]}",
@@ -226,9 +238,12 @@ def test_tiny_images_and_all_of_them(settings: Settings) -> None:
 def test_the_heading_says_what_the_images_are(annotated: Settings) -> None:
     """It is nowhere cut off, on the narrowest sheet either."""
     table = read_label_table(build_table_source(annotated))
-    assert describe_images(table, len(table), are_drawn=False) == AS_CACHED
-    whole = describe_images(table, 3, are_drawn=True)
-    assert whole == f"{AS_CACHED} {CHOSEN} {WITH_CATHETERS}"
+    whole = describe_images(table, 3, with_catheters=True, with_landmarks=True, learns_lines=False)
+    assert whole == f"{AS_CACHED} {CHOSEN} {BESIDE.format(f'{CATHETERS} and {LANDMARKS}')} {NOT_LEARNT}"
+    of_catheters = describe_images(table, 3, with_catheters=True, with_landmarks=False, learns_lines=True)
+    assert of_catheters == f"{AS_CACHED} {CHOSEN} {BESIDE.format(CATHETERS)}"
+    all_of_them = describe_images(table, len(table), with_catheters=False, with_landmarks=False, learns_lines=False)
+    assert all_of_them == AS_CACHED
     width = MIN_COLUMNS * (TILE_WIDTH + GAP) - GAP
     for text in (whole, describe_sheet(is_calibrated=False)):
         assert " ".join(wrap(text, load_font(FONT_SIZE), width, MAX_TITLE_LINES)) == text
@@ -298,8 +313,59 @@ def test_labels_of_the_table_have_colours_of_their_own(
     changed = write_annotations(settings, tmp_path, (str(table.uids[4]), "chest drain", "[[32, 2], [32, 30]]"))
     sheet = np.array(Image.open(show_images(changed, renamed, cache, 40)[0]))
     assert "warning" not in capsys.readouterr().err
-    assert (sheet == device_type_colours(["chest drain"])["chest drain"]).all(axis=2).any()
+    assert (sheet == OTHER_COLOURS[0]).all(axis=2).any()
     assert not has_in_legend(sheet, UNKNOWN_COLOUR)
+
+
+def test_landmarks_are_crosses_with_their_names(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the first sheet, beside the image as it is; an image may have landmarks and no catheter."""
+    table = read_label_table(build_table_source(settings))
+    file = tmp_path / "landmarks.csv"
+    file.write_text(f"StudyInstanceUID,name,x,y\n{table.uids[4]},carina,32,30\n")
+    sheet, _ = write_sheets(dataclasses.replace(settings, landmark_table=str(file)), 40)
+    cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
+    tile = as_tile(cache.images[cache.rows[4]])
+    top = find_tile(sheet, tile, 0)  # annotated images come first
+    assert top is not None
+    drawn = sheet[top : top + len(tile), GAP + TILE_WIDTH + GAP :][:, :TILE_WIDTH]
+    is_drawn = (drawn != tile).any(axis=2)
+    assert 0.001 < is_drawn.mean() < 0.05
+    assert (drawn[is_drawn] == MARK_COLOUR).all(axis=1).any()
+    assert "warning" not in capsys.readouterr().err
+    write_sheets(dataclasses.replace(settings, landmark_table="gone.csv"), 1)
+    gone = Path(settings.dataset_folder) / "gone.csv"
+    assert f"warning: landmark_table={gone}: no such file, so no landmarks are drawn\n" in capsys.readouterr().err
+
+
+def test_landmarks_lie_on_their_pixels() -> None:
+    """The image is shown at 300 x 300: (10, 20) of 60 x 60 is centred on (10 + .5) x 5 - .5 = 52 and 102."""
+    drawn = np.array(drawn_tile(np.full((60, 60), 90, dtype=np.uint8), [], {"carina": (10.0, 20.0)}))
+    rows, columns = np.nonzero((drawn == MARK_COLOUR).all(axis=2))
+    is_cross = columns <= 52 + CROSS_RADIUS + 1
+    assert (rows[is_cross].min() + rows[is_cross].max()) / 2 == pytest.approx(102, abs=1)
+    assert columns.min() == pytest.approx(52 - CROSS_RADIUS, abs=1)
+    assert columns.max() > 52 + 2 * CROSS_RADIUS  # its name
+
+
+def test_labels_of_one_device_type_share_its_colour(settings: Settings, tmp_path: Path) -> None:
+    """As `heads` groups labels of one's own; that of another device type has another colour."""
+    table = read_label_table(build_table_source(settings))
+    labels = ("tube high", "tube low", "line wrong")
+    renamed = dataclasses.replace(table, labels=table.labels[:, :3], label_columns=labels)
+    heads = {"tube": labels[:2], "line": labels[2:]}
+    rows = [(str(table.uids[k]), labels[k], "[[32, 2], [32, 30]]") for k in range(3)]
+    own = dataclasses.replace(settings, label_columns=labels, heads=heads)
+    cache = cache_of(own, renamed)
+
+    def drawn(num_rows: int) -> list[bool]:
+        changed = write_annotations(own, tmp_path, *rows[:num_rows])
+        sheet = np.array(Image.open(show_images(changed, renamed, cache, 40)[0]))
+        return [has_in_legend(sheet, colour) for colour in (*OTHER_COLOURS, UNKNOWN_COLOUR)]
+
+    assert drawn(2) == [True, *[False] * 7]
+    assert drawn(3) == [True, True, *[False] * 6]
 
 
 def test_annotations_of_other_images(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Catheters drawn over an image, their rings and labels."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,9 +12,9 @@ from catheters.viz.lines import (
     DEVICE_TYPE_COLOURS,
     OTHER_COLOURS,
     UNKNOWN_COLOUR,
+    DeviceTypes,
     Line,
     colours_of,
-    device_type_colours,
     draw_lines,
     free_place,
 )
@@ -104,15 +105,29 @@ def test_labels_hide_neither_rings_nor_one_another() -> None:
     assert free_place((290, 100), (120, 14), (300, 300), [(282, 92, 298, 108)])[2] < 290
 
 
-def test_colours_of_device_types_and_of_other_labels() -> None:
-    colours = device_type_colours(RANZCR_LABELS)
-    assert list(colours) == ["ETT", "NGT", "CVC", "Swan Ganz"]
-    assert len(set(colours.values())) == 4
-    others = [f"drain {k}" for k in range(9)]
-    of_others = device_type_colours(others)
-    assert [of_others[label] for label in others[:2]] == [of_others[label] for label in others[7:]]
-    assert len({of_others[label] for label in others}) == 7
-    assert UNKNOWN_COLOUR not in of_others.values()
+def test_device_types_of_labels() -> None:
+    """Those of the settings, else RANZCR's, else each label by itself; drawn labels that nobody knows have none."""
+    types = DeviceTypes.of({}, RANZCR_LABELS, [])
+    assert dict(types.colours) == DEVICE_TYPE_COLOURS
+    types = DeviceTypes.of({"tube": ("high", "low")}, ("low", "drain", "high"), ["high", "CVC - Normal", "wire"])
+    assert dict(types.of_label) == {"high": "tube", "low": "tube", "drain": "drain", "CVC - Normal": "CVC"}
+    assert list(types.colours) == ["tube", "drain", "CVC"]
+    assert types.colour_of("high") == types.colour_of("low") == OTHER_COLOURS[0]
+    assert types.colour_of("CVC - Normal") == DEVICE_TYPE_COLOURS["CVC"]
+    assert types.colour_of("wire") == UNKNOWN_COLOUR
+    renamed = DeviceTypes.of({"tube": ("ETT - Normal",)}, ("ETT - Normal",), ["ETT - Normal"])
+    assert list(renamed.colours) == ["tube"]
+
+
+def test_colours_are_easily_told_apart() -> None:
+    """Any two of them lie further apart in CIELAB than two blues do, which are 21 apart."""
+    colours = [*OTHER_COLOURS, UNKNOWN_COLOUR]
+    assert set(DEVICE_TYPE_COLOURS.values()) < set(colours)
+    lab = cv2.cvtColor(np.array([colours], dtype=np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2) + np.diag([np.inf] * len(colours))
+    assert apart.min() > 35
+    assert len(set(colours_of(["ETT", "a", "b", "CVC", "c", "d", "e"]).values())) == 7
+    assert colours_of(map(str, range(8)))["7"] == OTHER_COLOURS[0]  # in turn
 
 
 def test_colours_of_device_types_by_name() -> None:

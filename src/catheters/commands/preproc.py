@@ -46,15 +46,21 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
 
 def show_images(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:
     """Write the contact sheets of a cache, of `num_images` images at most; returns the files."""
-    annotations = settings.annotation_table
+    annotations, landmarks = (
+        None if table_file is None else Path(settings.dataset_folder) / table_file
+        for table_file in (settings.annotation_table, settings.landmark_table)
+    )
     return write_contact_sheets(
         table,
         cache,
         num_images,
         name=settings.cache_name,
         preprocessing=build_preprocessing(settings),
-        annotation_table=None if annotations is None else Path(settings.dataset_folder) / annotations,
+        annotation_table=annotations,
+        landmark_table=landmarks,
+        learns_lines=settings.lines is not None,
         uid_column=settings.uid_column,
+        device_types=settings.device_types,
         transforms=settings.train_transforms,
         choice_seed=settings.seed,
         augmentation_seed=settings.seeds_to_train[0],

@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
         "--show",
         type=_count,
         metavar="N",
-        help="also draw N cached images with their labels and annotated catheters, and as training augments them",
+        help="also draw N cached images with their labels, annotated catheters and landmarks, and up to 8 of them as "
+        "training augments them",
     )
     options = parser.parse_intermixed_args(arguments)
     if options.folder and not options.audit:

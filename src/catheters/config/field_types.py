@@ -1,6 +1,8 @@
 """Types of settings: what a config may hold in a field, beyond plain numbers and texts."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, StringConstraints
 
@@ -15,3 +17,34 @@ Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
 Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 PointToPoint = Annotated[tuple[str, str, KindName], ListOrTuple]
+
+
+def in_words(annotation: Any) -> str:
+    """A type as a reader of a config says it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(map(in_words, arguments))
+    if origin is dict:
+        return f"{{{in_words(arguments[0])}: {in_words(arguments[1])}}}"
+    if origin is tuple:
+        parts = ", ".join(in_words(argument) for argument in arguments if argument is not Ellipsis)
+        return f"list of {parts}" if Ellipsis in arguments else f"({parts})"
+    if annotation is Any:
+        return "any"
+    return "None" if annotation is NoneType else str(annotation.__name__)
+
+
+def type_inside(annotation: Any, path: Sequence[str | int]) -> Any:
+    """The type of what stands inside a value of a type, by keys and positions; a union is gone into no further."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if path and origin is dict:
+        return type_inside(arguments[1], path[1:])
+    if path and origin is tuple:
+        return type_inside(arguments[0 if Ellipsis in arguments else int(path[0])], path[1:])
+    return annotation

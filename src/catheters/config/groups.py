@@ -2,9 +2,10 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import get_type_hints
 
+from catheters.config.field_types import in_words
 from catheters.config.settings import FIELDS, Settings
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -124,7 +125,7 @@ def meaning_of(name: str) -> str:
 
 def type_of(name: str) -> str:
     """What a setting takes, in words, as in `int or None`."""
-    return _in_words(get_type_hints(Settings)[name])
+    return in_words(get_type_hints(Settings)[name])
 
 
 def describe_settings(groups: Sequence[str] = tuple(GROUPS), first: Sequence[str] = ()) -> str:
@@ -145,20 +146,3 @@ def describe_settings(groups: Sequence[str] = tuple(GROUPS), first: Sequence[str
                     text, 100, initial_indent=indent, subsequent_indent="      ", break_long_words=False
                 )
     return "\n".join(lines[1:])
-
-
-def _in_words(annotation: Any) -> str:
-    """A type as a reader of a config says it."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " or ".join(map(repr, arguments))
-    if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, arguments))
-    if origin is dict:
-        return f"{{{_in_words(arguments[0])}: {_in_words(arguments[1])}}}"
-    if origin is tuple:
-        parts = ", ".join(_in_words(argument) for argument in arguments if argument is not Ellipsis)
-        return f"list of {parts}" if Ellipsis in arguments else f"({parts})"
-    if annotation is Any:
-        return "any"
-    return "None" if annotation is NoneType else annotation.__name__

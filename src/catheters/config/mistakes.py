@@ -1,12 +1,16 @@
 """pydantic's errors about settings, as one line for people."""
 
+import difflib
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+from catheters.config.field_types import in_words, type_inside
 from catheters.errors import SettingsError, unknown_name
 
 T = TypeVar("T")
@@ -68,22 +72,41 @@ def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Wron
     elif name is None:
         message = first["msg"]
     else:
-        # A union such as `bool | str` reports each of its types.
-        wanted = dict.fromkeys(
-            other["msg"]
-            .removeprefix("Input should be ")
-            .replace("valid tuple", "list")
-            .replace("a valid boolean", "True or False")
-            for other in errors
-            if other["loc"][:1] == first["loc"][:1] and other["type"] != "missing"
+        expected = (
+            "" if first["type"] == "string_pattern_mismatch" else f", {_expected(errors, fields[name])} is expected"
         )
-        is_element = any(isinstance(part, int) for part in first["loc"])
-        if type(None) in get_args(fields[name].annotation) and not is_element:
-            wanted["None"] = None
-        expected = "" if first["type"] == "string_pattern_mismatch" else f", {' or '.join(wanted)} is expected"
         meaning = " ".join((fields[name].description or "").split())
+        choices = [other["ctx"]["expected"] for other in errors if other["type"] == "literal_error"]
+        if choices:  # each is named in `expected`, so the first sentence of what the setting is for is enough
+            near = difflib.get_close_matches(str(first["input"]), re.findall("'([^']+)'", " ".join(choices)), n=1)
+            expected += f"; did you mean '{near[0]}'?" if near else ""
+            meaning = re.split(r"(?<=\.)\s", meaning)[0]
         message = f"{name}: {first['input']!r} came{expected} ({meaning})"
     return WrongSetting(message, name, first["type"])
+
+
+def _expected(errors: Sequence[ErrorDetails], field: FieldInfo) -> str:
+    """What a setting takes, in words, where the first error has found something else."""
+    first = errors[0]
+    of_setting = [other for other in errors if other["loc"][:1] == first["loc"][:1]]
+    for other in of_setting:
+        if other["type"] in ("missing", "too_long") and other["input"] == first["input"]:
+            # Of a list with a place for each part: pydantic names the part that is missing, not what the list takes.
+            path = other["loc"][1:-1] if other["type"] == "missing" else other["loc"][1:]
+            return in_words(type_inside(field.annotation, path))
+    # A union such as `bool | str` reports each of its types.
+    wanted = dict.fromkeys(
+        other["msg"]
+        .removeprefix("Input should be ")
+        .replace("valid tuple", "list")
+        .replace("a valid boolean", "True or False")
+        for other in of_setting
+        if other["type"] != "missing"
+    )
+    is_element = any(isinstance(part, int) for part in first["loc"])
+    if type(None) in get_args(field.annotation) and not is_element:
+        wanted["None"] = None
+    return " or ".join(wanted)
 
 
 def unknown_setting(name: str, fields: Mapping[str, FieldInfo]) -> str:

@@ -58,7 +58,7 @@ class SettingFields:
     X-ray. `lines` learns from them; contact sheets show them."""
     landmark_table: str | None = None
     """CSV of landmarks such as the carina, relative to `dataset_folder`: `uid_column`, name, x and y in pixels of the
-    X-ray. `lines` learns those that `measurements` name."""
+    X-ray. `lines` learns those that `measurements` name; contact sheets show all."""
     measurements: dict[str, PointToPoint] = Field(default_factory=dict)
     """{name: (point, point, kind)}, as {"ETT tip above carina": ("ETT tip", "carina", "vertical")}: from the tip of a
     device type, or a landmark, to another; vertical is positive where the first lies above the second. The landmarks

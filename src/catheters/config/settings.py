@@ -71,7 +71,7 @@ class Settings(SettingFields):
         validation.check_exclusive(self.exclusive, self.label_columns)
         validation.check_lines(self.lines, self.annotation_table, self.first_stage, self.device_types)
         validation.check_measurements(self.measurements, self.device_types, self.lines, self.landmark_table)
-        validation.check_rules(self.rules_by_name, self.measurements, self.label_columns)
+        validation.check_rules(self.rules_by_name, self.measurements, self.label_columns, self.device_types)
         validation.check_loss_weights(self.loss_weights, self.label_columns, self.exclusive, self.lines, self.landmarks)
 
     def _check_folds_and_seeds(self) -> None:

@@ -125,19 +125,44 @@ def check_measurements(
 
 
 def check_rules(
-    rules: Mapping[str, Rule], measurements: Mapping[str, tuple[str, str, str]], label_columns: tuple[str, ...]
+    rules: Mapping[str, Rule],
+    measurements: Mapping[str, tuple[str, str, str]],
+    label_columns: tuple[str, ...],
+    device_types: Mapping[str, tuple[str, ...]],
 ) -> None:
-    """Rules are of measurements that are taken, give labels that there are, and have one for every length."""
+    """Rules are of measurements that are taken, have a label for every length, and labels that there are.
+
+    These are of the device type whose tip is measured; a length between two landmarks may give any label.
+    """
     for name, rule in rules.items():
+        if not measurements:
+            raise ValueError(f"rules: measurements is empty, so there is no '{name}'; set both, or leave both out")
         if name not in measurements:
             raise ValueError(f"rules: {unknown_name(name, 'one of measurements', measurements)}")
         check_label_names(f"rules['{name}']", (label for _, _, label in rule.bands), label_columns)
+        _check_labels_of_tips(name, rule, measurements[name], device_types)
         kind = measurements[name][2]
         if rule.begin > (0 if kind == "distance" else -math.inf):
             least = "0" if kind == "distance" else "-inf"
             raise ValueError(f"rules['{name}']: no band holds what is below {rule.begin:g}; begin at {least}")
         if rule.end < math.inf:
             raise ValueError(f"rules['{name}']: no band holds {rule.end:g} and what is above; end at inf")
+
+
+def _check_labels_of_tips(
+    name: str, rule: Rule, measurement: tuple[str, str, str], device_types: Mapping[str, tuple[str, ...]]
+) -> None:
+    start, end, _ = measurement
+    measured = [device_type for device_type in device_types if tip_name(device_type) in (start, end)]
+    if not measured:
+        return
+    for _, _, label in rule.bands:
+        of_label = next((device_type for device_type, labels in device_types.items() if label in labels), None)
+        if of_label is not None and of_label not in measured:
+            raise ValueError(
+                f"rules['{name}']: '{label}' is a label of {of_label}, but '{start}' to '{end}' is measured; a label "
+                f"of {' or '.join(measured)} is expected"
+            )
 
 
 def check_loss_weights(

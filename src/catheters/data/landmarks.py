@@ -48,6 +48,7 @@ def check_landmarks(
     uids: Collection[str],
     full_shapes: Mapping[str, tuple[int, int]],
     source: str,
+    tips: Collection[str] = (),
 ) -> list[str]:
     """Compare landmarks with the images and with what is asked of them.
 
@@ -57,6 +58,7 @@ def check_landmarks(
         uids: the ids of the label table.
         full_shapes: uid -> (H, W) of the original image, in pixels; (0, 0) or none where it could not be read.
         source: the table, for the messages.
+        tips: what settings can name beside landmarks, for the message about a name that is neither.
 
     Returns:
         Warnings, one line each: ids without an image, points far outside of their image, names that nobody uses.
@@ -67,7 +69,8 @@ def check_landmarks(
     names = list(dict.fromkeys(name for of_image in landmarks.values() for name in of_image))
     for name in used_names:
         if name not in names:
-            raise TableError(f"{source}: {unknown_name(name, 'a landmark in it', names)}")
+            kind = f"a tip ({', '.join(tips)}), nor a landmark in it" if tips else "a landmark in it"
+            raise TableError(f"{source}: {unknown_name(name, kind, [*tips, *names])}")
     points_of_image = ((uid, list(of_image.values())) for uid, of_image in landmarks.items())
     warnings = check_image_ids(landmarks, uids, source) + check_inside(points_of_image, full_shapes, source)
     unused = [name for name in names if name not in used_names]

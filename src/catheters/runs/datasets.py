@@ -27,6 +27,7 @@ from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacin
 from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
+from catheters.labels import tip_name
 from catheters.runs.build import build_augmentation, build_table_source
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
@@ -162,7 +163,8 @@ def _read_lines(
     if settings.landmark_table is not None:
         landmarks = read_landmarks(Path(settings.dataset_folder) / settings.landmark_table, settings.uid_column)
         source = f"landmark_table={settings.landmark_table}"
-        warnings += check_landmarks(landmarks, settings.landmarks, shapes, shapes, source)
+        tips = list(map(tip_name, settings.device_types))
+        warnings += check_landmarks(landmarks, settings.landmarks, shapes, shapes, source, tips)
     for text in warnings:
         warn(text)
     entries = [cache.entries[position] for position in kept]

@@ -92,7 +92,10 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
     folder = Path(settings.first_stage)
     where = f"first_stage={folder}"
     if not (folder / SETTINGS_FILE).is_file():
-        raise UserError(f"{where}: no run folder; a finished run with lines='auxiliary' or 'pooled' is expected")
+        raise UserError(
+            f"{where}: no run folder; a finished run with lines='auxiliary' or 'pooled' is expected"
+            f"{_run_folder_hint(folder)}"
+        )
     if folder.resolve() == settings.run_folder.resolve():
         raise UserError(f"{where}: is this very run; name another one, or set another run_name")
     first = read_run_settings(folder / SETTINGS_FILE)
@@ -140,6 +143,14 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
         fingerprint=fingerprint,
         is_all_data=settings.all_data,
     )
+
+
+def _run_folder_hint(path: Path) -> str:
+    """What to name in place of a checkpoint, or of a fold's folder, as the end of a message; empty for other paths."""
+    folder = next((parent for parent in path.parents if (parent / SETTINGS_FILE).is_file()), None)
+    if folder is None:
+        return "; name the run's folder, not a checkpoint" if path.suffix == ".pt" else ""
+    return f"; name the run's folder, {folder}, not a checkpoint or a folder in it"
 
 
 def _out_of_fold(settings: Settings, data: RunData, folder: Path, where: str) -> npt.NDArray[np.int8]:

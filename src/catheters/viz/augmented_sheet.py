@@ -11,8 +11,8 @@ from catheters.data.cache.cache import ImageCache
 from catheters.data.loader import CachedRadiographs
 from catheters.data.tables.label_table import LabelTable
 from catheters.viz.layout import Cell, Heading, make_sheet
-from catheters.viz.lines import Line
-from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile
+from catheters.viz.lines import DeviceTypes, Line
+from catheters.viz.tiles import SheetImage, drawn_tile, grey_tile, legend_of
 
 TO_CHECK = "Look whether each label still holds, as it does not where the tip has left the image."
 NUM_EPOCHS = 5
@@ -21,7 +21,13 @@ NO_TRANSFORMS = "As training draws them, which is as they are cached: train_tran
 
 
 def augmented_sheet(
-    title: str, table: LabelTable, cache: ImageCache, shown: list[SheetImage], augmentation: Augmentation, seed: int
+    title: str,
+    table: LabelTable,
+    cache: ImageCache,
+    shown: list[SheetImage],
+    device_types: DeviceTypes,
+    augmentation: Augmentation,
+    seed: int,
 ) -> Image.Image:
     """Each image as cached, then as training draws it in each of its first epochs; below, the same with its catheters.
 
@@ -30,6 +36,7 @@ def augmented_sheet(
         table: the label table.
         cache: opened with this table.
         shown: the images.
+        device_types: those of their catheters.
         augmentation: that of training.
         seed: of the training.
     """
@@ -40,7 +47,7 @@ def augmented_sheet(
     cells = [_augmented_cell(image, samples, sample, augmentation) for sample, image in enumerate(shown)]
     names = ", ".join(name for name, _ in augmentation.transforms)
     subtitle = f"As training draws them with seed {seed}: {names}. {TO_CHECK}" if names else NO_TRANSFORMS
-    legend = drawn_device_types(table, shown)
+    legend = legend_of(shown, device_types)
     if legend and augmentation.unfollowed:
         names = ", ".join(augmentation.unfollowed)
         subtitle += f" Catheters are not drawn, since they cannot be carried through {names}."

@@ -1,5 +1,6 @@
 """The two sheets beside a cache: its images with their catheters, and what augmentation makes of some of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.cache.cache import ImageCache
+from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
 from catheters.errors import counted
@@ -15,16 +17,16 @@ from catheters.io.files import write_whole
 from catheters.runtime.console import warn
 from catheters.viz.image_selection import choose_images
 from catheters.viz.layout import Cell, Heading, make_sheet
-from catheters.viz.lines import DEVICE_TYPE_OF_LABEL
-from catheters.viz.tiles import SheetImage, drawn_device_types, drawn_tile, grey_tile, prepare_image
+from catheters.viz.lines import DEVICE_TYPE_OF_LABEL, DeviceTypes
+from catheters.viz.tiles import SheetImage, drawn_tile, grey_tile, legend_of, prepare_image
 
 AS_CACHED = (
     "What the model gets, as the cache holds it. Look whether thin lines and their tips can be seen at this size."
 )
 CHOSEN = "The images are chosen to show every label, so their shares are not those of the data set."
-WITH_CATHETERS = (
-    "Beside them the annotated catheters, a ring at the tip; a model learns them only with the setting `lines`."
-)
+BESIDE = "Beside them {}."
+CATHETERS, LANDMARKS = "the annotated catheters, a ring at the tip", "the landmarks, a cross each"
+NOT_LEARNT = "A model learns what is drawn only with the setting `lines`."
 NUM_AUGMENTED = 8
 """Images of the second sheet, at most."""
 
@@ -37,7 +39,10 @@ def write_contact_sheets(
     name: str,
     preprocessing: Preprocessing,
     annotation_table: Path | None,
+    landmark_table: Path | None,
+    learns_lines: bool,
     uid_column: str,
+    device_types: Mapping[str, tuple[str, ...]],
     transforms: tuple[tuple[str, dict[str, Any]], ...],
     choice_seed: int,
     augmentation_seed: int,
@@ -45,9 +50,10 @@ def write_contact_sheets(
     """Show cached images as the model gets them, beside the cache: `<cache>_images.png` and `<cache>_augmented.png`.
 
     The first has `num_images` readable images with their labels and quality flags. Where the annotation table has
-    catheters of an image, it is shown again with these drawn. The second has up to eight of them as training draws them
-    in its first five epochs. `choice_seed` alone decides which images are shown: every label where there is room,
-    annotated images first. An annotation table that is not there, or does not fit the label table, is warned of.
+    catheters of an image, or the landmark table landmarks, it is shown again with these drawn. The second has up to
+    eight of them as training draws them in its first five epochs. `choice_seed` alone decides which images are shown:
+    every label where there is room, annotated images first. A table of catheters or landmarks that is not there, or
+    does not fit the label table, is warned of.
 
     Args:
         table: N images.
@@ -56,7 +62,10 @@ def write_contact_sheets(
         name: of the data set, for the titles.
         preprocessing: that of the cache.
         annotation_table: has the catheters; None: there is none.
-        uid_column: its id column.
+        landmark_table: has the landmarks; None: there is none.
+        learns_lines: whether a model learns from them, by the settings.
+        uid_column: the id column of both.
+        device_types: name -> its labels, whose catheters share a colour.
         transforms: of the augmentation.
         choice_seed: decides which images are shown.
         augmentation_seed: the seed of the training whose augmentation is shown.
@@ -65,19 +74,25 @@ def write_contact_sheets(
         The files written; none where no image is readable.
 
     Raises:
-        TableError: the annotation table is wrong.
+        TableError: the annotation table or the landmark table is wrong.
         SettingsError: `train_transforms` are.
     """
     annotations = _read_annotations(annotation_table, uid_column, table, cache)
+    landmarks = _read_landmarks(landmark_table, uid_column, table, cache)
     readable = np.flatnonzero([entry.reason is None for entry in cache.entries])
-    is_annotated = np.array([uid in annotations for uid in table.uids[readable].tolist()], dtype=np.bool_)
+    is_annotated = np.array(
+        [uid in annotations or uid in landmarks for uid in table.uids[readable].tolist()], dtype=np.bool_
+    )
     chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, choice_seed)]
     if not len(chosen):
         return []
-    shown = [
-        prepare_image(table, cache, position, annotations.get(str(table.uids[position]), []), preprocessing)
-        for position in chosen.tolist()
-    ]
+    labels = (annotation.label for of_image in annotations.values() for annotation in of_image)
+    types = DeviceTypes.of(device_types, table.label_columns, labels)
+    shown = []
+    for position in chosen.tolist():
+        uid = str(table.uids[position])
+        drawn = annotations.get(uid, []), preprocessing, types, landmarks.get(uid, {})
+        shown.append(prepare_image(table, cache, position, *drawn))
     # Slow to import, and nothing else in preparing a data set needs what it does.
     from catheters.data.augmentation import Augmentation
     from catheters.viz.augmented_sheet import augmented_sheet
@@ -86,13 +101,18 @@ def write_contact_sheets(
     title, size = f"{name}: {{}} of {counted(len(table), 'image')}", f"{width} x {height} px"
     augmented = shown[:NUM_AUGMENTED]
     return [
-        _save(_image_sheet(f"{title.format(len(shown))}, {size}", table, shown), cache.file.path, "images"),
+        _save(
+            _image_sheet(f"{title.format(len(shown))}, {size}", table, shown, types, learns_lines=learns_lines),
+            cache.file.path,
+            "images",
+        ),
         _save(
             augmented_sheet(
                 f"{title.format(len(augmented))}, {size}, augmented",
                 table,
                 cache,
                 augmented,
+                types,
                 Augmentation(transforms, preprocessing.image_shape),
                 augmentation_seed,
             ),
@@ -119,21 +139,58 @@ def _read_annotations(
     return annotations
 
 
-def _image_sheet(title: str, table: LabelTable, shown: list[SheetImage]) -> Image.Image:
+def _read_landmarks(file: Path | None, uid_column: str, table: LabelTable, cache: ImageCache) -> Landmarks:
+    if file is None:
+        return {}
+    if not file.exists():
+        warn(f"landmark_table={file}: no such file, so no landmarks are drawn")
+        return {}
+    landmarks = read_landmarks(file, uid_column)
+    shapes = {entry.uid: entry.full_shape for entry in cache.entries}
+    names = {name for of_image in landmarks.values() for name in of_image}  # all are shown, so all are used
+    for text in check_landmarks(landmarks, names, table.uids.tolist(), shapes, f"landmark_table={file}"):
+        warn(text)
+    return landmarks
+
+
+def _image_sheet(
+    title: str, table: LabelTable, shown: list[SheetImage], device_types: DeviceTypes, *, learns_lines: bool
+) -> Image.Image:
     cells = []
     for image in shown:
         tiles = [grey_tile(image.pixels)]
-        if image.lines:
-            tiles.append(drawn_tile(image.pixels, image.lines))
+        if image.is_marked:
+            tiles.append(drawn_tile(image.pixels, image.lines, image.landmarks))
         cells.append(Cell([tiles], [], image.text))
-    legend = drawn_device_types(table, shown)
-    return make_sheet(Heading(title, describe_images(table, len(shown), are_drawn=bool(legend)), legend), cells)
+    subtitle = describe_images(
+        table,
+        len(shown),
+        with_catheters=any(image.lines for image in shown),
+        with_landmarks=any(image.landmarks for image in shown),
+        learns_lines=learns_lines,
+    )
+    return make_sheet(Heading(title, subtitle, legend_of(shown, device_types)), cells)
 
 
-def describe_images(table: LabelTable, num_shown: int, *, are_drawn: bool) -> str:
-    """What the sheet of images shows, and what may not be concluded from it; `are_drawn`: some have their catheters."""
-    are_chosen = bool(table.label_columns) and num_shown < len(table)
-    return " ".join([AS_CACHED, *([CHOSEN] if are_chosen else []), *([WITH_CATHETERS] if are_drawn else [])])
+def describe_images(
+    table: LabelTable, num_shown: int, *, with_catheters: bool, with_landmarks: bool, learns_lines: bool
+) -> str:
+    """What the sheet of images shows, and what may not be concluded from it.
+
+    Args:
+        table: the label table.
+        num_shown: how many of its images are shown.
+        with_catheters: whether some have their catheters drawn.
+        with_landmarks: likewise.
+        learns_lines: whether a model learns from what is drawn.
+    """
+    parts = [AS_CACHED]
+    if table.label_columns and num_shown < len(table):
+        parts.append(CHOSEN)
+    drawn = [what for what, is_drawn in ((CATHETERS, with_catheters), (LANDMARKS, with_landmarks)) if is_drawn]
+    if drawn:
+        parts += [BESIDE.format(" and ".join(drawn)), *([] if learns_lines else [NOT_LEARNT])]
+    return " ".join(parts)
 
 
 def _save(sheet: Image.Image, cache_file: Path, name: str) -> Path:

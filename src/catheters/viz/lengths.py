@@ -8,12 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catheters.viz.lines import EDGE_WIDTH, FARTHEST, FIXED_POINT_BITS, LINE_WIDTH, Colour
+from catheters.viz.lines import EDGE_WIDTH, FIXED_POINT_BITS, LINE_WIDTH, MARK_COLOUR, Colour, Point, place_points
 
-Point = tuple[float, float]
-
-LENGTH_COLOUR: Colour = (255, 255, 255)
-"""No device type's."""
+LENGTH_COLOUR: Colour = MARK_COLOUR
 CROSS_RADIUS = 6
 DASH, GAP_BETWEEN = 7, 5
 """Pixels."""
@@ -39,14 +36,10 @@ def draw_lengths(
         return image
     scale = np.array([image.width / image_shape[1], image.height / image_shape[0]])
 
-    def place(points: Sequence[Point]) -> npt.NDArray[np.float64]:
-        placed: npt.NDArray[np.float64] = np.clip((np.array(points) + 0.5) * scale - 0.5, -FARTHEST, FARTHEST)
-        return placed
-
-    strokes = [stroke for ends in lengths for stroke in _dashes(place(ends), size)]
+    strokes = [stroke for ends in lengths for stroke in _dashes(place_points(np.array(ends), scale), size)]
     arms = CROSS_RADIUS * size * np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
     for cross in crosses:
-        left, right, top, bottom = place([cross]) + arms
+        left, right, top, bottom = place_points(np.array(cross), scale) + arms
         strokes += [(left, right), (top, bottom)]
     pixels = np.array(image)
     for colour, width in (((0, 0, 0), EDGE_WIDTH), (LENGTH_COLOUR, LINE_WIDTH)):

@@ -1,8 +1,9 @@
 """Catheters drawn over an X-ray: one colour per device type, a ring and the label at the tip."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from catheters.labels import RANZCR_HEADS
 from catheters.viz.text import load_font, wrap
 
 Colour = tuple[int, int, int]
+Point = tuple[float, float]
+"""x and y."""
 
 # The palette of Okabe and Ito, which the colour-blind can tell apart; the device types have its brightest.
 DEVICE_TYPE_COLOURS: dict[str, Colour] = {
@@ -21,8 +24,19 @@ DEVICE_TYPE_COLOURS: dict[str, Colour] = {
     "CVC": (255, 122, 30),  # vermilion, made brighter: it is thin on grey
     "Swan Ganz": (232, 150, 205),  # likewise reddish purple
 }
-OTHER_COLOURS: tuple[Colour, ...] = ((0, 190, 140), (230, 159, 0), (80, 150, 230), *DEVICE_TYPE_COLOURS.values())
+OTHER_COLOURS: tuple[Colour, ...] = (
+    (0, 190, 140),
+    (240, 228, 66),
+    (255, 122, 30),
+    (86, 180, 233),
+    (232, 150, 205),
+    (150, 100, 255),
+    (225, 40, 75),
+)
+"""Of device types of other names: each is easily told from each other one, RANZCR's among them."""
 UNKNOWN_COLOUR: Colour = (175, 175, 175)
+MARK_COLOUR: Colour = (255, 255, 255)
+"""Of landmarks and lengths: no device type's."""
 UNKNOWN_DEVICE_TYPE = "unknown label"
 
 DEVICE_TYPE_OF_LABEL = {label: device_type for device_type, labels in RANZCR_HEADS.items() for label in labels}
@@ -57,26 +71,53 @@ class Line:
     tip: int
 
 
-def device_type_colours(label_columns: Iterable[str]) -> dict[str, Colour]:
-    """Device type -> colour: RANZCR's device types, and each other label as a type of its own, in turn."""
-    others = (label for label in label_columns if label not in DEVICE_TYPE_OF_LABEL)
-    return {**DEVICE_TYPE_COLOURS, **dict(zip(others, cycle(OTHER_COLOURS), strict=False))}
+@dataclass(frozen=True)
+class DeviceTypes:
+    """Which device type a label belongs to, and the colour of each.
+
+    Attributes:
+        of_label: label -> its device type.
+        colours: device type -> its colour, in the order in which legends name them.
+    """
+
+    of_label: Mapping[str, str]
+    colours: Mapping[str, Colour]
+
+    @classmethod
+    def of(
+        cls, device_types: Mapping[str, Sequence[str]], label_columns: Iterable[str], drawn_labels: Iterable[str]
+    ) -> "DeviceTypes":
+        """The device types of a data set's labels.
+
+        Args:
+            device_types: name -> its labels, as the settings group them.
+            label_columns: labels that are predicted; one that is in no device type is a type of its own.
+            drawn_labels: of drawn catheters. RANZCR's have their device types whether they are predicted or not.
+        """
+        of_label = {label: DEVICE_TYPE_OF_LABEL.get(label, label) for label in label_columns}
+        of_label |= {label: DEVICE_TYPE_OF_LABEL[label] for label in drawn_labels if label in DEVICE_TYPE_OF_LABEL}
+        of_label |= {label: name for name, labels in device_types.items() for label in labels}
+        return cls(of_label, colours_of(dict.fromkeys([*device_types, *of_label.values()])))
+
+    def colour_of(self, label: str) -> Colour:
+        """That of the label's device type; of a label that nobody knows, `UNKNOWN_COLOUR`."""
+        return self.colours[self.of_label[label]] if label in self.of_label else UNKNOWN_COLOUR
 
 
 def colours_of(device_types: Iterable[str]) -> dict[str, Colour]:
-    """Device type -> colour, for device types of any names: RANZCR's have their own, others one in turn."""
+    """Device type -> colour, for device types of any names: RANZCR's have their own, others in turn one of the rest."""
     names = list(device_types)
-    colours = device_type_colours(name for name in names if name not in DEVICE_TYPE_COLOURS)
-    return {name: colours.get(name, UNKNOWN_COLOUR) for name in names}
-
-
-def device_type_of(label: str) -> str:
-    """RANZCR's device type of a label; a label that is not RANZCR's is its own."""
-    return DEVICE_TYPE_OF_LABEL.get(label, label)
+    taken = {DEVICE_TYPE_COLOURS[name] for name in names if name in DEVICE_TYPE_COLOURS}
+    rest = cycle(colour for colour in OTHER_COLOURS if colour not in taken)
+    return {name: DEVICE_TYPE_COLOURS[name] if name in DEVICE_TYPE_COLOURS else next(rest) for name in names}
 
 
 def draw_lines(
-    tile: npt.NDArray[np.uint8], lines: Sequence[Line], image_shape: tuple[int, int], size: float = 1.0
+    tile: npt.NDArray[np.uint8],
+    lines: Sequence[Line],
+    image_shape: tuple[int, int],
+    size: float = 1.0,
+    landmarks: Mapping[str, Point] = MappingProxyType({}),
 ) -> Image.Image:
     """Draw catheters over an image.
 
@@ -85,13 +126,14 @@ def draw_lines(
         lines: the catheters, in pixels of the cached image.
         image_shape: (H, W) of the cached image.
         size: of lines, rings and letters, in those of contact sheets.
+        landmarks: name -> its place, likewise: the names are written; `draw_lengths` draws a cross there.
 
     Returns:
         (h, w) in colours.
     """
     scale = np.array([tile.shape[1] / image_shape[1], tile.shape[0] / image_shape[0]])
     pixels = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
-    placed = [np.clip((line.points + 0.5) * scale - 0.5, -FARTHEST, FARTHEST) for line in lines]
+    placed = [place_points(line.points, scale) for line in lines]
     for line, points in zip(lines, placed, strict=True):
         stretches = _stretches(points)
         for colour, width in _strokes(line, size):
@@ -103,8 +145,17 @@ def draw_lines(
             for colour, width in _strokes(line, size):
                 cv2.circle(pixels, centre, radius, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
     drawn = Image.fromarray(pixels)
-    _write_labels(drawn, [(line, tip) for line, tip in zip(lines, tips, strict=True) if tip is not None], size)
+    labels = [(line.label, line.colour, tip) for line, tip in zip(lines, tips, strict=True)]
+    for name, point in landmarks.items():
+        labels.append((name, MARK_COLOUR, _visible_tip(place_points(np.array(point), scale), tile.shape, size)))
+    _write_labels(drawn, [(text, colour, place) for text, colour, place in labels if place is not None], size)
     return drawn
+
+
+def place_points(points: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(..., 2) pixels of an image -> pixels of it at a scale (2,) in x and y; coordinates far outside are cut off."""
+    placed: npt.NDArray[np.float64] = np.clip((points + 0.5) * scale - 0.5, -FARTHEST, FARTHEST)
+    return placed
 
 
 def _strokes(line: Line, size: float) -> list[tuple[Colour, int]]:
@@ -136,17 +187,17 @@ def _visible_tip(
     return x, y
 
 
-def _write_labels(drawn: Image.Image, tips: list[tuple[Line, tuple[float, float]]], size: float) -> None:
-    """Write each label beside its ring, where it hides neither another label nor a ring, and inside the image."""
+def _write_labels(drawn: Image.Image, labels: list[tuple[str, Colour, Point]], size: float) -> None:
+    """Write each beside its ring or cross, where it hides neither another label nor one of these, inside the image."""
     font = load_font(round(FONT_SIZE * size))
     draw = ImageDraw.Draw(drawn)
     reach = RING_RADIUS * size + 2
-    taken = [(x - reach, y - reach, x + reach, y + reach) for _, (x, y) in tips]
-    for line, tip in tips:
-        text = wrap(line.label, font, drawn.width - 4, max_lines=1)[0]
-        box = free_place(tip, _text_size(text, font), drawn.size, taken, LABEL_DISTANCE * size)
+    taken = [(x - reach, y - reach, x + reach, y + reach) for _, _, (x, y) in labels]
+    for label, colour, place in labels:
+        text = wrap(label, font, drawn.width - 4, max_lines=1)[0]
+        box = free_place(place, _text_size(text, font), drawn.size, taken, LABEL_DISTANCE * size)
         taken.append(box)
-        draw.text(box[:2], text, line.colour, font, anchor="la", stroke_width=round(2 * size), stroke_fill=(0, 0, 0))
+        draw.text(box[:2], text, colour, font, anchor="la", stroke_width=round(2 * size), stroke_fill=(0, 0, 0))
 
 
 Box = tuple[float, float, float, float]

@@ -1,6 +1,8 @@
 """An image on the sheets: its pixels, its catheters, its words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +13,15 @@ from catheters.data.cache.cache import ImageCache
 from catheters.data.preprocessing import Preprocessing, place, resize
 from catheters.data.tables.label_table import LabelTable
 from catheters.viz.layout import BRIGHT, DIM, TILE_WIDTH, tile_shape
+from catheters.viz.lengths import draw_lengths
 from catheters.viz.lines import (
     FONT_SIZE,
     UNKNOWN_COLOUR,
     UNKNOWN_DEVICE_TYPE,
     Colour,
+    DeviceTypes,
     Line,
-    device_type_colours,
-    device_type_of,
+    Point,
     draw_lines,
 )
 from catheters.viz.text import load_font, shorten_start
@@ -34,13 +37,20 @@ class SheetImage:
         position: its row of the label table.
         pixels: (H, W) uint8, as cached.
         lines: its catheters, in pixels of the cached image.
+        landmarks: name -> its place, likewise.
         text: what stands under it.
     """
 
     position: int
     pixels: npt.NDArray[np.uint8]
     lines: list[Line]
+    landmarks: dict[str, Point]
     text: list[tuple[str, Colour]]
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether there is something to draw over it."""
+        return bool(self.lines or self.landmarks)
 
 
 def prepare_image(
@@ -49,6 +59,8 @@ def prepare_image(
     position: int,
     annotations: list[Annotation],
     preprocessing: Preprocessing,
+    device_types: DeviceTypes,
+    landmarks: Mapping[str, Point] = MappingProxyType({}),
 ) -> SheetImage:
     """Gather what the sheets show of an image.
 
@@ -58,20 +70,22 @@ def prepare_image(
         position: the image's row of the table.
         annotations: the image's catheters.
         preprocessing: how the cached image was made.
+        device_types: those of the catheters, with their colours.
+        landmarks: name -> its place in pixels of the original image.
     """
     entry = cache.entries[position]
     placement = place(entry.box, preprocessing)
-    colours = device_type_colours(table.label_columns)
     lines = [
         Line(
             label=annotation.label,
-            colour=colours.get(device_type_of(annotation.label), UNKNOWN_COLOUR),
+            colour=device_types.colour_of(annotation.label),
             points=placement.apply(annotation.points),
             tip=annotation.tip(entry.full_shape),
         )
         for annotation in annotations
     ]
-    font, width = load_font(FONT_SIZE), TILE_WIDTH * (2 if lines else 1)
+    places = {name: placement.apply(np.array([point]))[0].tolist() for name, point in landmarks.items()}
+    font, width = load_font(FONT_SIZE), TILE_WIDTH * (2 if lines or places else 1)
     uid, patient = str(table.uids[position]), str(table.patient_ids[position])
     text = [(shorten_start(uid, font, width), BRIGHT)]
     if patient != uid:
@@ -80,7 +94,13 @@ def prepare_image(
         positives = [table.label_columns[k] for k in np.flatnonzero(table.labels[position])]
         text.append((" · ".join(positives), BRIGHT) if positives else ("no positive label", DIM))
     text += [(note, NOTE_COLOUR) for note in entry.notes.values()]
-    return SheetImage(position=position, pixels=np.array(cache.images[cache.rows[position]]), lines=lines, text=text)
+    return SheetImage(
+        position=position,
+        pixels=np.array(cache.images[cache.rows[position]]),
+        lines=lines,
+        landmarks={name: (x, y) for name, (x, y) in places.items()},
+        text=text,
+    )
 
 
 def grey_tile(pixels: npt.NDArray[np.uint8]) -> Image.Image:
@@ -88,10 +108,13 @@ def grey_tile(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(_fit_tile(pixels))
 
 
-def drawn_tile(pixels: npt.NDArray[np.uint8], lines: list[Line]) -> Image.Image:
-    """The same with catheters drawn over it, in pixels of the image."""
+def drawn_tile(
+    pixels: npt.NDArray[np.uint8], lines: list[Line], landmarks: Mapping[str, Point] = MappingProxyType({})
+) -> Image.Image:
+    """The same with catheters drawn over it, and landmarks as crosses with their names, in pixels of the image."""
     height, width = pixels.shape
-    return draw_lines(_fit_tile(pixels), lines, (height, width))
+    drawn = draw_lines(_fit_tile(pixels), lines, (height, width), landmarks=landmarks)
+    return draw_lengths(drawn, list(landmarks.values()), [], (height, width))
 
 
 def _fit_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -99,11 +122,11 @@ def _fit_tile(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return resize(pixels, tile_shape((height, width)))
 
 
-def drawn_device_types(table: LabelTable, shown: list[SheetImage]) -> dict[str, Colour]:
+def legend_of(shown: list[SheetImage], device_types: DeviceTypes) -> dict[str, Colour]:
     """The device types that are drawn, with their colours."""
-    drawn = {device_type_of(line.label) for image in shown for line in image.lines}
-    colours = device_type_colours(table.label_columns)
-    device_types = {name: colour for name, colour in colours.items() if name in drawn}
-    if drawn - colours.keys():
-        device_types[UNKNOWN_DEVICE_TYPE] = UNKNOWN_COLOUR
-    return device_types
+    labels = {line.label for image in shown for line in image.lines}
+    drawn = {device_types.of_label[label] for label in labels if label in device_types.of_label}
+    legend = {name: colour for name, colour in device_types.colours.items() if name in drawn}
+    if labels - device_types.of_label.keys():
+        legend[UNKNOWN_DEVICE_TYPE] = UNKNOWN_COLOUR
+    return legend
