@@ -29,7 +29,7 @@ from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, diff
 from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
 from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
-from catheters.runs.evaluation.explanations import read_drawn_images
+from catheters.runs.evaluation.explanations import check_explainable
 from catheters.runs.evaluation.inputs import Input, LabelSource, read_file, read_run
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
@@ -54,7 +54,7 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)
         if choices.max_explained:
-            read_drawn_images(given)  # a mistake is named before anything is computed
+            check_explainable(given)
     members = align_predictions([given.evaluated for given in inputs])
     inputs = [given.with_evaluated(member) for given, member in zip(inputs, members, strict=True)]
     command = f"{program('evaluate.py')} {shlex.join(arguments)}"

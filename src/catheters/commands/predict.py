@@ -112,7 +112,7 @@ def _predict_and_write(
     from catheters.inference.inputs import list_images
     from catheters.inference.interpretation import find, urgent_columns
     from catheters.inference.lines.measuring import planned_of
-    from catheters.inference.lines.table import write_lines, write_measurements
+    from catheters.inference.lines.table import remove_tables, write_lines, write_measurements
     from catheters.inference.predictor import Predictor
     from catheters.runs.build import build_table_source
     from catheters.runtime.device import device_name
@@ -141,8 +141,7 @@ def _predict_and_write(
     written = {"the predictions": out}
     is_complete = True
     lines_file, measurements_file = (out.with_name(f"{out.stem}_{name}.csv") for name in ("lines", "measurements"))
-    for of_earlier_predictions in (lines_file, measurements_file):
-        of_earlier_predictions.unlink(missing_ok=True)
+    remove_tables((lines_file, measurements_file))  # of earlier predictions: they would be taken for these ones
     writers.write_predictions(out, uid_column, images, predictions, findings)
     if models.gives_probabilities:
         written["one row per image and label"] = out.with_name(f"{out.stem}_details.csv")

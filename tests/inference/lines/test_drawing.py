@@ -113,6 +113,10 @@ def test_the_script_finds_and_draws_them(
     # New predictions under the same name: the lines are not theirs.
     assert main(["--model", str(lines_run), str(xrays), "--out", str(out), "--workers", "1"]) == 1
     assert out.exists() and not (tmp_path / "p_lines.csv").exists()
+    # A table of somebody's own stays.
+    (tmp_path / "p_lines.csv").write_text("StudyInstanceUID,label,data\n")
+    main(["--model", str(lines_run), str(xrays), "--out", str(out), "--workers", "1"])
+    assert (tmp_path / "p_lines.csv").exists()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from catheters.inference.lines.maps import LineMaps
 from catheters.inference.lines.tips import find_tips
 
 LANDMARK_THRESHOLD = 0.3
-"""Least height of a landmark's peak. Of the synthetic sample's out-of-fold carinas the lowest has .46."""
+"""Least height of a landmark's peak. Of the synthetic sample's 600 out-of-fold carinas the lowest has .31."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 tips and landmarks."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,22 @@ from catheters.data.annotations import LABEL_COLUMN, POINTS_COLUMN
 from catheters.inference.lines.measuring import TakenMeasurement
 from catheters.inference.lines.prediction import PredictedLine
 from catheters.io.files import write_whole
+
+WRITTEN_HERE = ("tip_probability", "share_of_height")
+"""Columns that tables of lines and of measurements have from here alone."""
+
+
+def remove_tables(files: Iterable[Path]) -> None:
+    """Remove those that `write_lines` and `write_measurements` wrote.
+
+    Other files of these names stay, such as somebody's own annotation table.
+    """
+    for file in files:
+        if file.is_file():
+            with file.open(encoding="utf-8", errors="replace") as content:
+                header = content.readline().strip().split(",")
+            if not set(WRITTEN_HERE).isdisjoint(header):
+                file.unlink()
 
 
 def write_lines(file: Path, uid_column: str, found: Sequence[tuple[str, PredictedLine]]) -> None:

@@ -81,8 +81,8 @@ def read_drawn_images(given: Input) -> DrawnImages:
     """Whatever heatmaps can be made of, and their tips.
 
     Raises:
-        UserError: the predictions are no run's, the run has no annotation table, a table or the cache is missing, wrong
-            or of other images, a model is missing or damaged, or there are no heatmaps of it.
+        UserError: the predictions are no run's, the run has no annotation table, or a table or the cache is missing,
+            wrong or of other images.
     """
     settings = given.settings
     if settings is None:
@@ -99,9 +99,6 @@ def read_drawn_images(given: Input) -> DrawnImages:
             f"{given.file.parent}: its labels are of no device type, so --explanations has no line to look for; name "
             "the labels of each device type in heads"
         )
-    assert given.evaluated.folds is not None, "a run's predictions name their folds"
-    for fold in np.unique(given.evaluated.folds).tolist():
-        _load_fold(given.file.parent / f"fold{fold}")
     table = read_label_table(build_table_source(settings))
     cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
     if given.lines is not None:  # those that lines are compared with
@@ -109,6 +106,18 @@ def read_drawn_images(given: Input) -> DrawnImages:
     else:
         annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
     return DrawnImages(settings=settings, table=table, cache=cache, annotations=annotations)
+
+
+def check_explainable(given: Input) -> None:
+    """See that `explain_run` will find all that it needs, before anything is computed.
+
+    Raises:
+        UserError: see `read_drawn_images`; or a model is missing or damaged, or there are no heatmaps of it.
+    """
+    read_drawn_images(given)
+    assert given.evaluated.folds is not None, "a run's predictions name their folds"
+    for fold in np.unique(given.evaluated.folds).tolist():
+        _load_fold(given.file.parent / f"fold{fold}")
 
 
 def explain_run(given: Input, evaluation: Evaluation) -> Explanations:
@@ -119,7 +128,7 @@ def explain_run(given: Input, evaluation: Evaluation) -> Explanations:
         evaluation: of its predictions, whose operating points say what is predicted positive.
 
     Raises:
-        UserError: see `read_drawn_images`.
+        UserError: see `check_explainable`.
     """
     drawn, choices = read_drawn_images(given), evaluation.choices
     if given.lines is None:  # else it has been said what is odd about them
