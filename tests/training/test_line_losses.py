@@ -10,7 +10,14 @@ from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.models.outputs import Outputs
 from catheters.runs.build import build_losses
-from catheters.training.line_losses import LINE_POS_WEIGHT, TIP_SCALE, draw_points, line_loss, position_loss, tip_loss
+from catheters.training.line_losses import (
+    LANDMARK_SCALE,
+    LINE_POS_WEIGHT,
+    draw_points,
+    line_loss,
+    point_loss,
+    position_loss,
+)
 from catheters.training.losses import total
 from catheters.training.mixup import Mixup
 from catheters.training.step import TrainStep
@@ -46,13 +53,13 @@ def test_line_loss_by_hand() -> None:
     assert float(line_loss(logits, masks, known)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_tip_loss_by_hand() -> None:
+def test_point_loss_by_hand() -> None:
     logits, maps = numbers(*SHAPE), masks_of(SHAPE)
     known = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     p, y = 1 / (1 + np.exp(-logits.double().numpy())), maps.double().numpy()
     of_pixels = -((y - p) ** 2) * (y * np.log(p) + (1 - y) * np.log(1 - p))
-    expected = TIP_SCALE * (of_pixels.sum((2, 3)) * known.numpy()).mean()
-    assert float(tip_loss(logits, maps, known)) == pytest.approx(expected, rel=1e-5)
+    expected = (of_pixels.sum((2, 3)) * known.numpy()).mean()
+    assert float(point_loss(logits, maps, known)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_position_loss_by_hand() -> None:
@@ -223,7 +230,7 @@ def test_landmarks_have_a_term_of_their_own(learning: Settings) -> None:
     terms = step.losses(outputs, batch)
     assert list(terms) == ["labels", "global", "lines", "tips", "landmarks", "positions"]
     known = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    expected = tip_loss(outputs.landmark_logits, draw_points(marked, 2, (16, 16)), known)
+    expected = LANDMARK_SCALE * point_loss(outputs.landmark_logits, draw_points(marked, 2, (16, 16)), known)
     assert terms["landmarks"] == pytest.approx(float(expected), rel=1e-5)
     # Of two mixed images a landmark counts where both have it.
     both = dataclasses.replace(
@@ -232,7 +239,7 @@ def test_landmarks_have_a_term_of_their_own(learning: Settings) -> None:
     with torch.no_grad():
         of_both = step.losses(outputs, both)["landmarks"]
     halves = draw_points(both.landmarks, 2, (16, 16))  # type: ignore[arg-type]
-    expected = tip_loss(outputs.landmark_logits, halves, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    expected = LANDMARK_SCALE * point_loss(outputs.landmark_logits, halves, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     assert of_both == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -225,6 +225,20 @@ def test_a_low_peak_is_a_tip_where_the_line_ends(width: int) -> None:
 
 
 @WIDTHS
+def test_a_low_peak_where_catheters_come_in(width: int) -> None:
+    """At the entry of two lines with one tip it is none, so that both of them lead to that tip; a high one is one."""
+    one, other = (np.array([(x, 0.02), (x, 0.3), (0.5, 0.5), (0.5, 0.8)]) for x in (0.2, 0.8))
+    line, tip = draw_line_map([one, other], width), draw_tip_map([one[-1]], width)
+    at_entry = draw_tip_map([one[0]], width)
+    options = TracingOptions(tip_threshold=0.35, tip_threshold_at_end=0.1, min_depth_at_end=0.2)
+    traced = trace_lines(line, np.maximum(tip, 0.25 * at_entry), options)
+    assert [found.tip for found in traced] == [pytest.approx(in_pixels(one[-1], width), abs=0.5)] * 2
+    for low, others in ((0.25, TracingOptions(tip_threshold=0.35, tip_threshold_at_end=0.1)), (0.9, options)):
+        found = trace_lines(line, np.maximum(tip, low * at_entry), others)
+        assert min(float(traced.tip[1]) for traced in found) < 0.1 * width
+
+
+@WIDTHS
 def test_what_is_no_line(rng: np.random.Generator, width: int) -> None:
     """Blobs, specks, a pixel, a short stroke, a tip far from any line: none is a line, and the line is still found."""
     line, tip = draw([ETT], width, [ETT[-1], (0.85, 0.85)], rng, 0.0)

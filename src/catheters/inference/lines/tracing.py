@@ -53,7 +53,8 @@ class TracingOptions:
         high: a line has a pixel of at least this probability,
         low: and all pixels that hang together with it and have at least this one.
         tip_threshold: lower peaks of the tip map are no tips,
-        tip_threshold_at_end: but where the skeleton ends, those down to this height are.
+        tip_threshold_at_end: but where the skeleton ends, those down to this height are,
+        min_depth_at_end: if they lie so far from the edges by which catheters come in. Nearer ones are entries.
         tip_reach: how far from the skeleton a tip may lie that belongs to a line.
         max_gap: between two ends that point at each other, up to which they are joined.
         max_spur: side branches up to this length are no lines, unless a tip lies at their end.
@@ -69,6 +70,7 @@ class TracingOptions:
     low: float = 0.25
     tip_threshold: float = 0.5
     tip_threshold_at_end: float = 0.5
+    min_depth_at_end: float = 0.0
     tip_reach: float = 0.05
     max_gap: float = 0.07
     max_spur: float = 0.08
@@ -131,7 +133,7 @@ def trace_lines(line: Map, tip: Map, options: TracingOptions = DEFAULT) -> list[
         return []
     mask = bridge_gaps(mask, options.max_gap * width + LOST_BY_THINNING)
     skeleton = read_skeleton(mask)
-    tips = find_tips(tip, min(options.tip_threshold, options.tip_threshold_at_end))
+    tips = _tips_in_question(tip, options)
     reach = options.tip_reach * width + LOST_BY_THINNING
     kept = {_pixel(skeleton, pixel) for pixel in _snap(tips, skeleton, reach, options.tip_threshold)}
     mask = prune(mask, kept, options.max_spur * width)
@@ -183,6 +185,17 @@ def to_original(
         (n, 2) float64 x and y in pixels of the original image as shown.
     """
     return placement.undo(to_image(points, map_shape, image_shape))
+
+
+def _tips_in_question(tip: Map, options: TracingOptions) -> list[Tip]:
+    """Peaks that are tips wherever they lie on a line, and those that are where one ends."""
+    found = find_tips(tip, min(options.tip_threshold, options.tip_threshold_at_end))
+    depths = [distance_from_entries(place, tip.shape) for place in _places(found)]
+    return [
+        one
+        for one, depth in zip(found, depths, strict=True)
+        if one.probability >= options.tip_threshold or depth >= options.min_depth_at_end
+    ]
 
 
 def _skeleton_of_lines(line: Map, options: TracingOptions) -> Mask:
