@@ -2,6 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final, Literal
+
+UNKNOWN: Final = "unknown"
+"""What a cell of a label table means that says neither 0 nor 1; in arrays of labels it is NaN."""
+LabelValue = Literal[0, 1, "unknown"]
+"""What a cell of a label table means."""
 
 RANZCR_HEADS = MappingProxyType(
     {

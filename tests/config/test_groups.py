@@ -36,7 +36,7 @@ def test_what_comes_first_is_not_said_twice() -> None:
         ("heads", "{str: list of str}"),
         ("seeds", "list of int or None"),
         ("train_transforms", "list of (str, {str: any})"),
-        ("label_values", "{str: 0 or 1}"),
+        ("label_values", "{str: 0 or 1 or 'unknown'}"),
         ("device", "str"),
     ],
 )

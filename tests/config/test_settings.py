@@ -110,7 +110,7 @@ def test_settings_are_frozen() -> None:
             ["patient_pattern='/patient': has 0 groups; one, around the patient, is expected"],
         ),
         ("patient_pattern=(a)(b)", ["patient_pattern='(a)(b)': has 2 groups"]),
-        ("label_values={'-1': 2}", ["label_values: 2 came, 0 or 1 is expected"]),
+        ("label_values={'-1': 2}", ["label_values: 2 came, 0, 1 or 'unknown' is expected"]),
         ("label_values={-1: 1}", ["label_values: -1 came, a valid string is expected"]),
         ("label_values={'1.0': 0}", ["label_values={'1.0': 0}: '1.0' means 1 already"]),
         ("label_values={'-1': 0, '-1.0': 1}", ["'-1.0' means 0 already"]),

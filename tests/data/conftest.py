@@ -21,6 +21,7 @@ def table(tmp_path: Path, rng: np.random.Generator) -> LabelTable:
         uids=np.array([path.stem for path in paths]),
         patient_ids=np.array(["p"] * 5),
         paths=paths,
-        labels=np.zeros((5, 1), dtype=np.uint8),
+        labels=np.zeros((5, 1), dtype=np.float32),
+        targets=np.zeros((5, 1), dtype=np.float32),
         label_columns=("L",),
     )

@@ -16,8 +16,8 @@ def make_predictions(
     labels: Sequence[str] | None = None,
     name: str = "model",
 ) -> PredictionSet:
-    """Predictions of images 0, 1, 2...; each of a patient of its own where none are given."""
-    targets = np.asarray(targets, dtype=np.uint8)
+    """Predictions of images 0, 1, 2..., NaN targets unknown; each of a patient of its own where none are given."""
+    targets = np.asarray(targets, dtype=np.float64)
     return PredictionSet(
         name=name,
         labels=tuple(labels or [f"label {k}" for k in range(targets.shape[1])]),

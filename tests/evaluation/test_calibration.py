@@ -114,8 +114,8 @@ def test_equal_probabilities_share_a_bin() -> None:
 def test_log_losses_are_scikit_learns(rng: np.random.Generator) -> None:
     targets, probabilities = (rng.random((50, 2)) < 0.5).astype(np.uint8), rng.random((50, 2))
     expected = [log_loss(targets[:, k], probabilities[:, k]) for k in range(2)]
-    assert log_losses(targets, probabilities) == pytest.approx(expected)
-    assert np.isfinite(log_losses(np.array([[1]], dtype=np.uint8), np.array([[0.0]]))).all()
+    assert log_losses(make_predictions(targets, probabilities)) == pytest.approx(expected)
+    assert np.isfinite(log_losses(make_predictions([[1]], [[0.0]]))).all()
 
 
 def test_written_and_read_back(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -16,7 +16,8 @@ from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError
 from catheters.labels import RANZCR_HEADS
-from catheters.runs.datasets import check_global_batch, load_data
+from catheters.runs.data_checks import check_global_batch
+from catheters.runs.datasets import load_data
 from catheters.runs.run import train_run
 from catheters.runtime.host import process_rank
 from catheters.training.extensions.log import read_epochs

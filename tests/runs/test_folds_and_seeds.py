@@ -12,7 +12,8 @@ import torch
 
 from catheters.config.settings import Settings
 from catheters.errors import UserError
-from catheters.runs.datasets import check_positives, load_data
+from catheters.runs.data_checks import check_positives
+from catheters.runs.datasets import load_data
 from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
 

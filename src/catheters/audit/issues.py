@@ -213,9 +213,7 @@ def _repetitions(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined
         known = {"folds": folds, "labels": table.labels, "patients": table.patient_ids}
     for rows, is_same in [*((rows, True) for rows in same), *((rows, False) for rows in near if rows not in same_sets)]:
         what = "the same image" if is_same else "nearly the same image, directly or by way of others"
-        differs = [
-            name for name, values in known.items() if any(np.any(values[row] != values[rows[0]]) for row in rows)
-        ]
+        differs = [name for name, values in known.items() if _has_two(values[list(rows)])]
         prefix = "same image" if is_same else "nearly the same"
         if "folds" in differs:
             kind = f"{prefix}, other fold"
@@ -228,23 +226,29 @@ def _repetitions(table: LabelTable, folds: npt.NDArray[np.int8] | None, examined
         yield Issue(kind, rows, f"{what}; {'other ' + ', '.join(differs) if differs else 'nothing else differs'}")
 
 
+def _has_two(values: npt.NDArray[Any]) -> bool:
+    """Whether (n, ...) values of the images differ; unknown labels, NaN, differ from none."""
+    return any(len(np.unique(of[of == of])) > 1 for of in values.reshape(len(values), -1).T)
+
+
 def _labels(table: LabelTable) -> Iterator[Issue]:
     column_of = {label: k for k, label in enumerate(table.label_columns)}
     for labels in EXCLUSIVE_LABELS:
         columns = [column_of[label] for label in labels if label in column_of]
-        for row in np.flatnonzero(table.labels[:, columns].sum(axis=1) > 1):
-            given = [table.label_columns[k] for k in columns if table.labels[row, k]]
+        for row in np.flatnonzero((table.labels[:, columns] == 1).sum(axis=1) > 1):
+            given = [table.label_columns[k] for k in columns if table.labels[row, k] == 1]
             yield Issue("contradiction", (int(row),), " and ".join(given))
     if len(table.label_columns) > 1:  # one label alone is a question of yes or no
-        for row in np.flatnonzero(~table.labels.any(axis=1)):
+        for row in np.flatnonzero((table.labels == 0).all(axis=1)):
             yield Issue("no label", (int(row),), "no label is 1")
     for label, k in column_of.items():
-        num_patients = len(np.unique(table.patient_ids[table.labels[:, k] == 1]))
+        is_positive = table.labels[:, k] == 1
+        num_patients = len(np.unique(table.patient_ids[is_positive]))
         if num_patients < RARE_PATIENTS:
             yield Issue(
                 "rare label",
                 (),
-                f"{label}: {counted(int(table.labels[:, k].sum()), 'positive')} of {counted(num_patients, 'patient')}",
+                f"{label}: {counted(int(is_positive.sum()), 'positive')} of {counted(num_patients, 'patient')}",
             )
 
 

@@ -68,7 +68,7 @@ class Audit:
     def labels_of(self, row: int) -> str:
         """The positive labels of an image."""
         labels = self.table.labels[row]
-        return ", ".join(label for label, value in zip(self.table.label_columns, labels, strict=True) if value)
+        return ", ".join(label for label, value in zip(self.table.label_columns, labels, strict=True) if value == 1)
 
 
 def summary_lines(audit: Audit) -> list[str]:
@@ -172,17 +172,18 @@ def _sample_rows(audit: Audit) -> list[int]:
 
 
 def _label_statistics(audit: Audit) -> list[dict[str, Any]]:
-    """For each label: images, share, patients, images in each fold."""
+    """For each label: images, those of which it is known, share of them, patients, images in each fold."""
     table = audit.table
     statistics = []
     for k, label in enumerate(table.label_columns):
-        is_positive = table.labels[:, k] == 1
+        is_positive, num_known = table.labels[:, k] == 1, int((~np.isnan(table.labels[:, k])).sum())
         folds = [] if audit.folds is None else sorted(set(audit.folds.tolist()))
         statistics.append(
             {
                 "label": label,
                 "images": int(is_positive.sum()),
-                "share": float(is_positive.mean()),
+                "known": num_known,
+                "share": float(is_positive.sum() / num_known) if num_known else None,
                 "patients": len(np.unique(table.patient_ids[is_positive])),
                 "in_folds": [int(is_positive[audit.folds == fold].sum()) for fold in folds],
             }

@@ -30,7 +30,8 @@ from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
 from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
 from catheters.runs.evaluation.explanations import check_explainable
-from catheters.runs.evaluation.inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.evaluation.inputs import Input, read_file, read_run
+from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
 
@@ -82,13 +83,16 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
 
 
 def _read_inputs(options: argparse.Namespace) -> list[Input]:
-    source = None
+    source, label_values = None, None
+    if options.label_values is not None:
+        label_values = load_settings(None, [f"label_values={options.label_values}"]).label_values
     if options.labels is not None:
         source = LabelSource(
             file=options.labels,
             rules=None if options.config is None else load_settings(options.config),
             id_column=options.id_column,
             patient_column=options.patient_column,
+            label_values=label_values,
         )
     if options.predictions is not None:
         assert source is not None, "the options say so"
@@ -217,10 +221,10 @@ def _evaluate(
     # What people look for comes last, where a terminal stands still.
     if comparison is not None:
         _print_comparison(comparison, given.folder)
-    if evaluation.unknown_labels:
+    if evaluation.uninformative_labels:
         say(
             "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
-            f"{listed(evaluation.unknown_labels)}"
+            f"{listed(evaluation.uninformative_labels)}"
         )
     say(
         f"\n{counted(len(evaluation.label_errors), 'label')} probably wrong -> {given.folder / 'label_errors.csv'}\n"

@@ -85,6 +85,12 @@ def _create_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a config by which --labels is read (default: the run's; for --predictions 0/1 columns)",
     )
+    parser.add_argument(
+        "--label-values",
+        metavar="DICT",
+        help='what further values of --labels mean, as the setting: \'{"": "unknown", "-1.0": 1}\'; what is unknown '
+        "is left out, label by label (default: those of --config or of the run)",
+    )
     parser.add_argument("--id-column", metavar="NAME", help="id column of both files (default: the predictions' first)")
     parser.add_argument(
         "--patient-column", metavar="NAME", help="of --labels (default: patient, PatientID and the like)"
@@ -194,6 +200,8 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--patient-column goes with --labels; a run knows its own")
     if options.config is not None and options.labels is None:
         parser.error("--config goes with --labels; a run knows its own")
+    if options.label_values is not None and options.labels is None:
+        parser.error("--label-values goes with --labels; a run knows its own")
     if options.logits and options.predictions is None:
         parser.error("--logits goes with --predictions; a run has probabilities")
     if options.explanations and options.predictions is not None:

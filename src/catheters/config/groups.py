@@ -20,6 +20,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "dicom_id",
             "label_columns",
             "label_values",
+            "soft_labels",
+            "soft_label_threshold",
             "label_corrections",
             "derived_labels",
             "findings_column",

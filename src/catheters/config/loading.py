@@ -19,6 +19,7 @@ from catheters.config.settings import FIELDS, MEANT_BEFORE, Settings
 from catheters.errors import SettingsError, UserError, counted, one_line
 from catheters.io.files import UnreadableFileError, parse_json, read_utf8
 from catheters.io.run_record import read_record
+from catheters.labels import UNKNOWN
 from catheters.runtime.host import num_processes
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
@@ -119,8 +120,9 @@ def settings_warnings(settings: Settings) -> list[str]:
         "label_values": (
             "derived_labels has every label",
             len(settings.derived_labels) == len(settings.label_columns)
-            and not any(value.strip() == "" for value in settings.label_values),
+            and not any(value.strip() == "" or meaning == UNKNOWN for value, meaning in settings.label_values.items()),
         ),
+        "soft_label_threshold": ("soft_labels=False", not settings.soft_labels),
         "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
         "min_lr": (
             schedule if settings.schedule == "constant" else "cosine_epochs=0",

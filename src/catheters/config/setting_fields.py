@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from catheters.config.field_types import Column, Labels, ListOrTuple, PixelSize, PointToPoint, Transforms, Values
 from catheters.config.rules import read_rules
-from catheters.labels import RANZCR_LABELS
+from catheters.labels import RANZCR_LABELS, LabelValue
 from catheters.measurement_rules import Rule
 from catheters.runtime.host import check_device
 
@@ -39,16 +39,25 @@ class SettingFields:
     its header, among the files that `path_pattern` is a glob of, as in export/**/*. None: images are found by name."""
     label_columns: Labels = RANZCR_LABELS
     """Labels to learn: 0/1 columns of the table, or names defined in `derived_labels`."""
-    label_values: dict[str, Literal[0, 1]] = Field(default_factory=dict)
-    """{value: 0 or 1}: what further values in the label columns mean, as in {"": 0, "-1.0": 1}."""
+    label_values: dict[str, LabelValue] = Field(default_factory=dict)
+    """{value: 0, 1 or "unknown"}: what further values in the label columns mean, as in {"": "unknown", "-1.0": 1}; what
+    is unknown there or in columns of `derived_labels` and `findings_column`. An unknown label counts nowhere."""
+    soft_labels: bool = False
+    """Whether cells of the label columns may be shares between 0 and 1, as several readers or a teacher give them: the
+    loss learns them as they are."""
+    soft_label_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """With `soft_labels`: from which share on a label counts as positive in folds and scores, else as negative. None: a
+    share between 0 and 1 counts nowhere but in the loss."""
     label_corrections: str | None = None
     """CSV with `uid_column`, label and new_label: label becomes 0 and new_label 1 for that image. Relative to where you
     are."""
     derived_labels: dict[Column, Annotated[tuple[Column, str], ListOrTuple]] = Field(default_factory=dict)
-    """{label: (column, value)}: the label is 1 where the column holds the value, else 0."""
+    """{label: (column, value)}: the label is 1 where the column holds the value, unknown where
+    `label_values` says so, else 0."""
     findings_column: Column | None = None
     """Column that lists an image's findings as A|B|C, as NIH's tables do, or as ['A', 'B'], as PadChest's: a label is 1
-    where it is among them. A blank means none with label_values={"": 0}."""
+    where it is among them. A blank means none with label_values={"": 0}, and that nobody
+    knows with {"": "unknown"}."""
     keep_rows: dict[Column, str | Values] = Field(default_factory=dict)
     """{column: value} or {column: [value, value]}: rows that hold other values there are left out of everything."""
     exclude_ids: str | None = None
@@ -143,7 +152,8 @@ class SettingFields:
     """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
     pretrained: bool | str = True
     """Transfer learning, fine-tuning. True: timm's pretrained weights (downloaded once); False: random weights; a path:
-    a file of weights whose backbone is taken, ours (best.pt) or others' (.pth, .safetensors)."""
+    a file of weights whose backbone is taken, ours (best.pt) or others' (.pth, .safetensors). {fold} and {seed} in it
+    are those of each model, as in saved_models/small/fold{fold}/best.pt, without a leak."""
     classifier: Literal["linear", "attention"] = "linear"
     """linear: one linear layer over pooled features; attention: one head per device type, each with its
     own attention map."""

@@ -69,6 +69,7 @@ class Settings(SettingFields):
         validation.check_label_names("derived_labels", self.derived_labels, self.label_columns)
         validation.check_heads(self.heads, self.label_columns)
         validation.check_exclusive(self.exclusive, self.label_columns)
+        validation.check_soft_labels(self.soft_label_threshold, self.exclusive)
         validation.check_lines(self.lines, self.annotation_table, self.first_stage, self.device_types)
         validation.check_measurements(self.measurements, self.device_types, self.lines, self.landmark_table)
         validation.check_rules(self.rules_by_name, self.measurements, self.label_columns, self.device_types)

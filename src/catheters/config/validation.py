@@ -9,7 +9,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from catheters.errors import unknown_name
 from catheters.io.near_misses import number_in
-from catheters.labels import tip_name
+from catheters.labels import LabelValue, tip_name
 from catheters.measurement_rules import Rule
 from catheters.measurements import MeasurementDefinition
 
@@ -239,13 +239,23 @@ def check_patient_pattern(pattern: str | None) -> None:
         )
 
 
-def check_label_values(label_values: Mapping[str, int]) -> None:
-    """No value means both 0 and 1; numbers are the same however they are written."""
-    meanings: dict[str | float, int] = {0.0: 0, 1.0: 1}
+def check_label_values(label_values: Mapping[str, LabelValue]) -> None:
+    """No value means two things; numbers are the same however they are written."""
+    meanings: dict[str | float, LabelValue] = {0.0: 0, 1.0: 1}
     for value, label in label_values.items():
         number = number_in(value)
-        if meanings.setdefault(value.strip() if number is None else number, label) != label:
-            raise ValueError(f"label_values={dict(label_values)}: {value!r} means {1 - label} already")
+        known = meanings.setdefault(value.strip() if number is None else number, label)
+        if known != label:
+            raise ValueError(f"label_values={dict(label_values)}: {value!r} means {known} already")
+
+
+def check_soft_labels(threshold: float | None, exclusive: Mapping[str, object]) -> None:
+    """Of shares that sum to 1 only one may be above it."""
+    if exclusive and threshold is not None and threshold <= 0.5:
+        raise ValueError(
+            f"soft_label_threshold={threshold:g}: two labels of a group in exclusive could reach it; more than 0.5 is "
+            "expected beside exclusive"
+        )
 
 
 def check_dicom_id(keyword: str | None) -> None:

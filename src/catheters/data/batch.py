@@ -1,10 +1,13 @@
 """What a model learns from at a time: named tensors, made in one place and sent to a device in one place."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -25,7 +28,8 @@ class Batch(NamedTensors):
 
     Attributes:
         images: (B, 1, H, W) uint8, or float32 in 0..255 once mixup has mixed them.
-        targets: (B, K) float32, 0 or 1, or between them once mixup has mixed them.
+        targets: (B, K) float32, 0 or 1, or between them once mixup has mixed them; 0 where a label is unknown.
+        labels_known: (B, K) float32, 1 where a label is known, else 0; None where all are.
         draws: (B, P) float32, what a `GpuAugmentation` does to each image; None where nothing is augmented on the
             device.
         numbers: name -> (B,) float32, further numbers of the label table: see the setting `number_columns`.
@@ -38,6 +42,7 @@ class Batch(NamedTensors):
 
     images: Tensor
     targets: Tensor
+    labels_known: Tensor | None = None
     draws: Tensor | None = None
     numbers: Mapping[str, Tensor] = field(default_factory=dict)
     line_masks: Tensor | None = None
@@ -53,6 +58,14 @@ class Batch(NamedTensors):
     def __len__(self) -> int:
         """The number of images."""
         return len(self.targets)
+
+    def labels(self) -> npt.NDArray[np.float32]:
+        """(B, K) the targets, NaN where a label is unknown."""
+        known = self.labels_known
+        labels: npt.NDArray[np.float32] = (
+            (self.targets if known is None else torch.where(known == 1, self.targets, math.nan)).cpu().numpy()
+        )
+        return labels
 
     def without_images(self) -> Self:
         """What losses read, in memory that does not grow with the images' size; `images` becomes (0,)."""

@@ -62,7 +62,7 @@ class DrawnLines:
         annotations: Sequence[Sequence[Annotation]],
         placements: Sequence[Placement],
         full_shapes: Sequence[tuple[int, int]],
-        labels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.float32],
         label_columns: Sequence[str],
         device_types: Mapping[str, Sequence[str]],
         landmarks: Sequence[Mapping[str, tuple[float, float]]] = (),
@@ -76,7 +76,7 @@ class DrawnLines:
             annotations: (N,) those of each image.
             placements: (N,) where the original image's pixels lie in the cached one.
             full_shapes: (N,) (H, W) of the original images, in pixels.
-            labels: (N, K) 0/1.
+            labels: (N, K) 0, 1 or NaN.
             label_columns: (K,) names.
             device_types: name -> its labels; T of them.
             landmarks: (N,) name -> place in the original image, where somebody marked it.
@@ -228,17 +228,17 @@ class LineTargets:
 
 
 def find_known(
-    labels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.floating],
     is_drawn: npt.NDArray[np.bool_],
     label_columns: Sequence[str],
     device_types: Mapping[str, Sequence[str]],
 ) -> npt.NDArray[np.bool_]:
     """Of which images it is known which lines of a device type there are.
 
-    A device type is known where each of its labels that the image has is drawn, and where it has none of them.
+    A device type is known where each of its labels is drawn, or known not to be the image's.
 
     Args:
-        labels: (N, K) 0/1.
+        labels: (N, K) 0, 1 or NaN.
         is_drawn: (N, K) whether an image has a drawn line of the label.
         label_columns: (K,) names.
         device_types: name -> its labels, all of them among the columns; T of them.

@@ -117,7 +117,7 @@ class CachedRadiographs(Dataset[Sample]):
         cache_file: CacheFile,
         rows: npt.NDArray[np.intp],
         uids: npt.NDArray[np.str_],
-        labels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.float32],
         augmentation: Augmentation | GpuAugmentation | None,
         seed: int,
         checks: RowChecks | None = None,
@@ -131,7 +131,7 @@ class CachedRadiographs(Dataset[Sample]):
             cache_file: the cache's `.npy`, opened again by every DataLoader worker.
             rows: (n,) rows of the cache to use.
             uids: (n,) names of these images.
-            labels: (n, K) 0/1.
+            labels: (n, K) 0, 1 or NaN where it is unknown.
             augmentation: None leaves the images as they are.
             seed: the run's seed.
             checks: compares each row at its first read; None: rows are taken as they are.
@@ -143,7 +143,9 @@ class CachedRadiographs(Dataset[Sample]):
         self._checks = checks
         self._images: CacheRows | None = None
         self._rows = rows
-        self._labels = torch.from_numpy(labels.astype(np.float32))
+        is_known = ~np.isnan(labels)
+        self._targets = torch.from_numpy(np.where(is_known, labels, 0).astype(np.float32))
+        self._labels_known = None if is_known.all() else torch.from_numpy(is_known.astype(np.float32))
         self._numbers = {name: torch.from_numpy(values) for name, values in numbers.items()}
         self._line_targets = line_targets
         self._input_maps = input_maps
@@ -167,7 +169,9 @@ class CachedRadiographs(Dataset[Sample]):
         image = self._images.read(row)
         if self._checks is not None:
             self._checks.check(row, image)
-        sample: dict[str, Any] = {"targets": self._labels[position]}
+        sample: dict[str, Any] = {"targets": self._targets[position]}
+        if self._labels_known is not None:
+            sample["labels_known"] = self._labels_known[position]
         if self._numbers:
             sample["numbers"] = {name: values[position] for name, values in self._numbers.items()}
         if self._input_maps is not None:

@@ -38,8 +38,9 @@ def align_predictions(members: Sequence[PredictionSet]) -> list[PredictionSet]:
         member = member.take(np.array([row_of[uid] for uid in first.uids.tolist()]))
         columns = [member.labels.index(label) for label in first.labels]
         targets = member.targets[:, columns]
-        if (targets != first.targets).any():
-            row = int(np.flatnonzero((targets != first.targets).any(axis=1))[0])
+        is_other = (targets != first.targets) & ~(np.isnan(targets) & np.isnan(first.targets))
+        if is_other.any():
+            row = int(np.flatnonzero(is_other.any(axis=1))[0])
             raise UserError(f"{member.name} has other true labels than {first.name}, of {first.uids[row]} for one")
         probabilities = member.probabilities[:, columns]
         ordered.append(replace(member, labels=first.labels, targets=targets, probabilities=probabilities))

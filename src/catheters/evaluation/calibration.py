@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from catheters.errors import UserError
-from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.prediction_set import PredictionSet, mean_of_known
 from catheters.io.files import read_written_json, write_text
 
 Floats = npt.NDArray[np.float64]
@@ -158,7 +158,7 @@ def _fit_isotonic(targets: Targets, probabilities: Floats) -> StepMap:
 def _fit_softmax(labels: tuple[str, ...], targets: Targets, probabilities: Floats) -> SoftmaxMap:
     """One temperature for labels that exclude each other, as Guo et al. have it for classes."""
     classes = np.where(targets.any(axis=1), targets.argmax(axis=1) + 1, 0)
-    if len(np.unique(classes)) == 1:
+    if len(np.unique(classes)) < 2:
         return SoftmaxMap(labels=labels, slope=1.0)
     logs = np.log(_with_absent(probabilities))
 
@@ -224,19 +224,20 @@ class Calibrator:
 
 
 def fit_calibrator(method: str, evaluated: PredictionSet) -> Calibrator:
-    """Fit a map for each label, or exclusive group, on all images."""
+    """Fit a map for each label, or exclusive group, on all images of which it is known."""
     maps = {}
     in_groups = {label for group in evaluated.exclusive for label in group}
     for k, label in enumerate(evaluated.labels):
         if label in in_groups:
             continue
-        targets = evaluated.targets[:, k]
-        has_both = 0 < targets.sum() < len(targets)
-        maps[label] = METHODS[method](targets, evaluated.probabilities[:, k]) if has_both else IDENTITY
+        of_label = evaluated.of_label(k)
+        maps[label] = METHODS[method](of_label.targets, of_label.probabilities) if of_label.has_both else IDENTITY
     groups = []
     for labels in evaluated.exclusive:
         columns = [evaluated.labels.index(label) for label in labels]
-        groups.append(_fit_softmax(labels, evaluated.targets[:, columns], evaluated.probabilities[:, columns]))
+        known = evaluated.take(np.flatnonzero(evaluated.is_known[:, columns].all(axis=1)))
+        targets = known.targets[:, columns].astype(np.uint8)
+        groups.append(_fit_softmax(labels, targets, known.probabilities[:, columns]))
     return Calibrator(method=method, maps=maps, groups=tuple(groups))
 
 
@@ -250,11 +251,11 @@ def calibrate_across_folds(method: str, evaluated: PredictionSet, folds: npt.NDA
     return calibrated
 
 
-def log_losses(targets: Targets, probabilities: Floats) -> Floats:
-    """(K,) mean binary cross-entropies of (n, K) predictions, kept `SMALLEST` from 0 and 1."""
-    likelihoods = np.clip(np.where(targets == 1, probabilities, 1 - probabilities), SMALLEST, 1)
-    losses: Floats = -np.log(likelihoods).mean(axis=0)
-    return losses
+def log_losses(evaluated: PredictionSet) -> Floats:
+    """(K,) mean binary cross-entropies, of probabilities kept `SMALLEST` from 0 and 1."""
+    probabilities = evaluated.probabilities
+    likelihoods = np.clip(np.where(evaluated.targets == 1, probabilities, 1 - probabilities), SMALLEST, 1)
+    return mean_of_known(-np.log(likelihoods), evaluated.is_known)
 
 
 def calibrator_to_json(calibrator: Calibrator) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def combine(method: str, members: Sequence[PredictionSet], name: str) -> Ensembl
     return Ensemble(method=method, members=parts, combined=ensemble_of(order >= 0))
 
 
-def fit_weights(stacked: Floats, targets: npt.NDArray[np.uint8], folds: npt.NDArray[np.int64]) -> Floats:
+def fit_weights(stacked: Floats, targets: Floats, folds: npt.NDArray[np.int64]) -> Floats:
     """(M,) weights, at least 0 and adding up to 1, whose mean of the probabilities is the likeliest.
 
     The log-likelihood of each label is divided by the entropy of its prevalence, so that rare labels count as in a
@@ -192,19 +192,21 @@ def fit_weights(stacked: Floats, targets: npt.NDArray[np.uint8], folds: npt.NDAr
 
     Args:
         stacked: (M, n, K) probabilities.
-        targets: (n, K) 0/1.
+        targets: (n, K) 0, 1 or NaN where it is unknown.
         folds: (n,) see `fitting_folds`.
     """
     num_members = len(stacked)
     equal = np.full(num_members, 1 / num_members)
-    prevalence = targets.mean(axis=0)
+    is_known = ~np.isnan(targets)
+    prevalence = (targets == 1).sum(axis=0) / np.maximum(is_known.sum(axis=0), 1)
     has_both = (prevalence > 0) & (prevalence < 1)
     numbers = np.unique(folds)
     if not has_both.any() or len(numbers) == 1:
         return equal
     prevalence = prevalence[has_both]
     entropy = -prevalence * np.log(prevalence) - (1 - prevalence) * np.log(1 - prevalence)
-    likelihoods = np.where(targets == 1, stacked, 1 - stacked)[:, :, has_both]
+    # What is unknown is as likely by any weights: it counts nothing.
+    likelihoods = np.where(is_known, np.where(targets == 1, stacked, 1 - stacked), 1)[:, :, has_both]
     likelihoods = np.clip(likelihoods, SMALLEST, None)
     gains = np.zeros(len(STEPS_FROM_EQUAL))
     for fold in numbers:

@@ -15,13 +15,19 @@ from catheters.evaluation.calibration import (
     log_losses,
     reliability,
 )
-from catheters.evaluation.hard_cases import Case, hardest_cases, is_known, probable_label_errors
+from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, probable_label_errors
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
-from catheters.evaluation.prediction_set import PredictionSet, device_type_presence, fitting_folds, names_several_folds
+from catheters.evaluation.prediction_set import (
+    PredictionSet,
+    device_type_presence,
+    fitting_folds,
+    mean_of_known,
+    names_several_folds,
+)
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.selective_prediction import Abstention, abstain
 from catheters.evaluation.subgroups import Subgroup, count_device_types, make_groups, score_subgroups
@@ -107,7 +113,7 @@ class Evaluation:
         subgroups: by each column.
         hardest: the most confident errors.
         label_errors: labels that are probably wrong.
-        unknown_labels: names of those that none are sought of, see `is_known`.
+        uninformative_labels: names of those that no label errors are sought of, see `is_informative`.
         explanations: how well heatmaps point at drawn tips; None where that was not asked for.
         lines: how well lines and tips are found; None where no lines were predicted and drawn.
     """
@@ -126,7 +132,7 @@ class Evaluation:
     subgroups: list[Subgroup]
     hardest: list[Case]
     label_errors: list[Case]
-    unknown_labels: list[str]
+    uninformative_labels: list[str]
     explanations: Explanations | None = None
     lines: LineEvaluation | None = None
 
@@ -203,7 +209,7 @@ def evaluate(
         subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
         hardest=hardest_cases(evaluated, folds, points),
         label_errors=probable_label_errors(calibrated_predictions),
-        unknown_labels=np.array(evaluated.labels)[~is_known(calibrated_predictions)].tolist(),
+        uninformative_labels=np.array(evaluated.labels)[~is_informative(calibrated_predictions)].tolist(),
     )
 
 
@@ -217,20 +223,21 @@ def _calibrated(method: str, evaluated: PredictionSet, folds: npt.NDArray[np.int
     probabilities = evaluated.probabilities
     if method != NO_CALIBRATION:
         probabilities = calibrate_across_folds(method, evaluated, folds)
-    targets = evaluated.targets
-    prevalence = targets.mean(axis=0)
+    calibrated, is_known = evaluated.with_probabilities(probabilities), evaluated.is_known
+    prevalence = mean_of_known(evaluated.targets, is_known)
     has_both = (prevalence > 0) & (prevalence < 1)
     if not has_both.any():
         nan = float("nan")
         return Calibrated(method=method, probabilities=probabilities, brier_skill=nan, log_loss=nan, expected_error=nan)
-    brier = ((probabilities - targets) ** 2).mean(axis=0)[has_both]
+    brier = mean_of_known((probabilities - evaluated.targets) ** 2, is_known)[has_both]
     knowing_nothing = (prevalence * (1 - prevalence))[has_both]
-    errors = [reliability(targets[:, k], probabilities[:, k]).expected_error for k in np.flatnonzero(has_both)]
+    of_labels = map(calibrated.of_label, np.flatnonzero(has_both).tolist())
+    errors = [reliability(of.targets, of.probabilities).expected_error for of in of_labels]
     return Calibrated(
         method=method,
         probabilities=probabilities,
         brier_skill=float((1 - brier / knowing_nothing).mean()),
-        log_loss=float(log_losses(targets, probabilities)[has_both].mean()),
+        log_loss=float(log_losses(calibrated)[has_both].mean()),
         expected_error=float(np.mean(errors)),
     )
 

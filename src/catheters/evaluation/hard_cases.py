@@ -12,7 +12,7 @@ import pandas as pd
 from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
 from catheters.evaluation.operating_points import OperatingPoint
-from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.prediction_set import PredictionSet, mean_of_known
 from catheters.io.files import write_whole
 
 NUM_HARDEST = 5
@@ -61,22 +61,28 @@ def hardest_cases(
     """
     cases = []
     for k, point in enumerate(points):
-        targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
-        is_predicted = probabilities >= np.array([point.fold_thresholds[fold] for fold in folds.tolist()])
+        if np.isnan(point.threshold):
+            continue
+        of_label = evaluated.of_label(k)
+        targets, probabilities = of_label.targets, of_label.probabilities
+        thresholds = [point.fold_thresholds[fold] for fold in folds[of_label.rows].tolist()]
+        is_predicted = probabilities >= np.array(thresholds)
         for is_wrong, from_worst in (
             ((targets == 1) & ~is_predicted, np.argsort(probabilities)),
             ((targets == 0) & is_predicted, np.argsort(-probabilities)),
         ):
-            if not np.isnan(point.threshold):
-                cases += [_case(evaluated, int(row), k) for row in from_worst[is_wrong[from_worst]][:NUM_HARDEST]]
+            worst = of_label.rows[from_worst[is_wrong[from_worst]][:NUM_HARDEST]]
+            cases += [_case(evaluated, row, k) for row in worst.tolist()]
     return cases
 
 
-def is_known(evaluated: PredictionSet) -> npt.NDArray[np.bool_]:
-    """(K,) which labels the probabilities tell more about than their prevalence does, by the Brier score."""
-    squared_errors = ((evaluated.probabilities - evaluated.targets) ** 2).mean(axis=0)
-    known: npt.NDArray[np.bool_] = squared_errors < evaluated.targets.var(axis=0)
-    return known
+def is_informative(evaluated: PredictionSet) -> npt.NDArray[np.bool_]:
+    """(K,) of which labels the probabilities tell more than their prevalence does, by the Brier score."""
+    targets, is_known = evaluated.targets, evaluated.is_known
+    squared_errors = mean_of_known((evaluated.probabilities - targets) ** 2, is_known)
+    variances = mean_of_known((targets - mean_of_known(targets, is_known)) ** 2, is_known)
+    informative: npt.NDArray[np.bool_] = squared_errors < variances  # NaN is not
+    return informative
 
 
 def probable_label_errors(evaluated: PredictionSet) -> list[Case]:
@@ -84,26 +90,26 @@ def probable_label_errors(evaluated: PredictionSet) -> list[Case]:
 
     Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels, JAIR 70 (2021), by the
     cleanlab library, each label against all others: what both of its rules of pruning pick, by class and by noise rate,
-    and what the probability gives less than 1 in 20 of being right. Labels that are not known (see `is_known`) are left
-    out.
+    and what the probability gives less than 1 in 20 of being right. Labels of which the probabilities tell
+    nothing (see `is_informative`) are left out.
 
     Args:
         evaluated: with calibrated probabilities of models that had not seen the images.
     """
-    known = np.flatnonzero(is_known(evaluated))
-    if len(known) == 0:
-        return []
+    cases: list[Case] = []
     with warnings.catch_warnings():
         # It says that a class has too few examples for all of its rules, which is no news to who sees their number.
         warnings.filterwarnings("ignore", category=UserWarning, module="cleanlab")
-        picked, _, _ = find_multilabel_issues_per_class(
-            [np.flatnonzero(row).tolist() for row in evaluated.targets[:, known]],
-            evaluated.probabilities[:, known],
-            return_indices_ranked_by="self_confidence",
-            filter_by="both",
-            n_jobs=1,
-        )
-    cases = [_case(evaluated, int(row), k) for k, rows in zip(known.tolist(), picked, strict=True) for row in rows]
+        for k in np.flatnonzero(is_informative(evaluated)).tolist():
+            of_label = evaluated.of_label(k)
+            picked, _, _ = find_multilabel_issues_per_class(
+                [[0] if target else [] for target in of_label.targets.tolist()],
+                of_label.probabilities[:, None],
+                return_indices_ranked_by="self_confidence",
+                filter_by="both",
+                n_jobs=1,
+            )
+            cases += [_case(evaluated, int(of_label.rows[row]), k) for row in picked[0]]
     cases = [case for case in cases if case.confidence < NEARLY_WRONG]
     return sorted(cases, key=lambda case: case.confidence)
 

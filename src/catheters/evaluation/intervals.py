@@ -5,6 +5,7 @@ drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 
 is computed from the counts, for all resamples side by side.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,13 @@ class PatientBootstrap:
         for resample in range(num_resamples):
             drawn = rng.integers(0, self.num_patients, self.num_patients)
             self._counts[:, resample] = np.bincount(drawn, minlength=self.num_patients)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "PatientBootstrap":
+        """The same resamples of the patients, of some of the images."""
+        part = copy.copy(self)
+        part._patient_of = self._patient_of[rows]
+        part._images_of = self._images_of[:, rows]
+        return part
 
     def sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Sums over the resampled images.

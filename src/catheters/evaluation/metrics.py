@@ -18,7 +18,7 @@ class LabelMetrics:
     Attributes:
         label: its name.
         num_positives: images that have it.
-        num_images: images evaluated.
+        num_images: images evaluated, those of which it is known.
         roc_auc: area under the ROC curve; NaN where all images are of one class.
         average_precision: area under the precision-recall curve as its step-wise sum; NaN likewise.
     """
@@ -31,12 +31,12 @@ class LabelMetrics:
 
 
 def score_labels(
-    targets: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating], labels: Sequence[str]
+    targets: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating], labels: Sequence[str]
 ) -> list[LabelMetrics]:
-    """Score every label by itself, with scikit-learn.
+    """Score every label by itself, on the images of which it is known, with scikit-learn.
 
     Args:
-        targets: (N, K) 0/1.
+        targets: (N, K) 0, 1 or NaN where it is unknown.
         probabilities: (N, K), or anything that ranks alike.
         labels: (K,) names.
     """
@@ -51,7 +51,7 @@ def macro_mean(values: Sequence[float]) -> float:
 
 
 def one_class_warnings(metrics: Sequence[LabelMetrics]) -> list[str]:
-    """A line for each label without a score, because its images are all positive or all negative."""
+    """A line for each label without a score, because its known images are all positive or all negative, or none."""
     return [
         f"'{metric.label}' has {counted(metric.num_positives, 'positive')} in {counted(metric.num_images, 'image')}: "
         "its AUC and average precision are undefined (NaN) and left out of the mean"
@@ -75,7 +75,11 @@ def metrics_table(metrics: Sequence[LabelMetrics]) -> str:
     return "\n".join(lines)
 
 
-def _score_label(label: str, targets: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating]) -> LabelMetrics:
+def _score_label(
+    label: str, targets: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]
+) -> LabelMetrics:
+    is_known = ~np.isnan(targets)
+    targets, probabilities = targets[is_known], probabilities[is_known]
     num_positives = int(targets.sum())
     has_both_classes = 0 < num_positives < len(targets)
     return LabelMetrics(

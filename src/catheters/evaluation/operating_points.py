@@ -172,12 +172,14 @@ def _judge(
     bootstrap: PatientBootstrap,
     prevalences: Mapping[str, float],
 ) -> OperatingPoint:
-    label, targets, scores = evaluated.labels[k], evaluated.targets[:, k], evaluated.probabilities[:, k]
-    thresholds = {
-        int(fold): choose_threshold(rule, targets[folds != fold], scores[folds != fold]) for fold in np.unique(folds)
-    }
+    label, of_label = evaluated.labels[k], evaluated.of_label(k)
+    targets, scores = of_label.targets, of_label.probabilities
+    numbers = np.unique(folds)  # those without a known image too: their images' heatmaps are judged by a threshold
+    folds, patient_ids = folds[of_label.rows], evaluated.patient_ids[of_label.rows]
+    thresholds = {int(fold): choose_threshold(rule, targets[folds != fold], scores[folds != fold]) for fold in numbers}
     restated = prevalences.get(label)
-    prevalence = float(targets.mean()) if restated is None else restated
+    of_images = float(targets.mean()) if len(targets) else math.nan
+    prevalence = of_images if restated is None else restated
     if any(math.isnan(threshold) for threshold in thresholds.values()):
         return OperatingPoint(
             label=label,
@@ -204,8 +206,8 @@ def _judge(
     )
     totals = outcomes.sum(axis=0)
     values = _rates(totals[None].astype(np.float64), restated)
-    replicates = _rates(bootstrap.sums(outcomes), restated)
-    num_patients = min(len(np.unique(evaluated.patient_ids[targets == target])) for target in (0, 1))
+    replicates = _rates(bootstrap.take(of_label.rows).sums(outcomes), restated)
+    num_patients = min(len(np.unique(patient_ids[targets == target])) for target in (0, 1))
     estimates = {name: percentile_estimate(float(values[name][0]), replicates[name], num_patients) for name in values}
     true_positive, false_positive, false_negative, true_negative = map(int, totals)
     return OperatingPoint(

@@ -17,6 +17,26 @@ NUM_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelPredictions:
+    """Predictions of one label, of the m images of which it is known.
+
+    Attributes:
+        rows: (m,) these images.
+        targets: (m,) uint8, 0 or 1.
+        probabilities: (m,).
+    """
+
+    rows: npt.NDArray[np.intp]
+    targets: npt.NDArray[np.uint8]
+    probabilities: Floats
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are positives and negatives."""
+        return bool(0 < self.targets.sum() < len(self.targets))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionSet:
     """Predictions of n images and their true labels.
 
@@ -26,7 +46,7 @@ class PredictionSet:
         uids: (n,) image ids.
         patient_ids: (n,) patients.
         folds: (n,) the fold whose model, which had not seen the image, predicted it; None where that is not known.
-        targets: (n, K) uint8, 0 or 1.
+        targets: (n, K) 0, 1 or NaN where it is unknown.
         probabilities: (n, K) in 0..1.
         exclusive: groups of labels that the model has a softmax over, so that their probabilities sum to 1 at most.
     """
@@ -36,7 +56,7 @@ class PredictionSet:
     uids: npt.NDArray[np.str_]
     patient_ids: npt.NDArray[np.str_]
     folds: npt.NDArray[np.int64] | None
-    targets: npt.NDArray[np.uint8]
+    targets: Floats
     probabilities: Floats
     exclusive: tuple[tuple[str, ...], ...] = ()
 
@@ -59,9 +79,28 @@ class PredictionSet:
             probabilities=self.probabilities[rows],
         )
 
+    @property
+    def is_known(self) -> npt.NDArray[np.bool_]:
+        """(n, K) which labels are known of which images."""
+        return ~np.isnan(self.targets)
+
+    def of_label(self, k: int) -> LabelPredictions:
+        """Those of one label, of the images of which it is known."""
+        rows = np.flatnonzero(self.is_known[:, k])
+        return LabelPredictions(
+            rows=rows, targets=self.targets[rows, k].astype(np.uint8), probabilities=self.probabilities[rows, k]
+        )
+
     def with_probabilities(self, probabilities: Floats, name: str | None = None) -> "PredictionSet":
         """The same images with other predictions."""
         return dataclasses.replace(self, probabilities=probabilities, name=name or self.name)
+
+
+def mean_of_known(values: Floats, is_known: npt.NDArray[np.bool_]) -> Floats:
+    """(K,) means of (n, K) numbers of the images of which a label is known; NaN where it is of none."""
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.where(is_known, values, 0).sum(axis=0) / is_known.sum(axis=0)
+    return means
 
 
 def common_groups(exclusive: Sequence[tuple[tuple[str, ...], ...]]) -> tuple[tuple[str, ...], ...]:
@@ -100,11 +139,17 @@ def probability_of_any(labels: Sequence[str], probabilities: Floats, exclusive: 
     return np.asarray(1 - np.prod(absent, axis=0))
 
 
+def is_any(targets: Floats) -> Floats:
+    """(n, G) labels -> (n,): 1 where one label is 1, else NaN where one is unknown, else 0."""
+    found: Floats = np.where((targets == 1).any(axis=1), 1.0, np.where(np.isnan(targets).any(axis=1), np.nan, 0.0))
+    return found
+
+
 def device_type_presence(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> PredictionSet:
     """Whether each device type is there at all: any label of its group.
 
-    The probability is that of one label at least, see `probability_of_any`. Devices that have a single label are left
-    out: they are in the labels.
+    Its target is 1 where one label's is, 0 where all are known to be 0, else unknown. Its probability is that of one
+    label at least, see `probability_of_any`. Devices that have a single label are left out: they are in the labels.
 
     Args:
         evaluated: the labels.
@@ -117,7 +162,7 @@ def device_type_presence(evaluated: PredictionSet, heads: Mapping[str, tuple[str
         if len(found := [column_of[label] for label in labels if label in column_of]) > 1
     }
     num_images = len(evaluated)
-    targets = [evaluated.targets[:, ks].max(axis=1) for ks in columns.values()]
+    targets = [is_any(evaluated.targets[:, ks]) for ks in columns.values()]
     probabilities = [
         probability_of_any([evaluated.labels[k] for k in ks], evaluated.probabilities[:, ks], evaluated.exclusive)
         for ks in columns.values()
@@ -126,7 +171,7 @@ def device_type_presence(evaluated: PredictionSet, heads: Mapping[str, tuple[str
         evaluated,
         labels=tuple(columns),
         exclusive=(),
-        targets=np.stack(targets, axis=1) if columns else np.empty((num_images, 0), dtype=np.uint8),
+        targets=np.stack(targets, axis=1) if columns else np.empty((num_images, 0)),
         probabilities=np.stack(probabilities, axis=1) if columns else np.empty((num_images, 0)),
     )
 

@@ -262,6 +262,7 @@ def _labels(scores: Scores, points: Sequence[OperatingPoint] | None) -> list[dic
     return [
         {
             "label": label,
+            "num_known": scores.num_known[k],
             "num_positives": scores.num_positives[k],
             "num_positive_patients": scores.num_positive_patients[k],
             **{metric: _interval(scores.estimate(metric, label)) for metric in METRICS},

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
 from catheters.evaluation.metrics import score_labels
-from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.prediction_set import PredictionSet, mean_of_known
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +36,7 @@ class Scores:
         labels: (K,) names.
         num_images: images scored.
         num_patients: their patients.
+        num_known: (K,) images of which the label is known.
         num_positives: (K,) images that have the label.
         num_positive_patients: (K,) patients who have it in an image.
         num_negative_patients: (K,) patients who have an image without it.
@@ -48,6 +49,7 @@ class Scores:
     labels: tuple[str, ...]
     num_images: int
     num_patients: int
+    num_known: Sequence[int]
     num_positives: Sequence[int]
     num_positive_patients: Sequence[int]
     num_negative_patients: Sequence[int]
@@ -86,16 +88,17 @@ class Scores:
 
 def score(evaluated: PredictionSet, bootstrap: PatientBootstrap) -> Scores:
     """Score every label, by scikit-learn, and in every resample."""
-    targets, probabilities = evaluated.targets, evaluated.probabilities
+    targets, probabilities, is_known = evaluated.targets, evaluated.probabilities, evaluated.is_known
     labels = score_labels(targets, probabilities, evaluated.labels)
-    ranked = [bootstrap.ranking_scores(targets[:, k], probabilities[:, k]) for k in range(len(labels))]
-    squared_errors = (probabilities - targets) ** 2
-    num_drawn = bootstrap.sums(np.ones((len(evaluated), 1)))
+    of_labels = [evaluated.of_label(k) for k in range(len(labels))]
+    ranked = [bootstrap.take(of.rows).ranking_scores(of.targets, of.probabilities) for of in of_labels]
+    squared_errors = np.where(is_known, (probabilities - targets) ** 2, 0)
     shape = (bootstrap.num_resamples, len(labels))
     return Scores(
         name=evaluated.name,
         labels=evaluated.labels,
         num_images=len(evaluated),
+        num_known=[label.num_images for label in labels],
         num_patients=bootstrap.num_patients,
         num_positives=[label.num_positives for label in labels],
         num_positive_patients=[len(np.unique(evaluated.patient_ids[column == 1])) for column in targets.T],
@@ -103,14 +106,20 @@ def score(evaluated: PredictionSet, bootstrap: PatientBootstrap) -> Scores:
         values={
             "roc_auc": np.array([label.roc_auc for label in labels]),
             "average_precision": np.array([label.average_precision for label in labels]),
-            "brier": squared_errors.mean(axis=0),
+            "brier": mean_of_known((probabilities - targets) ** 2, is_known),
         },
         replicates={
             "roc_auc": np.array([areas for areas, _ in ranked]).T.reshape(shape),
             "average_precision": np.array([precisions for _, precisions in ranked]).T.reshape(shape),
-            "brier": (bootstrap.sums(squared_errors) / num_drawn).reshape(shape),
+            "brier": _ratio(bootstrap.sums(squared_errors), bootstrap.sums(is_known)).reshape(shape),
         },
     )
+
+
+def _ratio(parts: npt.NDArray[np.float64], wholes: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """Element by element; NaN for 0 of 0."""
+    with np.errstate(invalid="ignore"):
+        return parts / np.asarray(wholes, np.float64)
 
 
 def difference(first: Scores, second: Scores) -> Scores:
@@ -121,6 +130,7 @@ def difference(first: Scores, second: Scores) -> Scores:
         labels=first.labels,
         num_images=first.num_images,
         num_patients=first.num_patients,
+        num_known=first.num_known,
         num_positives=first.num_positives,
         num_positive_patients=first.num_positive_patients,
         num_negative_patients=first.num_negative_patients,

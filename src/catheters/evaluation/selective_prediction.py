@@ -111,7 +111,9 @@ def _abstain(
     bootstrap: PatientBootstrap,
     error_rate: float,
 ) -> Abstention:
-    targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
+    of_label = evaluated.of_label(k)
+    targets, probabilities = of_label.targets, of_label.probabilities
+    folds, patient_ids = folds[of_label.rows], evaluated.patient_ids[of_label.rows]
     if math.isnan(point.threshold):
         return Abstention(
             label=point.label,
@@ -141,8 +143,8 @@ def _abstain(
         ],
         axis=1,
     )
-    values, replicates = _rates(counts.sum(axis=0)[None]), _rates(bootstrap.sums(counts))
-    num_patients = min(len(np.unique(evaluated.patient_ids[targets == target])) for target in (0, 1))
+    values, replicates = _rates(counts.sum(axis=0)[None]), _rates(bootstrap.take(of_label.rows).sums(counts))
+    num_patients = min(len(np.unique(patient_ids[targets == target])) for target in (0, 1))
     estimates = {name: percentile_estimate(float(values[name][0]), replicates[name], num_patients) for name in values}
     band = choose_band(targets, probabilities, point.threshold, error_rate)
     return Abstention(label=point.label, band=band, **estimates)

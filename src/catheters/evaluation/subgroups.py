@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from catheters.errors import UserError
 from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap
-from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.prediction_set import PredictionSet, is_any
 from catheters.evaluation.scores import Scores, score
 from catheters.runtime.progress import track
 
@@ -119,11 +119,10 @@ def score_subgroups(
 
 
 def count_device_types(evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.str_]:
-    """(n,) how many of the device types each image shows by its true labels."""
-    numbers = np.zeros(len(evaluated), dtype=np.int64)
-    for labels in heads.values():
-        numbers += evaluated.targets[:, np.isin(evaluated.labels, labels)].any(axis=1)
-    return numbers.astype(np.str_)
+    """(n,) how many of the device types each image shows by its true labels; empty where that is not known."""
+    of_types = [is_any(evaluated.targets[:, np.isin(evaluated.labels, labels)]) for labels in heads.values()]
+    numbers = np.sum(of_types, axis=0)
+    return np.array(["" if np.isnan(number) else f"{number:.0f}" for number in numbers], dtype=np.str_)
 
 
 def _bands(numbers: npt.NDArray[np.float64], edges: Sequence[float]) -> dict[str, list[int]]:

@@ -20,14 +20,14 @@ class Truth:
     Attributes:
         source: where it comes from, for messages.
         uids: (N,) image ids.
-        labels: (N, K) 0/1.
+        labels: (N, K) 0, 1 or NaN where it is unknown.
         patient_ids: (N,) patients; None where the table does not say.
         frame: (N rows) the table itself, as text, for subgroups.
     """
 
     source: str
     uids: npt.NDArray[np.str_]
-    labels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.float32]
     patient_ids: npt.NDArray[np.str_] | None
     frame: pd.DataFrame
 
@@ -100,7 +100,7 @@ def hold_against(
         uids=np.array(uids, dtype=np.str_),
         patient_ids=patient_ids,
         folds=folds,
-        targets=truth.labels[rows],
+        targets=truth.labels[rows].astype(np.float64),
         probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
         exclusive=exclusive,
     )

@@ -6,6 +6,7 @@ that a setting names.
 
 import csv
 import gzip
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -18,12 +19,15 @@ import pandas as pd
 
 from catheters.errors import UserError, one_line, unknown_name
 from catheters.io.near_misses import number_in
+from catheters.labels import UNKNOWN, LabelValue
 from catheters.runtime.console import warn
 
 LARGEST_EXACT = 2**53
 """Below it every whole number is a float64 of its own."""
 
 
+VALUES_SOUGHT, VALUES_PROPOSED = 1000, 8
+"""Cells of a label column that are looked at for values that are not understood; different ones that are named."""
 MAX_SHOWN = 60
 """Characters of a broken value that its message quotes."""
 
@@ -132,39 +136,57 @@ def _plain(text: str) -> str:
     return "".join(text.casefold().split())
 
 
-def binary_labels(
-    frame: pd.DataFrame, label_columns: tuple[str, ...], file: Path, label_values: Mapping[str, int] | None = None
-) -> npt.NDArray[np.uint8]:
-    """The label columns as (N, K) uint8.
+def read_label_cells(
+    frame: pd.DataFrame,
+    label_columns: tuple[str, ...],
+    file: Path,
+    label_values: Mapping[str, LabelValue],
+    *,
+    may_be_soft: bool = False,
+) -> npt.NDArray[np.float32]:
+    """The label columns as numbers.
 
     Args:
         frame: the table.
         label_columns: (K,) its columns to read.
         file: where the table comes from, for the message.
-        label_values: the setting of that name; None where there are no settings to speak of.
+        label_values: the setting of that name.
+        may_be_soft: whether shares between 0 and 1 are labels as well.
+
+    Returns:
+        (N, K) float32, 0, 1, a share between them, or NaN where it is unknown.
 
     Raises:
-        TableError: a value is neither 0 nor 1, nor one of `label_values`.
+        TableError: a value is none of these, nor one of `label_values`.
     """
-    labels = np.empty((len(frame), len(label_columns)), dtype=np.uint8)
+    labels = np.empty((len(frame), len(label_columns)), dtype=np.float32)
+    wrong: dict[str, tuple[str, int]] = {}  # value -> the first column and row that hold it
     for k, column in enumerate(label_columns):
         values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, copy=True)
-        for value, label in (label_values or {}).items():
-            values[holds(frame[column], value)] = label
-        wrong = ~np.isin(values, (0.0, 1.0))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            found = frame[column].iloc[row]
-            hint = (
-                ""
-                if label_values is None
-                else f"; label_values can say which it means: {{{found!r}: 0}} or {{{found!r}: 1}}"
-            )
-            raise TableError(
-                f"{file}: line {line_number(frame, row, file)}, column '{column}': {found!r} is not 0 or 1{hint}"
-            )
+        is_right = (values >= 0) & (values <= 1) if may_be_soft else np.isin(values, (0.0, 1.0))
+        for value, label in label_values.items():
+            is_meant = holds(frame[column], value)
+            values[is_meant] = math.nan if label == UNKNOWN else label
+            is_right |= is_meant
+        for row in np.flatnonzero(~is_right)[:VALUES_SOUGHT].tolist():
+            wrong.setdefault(frame[column].iloc[row], (column, row))
         labels[:, k] = values
+    if wrong:
+        value, (column, row) = next(iter(wrong.items()))
+        where = f"{file}: line {line_number(frame, row, file)}, column '{column}'"
+        expected = "a share in 0..1" if may_be_soft else "0 or 1"
+        is_share = not may_be_soft and 0 < (number_in(value) or 0) < 1
+        hint = "; soft_labels=True takes shares" if is_share else _proposal(label_values, wrong)
+        raise TableError(f"{where}: {value!r} is not {expected}{hint}")
     return labels
+
+
+def _proposal(label_values: Mapping[str, LabelValue], wrong: Iterable[str]) -> str:
+    """What to set, so that the values that are not understood are unknown."""
+    further = list(wrong)[:VALUES_PROPOSED]
+    proposed = dict(label_values) | dict.fromkeys(further, UNKNOWN)
+    what = "it is" if len(further) == 1 else f"{', '.join(map(repr, further))} are"
+    return f"; say with label_values that {what} unknown, or 0, or 1: label_values={proposed}"
 
 
 def check_filled(frame: pd.DataFrame, column: str, file: Path, advice: str = "") -> None:

@@ -29,6 +29,8 @@ def build_label_rules(settings: Settings) -> LabelRules:
     """How a table's cells become labels."""
     return LabelRules(
         label_values=settings.label_values,
+        soft_labels=settings.soft_labels,
+        soft_label_threshold=settings.soft_label_threshold,
         derived_labels=settings.derived_labels,
         findings_column=settings.findings_column,
     )

@@ -24,9 +24,9 @@ from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Placement, place
 from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacings_of
-from catheters.data.tables.folds import choose_folds, in_several_folds, leaking_patients, refuse_leaks
+from catheters.data.tables.folds import choose_folds
 from catheters.data.tables.label_table import LabelTable, read_label_table
-from catheters.errors import MAX_NAMES, SettingsError, UserError, counted
+from catheters.errors import UserError, counted
 from catheters.labels import tip_name
 from catheters.runs.build import build_augmentation, build_table_source
 from catheters.runtime.console import say, warn
@@ -43,7 +43,8 @@ class RunData:
     Attributes:
         encoded_uids: (N,) UTF-8, unique names of the images.
         encoded_patient_ids: (N,) UTF-8, patients.
-        labels: (N, K) uint8, 0 or 1, columns in the order of the setting `label_columns`.
+        labels: (N, K) float32, 0, 1 or NaN where it is unknown, columns in the order of the setting `label_columns`.
+        targets: (N, K) float32, what is learnt: the labels, or shares in 0..1 where the table has soft ones.
         folds: (N,) the fold of each image.
         numbers: name -> (N,), further numbers of each image.
         pixel_ids: (N,) numbers, equal for images with equal pixels.
@@ -64,7 +65,8 @@ class RunData:
 
     encoded_uids: npt.NDArray[np.bytes_]
     encoded_patient_ids: npt.NDArray[np.bytes_]
-    labels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32]
     folds: npt.NDArray[np.int8]
     numbers: Mapping[str, npt.NDArray[np.float32]]
     pixel_ids: npt.NDArray[np.intp]
@@ -113,7 +115,7 @@ def load_data(settings: Settings) -> RunData:
         is_kept &= _choose_for_debug_run(settings, table.patient_ids, folds)
         images = f"{is_kept.sum()} of {counted(len(table), 'image')}"
         say(f"debug run on {images}, {settings.debug_fraction:.0%} of the patients")
-    labels, folds = table.labels[is_kept], folds[is_kept]
+    labels, targets, folds = table.labels[is_kept], table.targets[is_kept], folds[is_kept]
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
     placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.learns_lines else []
     lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
@@ -123,6 +125,7 @@ def load_data(settings: Settings) -> RunData:
         encoded_uids=np.strings.encode(table.uids[is_kept], "utf-8"),
         encoded_patient_ids=np.strings.encode(table.patient_ids[is_kept], "utf-8"),
         labels=labels,
+        targets=targets,
         folds=folds,
         numbers=numbers,
         pixel_ids=np.unique(cache.pixel_ids[is_kept], return_inverse=True)[1],
@@ -132,7 +135,7 @@ def load_data(settings: Settings) -> RunData:
         mean=cache.mean,
         std=cache.std,
         pixels_hash=pixels_hash,
-        fingerprint=_fingerprint(pixels_hash, table.uids[is_kept], labels, folds, numbers, lines),
+        fingerprint=_fingerprint(pixels_hash, table.uids[is_kept], targets, folds, numbers, lines),
         lines=lines,
         placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
         full_shapes=None if lines is None else np.array(shapes),
@@ -208,14 +211,15 @@ def _read_spacings(
 def _fingerprint(
     pixels_hash: str,
     uids: npt.NDArray[np.str_],
-    labels: npt.NDArray[np.uint8],
+    targets: npt.NDArray[np.float32],
     folds: npt.NDArray[np.int8],
     numbers: Mapping[str, npt.NDArray[np.float32]],
     lines: DrawnLines | None,
 ) -> str:
     digest = hashlib.sha256(pixels_hash.encode())
     digest.update("\n".join(uids.tolist()).encode())
-    digest.update(labels.tobytes())
+    # Of labels that are 0 and 1 alone as earlier versions had it: their runs go on.
+    digest.update((targets.astype(np.uint8) if np.isin(targets, (0, 1)).all() else targets).tobytes())
     digest.update(folds.tobytes())
     for name, values in sorted(numbers.items()):
         digest.update(name.encode() + values.tobytes())
@@ -223,18 +227,6 @@ def _fingerprint(
         for field in dataclasses.fields(lines):
             digest.update(getattr(lines, field.name).tobytes())
     return digest.hexdigest()
-
-
-def check_leaks(settings: Settings, data: RunData) -> None:
-    """Refuse folds that share a patient, or an image, unless the settings allow it; then only warn."""
-    if settings.all_data:
-        return
-    leaks = leaking_patients(data.folds, data.patient_ids)
-    shared = in_several_folds(data.folds, data.pixel_ids)
-    if shared:
-        uids = data.uids[data.pixel_ids == shared[0]].tolist()
-        leaks.append(f"images in more than one fold under several ids: {len(shared)}, {' and '.join(uids)} for one")
-    refuse_leaks(leaks, are_allowed=settings.allow_leaking_folds)
 
 
 def _choose_for_debug_run(
@@ -249,57 +241,17 @@ def _choose_for_debug_run(
     return np.isin(patient_ids, chosen)
 
 
-def check_positives(settings: Settings, data: RunData) -> None:
-    """Warn of labels that a fold cannot train or score; refuse a fold that can score none."""
-    labels = data.labels
-    if not ((labels == 0).any(axis=0) & (labels == 1).any(axis=0)).any():
-        raise UserError(f"{settings.label_table}: no label has both positives and negatives; there is nothing to learn")
-    if settings.all_data:
-        return
-    for fold in settings.folds_to_train:
-        is_valid = data.folds == fold
-        if not is_valid.any():
-            raise UserError(f"fold {fold} has no readable image; run preproc_npy.py or set a smaller num_folds")
-        if is_valid.all():
-            raise UserError(f"fold {fold} has every image, so none is left to train on; see fold_column and num_folds")
-        positives = labels[is_valid].sum(axis=0)
-        is_scorable = (positives > 0) & (positives < is_valid.sum())
-        if not is_scorable.any():
-            raise UserError(
-                f"fold {fold}: no label has both positives and negatives among its {is_valid.sum()} images, so no "
-                f"epoch can be scored; set {'a larger debug_fraction' if settings.debug else 'a smaller num_folds'}"
-            )
-        names = np.array(settings.label_columns)
-        _warn_of_labels(
-            [f"'{names[k]}' has {positives[k]}" for k in np.flatnonzero(~is_scorable)],
-            f"fold {fold}: ",
-            f" positives in {is_valid.sum()} validation images: its AUC is undefined (NaN) and left out of the mean",
-        )
-        _warn_of_labels(
-            [f"'{name}'" for name in names[labels[~is_valid].sum(axis=0) == 0]],
-            f"fold {fold}: ",
-            " has no positive in the training images: it cannot be learnt",
-        )
-
-
-def _warn_of_labels(found: list[str], start: str, end: str) -> None:
-    """A line for each label, or for the first few of many."""
-    for text in found[:MAX_NAMES]:
-        warn(f"{start}{text}{end}")
-    if len(found) > MAX_NAMES:
-        warn(f"{start}so it is with {len(found) - MAX_NAMES} more labels")
-
-
 def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
-    """The images of the other folds, augmented, and the validation images of this fold, as they are."""
+    """The images of the other folds, augmented, and the validation images of this fold, as they are, to be scored."""
     is_valid = data.folds == fold
-    return _training_samples(settings, data, ~is_valid), _samples(settings, data, is_valid, None)
+    return _training_samples(settings, data, ~is_valid), plain_samples(settings, data, is_valid)
 
 
 def _samples(
     settings: Settings,
     data: RunData,
     is_chosen: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.float32],
     augmentation: Augmentation | GpuAugmentation | None,
     line_targets: LineTargets | None = None,
 ) -> CachedRadiographs:
@@ -307,7 +259,7 @@ def _samples(
         data.cache_file,
         data.rows[is_chosen],
         data.uids[is_chosen],
-        data.labels[is_chosen],
+        labels[is_chosen],
         augmentation,
         settings.seed,
         data.checks,
@@ -329,43 +281,12 @@ def _training_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[
         targets = LineTargets(
             lines=data.lines.take(is_chosen), image_shape=settings.image_shape, map_shape=settings.map_shape
         )
-    return _samples(settings, data, is_chosen, build_augmentation(settings), targets)
+    return _samples(settings, data, is_chosen, data.targets, build_augmentation(settings), targets)
 
 
 def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
-    """The chosen images, (N,), as they are."""
-    return _samples(settings, data, is_chosen, None)
-
-
-def check_batches(settings: Settings, data: RunData, num_processes: int) -> None:
-    """Raise a UserError where a model has fewer training images than one optimizer step takes.
-
-    One process without accumulation can make do with one smaller batch per epoch.
-    """
-    if settings.batch_size == "auto" or (settings.accumulation_steps == 1 and num_processes == 1):
-        return
-    num_images = num_training_images(settings, data)
-    if num_images < settings.batch_size * settings.accumulation_steps:
-        raise UserError(
-            f"batch_size={settings.batch_size} times accumulation_steps={settings.accumulation_steps} is more than "
-            f"the {num_images} training images; lower one of them"
-        )
-
-
-def num_training_images(settings: Settings, data: RunData) -> int:
-    """Of the model that has fewest."""
-    counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
-    return int(min(counts))
-
-
-def check_global_batch(settings: Settings, num_processes: int) -> None:
-    """Raise a SettingsError unless the global batch divides equally among the ranks."""
-    if settings.batch_size != "auto" and settings.batch_size % num_processes:
-        near = max(settings.batch_size // num_processes, 1) * num_processes
-        raise SettingsError(
-            f"batch_size={settings.batch_size} is that of all {num_processes} processes together and cannot be divided "
-            f"among them equally; {near} can"
-        )
+    """The chosen images, (N,), as they are, to be scored."""
+    return _samples(settings, data, is_chosen, data.labels, None)
 
 
 def create_train_loader(

@@ -26,13 +26,12 @@ from catheters.data.cache.index import FORMAT_VERSION, MADE_BY, CacheIndex, inde
 from catheters.data.cache.partial import CachePart
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.input_maps import InputMaps, damaged_maps
-from catheters.data.tables.folds import in_several_folds
 from catheters.errors import UserError, counted
-from catheters.evaluation.predictions import read_predictions
 from catheters.io.files import sha256_of
 from catheters.io.locks import exclusive_lock
 from catheters.models.first_stage import maps_of
 from catheters.runs.datasets import RunData, create_valid_loader, plain_samples
+from catheters.runs.earlier_runs import read_folds_of_run
 from catheters.runs.run_folder import SETTINGS_FILE
 from catheters.runtime.console import say
 from catheters.runtime.precision import autocast
@@ -122,7 +121,7 @@ def find_first_stage(settings: Settings, data: RunData) -> FirstStageRun:
     for name in settings.landmarks:
         if name not in first.landmarks:
             raise UserError(f"{where}: finds no '{name}', which measurements name; train it with them, or leave it out")
-    folds = _out_of_fold(settings, data, folder, where)
+    folds = read_folds_of_run(settings, data, folder, where)
     checkpoints, sums = {}, {}
     for fold in np.unique(folds).tolist():
         of_fold = folder / f"fold{fold}"
@@ -151,49 +150,6 @@ def _run_folder_hint(path: Path) -> str:
     if folder is None:
         return "; name the run's folder, not a checkpoint" if path.suffix == ".pt" else ""
     return f"; name the run's folder, {folder}, not a checkpoint or a folder in it"
-
-
-def _out_of_fold(settings: Settings, data: RunData, folder: Path, where: str) -> npt.NDArray[np.int8]:
-    """(N,) the fold of each image in the first stage, whose model has not seen its patient.
-
-    Raises:
-        UserError: an image is not there, or another fold's or patient's.
-    """
-    file = folder / "predictions.csv"
-    if not file.is_file():
-        raise UserError(f"{where}: has no predictions.csv, so no fold is finished; run train.py until it is")
-    check_finished(folder, f"run train.py for {folder} again", names=(file.name,))
-    uid_column, frame, _ = read_predictions(file)
-    found = frame.set_index(uid_column)[["fold", "patient"]]
-    uids, patient_ids = data.uids, data.patient_ids
-    missing = sorted(set(uids.tolist()) - set(found.index))
-    if missing:
-        raise UserError(
-            f"{where}: has no prediction of {counted(len(missing), 'image')} of this run, {missing[0]} for one: it is "
-            "of another label table, or not all of its folds are finished"
-        )
-    of_images = found.loc[uids.tolist()]
-    folds: npt.NDArray[np.int8] = of_images["fold"].astype(int).to_numpy().astype(np.int8)
-    is_other = of_images["patient"].to_numpy() != patient_ids
-    if is_other.any():
-        image = int(np.flatnonzero(is_other)[0])
-        raise UserError(
-            f"{where}: has another patient for {uids[image]}, {of_images['patient'].iloc[image]} in place of "
-            f"{patient_ids[image]}; set patient_column and patient_pattern alike"
-        )
-    # Of all its images, since its models have learnt from those too that this run leaves out.
-    all_folds = found["fold"].astype(int).to_numpy().astype(np.int8)
-    leaking = in_several_folds(all_folds, found["patient"].to_numpy().astype(np.str_))
-    shared = sorted(set(leaking) & set(patient_ids.tolist())) or in_several_folds(folds, data.pixel_ids)
-    if shared:
-        raise UserError(f"{where}: its folds leak: the images of {shared[0]} are in several; train it on others")
-    if not settings.all_data and (folds != data.folds).any():
-        image = int(np.flatnonzero(folds != data.folds)[0])
-        raise UserError(
-            f"{where}: its folds are others: {uids[image]} is in fold {folds[image]} there, in {data.folds[image]} "
-            "here; set num_folds, fold_seed (its seed, if that was not set) and fold_column as there"
-        )
-    return folds
 
 
 def with_input_maps(settings: Settings, data: RunData, first: FirstStageRun) -> RunData:

@@ -8,8 +8,6 @@ import torch
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
-from catheters.io.files import parse_json
-from catheters.models.weight_files import read_weight_file
 from catheters.runs.autotune import (
     PROBE_IMAGES,
     choose_batch_size,
@@ -18,15 +16,15 @@ from catheters.runs.autotune import (
     with_batch_size,
 )
 from catheters.runs.build import build_augmentation, build_losses
-from catheters.runs.datasets import (
-    RunData,
+from catheters.runs.data_checks import (
     check_batches,
     check_global_batch,
     check_leaks,
     check_positives,
-    load_data,
     num_training_images,
 )
+from catheters.runs.datasets import RunData, load_data
+from catheters.runs.earlier_runs import check_weights, with_weights_of
 from catheters.runs.failures import explain_failures
 from catheters.runs.first_stage import FirstStageRun, find_first_stage, with_input_maps, write_maps
 from catheters.runs.probe import probe_batch, probe_step
@@ -37,9 +35,6 @@ from catheters.runtime.precision import choose_dtype, warn_of_precision
 from catheters.training.extensions.trackers import check_trackers
 from catheters.training.optimizers import check_optimizer
 from catheters.training.step import convert_batch_norm
-
-TABLE_SETTINGS = ("dataset_folder", "label_table")
-"""The settings that say which images a run may have learnt from."""
 
 
 def prepare_run(
@@ -81,8 +76,7 @@ def prepare_run(
     num_images = num_training_images(settings, data)
     if settings.compile_mode is not None and num_processes == 1:  # several compile what shares their gradients
         _try_compiled(settings, device, min(settings.images_per_batch, num_images))
-    if isinstance(settings.pretrained, str):
-        _warn_of_leak(settings, Path(settings.pretrained))
+    check_weights(settings, data)
     if settings.images_per_batch > num_images:
         warn(
             f"batch_size={settings.batch_size} is more than the {num_images} training images: an epoch is one "
@@ -149,6 +143,8 @@ def _check_choices(settings: Settings) -> None:
             "it out, or set lines=None"
         )
     weights = settings.pretrained
+    if isinstance(weights, str) and settings.all_data and "{fold}" in weights:
+        raise SettingsError(f"pretrained={weights}: all_data=True has no folds; {{seed}} or one file is expected in it")
     if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
         raise SettingsError(
             f"pretrained={weights} is of this very run: the same command without it resumes where the run "
@@ -163,23 +159,6 @@ def warn_of_search(settings: Settings, device: torch.device) -> None:
             "compile_mode='max-autotune' with deterministic=True spends minutes on a search for fast kernels "
             "and may not use many of them, while two runs still round differently; set deterministic=False, or "
             "compile_mode='reduce-overhead'"
-        )
-
-
-def _warn_of_leak(settings: Settings, weights: Path) -> None:
-    """A `best.pt` of the same label table has learnt from images that other folds validate on."""
-    own = read_weight_file(weights).own
-    if own is None:
-        return
-    try:  # not as settings, of which another version may have others
-        earlier = parse_json(own["settings"])
-        is_same = [earlier[name] for name in TABLE_SETTINGS] == [getattr(settings, name) for name in TABLE_SETTINGS]
-    except (ValueError, TypeError, KeyError):
-        return
-    if is_same:
-        warn(
-            f"pretrained={weights} was trained on images of the same label table; a fold that validates on "
-            "images which it has seen scores too well"
         )
 
 
@@ -198,7 +177,8 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     Returns:
         The bytes of model, EMA weights and optimizer.
     """
-    model = build_classifier(settings, mean=0.5, std=0.25).to(device)
+    first = settings.seeds_to_train[0] if settings.all_data else settings.folds_to_train[0]
+    model = build_classifier(with_weights_of(settings, first), mean=0.5, std=0.25).to(device)
     say(model.origin)
     if settings.sync_batch_norm and num_processes > 1:
         model = convert_batch_norm(model, device)

@@ -26,6 +26,7 @@ from catheters.runs.datasets import (
     plain_samples,
     split_samples,
 )
+from catheters.runs.earlier_runs import with_weights_of
 from catheters.runs.failures import explain_failures
 from catheters.runs.first_stage import FirstStageRun, bytes_of
 from catheters.runs.out_of_fold import join_folds, print_scores, write_fold
@@ -160,7 +161,8 @@ class _Run:
             explain_failures(settings, "profile=True"),
             closing(create_train_loader(settings, samples, self.device, processes)) as loader,
         ):
-            step = build_new_step(settings, settings.seed, len(loader), self.device, processes, self.grey_values)
+            of_model = with_weights_of(settings, number)
+            step = build_new_step(of_model, settings.seed, len(loader), self.device, processes, self.grey_values)
             profile_training(settings, step, loader, settings.run_folder)
 
     def train(self, number: int, processes: Processes, num_models_left: int) -> None:
@@ -185,7 +187,8 @@ class _Run:
         settings, data = dataclasses.replace(self.settings, seed=seed), self.data
         context = self._context(f"seed {seed}", seed, folder, num_models_left)
         with closing(create_train_loader(settings, all_samples(settings, data), self.device, processes)) as loader:
-            step = build_new_step(settings, seed, len(loader), self.device, processes, self.grey_values)
+            of_seed = with_weights_of(settings, seed)
+            step = build_new_step(of_seed, seed, len(loader), self.device, processes, self.grey_values)
             train_on_all(step, loader, context, seed, self.extensions)
         if processes.is_first:
             self._measure_features(np.full(len(data.rows), True), folder / "final.pt", processes)
@@ -203,7 +206,8 @@ class _Run:
             closing(create_train_loader(settings, train_samples, self.device, processes)) as train_loader,
             closing(create_valid_loader(settings, valid_samples, self.device, processes)) as valid_loader,
         ):
-            step = build_new_step(settings, seed, len(train_loader), self.device, processes, self.grey_values)
+            of_fold = with_weights_of(settings, fold)
+            step = build_new_step(of_fold, seed, len(train_loader), self.device, processes, self.grey_values)
             best = train_fold(step, train_loader, valid_loader, context, fold, self.extensions)
         if processes.is_first:
             self._measure_features(data.folds == fold, folder / "best.pt", processes)

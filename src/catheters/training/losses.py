@@ -2,8 +2,9 @@
 
 Each label is learnt by itself, since an X-ray can have several labels of one device type. Every loss is the mean over
 all elements. `pos_weight` multiplies the positives' term (class imbalance), the setting `weight_column` those of an
-image. A new one is a module here and a line in `LOSSES`. Labels that exclude each other have a softmax instead, see
-`SoftmaxCrossEntropy`.
+image, and 0 those of an unknown label. So a batch counts by what is known of it, and gradients of accumulated batches,
+or of several ranks, add up to those of the whole. A new one is a module here and a line in `LOSSES`. Labels that
+exclude each other have a softmax instead, see `SoftmaxCrossEntropy`.
 """
 
 import inspect
@@ -27,8 +28,8 @@ SMALLEST = 1e-12
 
 
 def mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of (B, ...) losses, those of an image multiplied by its weight, (B,); None: all weigh 1."""
-    return losses.mean() if weights is None else (losses * weights.view(-1, *[1] * (losses.ndim - 1))).mean()
+    """The mean of losses, each multiplied by its weight, of a shape that they broadcast with; None: all weigh 1."""
+    return losses.mean() if weights is None else (losses * weights).mean()
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -42,9 +43,8 @@ class BinaryCrossEntropy(nn.Module):
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B, K), (B, K), weights of the images (B,) -> scalar."""
-        of_images = None if weights is None else weights[:, None]
-        return functional.binary_cross_entropy_with_logits(logits, targets, of_images, pos_weight=self.pos_weight)
+        """(B, K), (B, K), weights (B, K) -> scalar."""
+        return functional.binary_cross_entropy_with_logits(logits, targets, weights, pos_weight=self.pos_weight)
 
 
 class FocalLoss(nn.Module):
@@ -74,7 +74,7 @@ class FocalLoss(nn.Module):
         self.alpha = alpha
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B, K), (B, K), weights of the images (B,) -> scalar."""
+        """(B, K), (B, K), weights (B, K) -> scalar."""
         logits = logits.float()
         cross_entropy = functional.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=self.pos_weight, reduction="none"
@@ -121,7 +121,7 @@ class AsymmetricLoss(nn.Module):
         self.clip = clip
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B, K), (B, K), weights of the images (B,) -> scalar."""
+        """(B, K), (B, K), weights (B, K) -> scalar."""
         logits = logits.float()
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(min=0)
@@ -148,7 +148,7 @@ class LabelSmoothing(nn.Module):
         self.register_buffer("smoothing", smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B, K), (B, K), weights of the images (B,) -> scalar."""
+        """(B, K), (B, K), weights (B, K) -> scalar."""
         smoothed: Tensor = self.loss(logits, targets * (1 - self.smoothing) + self.smoothing / 2, weights)
         return smoothed
 
@@ -179,8 +179,13 @@ class SoftmaxCrossEntropy(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B, K), (B, K) targets of which those of the group sum to 1 at most, weights of the images (B,) -> scalar."""
+        """(B, K), (B, K) targets of which those of the group sum to 1 at most, weights (B, K) -> scalar.
+
+        The group has the least weight of its labels: where one of them is unknown it is.
+        """
         logits, targets = logits.index_select(1, self.columns).float(), targets.index_select(1, self.columns)
+        if weights is not None:
+            weights = weights.index_select(1, self.columns).amin(1)
         log_probabilities = torch.log_softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], 1), 1)
         truth = torch.cat([1 - targets.sum(1, keepdim=True), targets], 1)
         truth = truth * (1 - self.smoothing) + self.smoothing / truth.shape[1]
@@ -240,12 +245,15 @@ class Losses(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Outputs of a batch -> name -> scalar, to be summed by `total`."""
-        weights = batch.numbers.get(IMAGE_WEIGHT)
+        of_images = batch.numbers.get(IMAGE_WEIGHT)
+        weights = None if of_images is None else of_images[:, None].expand_as(batch.targets)
+        if batch.labels_known is not None:
+            weights = batch.labels_known if weights is None else weights * batch.labels_known
         losses = self._of_labels(outputs.logits, batch.targets, weights)
         if outputs.global_logits is not None:
             losses[GLOBAL_TERM] = total(self._of_labels(outputs.global_logits, batch.targets, weights))
         if self.lines is not None and outputs.line_logits is not None and batch.lines_known is not None:
-            losses |= self.lines(outputs, batch, weights)
+            losses |= self.lines(outputs, batch, of_images)
         return {name: value * self._weights[name] if name in self._weights else value for name, value in losses.items()}
 
     def _of_labels(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
@@ -254,10 +262,8 @@ class Losses(nn.Module):
         if self.labels is not None and not self._names:
             losses[LABELS_TERM] = self.labels(logits, targets, weights)
         elif self.labels is not None:
-            logits_of_labels, targets_of_labels = (
-                tensor.index_select(1, self.ungrouped) for tensor in (logits, targets)
-            )
-            of_labels = self.labels(logits_of_labels, targets_of_labels, weights)
+            chosen = [tensor.index_select(1, self.ungrouped) for tensor in (logits, targets)]
+            of_labels = self.labels(*chosen, None if weights is None else weights.index_select(1, self.ungrouped))
             losses[LABELS_TERM] = of_labels * (len(self.ungrouped) / self._num_labels)
         for name, loss in zip(self._names, self.groups, strict=True):
             losses[name] = loss(logits, targets, weights) / self._num_labels

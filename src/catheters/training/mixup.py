@@ -11,7 +11,7 @@ from catheters.runtime.random import MIXUP, generator_of
 
 
 class Mixup:
-    """Mixes each image and its labels with another's of the batch.
+    """Mixes each image and its labels with another's of the batch; a label is known that is known of both.
 
     Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", eq. 1, with a share of its own for each image.
     """
@@ -41,6 +41,7 @@ class Mixup:
             batch,
             images=torch.lerp(images[partners].float(), images.float(), share[:, None, None, None]),
             targets=torch.lerp(targets[partners], targets, of_labels[:, None]),
+            labels_known=None if batch.labels_known is None else batch.labels_known * batch.labels_known[partners],
             numbers=numbers,
             **_mix_lines(batch, partners, share),
         )

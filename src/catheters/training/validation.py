@@ -96,7 +96,7 @@ class Validation(Extension):
                 f"{self._folder.name}, after epoch {manager.epoch}, iteration {manager.iteration}: {wrong} "
                 f"{remedies(self._step.last_learning_rate, self._folder)}"
             )
-        metrics = score_labels(batch.targets.cpu().numpy().astype(np.uint8), probabilities, self._labels)
+        metrics = score_labels(batch.labels(), probabilities, self._labels)
         macro_auc = macro_mean([metric.roc_auc for metric in metrics])
         assert math.isfinite(macro_auc), "folds that cannot be scored are refused before"
         terms = {f"{prefix}/loss/{name}": float(value) for name, value in losses.items()} if len(losses) > 1 else {}

@@ -83,7 +83,7 @@ def write_contact_sheets(
     is_annotated = np.array(
         [uid in annotations or uid in landmarks for uid in table.uids[readable].tolist()], dtype=np.bool_
     )
-    chosen = readable[choose_images(table.labels[readable], is_annotated, num_images, choice_seed)]
+    chosen = readable[choose_images(table.labels[readable] == 1, is_annotated, num_images, choice_seed)]
     if not len(chosen):
         return []
     labels = (annotation.label for of_image in annotations.values() for annotation in of_image)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 
 def choose_images(
-    labels: npt.NDArray[np.uint8], is_annotated: npt.NDArray[np.bool_], num_images: int, seed: int
+    labels: npt.NDArray[np.bool_], is_annotated: npt.NDArray[np.bool_], num_images: int, seed: int
 ) -> npt.NDArray[np.intp]:
     """Choose images that together show every label, then others.
 
@@ -13,7 +13,7 @@ def choose_images(
     as many. What room is left goes to other images, the annotated ones before the rest. Chance decides between equals.
 
     Args:
-        labels: (N, K) 0/1.
+        labels: (N, K) whether an image has a label.
         is_annotated: (N,) whether there is something to draw over each image.
         num_images: how many are wanted.
         seed: what decides chance.
@@ -29,7 +29,7 @@ def choose_images(
         num_new = labels[order][:, is_waiting].sum(axis=1)
         best = int(order[num_new.argmax()])  # the first of the best: annotated, where one of them is
         chosen.append(best)
-        is_waiting &= labels[best] == 0
+        is_waiting &= ~labels[best]
     is_chosen = np.zeros(len(labels), dtype=np.bool_)
     is_chosen[chosen] = True
     chosen += order[~is_chosen[order]].tolist()

@@ -91,8 +91,9 @@ def prepare_image(
     if patient != uid:
         text.append((shorten_start(f"patient {patient}", font, width), DIM))
     if table.label_columns:
-        positives = [table.label_columns[k] for k in np.flatnonzero(table.labels[position])]
-        text.append((" · ".join(positives), BRIGHT) if positives else ("no positive label", DIM))
+        positives = [table.label_columns[k] for k in np.flatnonzero(table.labels[position] == 1)]
+        no_label = "no known positive label" if np.isnan(table.labels[position]).any() else "no positive label"
+        text.append((" · ".join(positives), BRIGHT) if positives else (no_label, DIM))
     text += [(note, NOTE_COLOUR) for note in entry.notes.values()]
     return SheetImage(
         position=position,

@@ -78,3 +78,25 @@ def test_real_ranzcr_labels(seed: int) -> None:
     for fold in range(5):
         difference = np.abs(table.labels[folds == fold].sum(axis=0) - fifth)
         assert (difference <= np.maximum(0.05 * fifth, 2)).all()
+
+
+def test_positives_of_how_many_known_ones() -> None:
+    """A column is as wide as its longest count."""
+    labels = np.zeros((40000, 2), dtype=np.float32)
+    labels[::4, 0] = 1
+    labels[1::4, 1] = np.nan
+    folds = (np.arange(40000) >= 1000).astype(np.int8)
+    table = fold_table(folds, np.arange(40000).astype(np.str_), labels, ("a", "b")).splitlines()
+    assert [line.split() for line in table[-2:]] == [["a", "250", "9750"], ["b", "0/750", "0/29250"]]
+    assert len({len(line) for line in table}) == 1
+
+
+def test_known_images_are_shared_among_folds(rng: np.random.Generator) -> None:
+    """A label that a tenth of the patients have known is known in every fold, as are its positives."""
+    patients = np.repeat(np.arange(100), 3)
+    labels = (rng.random((300, 2)) < 0.5).astype(np.float32)
+    labels[patients >= 10, 1] = np.nan
+    folds = assign_folds(patients.astype(np.str_), labels, 5, seed=0)
+    known = [int((~np.isnan(labels[folds == fold, 1])).sum()) for fold in range(5)]
+    assert known == [6] * 5
+    assert np.bincount(folds).tolist() == [60] * 5

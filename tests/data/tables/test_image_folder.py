@@ -39,7 +39,7 @@ def test_images_at_any_depth_sorted_by_path(tmp_path: Path) -> None:
     assert table.paths == tuple(tmp_path / name for name in expected)
     assert table.patient_ids.tolist() == expected
     assert table.labels.shape == (10, 0)
-    assert table.labels.dtype == "uint8"
+    assert table.labels.dtype == "float32"
     assert table.label_columns == ()
     assert table.folds is None
 

@@ -1,8 +1,10 @@
 """Cells and names as people write them: blanks, several writings of one number, lists of findings, missing labels."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +12,7 @@ from catheters.config.loading import settings_from_json, settings_to_json
 from catheters.config.settings import Settings
 from catheters.data.tables.label_rules import choose_rows_of_other_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
+from catheters.errors import SettingsError
 from catheters.io.csv_files import TableError, read_csv
 from catheters.labels import NIH_LABELS
 from catheters.runs.build import build_table_source
@@ -128,7 +131,7 @@ def test_padchests_list_in_a_text(read: Read) -> None:
 
 def test_blank_findings_that_mean_none(read: Read) -> None:
     changes = {"findings_column": "found", "label_columns": ("Mass",)}
-    with pytest.raises(TableError, match=r'is empty in line 3; label_values=\{"": 0\} says that a blank means none'):
+    with pytest.raises(TableError, match=r"is empty in line 3; label_values=\{'': 0\} says that a blank means none"):
         read({"found": ["Mass", "", "Mass"]}, **changes)
     assert read({"found": ["Mass", "", "Mass"]}, **changes, label_values={"": 0}).labels.ravel().tolist() == [1, 0, 1]
 
@@ -239,3 +242,120 @@ def test_several_values_survive_a_run_folder() -> None:
     settings = Settings(keep_rows={"view": ["AP", "PA"], "site": "x"})  # type: ignore[arg-type]
     assert settings.keep_rows == {"view": ("AP", "PA"), "site": "x"}
     assert settings_from_json(settings_to_json(settings), "settings.json") == settings
+
+
+NAN = float("nan")
+
+
+def test_unknown_cells(read: Read) -> None:
+    """Blanks and -1.0 are unknown, however the number is written."""
+    table = read({"a": ["1.0", "", "-1", "0"]}, label_values={"": "unknown", "-1.0": "unknown"})
+    np.testing.assert_array_equal(table.labels, np.array([[1], [NAN], [NAN], [0]], dtype=np.float32))
+
+
+def test_unknown_values_of_derived_labels(read: Read) -> None:
+    """Of a column of values, and of lists of findings: unknown is each label that they would give."""
+    table = read(
+        {"position": ["high", "?", "good", ""]},
+        label_columns=("high", "good"),
+        derived_labels={"high": ("position", "high"), "good": ("position", "good")},
+        label_values={"?": "unknown", "": 0},
+    )
+    expected = [[1, 0], [NAN, NAN], [0, 1], [0, 0]]
+    np.testing.assert_array_equal(table.labels, np.array(expected, dtype=np.float32))
+    table = read(
+        {"found": ["Nodule|Mass", "", "Mass"], "a": ["1", "0", ""]},
+        label_columns=("Nodule", "Mass", "a"),
+        findings_column="found",
+        label_values={"": "unknown"},
+    )
+    expected = [[1, 1, 1], [NAN, NAN, 0], [0, 1, NAN]]
+    np.testing.assert_array_equal(table.labels, np.array(expected, dtype=np.float32))
+
+
+def test_a_proposal_for_what_is_not_understood(read: Read) -> None:
+    """In words that can be pasted, of all label columns."""
+    with pytest.raises(TableError) as error:
+        read({"a": ["1", "", "0"], "b": ["0", "-1.0", "1"]}, label_columns=("a", "b"))
+    assert str(error.value).endswith(
+        "line 3, column 'a': '' is not 0 or 1; say with label_values that '', '-1.0' are unknown, or 0, or 1: "
+        "label_values={'': 'unknown', '-1.0': 'unknown'}"
+    )
+
+
+def test_blanks_of_derived_labels_need_a_meaning(read: Read) -> None:
+    with pytest.raises(
+        TableError, match=r"label_values=\{'': 0\} says that a blank means none, \{'': 'unknown'\} that"
+    ):
+        read({"position": ["high", ""]}, label_columns=("high",), derived_labels={"high": ("position", "high")})
+
+
+@pytest.mark.parametrize("values", [{"": 0, " ": "unknown"}, {"-1": "unknown", "-1.0": 1}, {"1": "unknown"}])
+def test_values_with_two_meanings(values: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=r"means (0|1|unknown) already"):
+        settings_from_json(json.dumps({**json.loads(settings_to_json(Settings())), "label_values": values}), "t")
+
+
+def test_what_excludes_each_other_is_known_where_one_holds(read: Read) -> None:
+    """The softmax of a group needs all of it; without a positive the unknown ones stay so."""
+    table = read(
+        {"a": ["1", "", "0"], "b": ["", "0", "0"], "c": ["0", "", "1"]},
+        label_columns=("a", "b", "c"),
+        label_values={"": "unknown"},
+        exclusive={"group": ("a", "b")},
+    )
+    expected = [[1, 0, 0], [NAN, 0, NAN], [0, 0, 1]]
+    np.testing.assert_array_equal(table.labels, np.array(expected, dtype=np.float32))
+
+
+def test_soft_labels(read: Read) -> None:
+    """Learnt as they are; scored from a threshold on, or not at all."""
+    cells = {"a": ["1", "0.5", "0.25", "0", ""]}
+    soft = {"soft_labels": True, "label_values": {"": "unknown"}}
+    for threshold, hard in ((None, [1, NAN, NAN, 0, NAN]), (0.5, [1, 1, 0, 0, NAN])):
+        table = read(cells, soft_label_threshold=threshold, **soft)
+        np.testing.assert_array_equal(table.targets[:, 0], np.array([1, 0.5, 0.25, 0, NAN], dtype=np.float32))
+        np.testing.assert_array_equal(table.labels[:, 0], np.array(hard, dtype=np.float32))
+
+
+def test_soft_labels_that_are_none(read: Read) -> None:
+    with pytest.raises(TableError, match=r"line 3, column 'a': '1\.5' is not a share in 0\.\.1; say with label_values"):
+        read({"a": ["0.5", "1.5"]}, soft_labels=True)
+    with pytest.raises(TableError, match=r"'0\.5' is not 0 or 1; soft_labels=True takes shares$"):
+        read({"a": ["0.5", "1"]})
+
+
+def test_soft_labels_that_exclude_each_other(read: Read) -> None:
+    """Sum to 1 at most: what is left is that of none of them."""
+    exclusive = {"label_columns": ("a", "b"), "exclusive": {"group": ("a", "b")}, "soft_labels": True}
+    assert read({"a": ["0.6", "0"], "b": ["0.4", "1"]}, **exclusive).targets.sum() == pytest.approx(2)
+    with pytest.raises(TableError, match=r"1 image has two labels of exclusive\['group'\], i1 has 'a' and 'b'"):
+        read({"a": ["0.6", "0.7"], "b": ["0.4", "0.4"]}, **exclusive)
+
+
+def test_shares_that_nearly_sum_to_one(read: Read) -> None:
+    """Are scaled to it: what is left for none of them is never negative."""
+    exclusive = {"label_columns": ("a", "b"), "exclusive": {"group": ("a", "b")}, "soft_labels": True}
+    targets = read({"a": ["0.6", "0.5"], "b": ["0.4005", "0.5"]}, **exclusive).targets
+    assert targets.sum(axis=1) == pytest.approx([1, 1], abs=1e-6)
+    assert (targets[0] / targets[0].sum()).tolist() == pytest.approx([0.6 / 1.0005, 0.4005 / 1.0005])
+
+
+def test_the_first_of_two_shares(read: Read) -> None:
+    """As exclusive names them, whichever is larger."""
+    first = {"label_columns": ("a", "b"), "exclusive": {"group": ("a", "b")}, "exclusive_conflicts": "first"}
+    table = read({"a": ["0.6", "0"], "b": ["0.7", "1"]}, soft_labels=True, **first)
+    assert table.targets.tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_share_that_reaches_the_threshold_tells_the_others(read: Read) -> None:
+    """In scores alone: what is learnt of the others stays unknown."""
+    exclusive = {"label_columns": ("a", "b"), "exclusive": {"group": ("a", "b")}, "label_values": {"": "unknown"}}
+    table = read({"a": ["0.6", "0.4"], "b": ["", ""]}, soft_labels=True, soft_label_threshold=0.55, **exclusive)
+    np.testing.assert_array_equal(table.labels, np.array([[1, 0], [0, NAN]], dtype=np.float32))
+    np.testing.assert_array_equal(table.targets, np.array([[0.6, NAN], [0.4, NAN]], dtype=np.float32))
+
+
+def test_a_threshold_that_two_labels_could_reach() -> None:
+    with pytest.raises(SettingsError, match=r"soft_label_threshold=0\.5: two labels of a group in exclusive"):
+        Settings(label_columns=("a", "b"), exclusive={"group": ("a", "b")}, soft_labels=True, soft_label_threshold=0.5)

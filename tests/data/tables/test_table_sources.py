@@ -73,9 +73,13 @@ def test_all_rows_without_keep_rows(chexpert: Settings, capsys: pytest.CaptureFi
     [
         (
             {},
-            "line 4, column 'Support Devices': '' is not 0 or 1; label_values can say which it means: {'': 0} or",
+            "line 4, column 'Support Devices': '' is not 0 or 1; say with label_values that '', '-1.0' are",
         ),
-        ({"": 0}, "line 3, column 'Support Devices': '-1.0' is not 0 or 1; label_values can say which it means:"),
+        (
+            {"": 0},
+            "line 3, column 'Support Devices': '-1.0' is not 0 or 1; say with label_values that it is unknown, or 0, "
+            "or 1: label_values={'': 0, '-1.0': 'unknown'}",
+        ),
         ({"-1": 0}, "line 4, column 'Support Devices': '' is not 0 or 1"),
     ],
 )

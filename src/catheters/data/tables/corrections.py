@@ -16,17 +16,17 @@ CORRECTIONS_SHOWN = 30
 
 
 def apply_corrections(
-    labels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.float32],
     uids: npt.NDArray[np.str_],
     label_columns: tuple[str, ...],
     file: Path,
     uid_column: str,
     source: str,
-) -> npt.NDArray[np.uint8]:
+) -> npt.NDArray[np.float32]:
     """Move positives as the file says, row by row, and print what was moved.
 
     Args:
-        labels: (N, K) 0 or 1; left as they are.
+        labels: (N, K) 0, 1 or NaN; left as they are.
         uids: (N,) image ids.
         label_columns: (K,) names.
         file: a CSV with the columns `uid_column`, `label`, which becomes 0, and `new_label`, which becomes 1.
@@ -34,7 +34,7 @@ def apply_corrections(
         source: where the ids come from, for the messages.
 
     Returns:
-        (N, K) uint8, the corrected labels.
+        (N, K) the corrected labels.
 
     Raises:
         TableError: the file is missing or wrong, or made for other labels than these.
@@ -52,10 +52,11 @@ def apply_corrections(
             unknown.add(uid)
             continue
         of_image = corrected[row_of_uid[uid]]
-        if of_image[old] == of_image[new]:
+        if {float(of_image[old]), float(of_image[new])} != {0.0, 1.0}:
+            before, after = ("no value" if np.isnan(of_image[k]) else f"{of_image[k]:g}" for k in (old, new))
             raise TableError(
-                f"{file}: line {line_number(frame, position, file)}: in the label table {uid} has {of_image[old]} "
-                f"for '{label}' and {of_image[new]} for '{new_label}', where 1 and 0 are expected; the corrections "
+                f"{file}: line {line_number(frame, position, file)}: in the label table {uid} has {before} "
+                f"for '{label}' and {after} for '{new_label}', where 1 and 0 are expected; the corrections "
                 "are for another table"
             )
         remark = "" if of_image[old] else " (already applied)"

@@ -54,18 +54,19 @@ def refuse_leaks(leaks: list[str], *, are_allowed: bool) -> None:
 
 
 def assign_folds(
-    patient_ids: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], num_folds: int, seed: int
+    patient_ids: npt.NDArray[np.str_], labels: npt.NDArray[np.float32], num_folds: int, seed: int
 ) -> npt.NDArray[np.int8]:
-    """Assign patients to folds so that every fold has its share of images and of each label's positives.
+    """Assign patients to folds so that every fold has its share of images, and of each label's positives and of the
+    images of which a label is known.
 
-    Whole patients are assigned, the ones with the most positives of rare labels first, each to the fold where it brings
+    Whole patients are assigned, the ones with the most of what is rare first, each to the fold where it brings
     the counts nearest to their share (the greedy idea of Sechidis et al. 2011, "On the stratification of multi-label
     data", with patients in place of images). Single patients then change folds as long as that helps, which repairs
     what the greedy order could not see.
 
     Args:
         patient_ids: (N,) patient of each image.
-        labels: (N, K) 0/1.
+        labels: (N, K) 0, 1 or NaN.
         num_folds: number of folds.
         seed: breaks ties and orders patients with equal counts.
 
@@ -78,10 +79,13 @@ def assign_folds(
     patients, patient_of_image = np.unique(patient_ids, return_inverse=True)
     if len(patients) < num_folds:
         raise UserError(f"num_folds={num_folds}, but the table has {len(patients)} patients: no fold may be empty")
-    counts = np.zeros((len(patients), labels.shape[1] + 1))  # (P, K + 1): positives of each label, then images
-    np.add.at(counts, patient_of_image, np.column_stack([labels, np.ones(len(labels))]))
+    is_known = ~np.isnan(labels)
+    # Of each image: the labels that it has, those that are known of it where that is not all, itself.
+    columns = np.column_stack([labels == 1, is_known[:, ~is_known.all(axis=0)], np.ones(len(labels))])
+    counts = np.zeros((len(patients), columns.shape[1]))
+    np.add.at(counts, patient_of_image, columns)
 
-    # A label's imbalance counts in relation to how many positives there are to share.
+    # The imbalance of positives, or of known images, counts in relation to how many there are to share.
     totals = counts.sum(axis=0)
     weights = counts[:, totals > 0] / totals[totals > 0]
     rng = np.random.default_rng(seed)
@@ -139,20 +143,27 @@ def _refine(
 def fold_table(
     folds: npt.NDArray[np.int8],
     patient_ids: npt.NDArray[np.str_],
-    labels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.float32],
     label_columns: tuple[str, ...],
 ) -> str:
-    """A text table: images, patients and each label's positives in every fold."""
+    """A text table: images, patients and positives of each label in every fold, `12/80` where 80 are known."""
     num_folds = int(folds.max()) + 1
     rows = [
-        ("images", [int((folds == fold).sum()) for fold in range(num_folds)]),
-        ("patients", [len(np.unique(patient_ids[folds == fold])) for fold in range(num_folds)]),
+        ("images", [f"{(folds == fold).sum()}" for fold in range(num_folds)]),
+        ("patients", [f"{len(np.unique(patient_ids[folds == fold]))}" for fold in range(num_folds)]),
     ]
     rows += [
-        (label, [int(labels[folds == fold, k].sum()) for fold in range(num_folds)])
+        (label, [_positives(labels[:, k], folds == fold) for fold in range(num_folds)])
         for k, label in enumerate(label_columns)
     ]
     width = max(len(name) for name, _ in rows)
-    lines = [" " * width + "".join(f"{f'fold {fold}':>9}" for fold in range(num_folds))]
-    lines += [f"{name:<{width}}" + "".join(f"{count:>9}" for count in counts) for name, counts in rows]
+    column = max(9, *(len(count) + 2 for _, counts in rows for count in counts))
+    lines = [" " * width + "".join(f"{f'fold {fold}':>{column}}" for fold in range(num_folds))]
+    lines += [f"{name:<{width}}" + "".join(f"{count:>{column}}" for count in counts) for name, counts in rows]
     return "\n".join(lines)
+
+
+def _positives(labels: npt.NDArray[np.float32], is_in: npt.NDArray[np.bool_]) -> str:
+    """How many of some images have a label, `12/80` where it is known of 80 only."""
+    positives, num_known = int((labels[is_in] == 1).sum()), int((~np.isnan(labels[is_in])).sum())
+    return f"{positives}/{num_known}" if np.isnan(labels).any() else f"{positives}"

@@ -78,11 +78,13 @@ def folder_table(folder: Path) -> LabelTable:
         )
     names = _without_further_names(folder, names)
     uids = np.array([printable(Path(name)) for name in names], dtype=np.str_)
+    no_labels = np.zeros((len(uids), 0), dtype=np.float32)
     return LabelTable(
         uids=uids,
         patient_ids=uids,
         paths=tuple(folder / name for name in names),
-        labels=np.zeros((len(uids), 0), dtype=np.uint8),
+        labels=no_labels,
+        targets=no_labels,
         label_columns=(),
     )
 

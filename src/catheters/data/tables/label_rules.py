@@ -6,6 +6,7 @@ The same for the table that a model is trained on, and for any other that it is 
 import ast
 import difflib
 import io
+import math
 import re
 import tokenize
 from collections import Counter
@@ -21,14 +22,15 @@ import pandas as pd
 from catheters.errors import listed, unknown_name
 from catheters.io.csv_files import (
     TableError,
-    binary_labels,
     check_columns,
     check_filled,
     holds,
     line_number,
+    read_label_cells,
     warn_of_similar_values,
 )
 from catheters.io.near_misses import form_of, without_decimals
+from catheters.labels import UNKNOWN, LabelValue
 from catheters.runtime.console import warn
 
 VALUES_COMPARED = 1000
@@ -39,22 +41,34 @@ NEARLY_SPELT = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules:
-    """How a table's cells become 0 and 1, by the settings of these names.
+    """How a table's cells become labels, by the settings of these names.
 
     Attributes:
-        label_values: value of a cell -> 0 or 1, besides the numbers themselves.
+        label_values: value of a cell -> 0, 1 or "unknown", besides the numbers themselves.
         derived_labels: label -> (column, the value of it that is a positive).
         findings_column: lists the findings of an image; None: there is no such column.
+        soft_labels: whether cells may be shares between 0 and 1.
+        soft_label_threshold: from which share on a label counts as positive; None: as unknown.
     """
 
-    label_values: Mapping[str, int]
+    label_values: Mapping[str, LabelValue]
     derived_labels: Mapping[str, tuple[str, str]]
     findings_column: str | None
+    soft_labels: bool = False
+    soft_label_threshold: float | None = None
 
     @property
-    def is_blank_negative(self) -> bool:
-        """Whether an empty cell shows nothing."""
-        return any(label == 0 for value, label in self.label_values.items() if not value.strip())
+    def explains_blanks(self) -> bool:
+        """Whether an empty cell says something: that nothing is shown, or that nobody knows."""
+        return any(label in (0, UNKNOWN) for value, label in self.label_values.items() if not value.strip())
+
+    def is_unknown(self, column: pd.Series) -> npt.NDArray[np.bool_]:
+        """(N,) whether each cell of a text column says that nobody knows."""
+        is_unknown = np.full(len(column), False)
+        for value, label in self.label_values.items():
+            if label == UNKNOWN:
+                is_unknown |= holds(column, value)
+        return is_unknown
 
 
 def choose_rows(frame: pd.DataFrame, wanted: Mapping[str, str | tuple[str, ...]], file: Path) -> pd.DataFrame:
@@ -153,7 +167,7 @@ def _warn_of_similar_patient_ids(patients: list[str], where: str) -> None:
         )
 
 
-def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path) -> npt.NDArray[np.uint8]:
+def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path) -> npt.NDArray[np.float32]:
     """The labels of each row.
 
     Args:
@@ -163,26 +177,64 @@ def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...],
         file: where the rows come from, for messages.
 
     Returns:
-        (N, K) uint8, 0 or 1.
+        (N, K) float32, 0, 1, a share between them where these are allowed, or NaN where it is unknown.
 
     Raises:
         TableError: a column or a value is missing or wrong.
     """
     derived = _derive_from_values(frame, rules, labels, file) | _derive_from_findings(frame, rules, labels, file)
-    frame = frame.assign(**{name: values.astype(np.uint8).astype(str) for name, values in derived.items()})
-    check_columns(frame, labels, file)
-    return binary_labels(frame, labels, file, rules.label_values)
+    given = tuple(label for label in labels if label not in derived)
+    check_columns(frame, given, file)
+    cells = read_label_cells(frame, given, file, rules.label_values, may_be_soft=rules.soft_labels)
+    columns = dict(zip(given, cells.T, strict=True)) | derived
+    return np.stack([columns[label] for label in labels], axis=1).astype(np.float32)
+
+
+def know_others(
+    targets: npt.NDArray[np.float32], labels: tuple[str, ...], exclusive: Mapping[str, tuple[str, ...]]
+) -> npt.NDArray[np.float32]:
+    """(N, K) labels; where one of an exclusive group is 1, those that were unknown are 0."""
+    known = targets.copy()
+    for group in exclusive.values():
+        columns = [labels.index(label) for label in group if label in labels]
+        of_group = known[:, columns]
+        of_group[(of_group == 1).any(axis=1)[:, None] & np.isnan(of_group)] = 0
+        known[:, columns] = of_group
+    return known
+
+
+def scored_labels(
+    targets: npt.NDArray[np.float32],
+    rules: LabelRules,
+    labels: tuple[str, ...],
+    exclusive: Mapping[str, tuple[str, ...]],
+) -> npt.NDArray[np.float32]:
+    """Labels as folds and scores take them.
+
+    Args:
+        targets: (N, K) in 0..1, or NaN.
+        rules: its `soft_label_threshold` says from which share on a label is 1; without one, a share is unknown.
+        labels: (K,) names.
+        exclusive: name -> labels that exclude each other; those that are no column are passed over.
+
+    Returns:
+        (N, K) 0, 1 or NaN.
+    """
+    is_soft, threshold = (targets > 0) & (targets < 1), rules.soft_label_threshold
+    hard = np.where(is_soft, math.nan if threshold is None else targets >= threshold, targets)
+    return know_others(hard.astype(np.float32), labels, exclusive)
 
 
 def _check_blanks(frame: pd.DataFrame, column: str, rules: LabelRules, file: Path) -> None:
-    if not rules.is_blank_negative:
-        check_filled(frame, column, file, '; label_values={"": 0} says that a blank means none')
+    if not rules.explains_blanks:
+        advice = f"; label_values={{'': 0}} says that a blank means none, {{'': '{UNKNOWN}'}} that nobody knows"
+        check_filled(frame, column, file, advice)
 
 
 def _derive_from_values(
     frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path
-) -> dict[str, npt.NDArray[np.bool_]]:
-    derived: dict[str, npt.NDArray[np.bool_]] = {}
+) -> dict[str, npt.NDArray[np.float32]]:
+    derived: dict[str, npt.NDArray[np.float32]] = {}
     unseen = []
     for label in labels:
         if label not in rules.derived_labels:
@@ -193,16 +245,17 @@ def _derive_from_values(
         check_columns(frame, (column,), file)
         if value.strip():
             _check_blanks(frame, column, rules, file)
-        derived[label] = holds(frame[column], value)
+        is_positive = holds(frame[column], value)
+        derived[label] = _numbers(is_positive, rules.is_unknown(frame[column]))
         where = f"{file}: column '{column}'"
-        if not derived[label].any():
+        if not is_positive.any():
             near = difflib.get_close_matches(value, frame[column].unique()[:VALUES_COMPARED], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             unseen.append(f"{where} never holds {value!r}, which derived_labels['{label}'] asks for{hint}")
             if near:
                 raise TableError(unseen[-1])
-        counts = frame[column][~derived[label]].value_counts().items()
-        warn_of_similar_values(counts, value, int(derived[label].sum()), where)
+        counts = frame[column][~is_positive].value_counts().items()
+        warn_of_similar_values(counts, value, int(is_positive.sum()), where)
     if unseen and len(unseen) == len(labels):
         raise TableError(unseen[0])
     for text in unseen:
@@ -212,7 +265,7 @@ def _derive_from_values(
 
 def _derive_from_findings(
     frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...], file: Path
-) -> dict[str, npt.NDArray[np.bool_]]:
+) -> dict[str, npt.NDArray[np.float32]]:
     """Whether the findings column lists each label that is no column yet."""
     column = rules.findings_column
     asked = [label for label in labels if label not in rules.derived_labels and label not in frame]
@@ -239,7 +292,14 @@ def _derive_from_findings(
             _check_absent(label, asked, counts, column, file)
         others = [(name, count) for name, count in counts.items() if name not in asked]
         warn_of_similar_values(others, label, counts[label], f"{file}: column '{column}'")
-    return {label: np.array([label in found for found in lists], dtype=np.bool_)[codes] for label in asked}
+    is_unknown = rules.is_unknown(frame[column])
+    lists_label = {label: np.array([label in found for found in lists], dtype=np.bool_)[codes] for label in asked}
+    return {label: _numbers(is_positive, is_unknown) for label, is_positive in lists_label.items()}
+
+
+def _numbers(is_positive: npt.NDArray[np.bool_], is_unknown: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """(N,) 1 for positives, else NaN where it is unknown, else 0."""
+    return np.where(is_positive, 1, np.where(is_unknown, math.nan, 0)).astype(np.float32)
 
 
 def _check_absent(label: str, asked: list[str], counts: Mapping[str, int], column: str, file: Path) -> None:

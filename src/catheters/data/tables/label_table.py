@@ -10,12 +10,23 @@ import pandas as pd
 
 from catheters.data.tables.corrections import apply_corrections
 from catheters.data.tables.dicom_ids import find_dicom_files
-from catheters.data.tables.label_rules import LabelRules, choose_rows, read_labels, read_patients, rows_that_hold
+from catheters.data.tables.label_rules import (
+    LabelRules,
+    choose_rows,
+    know_others,
+    read_labels,
+    read_patients,
+    rows_that_hold,
+    scored_labels,
+)
 from catheters.errors import counted
 from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, line_number, read_csv
 from catheters.io.near_misses import number_in, same_id_hint
 from catheters.io.path_pattern import fill_pattern, pattern_fields
 from catheters.runtime.console import say, warn
+
+ROUNDING = 1e-3
+"""Of the soft labels of an exclusive group, whose sum is 1 at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +37,9 @@ class LabelTable:
         uids: (N,) unique names of the images.
         patient_ids: (N,) patients.
         paths: (N,) image files.
-        labels: (N, K) uint8, 0 or 1, columns in the order of `label_columns`.
+        labels: (N, K) float32, 0, 1 or NaN where it is unknown, columns in the order of `label_columns`; for folds and
+            scores.
+        targets: (N, K) float32, the same, or shares in 0..1 where the table has soft labels; for the loss.
         label_columns: (K,) names.
         folds: (N,) the fold of each image where the table says it, else None; a patient may be in several.
         numbers: name -> (N,) further numbers of each image, 0 or more, see `TableSource`.
@@ -35,7 +48,8 @@ class LabelTable:
     uids: npt.NDArray[np.str_]
     patient_ids: npt.NDArray[np.str_]
     paths: tuple[Path, ...]
-    labels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32]
     label_columns: tuple[str, ...]
     folds: npt.NDArray[np.int8] | None = None
     numbers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
@@ -50,6 +64,7 @@ class LabelTable:
             patient_ids=self.patient_ids[rows],
             paths=tuple(self.paths[row] for row in rows),
             labels=self.labels[rows],
+            targets=self.targets[rows],
             label_columns=self.label_columns,
             folds=None if self.folds is None else self.folds[rows],
             numbers={name: values[rows] for name, values in self.numbers.items()},
@@ -124,10 +139,10 @@ def read_label_table(source: TableSource) -> LabelTable:
     uids = frame[source.uid_column].to_numpy(dtype=np.str_)
     column = f"column {source.uid_column} of {file}"
     patient_ids = read_patients(frame, source.patient_column, source.patient_pattern, file)
-    labels = read_labels(frame, source.label_rules, source.label_columns, file)
+    targets = read_labels(frame, source.label_rules, source.label_columns, file)
     if source.label_corrections is not None:
-        labels = apply_corrections(
-            labels, uids, source.label_columns, source.label_corrections, source.uid_column, column
+        targets = apply_corrections(
+            targets, uids, source.label_columns, source.label_corrections, source.uid_column, column
         )
     folds = _read_folds(frame, source)
     if source.dicom_id is None:
@@ -138,7 +153,8 @@ def read_label_table(source: TableSource) -> LabelTable:
         uids=uids,
         patient_ids=patient_ids,
         paths=paths,
-        labels=labels,
+        labels=targets,  # until exclusive groups are settled
+        targets=targets,
         label_columns=source.label_columns,
         folds=folds,
         numbers={name: _read_numbers(frame, number, file) for name, number in source.number_columns.items()},
@@ -149,15 +165,18 @@ def read_label_table(source: TableSource) -> LabelTable:
 
 
 def _settle_exclusive(table: LabelTable, source: TableSource) -> LabelTable:
-    """One label at most of each exclusive group, by `exclusive_conflicts`."""
-    labels = table.labels.copy()
+    """One label at most of each exclusive group, by `exclusive_conflicts`; where one holds, the others are known."""
+    targets = know_others(table.targets, source.label_columns, source.exclusive)
     for name, group in source.exclusive.items():
         columns = np.array([source.label_columns.index(label) for label in group])
-        rows = np.flatnonzero(labels[:, columns].sum(axis=1) > 1)
+        sums = np.nansum(targets[:, columns], axis=1)
+        rounded = np.flatnonzero((sums > 1) & (sums <= 1 + ROUNDING))
+        targets[np.ix_(rounded, columns)] /= sums[rounded, None]
+        rows = np.flatnonzero(sums > 1 + ROUNDING)
         if not len(rows):
             continue
         images = "1 image has" if len(rows) == 1 else f"{len(rows)} images have"
-        given = [label for label, value in zip(group, labels[rows[0], columns], strict=True) if value]
+        given = [label for label, value in zip(group, targets[rows[0], columns], strict=True) if value > 0]
         example = f"{table.uids[rows[0]]} has {' and '.join(map(repr, given))}"
         if source.exclusive_conflicts == "refuse":
             raise TableError(
@@ -165,9 +184,10 @@ def _settle_exclusive(table: LabelTable, source: TableSource) -> LabelTable:
                 "label_corrections), or set exclusive_conflicts='first' to let the one that exclusive names first hold"
             )
         warn(f"{images} two labels of exclusive['{name}']: the first one holds; {example}")
-        firsts = labels[np.ix_(rows, columns)].argmax(axis=1)
-        labels[np.ix_(rows, columns)] = np.eye(len(columns), dtype=labels.dtype)[firsts]
-    return replace(table, labels=labels)
+        firsts = (targets[np.ix_(rows, columns)] > 0).argmax(axis=1)
+        targets[np.ix_(rows, columns)] = np.eye(len(columns), dtype=targets.dtype)[firsts]
+    labels = scored_labels(targets, source.label_rules, source.label_columns, source.exclusive)
+    return replace(table, targets=targets, labels=labels)
 
 
 def read_columns(source: TableSource) -> pd.DataFrame:

@@ -191,7 +191,8 @@ def _partners(predicted: Sequence[Length], true: Sequence[Length]) -> list[Lengt
 def judge_rule(
     lengths: LengthSet, evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]], bootstrap: PatientBootstrap
 ) -> RuleEvaluation | None:
-    """Hold labels by rule and by model against the true ones; None where no image has a label by rule.
+    """Hold labels by rule and by model against the true ones; None where no image of
+    which the labels are known has one by rule.
 
     Args:
         lengths: of n images.
@@ -203,11 +204,13 @@ def judge_rule(
     given = set().union(*by_rule)
     labels = next((of_type for of_type in heads.values() if given & set(of_type)), ())
     columns = [evaluated.labels.index(label) for label in labels]
+    is_known = np.asarray(evaluated.is_known[:, columns].all(axis=1), dtype=np.float64)
     is_given = np.array([[label in of_image for label in labels] for of_image in by_rule], dtype=np.float64)
+    is_given *= is_known[:, None]
     if not columns or not is_given.any():
         return None
     has_label = np.asarray(is_given.any(axis=1), dtype=np.float64)  # (n,)
-    targets: Floats = evaluated.targets[:, columns].astype(np.float64)  # (n, L)
+    targets: Floats = np.nan_to_num(evaluated.targets[:, columns])  # (n, L)
     is_likeliest = np.eye(len(labels))[evaluated.probabilities[:, columns].argmax(axis=1)]
 
     def compare(by_rule: Floats, by_model: Floats, wholes: Floats) -> Pair:

@@ -201,14 +201,15 @@ def _figures(evaluation: Evaluation, label: str) -> list[ReportFigure]:
     """Curves of a label; none where its images are of one class."""
     evaluated, scores = evaluation.evaluated, evaluation.scores
     k = evaluated.labels.index(label)
-    targets, probabilities = evaluated.targets[:, k], evaluated.probabilities[:, k]
-    if not 0 < targets.sum() < len(targets):
+    of_label = evaluated.of_label(k)
+    targets, probabilities = of_label.targets, of_label.probabilities
+    if not of_label.has_both:
         return []
     point, calibrated = evaluation.points[k], evaluation.calibrated
     return [
         draw_roc(label, targets, probabilities, scores.estimate("roc_auc", label), point),
         draw_precision_recall(label, targets, probabilities, scores.estimate("average_precision", label), point),
-        draw_reliability(label, targets, probabilities, calibrated.probabilities[:, k], calibrated.method),
+        draw_reliability(label, targets, probabilities, calibrated.probabilities[of_label.rows, k], calibrated.method),
     ]
 
 
@@ -265,6 +266,6 @@ def _describe(evaluation: Evaluation, case: Case, thumbnail: str | None) -> dict
         "in_table": case.target,
         "probability": case.probability,
         "error": case.error,
-        "labels": ", ".join(present) or "none",
+        "labels": ", ".join(present) or ("none" if evaluated.is_known[case.row].all() else "none that is known"),
         "thumbnail": thumbnail,
     }

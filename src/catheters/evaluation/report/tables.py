@@ -57,7 +57,7 @@ def scores_table(scores: Scores, *, with_mean: bool) -> str:
         [
             label,
             f"{scores.num_positives[k]}",
-            f"{scores.num_images}",
+            f"{scores.num_known[k]}",
             *(with_interval(scores.estimate(metric, label)) for metric in METRICS),
         ]
         for k, label in enumerate(scores.labels)
@@ -76,7 +76,7 @@ def points_table(points: Sequence[OperatingPoint]) -> str:
                 point.label,
                 threshold_text(point.threshold),
                 *map(with_interval, (point.sensitivity, point.specificity, point.ppv, point.npv)),
-                f"{point.prevalence:.4f}{' (given)' if point.is_restated else ''}",
+                f"{number(point.prevalence)}{' (given)' if point.is_restated else ''}",
             ]
             for point in points
         ],

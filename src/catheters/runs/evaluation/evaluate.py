@@ -24,7 +24,8 @@ from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_c
 from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
 from catheters.runs.evaluation.explanations import explain_run
-from catheters.runs.evaluation.inputs import Input, LabelSource, read_file, read_run
+from catheters.runs.evaluation.inputs import Input, read_file, read_run
+from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.evaluation.line_figures import draw_cases
 from catheters.runs.evaluation.lines import evaluate_lines
 from catheters.runtime.console import warn

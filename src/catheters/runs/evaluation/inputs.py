@@ -13,17 +13,17 @@ from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.data.landmarks import read_landmarks
 from catheters.data.spacing import read_spacing_table
-from catheters.data.tables.label_rules import choose_rows_of_other_table, read_labels, read_patients
 from catheters.data.tables.label_table import read_columns, read_label_table
-from catheters.errors import UserError, counted, unknown_name
+from catheters.errors import UserError, counted
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
-from catheters.io.csv_files import TableError, binary_labels, check_columns, check_ids, read_csv
+from catheters.io.csv_files import TableError, check_columns
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
 from catheters.measurements import MeasurementDefinition, PixelSpacing
-from catheters.runs.build import build_label_rules, build_table_source
+from catheters.runs.build import build_table_source
+from catheters.runs.evaluation.label_source import LabelSource, read_truth
 from catheters.runs.evaluation.line_inputs import (
     LineTables,
     paths_of_table,
@@ -33,9 +33,6 @@ from catheters.runs.evaluation.line_inputs import (
 )
 from catheters.runs.evaluation.measurement_inputs import MeasurementTables, read_measurements
 from catheters.runtime.console import say, warn
-
-PATIENT_COLUMNS = ("patient", "PatientID", "patient_id", "Patient ID")
-"""Names under which patients are looked for in a label table, the first one first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,24 +82,6 @@ class Input:
         return self.truth.frame[name].to_numpy(dtype=np.str_)[self.rows]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelSource:
-    """A label table from elsewhere, and how it is read.
-
-    Attributes:
-        file: the CSV.
-        rules: settings whose columns, `keep_rows`, `patient_pattern`, `derived_labels`, `findings_column` and
-            `label_values` tell how to read it; None: those of the run, or else plain 0/1 columns.
-        id_column: name of the id column; None: as the predictions call it, or the rules.
-        patient_column: name of the patient column; None: the rules', or one of `PATIENT_COLUMNS`.
-    """
-
-    file: Path
-    rules: Settings | None
-    id_column: str | None
-    patient_column: str | None
-
-
 def read_run(
     run: Path, source: LabelSource | None, annotations: Path | None = None, *, with_lines: bool = True
 ) -> Input:
@@ -139,7 +118,7 @@ def read_run(
     sha256 = sha256_of(file)
     if source is not None:
         uid_column, predictions, labels = read_predictions(file, source.id_column)
-        truth, left_out = _read_truth(source, source.rules or settings, uid_column, labels)
+        truth, left_out = read_truth(source, source.rules_for(settings), uid_column, labels)
         predictions, paths = _without(predictions, uid_column, left_out, file, truth), None
     else:
         _check_label_files(run, settings)
@@ -251,10 +230,11 @@ def read_file(
     sha256 = sha256_of(file) if file.is_file() else ""  # else reading it says what is wrong
     stem = Path(file.name.removesuffix(".gz")).stem
     uid_column, predictions, labels = read_predictions(file, source.id_column, are_logits=are_logits)
-    truth, left_out = _read_truth(source, source.rules, uid_column, labels)
+    rules = source.rules_for(None)
+    truth, left_out = read_truth(source, rules, uid_column, labels)
     predictions = _without(predictions, uid_column, left_out, file, truth)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
-    heads, paths, lines = _heads_of(source.rules, labels), None, None
+    heads, paths, lines = _heads_of(rules, labels), None, None
     if path_pattern is not None:
         all_paths = paths_of_table(truth.frame, path_pattern, uid_column, source.file)
         paths = tuple(all_paths[row] for row in rows)
@@ -339,49 +319,6 @@ def _check_label_files(run: Path, settings: Settings) -> None:
         raise UserError(
             f"{run}: was trained with {missing}, which is not here; run evaluate.py where train.py was run, or give "
             "the label table with --labels FILE"
-        )
-
-
-def _read_truth(
-    source: LabelSource, rules: Settings | None, uid_column: str, labels: tuple[str, ...]
-) -> tuple[Truth, set[str]]:
-    """The labels of a table from elsewhere, and the ids of its rows that `keep_rows` leaves out."""
-    file, frame = source.file, read_csv(source.file)
-    if uid_column not in frame and rules is not None and rules.uid_column in frame:
-        uid_column = rules.uid_column
-    check_columns(frame, (uid_column,), file)
-    whole = frame
-    if rules is not None:
-        frame = choose_rows_of_other_table(frame, rules.keep_rows, file)
-    check_ids(frame, uid_column, file)
-    patients, pattern = source.patient_column, None
-    if patients is None:
-        known = PATIENT_COLUMNS if rules is None else (rules.patient_column, *PATIENT_COLUMNS)
-        patients = next((name for name in known if name in frame), None)
-    if patients is not None:
-        check_columns(frame, (patients,), file)
-        if rules is not None and patients == rules.patient_column:
-            pattern = rules.patient_pattern
-    if rules is None:
-        _check_labels_are_columns(frame, labels, file)
-    truth = Truth(
-        source=str(file),
-        uids=frame[uid_column].to_numpy(dtype=np.str_),
-        labels=binary_labels(frame, labels, file)
-        if rules is None
-        else read_labels(frame, build_label_rules(rules), labels, file),
-        patient_ids=None if patients is None else read_patients(frame, patients, pattern, file),
-        frame=frame,
-    )
-    return truth, set(whole[uid_column]) - set(frame[uid_column])
-
-
-def _check_labels_are_columns(frame: pd.DataFrame, labels: tuple[str, ...], file: Path) -> None:
-    unknown = [label for label in labels if label not in frame]
-    if unknown:
-        raise TableError(
-            f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}; where the table "
-            "has labels in another form, such as findings in one column, --config FILE says how training reads it"
         )
 
 
