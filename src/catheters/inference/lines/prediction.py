@@ -23,7 +23,7 @@ from catheters.runtime.shortage import device_work
 Floats = npt.NDArray[np.float64]
 
 OF_MODELS = TracingOptions(
-    tip_threshold=0.35, tip_threshold_at_end=0.12, min_depth_at_end=0.2, min_confidence_without_tip=0.9
+    tip_threshold=0.3, tip_threshold_at_end=0.12, min_depth_at_end=0.2, min_confidence_without_tip=0.9
 )
 """How models' maps are traced. Tips that models are unsure of have low peaks, which are trusted where a line ends, but
 not where catheters come in. The weighted loss makes blurred courses likely: of the synthetic sample's out-of-fold lines
