@@ -158,9 +158,9 @@ def test_many_labels_without_positives_are_counted(cached: Settings, capsys: pyt
     data = load_data(cached)
     names = tuple(f"finding {number}" for number in range(20))
     settings = dataclasses.replace(cached, label_columns=(*names, "x"), folds=(0,), pos_weight={})
-    labels = np.zeros((len(data.rows), 21), dtype=np.uint8)
+    labels = np.zeros((len(data.rows), 21), dtype=np.float32)
     labels[::2, 20] = 1
-    check_positives(settings, dataclasses.replace(data, labels=labels))
+    check_positives(settings, dataclasses.replace(data, labels=labels, targets=labels))
     lines = capsys.readouterr().err.splitlines()
     num_valid = int((data.folds == 0).sum())
     assert lines[0] == (

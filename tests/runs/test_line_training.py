@@ -93,8 +93,9 @@ def test_lines_are_predicted_out_of_fold(settings: Settings) -> None:
         backbone_model="test_efficientnet",
         optimizer="AdamW",
         init_lr=1.5e-3,
-        cosine_epochs=39,
+        cosine_epochs=59,
         early_stop=0,
+        loss_weights={"tips": 1 / 12},  # or the landmark would need more epochs
         landmark_table="landmarks.csv",
         spacing_table="spacing.csv",
         measurements=MEASUREMENTS,
@@ -183,7 +184,7 @@ def test_a_killed_run_with_lines_ends_bit_for_bit_the_same(cached: Settings, tmp
 @pytest.mark.slow
 def test_two_ranks_learn_lines_as_one(cached: Settings, tmp_path: Path) -> None:
     """Without batch norm in the backbone; the decoder's follows each rank's share, so losses are alike, not equal."""
-    settings = dataclasses.replace(cached, **LINES, epochs=2)
+    settings = dataclasses.replace(cached, **LINES, epochs=2, init_lr=1e-4)  # where a difference does not grow
     train_with_ranks(settings, tmp_path, 2)
     log = read_epochs(settings.run_folder / "fold0")
     one = dataclasses.replace(settings, run_name="one")
