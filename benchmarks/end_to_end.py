@@ -117,7 +117,7 @@ def load_made_up(settings: Settings, folder: Path, device: torch.device, options
         cache_file(file),
         np.arange(number) % options.num_images,
         np.arange(number).astype(np.str_),
-        rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8),
+        rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8).astype(np.float32),
         build_augmentation(settings),
         seed=0,
     )

@@ -150,7 +150,7 @@ def annotate(rng: np.random.Generator, size: int, every: int) -> DrawnLines:
         annotations,
         [Placement((1.0, 1.0), (0.0, 0.0))] * NUM_IMAGES,
         [(size, size)] * NUM_IMAGES,
-        np.ones((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.uint8),
+        np.ones((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.float32),
         RANZCR_LABELS,
         RANZCR_HEADS,
     )
@@ -163,7 +163,7 @@ def samples_of(cache: Path, size: int, lines: DrawnLines | None) -> CachedRadiog
         cache_file(cache),
         np.arange(NUM_IMAGES),
         np.arange(NUM_IMAGES).astype(np.str_),
-        np.zeros((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.uint8),
+        np.zeros((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.float32),
         Augmentation(PUBLISHED_TRANSFORMS, (size, size)),
         seed=0,
         line_targets=None if lines is None else LineTargets(lines=lines, image_shape=(size, size), map_shape=map_shape),

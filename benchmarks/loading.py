@@ -185,7 +185,7 @@ def create_cache_loader(
         cache_file(file),
         indices,
         np.arange(len(indices)).astype(np.str_),
-        np.zeros((len(indices), NUM_LABELS), dtype=np.uint8),
+        np.zeros((len(indices), NUM_LABELS), dtype=np.float32),
         augmentation,
         seed=0,
         checks=checks,

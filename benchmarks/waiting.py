@@ -68,7 +68,7 @@ def train(settings: Settings, folder: Path, num_steps: int, num_epochs: int) -> 
         cache_file(folder / "cache.npy"),
         np.arange(number) % NUM_IMAGES,
         np.arange(number).astype(np.str_),
-        rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8),
+        rng.integers(0, 2, (number, len(settings.label_columns)), dtype=np.uint8).astype(np.float32),
         build_augmentation(settings),
         seed=0,
     )
