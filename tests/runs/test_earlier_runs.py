@@ -13,6 +13,9 @@ from catheters.errors import SettingsError, UserError
 from catheters.runs.run import train_run
 
 
+pytestmark = pytest.mark.slow  # each test trains
+
+
 def backbone_of(file: Path) -> dict[str, Tensor]:
     """The parameters of a checkpoint's backbone, whose running statistics move whatever the learning rate."""
     weights = torch.load(file, weights_only=True)["model"]

@@ -18,6 +18,7 @@ from catheters.runs.datasets import load_data
 from catheters.runs.run import train_run
 from tests.conftest import assert_user_error, run_script
 
+pytestmark = pytest.mark.slow  # each test trains
 CVC = "CVC - Normal"
 
 
