@@ -12,7 +12,6 @@ from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
 from catheters.runs.run import train_run
 
-
 pytestmark = pytest.mark.slow  # each test trains
 
 
