@@ -122,7 +122,9 @@ class PatientBootstrap:
             self._counts[:, resample] = np.bincount(drawn, minlength=self.num_patients)
 
     def take(self, rows: npt.NDArray[np.intp]) -> "PatientBootstrap":
-        """The same resamples of the patients, of some of the images."""
+        """The same resamples of the patients, of some of the images, in their order."""
+        if len(rows) == len(self._patient_of):  # as a rule all labels are known
+            return self
         part = copy.copy(self)
         part._patient_of = self._patient_of[rows]
         part._images_of = self._images_of[:, rows]

@@ -106,7 +106,7 @@ def score(evaluated: PredictionSet, bootstrap: PatientBootstrap) -> Scores:
         values={
             "roc_auc": np.array([label.roc_auc for label in labels]),
             "average_precision": np.array([label.average_precision for label in labels]),
-            "brier": mean_of_known((probabilities - targets) ** 2, is_known),
+            "brier": mean_of_known(squared_errors, is_known),
         },
         replicates={
             "roc_auc": np.array([areas for areas, _ in ranked]).T.reshape(shape),
