@@ -26,7 +26,8 @@ from catheters.checkpoints.parts import build_classifier
 from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
-from catheters.data.loader import CachedRadiographs, EpochLoader, default_num_workers
+from catheters.data.loader import EpochLoader, default_num_workers
+from catheters.data.samples import CachedRadiographs
 from catheters.runs.build import build_augmentation, build_step
 from catheters.runs.datasets import create_train_loader
 from catheters.runtime.device import device_name, open_device, prepare_device

@@ -29,8 +29,8 @@ from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation
 from catheters.data.augmentation import Augmentation
 from catheters.data.line_targets import DrawnLines, LineTargets
-from catheters.data.loader import CachedRadiographs
 from catheters.data.preprocessing import Placement
+from catheters.data.samples import CachedRadiographs
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runtime.opencv_threads import end_opencv_threads
@@ -166,7 +166,9 @@ def samples_of(cache: Path, size: int, lines: DrawnLines | None) -> CachedRadiog
         np.zeros((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.float32),
         Augmentation(PUBLISHED_TRANSFORMS, (size, size)),
         seed=0,
-        line_targets=None if lines is None else LineTargets(lines=lines, image_shape=(size, size), map_shape=map_shape),
+        line_targets=None
+        if lines is None
+        else LineTargets(lines=lines, image_shape=(size, size), map_shape=map_shape, max_lines=lines.max_lines),
     )
 
 

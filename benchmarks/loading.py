@@ -29,7 +29,8 @@ from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
-from catheters.data.loader import CachedRadiographs, EpochBatches, Loader, create_loader
+from catheters.data.loader import EpochBatches, Loader, create_loader
+from catheters.data.samples import CachedRadiographs
 from catheters.labels import RANZCR_LABELS
 from catheters.runtime.opencv_threads import end_opencv_threads
 

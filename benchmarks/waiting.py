@@ -21,7 +21,7 @@ from timing import MEAN, STD, as_in_training, seconds_since
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
-from catheters.data.loader import CachedRadiographs
+from catheters.data.samples import CachedRadiographs
 from catheters.runs.build import build_augmentation, build_step
 from catheters.runs.datasets import create_train_loader
 from catheters.runtime.host import release_free_memory

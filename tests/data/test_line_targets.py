@@ -55,7 +55,7 @@ def targets_of(
 ) -> LineTargets:
     drawn = DrawnLines.of([lines], [ITSELF], [shape], np.array([labels], np.uint8), COLUMNS, TYPES)
     map_shape = (-(-shape[0] // stride), -(-shape[1] // stride))
-    return LineTargets(lines=drawn, image_shape=shape, map_shape=map_shape)
+    return LineTargets(lines=drawn, image_shape=shape, map_shape=map_shape, max_lines=drawn.max_lines)
 
 
 @pytest.mark.parametrize("width", [64, 128, 200])
@@ -212,7 +212,7 @@ def test_landmarks_are_known_where_somebody_marked_them() -> None:
         [{"carina": (64.0, 30.0), "somewhere": (1.0, 1.0)}, {"right diaphragm": (20.0, 80.0)}],
         names,
     )
-    targets = LineTargets(lines=drawn, image_shape=(96, 128), map_shape=(48, 64))
+    targets = LineTargets(lines=drawn, image_shape=(96, 128), map_shape=(48, 64), max_lines=drawn.max_lines)
     for image, number, (x, y) in ((0, 0, (64.0, 30.0)), (1, 1, (13.0, 41.0))):
         expected = np.zeros((2, 5))
         expected[number] = (x + 0.5) / 2 - 0.5, (y + 0.5) / 2 - 0.5, number, 0, 1

@@ -18,14 +18,8 @@ from catheters.data.cache.cache import CacheError, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.cache.writer import build_cache
 from catheters.data.gpu_augmentation import GpuAugmentation
-from catheters.data.loader import (
-    BatchesInOrder,
-    CachedRadiographs,
-    EpochBatches,
-    EpochLoader,
-    create_loader,
-    sample_seed,
-)
+from catheters.data.loader import BatchesInOrder, EpochBatches, EpochLoader, create_loader
+from catheters.data.samples import CachedRadiographs, sample_seed
 from catheters.data.tables.label_table import read_label_table
 from catheters.runs.build import build_table_source
 from tests.conftest import REPOSITORY

@@ -19,7 +19,7 @@ from catheters.data.annotations import Annotation
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import ImageCache, open_cache
 from catheters.data.cache.writer import build_cache
-from catheters.data.loader import CachedRadiographs
+from catheters.data.samples import CachedRadiographs
 from catheters.data.tables.image_folder import folder_table
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.inference.heatmaps import describe_sheet

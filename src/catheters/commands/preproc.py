@@ -41,7 +41,7 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
     if options.show:
         for file in show_images(settings, result.table, result.cache, options.show):
             say(f"drawn: {file}")
-    return _report(result)
+    return max(_report(of_table) for of_table in (result, *result.extra))
 
 
 def show_images(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:

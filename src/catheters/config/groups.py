@@ -27,6 +27,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "findings_column",
             "keep_rows",
             "exclude_ids",
+            "extra_tables",
             "annotation_table",
             "landmark_table",
             "measurements",

@@ -62,6 +62,11 @@ class SettingFields:
     """{column: value} or {column: [value, value]}: rows that hold other values there are left out of everything."""
     exclude_ids: str | None = None
     """Text file with one image id per line: these images are left out of everything. Relative to where you are."""
+    extra_tables: Annotated[tuple[dict[str, Any], ...], ListOrTuple] = ()
+    """Further label tables, of other hospitals or data sets, each as {"cache_name": "nih", "dataset_folder":
+    "dataset/nih"} with the settings of this group that are not as by default for it, crop_borders, inverted, and the
+    "weight" of its images in the loss. They only train. Labels that a table lacks are unknown; an image of a patient of
+    `label_table`, or with pixels of it, trains where that one does."""
     annotation_table: str | None = None
     """CSV of drawn lines, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of the
     X-ray. `lines` learns from them; contact sheets show them."""

@@ -5,6 +5,7 @@ overrides. A misspelt name, a wrong type or an impossible value fails with one l
 and what is allowed.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 from catheters.config import validation
 from catheters.config.mistakes import raises_one_line
 from catheters.config.setting_fields import CONFIG, SettingFields
+from catheters.errors import SettingsError
 from catheters.io.path_pattern import check_glob, check_path_pattern
 from catheters.labels import known_heads, tip_name
 from catheters.measurement_rules import Rule
@@ -24,6 +26,18 @@ MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
 """What a run or a cache was made with that is older than these settings, and so does not name them."""
 IMAGE_WEIGHT = "weight"
 """Name in a batch of what `weight_column` holds."""
+TABLE_SETTINGS = (
+    *("dataset_folder", "label_table", "uid_column", "patient_column", "patient_pattern", "path_pattern", "dicom_id"),
+    *("label_values", "soft_labels", "soft_label_threshold", "label_corrections", "derived_labels", "findings_column"),
+    *("keep_rows", "exclude_ids", "annotation_table", "landmark_table", "exclusive_conflicts", "weight_column"),
+    *("cache_name", "crop_borders", "inverted"),
+)
+"""What each of `extra_tables` may say of itself."""
+_OF_A_RUN_ALONE: dict[str, Any] = {
+    **dict.fromkeys(("lines", "first_stage", "fold_column", "spacing_table")),
+    **{"extra_tables": (), "measurements": {}, "rules": {}, "loss_weights": {}},
+}
+"""Settings that are none of an extra table's, as they are where a run has no use for them."""
 PREDICTION_COLUMNS = ("patient", "fold", "quality_flags", "reason")
 """Columns of `predictions.csv` beside the id that hold no probabilities: `quality_flags` about the image, and the
 `reason` why it has none."""
@@ -39,6 +53,7 @@ class Settings(SettingFields):
         self._check_columns()
         self._check_labels()
         self._check_folds_and_seeds()
+        self._check_extra_tables()
         validation.check_epochs(
             self.schedule, self.epochs, self.warmup_epochs, self.cosine_epochs, self.warmup_multiplier
         )
@@ -81,6 +96,34 @@ class Settings(SettingFields):
         validation.check_named_once("seeds", "seed", self.seeds)
         validation.check_fold_numbers(self.folds, self.num_folds)
         validation.check_all_data(self.all_data, self.seeds, self.schedule)
+
+    def _check_extra_tables(self) -> None:
+        """Each is read as a label table of its own would be."""
+        taken = [self.cache_name]
+        for number, table in enumerate(self.extra_tables):
+            validation.check_plain(f"extra_tables[{number}]", table)
+            validation.check_extra_table(table, number, (*TABLE_SETTINGS, validation.TABLE_WEIGHT), taken)
+            taken.append(table["cache_name"])
+            try:
+                self.of_extra_table(number)
+            except SettingsError as error:
+                raise ValueError(f"extra_tables[{number}]: {error}") from None
+        if self.extra_tables and self.lines == "input":
+            raise ValueError(
+                "extra_tables: their images have no out-of-fold maps for lines='input'; set lines='pooled', or leave "
+                "one of both out"
+            )
+
+    def of_extra_table(self, number: int) -> "Settings":
+        """The settings by which an extra table is read, and its cache built."""
+        own = {"crop_borders": self.crop_borders, "inverted": self.inverted, **self.extra_tables[number]}
+        values = {name: own.get(name, FIELDS[name].get_default(call_default_factory=True)) for name in TABLE_SETTINGS}
+        return dataclasses.replace(self, **{**_OF_A_RUN_ALONE, **values})
+
+    @property
+    def extra_weights(self) -> tuple[float, ...]:
+        """By how much the loss of each extra table's images is multiplied."""
+        return tuple(float(table.get(validation.TABLE_WEIGHT, 1.0)) for table in self.extra_tables)
 
     @property
     def seed_of_folds(self) -> int:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -29,6 +29,8 @@ LINES_TERM, TIPS_TERM, LANDMARKS_TERM, POSITIONS_TERM, GLOBAL_TERM = LINE_TERMS 
 """Those of a line decoder: masks, tips and landmarks; the labels that a pooled head gives to tips, and those of the
 model's other head, which then trains the backbone alone."""
 
+TABLE_WEIGHT = "weight"
+"""Of a further label table: by how much the loss of its images is multiplied."""
 LEARNT_LINES = ("auxiliary", "pooled")
 """Values of `lines` with which a run has a line decoder of its own."""
 
@@ -256,6 +258,31 @@ def check_soft_labels(threshold: float | None, exclusive: Mapping[str, object]) 
             f"soft_label_threshold={threshold:g}: two labels of a group in exclusive could reach it; more than 0.5 is "
             "expected beside exclusive"
         )
+
+
+def check_extra_table(
+    table: Mapping[str, object], number: int, settings: Collection[str], taken: Collection[object]
+) -> None:
+    """A further label table has a cache of its own, and names nothing but settings that it may have.
+
+    Args:
+        table: what the config says of it.
+        number: its position in `extra_tables`.
+        settings: names of those that it may have.
+        taken: names of caches that others have.
+    """
+    where = f"extra_tables[{number}]"
+    for name in table:
+        if name not in settings:
+            raise ValueError(f"{where}: {unknown_name(name, 'a setting of a further label table', settings)}")
+    for name, example in (("cache_name", "nih"), ("dataset_folder", "dataset/nih")):
+        if name not in table:
+            raise ValueError(f"{where}: needs {name}, as in {{'{name}': '{example}'}}")
+    if table["cache_name"] in taken:
+        raise ValueError(f"{where}: cache_name='{table['cache_name']}' is another table's; each has a cache of its own")
+    weight = table.get(TABLE_WEIGHT, 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise ValueError(f"{where}: {TABLE_WEIGHT}: {weight!r} came, a number above 0 is expected")
 
 
 def check_dicom_id(keyword: str | None) -> None:

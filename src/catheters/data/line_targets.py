@@ -172,11 +172,13 @@ class LineTargets:
         lines: of the images.
         image_shape: (H, W) of the cached images, in pixels.
         map_shape: (h, w) of the decoder's maps.
+        max_lines: Q, of the image that has most, of those that make a batch together.
     """
 
     lines: DrawnLines
     image_shape: tuple[int, int]
     map_shape: tuple[int, int]
+    max_lines: int
 
     def points_of(self, image: int) -> Points:
         """(n, 2) all points of an image's lines, then its P landmarks, to be moved with it; NaN stays NaN."""
@@ -195,7 +197,7 @@ class LineTargets:
             lines_known, (T,) float32, 0 or 1. Masks of an image without points are shared: nobody may write into them.
         """
         known = self.lines.is_known[image].astype(np.float32)
-        tips = np.zeros((self.lines.max_lines, POINT_COLUMNS), dtype=np.float32)
+        tips = np.zeros((self.max_lines, POINT_COLUMNS), dtype=np.float32)
         if not len(moved):
             return {"line_masks": self._empty_masks, "tips": tips, "lines_known": known}
         lines, types, columns = self.lines.lines_of(image)

@@ -25,7 +25,7 @@ from catheters.training.schedules import Plan, Schedule
 from catheters.training.step import TrainStep, convert_batch_norm
 
 
-def build_label_rules(settings: Settings) -> LabelRules:
+def build_label_rules(settings: Settings, *, may_lack_labels: bool = False) -> LabelRules:
     """How a table's cells become labels."""
     return LabelRules(
         label_values=settings.label_values,
@@ -33,10 +33,11 @@ def build_label_rules(settings: Settings) -> LabelRules:
         soft_label_threshold=settings.soft_label_threshold,
         derived_labels=settings.derived_labels,
         findings_column=settings.findings_column,
+        may_lack_labels=may_lack_labels,
     )
 
 
-def build_table_source(settings: Settings) -> TableSource:
+def build_table_source(settings: Settings, *, may_lack_labels: bool = False) -> TableSource:
     """Where the label table stands, and how it is read."""
     return TableSource(
         dataset_folder=Path(settings.dataset_folder),
@@ -49,7 +50,7 @@ def build_table_source(settings: Settings) -> TableSource:
         dicom_headers=Path(settings.cache_folder) / f"{settings.cache_name}_dicom_ids.json",
         keep_rows=settings.keep_rows,
         label_columns=settings.label_columns,
-        label_rules=build_label_rules(settings),
+        label_rules=build_label_rules(settings, may_lack_labels=may_lack_labels),
         label_corrections=None if settings.label_corrections is None else Path(settings.label_corrections),
         exclude_ids=None if settings.exclude_ids is None else Path(settings.exclude_ids),
         exclusive=settings.exclusive,

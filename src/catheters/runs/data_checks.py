@@ -1,11 +1,12 @@
 """What is refused before a run trains on its images, or warned of: leaks, labels and folds, batches."""
 
 import numpy as np
+import numpy.typing as npt
 
 from catheters.config.settings import Settings
 from catheters.data.tables.folds import in_several_folds, leaking_patients, refuse_leaks
 from catheters.errors import MAX_NAMES, SettingsError, UserError
-from catheters.runs.datasets import RunData
+from catheters.runs.datasets import RunData, training_images
 from catheters.runtime.console import warn
 
 
@@ -29,9 +30,9 @@ def check_positives(settings: Settings, data: RunData) -> None:
         raise UserError(
             f"{settings.label_table}: no label has both positives and negatives; there is nothing to learn{hint}"
         )
-    is_unknown = np.isnan(data.targets)
-    if is_unknown.all(axis=0).any():
-        name = settings.label_columns[int(is_unknown.all(axis=0).argmax())]
+    is_unknown = np.all([np.isnan(of.targets).all(axis=0) for of in (data, *data.extra)], axis=0)
+    if is_unknown.any():
+        name = settings.label_columns[int(is_unknown.argmax())]
         raise UserError(
             f"{settings.label_table}: '{name}' is unknown of every image, so it cannot be learnt; leave it out of "
             "label_columns, or look at label_values"
@@ -62,10 +63,17 @@ def check_positives(settings: Settings, data: RunData) -> None:
             ": its AUC is undefined (NaN) and left out of the mean",
         )
         _warn_of_labels(
-            [f"'{name}'" for name in names[~(data.targets[~is_valid] > 0).any(axis=0)]],
+            [f"'{name}'" for name in names[~_has_positives(data, fold)]],
             f"fold {fold}: ",
             " has no positive in the training images: it cannot be learnt",
         )
+
+
+def _has_positives(data: RunData, fold: int) -> npt.NDArray[np.bool_]:
+    """(K,) whether each label has a positive among the images that a fold's model learns from."""
+    of_tables = [(of.targets[is_chosen] > 0).any(axis=0) for of, is_chosen in training_images(data, fold)]
+    has_positives: npt.NDArray[np.bool_] = np.any(of_tables, axis=0)
+    return has_positives
 
 
 def _warn_of_labels(found: list[str], start: str, end: str) -> None:
@@ -93,8 +101,8 @@ def check_batches(settings: Settings, data: RunData, num_processes: int) -> None
 
 def num_training_images(settings: Settings, data: RunData) -> int:
     """Of the model that has fewest."""
-    counts = [len(data.rows)] if settings.all_data else [(data.folds != fold).sum() for fold in settings.folds_to_train]
-    return int(min(counts))
+    folds = [None] if settings.all_data else settings.folds_to_train
+    return min(sum(int(is_chosen.sum()) for _, is_chosen in training_images(data, fold)) for fold in folds)
 
 
 def check_global_batch(settings: Settings, num_processes: int) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
-from catheters.data.annotations import check_annotations, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile, ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
@@ -21,8 +21,9 @@ from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.input_maps import InputMaps
 from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
-from catheters.data.loader import BatchesInOrder, CachedRadiographs, EpochBatches, EpochLoader, Loader, create_loader
+from catheters.data.loader import BatchesInOrder, EpochBatches, EpochLoader, Loader, create_loader
 from catheters.data.preprocessing import Placement, place
+from catheters.data.samples import CachedRadiographs, JoinedRadiographs
 from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacings_of
 from catheters.data.tables.folds import choose_folds
 from catheters.data.tables.label_table import LabelTable, read_label_table
@@ -31,6 +32,11 @@ from catheters.labels import tip_name
 from catheters.runs.build import build_augmentation, build_table_source
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
+
+TRAINS_ALWAYS = -1
+"""The fold of an image, of `extra_tables`, of a patient whom no fold validates on."""
+TRAINS_NEVER = -2
+"""That of one whose patient several folds validate on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class RunData:
         targets: (N, K) float32, what is learnt: the labels, or shares in 0..1 where the table has soft ones.
         folds: (N,) the fold of each image.
         numbers: name -> (N,), further numbers of each image.
-        pixel_ids: (N,) numbers, equal for images with equal pixels.
+        pixel_ids: (N,) numbers, equal for images with equal pixels, whatever the cache.
         rows: (N,) the images' rows in the cache.
         cache_file: the cache's `.npy`.
         checks: compares its rows at their first read.
@@ -61,6 +67,7 @@ class RunData:
         spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one,
             or where nothing is measured.
         input_maps: of a first stage, which the model sees beside the images; None: it sees none.
+        extra: those of `extra_tables`, whose images only train, but for the fold that `folds` says.
     """
 
     encoded_uids: npt.NDArray[np.bytes_]
@@ -69,7 +76,7 @@ class RunData:
     targets: npt.NDArray[np.float32]
     folds: npt.NDArray[np.int8]
     numbers: Mapping[str, npt.NDArray[np.float32]]
-    pixel_ids: npt.NDArray[np.intp]
+    pixel_ids: npt.NDArray[np.int64]
     rows: npt.NDArray[np.intp]
     cache_file: CacheFile
     checks: RowChecks
@@ -82,6 +89,7 @@ class RunData:
     full_shapes: npt.NDArray[np.int64] | None
     spacings: npt.NDArray[np.float64] | None
     input_maps: InputMaps | None = None
+    extra: tuple["RunData", ...] = ()
 
     @property
     def uids(self) -> npt.NDArray[np.str_]:
@@ -97,13 +105,36 @@ class RunData:
 def load_data(settings: Settings) -> RunData:
     """Label table, cache and folds; images that the cache could not read are left out.
 
+    Those of `extra_tables` are not among them, see `with_extra_tables`.
+
     Raises:
         UserError: see `read_label_table`, `open_cache`, `choose_folds`.
     """
     table = read_label_table(build_table_source(settings))
-    cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
     # Folds are assigned before unreadable images are left out: repairing one of them moves no other image.
     folds = choose_folds(table, None if settings.all_data else settings.num_folds, settings.seed_of_folds)
+    data = load_table(settings, settings, table, folds)
+    if data.lines is not None and not any(data.lines.count(number)[0] for number in range(len(settings.device_types))):
+        raise UserError(
+            f"annotation_table={settings.annotation_table}: has no line of any image and device type of this run, so "
+            f"there is nothing for lines='{settings.lines}' to learn; set lines=None, or look at its ids and labels"
+        )
+    return data
+
+
+def load_table(settings: Settings, run: Settings, table: LabelTable, folds: npt.NDArray[np.int8]) -> RunData:
+    """The images of a label table that its cache could read, with what a run learns of them.
+
+    Args:
+        settings: by which the table was read and its cache built.
+        run: the run's own settings, which say what is learnt: the same, but for one of `extra_tables`.
+        table: its N rows.
+        folds: (N,) the fold of each.
+
+    Raises:
+        UserError: see `open_cache`; annotations, landmarks or spacings are not as they have to be.
+    """
+    cache = open_cache(settings.cache_file, table, build_preprocessing(settings))
     failed = cache.failed
     is_kept = np.array([uid not in failed for uid in table.uids.tolist()])
     if failed:
@@ -117,8 +148,8 @@ def load_data(settings: Settings) -> RunData:
         say(f"debug run on {images}, {settings.debug_fraction:.0%} of the patients")
     labels, targets, folds = table.labels[is_kept], table.targets[is_kept], folds[is_kept]
     numbers = {name: values[is_kept] for name, values in table.numbers.items()}
-    placements = _place(settings, cache, np.flatnonzero(is_kept)) if settings.learns_lines else []
-    lines = _read_lines(settings, table, cache, np.flatnonzero(is_kept), placements) if placements else None
+    placements = _place(settings, cache, np.flatnonzero(is_kept)) if run.learns_lines else []
+    lines = _read_lines(settings, run, table, cache, np.flatnonzero(is_kept), placements) if placements else None
     shapes = [cache.entries[position].full_shape for position in np.flatnonzero(is_kept)]
     pixels_hash = cache.pixels_hash
     return RunData(
@@ -128,7 +159,7 @@ def load_data(settings: Settings) -> RunData:
         targets=targets,
         folds=folds,
         numbers=numbers,
-        pixel_ids=np.unique(cache.pixel_ids[is_kept], return_inverse=True)[1],
+        pixel_ids=_as_numbers(cache.pixel_ids[is_kept].tolist()),
         rows=cache.rows[is_kept],
         cache_file=cache.file,
         checks=RowChecks.of(cache),
@@ -143,6 +174,12 @@ def load_data(settings: Settings) -> RunData:
     )
 
 
+def _as_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(N,) equal for equal texts, in 8 bytes each."""
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+    return np.frombuffer(digests, dtype=np.int64)
+
+
 def _place(settings: Settings, cache: ImageCache, kept: npt.NDArray[np.intp]) -> list[Placement]:
     """Where the original pixels of the kept images lie in the cached ones."""
     preprocessing = build_preprocessing(settings)
@@ -151,23 +188,27 @@ def _place(settings: Settings, cache: ImageCache, kept: npt.NDArray[np.intp]) ->
 
 def _read_lines(
     settings: Settings,
+    run: Settings,
     table: LabelTable,
     cache: ImageCache,
     kept: npt.NDArray[np.intp],
     placements: Sequence[Placement],
 ) -> DrawnLines:
     """The drawn lines of the kept images of a table, in pixels of the cached ones."""
-    assert settings.annotation_table is not None, "settings that learn lines have one"
-    annotations = read_annotations(Path(settings.dataset_folder) / settings.annotation_table, settings.uid_column)
+    folder, device_types = Path(settings.dataset_folder), run.device_types
+    annotations: dict[str, list[Annotation]] = {}
     landmarks: Landmarks = {}
     shapes = {entry.uid: entry.full_shape for entry in cache.entries}
-    source = f"annotation_table={settings.annotation_table}"
-    warnings = check_annotations(annotations, settings.label_columns, settings.device_types, shapes, shapes, source)
+    warnings: list[str] = []
+    if settings.annotation_table is not None:
+        annotations = read_annotations(folder / settings.annotation_table, settings.uid_column)
+        source = f"annotation_table={settings.annotation_table}"
+        warnings += check_annotations(annotations, run.label_columns, device_types, shapes, shapes, source)
     if settings.landmark_table is not None:
-        landmarks = read_landmarks(Path(settings.dataset_folder) / settings.landmark_table, settings.uid_column)
+        landmarks = read_landmarks(folder / settings.landmark_table, settings.uid_column)
         source = f"landmark_table={settings.landmark_table}"
-        tips = list(map(tip_name, settings.device_types))
-        warnings += check_landmarks(landmarks, settings.landmarks, shapes, shapes, source, tips)
+        tips = list(map(tip_name, device_types))
+        warnings += check_landmarks(landmarks, run.landmarks, shapes, shapes, source, tips)
     for text in warnings:
         warn(text)
     entries = [cache.entries[position] for position in kept]
@@ -176,18 +217,13 @@ def _read_lines(
         placements,
         [entry.full_shape for entry in entries],
         table.labels[kept],
-        settings.label_columns,
-        settings.device_types,
+        run.label_columns,
+        device_types,
         [landmarks.get(entry.uid, {}) for entry in entries],
-        settings.landmarks,
+        run.landmarks,
     )
-    counts = [lines.count(number) for number in range(len(settings.device_types))]
-    if not any(drawn for drawn, _, _ in counts):
-        raise UserError(
-            f"annotation_table={settings.annotation_table}: has no line of any image and device type of this run, so "
-            f"there is nothing for lines='{settings.lines}' to learn; set lines=None, or look at its ids and labels"
-        )
-    for name, (drawn, absent, unknown) in zip(settings.device_types, counts, strict=True):
+    for number, name in enumerate(device_types):
+        drawn, absent, unknown = lines.count(number)
         say(f"lines of {name}: drawn in {counted(drawn, 'image')}, absent in {absent}, unknown in {unknown}")
     return lines
 
@@ -241,10 +277,43 @@ def _choose_for_debug_run(
     return np.isin(patient_ids, chosen)
 
 
-def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[CachedRadiographs, CachedRadiographs]:
+Radiographs = CachedRadiographs | JoinedRadiographs
+"""Images of one cache, or of several."""
+
+
+def split_samples(settings: Settings, data: RunData, fold: int) -> tuple[Radiographs, CachedRadiographs]:
     """The images of the other folds, augmented, and the validation images of this fold, as they are, to be scored."""
-    is_valid = data.folds == fold
-    return _training_samples(settings, data, ~is_valid), plain_samples(settings, data, is_valid)
+    return _training_samples(settings, data, fold), plain_samples(settings, data, data.folds == fold)
+
+
+def all_samples(settings: Settings, data: RunData) -> Radiographs:
+    """Every image, augmented."""
+    return _training_samples(settings, data, None)
+
+
+def training_images(data: RunData, fold: int | None) -> list[tuple[RunData, npt.NDArray[np.bool_]]]:
+    """What the model of a fold, or of all folds, learns from: each table's data with (N,) which of its images."""
+    tables = (data, *data.extra)
+    if fold is None:
+        return [(of, np.full(len(of.rows), True)) for of in tables]
+    return [(of, ~np.isin(of.folds, (fold, TRAINS_NEVER))) for of in tables]
+
+
+def _training_samples(settings: Settings, data: RunData, fold: int | None) -> Radiographs:
+    """The images that the model of a fold, or of all folds, learns from: augmented, with line targets if it does."""
+    chosen = [(of, is_chosen) for of, is_chosen in training_images(data, fold) if is_chosen.any()]
+    tell_known = any(np.isnan(of.targets[is_chosen]).any() for of, is_chosen in chosen)
+    lines = [None if of.lines is None else of.lines.take(is_chosen) for of, is_chosen in chosen]
+    max_lines = max(1 if of is None else of.max_lines for of in lines)
+    parts = []
+    for (of, is_chosen), drawn in zip(chosen, lines, strict=True):
+        targets = None
+        if drawn is not None:
+            shapes = {"image_shape": settings.image_shape, "map_shape": settings.map_shape}
+            targets = LineTargets(lines=drawn, **shapes, max_lines=max_lines)
+        augmentation = build_augmentation(settings)
+        parts.append(_samples(settings, of, is_chosen, of.targets, augmentation, targets, tell_known=tell_known))
+    return parts[0] if len(parts) == 1 else JoinedRadiographs(parts)
 
 
 def _samples(
@@ -254,6 +323,8 @@ def _samples(
     labels: npt.NDArray[np.float32],
     augmentation: Augmentation | GpuAugmentation | None,
     line_targets: LineTargets | None = None,
+    *,
+    tell_known: bool = False,
 ) -> CachedRadiographs:
     return CachedRadiographs(
         data.cache_file,
@@ -266,22 +337,8 @@ def _samples(
         {name: values[is_chosen] for name, values in data.numbers.items()},
         line_targets,
         None if data.input_maps is None else data.input_maps.take(is_chosen),
+        tell_known=tell_known,
     )
-
-
-def all_samples(settings: Settings, data: RunData) -> CachedRadiographs:
-    """Every image, augmented."""
-    return _training_samples(settings, data, np.full(len(data.rows), True))
-
-
-def _training_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
-    """The chosen images, augmented, with their line targets where lines are learnt."""
-    targets = None
-    if data.lines is not None:
-        targets = LineTargets(
-            lines=data.lines.take(is_chosen), image_shape=settings.image_shape, map_shape=settings.map_shape
-        )
-    return _samples(settings, data, is_chosen, data.targets, build_augmentation(settings), targets)
 
 
 def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.bool_]) -> CachedRadiographs:
@@ -290,7 +347,7 @@ def plain_samples(settings: Settings, data: RunData, is_chosen: npt.NDArray[np.b
 
 
 def create_train_loader(
-    settings: Settings, samples: CachedRadiographs, device: torch.device, processes: Processes = ALONE
+    settings: Settings, samples: Radiographs, device: torch.device, processes: Processes = ALONE
 ) -> EpochLoader:
     """Shuffled batches, per epoch as many as make whole optimizer steps; of each global batch this rank's share."""
     batches = EpochBatches(

@@ -25,6 +25,7 @@ from catheters.runs.data_checks import (
 )
 from catheters.runs.datasets import RunData, load_data
 from catheters.runs.earlier_runs import check_weights, with_weights_of
+from catheters.runs.extra_tables import with_extra_tables
 from catheters.runs.failures import explain_failures
 from catheters.runs.first_stage import FirstStageRun, find_first_stage, with_input_maps, write_maps
 from catheters.runs.probe import probe_batch, probe_step
@@ -61,7 +62,7 @@ def prepare_run(
     warn_of_precision([choose_dtype(settings.use_amp, settings.amp_dtype, device)], device)
     prepare_device(device, deterministic=settings.deterministic)
     warn_of_search(settings, device)
-    data = load_data(settings)
+    data = with_extra_tables(settings, load_data(settings))
     check_leaks(settings, data)
     check_positives(settings, data)
     first_stage = find_first_stage(settings, data) if settings.lines == "input" else None

@@ -1,5 +1,6 @@
 """The image cache in Python: `catheters.preproc(settings)`, what `preproc_npy.py` does."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from catheters.data.tables.folds import leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import counted
 from catheters.runs.build import build_table_source
+from catheters.runs.extra_tables import read_extra_tables
 from catheters.runtime.console import say
 from catheters.runtime.progress import track
 
@@ -28,6 +30,7 @@ class CacheResult:
         failed: id of an X-ray -> why it could not be read; training leaves it out.
         excluded: id -> why the settings leave it out.
         quality_flags: id -> what is odd about it, although it is used.
+        extra: the same of each of `extra_tables`.
     """
 
     file: Path
@@ -36,6 +39,7 @@ class CacheResult:
     failed: Mapping[str, str]
     excluded: Mapping[str, str]
     quality_flags: Mapping[str, str]
+    extra: tuple["CacheResult", ...] = ()
 
     def __repr__(self) -> str:
         """A line, since a notebook shows it."""
@@ -43,7 +47,7 @@ class CacheResult:
 
 
 def preproc(settings: Settings) -> CacheResult:
-    """Build the image cache that the settings name, unless it stands and is up to date.
+    """Build the image cache that the settings name, and those of `extra_tables`, unless they stand and are up to date.
 
     Needed once per data set and image size; `train` reads it. The same call again resumes a build that was stopped.
 
@@ -53,6 +57,13 @@ def preproc(settings: Settings) -> CacheResult:
     table = read_label_table(build_table_source(settings))
     if table.folds is not None:  # hours before training would say so
         refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
+    extra_tables = read_extra_tables(settings)
+    own = _cached(settings, table)
+    return dataclasses.replace(own, extra=tuple(_cached(of_table, extra) for of_table, extra in extra_tables))
+
+
+def _cached(settings: Settings, table: LabelTable) -> CacheResult:
+    """Build the cache of a label table, unless it stands and is up to date."""
     cache = _bring_up_to_date(settings, table)
     excluded = {uid: reason for uid, reason in cache.failed.items() if reason.startswith(EXCLUDED)}
     return CacheResult(

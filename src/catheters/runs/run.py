@@ -18,6 +18,7 @@ from catheters.data.loader import Loader
 from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, counted
 from catheters.runs.build import build_context, build_new_step
+from catheters.runs.data_checks import num_training_images
 from catheters.runs.datasets import (
     RunData,
     all_samples,
@@ -194,7 +195,8 @@ class _Run:
             self._measure_features(np.full(len(data.rows), True), folder / "final.pt", processes)
             plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
             write_finished(folder)
-            say(f"seed {seed}: trained on all {counted(len(data.rows), 'image')} -> {folder / 'final.pt'}")
+            images = counted(num_training_images(settings, data), "image")
+            say(f"seed {seed}: trained on all {images} -> {folder / 'final.pt'}")
 
     def _train_fold(self, fold: int, folder: Path, processes: Processes, num_models_left: int) -> None:
         """Train a model on the other folds' images, and predict this one's."""

@@ -8,7 +8,7 @@ from PIL import Image
 # Slow to import: this module is imported by whoever augments, when it does.
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import ImageCache
-from catheters.data.loader import CachedRadiographs
+from catheters.data.samples import CachedRadiographs
 from catheters.data.tables.label_table import LabelTable
 from catheters.viz.layout import Cell, Heading, make_sheet
 from catheters.viz.lines import DeviceTypes, Line

@@ -10,7 +10,7 @@ import math
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class LabelRules:
         findings_column: lists the findings of an image; None: there is no such column.
         soft_labels: whether cells may be shares between 0 and 1.
         soft_label_threshold: from which share on a label counts as positive; None: as unknown.
+        may_lack_labels: whether a table may be without some of the labels, which are then unknown.
     """
 
     label_values: Mapping[str, LabelValue]
@@ -56,6 +57,7 @@ class LabelRules:
     findings_column: str | None
     soft_labels: bool = False
     soft_label_threshold: float | None = None
+    may_lack_labels: bool = False
 
     @property
     def explains_blanks(self) -> bool:
@@ -184,10 +186,26 @@ def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...],
     """
     derived = _derive_from_values(frame, rules, labels, file) | _derive_from_findings(frame, rules, labels, file)
     given = tuple(label for label in labels if label not in derived)
+    if rules.may_lack_labels:
+        lacking = [label for label in given if label not in frame]
+        _check_lacking(frame, lacking, derived.keys() | set(labels), file)
+        derived |= dict.fromkeys(lacking, np.full(len(frame), math.nan, dtype=np.float32))
+        given = tuple(label for label in given if label not in lacking)
     check_columns(frame, given, file)
     cells = read_label_cells(frame, given, file, rules.label_values, may_be_soft=rules.soft_labels)
     columns = dict(zip(given, cells.T, strict=True)) | derived
     return np.stack([columns[label] for label in labels], axis=1).astype(np.float32)
+
+
+def _check_lacking(frame: pd.DataFrame, lacking: list[str], labels: Set[str], file: Path) -> None:
+    """A label that a table has under a name that is nearly its own is not lacking."""
+    for column in frame.columns:
+        near = [] if column in labels else difflib.get_close_matches(column, lacking, n=1, cutoff=NEARLY_SPELT)
+        if near:
+            raise TableError(
+                f"{file}: {unknown_name(near[0], 'a column', [column])}; rename it in the table, or derive the label "
+                f"from it by derived_labels={{'{near[0]}': ('{column}', '1')}}"
+            )
 
 
 def know_others(
@@ -287,6 +305,8 @@ def _derive_from_findings(
     counts: Counter[str] = Counter()
     for found, count in zip(lists, np.bincount(codes, minlength=len(lists)).tolist(), strict=True):
         counts.update(dict.fromkeys(found, count))
+    if rules.may_lack_labels:  # what a table's readers never looked for is not absent
+        asked = [label for label in asked if label in counts]
     for label in asked:
         if label not in counts:
             _check_absent(label, asked, counts, column, file)

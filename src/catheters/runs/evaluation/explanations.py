@@ -16,8 +16,9 @@ from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.cache.cache import ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
-from catheters.data.loader import BatchesInOrder, CachedRadiographs, create_loader
+from catheters.data.loader import BatchesInOrder, create_loader
 from catheters.data.preprocessing import place
+from catheters.data.samples import CachedRadiographs
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError
 from catheters.evaluation.evaluation import Evaluation
