@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side; their process
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights fails at once, with or without a network
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,11 +104,21 @@ def cached(settings: Settings) -> Settings:
     return settings
 
 
+@pytest.fixture(scope="session")
+def trained_once(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the cache and the run of such settings; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = tiny_settings(sample_folder, folder)
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+    train_run(settings, fresh=False)
+    return folder
+
+
 @pytest.fixture
-def trained(cached: Settings) -> Settings:
-    """The same, trained."""
-    train_run(cached, fresh=False)
-    return cached
+def trained(settings: Settings, trained_once: Path, tmp_path: Path) -> Settings:
+    """The same settings, trained: a copy of one run, which the test may change."""
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    return settings
 
 
 CreateManager = Callable[..., tuple[Manager, TrainingLog]]

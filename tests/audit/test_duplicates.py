@@ -58,6 +58,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> int:
     return (hashes[0] ^ hashes[1]).bit_count()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED_DATA / "xrays").is_dir(), reason="the real radiographs are not at hand")
 def test_real_radiographs() -> None:
     images = [read_radiograph(file).image for file in sorted((SHARED_DATA / "xrays").glob("*.png"))]

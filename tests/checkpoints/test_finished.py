@@ -110,6 +110,7 @@ def as_of_version_0_2(run_folder: Path) -> None:
     file.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_a_run_of_version_0_2_gets_its_records(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     as_of_version_0_2(trained.run_folder)
     assert len(read_models([trained.run_folder]).checkpoints) == 2
@@ -195,6 +196,7 @@ def test_a_damaged_seed_is_named_and_repaired(cached: Settings) -> None:
     assert len(read_models([settings.run_folder]).checkpoints) == 1
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_recorded_again(cached: Settings) -> None:
     train_run(dataclasses.replace(cached, epochs=1), fresh=False)
     train_run(cached, fresh=False)

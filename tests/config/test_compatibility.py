@@ -27,6 +27,7 @@ HARMLESS = {
     "annotation_table": "lines.csv",
     "landmark_table": "points.csv",
     "first_stage": None,
+    "teacher": "saved_models/other",
     "saved_models_folder": "elsewhere",
     "run_name": "renamed",
     "snapshot_minutes": None,
@@ -109,6 +110,7 @@ def test_what_may_grow() -> None:
         check_same_settings(Settings(early_stop=0), Settings(early_stop=9), "here")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_under_another_environment(cached: Settings) -> None:
     """Each one is kept, once."""
     settings = dataclasses.replace(cached, folds=(1,), epochs=1)

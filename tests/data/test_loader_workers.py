@@ -43,6 +43,7 @@ assert held.item() - before < 50 << 20, held.item() - before
 """
 
 
+@pytest.mark.slow
 def test_loading_processes_do_not_hold_what_a_step_has_freed() -> None:
     """The training process keeps it for the next step; a DataLoader worker, forked from it, would hold it once more."""
     subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True)
@@ -153,6 +154,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_forkserver_imports_torch_once_for_all_workers(tmp_path: Path) -> None:
     """What they are forked from has it: each of them would else spend seconds on it."""
     script = tmp_path / "preloaded.py"

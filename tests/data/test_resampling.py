@@ -52,6 +52,7 @@ def exact_areas(data: bytes, target: int) -> np.ndarray:
     return area_weights(height, target) @ image @ area_weights(width, target).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2048, 2500), (2500, 2048)])
 def test_lines_of_two_to_six_pixels_keep_their_contrast(resizing: ModuleType, shape: tuple[int, int]) -> None:
     """Contrast of every width, and the gradients, within 2% of exact area averaging from full decoding."""

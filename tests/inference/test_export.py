@@ -49,6 +49,7 @@ def test_onnx(backbone_model: str, classifier: str, images: torch.Tensor, tmp_pa
     assert not {"map_shape", "device_types"} & {entry.key for entry in file.metadata_props}
 
 
+@pytest.mark.slow
 def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
     """The softmax by hand, with a further class whose logit is 0; all other labels by themselves."""
     checkpoint = make_checkpoint(exclusive={"ETT": ("ETT - Normal", "ETT - Abnormal", "ETT - Borderline")})
@@ -143,6 +144,7 @@ def test_onnx_of_other_feature_maps(backbone_model: str, images: torch.Tensor, t
     assert_equal_predictions(tmp_path / "model.onnx", checkpoint.model, images, 1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision(images: torch.Tensor, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
     for half in (False, True):
@@ -190,6 +192,7 @@ def test_mistakes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_program_in_the_docs(evaluated_run: Path, sample_folder: Path, tmp_path: Path) -> None:
     """It runs the file without this package, and comes close: its resizing is OpenCV's own."""
     page = (REPOSITORY / "docs/how-to/deploy-onnx.md").read_text()

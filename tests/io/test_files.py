@@ -113,6 +113,7 @@ for read in (read_torch_file, lambda file: read_state(file.parent), read_weight_
 """
 
 
+@pytest.mark.slow
 def test_no_memory_to_read_is_no_damage(tmp_path: Path) -> None:
     """A whole file for which the system gives no memory: an earlier snapshot would not be the answer to that.
 

@@ -104,6 +104,7 @@ def test_fewer_images_until_they_fit(capsys: pytest.CaptureFixture[str]) -> None
         images_that_fit(50, "a bug")
 
 
+@pytest.mark.slow
 def test_a_batch_never_shrinks_to_two_unsaid(capsys: pytest.CaptureFixture[str]) -> None:
     """No deterministic algorithm is named as that; memory that is short in spite of what was foreseen is warned of."""
     said = r"^batch_size='auto', 100 images: cuDNN has no algorithm .*; set deterministic=False, which allows more"
@@ -230,6 +231,7 @@ def test_a_resumed_run_keeps_its_choices(cached: Settings, capsys: pytest.Captur
     assert (settings.run_folder / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 def test_another_world_size_keeps_the_batch(cached: Settings, tmp_path: Path) -> None:
     """It is the global batch; a world size that does not divide it is refused in one line."""
@@ -264,6 +266,7 @@ def test_auto_resumes_with_the_learning_rate_of_the_run(cached: Settings) -> Non
     train_run(dataclasses.replace(auto, lr_batch_size=2), fresh=False)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_that_is_too_small(cached: Settings) -> None:
     """Two images were tried before it was known how many there would be."""
     settings = dataclasses.replace(cached, batch_size="auto", accumulation_steps=16, backbone_model="resnest14d")

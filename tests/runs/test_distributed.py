@@ -58,6 +58,7 @@ def losses_of(settings: Settings) -> np.ndarray:
     return np.array([[entry["train/loss"], entry["val/loss"], entry["val/raw/loss"]] for entry in log])
 
 
+@pytest.mark.slow
 def test_two_ranks_compute_what_one_process_does(plain: Settings, tmp_path: Path) -> None:
     """The losses of every epoch within 1e-5 relative; every validation image once, in the table's order."""
     one = dataclasses.replace(plain, run_name="one")
@@ -208,6 +209,7 @@ def test_a_signal_to_a_rank_that_only_waits(plain: Settings, tmp_path: Path) -> 
     assert "stopped by SIGTERM: the same command resumes from fold 1, " in busy.text
 
 
+@pytest.mark.slow
 def test_other_ranks_write_nothing_on_their_machine(plain: Settings, tmp_path: Path) -> None:
     """On a machine that shares no disk with the first one's: neither a folder is made nor another run touched."""
     settings = dataclasses.replace(plain, epochs=1)

@@ -15,10 +15,11 @@ from catheters.config.settings import Settings
 from catheters.data.samples import JoinedRadiographs
 from catheters.errors import SettingsError, UserError
 from catheters.runs.data_checks import num_training_images
-from catheters.runs.datasets import RunData, all_samples, create_train_loader, load_data, split_samples
+from catheters.runs.datasets import all_samples, create_train_loader, load_data, split_samples
 from catheters.runs.extra_tables import with_extra_tables
 from catheters.runs.preproc import preproc
 from catheters.runs.run import train_run
+from catheters.runs.run_data import RunData
 from catheters.synthetic import generate_sample
 from tests.conftest import run_script
 
@@ -205,6 +206,7 @@ def test_weights(both: Settings, changed_copy: Callable[..., Settings]) -> None:
     assert len({found.fingerprint for found in (data, weighted, own, load_data(both))}) == 4
 
 
+@pytest.mark.slow
 def test_lines_of_both_tables(settings: Settings, other_folder: Path, tmp_path: Path) -> None:
     """Drawn in a table of its own, or unknown but where labels say that there are none."""
     settings = dataclasses.replace(

@@ -211,6 +211,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_nothing(long_run: Settings, tmp_path: Path, mount_disk: Callable[[str, str], Path]) -> None:
     """Snapshots are left out, a checkpoint or log line that finds no room stops the run; then it is resumed."""
     whole = dataclasses.replace(long_run, run_name="whole")

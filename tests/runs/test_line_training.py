@@ -227,6 +227,7 @@ def test_two_ranks_learn_lines_as_one(cached: Settings, tmp_path: Path) -> None:
             assert entry[f"train/loss/{term}"] == pytest.approx(other[f"train/loss/{term}"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_all_data_with_lines(cached: Settings) -> None:
     settings = dataclasses.replace(cached, **{**LINES, "folds": None}, all_data=True)
     train_run(settings, fresh=False)
@@ -311,6 +312,7 @@ def test_settings_of_lines(cached: Settings) -> None:
         assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_wrong_annotation_table_is_one_line(cached: Settings, write_config: object) -> None:
     settings = dataclasses.replace(cached, **{**LINES, "annotation_table": "none.csv"})
     result = run_script("train.py", "--config", write_config(settings), cwd=REPOSITORY)  # type: ignore[operator]

@@ -71,6 +71,7 @@ def test_plateau_lowers_the_learning_rate_in_a_run(cached: Settings) -> None:
     assert [entry["lr"] for entry in log] == pytest.approx([1e-30, 1e-30, 5e-31, 2.5e-31], abs=0)
 
 
+@pytest.mark.slow
 def test_mixup_and_the_rest_together(cached: Settings) -> None:
     """All of regularisation at once, reproducible: twice the same bits."""
     results = []
@@ -150,6 +151,7 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])
 def test_augmentation_on_the_device_learns_the_same(cached: Settings, augment_on: str) -> None:
     """Flips need no interpolation: wherever they are done, by however many DataLoader workers, the run is the same."""

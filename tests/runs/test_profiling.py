@@ -14,6 +14,7 @@ from catheters.training.step import PHASES
 from tests.processes import outcome, train_with_ranks
 
 
+@pytest.mark.slow
 def test_profile_of_a_run(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     settings = dataclasses.replace(cached, folds=(1,), epochs=1, augment_on="device", mixup_alpha=0.2, num_workers=1)
     train_run(dataclasses.replace(settings, run_name="plain"), fresh=False)
@@ -61,6 +62,7 @@ def test_profile_of_several_ranks(cached: Settings, tmp_path: Path, folds_parall
     assert outcome(profiled.run_folder) == outcome(plain.run_folder)
 
 
+@pytest.mark.slow
 def test_profile_of_training_on_all_images(cached: Settings) -> None:
     settings = dataclasses.replace(cached, all_data=True, seeds=(3, 4), epochs=1)
     plain, profiled = (

@@ -194,6 +194,7 @@ def test_log_holds_the_losses_and_learning_rates(trained: Settings) -> None:
     assert all(0 < entry["train/loss"] < 5 and 0 < entry["val/loss"] < 50 for entry in log)
 
 
+@pytest.mark.slow
 def test_same_seed_same_run_and_workers_change_nothing(cached: Settings) -> None:
     results = []
     for name, num_workers in (("a", 0), ("b", 0), ("c", 2)):

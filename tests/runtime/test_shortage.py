@@ -157,6 +157,7 @@ def test_other_errors_stay_what_they_are(fail: Fail, evaluated_run: Path, sample
         catheters.load(evaluated_run, device="cpu")(min((sample_folder / "test").iterdir()))
 
 
+@pytest.mark.slow
 def test_a_device_of_others(evaluated_run: Path, sample_folder: Path) -> None:
     result = run_script("predict.py", "--model", evaluated_run, sample_folder / "test", "--device", "xpu")
     assert_user_error(result, "device: 'xpu' came", "device=cpu runs")

@@ -9,7 +9,7 @@ from catheters.errors import SettingsError
 
 MAY_CHANGE = (
     *("folds", "seeds", "num_workers", "valid_batch_size", "device", "cache_folder", "dataset_folder"),
-    *("annotation_table", "landmark_table", "first_stage", "saved_models_folder", "run_name"),
+    *("annotation_table", "landmark_table", "first_stage", "teacher", "saved_models_folder", "run_name"),
     "lr_batch_size",  # what follows from it is compared: the learning rate
     *("snapshot_minutes", "snapshot_iterations", "folds_parallel", "channels_last", "compile_mode", "profile"),
     "trackers",

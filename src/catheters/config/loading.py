@@ -123,6 +123,11 @@ def settings_warnings(settings: Settings) -> list[str]:
             and not any(value.strip() == "" or meaning == UNKNOWN for value, meaning in settings.label_values.items()),
         ),
         "soft_label_threshold": ("soft_labels=False", not settings.soft_labels),
+        **dict.fromkeys(("soft_weight", "pseudo_labels"), ("teacher=None", settings.teacher is None)),
+        "pseudo_label_confidence": (
+            f"pseudo_labels='{settings.pseudo_labels}'",
+            settings.pseudo_labels != "confident",
+        ),
         "warmup_multiplier": ("warmup_epochs=0", settings.warmup_epochs == 0),
         "min_lr": (
             schedule if settings.schedule == "constant" else "cosine_epochs=0",

@@ -179,6 +179,18 @@ class SettingFields:
     first_stage: str | None = None
     """lines="input": run folder of a finished run with lines="auxiliary" or "pooled", of the same images and folds.
     Each image has the maps of the model that did not see its patient."""
+    teacher: str | None = None
+    """Run folder of a finished run of the same labels, images and folds, whose probabilities are learnt too
+    (self-training, distillation). The model of a fold learns from the teacher's model of that fold, which has not seen
+    what the fold validates on. Labels that are unknown, in `extra_tables` too, become pseudo-labels."""
+    soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """With `teacher`: its share in the target of a label that is known; the rest is the label's own. 0: its
+    probabilities fill in unknown labels alone."""
+    pseudo_labels: Literal["soft", "hard", "confident"] = "soft"
+    """With `teacher`: its probabilities as they are; hard: as 0 and 1; confident: so where the probability, or that of
+    the opposite, is `pseudo_label_confidence` or more, unknown elsewhere."""
+    pseudo_label_confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """pseudo_labels="confident": from which probability on."""
     line_stride: Literal[2, 4, 8] = 4
     """Pixels of the image for one of the line decoder's maps: 4 for image_size 512 and more, 2 for small images."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -56,18 +56,18 @@ class InputMaps:
             below_one_another = self._file.read(row)
             self._checks.check(row, below_one_another)
         except CacheError as error:
-            raise damaged_maps(self._cache_file.path, error.found) from None
+            raise damaged_outputs(self._cache_file.path, error.found) from None
         maps = below_one_another.reshape(self._num_maps, -1, below_one_another.shape[1])
         size = (image_shape[1], image_shape[0])
         return np.stack([cv2.resize(of_type, size, interpolation=cv2.INTER_LINEAR) for of_type in maps], axis=2)
 
 
-def damaged_maps(cache_file: Path, found: str) -> UserError:
-    """What to raise of maps that are not as they were written: the run that sees them writes them anew.
+def damaged_outputs(cache_file: Path, found: str) -> UserError:
+    """What to raise of a model's outputs that are not as they were written: the run that reads them writes them anew.
 
     Args:
         cache_file: their `.npy`.
         found: what is wrong.
     """
     index = index_file(cache_file).name
-    return UserError(f"{found}; delete {cache_file} and its {index}, and the same command writes the maps again")
+    return UserError(f"{found}; delete {cache_file} and its {index}, and the same command writes it again")

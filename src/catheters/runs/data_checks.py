@@ -6,7 +6,7 @@ import numpy.typing as npt
 from catheters.config.settings import Settings
 from catheters.data.tables.folds import in_several_folds, leaking_patients, refuse_leaks
 from catheters.errors import MAX_NAMES, SettingsError, UserError
-from catheters.runs.datasets import RunData, training_images
+from catheters.runs.run_data import RunData, training_images
 from catheters.runtime.console import warn
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,9 @@ from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation, check_annotations, read_annotations
 from catheters.data.augmentation import Augmentation
-from catheters.data.cache.cache import CacheFile, ImageCache, open_cache
+from catheters.data.cache.cache import ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.gpu_augmentation import GpuAugmentation
-from catheters.data.input_maps import InputMaps
 from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, EpochBatches, EpochLoader, Loader, create_loader
@@ -30,76 +28,9 @@ from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError, counted
 from catheters.labels import tip_name
 from catheters.runs.build import build_augmentation, build_table_source
+from catheters.runs.run_data import RunData, training_images
 from catheters.runtime.console import say, warn
 from catheters.runtime.distributed import ALONE, Processes
-
-TRAINS_ALWAYS = -1
-"""The fold of an image, of `extra_tables`, of a patient whom no fold validates on."""
-TRAINS_NEVER = -2
-"""That of one whose patient several folds validate on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunData:
-    """The images of a run, readable ones only.
-
-    It stays in memory as long as the run lasts, so it is arrays alone: no Python object per image, and texts as UTF-8,
-    where numpy's have four bytes per character.
-
-    Attributes:
-        encoded_uids: (N,) UTF-8, unique names of the images.
-        encoded_patient_ids: (N,) UTF-8, patients.
-        labels: (N, K) float32, 0, 1 or NaN where it is unknown, columns in the order of the setting `label_columns`.
-        targets: (N, K) float32, what is learnt: the labels, or shares in 0..1 where the table has soft ones.
-        folds: (N,) the fold of each image.
-        numbers: name -> (N,), further numbers of each image.
-        pixel_ids: (N,) numbers, equal for images with equal pixels, whatever the cache.
-        rows: (N,) the images' rows in the cache.
-        cache_file: the cache's `.npy`.
-        checks: compares its rows at their first read.
-        mean: mean of the cached images' grey values, in 0..1.
-        std: their standard deviation, in 0..1.
-        pixels_hash: hash of the pixels alone, of all images of the label table.
-        fingerprint: hash of pixels, ids, labels, folds, numbers and lines.
-        lines: the drawn lines of the images; None where no lines are learnt.
-        placements: (N, 4) where their original pixels lie in the cached ones, scale and offset of x and y; or None.
-        full_shapes: (N, 2) height and width of the original images, in pixels; None likewise.
-        spacings: (N, 2) mm per pixel of them in x and y, NaN where `spacing_table` has no row; None without one,
-            or where nothing is measured.
-        input_maps: of a first stage, which the model sees beside the images; None: it sees none.
-        extra: those of `extra_tables`, whose images only train, but for the fold that `folds` says.
-    """
-
-    encoded_uids: npt.NDArray[np.bytes_]
-    encoded_patient_ids: npt.NDArray[np.bytes_]
-    labels: npt.NDArray[np.float32]
-    targets: npt.NDArray[np.float32]
-    folds: npt.NDArray[np.int8]
-    numbers: Mapping[str, npt.NDArray[np.float32]]
-    pixel_ids: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.intp]
-    cache_file: CacheFile
-    checks: RowChecks
-    mean: float
-    std: float
-    pixels_hash: str
-    fingerprint: str
-    lines: DrawnLines | None
-    placements: npt.NDArray[np.float64] | None
-    full_shapes: npt.NDArray[np.int64] | None
-    spacings: npt.NDArray[np.float64] | None
-    input_maps: InputMaps | None = None
-    extra: tuple["RunData", ...] = ()
-
-    @property
-    def uids(self) -> npt.NDArray[np.str_]:
-        """(N,) unique names of the images."""
-        return np.strings.decode(self.encoded_uids, "utf-8")
-
-    @property
-    def patient_ids(self) -> npt.NDArray[np.str_]:
-        """(N,) patients."""
-        return np.strings.decode(self.encoded_patient_ids, "utf-8")
 
 
 def load_data(settings: Settings) -> RunData:
@@ -291,28 +222,21 @@ def all_samples(settings: Settings, data: RunData) -> Radiographs:
     return _training_samples(settings, data, None)
 
 
-def training_images(data: RunData, fold: int | None) -> list[tuple[RunData, npt.NDArray[np.bool_]]]:
-    """What the model of a fold, or of all folds, learns from: each table's data with (N,) which of its images."""
-    tables = (data, *data.extra)
-    if fold is None:
-        return [(of, np.full(len(of.rows), True)) for of in tables]
-    return [(of, ~np.isin(of.folds, (fold, TRAINS_NEVER))) for of in tables]
-
-
 def _training_samples(settings: Settings, data: RunData, fold: int | None) -> Radiographs:
     """The images that the model of a fold, or of all folds, learns from: augmented, with line targets if it does."""
     chosen = [(of, is_chosen) for of, is_chosen in training_images(data, fold) if is_chosen.any()]
-    tell_known = any(np.isnan(of.targets[is_chosen]).any() for of, is_chosen in chosen)
+    learnt = [of.learnt_targets(fold) for of, _ in chosen]
+    tell_known = any(np.isnan(of[is_chosen]).any() for of, (_, is_chosen) in zip(learnt, chosen, strict=True))
     lines = [None if of.lines is None else of.lines.take(is_chosen) for of, is_chosen in chosen]
     max_lines = max(1 if of is None else of.max_lines for of in lines)
     parts = []
-    for (of, is_chosen), drawn in zip(chosen, lines, strict=True):
+    for (of, is_chosen), of_labels, drawn in zip(chosen, learnt, lines, strict=True):
         targets = None
         if drawn is not None:
             shapes = {"image_shape": settings.image_shape, "map_shape": settings.map_shape}
             targets = LineTargets(lines=drawn, **shapes, max_lines=max_lines)
         augmentation = build_augmentation(settings)
-        parts.append(_samples(settings, of, is_chosen, of.targets, augmentation, targets, tell_known=tell_known))
+        parts.append(_samples(settings, of, is_chosen, of_labels, augmentation, targets, tell_known=tell_known))
     return parts[0] if len(parts) == 1 else JoinedRadiographs(parts)
 
 

@@ -15,7 +15,8 @@ from catheters.config.settings import IMAGE_WEIGHT, Settings
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError, counted
 from catheters.runs.build import build_table_source
-from catheters.runs.datasets import TRAINS_ALWAYS, TRAINS_NEVER, RunData, load_table
+from catheters.runs.datasets import load_table
+from catheters.runs.run_data import TRAINS_ALWAYS, TRAINS_NEVER, RunData
 from catheters.runtime.console import say, warn
 
 
@@ -30,10 +31,10 @@ def read_extra_tables(settings: Settings) -> list[tuple[Settings, LabelTable]]:
         of_table = settings.of_extra_table(number)
         source = build_table_source(of_table, may_lack_labels=True)
         table = read_label_table(source)
-        if np.isnan(table.targets).all():
+        if settings.teacher is None and np.isnan(table.targets).all():
             raise UserError(
                 f"extra_tables[{number}]: {source.file} tells no label of any image, so there is nothing to learn from "
-                "it; look at its columns, derived_labels and label_values"
+                "it without a teacher; look at its columns, derived_labels and label_values"
             )
         tables.append((of_table, table))
     return tables
@@ -126,8 +127,11 @@ def _say_what_is_known(data: RunData, labels: Sequence[str], where: str) -> None
         for column, label in enumerate(labels)
         if known[:, column].any()
     ]
-    unknown = len(labels) - len(counts)
     patients = counted(len(np.unique(data.patient_ids)), "patient")
+    if not counts:
+        say(f"{where}: {counted(len(data.rows), 'image')} of {patients} more to learn from, of which no label is known")
+        return
+    unknown = len(labels) - len(counts)
     say(
         f"{where}: {counted(len(data.rows), 'image')} of {patients} more to learn from; positives of those known: "
         f"{', '.join(counts)}" + (f"; {counted(unknown, 'label')} unknown" if unknown else "")

@@ -18,8 +18,8 @@ from catheters.errors import UserError, counted
 from catheters.evaluation.metrics import macro_mean, metrics_table, one_class_warnings, score_labels
 from catheters.evaluation.predictions import read_predictions, write_predictions
 from catheters.io.csv_files import TableError, check_columns
-from catheters.runs.datasets import RunData
 from catheters.runs.out_of_fold_lines import join_lines
+from catheters.runs.run_data import RunData
 from catheters.runtime.console import say, warn
 
 

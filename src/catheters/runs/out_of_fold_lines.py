@@ -21,7 +21,7 @@ from catheters.inference.lines.table import write_lines, write_measurements
 from catheters.inference.predictor import NO_NUMBER
 from catheters.io.files import write_whole
 from catheters.measurements import PixelSpacing
-from catheters.runs.datasets import RunData
+from catheters.runs.run_data import RunData
 from catheters.runtime.console import warn
 from catheters.runtime.precision import autocast
 from catheters.runtime.progress import track

@@ -23,12 +23,14 @@ from catheters.runs.data_checks import (
     check_positives,
     num_training_images,
 )
-from catheters.runs.datasets import RunData, load_data
-from catheters.runs.earlier_runs import check_weights, with_weights_of
+from catheters.runs.datasets import load_data
+from catheters.runs.earlier_runs.first_stage import FirstStageRun, find_first_stage, with_input_maps, write_maps
+from catheters.runs.earlier_runs.teacher import find_teacher, with_teacher, write_probabilities
+from catheters.runs.earlier_runs.weights import check_weights, with_weights_of
 from catheters.runs.extra_tables import with_extra_tables
 from catheters.runs.failures import explain_failures
-from catheters.runs.first_stage import FirstStageRun, find_first_stage, with_input_maps, write_maps
 from catheters.runs.probe import probe_batch, probe_step
+from catheters.runs.run_data import RunData
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import check_own_devices, identity_of, open_device, prepare_device
 from catheters.runtime.distributed import TorchrunProcesses
@@ -66,6 +68,7 @@ def prepare_run(
     check_leaks(settings, data)
     check_positives(settings, data)
     first_stage = find_first_stage(settings, data) if settings.lines == "input" else None
+    teacher = None if settings.teacher is None else find_teacher(settings, data)
     check_batches(settings, data, num_processes)
     num_bytes = _try_step(settings, device, num_processes)
     is_open = settings.batch_size == "auto"
@@ -85,10 +88,15 @@ def prepare_run(
         )
     if settings.sync_batch_norm and num_processes == 1:
         warn("sync_batch_norm=True has no effect: one process has the whole batch")
-    if first_stage is not None:
-        if torchrun.rank == 0:
+    if torchrun.rank == 0:
+        if teacher is not None:
+            write_probabilities(settings, data, teacher, device)
+        if first_stage is not None:
             write_maps(settings, data, first_stage, device)
-        torchrun.barrier()
+    torchrun.barrier()
+    if teacher is not None:
+        data = with_teacher(settings, data, teacher)
+    if first_stage is not None:
         data = with_input_maps(settings, data, first_stage)
     return settings, data, first_stage, device, num_bytes
 

@@ -19,22 +19,16 @@ from catheters.data.tables.folds import fold_table
 from catheters.errors import SettingsError, UserError, counted
 from catheters.runs.build import build_context, build_new_step
 from catheters.runs.data_checks import num_training_images
-from catheters.runs.datasets import (
-    RunData,
-    all_samples,
-    create_train_loader,
-    create_valid_loader,
-    plain_samples,
-    split_samples,
-)
-from catheters.runs.earlier_runs import with_weights_of
+from catheters.runs.datasets import all_samples, create_train_loader, create_valid_loader, plain_samples, split_samples
+from catheters.runs.earlier_runs.first_stage import FirstStageRun, bytes_of
+from catheters.runs.earlier_runs.weights import with_weights_of
 from catheters.runs.failures import explain_failures
-from catheters.runs.first_stage import FirstStageRun, bytes_of
 from catheters.runs.out_of_fold import join_folds, print_scores, write_fold
 from catheters.runs.out_of_fold_lines import write_fold_lines
 from catheters.runs.preflight import prepare_run
 from catheters.runs.profiling import profile_training
 from catheters.runs.provenance import describe_environment
+from catheters.runs.run_data import RunData
 from catheters.runs.run_folder import (
     check_space,
     enter_run_folder,

@@ -55,6 +55,7 @@ def test_real_radiographs() -> None:
         assert looks_inverted(255 - image), file
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED_DATA / "xrays").is_dir(), reason="the real radiographs are not at hand")
 def test_ordinary_variants_of_real_radiographs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fifth radiograph off-centre, turned, zoomed, cropped, with arms: version 0.2.0 called 16 of 627 inverted

@@ -102,6 +102,7 @@ def test_the_first_thirty_are_listed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[-1] == "  ... and 1 more"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED_DATA / "ranzcr").is_dir(), reason="RANZCR's real label table is not at hand")
 def test_published_corrections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nineteen on 30,083 images: positives per label before and after, counted from the two files with pandas."""

@@ -153,6 +153,7 @@ def test_other_files_are_passed_over_and_counted(archive: Settings, capsys: pyte
     assert capsys.readouterr().out == message
 
 
+@pytest.mark.slow
 def test_deflated_headers_are_read_unless_they_fill_the_memory(archive: Settings) -> None:
     export = Path(archive.dataset_folder) / "export"
     write_dicom(export / "1", StudyInstanceUID="1.1")

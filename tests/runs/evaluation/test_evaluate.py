@@ -13,6 +13,7 @@ from catheters.errors import UserError
 from catheters.evaluation.evaluation import Choices
 
 
+@pytest.mark.slow
 def test_the_same_as_the_command(evaluated_run: Path, tmp_path: Path) -> None:
     """Against metrics.json, and the page word for word but for the command that made it."""
     result = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0))
@@ -67,6 +68,7 @@ def test_wrong_inputs(evaluated_run: Path, tmp_path: Path) -> None:
         catheters.evaluate(evaluated_run, tmp_path / "l.csv")
 
 
+@pytest.mark.slow
 def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) -> None:
     """But for the command in the page, and where the files are."""
     folder = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0)).write(tmp_path / "new" / "deep")

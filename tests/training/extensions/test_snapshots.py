@@ -247,6 +247,7 @@ def test_snapshots_of_other_settings_or_data(everything: Settings, tmp_path: Pat
         train_run(everything, fresh=False)
 
 
+@pytest.mark.slow
 def test_a_longer_run_starts_as_the_shorter_one_did(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """More epochs, where the learning rates of the earlier ones do not depend on their number; more patience too."""
     longer = dataclasses.replace(
@@ -309,9 +310,10 @@ def test_all_data_is_resumed_and_grows(cached: Settings, tmp_path: Path) -> None
     assert outcome(grown.run_folder) == outcome(whole.run_folder)
 
 
-def test_what_a_snapshot_holds(trained: Settings) -> None:
+def test_what_a_snapshot_holds(cached: Settings) -> None:
     """Progress for people, plain data for torch; every byte has a checksum that another library compares."""
-    snapshot = next((trained.run_folder / "fold0" / "last").iterdir())
+    train_run(cached, fresh=False)
+    snapshot = next((cached.run_folder / "fold0" / "last").iterdir())
     progress = json.loads((snapshot / "progress.json").read_text())
     per_epoch = progress["iterations_per_epoch"]
     assert progress == {
@@ -324,7 +326,7 @@ def test_what_a_snapshot_holds(trained: Settings) -> None:
     state = torch.load(io.BytesIO((snapshot / "state.pt").read_bytes()), weights_only=True)
     assert state["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert zipfile.ZipFile(snapshot / "state.pt").testzip() is None
-    assert (snapshot / "best.pt").samefile(trained.run_folder / "fold0" / "best.pt")  # no second copy of it
+    assert (snapshot / "best.pt").samefile(cached.run_folder / "fold0" / "best.pt")  # no second copy of it
 
 
 def test_snapshots_when_they_are_due(cached: Settings) -> None:

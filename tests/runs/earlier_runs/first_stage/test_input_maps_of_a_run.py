@@ -17,13 +17,13 @@ from catheters.errors import UserError
 from catheters.inference.api import load
 from catheters.labels import RANZCR_HEADS
 from catheters.runs.datasets import all_samples, load_data, split_samples
+from catheters.runs.earlier_runs.first_stage import bytes_of, find_first_stage, with_input_maps, write_maps
 from catheters.runs.evaluation.explanations import randomised
-from catheters.runs.first_stage import bytes_of, find_first_stage, with_input_maps, write_maps
 from catheters.runs.run import train_run
 from catheters.runs.run_folder import check_space
 from tests.conftest import run_script
 from tests.processes import train_with_ranks
-from tests.runs.first_stage.finders import copy_of_finder, plant
+from tests.runs.earlier_runs.first_stage.finders import copy_of_finder, plant
 
 CPU = torch.device("cpu")
 
@@ -170,7 +170,7 @@ def test_damaged_maps_are_found(second: Settings) -> None:
     _, valid = split_samples(second, with_input_maps(second, data, first), int(data.folds[-1]))
     with pytest.raises(UserError, match=r"finder_.*damaged: row 39") as error:
         valid[0, len(valid) - 1]
-    remedy = f"delete {first.cache_file} and its {first.cache_file.stem}.json, and the same command writes the maps"
+    remedy = f"delete {first.cache_file} and its {first.cache_file.stem}.json, and the same command writes it again"
     assert remedy in str(error.value) and "preproc_npy.py" not in str(error.value)
     index = first.cache_file.with_suffix(".json")
     index.write_text("{}")

@@ -12,8 +12,8 @@ from catheters.checkpoints.finished import write_finished
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
 from catheters.runs.datasets import load_data
-from catheters.runs.first_stage import find_first_stage
-from tests.runs.first_stage.finders import copy_of_finder
+from catheters.runs.earlier_runs.first_stage import find_first_stage
+from tests.runs.earlier_runs.first_stage.finders import copy_of_finder
 
 
 def write_first(folder: Path, **changes: Any) -> None:

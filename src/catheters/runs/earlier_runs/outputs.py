@@ -1,0 +1,162 @@
+"""What models of an earlier run say of this run's images, written once into a cache of its own, and resumed."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.config.settings import Settings
+from catheters.data.cache.cache import CacheError
+from catheters.data.cache.index import FORMAT_VERSION, MADE_BY, CacheIndex, CacheRow, index_file, read_index
+from catheters.data.cache.partial import CachePart
+from catheters.data.input_maps import damaged_outputs
+from catheters.errors import UserError, counted
+from catheters.io.locks import exclusive_lock
+from catheters.models.classifier import Classifier
+from catheters.runs.datasets import create_valid_loader, plain_samples
+from catheters.runs.run_data import RunData
+from catheters.runtime.console import say
+from catheters.runtime.precision import autocast
+from catheters.runtime.progress import track
+
+BATCH_SIZE = 16
+"""Images at a time, unless the settings say how many validation has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Images of which some models have to say something.
+
+    Attributes:
+        data: of N images.
+        is_chosen: (N,) which of them.
+        first_row: row of the first of the N in the cache.
+        checkpoints: the models; of several it is the mean.
+    """
+
+    data: RunData
+    is_chosen: npt.NDArray[np.bool_]
+    first_row: int
+    checkpoints: Sequence[Checkpoint]
+
+
+def write_outputs(
+    settings: Settings,
+    works: Sequence[Work],
+    outputs_of: Callable[[Classifier, Tensor], Tensor],
+    as_bytes: Callable[[Tensor], npt.NDArray[Any]],
+    *,
+    file: Path,
+    row_shape: tuple[int, int],
+    fingerprint: str,
+    what: str,
+    device: torch.device,
+) -> None:
+    """Write what models say of all images, unless it is there; an unfinished cache is resumed.
+
+    Args:
+        settings: of the run that wants it.
+        works: which models say it of which images; together they have every row once.
+        outputs_of: a model and (B, 1, H, W) images -> (B, ...), what is written; float32.
+        as_bytes: the same, or its mean over models -> (B, h, w) or anything of as many bytes.
+        file: the cache's `.npy`, (N, h, w) uint8.
+        row_shape: (h, w).
+        fingerprint: of the models, the images and which is whose.
+        what: is written, and of which run, for messages.
+        device: where to compute.
+
+    Raises:
+        UserError: no room on the disk, another process is at it, or a model gives NaN.
+    """
+    if file.is_file() and index_file(file).is_file():
+        return
+    num_rows = sum(int(work.is_chosen.sum()) for work in works)
+    shape = (num_rows, *row_shape)
+    say(f"{what} -> {file} ({np.prod(shape) / 1e9:.2f} GB), once for all runs that see them")
+    refusal = f"{file}: another process is writing it; wait until it has finished"
+    with (
+        exclusive_lock(file.with_suffix(".lock"), refusal, remove=True),
+        contextlib.closing(CachePart(file, shape, fingerprint)) as part,
+    ):
+        part.keep_valid(lambda row, entry: True)
+        try:
+            for work in works:
+                _write(settings, part, work, outputs_of, as_bytes, what, device)
+        except KeyboardInterrupt:
+            say(f"{what}: {len(part.done)} of {counted(num_rows, 'image')} done; the same command resumes there")
+            raise
+        rows = [part.done[row] for row in range(num_rows)]
+        made_of = {MADE_BY: fingerprint}
+        part.finish(
+            CacheIndex(
+                format_version=FORMAT_VERSION, shape=shape, preprocessing=made_of, decoders={}, mean=0, std=0, rows=rows
+            )
+        )
+
+
+@torch.inference_mode()
+def _write(
+    settings: Settings,
+    part: CachePart,
+    work: Work,
+    outputs_of: Callable[[Classifier, Tensor], Tensor],
+    as_bytes: Callable[[Tensor], npt.NDArray[Any]],
+    what: str,
+    device: torch.device,
+) -> None:
+    """Write what is not there yet of one work."""
+    positions = np.flatnonzero(work.is_chosen)
+    waiting = [position for position in positions.tolist() if work.first_row + position not in part.done]
+    is_waiting = np.zeros(len(work.is_chosen), dtype=np.bool_)
+    is_waiting[waiting] = True
+    by_batch = replace(settings, valid_batch_size=settings.valid_batch_size or BATCH_SIZE)
+    samples = plain_samples(by_batch, work.data, is_waiting)
+    models = [checkpoint.model.to(device) for checkpoint in work.checkpoints]
+    file = work.checkpoints[0].file
+    uids, todo = work.data.uids, iter(waiting)
+    with contextlib.closing(create_valid_loader(by_batch, samples, device)) as loader:
+        for batch in track(loader, f"{what}, {file.parent.name}", len(loader), unit="batch", leave=False):
+            images = batch.images.to(device, non_blocking=True)
+            of_models = []
+            for checkpoint, model in zip(work.checkpoints, models, strict=True):
+                with autocast(device, checkpoint.dtype_on(device)):
+                    of_models.append(outputs_of(model, images).float())
+            mean = of_models[0] if len(of_models) == 1 else torch.stack(of_models).mean(dim=0)
+            if not bool(mean.isfinite().all()):
+                raise UserError(f"{file}: gives NaN or infinity, so nothing can be learnt from it")
+            for of_image in as_bytes(mean.cpu()):
+                position, content = next(todo), of_image.tobytes()
+                digest = hashlib.sha256(content).hexdigest()
+                entry = CacheRow(uid=str(uids[position]), file=str(file), size=0, mtime_ns=0, digest=digest, notes={})
+                part.write(work.first_row + position, entry, content)
+    for model in models:
+        model.cpu()
+
+
+def read_outputs(file: Path, uids: Sequence[str], fingerprint: str, what: str) -> npt.NDArray[np.uint8]:
+    """(N, 32) the SHA-256 of each row of a cache that `write_outputs` has written.
+
+    Args:
+        file: the cache's `.npy`.
+        uids: (N,) whose rows they have to be.
+        fingerprint: what it has to be made of.
+        what: stands in it, for messages.
+
+    Raises:
+        UserError: it is damaged, or of other models or images.
+    """
+    try:
+        index = read_index(file)
+    except CacheError as error:
+        raise damaged_outputs(file, error.found) from None
+    if index.preprocessing.get(MADE_BY) != fingerprint or [row.uid for row in index.rows] != list(uids):
+        raise damaged_outputs(file, f"{file}: holds others than {what}")
+    return np.array([np.frombuffer(bytes.fromhex(row.digest), dtype=np.uint8) for row in index.rows])

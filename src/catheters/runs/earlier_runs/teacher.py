@@ -1,0 +1,179 @@
+"""The teacher of a run: another run, whose probabilities the models of this one learn beside the labels.
+
+The model of a fold learns from the teacher's model of the same fold, which has seen no patient whom the fold validates
+on. What that model has memorised of a patient can reach no model that is scored on the patient. A model of all data
+is scored on nothing; of each image of the label table it learns what the model says that has not seen its patient.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from catheters.checkpoints.checkpoint import Checkpoint
+from catheters.checkpoints.parts import build_preprocessing
+from catheters.config.settings import Settings
+from catheters.data.cache.cache import CacheFile
+from catheters.data.cache.index import CacheError
+from catheters.data.cache.row_checks import RowChecks
+from catheters.data.input_maps import damaged_outputs
+from catheters.errors import UserError, listed
+from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
+from catheters.runs.earlier_runs.outputs import Work, read_outputs, write_outputs
+from catheters.runs.run_data import Pseudolabels, RunData
+
+BYTES = 4
+"""Of a probability in the cache, a float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A run whose probabilities are learnt.
+
+    Attributes:
+        folder: its run folder.
+        checkpoints: fold -> its best model.
+        folds: (N,) the fold whose model did not see the patient of each image of the label table.
+        columns: (K,) where the run's labels stand among the teacher's.
+        files: fold -> the cache of what its model says of all images; None: of what a model of all data learns.
+        fingerprints: the same -> of the models and the images.
+        fingerprint: of all folds' models, whichever of them this run trains.
+    """
+
+    folder: Path
+    checkpoints: Mapping[int, Checkpoint]
+    folds: npt.NDArray[np.int8]
+    columns: npt.NDArray[np.intp]
+    files: Mapping[int | None, Path]
+    fingerprints: Mapping[int | None, str]
+    fingerprint: str
+
+
+def find_teacher(settings: Settings, data: RunData) -> Teacher:
+    """Open the run that `teacher` names, and make sure that no fold is taught by a model that saw its images.
+
+    Args:
+        settings: of the run that wants it.
+        data: its images, with those of `extra_tables`.
+
+    Raises:
+        UserError: it is no such run, not finished, or of other images, folds, patients, sizes or labels.
+    """
+    assert settings.teacher is not None, "the caller asks"
+    folder = Path(settings.teacher)
+    where = f"teacher={folder}"
+    run = read_run(settings, folder, where, "a finished run of the same images and folds")
+    if run.all_data:
+        raise UserError(f"{where}: its models have seen every image (all_data=True); train it on folds")
+    missing = [label for label in settings.label_columns if label not in run.label_columns]
+    if missing:
+        raise UserError(f"{where}: does not predict {listed(map(repr, missing))}; its label_columns need every label")
+    if settings.exclusive and dict(run.exclusive) != dict(settings.exclusive):
+        raise UserError(f"{where}: has other groups of exclusive labels; set exclusive as there")
+    wanted, made = (build_preprocessing(of_run).describe() for of_run in (settings, run))
+    for name, value in wanted.items():
+        if made[name] != value:
+            raise UserError(f"{where}: its images have {name}={made[name]!r}, here {name}={value!r}; set them alike")
+    folds = read_folds_of_run(settings, data, folder, where)
+    models = load_folds(folder, folds, where)
+    numbers: list[int | None] = [None] if settings.all_data else list(settings.folds_to_train)
+    tables = [[of.pixels_hash, of.uids.tolist()] for of in (data, *data.extra)]
+    files, fingerprints = {}, {}
+    for number in numbers:
+        of_models = [models.digests, folds.tolist()] if number is None else models.digests[number]
+        content = json.dumps([tables, list(settings.label_columns), of_models])
+        fingerprint = fingerprints[number] = hashlib.sha256(content.encode()).hexdigest()
+        name = f"{settings.cache_file.stem}_{folder.resolve().name}_{fingerprint[:8]}.npy"
+        files[number] = settings.cache_file.with_name(name)
+    return Teacher(
+        folder=folder,
+        checkpoints=models.checkpoints,
+        folds=folds,
+        columns=np.array([run.label_columns.index(label) for label in settings.label_columns]),
+        files=files,
+        fingerprints=fingerprints,
+        fingerprint=hashlib.sha256(json.dumps(models.digests).encode()).hexdigest(),
+    )
+
+
+def write_probabilities(settings: Settings, data: RunData, teacher: Teacher, device: torch.device) -> None:
+    """Write what the teacher says of all images, unless it is there; what was killed is resumed.
+
+    Raises:
+        UserError: see `write_outputs`.
+    """
+    columns = torch.from_numpy(teacher.columns)
+    for number, file in teacher.files.items():
+        write_outputs(
+            settings,
+            _works(data, teacher, number),
+            lambda model, images: model.probabilities(model(images)),
+            lambda probabilities: probabilities[:, columns].contiguous().numpy(),
+            file=file,
+            row_shape=(1, BYTES * len(columns)),
+            fingerprint=teacher.fingerprints[number],
+            what=f"probabilities of {teacher.folder}",
+            device=device,
+        )
+
+
+def _works(data: RunData, teacher: Teacher, number: int | None) -> list[Work]:
+    """Which of the teacher's models say something of which images."""
+    works = []
+    if number is None:
+        works = [
+            Work(data=data, is_chosen=teacher.folds == fold, first_row=0, checkpoints=[checkpoint])
+            for fold, checkpoint in teacher.checkpoints.items()
+        ]
+    first_row = 0 if number is not None else len(data.rows)
+    models = list(teacher.checkpoints.values()) if number is None else [teacher.checkpoints[number]]
+    for of in (data, *data.extra) if number is not None else data.extra:
+        everything = np.full(len(of.rows), True)
+        works.append(Work(data=of, is_chosen=everything, first_row=first_row, checkpoints=models))
+        first_row += len(of.rows)
+    return works
+
+
+def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData:
+    """The data with what the teacher says of it; see `write_probabilities`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    tables = (data, *data.extra)
+    uids = [uid for of in tables for uid in of.uids.tolist()]
+    ends = np.cumsum([len(of.rows) for of in tables])
+    of_tables: list[dict[int | None, npt.NDArray[np.float32]]] = [{} for _ in tables]
+    what = f"the probabilities of {teacher.folder}"
+    for number, file in teacher.files.items():
+        digests = read_outputs(file, uids, teacher.fingerprints[number], what)
+        try:
+            content = CacheFile.of(file).load()
+            checks = RowChecks(file, digests)
+            for row, of_image in enumerate(content):
+                checks.check(row, of_image)
+        except CacheError as error:
+            raise damaged_outputs(file, error.found) from None
+        probabilities = np.ascontiguousarray(content[:, 0]).view(np.float32)
+        for of_table, part in zip(of_tables, np.split(probabilities, ends[:-1]), strict=True):
+            of_table[number] = part
+    taught = [
+        dataclasses.replace(
+            of,
+            pseudo_labels=Pseudolabels(
+                probabilities=of_table,
+                soft_weight=settings.soft_weight,
+                kind=settings.pseudo_labels,
+                confidence=settings.pseudo_label_confidence,
+            ),
+        )
+        for of, of_table in zip(tables, of_tables, strict=True)
+    ]
+    digest = hashlib.sha256(f"{data.fingerprint} {teacher.fingerprint}".encode()).hexdigest()
+    return dataclasses.replace(taught[0], extra=tuple(taught[1:]), fingerprint=digest)
