@@ -175,4 +175,4 @@ def _from_content(file: Path, content: Mapping[str, Any]) -> Checkpoint:
 
 def _build_bare(settings: Settings, mean: float, std: float) -> Classifier:
     """A model for a checkpoint's weights, which has them all: no others are looked for."""
-    return build_classifier(dataclasses.replace(settings, pretrained=False, grad_checkpointing=False), mean, std)
+    return build_classifier(dataclasses.replace(settings.with_random_weights(), grad_checkpointing=False), mean, std)

@@ -3,21 +3,23 @@
 from catheters.config.settings import Settings
 from catheters.data.preprocessing import Preprocessing
 from catheters.models.classifier import Classifier, create_classifier
+from catheters.models.weights import load_all_weights
 
 
 def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
     """The model of these settings, of images of this grey mean and standard deviation (in 0..1).
 
     Raises:
-        UserError: see `create_classifier`.
+        UserError: see `create_classifier`, `load_all_weights`.
     """
-    return create_classifier(
+    takes_all = settings.pretrained_parts == "all"
+    model = create_classifier(
         settings.backbone_model,
         settings.label_columns,
         mean,
         std,
         image_shape=settings.image_shape,
-        pretrained=settings.pretrained,
+        pretrained=not takes_all and settings.pretrained,
         classifier=settings.classifier,
         heads=settings.heads,
         exclusive=settings.exclusive,
@@ -30,6 +32,10 @@ def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
         num_landmarks=len(settings.landmarks),
         num_input_maps=settings.num_input_maps,
     )
+    if takes_all:
+        origin = load_all_weights(model, str(settings.pretrained), settings.label_columns)
+        model.origin = f"{settings.backbone_model}: {origin}"
+    return model
 
 
 def build_preprocessing(settings: Settings) -> Preprocessing:

@@ -39,7 +39,7 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
         return _audit(settings, options.folder)
     result = preproc(settings)
     if options.show:
-        for file in show_images(settings, result.table, result.cache, options.show):
+        for file in show_images(settings.in_stages()[-1], result.table, result.cache, options.show):
             say(f"drawn: {file}")
     return max(_report(of_table) for of_table in (result, *result.extra))
 

@@ -60,6 +60,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Model": (
             "backbone_model",
             "pretrained",
+            "pretrained_parts",
             "classifier",
             "heads",
             "lines",
@@ -77,6 +78,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "accumulation_steps",
             "num_workers",
         ),
+        "Stages": ("stages",),
         "Teacher": ("teacher", "soft_weight", "pseudo_labels", "pseudo_label_confidence"),
         "Loss": ("loss_func", "loss_params", "loss_weights", "pos_weight", "label_smoothing"),
         "Optimizer": ("optimizer", "optimizer_params", "weight_decay", "layer_decay", "clip_grad_norm", "ema_decay"),

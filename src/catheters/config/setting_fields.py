@@ -159,6 +159,13 @@ class SettingFields:
     """Transfer learning, fine-tuning. True: timm's pretrained weights (downloaded once); False: random weights; a path:
     a file of weights whose backbone is taken, ours (best.pt) or others' (.pth, .safetensors). {fold} and {seed} in it
     are those of each model, as in saved_models/small/fold{fold}/best.pt, without a leak."""
+    pretrained_parts: Literal["backbone", "all"] = "backbone"
+    """backbone: heads start from random weights. all: heads and line decoder are taken from `pretrained` too, which is
+    then a checkpoint of the same labels and model."""
+    stages: Annotated[tuple[dict[str, Any], ...], ListOrTuple] = ()
+    """Trainings one after the other, each as {setting: value} of what is other than in the rest of the config, such as
+    [{"image_size": 512}, {"image_size": 1024, "init_lr": 1e-5}]. Each model goes on from the best weights of its fold,
+    or seed, in the stage before. Earlier stages lie in stage1, stage2, ... of the run folder."""
     classifier: Literal["linear", "attention"] = "linear"
     """linear: one linear layer over pooled features; attention: one head per device type, each with its
     own attention map."""

@@ -6,7 +6,7 @@ and what is allowed.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ TABLE_SETTINGS = (
     *("cache_name", "crop_borders", "inverted"),
 )
 """What each of `extra_tables` may say of itself."""
+SHARED_BY_STAGES = (
+    *("dataset_folder", "label_table", "uid_column", "patient_column", "patient_pattern", "path_pattern", "dicom_id"),
+    *("label_columns", "keep_rows", "exclude_ids", "heads", "exclusive", "backbone_model", "classifier", "lines"),
+    *("cache_folder", "num_folds", "folds", "fold_column", "fold_seed", "seed", "seeds", "all_data", "debug"),
+    *("debug_fraction", "allow_leaking_folds", "pretrained", "pretrained_parts", "stages", "saved_models_folder"),
+    *("run_name", "folds_parallel"),
+)
+"""What no stage says of itself: which images, labels, folds and model there are, and where a run lies."""
 _OF_A_RUN_ALONE: dict[str, Any] = {
     **dict.fromkeys(("lines", "first_stage", "fold_column", "spacing_table")),
     **{"extra_tables": (), "measurements": {}, "rules": {}, "loss_weights": {}},
@@ -54,6 +62,7 @@ class Settings(SettingFields):
         self._check_labels()
         self._check_folds_and_seeds()
         self._check_extra_tables()
+        self._check_stages()
         validation.check_epochs(
             self.schedule, self.epochs, self.warmup_epochs, self.cosine_epochs, self.warmup_multiplier
         )
@@ -119,6 +128,43 @@ class Settings(SettingFields):
         own = {"crop_borders": self.crop_borders, "inverted": self.inverted, **self.extra_tables[number]}
         values = {name: own.get(name, FIELDS[name].get_default(call_default_factory=True)) for name in TABLE_SETTINGS}
         return dataclasses.replace(self, **{**_OF_A_RUN_ALONE, **values})
+
+    def _check_stages(self) -> None:
+        """Each is a run of its own."""
+        if self.pretrained_parts == "all" and not isinstance(self.pretrained, str):
+            raise ValueError("pretrained_parts='all' needs pretrained, a checkpoint of the same model")
+        for number, stage in enumerate(self.stages):
+            validation.check_plain(f"stages[{number}]", stage)
+            validation.check_stage(stage, number, FIELDS, SHARED_BY_STAGES)
+        try:
+            named = self if self.run_name else dataclasses.replace(self, stages=(), run_name="run")
+            named.in_stages(self.stages)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+
+    def in_stages(self, stages: Sequence[Mapping[str, Any]] | None = None) -> tuple["Settings", ...]:
+        """The settings of each stage's run, `stages` being those of the settings; of a run without stages itself.
+
+        The last one has the run folder, the others have folders in it.
+        """
+        stages = self.stages if stages is None else stages
+        runs: list[Settings] = []
+        for number, stage in enumerate(stages, start=1):
+            changes: dict[str, Any] = {**stage, "stages": ()}
+            if number < len(stages):
+                changes |= {"saved_models_folder": str(self.run_folder), "run_name": f"stage{number}"}
+            if runs:
+                file = "seed{seed}/final.pt" if self.all_data else "fold{fold}/best.pt"
+                changes |= {"pretrained": f"{runs[-1].run_folder}/{file}", "pretrained_parts": "all"}
+            try:
+                runs.append(dataclasses.replace(self, **changes))
+            except SettingsError as error:
+                raise SettingsError(f"stages[{number - 1}]: {error}") from None
+        return tuple(runs) or (self,)
+
+    def with_random_weights(self) -> "Settings":
+        """The same without weights of a file or of timm."""
+        return dataclasses.replace(self, pretrained=False, pretrained_parts="backbone")
 
     @property
     def extra_weights(self) -> tuple[float, ...]:

@@ -285,6 +285,22 @@ def check_extra_table(
         raise ValueError(f"{where}: {TABLE_WEIGHT}: {weight!r} came, a number above 0 is expected")
 
 
+def check_stage(stage: Mapping[str, object], number: int, settings: Collection[str], fixed: Collection[str]) -> None:
+    """A stage names settings that may differ from one to the next.
+
+    Args:
+        stage: what the config says of it.
+        number: its position in `stages`.
+        settings: names of all settings.
+        fixed: those that all stages share.
+    """
+    for name in stage:
+        if name in fixed:
+            raise ValueError(f"stages[{number}]: {name} is the same in all stages; set it outside of them")
+        if name not in settings:
+            raise ValueError(f"stages[{number}]: {unknown_name(name, 'a setting', settings)}")
+
+
 def check_dicom_id(keyword: str | None) -> None:
     """The keyword stands in DICOM's data dictionary."""
     if keyword is None:

@@ -1,16 +1,18 @@
 """Weights from a file into a backbone: ours, timm's, or another program's."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from catheters.errors import UserError
+from catheters.errors import UserError, listed
 from catheters.models.weight_files import read_weight_file
 
 RGB_CHANS = 3
+GREY_VALUES = ("mean", "std")
+"""Buffers of a classifier that follow the images, see `catheters.models.classifier`."""
 FIRST_STAGE = "first_stage."
 """Before the names of a first stage's tensors in our checkpoints."""
 
@@ -88,6 +90,50 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     for key, number in num_maps.items():
         line += f" (of {key} the image's channel, not those of {number} maps)"
     return line + _describe_left(left, len(of_first_stage))
+
+
+def load_all_weights(model: nn.Module, file: str, label_columns: Sequence[str]) -> str:
+    """Fill a classifier from a checkpoint of the same kind of model, but for the grey mean and standard deviation.
+
+    Args:
+        model: a classifier without a first stage.
+        file: a checkpoint of this program.
+        label_columns: (K,) what it predicts.
+
+    Returns:
+        A line that says how many tensors were taken.
+
+    Raises:
+        UserError: no such checkpoint, or of other labels or another model.
+    """
+    try:
+        read = read_weight_file(Path(file))
+    except UserError as error:
+        raise UserError(f"pretrained={error}") from None
+    if read.own is None:
+        raise UserError(f"pretrained={file}: is no checkpoint of this program, which pretrained_parts='all' needs")
+    labels = list(read.own["label_columns"])
+    if labels != list(label_columns):
+        raise UserError(
+            f"pretrained={file}: predicts {listed(labels)}, not label_columns as they are here; "
+            "pretrained_parts='backbone' takes the backbone alone"
+        )
+    weights = {key: value for key, value in read.weights.items() if not key.startswith(FIRST_STAGE)}
+    wanted = model.state_dict()
+    wrong = [f"{key} is missing" for key in wanted if key not in weights]
+    wrong += [f"{key} is not the model's" for key in weights if key not in wanted]
+    wrong += [
+        f"{key} is {tuple(weights[key].shape)}, the model's {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    if wrong:
+        raise UserError(
+            f"pretrained={file}: is of another model: {len(wrong)} tensors differ from its {len(wanted)}; {wrong[0]}; "
+            "pretrained_parts='backbone' takes the backbone alone"
+        )
+    model.load_state_dict({**weights, **{name: wanted[name] for name in GREY_VALUES}})
+    return f"all {len(wanted)} tensors taken from {file}, but for the grey mean and standard deviation"
 
 
 def _describe_left(left: list[str], num_of_first_stage: int) -> str:

@@ -295,7 +295,7 @@ def _read_layouts(file: Path) -> dict[str, dict[str, float]]:
 
 def _time_layouts(settings: Settings, device: torch.device, num_images: int) -> dict[str, float]:
     """Seconds of forward and backward, the least of a few rounds in which the layouts take turns."""
-    model = build_classifier(dataclasses.replace(settings, pretrained=False), 0.5, 0.25).to(device).train()
+    model = build_classifier(settings.with_random_weights(), 0.5, 0.25).to(device).train()
     losses = build_losses(settings).to(device)
     batch = probe_batch(settings, num_images).to(device)
     seconds: dict[str, list[float]] = {name: [] for name in LAYOUTS}

@@ -31,6 +31,7 @@ from catheters.runs.extra_tables import with_extra_tables
 from catheters.runs.failures import explain_failures
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run_data import RunData
+from catheters.runs.run_folder import run_folder_of
 from catheters.runtime.console import say, silent, warn
 from catheters.runtime.device import check_own_devices, identity_of, open_device, prepare_device
 from catheters.runtime.distributed import TorchrunProcesses
@@ -154,7 +155,7 @@ def _check_choices(settings: Settings) -> None:
     weights = settings.pretrained
     if isinstance(weights, str) and settings.all_data and "{fold}" in weights:
         raise SettingsError(f"pretrained={weights}: all_data=True has no folds; {{seed}} or one file is expected in it")
-    if isinstance(weights, str) and settings.run_folder.resolve() in Path(weights).resolve().parents:
+    if isinstance(weights, str) and run_folder_of(Path(weights).resolve()) == settings.run_folder.resolve():
         raise SettingsError(
             f"pretrained={weights} is of this very run: the same command without it resumes where the run "
             "stopped; a new run that starts from these weights needs a run_name of its own"

@@ -57,9 +57,14 @@ def preproc(settings: Settings) -> CacheResult:
     table = read_label_table(build_table_source(settings))
     if table.folds is not None:  # hours before training would say so
         refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
-    extra_tables = read_extra_tables(settings)
-    own = _cached(settings, table)
-    return dataclasses.replace(own, extra=tuple(_cached(of_table, extra) for of_table, extra in extra_tables))
+    for stage in settings.in_stages()[:-1]:
+        _cached(stage, table)
+        for of_table, extra in read_extra_tables(stage):
+            _cached(of_table, extra)
+    last = settings.in_stages()[-1]
+    return dataclasses.replace(
+        _cached(last, table), extra=tuple(_cached(of_table, extra) for of_table, extra in read_extra_tables(last))
+    )
 
 
 def _cached(settings: Settings, table: LabelTable) -> CacheResult:

@@ -1,7 +1,5 @@
 """A step and a batch to probe before a run starts: whether a model learns at all, its memory, what is faster."""
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -27,7 +25,7 @@ def probe_step(
     make no state.
     """
     if model is None:
-        model = build_classifier(dataclasses.replace(settings, pretrained=False), mean=0.5, std=0.25).to(device)
+        model = build_classifier(settings.with_random_weights(), mean=0.5, std=0.25).to(device)
     step = build_step(settings, model.train(), num_batches, device)
     step.scaler = torch.amp.GradScaler(device.type, enabled=False)
     return step

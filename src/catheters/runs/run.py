@@ -271,15 +271,12 @@ def _is_trained(settings: Settings, folder: Path) -> bool:
     """
     what = f"{folder.name[:4]} {folder.name[4:]}"
     progress = read_progress(folder)
+    if is_long_enough(settings, folder):
+        check_finished(folder)
+        say(f"{what}: already trained, in {folder}")
+        return True
     if is_finished(folder):
-        if (
-            progress is None
-            or progress["num_epochs_when_asked_to_stop"] >= settings.num_epochs
-            or _is_over(settings, progress["epoch"], progress["best_epoch"])
-        ):
-            check_finished(folder)
-            say(f"{what}: already trained, in {folder}")
-            return True
+        assert progress is not None, "else it would be long enough"
         trained, wanted = counted(progress["epoch"], "epoch"), counted(settings.num_epochs, "epoch")
         say(f"{what}: was trained for {trained}, resumes, to {wanted}")
         forget_finished(folder)
@@ -289,6 +286,18 @@ def _is_trained(settings: Settings, folder: Path) -> bool:
     elif folder.exists() and progress is None:
         say(f"{what}: was not finished, starts again from its first epoch")
     return False
+
+
+def is_long_enough(settings: Settings, folder: Path) -> bool:
+    """Whether a fold or seed is finished, and was trained as long as the settings ask for."""
+    if not is_finished(folder):
+        return False
+    progress = read_progress(folder)
+    return (
+        progress is None
+        or progress["num_epochs_when_asked_to_stop"] >= settings.num_epochs
+        or _is_over(settings, progress["epoch"], progress["best_epoch"])
+    )
 
 
 def _is_over(settings: Settings, num_epochs: int, best_epoch: int) -> bool:

@@ -1,6 +1,7 @@
 """The run folder: one process at a time, and whether a resumed run is still the same."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +18,15 @@ from catheters.io.locks import exclusive_lock
 from catheters.io.run_record import FILE_NAME, read_record, recorded_annotations, write_record
 from catheters.runtime.console import say, warn
 
+STAGE = re.compile(r"stage\d+(_debug)?(\.\w+)?$")
+"""Names of an earlier stage's run folder, of its lock, and of one that was moved aside."""
 SETTINGS_FILE = "settings.json"
 """Written last, so that a folder with it is a run's."""
+
+
+def run_folder_of(file: Path) -> Path | None:
+    """The nearest folder around a file that is a run's; None: it lies in none."""
+    return next((parent for parent in file.parents if (parent / SETTINGS_FILE).is_file()), None)
 
 
 @contextlib.contextmanager
@@ -81,8 +89,8 @@ def holds_run(folder: Path) -> bool:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file is none of those that a new run's folder gets first, or a kill's rest of one."""
-    return path.name != FILE_NAME and path.suffix != ".part"
+    """Whether a file is none of those that a new run's folder gets first, or a kill's rest of one, or of its stages."""
+    return path.name != FILE_NAME and path.suffix != ".part" and not STAGE.match(path.name)
 
 
 def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from catheters.config.loading import settings_warnings
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
 from catheters.io.torch_files import read_torch_file
-from catheters.runs.run import train_run
+from catheters.runs.stages import train_in_stages
 from catheters.runtime.console import warn
 from catheters.runtime.host import process_rank
 from catheters.training.manager import AnyExtension
@@ -92,7 +92,7 @@ def train(settings: Settings, extensions: Sequence[AnyExtension] = (), *, fresh:
         for warning in settings_warnings(settings):
             warn(warning)
     try:
-        train_run(settings, fresh=fresh, extensions=extensions)
+        train_in_stages(settings, fresh=fresh, extensions=extensions)
     finally:
         _training.release()
     if process_rank() > 0:

@@ -1,6 +1,7 @@
 """Folds of an earlier run, which another one learns from: each image by a model that has not seen its patient."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,20 @@ from catheters.errors import UserError, counted
 from catheters.evaluation.predictions import read_predictions
 from catheters.io.files import sha256_of
 from catheters.runs.run_data import RunData
-from catheters.runs.run_folder import SETTINGS_FILE
+from catheters.runs.run_folder import SETTINGS_FILE, run_folder_of
 
 
-def read_folds_of_run(settings: Settings, data: RunData, folder: Path, where: str) -> npt.NDArray[np.int8]:
-    """(N,) the fold of each image in an earlier run, whose model has not seen its patient.
+def read_folds_of_run(
+    settings: Settings, data: RunData, folder: Path, where: str, folds_asked: Collection[int] | None = None
+) -> npt.NDArray[np.int8]:
+    """(n,) the fold of each image in an earlier run, whose model has not seen its patient.
 
     Args:
         settings: of the run that learns from the earlier one.
         data: its images.
         folder: the earlier run's.
         where: the setting that names it, for messages.
+        folds_asked: folds of this run whose images are asked for, the others may be missing; None: all.
 
     Raises:
         UserError: an image is not there, or another fold's or patient's.
@@ -36,7 +40,8 @@ def read_folds_of_run(settings: Settings, data: RunData, folder: Path, where: st
     check_finished(folder, f"run train.py for {folder} again", names=(file.name,))
     uid_column, frame, _ = read_predictions(file)
     found = frame.set_index(uid_column)[["fold", "patient"]]
-    uids, patient_ids = data.uids, data.patient_ids
+    is_asked = np.full(len(data.rows), True) if folds_asked is None else np.isin(data.folds, list(folds_asked))
+    uids, patient_ids = data.uids[is_asked], data.patient_ids[is_asked]
     missing = sorted(set(uids.tolist()) - set(found.index))
     if missing:
         raise UserError(
@@ -55,13 +60,14 @@ def read_folds_of_run(settings: Settings, data: RunData, folder: Path, where: st
     # Of all its images, since its models have learnt from those too that this run leaves out.
     all_folds = found["fold"].astype(int).to_numpy().astype(np.int8)
     leaking = in_several_folds(all_folds, found["patient"].to_numpy().astype(np.str_))
-    shared = sorted(set(leaking) & set(patient_ids.tolist())) or in_several_folds(folds, data.pixel_ids)
+    shared = sorted(set(leaking) & set(patient_ids.tolist())) or in_several_folds(folds, data.pixel_ids[is_asked])
     if shared:
         raise UserError(f"{where}: its folds leak: the images of {shared[0]} are in several; train it on others")
-    if not settings.all_data and (folds != data.folds).any():
-        image = int(np.flatnonzero(folds != data.folds)[0])
+    own = data.folds[is_asked]
+    if not settings.all_data and (folds != own).any():
+        image = int(np.flatnonzero(folds != own)[0])
         raise UserError(
-            f"{where}: its folds are others: {uids[image]} is in fold {folds[image]} there, in {data.folds[image]} "
+            f"{where}: its folds are others: {uids[image]} is in fold {folds[image]} there, in {own[image]} "
             "here; set num_folds, fold_seed (its seed, if that was not set) and fold_column as there"
         )
     return folds
@@ -88,7 +94,7 @@ def read_run(settings: Settings, folder: Path, where: str, wanted: str) -> Setti
 
 def _run_folder_hint(path: Path) -> str:
     """What to name in place of a checkpoint, or of a fold's folder, as the end of a message; empty for other paths."""
-    folder = next((parent for parent in path.parents if (parent / SETTINGS_FILE).is_file()), None)
+    folder = run_folder_of(path)
     if folder is None:
         return "; name the run's folder, not a checkpoint" if path.suffix == ".pt" else ""
     return f"; name the run's folder, {folder}, not a checkpoint or a folder in it"

@@ -9,7 +9,7 @@ from catheters.io.files import parse_json
 from catheters.models.weight_files import read_weight_file
 from catheters.runs.earlier_runs.folds import read_folds_of_run
 from catheters.runs.run_data import RunData
-from catheters.runs.run_folder import SETTINGS_FILE
+from catheters.runs.run_folder import run_folder_of
 from catheters.runtime.console import warn
 
 TABLE_SETTINGS = ("dataset_folder", "label_table")
@@ -44,7 +44,7 @@ def check_weights(settings: Settings, data: RunData) -> None:
         where = f"pretrained={settings.pretrained}"
         if not file.is_file():
             raise UserError(f"{where}: {file}: no such file; each fold needs its own")
-        folder = next((parent for parent in file.parents if (parent / SETTINGS_FILE).is_file()), None)
+        folder = run_folder_of(file)
         if folder is None:
             _warn_of_leak(settings, file)
             continue
@@ -53,7 +53,7 @@ def check_weights(settings: Settings, data: RunData) -> None:
                 f"{where}: {file} is not of fold {fold} of {folder}, so its model has seen that fold's images"
             )
         if folder not in checked:
-            read_folds_of_run(settings, data, folder, where)
+            read_folds_of_run(settings, data, folder, where, settings.folds_to_train)
             checked.add(folder)
 
 

@@ -267,7 +267,7 @@ def randomised(checkpoint: Checkpoint, seed: int) -> Classifier:
     Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018, section 3.1, with all layers at once. A first stage
     stays as it is, since its maps are input.
     """
-    settings = dataclasses.replace(checkpoint.settings, pretrained=False, grad_checkpointing=False)
+    settings = dataclasses.replace(checkpoint.settings.with_random_weights(), grad_checkpointing=False)
     trained = checkpoint.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,0 +1,177 @@
+"""`stages`: trainings one after the other give the bits of the same ones chained by hand."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from catheters.checkpoints.parts import build_classifier
+from catheters.config.settings import Settings
+from catheters.errors import SettingsError, UserError
+from catheters.runs.preproc import preproc
+from catheters.runs.run import train_run
+from catheters.runs.stages import train_in_stages
+from tests.conftest import REPOSITORY, run_script
+from tests.processes import num_snapshots, outcome
+
+STAGES = (
+    {"image_size": 32, "epochs": 2},
+    {"image_size": 64, "epochs": 2, "init_lr": 3e-4, "warmup_epochs": 0, "cosine_epochs": 2, "mixup_alpha": 0.2},
+)
+
+
+@pytest.fixture
+def staged(settings: Settings) -> Settings:
+    """Settings of two stages, with the caches of both sizes."""
+    settings = dataclasses.replace(settings, stages=STAGES, batch_size=8)
+    preproc(settings)
+    return settings
+
+
+def weights_of(file: Path) -> dict[str, torch.Tensor]:
+    return torch.load(file, weights_only=True)["model"]
+
+
+def test_its_stages(settings: Settings) -> None:
+    """Every stage is a run whose settings can be written down."""
+    first, second = dataclasses.replace(settings, stages=STAGES, run_name="x").in_stages()
+    folder = Path(settings.saved_models_folder) / "x"
+    assert (first.run_folder, second.run_folder) == (folder / "stage1", folder)
+    assert (first.image_size, second.image_size, second.init_lr) == (32, 64, 3e-4)
+    assert (first.pretrained, first.pretrained_parts) == (False, "backbone")
+    assert (second.pretrained, second.pretrained_parts) == (f"{folder}/stage1/fold{{fold}}/best.pt", "all")
+    _, everything = dataclasses.replace(settings, stages=STAGES, run_name="x", all_data=True).in_stages()
+    assert everything.pretrained == f"{folder}/stage1/seed{{seed}}/final.pt"
+    assert settings.in_stages() == (settings,)
+
+
+@pytest.mark.slow
+def test_they_are_the_same_chained_by_hand(staged: Settings) -> None:
+    """Bit for bit; each fold's second stage starts from all weights of its first one."""
+    train_in_stages(staged, fresh=False)
+    first = dataclasses.replace(staged, stages=(), run_name="first", **STAGES[0])
+    train_run(first, fresh=False)
+    second = dataclasses.replace(
+        staged,
+        stages=(),
+        run_name="second",
+        pretrained=f"{first.run_folder}/fold{{fold}}/best.pt",
+        pretrained_parts="all",
+        **STAGES[1],
+    )
+    train_run(second, fresh=False)
+    assert outcome(staged.run_folder / "stage1") == outcome(first.run_folder)
+    for fold in ("fold0", "fold1"):
+        by_stages, by_hand = (weights_of(run.run_folder / fold / "best.pt") for run in (staged, second))
+        assert by_stages.keys() == by_hand.keys()
+        assert all(torch.equal(value, by_hand[name]) for name, value in by_stages.items())
+    predictions = [(run.run_folder / "predictions.csv").read_text() for run in (staged, second)]
+    assert predictions[0] == predictions[1]
+    assert json.loads((staged.run_folder / "settings.json").read_text())["image_size"] == 64
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_the_border_ends_as_if_it_had_not_been(
+    staged: Settings, write_config: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in the second stage, with the first one's folds finished; by the script, as a user has it."""
+    staged = dataclasses.replace(staged, snapshot_iterations=1, folds=(0,))
+    whole = dataclasses.replace(staged, run_name="whole")
+    train_in_stages(whole, fresh=False)
+    command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(write_config(staged))]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        fold = staged.run_folder / "fold0"
+        while process.poll() is None and num_snapshots(fold) < 1:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert (staged.run_folder / "stage1/fold0/finished.json").is_file()
+    assert not (staged.run_folder / "fold0/finished.json").is_file()
+    done = run_script("train.py", "--config", write_config(staged))
+    assert done.returncode == 0, done.stderr
+    assert "fold 0: already trained, in " in done.stdout and "fold 0: resumes from its snapshot" in done.stdout
+    for name in ("stage1/fold0/best.pt", "fold0/best.pt"):
+        ended, expected = (weights_of(run.run_folder / name) for run in (staged, whole))
+        assert all(torch.equal(value, expected[key]) for key, value in ended.items())
+
+
+@pytest.mark.slow
+def test_an_earlier_stage_stays_as_it_was(staged: Settings) -> None:
+    """Once a later one has gone on from it; --fresh moves all aside."""
+    staged = dataclasses.replace(staged, folds=(0,))
+    train_in_stages(staged, fresh=False)
+    longer = dataclasses.replace(staged, cosine_epochs=2, stages=({**STAGES[0], "epochs": 3}, STAGES[1]))
+    with pytest.raises(UserError, match="stage1: fold 0 would be trained on, but stage 2 has gone on from it"):
+        train_in_stages(longer, fresh=False)
+    assert (staged.run_folder / "stage1/fold0/finished.json").is_file()
+    train_in_stages(dataclasses.replace(staged, folds=(0, 1)), fresh=False)
+    assert (staged.run_folder / "fold1/finished.json").is_file()
+    train_in_stages(longer, fresh=True)
+    aside = staged.run_folder.with_name("run.old1")
+    assert (aside / "stage1/fold1/finished.json").is_file()
+    assert not (staged.run_folder / "stage1/fold1").exists()
+
+
+def test_all_parts_of_a_checkpoint(trained: Settings) -> None:
+    """Every tensor but the grey values, which follow the new images."""
+    file = trained.run_folder / "fold0/best.pt"
+    settings = dataclasses.replace(trained, pretrained=str(file), pretrained_parts="all")
+    model = build_classifier(settings, 0.25, 0.125)
+    weights = weights_of(file)
+    found = model.state_dict()
+    assert found.keys() == weights.keys()
+    assert (float(found["mean"]), float(found["std"])) == (0.25, 0.125)
+    assert all(torch.equal(value, weights[name]) for name, value in found.items() if name not in ("mean", "std"))
+    assert model.origin == (
+        f"test_resnet: all {len(found)} tensors taken from {file}, but for the grey mean and standard deviation"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_columns": ("CVC - Normal", "ETT - Normal")}, r"predicts .*, not label_columns as they are here"),
+        ({"backbone_model": "test_efficientnet"}, "is of another model: .* tensors differ from its"),
+        ({"lines": "auxiliary", "annotation_table": "train_annotations.csv"}, "decoder.* is missing"),
+    ],
+)
+def test_parts_of_another_model(trained: Settings, changes: dict[str, Any], message: str) -> None:
+    file = trained.run_folder / "fold0/best.pt"
+    settings = dataclasses.replace(trained, pretrained=str(file), pretrained_parts="all", **changes)
+    with pytest.raises(UserError, match=message):
+        build_classifier(settings, 0.25, 0.125)
+
+
+def test_another_programs_file_has_no_heads_of_ours(settings: Settings, tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(3, 1, 3, 3)}, tmp_path / "theirs.pth")
+    settings = dataclasses.replace(settings, pretrained=str(tmp_path / "theirs.pth"), pretrained_parts="all")
+    with pytest.raises(UserError, match=r"theirs\.pth: is no checkpoint of this program"):
+        build_classifier(settings, 0.25, 0.125)
+
+
+def test_a_size_without_a_cache_is_said_before_anything_is_trained(cached: Settings) -> None:
+    settings = dataclasses.replace(cached, stages=({"epochs": 1}, {"image_size": 48}))
+    with pytest.raises(UserError, match=r"tiny_48\.npy.*preproc_npy\.py"):
+        train_in_stages(settings, fresh=False)
+    assert not settings.run_folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"label_columns": ["a"]}], r"stages\[0\]: label_columns is the same in all stages; set it outside of them"),
+        ([{}, {"epoch": 2}], r"stages\[1\]: 'epoch' is not a setting; did you mean 'epochs'"),
+        ([{}, {"epochs": 0}], r"stages\[1\]: epochs: 0 came"),
+    ],
+)
+def test_stages_that_are_refused(settings: Settings, stages: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        dataclasses.replace(settings, stages=stages)
+    with pytest.raises(SettingsError, match="pretrained_parts='all' needs pretrained, a checkpoint of the same model"):
+        dataclasses.replace(settings, pretrained_parts="all")
