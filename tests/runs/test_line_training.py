@@ -274,13 +274,26 @@ def test_landmarks_that_are_not_there(cached: Settings, tmp_path: Path, capsys: 
     )
     with pytest.raises(UserError, match=said):
         load_data(settings)
-    load_data(dataclasses.replace(settings, measurements=MEASUREMENTS))
-    assert "landmarks that no setting uses: " in capsys.readouterr().err
+    settings = dataclasses.replace(settings, measurements=MEASUREMENTS)
+    load_data(settings)
+    assert capsys.readouterr().err == ""  # the sample's other landmarks are no fault
+    table = pd.read_csv(Path(cached.dataset_folder) / "landmarks.csv", dtype=str)
+    file = tmp_path / "other.csv"
+    table.assign(StudyInstanceUID="x" + table.StudyInstanceUID).to_csv(file, index=False)
+    other = dataclasses.replace(settings, landmark_table=str(file))
+    with pytest.raises(UserError, match=rf"landmark_table={file}: none of its ids, such as x.*, is in the label table"):
+        load_data(other)
+    load_data(dataclasses.replace(other, measurements={}))  # learns none
+    assert "none of its ids" in capsys.readouterr().err
 
 
 def test_nothing_to_learn_from(cached: Settings, tmp_path: Path) -> None:
     file = tmp_path / "others.csv"
     file.write_text('StudyInstanceUID,label,data\nother,ETT - Normal,"[[1, 2], [3, 4]]"\n')
+    with pytest.raises(UserError, match=r"others\.csv: none of its ids, such as other, is in the label table"):
+        load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
+    uid = load_data(cached).uids[0]
+    file.write_text(f'StudyInstanceUID,label,data\n{uid},Drain,"[[1, 2], [3, 4]]"\n')
     with pytest.raises(UserError, match=r"others\.csv: has no line of any image and device type of this run"):
         load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
 

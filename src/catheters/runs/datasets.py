@@ -22,6 +22,7 @@ from catheters.data.input_maps import InputMaps
 from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, EpochBatches, EpochLoader, Loader, create_loader
+from catheters.data.point_checks import check_any_image
 from catheters.data.preprocessing import Placement, place
 from catheters.data.samples import CachedRadiographs, JoinedRadiographs
 from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacings_of
@@ -203,6 +204,7 @@ def _read_lines(
     if settings.annotation_table is not None:
         annotations = read_annotations(folder / settings.annotation_table, settings.uid_column)
         source = f"annotation_table={settings.annotation_table}"
+        check_any_image(annotations, shapes, source)
         warnings += check_annotations(annotations, run.label_columns, device_types, shapes, shapes, source)
     if settings.landmark_table is not None:
         landmarks = read_landmarks(folder / settings.landmark_table, settings.uid_column)
