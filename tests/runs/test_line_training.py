@@ -347,7 +347,16 @@ def test_a_spacing_table_of_other_images(cached: Settings, tmp_path: Path, capsy
     known = table.set_index(cached.uid_column)["spacing_y"]
     position = int(np.flatnonzero(~np.isnan(data.spacings[:, 0]))[0])
     assert data.spacings[position, 1] == float(known[data.uids[position]])
-    assert "no row for 3 of 40 images, so no lengths in mm there" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no row for 3 of 40 images, so no lengths in mm there" in said
+    assert "implausibly" not in said
+    in_m = table.assign(**{name: table[name].astype(float) / 1000 for name in ("spacing_x", "spacing_y")})
+    in_m.to_csv(some, index=False)
+    load_data(dataclasses.replace(settings, spacing_table=str(some)))
+    said = capsys.readouterr().err
+    assert said.count("40 of 40 images would be implausibly large or small, such as ") == 1
+    assert "mm, so no lengths in mm there; mm per pixel of the original image are expected; all seem to be" in said
+    assert "1,000 times too small, as in m" in said
     assert load_data(dataclasses.replace(settings, spacing_table=None)).spacings is None
 
 

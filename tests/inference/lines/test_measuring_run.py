@@ -138,7 +138,7 @@ def test_a_dicom_file_has_its_spacing_in_its_header(
     with Image.open(sample_folder / "train" / f"{uid}.jpg") as xray:
         pixels = np.asarray(xray.convert("L"))
     file = tmp_path / "x.dcm"
-    file.write_bytes(make_dicom(pixels, PixelSpacing=[2.0, 3.0], PixelSpacingCalibrationType="FIDUCIAL"))
+    file.write_bytes(make_dicom(pixels, PixelSpacing=[2.0, 2.4], PixelSpacingCalibrationType="FIDUCIAL"))
     result = catheters.load(measuring_run, device="cpu")(file)
     (first, *_) = result.measurements
     assert first.measurement.mm == pytest.approx(2 * first.measurement.pixels)
@@ -154,10 +154,10 @@ def test_a_dicom_file_has_its_spacing_in_its_header(
     written = pd.read_csv(tmp_path / "p_measurements.csv")
     assert written["mm"].iloc[0] == pytest.approx(first.measurement.mm, abs=0.006)
     name = written["StudyInstanceUID"].iloc[0]
-    (tmp_path / "s.csv").write_text(f"StudyInstanceUID,spacing_x,spacing_y\n{name},1,0.5\n")
+    (tmp_path / "s.csv").write_text(f"StudyInstanceUID,spacing_x,spacing_y\n{name},1.8,1.5\n")
     main(["--model", str(measuring_run), str(file), *out, "--spacing", str(tmp_path / "s.csv")])
     written = pd.read_csv(tmp_path / "p_measurements.csv")
-    assert written["mm"].iloc[0] == pytest.approx(0.5 * first.measurement.pixels, abs=0.006)
+    assert written["mm"].iloc[0] == pytest.approx(1.5 * first.measurement.pixels, abs=0.006)
 
 
 def test_mistakes(measuring_run: Path, lines_run: Path, sample_folder: Path, tmp_path: Path) -> None:
