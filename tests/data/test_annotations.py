@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from catheters.config.settings import Settings
-from catheters.data.annotations import Annotation, check_annotations, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, check_drawn_labels, read_annotations
 from catheters.data.tables.label_table import read_label_table
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
@@ -144,6 +144,19 @@ def test_everything_that_is_warned_of() -> None:
         "expected",
         "t.csv: no image of the label table has an annotation of ETT",
     ]
+
+
+def test_drawings_that_contradict_the_labels() -> None:
+    """Rows of a are contradicted, of b known to be right or unknown, of c soft, of d of no image."""
+    labels = ("CVC - Normal", "CVC - Abnormal")
+    lines = [traced(label, (1, 2), (3, 4)) for label in ("CVC - Abnormal", "CVC - Normal", "Drain", "CVC - Abnormal")]
+    annotations = {"d": lines, "b": lines, "a": lines, "c": lines}
+    targets = np.array([[1.0, 0.0], [1.0, np.nan], [0.1, 0.5]], dtype=np.float32)
+    assert check_drawn_labels(annotations, ["a", "b", "c"], targets, labels, "t.csv") == [
+        "t.csv: 2 rows of 1 image with a label that is 0 in the label table, the first is 'CVC - Abnormal' of a; a "
+        "drawing or a label is wrong there, and both are learnt"
+    ]
+    assert check_drawn_labels(annotations, ["b", "c"], targets[1:], labels, "t.csv") == []
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,23 @@ def test_landmarks_that_are_not_there(cached: Settings, tmp_path: Path, capsys: 
     assert "none of its ids" in capsys.readouterr().err
 
 
+def test_drawings_that_contradict_the_labels(
+    cached: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_data(dataclasses.replace(cached, **LINES))
+    assert "is 0 in the label table" not in capsys.readouterr().err
+    annotations = pd.read_csv(Path(cached.dataset_folder) / "train_annotations.csv")
+    is_changed = annotations.label == "ETT - Normal"
+    annotations.loc[is_changed, "label"] = "ETT - Abnormal"
+    file = tmp_path / "changed.csv"
+    annotations.to_csv(file, index=False)
+    load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
+    said = capsys.readouterr().err
+    uids = set(annotations.StudyInstanceUID[is_changed])
+    assert len(uids) > 1
+    assert f": {is_changed.sum()} rows of {len(uids)} images with a label that is 0 in the label table" in said
+
+
 def test_nothing_to_learn_from(cached: Settings, tmp_path: Path) -> None:
     file = tmp_path / "others.csv"
     file.write_text('StudyInstanceUID,label,data\nother,ETT - Normal,"[[1, 2], [3, 4]]"\n')

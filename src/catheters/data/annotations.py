@@ -148,6 +148,42 @@ def check_annotations(
     return warnings
 
 
+def check_drawn_labels(
+    annotations: Mapping[str, Sequence[Annotation]],
+    uids: Sequence[str],
+    targets: npt.NDArray[np.floating],
+    label_columns: Sequence[str],
+    source: str,
+) -> list[str]:
+    """Say where a catheter is drawn with a label that the label table says the image has not.
+
+    Args:
+        annotations: what `read_annotations` returned.
+        uids: (N,) the ids of the label table.
+        targets: (N, K) its labels, 0 to 1, NaN where one is unknown: that contradicts nothing.
+        label_columns: (K,) their names.
+        source: the table of the annotations, for the message.
+
+    Returns:
+        One warning, or none.
+    """
+    column_of = {label: column for column, label in enumerate(label_columns)}
+    contradicting = [
+        (uid, annotation.label)
+        for row, uid in enumerate(uids)
+        for annotation in annotations.get(uid, ())
+        if annotation.label in column_of and targets[row, column_of[annotation.label]] == 0
+    ]
+    if not contradicting:
+        return []
+    uid, label = contradicting[0]
+    images = counted(len({uid for uid, _ in contradicting}), "image")
+    return [
+        f"{source}: {counted(len(contradicting), 'row')} of {images} with a label that is 0 in the label table, the "
+        f"first is '{label}' of {uid}; a drawing or a label is wrong there, and both are learnt"
+    ]
+
+
 def _check_repeated(annotations: Mapping[str, Sequence[Annotation]], source: str) -> list[str]:
     """One warning of rows that are the same as an earlier one, or none."""
     repeated: list[str] = []

@@ -13,7 +13,7 @@ import torch
 
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
-from catheters.data.annotations import Annotation, check_annotations, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, check_drawn_labels, read_annotations
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile, ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
@@ -206,6 +206,7 @@ def _read_lines(
         source = f"annotation_table={settings.annotation_table}"
         check_any_image(annotations, shapes, source)
         warnings += check_annotations(annotations, run.label_columns, device_types, shapes, shapes, source)
+        warnings += check_drawn_labels(annotations, table.uids.tolist(), table.targets, run.label_columns, source)
     if settings.landmark_table is not None:
         landmarks = read_landmarks(folder / settings.landmark_table, settings.uid_column)
         source = f"landmark_table={settings.landmark_table}"
