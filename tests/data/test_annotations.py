@@ -39,8 +39,6 @@ def test_catheters_of_an_image_in_the_order_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        "",
-        "[]",
         "7",
         "{}",
         "[[1, 2], [3]]",
@@ -68,6 +66,19 @@ def test_what_is_no_list_of_points(tmp_path: Path, data: str) -> None:
     assert message.endswith("is not a list of points; [[x, y], [x, y], ...] in pixels of the X-ray is expected")
     assert len(message) < 400
     assert "\n" not in message
+
+
+def test_an_image_without_a_line_has_no_row(tmp_path: Path) -> None:
+    for data in ("[]", ""):
+        file = write_table(tmp_path / "a.csv", f"7,ETT - Normal,{data}")
+        with pytest.raises(TableError) as error:
+            read_annotations(file, "StudyInstanceUID")
+        assert str(error.value) == (
+            f"{file}: line 2, column 'data': '{data}' is not a list of points; [[x, y], [x, y], ...] in pixels of the "
+            "X-ray is expected; an image without a line has no row"
+        )
+    with pytest.raises(TableError, match=r"a\.csv: no rows; .* and one row per line is expected$"):
+        read_annotations(write_table(file), "StudyInstanceUID")
 
 
 def test_missing_columns_and_values(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_missing_columns(tmp_path: Path, header: str) -> None:
         read_landmarks(file, "uid")
 
 
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"l\.csv: no rows; .* and one row per landmark is expected$"):
+        read_landmarks(write_table(tmp_path / "l.csv"), "uid")
+
+
 def test_nothing_to_warn_of() -> None:
     # 100 px wide: from -0.5 to 99.5, and 5 px more on each side; the same for 60 px of height, and 3 px
     inside = {"carina": (-5.5, -3.5), "dome": (104.5, 62.5)}

@@ -51,10 +51,19 @@ def test_what_a_table_must_not_hold(tmp_path: Path, row: str, message: str) -> N
     assert str(error.value) == f"{file}: {message}"
 
 
-def test_table_without_a_column(tmp_path: Path) -> None:
-    file = write_table(tmp_path / "s.csv", "b,1", header="uid,spacing_x")
-    with pytest.raises(TableError, match="'spacing_y' is not a column; did you mean 'spacing_x'"):
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("uid,spacing_x", "there are: uid, spacing_x"),  # which is wanted itself
+        ("uid,spacing_x,note", "there are: uid, spacing_x, note"),
+        ("uid,spacing_x,spacing-y", "did you mean 'spacing-y'?"),
+    ],
+)
+def test_table_without_a_column(tmp_path: Path, header: str, hint: str) -> None:
+    file = write_table(tmp_path / "s.csv", "b,1,1" if header.count(",") > 1 else "b,1", header=header)
+    with pytest.raises(TableError) as error:
         read_spacing_table(file, "uid")
+    assert str(error.value) == f"{file}: 'spacing_y' is not a column; {hint}"
 
 
 def test_images_without_a_row_have_no_spacing() -> None:

@@ -79,7 +79,7 @@ def read_annotations(file: Path, uid_column: str, *, may_be_empty: bool = False)
     Raises:
         TableError: the file, a column or a value is missing or wrong.
     """
-    frame = read_csv(file, may_be_empty=may_be_empty)
+    frame = read_csv(file, may_be_empty=may_be_empty, row_is_of="line")
     check_columns(frame, (uid_column, LABEL_COLUMN, POINTS_COLUMN), file)
     for column in (uid_column, LABEL_COLUMN):
         check_filled(frame, column, file)
@@ -89,10 +89,11 @@ def read_annotations(file: Path, uid_column: str, *, may_be_empty: bool = False)
         points = _parse_points(text)
         if points is None:
             found = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+            hint = "; an image without a line has no row" if text.replace(" ", "") in ("", "[]") else ""
             line = line_number(frame, row, file)
             raise TableError(
                 f"{file}: line {line}, column '{POINTS_COLUMN}': {found!r} is not a list of points; "
-                "[[x, y], [x, y], ...] in pixels of the X-ray is expected"
+                f"[[x, y], [x, y], ...] in pixels of the X-ray is expected{hint}"
             )
         annotations.setdefault(uid, []).append(Annotation(label, points))
     return annotations

@@ -31,7 +31,7 @@ def read_landmarks(file: Path, uid_column: str) -> Landmarks:
     Raises:
         TableError: the file, a column or a value is missing or wrong, or an image has a landmark twice.
     """
-    frame = read_csv(file)
+    frame = read_csv(file, row_is_of="landmark")
     check_columns(frame, (uid_column, NAME_COLUMN, X_COLUMN, Y_COLUMN), file)
     for column in (uid_column, NAME_COLUMN):
         check_filled(frame, column, file)
