@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from catheters.config.field_types import bounded_numbers, in_words, type_inside
+from catheters.config.rules import RuleMistake
 from catheters.errors import SettingsError, counted, unknown_name
 
 T = TypeVar("T")
@@ -48,24 +49,29 @@ def raises_one_line(settings_class: type[T]) -> type[T]:
         try:
             validate(self, *arguments, **values)
         except ValidationError as error:
-            raise in_one_line(error, settings_class.__pydantic_fields__) from None  # type: ignore[attr-defined]
+            fields = settings_class.__pydantic_fields__  # type: ignore[attr-defined]
+            raise in_one_line(error, fields, values) from None
 
     settings_class.__init__ = validate_or_raise_one_line  # type: ignore[assignment]
     return settings_class
 
 
-def in_one_line(error: ValidationError, fields: Mapping[str, FieldInfo]) -> WrongSetting:
+def in_one_line(
+    error: ValidationError, fields: Mapping[str, FieldInfo], values: Mapping[str, object] | None = None
+) -> WrongSetting:
     """The first wrong setting of pydantic's list of errors.
 
     Args:
         error: what pydantic raised.
         fields: name -> what pydantic knows of a setting.
+        values: name -> what was given; None: it is not known.
     """
     errors = error.errors(include_url=False)
     first = _first(errors)
     name = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "value_error":
-        message = str(first["ctx"]["error"])
+        reason = first["ctx"]["error"]
+        message = reason.describe((values or {}).get("rules")) if isinstance(reason, RuleMistake) else str(reason)
     elif first["loc"] and isinstance(first["loc"][0], int):
         name, message = None, "settings are given by name, as in Settings(image_size=512); load_settings reads a file"
     elif first["type"] == "unexpected_keyword_argument":
