@@ -45,6 +45,7 @@ UNIT_OF_POWER = {-3: "micrometres", 1: "cm", 3: "m"}
 """Units by the power of ten that makes them mm."""
 SAME_SPACING = 1e-3
 """Relative difference up to which two spacings are the same but for rounding."""
+NO_DICOM = "no DICOM file, or a damaged one, so its pixel spacing is not known"
 TOO_LONG = "lengths are about 1.05 to 1.3 times too long"
 
 
@@ -167,7 +168,7 @@ def read_dicom_spacing(source: Path | bytes) -> PixelSpacing:
     """
     header = read_header(source, (PATIENT, CALIBRATION, DETECTOR, FILM, MAGNIFICATION))
     if header is None:
-        return PixelSpacing(None, "no DICOM file, or a damaged one, so its pixel spacing is not known")
+        return PixelSpacing(None, NO_DICOM)
     return spacing_of_header(header)
 
 

@@ -1,6 +1,8 @@
 """A trained model that measures: what predict.py writes, what Python and the page say, with and without mm."""
 
+import contextlib
 import dataclasses
+import io
 import shutil
 from pathlib import Path
 
@@ -72,7 +74,10 @@ def measured(measuring_run: Path, sample_folder: Path, tmp_path_factory: pytest.
     table[in_train].iloc[2:].to_csv(folder / "spacing.csv", index=False)
     options = ["--lines", str(folder / "lines"), "--spacing", str(folder / "spacing.csv"), "--worklist"]
     paths = [str(sample_folder / "train"), "--out", str(folder / "p.csv"), "--workers", "1"]
-    assert main(["--model", str(measuring_run), *paths, *options]) == 0
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main(["--model", str(measuring_run), *paths, *options]) == 0
+    uid = min(table["StudyInstanceUID"][in_train].iloc[:2])  # files are predicted in the order of their names
+    assert f"--spacing {folder / 'spacing.csv'}: no row for 2 of 40 images, {uid} for one, so no" in said.getvalue()
     return folder
 
 
@@ -94,7 +99,10 @@ def test_lengths_are_near_the_true_ones(measured: Path, sample_folder: Path) -> 
         spacing = spacings.get(uid)
         if spacing is None or spacing.mm is None:
             assert (row["mm"], row["label_by_rule"]) == ("", "")
-            assert "so it gives no label" in row["doubt"]
+            assert row["doubt"] == (
+                f"{measured / 'spacing.csv'} has no row for its id, so its pixel spacing is not known; the rule is in "
+                "mm, so it gives no label"
+            )
         else:
             assert float(row["mm"]) == pytest.approx(row["pixels"] * spacing.mm[1], abs=0.07)
             assert row["label_by_rule"] == LABELS[float(row["mm"]) >= EDGE]
@@ -125,6 +133,10 @@ def test_python_says_the_same(measured: Path, measuring_run: Path, sample_folder
     without = model(file)
     assert without.measurements[0].measurement.mm is None
     assert without.measurements[0].label_by_rule is None
+    assert without.measurements[0].doubt == (
+        "no DICOM file, or a damaged one, so its pixel spacing is not known; give spacing=(x, y), in mm per pixel; the "
+        "rule is in mm, so it gives no label"
+    )
     assert without.disagreements == ()
     assert result.draw_lines().height > model(file)._read()[0].shape[0]
 
