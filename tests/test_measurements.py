@@ -26,13 +26,13 @@ POINTS = {"ETT tip": (103, 46), "carina": (100, 50)}  # 3 px to the right of the
 
 @pytest.mark.parametrize(
     ("definition", "pixels", "mm"),
-    [(ABOVE, 4, 4 * 0.5), (BESIDE, 3, 3 * 2), (APART, 5, (6**2 + 2**2) ** 0.5)],
+    [(ABOVE, 4, 4 * 0.5), (BESIDE, 3, 3 * 0.6), (APART, 5, (1.8**2 + 2**2) ** 0.5)],
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_lengths_with_pixels_that_are_wider_than_high(
     definition: MeasurementDefinition, pixels: float, mm: float
 ) -> None:
-    (measurement,) = measure(definition, POINTS, PixelSpacing((2.0, 0.5)), SHAPE)
+    (measurement,) = measure(definition, POINTS, PixelSpacing((0.6, 0.5)), SHAPE)
     assert measurement.definition == definition
     assert measurement.pixels == pytest.approx(pixels)
     assert measurement.mm == pytest.approx(mm)
@@ -43,9 +43,9 @@ def test_lengths_with_pixels_that_are_wider_than_high(
 def test_signs() -> None:
     """Above and to the image's right is positive, below and to the left negative; a distance is neither."""
     below_left = {"ETT tip": (90, 60), "carina": (100, 50)}
-    spacing = PixelSpacing((0.1, 0.2))
+    spacing = PixelSpacing((0.4, 0.5))
     assert [measure(each, below_left, spacing, SHAPE)[0].pixels for each in (ABOVE, BESIDE)] == [-10, -10]
-    assert [measure(each, below_left, spacing, SHAPE)[0].mm for each in (ABOVE, BESIDE)] == [-2, -1]
+    assert [measure(each, below_left, spacing, SHAPE)[0].mm for each in (ABOVE, BESIDE)] == [-5, -4]
     assert measure(ABOVE, below_left, spacing, SHAPE)[0].share_of_height == -0.05
     assert measure(APART, below_left, spacing, SHAPE)[0].pixels == pytest.approx(200**0.5)
 
@@ -125,7 +125,7 @@ def test_points_that_there_are_not() -> None:
         check_point_names([ABOVE], ["carina"], "measurements")
 
 
-@pytest.mark.parametrize("mm", [(143.0, 143.0), (0.0143, 0.0143), (0.143, 14.3)])
+@pytest.mark.parametrize("mm", [(143.0, 143.0), (0.0143, 0.0143), (0.08, 0.08), (0.143, 14.3)])
 def test_a_spacing_in_another_unit_is_not_used(mm: tuple[float, float]) -> None:
     """In micrometres an X-ray would be 73 m wide, in cm 7 mm."""
     definition = MeasurementDefinition("ETT tip", "carina", "vertical")
@@ -135,3 +135,12 @@ def test_a_spacing_in_another_unit_is_not_used(mm: tuple[float, float]) -> None:
     assert f"{mm[0]:g} x {mm[1]:g} mm per pixel would make an X-ray of {512 * mm[0]:g} x" in taken.doubt
     (usual,) = measure(definition, points, PixelSpacing((0.8, 0.8)), (512, 512))
     assert usual.mm == pytest.approx(80)
+
+
+@pytest.mark.parametrize(("mm", "is_doubted"), [((0.2, 0.8), True), ((0.8, 0.2), True), ((0.8, 0.66), False)])
+def test_pixels_far_from_square_are_a_doubt(mm: tuple[float, float], is_doubted: bool) -> None:
+    points = {"ETT tip": (100.0, 100.0), "carina": (100.0, 200.0)}
+    (taken,) = measure(ABOVE, points, PixelSpacing(mm, "held to be so"), (512, 512))
+    text = f"; {mm[0]:g} x {mm[1]:g} mm per pixel are far from square, so one of the two may be wrong"
+    assert taken.doubt == "held to be so" + is_doubted * text
+    assert taken.mm == pytest.approx(100 * mm[1])

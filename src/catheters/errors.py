@@ -38,7 +38,9 @@ def listed(names: Iterable[object], max_shown: int = MAX_NAMES) -> str:
     return ", ".join(texts[:max_shown]) + (f" and {num_more} more" if num_more > 0 else "")
 
 
-def unknown_name(name: str, kind: str, known: Iterable[str], where_all_are: str = "") -> str:
+def unknown_name(
+    name: str, kind: str, known: Iterable[str], where_all_are: str = "", *, may_be_meant: Iterable[str] | None = None
+) -> str:
     """Say that `name` is not `kind`, with the right name where one is near.
 
     Args:
@@ -46,9 +48,10 @@ def unknown_name(name: str, kind: str, known: Iterable[str], where_all_are: str 
         kind: what it should be, with an article.
         known: the right names. All of a few are named; of many those that resemble it, else the first ones.
         where_all_are: what shows all of many, as in "--help names all".
+        may_be_meant: those of the right names that this one can stand for; None: each.
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known if may_be_meant is None else list(may_be_meant), n=1)
     if near:
         hint = f"did you mean '{near[0]}'?"
     elif not known:

@@ -11,8 +11,14 @@ import numpy.typing as npt
 from catheters.errors import SettingsError, unknown_name
 
 NO_SPACING = "the pixel spacing is not known, so lengths in mm are not either"
-SMALLEST_SIDE, LARGEST_SIDE = 20.0, 2000.0
-"""Mm that the side of an X-ray measures: what is beyond is a spacing in another unit, such as micrometres."""
+SMALLEST_SIDE, LARGEST_SIDE = 50.0, 2000.0
+"""Mm that the side of an X-ray measures: what is beyond is a spacing in another unit, such as micrometres.
+
+The chest of the smallest newborn is about 60 mm wide. A plate of 430 mm, the largest usual one, has 43 in cm.
+"""
+MAX_PIXEL_ASPECT = 1.25
+"""How many times as long as wide, or as wide as long, a pixel may be. Some detectors and scanners have pixels that are
+a few per cent to 20% from square; beyond, one of the two numbers is likely wrong."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class PixelSpacing:
 def plausible(spacing: PixelSpacing | None, full_shape: tuple[int, int]) -> PixelSpacing | None:
     """An image's spacing, or none with the reason where no X-ray is so large or so small.
 
+    Pixels that are far from square are a doubt.
+
     Args:
         spacing: what a table or a header says; None: nothing.
         full_shape: (H, W) of the original image, in pixels.
@@ -39,12 +47,20 @@ def plausible(spacing: PixelSpacing | None, full_shape: tuple[int, int]) -> Pixe
     if spacing is None or spacing.mm is None:
         return spacing
     width, height = spacing.mm[0] * full_shape[1], spacing.mm[1] * full_shape[0]
-    if min(width, height) >= SMALLEST_SIDE and max(width, height) <= LARGEST_SIDE:
-        return spacing
     x, y = spacing.mm
+    if min(width, height) >= SMALLEST_SIDE and max(width, height) <= LARGEST_SIDE:
+        if is_nearly_square(spacing.mm):
+            return spacing
+        doubt = f"{x:g} x {y:g} mm per pixel are far from square, so one of the two may be wrong"
+        return PixelSpacing(spacing.mm, "; ".join(filter(None, [spacing.doubt, doubt])))
     return PixelSpacing(
         None, f"{x:g} x {y:g} mm per pixel would make an X-ray of {width:g} x {height:g} mm, so it is not used"
     )
+
+
+def is_nearly_square(mm: tuple[float, float]) -> bool:
+    """Whether pixels of so many mm in x and y are as square as those of detectors, see `MAX_PIXEL_ASPECT`."""
+    return max(mm) <= MAX_PIXEL_ASPECT * min(mm)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,31 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "bands", "message"),
+    [
+        (
+            NAME,
+            "[[-inf, 30, 'ETT - Norml'], [30, inf, 'ETT - Normal']]",
+            f"'{NAME}': 'ETT - Norml' is not one of label_c",
+        ),
+        (NAME, "[[-inf, inf, 'NGT - Abnormal']]", f"'{NAME}': 'NGT - Abnormal' is a label of NGT, but 'ETT tip' to"),
+        (NAME, "[[3, inf, 'ETT - Normal']]", f"'{NAME}': no band holds what is below 3; begin at -inf"),
+        (NAME, "[[-inf, 3, 'ETT - Normal']]", f"'{NAME}': no band holds 3 and what is above; end at inf"),
+        ("other", "[[-inf, inf, 'ETT - Normal']]", f"'other' is not one of measurements; there are: {NAME}"),
+    ],
+)
+def test_mistakes_beside_other_settings_name_the_file(tmp_path: Path, name: str, bands: str, message: str) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(f'["{name}"]\nunit = "mm"\nbands = {bands}\n')
+    with pytest.raises(SettingsError) as error:
+        load_settings("sample_lines", [f"rules={file}"])
+    assert str(error.value).startswith(f"command line: rules={file}: {message}")
+    with pytest.raises(SettingsError) as error:
+        with_rules(str(file))
+    assert str(error.value).startswith(f"rules={file}: {message}")
+
+
 def test_labels_are_those_of_the_tip_that_is_measured() -> None:
     """Of either tip, where two are measured; a length between landmarks may have any label."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from catheters.config.settings import Settings
-from catheters.data.annotations import Annotation, check_annotations, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, check_drawn_labels, read_annotations
 from catheters.data.tables.label_table import read_label_table
 from catheters.io.csv_files import TableError
 from catheters.labels import RANZCR_HEADS, RANZCR_LABELS
@@ -39,8 +39,6 @@ def test_catheters_of_an_image_in_the_order_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        "",
-        "[]",
         "7",
         "{}",
         "[[1, 2], [3]]",
@@ -68,6 +66,19 @@ def test_what_is_no_list_of_points(tmp_path: Path, data: str) -> None:
     assert message.endswith("is not a list of points; [[x, y], [x, y], ...] in pixels of the X-ray is expected")
     assert len(message) < 400
     assert "\n" not in message
+
+
+def test_an_image_without_a_line_has_no_row(tmp_path: Path) -> None:
+    for data in ("[]", ""):
+        file = write_table(tmp_path / "a.csv", f"7,ETT - Normal,{data}")
+        with pytest.raises(TableError) as error:
+            read_annotations(file, "StudyInstanceUID")
+        assert str(error.value) == (
+            f"{file}: line 2, column 'data': '{data}' is not a list of points; [[x, y], [x, y], ...] in pixels of the "
+            "X-ray is expected; an image without a line has no row"
+        )
+    with pytest.raises(TableError, match=r"a\.csv: no rows; .* and one row per line is expected$"):
+        read_annotations(write_table(file), "StudyInstanceUID")
 
 
 def test_missing_columns_and_values(tmp_path: Path) -> None:
@@ -144,6 +155,19 @@ def test_everything_that_is_warned_of() -> None:
         "expected",
         "t.csv: no image of the label table has an annotation of ETT",
     ]
+
+
+def test_drawings_that_contradict_the_labels() -> None:
+    """Rows of a are contradicted, of b known to be right or unknown, of c soft, of d of no image."""
+    labels = ("CVC - Normal", "CVC - Abnormal")
+    lines = [traced(label, (1, 2), (3, 4)) for label in ("CVC - Abnormal", "CVC - Normal", "Drain", "CVC - Abnormal")]
+    annotations = {"d": lines, "b": lines, "a": lines, "c": lines}
+    targets = np.array([[1.0, 0.0], [1.0, np.nan], [0.1, 0.5]], dtype=np.float32)
+    assert check_drawn_labels(annotations, ["a", "b", "c"], targets, labels, "t.csv") == [
+        "t.csv: 2 rows of 1 image with a label that is 0 in the label table, the first is 'CVC - Abnormal' of a; a "
+        "drawing or a label is wrong there, and both are learnt"
+    ]
+    assert check_drawn_labels(annotations, ["b", "c"], targets[1:], labels, "t.csv") == []
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ def test_missing_columns(tmp_path: Path, header: str) -> None:
         read_landmarks(file, "uid")
 
 
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"l\.csv: no rows; .* and one row per landmark is expected$"):
+        read_landmarks(write_table(tmp_path / "l.csv"), "uid")
+
+
 def test_nothing_to_warn_of() -> None:
     # 100 px wide: from -0.5 to 99.5, and 5 px more on each side; the same for 60 px of height, and 3 px
     inside = {"carina": (-5.5, -3.5), "dome": (104.5, 62.5)}
@@ -86,21 +91,65 @@ def test_every_point_far_outside_is_counted() -> None:
 
 def test_ids_without_image() -> None:
     landmarks = {uid: {"carina": (1.0, 1.0)} for uid in ("z", "a", "y")}
+    message = "l.csv: none of its ids, such as z, is in the label table"
     assert check_landmarks(landmarks, ("carina",), ["a", "b"], {}, "l.csv") == [
         "l.csv: 2 of its 3 ids without a row in the label table, the first is z"
     ]
-    assert check_landmarks(landmarks, ("carina",), ["q"], {}, "l.csv") == [
-        "l.csv: none of its ids, such as z, is in the label table"
-    ]
-    (warning,) = check_landmarks({"7.dcm": {"carina": (1.0, 1.0)}}, ("carina",), ["7"], {}, "l.csv")
-    assert warning.endswith("7.dcm and 7 differ only in their form, and ids are compared as text: use one form")
+    assert check_landmarks(landmarks, (), ["q"], {}, "l.csv") == [message]  # shown, and not learnt
+    with pytest.raises(TableError) as error:
+        check_landmarks(landmarks, ("carina",), ["q"], {}, "l.csv")
+    assert str(error.value) == message
+    with pytest.raises(TableError) as error:
+        check_landmarks({"7.dcm": {"carina": (1.0, 1.0)}}, ("carina",), ["7"], {}, "l.csv")
+    assert str(error.value).endswith(
+        "7.dcm and 7 differ only in their form, and ids are compared as text: use one form"
+    )
 
 
-def test_names_that_nobody_uses_and_names_that_no_row_has() -> None:
+def test_a_landmark_that_no_image_of_the_label_table_has() -> None:
+    """Other landmarks have rows of its images, this one has not."""
+    landmarks = {"a": {"dome": (1.0, 1.0)}, "y": {"carina": (1.0, 1.0)}, "z": {"carina": (1.0, 1.0)}}
+    with pytest.raises(TableError) as error:
+        check_landmarks(landmarks, ("dome", "carina"), ["a"], {}, "l.csv")
+    assert str(error.value) == (
+        "l.csv: the 2 rows of 'carina' are of images that are not in the label table, so nobody could learn it; look "
+        "at the ids"
+    )
+    assert len(check_landmarks(landmarks, ("dome",), ["a"], {}, "l.csv")) == 1  # of the ids y and z alone
+
+
+@pytest.mark.parametrize(
+    ("name", "learnt"),
+    [
+        ("Carina", "carina"),
+        ("carnia", "carina"),
+        ("Right_Diaphragm-dome", "right diaphragm dome"),
+        ("right diafragm dome", "right diaphragm dome"),
+    ],
+)
+def test_names_that_look_like_a_learnt_one(name: str, learnt: str) -> None:
+    point = (1.0, 1.0)
+    landmarks = {uid: {name: point} for uid in ("a", "b", "c")} | {"d": {learnt: point}}
+    (warning,) = check_landmarks(landmarks, (learnt,), list("abcd"), {}, "l.csv")
+    assert warning == f"l.csv: 3 rows have '{name}', but '{learnt}' is learnt; did you mean '{learnt}'?"
+    (warning,) = check_landmarks({"a": {name: point}, "d": {learnt: point}}, (learnt,), list("ad"), {}, "l.csv")
+    assert warning.startswith(f"l.csv: 1 row has '{name}', but ")
+
+
+@pytest.mark.parametrize("name", ["left diaphragm dome", "diaphragm", "carina", "dome right diaphragm"])
+def test_other_names_are_no_fault(name: str) -> None:
+    landmarks = {"a": {name: (1.0, 1.0)}, "b": {"right diaphragm dome": (1.0, 1.0)}}
+    assert check_landmarks(landmarks, ("right diaphragm dome",), ["a", "b"], {}, "l.csv") == []
+
+
+def test_names_of_one_image_are_two_landmarks() -> None:
+    landmarks = {"a": {"rib10": (1.0, 1.0), "rib11": (2.0, 2.0)}, "b": {"rib11": (1.0, 1.0)}}
+    assert check_landmarks(landmarks, ("rib10",), ["a", "b"], {}, "l.csv") == []
+
+
+def test_names_that_no_row_has() -> None:
     landmarks = {"a": {"carina": (1.0, 1.0), "left dome": (2.0, 2.0)}}
-    assert check_landmarks(landmarks, ("carina",), ["a"], {}, "l.csv") == [
-        "l.csv: landmarks that no setting uses: left dome"
-    ]
+    assert check_landmarks(landmarks, ("carina",), ["a"], {}, "l.csv") == []
     with pytest.raises(TableError) as error:
         check_landmarks(landmarks, ("carnia",), ["a"], {}, "l.csv")
     assert str(error.value) == "l.csv: 'carnia' is not a landmark in it; did you mean 'carina'?"

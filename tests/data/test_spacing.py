@@ -9,7 +9,13 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from catheters.data.spacing import check_spacing_ids, read_dicom_spacing, read_spacing_table, spacings_of
+from catheters.data.spacing import (
+    check_sizes,
+    check_spacing_ids,
+    read_dicom_spacing,
+    read_spacing_table,
+    spacings_of,
+)
 from catheters.io.csv_files import TableError
 from catheters.measurements import PixelSpacing
 
@@ -45,10 +51,19 @@ def test_what_a_table_must_not_hold(tmp_path: Path, row: str, message: str) -> N
     assert str(error.value) == f"{file}: {message}"
 
 
-def test_table_without_a_column(tmp_path: Path) -> None:
-    file = write_table(tmp_path / "s.csv", "b,1", header="uid,spacing_x")
-    with pytest.raises(TableError, match="'spacing_y' is not a column; did you mean 'spacing_x'"):
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("uid,spacing_x", "there are: uid, spacing_x"),  # which is wanted itself
+        ("uid,spacing_x,note", "there are: uid, spacing_x, note"),
+        ("uid,spacing_x,spacing-y", "did you mean 'spacing-y'?"),
+    ],
+)
+def test_table_without_a_column(tmp_path: Path, header: str, hint: str) -> None:
+    file = write_table(tmp_path / "s.csv", "b,1,1" if header.count(",") > 1 else "b,1", header=header)
+    with pytest.raises(TableError) as error:
         read_spacing_table(file, "uid")
+    assert str(error.value) == f"{file}: 'spacing_y' is not a column; {hint}"
 
 
 def test_images_without_a_row_have_no_spacing() -> None:
@@ -67,6 +82,51 @@ def test_a_table_of_other_images() -> None:
         "--spacing s.csv: none of its 2 ids is that of an image; it has 001, and the images are called like 1; 001 and "
         "1 differ only in their form, and ids are compared as text: use one form"
     )
+
+
+SHAPES = {"a": (3000, 2500), "b": (1600, 2000), "c": (2048, 2048), "failed": (0, 0)}
+USUAL = {"a": (0.143, 0.143), "b": (0.175, 0.2), "c": (0.168, 0.168), "failed": (9e9, 1.0), "of no image": (9e9, 1.0)}
+"""Sides of 357.5 x 429, 350 x 320 and 344.064 mm."""
+
+
+def times(factor: float, spacings: dict[str, tuple[float, float]] = USUAL) -> dict[str, PixelSpacing]:
+    return {uid: PixelSpacing((x * factor, y * factor)) for uid, (x, y) in spacings.items()}
+
+
+def test_usual_sizes_are_not_warned_of() -> None:
+    assert check_sizes(times(1), SHAPES, "s.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "size", "unit"),
+    [
+        (0.001, "0.357 x 0.429", "; all seem to be 1,000 times too small, as in m"),
+        (0.1, "35.8 x 42.9", "; all seem to be 10 times too small, as in cm"),
+        (1000, "3.58e+05 x 4.29e+05", "; all seem to be 1,000 times too large, as in micrometres"),
+        (100, "3.58e+04 x 4.29e+04", "; all seem to be 100 times too large"),
+        (1 / 25.4, "14.1 x 16.9", ""),  # inches are no power of ten
+    ],
+)
+def test_spacings_in_another_unit(factor: float, size: str, unit: str) -> None:
+    assert check_sizes(times(factor), SHAPES, "s.csv") == [
+        f"s.csv: 3 of 3 images would be implausibly large or small, such as a with {size} mm, so no lengths in mm "
+        f"there; mm per pixel of the original image are expected{unit}"
+    ]
+
+
+def test_one_row_that_is_wrong() -> None:
+    assert check_sizes({**times(1), "b": PixelSpacing((70.0, 70.0))}, SHAPES, "s.csv") == [
+        "s.csv: 1 of 3 images would be implausibly large or small, such as b with 1.4e+05 x 1.12e+05 mm, so no lengths "
+        "in mm there; mm per pixel of the original image are expected"
+    ]
+
+
+def test_pixels_far_from_square() -> None:
+    oblong = {"a": PixelSpacing((0.1, 0.4)), "b": PixelSpacing((0.2, 0.16)), "c": PixelSpacing((0.2, 0.159))}
+    assert check_sizes(oblong, SHAPES, "s.csv") == [
+        "s.csv: 2 of 3 images would have pixels far from square, such as a with 0.1 x 0.4 mm, so one of the two may be "
+        "wrong"
+    ]
 
 
 def write_dicom(file: Path, **values: object) -> Path:

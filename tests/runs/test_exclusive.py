@@ -166,7 +166,7 @@ def test_one_temperature_for_a_group(tmp_path: Path) -> None:
         ({"exclusive": {"x": ()}}, "at least 1 item"),
         ({"exclusive": {"labels": ("a", "b")}}, "'labels' is no name for a group"),
         ({"loss_weights": {"tub": 2.0}}, "loss_weights: 'tub' is not a term of the loss; did you mean 'tube'"),
-        ({"loss_weights": {"tube": 0.0}}, "greater than 0"),
+        ({"loss_weights": {"tube": 0.0}}, "a number above 0 is expected"),
         ({"exclusive": {"x": LABELS}, "loss_weights": {"labels": 2.0}}, "there are: x"),
     ],
 )

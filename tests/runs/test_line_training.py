@@ -275,13 +275,43 @@ def test_landmarks_that_are_not_there(cached: Settings, tmp_path: Path, capsys: 
     )
     with pytest.raises(UserError, match=said):
         load_data(settings)
-    load_data(dataclasses.replace(settings, measurements=MEASUREMENTS))
-    assert "landmarks that no setting uses: " in capsys.readouterr().err
+    settings = dataclasses.replace(settings, measurements=MEASUREMENTS)
+    load_data(settings)
+    assert capsys.readouterr().err == ""  # the sample's other landmarks are no fault
+    table = pd.read_csv(Path(cached.dataset_folder) / "landmarks.csv", dtype=str)
+    file = tmp_path / "other.csv"
+    table.assign(StudyInstanceUID="x" + table.StudyInstanceUID).to_csv(file, index=False)
+    other = dataclasses.replace(settings, landmark_table=str(file))
+    with pytest.raises(UserError, match=rf"landmark_table={file}: none of its ids, such as x.*, is in the label table"):
+        load_data(other)
+    load_data(dataclasses.replace(other, measurements={}))  # learns none
+    assert "none of its ids" in capsys.readouterr().err
+
+
+def test_drawings_that_contradict_the_labels(
+    cached: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_data(dataclasses.replace(cached, **LINES))
+    assert "is 0 in the label table" not in capsys.readouterr().err
+    annotations = pd.read_csv(Path(cached.dataset_folder) / "train_annotations.csv")
+    is_changed = annotations.label == "ETT - Normal"
+    annotations.loc[is_changed, "label"] = "ETT - Abnormal"
+    file = tmp_path / "changed.csv"
+    annotations.to_csv(file, index=False)
+    load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
+    said = capsys.readouterr().err
+    uids = set(annotations.StudyInstanceUID[is_changed])
+    assert len(uids) > 1
+    assert f": {is_changed.sum()} rows of {len(uids)} images with a label that is 0 in the label table" in said
 
 
 def test_nothing_to_learn_from(cached: Settings, tmp_path: Path) -> None:
     file = tmp_path / "others.csv"
     file.write_text('StudyInstanceUID,label,data\nother,ETT - Normal,"[[1, 2], [3, 4]]"\n')
+    with pytest.raises(UserError, match=r"others\.csv: none of its ids, such as other, is in the label table"):
+        load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
+    uid = load_data(cached).uids[0]
+    file.write_text(f'StudyInstanceUID,label,data\n{uid},Drain,"[[1, 2], [3, 4]]"\n')
     with pytest.raises(UserError, match=r"others\.csv: has no line of any image and device type of this run"):
         load_data(dataclasses.replace(cached, **{**LINES, "annotation_table": str(file)}))
 
@@ -336,7 +366,16 @@ def test_a_spacing_table_of_other_images(cached: Settings, tmp_path: Path, capsy
     known = table.set_index(cached.uid_column)["spacing_y"]
     position = int(np.flatnonzero(~np.isnan(data.spacings[:, 0]))[0])
     assert data.spacings[position, 1] == float(known[data.uids[position]])
-    assert "no row for 3 of 40 images, so no lengths in mm there" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no row for 3 of 40 images, so no lengths in mm there" in said
+    assert "implausibly" not in said
+    in_m = table.assign(**{name: table[name].astype(float) / 1000 for name in ("spacing_x", "spacing_y")})
+    in_m.to_csv(some, index=False)
+    load_data(dataclasses.replace(settings, spacing_table=str(some)))
+    said = capsys.readouterr().err
+    assert said.count("40 of 40 images would be implausibly large or small, such as ") == 1
+    assert "mm, so no lengths in mm there; mm per pixel of the original image are expected; all seem to be" in said
+    assert "1,000 times too small, as in m" in said
     assert load_data(dataclasses.replace(settings, spacing_table=None)).spacings is None
 
 

@@ -268,6 +268,12 @@ def test_command_line(tmp_path: Path) -> None:
     command += ["--num-test-images", "1", "--image-size", "64", "--seed", "7"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+    folder = tmp_path / "new"
+    assert finished.stdout.splitlines() == [
+        f"{folder}: drawing 4 synthetic radiographs",
+        f"{folder}: 3 training images with labels, drawn lines and landmarks, 1 test image, and the pixel spacing of "
+        "all",
+    ]
     assert len(pd.read_csv(tmp_path / "new" / "train.csv")) == 3
 
     (tmp_path / "new" / "sample.json").unlink()

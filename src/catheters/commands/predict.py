@@ -11,7 +11,7 @@ from catheters.commands.command_line import BAD_IMAGES_STATUS
 from catheters.commands.prediction_options import parse_options
 from catheters.config.loading import read_run_settings
 from catheters.errors import UserError, counted
-from catheters.runtime.console import say
+from catheters.runtime.console import say, warn
 from catheters.runtime.host import available_cores
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
@@ -209,6 +209,12 @@ def _read_spacings(file: Path, uid_column: str, images: "Images", models: "Model
     if not planned_of(models):
         raise UserError(f"--spacing {file}: the model measures nothing; train it with the setting measurements")
     check_spacing_ids(spacings, images.uids, str(file))
+    without = [uid for uid in images.uids if uid not in spacings]
+    if without:
+        warn(
+            f"--spacing {file}: no row for {len(without)} of {counted(len(images), 'image')}, {without[0]} for one, so "
+            "no lengths in mm there, unless a DICOM header has the spacing"
+        )
     return spacings
 
 
@@ -253,7 +259,7 @@ def _draw_lines(
     from catheters.inference.lines.drawing import write_line_figures
 
     drawn, found = write_line_figures(
-        options.lines, predictor, images, predictions, findings, _num_workers(options), spacings
+        options.lines, predictor, images, predictions, findings, _num_workers(options), spacings, options.spacing
     )
     num_lines = sum(len(of_image.lines) for of_image in found.values())
     num_with = sum(bool(of_image.lines) for of_image in found.values())

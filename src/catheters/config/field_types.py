@@ -1,10 +1,11 @@
 """Types of settings: what a config may hold in a field, beyond plain numbers and texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, StringConstraints
+from pydantic.fields import FieldInfo
 
 from catheters.measurements import KindName
 
@@ -17,6 +18,8 @@ Labels = Annotated[tuple[Column, ...], ListOrTuple, Field(min_length=1)]
 Values = Annotated[tuple[str, ...], ListOrTuple, Field(min_length=1)]
 Transforms = Annotated[tuple[Annotated[tuple[str, dict[str, Any]], ListOrTuple], ...], ListOrTuple]
 PointToPoint = Annotated[tuple[str, str, KindName], ListOrTuple]
+BOUNDS = ("gt", "ge", "lt", "le")
+"""pydantic's names: above, at least, below, at most."""
 
 
 def in_words(annotation: Any) -> str:
@@ -36,6 +39,33 @@ def in_words(annotation: Any) -> str:
     if annotation is Any:
         return "any"
     return "None" if annotation is NoneType else str(annotation.__name__)
+
+
+def bounded_numbers(annotation: Any, constraints: Iterable[object] = ()) -> Iterator[tuple[dict[str, float], str]]:
+    """The numbers with bounds that a type takes, itself or inside: each one's bounds, and the number in words.
+
+    Args:
+        annotation: the type.
+        constraints: those that hold for the whole type, as `metadata` of pydantic's FieldInfo.
+    """
+    bounds = {name: getattr(each, name) for each in constraints for name in BOUNDS if hasattr(each, name)}
+    if bounds:
+        yield bounds, _number_in_words(annotation, bounds)
+    elif get_origin(annotation) is Annotated:
+        inner, *fields = get_args(annotation)
+        yield from bounded_numbers(inner, [each for of in fields if isinstance(of, FieldInfo) for each in of.metadata])
+    else:
+        for argument in get_args(annotation):
+            yield from bounded_numbers(argument)
+
+
+def _number_in_words(annotation: Any, bounds: Mapping[str, float]) -> str:
+    """As in "a number above 0 and at most 1"."""
+    kind = "a whole number" if annotation is int else "a number"
+    if "ge" in bounds and "le" in bounds:
+        return f"{kind} from {bounds['ge']:g} to {bounds['le']:g}"
+    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
+    return f"{kind} {' and '.join(f'{words[name]} {bounds[name]:g}' for name in BOUNDS if name in bounds)}"
 
 
 def type_inside(annotation: Any, path: Sequence[str | int]) -> Any:

@@ -15,6 +15,25 @@ KEYS = ("unit", "bands")
 EXAMPLE = '["ETT tip above carina"], unit = "mm" and bands = [[-inf, 30, "ETT - Borderline"], ...]'
 
 
+class RuleMistake(ValueError):
+    """What is wrong with a rule beside other settings; the settings know when that is found, and not the file."""
+
+    def __init__(self, name: str, reason: str, *, is_named: bool = True) -> None:
+        """Say the reason, of the rule of this name.
+
+        Args:
+            name: of the measurement.
+            reason: in words for a user.
+            is_named: whether the rule is to be named before the reason.
+        """
+        super().__init__(f"rules['{name}']: {reason}" if is_named else f"rules: {reason}")
+        self._inside = f"'{name}': {reason}" if is_named else reason
+
+    def describe(self, given: object) -> str:
+        """The message, where the setting `rules` was given so: with the file, if it was one."""
+        return f"rules={given}: {self._inside}" if isinstance(given, str) else str(self)
+
+
 def read_rules(value: object) -> dict[str, Rule]:
     """Rules from a file, or from what one holds, so that they stay what they are when the file changes or is gone.
 

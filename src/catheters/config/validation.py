@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from catheters.config.rules import RuleMistake
 from catheters.errors import unknown_name
 from catheters.io.near_misses import number_in
 from catheters.labels import LabelValue, tip_name
@@ -138,17 +139,20 @@ def check_rules(
     """
     for name, rule in rules.items():
         if not measurements:
-            raise ValueError(f"rules: measurements is empty, so there is no '{name}'; set both, or leave both out")
+            reason = f"measurements is empty, so there is no '{name}'; set both, or leave both out"
+            raise RuleMistake(name, reason, is_named=False)
         if name not in measurements:
-            raise ValueError(f"rules: {unknown_name(name, 'one of measurements', measurements)}")
-        check_label_names(f"rules['{name}']", (label for _, _, label in rule.bands), label_columns)
+            raise RuleMistake(name, unknown_name(name, "one of measurements", measurements), is_named=False)
+        for _, _, label in rule.bands:
+            if label not in label_columns:
+                raise RuleMistake(name, unknown_name(label, "one of label_columns", label_columns))
         _check_labels_of_tips(name, rule, measurements[name], device_types)
         kind = measurements[name][2]
         if rule.begin > (0 if kind == "distance" else -math.inf):
             least = "0" if kind == "distance" else "-inf"
-            raise ValueError(f"rules['{name}']: no band holds what is below {rule.begin:g}; begin at {least}")
+            raise RuleMistake(name, f"no band holds what is below {rule.begin:g}; begin at {least}")
         if rule.end < math.inf:
-            raise ValueError(f"rules['{name}']: no band holds {rule.end:g} and what is above; end at inf")
+            raise RuleMistake(name, f"no band holds {rule.end:g} and what is above; end at inf")
 
 
 def _check_labels_of_tips(
@@ -161,9 +165,10 @@ def _check_labels_of_tips(
     for _, _, label in rule.bands:
         of_label = next((device_type for device_type, labels in device_types.items() if label in labels), None)
         if of_label is not None and of_label not in measured:
-            raise ValueError(
-                f"rules['{name}']: '{label}' is a label of {of_label}, but '{start}' to '{end}' is measured; a label "
-                f"of {' or '.join(measured)} is expected"
+            raise RuleMistake(
+                name,
+                f"'{label}' is a label of {of_label}, but '{start}' to '{end}' is measured; a label of "
+                f"{' or '.join(measured)} is expected",
             )
 
 

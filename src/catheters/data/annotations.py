@@ -79,7 +79,7 @@ def read_annotations(file: Path, uid_column: str, *, may_be_empty: bool = False)
     Raises:
         TableError: the file, a column or a value is missing or wrong.
     """
-    frame = read_csv(file, may_be_empty=may_be_empty)
+    frame = read_csv(file, may_be_empty=may_be_empty, row_is_of="line")
     check_columns(frame, (uid_column, LABEL_COLUMN, POINTS_COLUMN), file)
     for column in (uid_column, LABEL_COLUMN):
         check_filled(frame, column, file)
@@ -89,10 +89,11 @@ def read_annotations(file: Path, uid_column: str, *, may_be_empty: bool = False)
         points = _parse_points(text)
         if points is None:
             found = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+            hint = "; an image without a line has no row" if text.replace(" ", "") in ("", "[]") else ""
             line = line_number(frame, row, file)
             raise TableError(
                 f"{file}: line {line}, column '{POINTS_COLUMN}': {found!r} is not a list of points; "
-                "[[x, y], [x, y], ...] in pixels of the X-ray is expected"
+                f"[[x, y], [x, y], ...] in pixels of the X-ray is expected{hint}"
             )
         annotations.setdefault(uid, []).append(Annotation(label, points))
     return annotations
@@ -146,6 +147,42 @@ def check_annotations(
     if bare:
         warnings.append(f"{source}: no image of the label table has an annotation of {listed(bare)}")
     return warnings
+
+
+def check_drawn_labels(
+    annotations: Mapping[str, Sequence[Annotation]],
+    uids: Sequence[str],
+    targets: npt.NDArray[np.floating],
+    label_columns: Sequence[str],
+    source: str,
+) -> list[str]:
+    """Say where a catheter is drawn with a label that the label table says the image has not.
+
+    Args:
+        annotations: what `read_annotations` returned.
+        uids: (N,) the ids of the label table.
+        targets: (N, K) its labels, 0 to 1, NaN where one is unknown: that contradicts nothing.
+        label_columns: (K,) their names.
+        source: the table of the annotations, for the message.
+
+    Returns:
+        One warning, or none.
+    """
+    column_of = {label: column for column, label in enumerate(label_columns)}
+    contradicting = [
+        (uid, annotation.label)
+        for row, uid in enumerate(uids)
+        for annotation in annotations.get(uid, ())
+        if annotation.label in column_of and targets[row, column_of[annotation.label]] == 0
+    ]
+    if not contradicting:
+        return []
+    uid, label = contradicting[0]
+    images = counted(len({uid for uid, _ in contradicting}), "image")
+    return [
+        f"{source}: {counted(len(contradicting), 'row')} of {images} with a label that is 0 in the label table, the "
+        f"first is '{label}' of {uid}; a drawing or a label is wrong there, and both are learnt"
+    ]
 
 
 def _check_repeated(annotations: Mapping[str, Sequence[Annotation]], source: str) -> list[str]:

@@ -39,6 +39,21 @@ def check_image_ids(ids: Collection[str], uids: Collection[str], source: str) ->
     ]
 
 
+def check_any_image(ids: Collection[str], uids: Collection[str], source: str) -> None:
+    """Refuse a table of points that has none of the images: nothing could be learnt from it.
+
+    Args:
+        ids: those of the table, each once.
+        uids: those of the label table.
+        source: the table, for the message.
+
+    Raises:
+        TableError: as said.
+    """
+    if set(ids).isdisjoint(uids):
+        raise TableError(*check_image_ids(ids, uids, source))
+
+
 def check_inside(
     points_of_image: Iterable[tuple[str, npt.ArrayLike]], full_shapes: Mapping[str, tuple[int, int]], source: str
 ) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.data.decoding.header import read_header
-from catheters.errors import one_line, raise_of_machine
+from catheters.errors import counted, one_line, raise_of_machine
 from catheters.io.csv_files import (
     MAX_SHOWN,
     TableError,
@@ -26,7 +26,7 @@ from catheters.io.csv_files import (
     read_csv,
 )
 from catheters.io.near_misses import number_in, same_id_hint
-from catheters.measurements import PixelSpacing
+from catheters.measurements import PixelSpacing, is_nearly_square, plausible
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,8 +38,14 @@ CALIBRATED = ("GEOMETRY", "FIDUCIAL")
 DETECTOR, FILM = "ImagerPixelSpacing", "NominalScannedPixelSpacing"
 MAGNIFICATION = "EstimatedRadiographicMagnificationFactor"
 MAX_MAGNIFICATION = 2.0
+USUAL_SIDES = (150.0, 600.0)
+"""Mm that the longer side of most X-rays measures, from newborns' to the largest plates. It is less than a power of ten
+wide, so at most one power brings a side into it."""
+UNIT_OF_POWER = {-3: "micrometres", 1: "cm", 3: "m"}
+"""Units by the power of ten that makes them mm."""
 SAME_SPACING = 1e-3
 """Relative difference up to which two spacings are the same but for rounding."""
+NO_DICOM = "no DICOM file, or a damaged one, so its pixel spacing is not known"
 TOO_LONG = "lengths are about 1.05 to 1.3 times too long"
 
 
@@ -91,6 +97,61 @@ def check_spacing_ids(spacings: Collection[str], uids: Collection[str], source: 
         )
 
 
+def check_sizes(
+    spacings: Mapping[str, PixelSpacing], full_shapes: Mapping[str, tuple[int, int]], source: str
+) -> list[str]:
+    """Say which images would be of no X-ray's size, or would have pixels that no detector has.
+
+    Args:
+        spacings: what `read_spacing_table` returned.
+        full_shapes: uid -> (H, W) of the original image, in pixels; (0, 0) where it could not be read. Such and other
+            images are passed over.
+        source: where the table comes from, for the messages.
+
+    Returns:
+        Warnings, one line each.
+    """
+    sides: dict[str, tuple[float, float]] = {}  # in mm, width and height
+    oblong: list[str] = []
+    implausible: list[str] = []
+    for uid, spacing in spacings.items():
+        shape = full_shapes.get(uid, (0, 0))
+        if spacing.mm is None or not all(shape):
+            continue
+        sides[uid] = (shape[1] * spacing.mm[0], shape[0] * spacing.mm[1])
+        used = plausible(spacing, shape)
+        if used is None or used.mm is None:
+            implausible.append(uid)
+        elif not is_nearly_square(spacing.mm):
+            oblong.append(uid)
+    warnings = []
+    if implausible:
+        width, height = sides[implausible[0]]
+        warnings.append(
+            f"{source}: {len(implausible)} of {counted(len(sides), 'image')} would be implausibly large or small, such "
+            f"as {implausible[0]} with {width:.3g} x {height:.3g} mm, so no lengths in mm there; mm per pixel of the "
+            f"original image are expected{_unit_hint([max(of_image) for of_image in sides.values()])}"
+        )
+    if oblong:
+        x, y = spacings[oblong[0]].mm or (math.nan, math.nan)
+        warnings.append(
+            f"{source}: {len(oblong)} of {counted(len(sides), 'image')} would have pixels far from square, such as "
+            f"{oblong[0]} with {x:g} x {y:g} mm, so one of the two may be wrong"
+        )
+    return warnings
+
+
+def _unit_hint(longer_sides: Sequence[float]) -> str:
+    """The unit in which all spacings may be, as the end of a message; empty where no power of ten explains all."""
+    smallest, largest = USUAL_SIDES
+    power = round(math.log10(math.sqrt(smallest * largest) / longer_sides[0]))
+    if power == 0 or not all(smallest <= side * 10.0**power <= largest for side in longer_sides):
+        return ""
+    times = f"{10 ** abs(power):,} times too {'small' if power > 0 else 'large'}"
+    unit = UNIT_OF_POWER.get(power)
+    return f"; all seem to be {times}" + (f", as in {unit}" if unit else "")
+
+
 def spacings_of(spacings: Mapping[str, PixelSpacing], uids: Sequence[str]) -> npt.NDArray[np.float64]:
     """What a table says of n images: (n, 2) mm per pixel in x and y, NaN where it has no row."""
     known = (spacings[uid].mm if uid in spacings else None for uid in uids)
@@ -107,7 +168,7 @@ def read_dicom_spacing(source: Path | bytes) -> PixelSpacing:
     """
     header = read_header(source, (PATIENT, CALIBRATION, DETECTOR, FILM, MAGNIFICATION))
     if header is None:
-        return PixelSpacing(None, "no DICOM file, or a damaged one, so its pixel spacing is not known")
+        return PixelSpacing(None, NO_DICOM)
     return spacing_of_header(header)
 
 

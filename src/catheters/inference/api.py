@@ -13,7 +13,7 @@ from PIL import Image
 
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
-from catheters.data.spacing import read_dicom_spacing
+from catheters.data.spacing import NO_DICOM, read_dicom_spacing
 from catheters.errors import UserError, counted, unknown_name
 from catheters.inference.figures import Xray, read_xray
 from catheters.inference.interpretation import Findings, find_one, sentences_of
@@ -134,6 +134,8 @@ class Result:
         xray, made = self._read()
         height, width = xray.shape
         spacing = read_dicom_spacing(self._data) if self._spacing is None else self._spacing
+        if spacing.doubt == NO_DICOM:
+            spacing = PixelSpacing(None, f"{NO_DICOM}; give spacing=(x, y), in mm per pixel")
         try:
             return find_all(self._predictor, made, self.probabilities, spacing, (height, width))
         except UnreadableImage as error:

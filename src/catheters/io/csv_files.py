@@ -36,7 +36,7 @@ class TableError(UserError):
     """A table that is missing, or whose content cannot be trusted."""
 
 
-def read_csv(file: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
+def read_csv(file: Path, *, may_be_empty: bool = False, row_is_of: str = "image") -> pd.DataFrame:
     """A CSV (also gzipped) as text: no guessed types, so ids keep their leading zeros.
 
     Blanks around column names and values are no part of them. The index counts the file's rows from 0: rows that are
@@ -45,6 +45,7 @@ def read_csv(file: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     Args:
         file: the CSV.
         may_be_empty: whether a header without rows is a table.
+        row_is_of: what has a row each, for the message.
 
     Raises:
         TableError: no such file, not a CSV, or no rows.
@@ -70,7 +71,7 @@ def read_csv(file: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     cells = rows.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
     frame: pd.DataFrame = cells.apply(lambda column: column.str.strip())
     if frame.empty and not may_be_empty:
-        raise TableError(f"{file}: no rows; a CSV with a header line and one row per image is expected")
+        raise TableError(f"{file}: no rows; a CSV with a header line and one row per {row_is_of} is expected")
     return frame
 
 
@@ -83,10 +84,14 @@ def _read_rows(file: Path, num_rows: int | None) -> pd.DataFrame:
 
 
 def check_columns(frame: pd.DataFrame, columns: tuple[str, ...], file: Path) -> None:
-    """Raise a TableError that names the first of `columns` that the table lacks."""
+    """Raise a TableError that names the first of `columns` that the table lacks.
+
+    The column that may be meant is none of the others: `spacing_x` is not `spacing_y` under another name.
+    """
     for column in columns:
         if column not in frame:
-            raise TableError(f"{file}: {unknown_name(column, 'a column', frame.columns)}")
+            others = [name for name in frame.columns if name not in columns]
+            raise TableError(f"{file}: {unknown_name(column, 'a column', frame.columns, may_be_meant=others)}")
 
 
 def check_ids(frame: pd.DataFrame, uid_column: str, file: Path, advice: str = "") -> None:

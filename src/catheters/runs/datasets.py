@@ -12,7 +12,7 @@ import torch
 
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
-from catheters.data.annotations import Annotation, check_annotations, read_annotations
+from catheters.data.annotations import Annotation, check_annotations, check_drawn_labels, read_annotations
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import ImageCache, open_cache
 from catheters.data.cache.row_checks import RowChecks
@@ -20,9 +20,10 @@ from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.landmarks import Landmarks, check_landmarks, read_landmarks
 from catheters.data.line_targets import DrawnLines, LineTargets
 from catheters.data.loader import BatchesInOrder, EpochBatches, EpochLoader, Loader, create_loader
+from catheters.data.point_checks import check_any_image
 from catheters.data.preprocessing import Placement, place
 from catheters.data.samples import CachedRadiographs, JoinedRadiographs
-from catheters.data.spacing import check_spacing_ids, read_spacing_table, spacings_of
+from catheters.data.spacing import check_sizes, check_spacing_ids, read_spacing_table, spacings_of
 from catheters.data.tables.folds import choose_folds
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError, counted
@@ -101,7 +102,7 @@ def load_table(settings: Settings, run: Settings, table: LabelTable, folds: npt.
         lines=lines,
         placements=None if lines is None else np.array([[*of.scale, *of.offset] for of in placements]),
         full_shapes=None if lines is None else np.array(shapes),
-        spacings=_read_spacings(settings, table.uids, is_kept),
+        spacings=_read_spacings(settings, cache, is_kept),
     )
 
 
@@ -134,7 +135,9 @@ def _read_lines(
     if settings.annotation_table is not None:
         annotations = read_annotations(folder / settings.annotation_table, settings.uid_column)
         source = f"annotation_table={settings.annotation_table}"
+        check_any_image(annotations, shapes, source)
         warnings += check_annotations(annotations, run.label_columns, device_types, shapes, shapes, source)
+        warnings += check_drawn_labels(annotations, table.uids.tolist(), table.targets, run.label_columns, source)
     if settings.landmark_table is not None:
         landmarks = read_landmarks(folder / settings.landmark_table, settings.uid_column)
         source = f"landmark_table={settings.landmark_table}"
@@ -160,18 +163,21 @@ def _read_lines(
 
 
 def _read_spacings(
-    settings: Settings, uids: npt.NDArray[np.str_], is_kept: npt.NDArray[np.bool_]
+    settings: Settings, cache: ImageCache, is_kept: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64] | None:
     """(N, 2) pixel spacing of the kept images of a label table; None where no table says, or nothing is measured."""
     if settings.spacing_table is None or not settings.measurements or not settings.learns_lines:
         return None
     known = read_spacing_table(Path(settings.dataset_folder) / settings.spacing_table, settings.uid_column)
-    check_spacing_ids(known, uids.tolist(), f"spacing_table={settings.spacing_table}")
-    spacings = spacings_of(known, uids[is_kept].tolist())
+    source, shapes = f"spacing_table={settings.spacing_table}", {entry.uid: entry.full_shape for entry in cache.entries}
+    check_spacing_ids(known, shapes, source)
+    for text in check_sizes(known, shapes, source):
+        warn(text)
+    spacings = spacings_of(known, [cache.entries[position].uid for position in np.flatnonzero(is_kept)])
     num_missing = int(np.isnan(spacings[:, 0]).sum())
     if num_missing:
         images = counted(len(spacings), "image")
-        warn(f"spacing_table={settings.spacing_table}: no row for {num_missing} of {images}, so no lengths in mm there")
+        warn(f"{source}: no row for {num_missing} of {images}, so no lengths in mm there")
     return spacings
 
 

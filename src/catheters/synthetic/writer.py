@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from catheters.errors import UserError
+from catheters.errors import UserError, counted
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.labels import RANZCR_LABELS
 from catheters.polylines import lengths_along
@@ -76,6 +76,7 @@ def generate_sample(
         write_places_and_scales(folder, missing, train, test)
         say(f"{folder}: added {' and '.join(missing)} to the synthetic sample of an earlier version")
         return
+    say(f"{folder}: drawing {counted(len(train) + len(test), 'synthetic radiograph')}")
     for name in ("train", "test"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_text(folder / "sample.json", json.dumps(arguments, indent=2) + "\n")
@@ -89,6 +90,10 @@ def generate_sample(
     write_places_and_scales(folder, (LANDMARKS_FILE, SPACING_FILE), train, test)
     rows = [[plan.uid, *plan.labels, plan.patient_id] for plan in train]
     write_csv(folder / "train.csv", ["StudyInstanceUID", *RANZCR_LABELS, "PatientID"], rows)
+    say(
+        f"{folder}: {counted(num_images, 'training image')} with labels, drawn lines and landmarks, "
+        f"{counted(num_test_images, 'test image')}, and the pixel spacing of all"
+    )
 
 
 def check_arguments(num_images: int, num_test_images: int, image_size: int, seed: int, num_workers: int) -> None:

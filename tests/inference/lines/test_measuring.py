@@ -60,10 +60,10 @@ def measure(
 def test_pixels_that_are_higher_than_wide() -> None:
     """The tip lies at x .48 x 500 and y .3 x 300, the carina at 250 and 150: 10 px to its left, 60 px above it.
 
-    With pixels of .3 x .5 mm that is 3 mm and 30 mm.
+    With pixels of .45 x .5 mm that is 4.5 mm and 30 mm.
     """
     planned = plan(MEASUREMENTS, {"above": RULE})
-    above, beside, apart = measure(PixelSpacing((0.3, 0.5)), TUBE, planned=planned)
+    above, beside, apart = measure(PixelSpacing((0.45, 0.5)), TUBE, planned=planned)
     assert [taken.name for taken in (above, beside, apart)] == ["above", "beside", "apart"]
     assert above.measurement.start == pytest.approx((239.5, 89.5), abs=1)
     assert above.measurement.end == pytest.approx((249.5, 149.5), abs=1)
@@ -71,8 +71,8 @@ def test_pixels_that_are_higher_than_wide() -> None:
     assert above.measurement.mm == pytest.approx(30, abs=0.5)
     assert above.measurement.share_of_height == pytest.approx(0.2, abs=0.004)
     assert (above.label_by_rule, above.doubt) == ("ETT - Normal", "")
-    assert beside.measurement.mm == pytest.approx(-3, abs=0.3)
-    assert apart.measurement.mm == pytest.approx(np.hypot(3, 30), abs=0.5)
+    assert beside.measurement.mm == pytest.approx(-4.5, abs=0.45)
+    assert apart.measurement.mm == pytest.approx(np.hypot(4.5, 30), abs=0.5)
     assert apart.measurement.start == above.measurement.end
     assert (beside.label_by_rule, apart.label_by_rule) == (None, None)  # no rule
 
@@ -81,7 +81,7 @@ def test_each_tube_is_measured() -> None:
     """The second one's tip lies 30 px below the carina, 15 mm."""
     planned = plan({"above": MEASUREMENTS["above"]}, {"above": RULE})
     taken = sorted(
-        measure(PixelSpacing((0.3, 0.5)), TUBE, OTHER, planned=planned), key=lambda each: -each.measurement.pixels
+        measure(PixelSpacing((0.45, 0.5)), TUBE, OTHER, planned=planned), key=lambda each: -each.measurement.pixels
     )
     assert [each.measurement.mm for each in taken] == [pytest.approx(30, abs=0.5), pytest.approx(-15, abs=0.5)]
     assert [each.label_by_rule for each in taken] == ["ETT - Normal", "ETT - Abnormal"]
@@ -103,7 +103,7 @@ def test_lines_that_end_at_one_tip_are_measured_once() -> None:
 
     lines = [line((0, 0), (40, 30)), line((90, 0), (40, 30)), line((50, 0), (50, 20), tip_probability=0.0)]
     carina: dict[str, FoundLandmark | None] = {"carina": FoundLandmark(x=45.0, y=80.0, probability=0.9)}
-    taken = take_measurements(planned, lines, ["ETT"], carina, PixelSpacing((1.0, 0.5)), (100, 100))
+    taken = take_measurements(planned, lines, ["ETT"], carina, PixelSpacing((0.6, 0.5)), (100, 100))
     assert [(each.measurement.start, each.measurement.mm) for each in taken] == [((40, 30), 25.0), ((50, 20), 30.0)]
     assert [each.doubt for each in taken] == ["", NO_TIP]
 
@@ -115,7 +115,7 @@ def test_without_spacing_a_rule_in_mm_gives_no_label() -> None:
     assert taken.measurement.share_of_height == pytest.approx(0.2, abs=0.004)
     assert taken.label_by_rule is None
     assert taken.doubt == f"{NO_SPACING}; the rule is in mm, so it gives no label"
-    (taken,) = measure(PixelSpacing((0.3, 0.5), "held at the detector"), TUBE, planned=planned)
+    (taken,) = measure(PixelSpacing((0.45, 0.5), "held at the detector"), TUBE, planned=planned)
     assert (taken.label_by_rule, taken.doubt) == ("ETT - Normal", "held at the detector")
     by_share = Rule("share of height", ((None, 0.25, "ETT - Abnormal"), (0.25, None, "ETT - Normal")))
     (taken,) = measure(None, TUBE, planned=plan({"above": MEASUREMENTS["above"]}, {"above": by_share}))

@@ -1,6 +1,8 @@
 """A trained model that measures: what predict.py writes, what Python and the page say, with and without mm."""
 
+import contextlib
 import dataclasses
+import io
 import shutil
 from pathlib import Path
 
@@ -72,7 +74,10 @@ def measured(measuring_run: Path, sample_folder: Path, tmp_path_factory: pytest.
     table[in_train].iloc[2:].to_csv(folder / "spacing.csv", index=False)
     options = ["--lines", str(folder / "lines"), "--spacing", str(folder / "spacing.csv"), "--worklist"]
     paths = [str(sample_folder / "train"), "--out", str(folder / "p.csv"), "--workers", "1"]
-    assert main(["--model", str(measuring_run), *paths, *options]) == 0
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main(["--model", str(measuring_run), *paths, *options]) == 0
+    uid = min(table["StudyInstanceUID"][in_train].iloc[:2])  # files are predicted in the order of their names
+    assert f"--spacing {folder / 'spacing.csv'}: no row for 2 of 40 images, {uid} for one, so no" in said.getvalue()
     return folder
 
 
@@ -94,7 +99,10 @@ def test_lengths_are_near_the_true_ones(measured: Path, sample_folder: Path) -> 
         spacing = spacings.get(uid)
         if spacing is None or spacing.mm is None:
             assert (row["mm"], row["label_by_rule"]) == ("", "")
-            assert "so it gives no label" in row["doubt"]
+            assert row["doubt"] == (
+                f"{measured / 'spacing.csv'} has no row for its id, so its pixel spacing is not known; the rule is in "
+                "mm, so it gives no label"
+            )
         else:
             assert float(row["mm"]) == pytest.approx(row["pixels"] * spacing.mm[1], abs=0.07)
             assert row["label_by_rule"] == LABELS[float(row["mm"]) >= EDGE]
@@ -125,6 +133,10 @@ def test_python_says_the_same(measured: Path, measuring_run: Path, sample_folder
     without = model(file)
     assert without.measurements[0].measurement.mm is None
     assert without.measurements[0].label_by_rule is None
+    assert without.measurements[0].doubt == (
+        "no DICOM file, or a damaged one, so its pixel spacing is not known; give spacing=(x, y), in mm per pixel; the "
+        "rule is in mm, so it gives no label"
+    )
     assert without.disagreements == ()
     assert result.draw_lines().height > model(file)._read()[0].shape[0]
 
@@ -138,7 +150,7 @@ def test_a_dicom_file_has_its_spacing_in_its_header(
     with Image.open(sample_folder / "train" / f"{uid}.jpg") as xray:
         pixels = np.asarray(xray.convert("L"))
     file = tmp_path / "x.dcm"
-    file.write_bytes(make_dicom(pixels, PixelSpacing=[2.0, 3.0], PixelSpacingCalibrationType="FIDUCIAL"))
+    file.write_bytes(make_dicom(pixels, PixelSpacing=[2.0, 2.4], PixelSpacingCalibrationType="FIDUCIAL"))
     result = catheters.load(measuring_run, device="cpu")(file)
     (first, *_) = result.measurements
     assert first.measurement.mm == pytest.approx(2 * first.measurement.pixels)
@@ -154,10 +166,10 @@ def test_a_dicom_file_has_its_spacing_in_its_header(
     written = pd.read_csv(tmp_path / "p_measurements.csv")
     assert written["mm"].iloc[0] == pytest.approx(first.measurement.mm, abs=0.006)
     name = written["StudyInstanceUID"].iloc[0]
-    (tmp_path / "s.csv").write_text(f"StudyInstanceUID,spacing_x,spacing_y\n{name},1,0.5\n")
+    (tmp_path / "s.csv").write_text(f"StudyInstanceUID,spacing_x,spacing_y\n{name},1.8,1.5\n")
     main(["--model", str(measuring_run), str(file), *out, "--spacing", str(tmp_path / "s.csv")])
     written = pd.read_csv(tmp_path / "p_measurements.csv")
-    assert written["mm"].iloc[0] == pytest.approx(0.5 * first.measurement.pixels, abs=0.006)
+    assert written["mm"].iloc[0] == pytest.approx(1.5 * first.measurement.pixels, abs=0.006)
 
 
 def test_mistakes(measuring_run: Path, lines_run: Path, sample_folder: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_measurements_are_a_table(tmp_path: Path) -> None:
     file = tmp_path / "m.csv"
     taken = [
         (uid, each)
-        for uid, spacing in (("007", PixelSpacing((0.1, 0.25), "as the film says")), ("a, b", None))
+        for uid, spacing in (("007", PixelSpacing((0.24, 0.25), "as the film says")), ("a, b", None))
         for each in take_measurements(planned, tubes, ["ETT"], carina, spacing, (400, 300))
     ]
     write_measurements(file, "StudyInstanceUID", taken)

@@ -83,7 +83,7 @@ def _read_corrections(file: Path, uid_column: str) -> pd.DataFrame:
         raise TableError(
             f"label_corrections={file}: no such file; a CSV with the columns {listed(columns)} is expected"
         )
-    frame = read_csv(file)
+    frame = read_csv(file, row_is_of="correction")
     check_columns(frame, tuple(columns), file)
     return frame[columns]
 

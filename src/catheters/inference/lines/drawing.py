@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from catheters.data.preprocessing import resize
-from catheters.data.spacing import read_dicom_spacing
+from catheters.data.spacing import NO_DICOM, read_dicom_spacing
 from catheters.errors import counted
 from catheters.inference.batch_prediction import Predictions
 from catheters.inference.figures import Drawn, Figures, Xray, draw_images
@@ -91,6 +91,7 @@ def write_line_figures(
     findings: Findings,
     num_workers: int,
     spacings: Mapping[str, PixelSpacing] | None = None,
+    spacing_table: Path | None = None,
 ) -> tuple[Drawn, dict[int, FoundLines]]:
     """Find the lines of every image that could be predicted, draw each, and a contact sheet of the first of them.
 
@@ -102,6 +103,7 @@ def write_line_figures(
         findings: what they show.
         num_workers: processes that read.
         spacings: uid -> pixel spacing; that of other images is taken from their files, where these are DICOM.
+        spacing_table: where these stand, for the doubt about an image that has none; None: there is no table.
 
     Returns:
         What was drawn; and row -> what was found.
@@ -116,7 +118,7 @@ def write_line_figures(
     def draw(row: int, name: str, read: Xray) -> Figures:
         xray, made = read
         probabilities = dict(zip(findings.labels, findings.probabilities[row].tolist(), strict=True))
-        spacing = (spacings or {}).get(images.uids[row]) or spacing_of_file(images.paths[row])
+        spacing = (spacings or {}).get(images.uids[row]) or _spacing_without_row(images.paths[row], spacing_table)
         found[row] = of_image = find_all(predictor, made, probabilities, spacing, _shape(xray))
         return Figures(
             files={name: draw_with_legend(xray, of_image, device_types)},
@@ -141,6 +143,15 @@ def write_line_figures(
         num_workers=num_workers,
     )
     return drawn, found
+
+
+def _spacing_without_row(file: Path, table: Path | None) -> PixelSpacing:
+    """What an image's file says of its spacing; where that is nothing, what the table should have said."""
+    spacing = spacing_of_file(file)
+    if table is None or spacing.mm is not None:
+        return spacing
+    unknown = ", so its pixel spacing is not known" if spacing.doubt == NO_DICOM else f"; {spacing.doubt}"
+    return PixelSpacing(None, f"{table} has no row for its id{unknown}")
 
 
 def spacing_of_file(file: Path) -> PixelSpacing:

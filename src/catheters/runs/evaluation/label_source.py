@@ -97,7 +97,9 @@ def read_truth(
 def _check_labels_are_columns(frame: pd.DataFrame, labels: tuple[str, ...], file: Path) -> None:
     unknown = [label for label in labels if label not in frame]
     if unknown:
+        others = [name for name in frame.columns if name not in labels]
+        missing = unknown_name(unknown[0], "a column of it", frame.columns, may_be_meant=others)
         raise TableError(
-            f"{file}: the predictions' {unknown_name(unknown[0], 'a column of it', frame.columns)}; where the table "
-            "has labels in another form, such as findings in one column, --config FILE says how training reads it"
+            f"{file}: the predictions' {missing}; where the table has labels in another form, such as findings in one "
+            "column, --config FILE says how training reads it"
         )

@@ -14,12 +14,11 @@ from catheters.data.cache.index import CacheError, read_index
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, read_file
 from catheters.data.line_targets import find_known
-from catheters.data.point_checks import check_image_ids
+from catheters.data.point_checks import check_any_image
 from catheters.data.tables.label_table import fill_in_paths
 from catheters.errors import UserError, counted
 from catheters.evaluation.lines.comparison import LineSet, Polylines
 from catheters.evaluation.prediction_set import PredictionSet
-from catheters.io.csv_files import TableError
 from catheters.io.path_pattern import check_path_pattern
 from catheters.measurements import PixelSpacing, plausible
 from catheters.runs.evaluation.measurement_inputs import MeasurementTables
@@ -85,9 +84,7 @@ def read_line_tables(
     """
     predicted = read_annotations(file, uid_column, may_be_empty=True)
     drawn = read_annotations(source, uid_column)
-    if drawn.keys().isdisjoint(uids):
-        (reason,) = check_image_ids(drawn, uids, str(source))
-        raise TableError(reason)
+    check_any_image(drawn, uids, str(source))
     for text in check_annotations(drawn, labels, heads, uids, full_shapes, str(source)):
         warn(text)
     return LineTables(
