@@ -2,17 +2,24 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from catheters.errors import UserError, listed
+from catheters.models.foreign_names import at_size_of, by_own_names
 from catheters.models.weight_files import read_weight_file
 
 RGB_CHANS = 3
 GREY_VALUES = ("mean", "std")
 """Buffers of a classifier that follow the images, see `catheters.models.classifier`."""
+MAX_RESAMPLED = 3
+"""Resampled tensors that are named."""
+BACKBONE = "backbone."
+"""Before the names of the backbone's tensors in our checkpoints."""
 FIRST_STAGE = "first_stage."
 """Before the names of a first stage's tensors in our checkpoints."""
 
@@ -44,8 +51,52 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     # A run that sees the maps of a first stage keeps that one's models too, whose backbones are none of its own.
     of_first_stage = [key for key in read.weights if is_own and key.startswith(FIRST_STAGE)]
     weights = {key: value for key, value in read.weights.items() if key not in set(of_first_stage)}
+    weights = by_own_names(weights)
+    prefix = _find_prefix(weights, backbone.state_dict())
+    fit = _fit(weights, prefix, backbone, is_own=is_own)
+    resampled: list[str] = []
+    if fit.wrong:
+        inner = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        adapted = at_size_of(backbone, inner)
+        by_filter = _fit(adapted, "", backbone, is_own=is_own)
+        if not by_filter.wrong:
+            fit = by_filter
+            resampled = [key for key, value in adapted.items() if key in inner and inner[key].shape != value.shape]
+    num_wanted = len(backbone.state_dict())
+    if fit.wrong:
+        raise UserError(
+            f"pretrained={file}: not weights of {name}: {len(fit.wrong)} tensors differ from its {num_wanted}; "
+            f"{fit.wrong[0]}"
+        )
+    backbone.load_state_dict(fit.taken)
+    line = f"{name}: {len(fit.taken)} of its {num_wanted} tensors taken from {file}"
+    for key, number in fit.num_maps.items():
+        line += f" (of {key} the image's channel, not those of {number} maps)"
+    if resampled:
+        line += f" ({listed(resampled, MAX_RESAMPLED)} resampled to this image size)"
+    return line + _describe_left(fit.left, len(of_first_stage))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """How far the tensors of a file are those of a model.
+
+    Attributes:
+        taken: name in the model -> tensor of its shape.
+        wrong: what is missing, of another shape, or of a larger model of the same kind.
+        left: names in the file that are not taken.
+        num_maps: stem -> channels of a first stage's maps in it, which are left out.
+    """
+
+    taken: Mapping[str, Tensor]
+    wrong: list[str]
+    left: list[str]
+    num_maps: Mapping[str, int]
+
+
+def _fit(weights: Mapping[str, Tensor], prefix: str, backbone: nn.Module, *, is_own: bool) -> _Fit:
+    """Compare the tensors of a file, whose names begin with a prefix, with those of a model of one input channel."""
     wanted = backbone.state_dict()
-    prefix = _find_prefix(weights, wanted)
     config = backbone.pretrained_cfg
     assert isinstance(config, dict), "timm's models carry their configuration"
     stems = {f"{prefix}{stem}.weight" for stem in _names(config.get("first_conv"))}
@@ -81,15 +132,7 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
         and not key.startswith(classifiers)
         and weights[prefix + key].is_floating_point()  # others are indices that a model can make again
     ]
-    if wrong:
-        raise UserError(
-            f"pretrained={file}: not weights of {name}: {len(wrong)} tensors differ from its {len(wanted)}; {wrong[0]}"
-        )
-    backbone.load_state_dict(taken)
-    line = f"{name}: {len(taken)} of its {len(wanted)} tensors taken from {file}"
-    for key, number in num_maps.items():
-        line += f" (of {key} the image's channel, not those of {number} maps)"
-    return line + _describe_left(left, len(of_first_stage))
+    return _Fit(taken=taken, wrong=wrong, left=left, num_maps=num_maps)
 
 
 def load_all_weights(model: nn.Module, file: str, label_columns: Sequence[str]) -> str:
@@ -120,6 +163,10 @@ def load_all_weights(model: nn.Module, file: str, label_columns: Sequence[str]) 
         )
     weights = {key: value for key, value in read.weights.items() if not key.startswith(FIRST_STAGE)}
     wanted = model.state_dict()
+    if any(key in wanted and value.shape != wanted[key].shape for key, value in weights.items()):
+        inner = {key.removeprefix(BACKBONE): value for key, value in weights.items() if key.startswith(BACKBONE)}
+        adapted = at_size_of(cast("nn.Module", model.backbone), inner)
+        weights |= {f"{BACKBONE}{key}": value for key, value in adapted.items() if f"{BACKBONE}{key}" in wanted}
     wrong = [f"{key} is missing" for key in wanted if key not in weights]
     wrong += [f"{key} is not the model's" for key in weights if key not in wanted]
     wrong += [
