@@ -163,6 +163,32 @@ def test_what_a_shared_patient_shows_never_reaches_the_model_that_validates_it(
     assert "1 image with the pixels of one of the label table, " in said.err
 
 
+def test_a_patient_is_known_again_over_several_tables(settings: Settings, other_folder: Path, tmp_path: Path) -> None:
+    """X has an image with the pixels of the label table's in one table, another image in the next, and so on."""
+    own = load_data_of(settings)
+    uid, fold = str(own.uids[own.folds == 1][0]), 1
+    sources = sorted((other_folder / "train").iterdir())
+    tables = []
+    for number, rows in enumerate(
+        ([("a", "X"), ("b", "Y")], [("c", "X"), ("d", "Z")], [(uid, "W"), ("e", "W"), ("b", "V")], [("f", "V")])
+    ):
+        folder = tmp_path / f"table{number}"
+        (folder / "train").mkdir(parents=True)
+        for image, _ in rows:
+            equal = Path(settings.dataset_folder) / f"train/{uid}.jpg"
+            shutil.copy(equal if image == "a" else sources.pop(), folder / f"train/{image}.jpg")
+        frame = pd.DataFrame(rows, columns=["StudyInstanceUID", "PatientID"]).assign(**{"CVC - Normal": "1"})
+        frame.to_csv(folder / "train.csv", index=False)
+        tables.append({"cache_name": f"table{number}", "dataset_folder": str(folder)})
+    joined = dataclasses.replace(settings, extra_tables=tuple(tables))
+    preproc(joined)
+    # X by the pixels of a; W by the id of its first image; Y and V are one by image b, and nobody of the label table.
+    assert [of.folds.tolist() for of in loaded(joined).extra] == [[fold, -1], [fold, -1], [fold, fold, -1], [-1]]
+    tables[0]["shares_ids"] = tables[2]["shares_ids"] = False
+    own_ids = dataclasses.replace(settings, extra_tables=tuple(tables))
+    assert [of.folds.tolist() for of in loaded(own_ids).extra] == [[fold, -1], [-1, -1], [-1, -1, -1], [-1]]
+
+
 def test_a_patient_of_two_folds_is_left_out(
     settings: Settings, changed_copy: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,7 +206,8 @@ def test_a_patient_of_two_folds_is_left_out(
     data = loaded(changed)
     assert data.extra[0].folds[:3].tolist() == [-2, -2, -1]
     assert len(split_samples(changed, data, 0)[0]) == int((data.folds != 0).sum()) + 28
-    assert f"left out: images of {patient} are in several folds of the label table" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out everywhere: 2 images, " in said and "say 'shares_ids': False" in said
 
 
 def load_data_of(settings: Settings) -> RunData:
@@ -315,6 +342,16 @@ def test_a_label_under_nearly_its_name(settings: Settings, changed_copy: Callabl
         changed_copy(change)
 
 
+def test_a_column_that_a_label_is_derived_from_is_no_misspelling(
+    settings: Settings, changed_copy: Callable[..., Settings]
+) -> None:
+    def change(frame: pd.DataFrame, folder: Path) -> None:
+        frame["CVC - normal"] = "1"
+
+    data = loaded(changed_copy(change, derived_labels={"CVC - Normal": ("CVC - normal", "1")}))
+    assert (data.extra[0].targets[:, settings.label_columns.index("CVC - Normal")] == 1).all()
+
+
 def test_findings_that_nobody_looked_for(settings: Settings, changed_copy: Callable[..., Settings]) -> None:
     """A label that no list of a table names is unknown there, not absent."""
 
@@ -344,7 +381,12 @@ def test_a_cache_that_is_not_built(settings: Settings, other_folder: Path) -> No
         (2 * [{"cache_name": "a", "dataset_folder": "x"}], r"extra_tables\[1\]: cache_name='a' is another table's"),
         ([{"cache_name": "a", "dataset_folder": "x", "lable_table": "y"}], "did you mean 'label_table'"),
         ([{"cache_name": "a", "dataset_folder": "x", "image_size": 64}], "'image_size' is not a setting of a further"),
-        ([{"cache_name": "a", "dataset_folder": "x", "weight": -1}], "weight: -1 came, a number above 0"),
+        ([{"cache_name": "a", "dataset_folder": "x", "weight": -1}], "weight: -1 came, a number above 0 and at most"),
+        ([{"cache_name": "a", "dataset_folder": "x", "weight": 10**400}], "weight: 1000"),
+        (
+            [{"cache_name": "a", "dataset_folder": "x", "shares_ids": 0}],
+            "shares_ids: 0 came, True or False is",
+        ),
         ([{"cache_name": "a", "dataset_folder": "x", "label_values": {"?": 7}}], r"extra_tables\[0\]: label_values: 7"),
         ([{"cache_name": "a", "dataset_folder": "x", "path_pattern": "{uid"}], r"extra_tables\[0\]: path_pattern"),
     ],

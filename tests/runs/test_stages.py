@@ -148,6 +148,23 @@ def test_parts_of_another_model(trained: Settings, changes: dict[str, Any], mess
         build_classifier(settings, 0.25, 0.125)
 
 
+def test_equal_shapes_of_another_meaning(cached: Settings) -> None:
+    """Heads of as many labels each, but of others: every tensor would fit."""
+    labels = cached.label_columns
+    settings = dataclasses.replace(
+        cached, classifier="attention", heads={"A": labels[:5], "B": labels[5:]}, epochs=1, folds=(0,)
+    )
+    train_run(settings, fresh=False)
+    other = dataclasses.replace(
+        settings,
+        heads={"A": (*labels[:4], labels[10]), "B": labels[4:10]},
+        pretrained=str(settings.run_folder / "fold0/best.pt"),
+        pretrained_parts="all",
+    )
+    with pytest.raises(UserError, match="has heads="):
+        build_classifier(other, 0.25, 0.125)
+
+
 def test_another_programs_file_has_no_heads_of_ours(settings: Settings, tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3, 1, 3, 3)}, tmp_path / "theirs.pth")
     settings = dataclasses.replace(settings, pretrained=str(tmp_path / "theirs.pth"), pretrained_parts="all")
@@ -166,6 +183,7 @@ def test_a_size_without_a_cache_is_said_before_anything_is_trained(cached: Setti
     ("stages", "message"),
     [
         ([{"label_columns": ["a"]}], r"stages\[0\]: label_columns is the same in all stages; set it outside of them"),
+        ([{}, {"derived_labels": {}}], r"stages\[1\]: derived_labels is the same in all stages"),
         ([{}, {"epoch": 2}], r"stages\[1\]: 'epoch' is not a setting; did you mean 'epochs'"),
         ([{}, {"epochs": 0}], r"stages\[1\]: epochs: 0 came"),
     ],

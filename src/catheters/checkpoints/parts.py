@@ -1,5 +1,8 @@
 """What settings describe of a trained model: from a run's own, and from those that its checkpoint holds."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from catheters.config.settings import Settings
 from catheters.data.preprocessing import Preprocessing
 from catheters.models.classifier import Classifier, create_classifier
@@ -33,7 +36,10 @@ def build_classifier(settings: Settings, mean: float, std: float) -> Classifier:
         num_input_maps=settings.num_input_maps,
     )
     if takes_all:
-        origin = load_all_weights(model, str(settings.pretrained), settings.label_columns)
+        meaning: dict[str, Mapping[str, Any]] = {"exclusive": settings.exclusive}
+        if settings.classifier == "attention" or settings.lines is not None:
+            meaning |= {"heads": settings.heads, "measurements": settings.measurements}
+        origin = load_all_weights(model, str(settings.pretrained), settings.label_columns, meaning)
         model.origin = f"{settings.backbone_model}: {origin}"
     return model
 

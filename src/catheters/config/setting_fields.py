@@ -64,9 +64,10 @@ class SettingFields:
     """Text file with one image id per line: these images are left out of everything. Relative to where you are."""
     extra_tables: Annotated[tuple[dict[str, Any], ...], ListOrTuple] = ()
     """Further label tables, of other hospitals or data sets, each as {"cache_name": "nih", "dataset_folder":
-    "dataset/nih"} with the settings of this group that are not as by default for it, crop_borders, inverted, and the
-    "weight" of its images in the loss. They only train. Labels that a table lacks are unknown; an image of a patient of
-    `label_table`, or with pixels of it, trains where that one does."""
+    "dataset/nih"} with the settings of its table that are not as by default, crop_borders, inverted, and the "weight"
+    of its images in the loss. They only train. Labels that a table lacks are unknown. An image of a patient of
+    `label_table`, by id or by equal pixels, trains where that one does; "shares_ids": False says that ids of patients
+    and images are the table's own."""
     annotation_table: str | None = None
     """CSV of drawn lines, relative to `dataset_folder`: `uid_column`, label, and data as [[x, y], ...] in pixels of the
     X-ray. `lines` learns from them; contact sheets show them."""
@@ -164,8 +165,8 @@ class SettingFields:
     then a checkpoint of the same labels and model."""
     stages: Annotated[tuple[dict[str, Any], ...], ListOrTuple] = ()
     """Trainings one after the other, each as {setting: value} of what is other than in the rest of the config, such as
-    [{"image_size": 512}, {"image_size": 1024, "init_lr": 1e-5}]. Each model goes on from the best weights of its fold,
-    or seed, in the stage before. Earlier stages lie in stage1, stage2, ... of the run folder."""
+    [{"image_size": 512}, {"image_size": 1024, "init_lr": 1e-5}]. Each model continues from the best weights of its
+    fold, or seed, in the stage before. Earlier stages lie in stage1, stage2, ... of the run folder."""
     classifier: Literal["linear", "attention"] = "linear"
     """linear: one linear layer over pooled features; attention: one head per device type, each with its
     own attention map."""

@@ -26,24 +26,36 @@ MEANT_BEFORE: dict[str, Any] = {"resampling": "quick"}
 """What a run or a cache was made with that is older than these settings, and so does not name them."""
 IMAGE_WEIGHT = "weight"
 """Name in a batch of what `weight_column` holds."""
-TABLE_SETTINGS = (
+IMAGES_AND_LABELS = (
     *("dataset_folder", "label_table", "uid_column", "patient_column", "patient_pattern", "path_pattern", "dicom_id"),
     *("label_values", "soft_labels", "soft_label_threshold", "label_corrections", "derived_labels", "findings_column"),
-    *("keep_rows", "exclude_ids", "annotation_table", "landmark_table", "exclusive_conflicts", "weight_column"),
-    *("cache_name", "crop_borders", "inverted"),
+    *("keep_rows", "exclude_ids", "exclusive_conflicts"),
+)
+"""Which images a label table has, and what they show."""
+TABLE_SETTINGS = (
+    *IMAGES_AND_LABELS,
+    *("annotation_table", "landmark_table", "weight_column", "cache_name", "crop_borders", "inverted"),
 )
 """What each of `extra_tables` may say of itself."""
 SHARED_BY_STAGES = (
-    *("dataset_folder", "label_table", "uid_column", "patient_column", "patient_pattern", "path_pattern", "dicom_id"),
-    *("label_columns", "keep_rows", "exclude_ids", "heads", "exclusive", "backbone_model", "classifier", "lines"),
+    *IMAGES_AND_LABELS,
+    *("label_columns", "heads", "exclusive", "backbone_model", "classifier", "lines", "line_stride", "measurements"),
     *("cache_folder", "num_folds", "folds", "fold_column", "fold_seed", "seed", "seeds", "all_data", "debug"),
     *("debug_fraction", "allow_leaking_folds", "pretrained", "pretrained_parts", "stages", "saved_models_folder"),
     *("run_name", "folds_parallel"),
 )
 """What no stage says of itself: which images, labels, folds and model there are, and where a run lies."""
 _OF_A_RUN_ALONE: dict[str, Any] = {
-    **dict.fromkeys(("lines", "first_stage", "fold_column", "spacing_table")),
-    **{"extra_tables": (), "measurements": {}, "rules": {}, "loss_weights": {}},
+    "lines": None,
+    "first_stage": None,
+    "teacher": None,
+    "fold_column": None,
+    "spacing_table": None,
+    "extra_tables": (),
+    "stages": (),
+    "measurements": {},
+    "rules": {},
+    "loss_weights": {},
 }
 """Settings that are none of an extra table's, as they are where a run has no use for them."""
 PREDICTION_COLUMNS = ("patient", "fold", "quality_flags", "reason")
@@ -111,7 +123,7 @@ class Settings(SettingFields):
         taken = [self.cache_name]
         for number, table in enumerate(self.extra_tables):
             validation.check_plain(f"extra_tables[{number}]", table)
-            validation.check_extra_table(table, number, (*TABLE_SETTINGS, validation.TABLE_WEIGHT), taken)
+            validation.check_extra_table(table, number, (*TABLE_SETTINGS, *validation.OF_EXTRA_TABLES), taken)
             taken.append(table["cache_name"])
             try:
                 self.of_extra_table(number)
@@ -161,6 +173,11 @@ class Settings(SettingFields):
             except SettingsError as error:
                 raise SettingsError(f"stages[{number - 1}]: {error}") from None
         return tuple(runs) or (self,)
+
+    @property
+    def share_ids(self) -> tuple[bool, ...]:
+        """Of each extra table, whether its ids name the same patients and images as those of other tables."""
+        return tuple(bool(table.get(validation.SHARES_IDS, True)) for table in self.extra_tables)
 
     def with_random_weights(self) -> "Settings":
         """The same without weights of a file or of timm."""

@@ -32,6 +32,10 @@ model's other head, which then trains the backbone alone."""
 
 TABLE_WEIGHT = "weight"
 """Of a further label table: by how much the loss of its images is multiplied."""
+SHARES_IDS = "shares_ids"
+"""Whether its ids of patients and images mean the same as in other tables."""
+OF_EXTRA_TABLES = (TABLE_WEIGHT, SHARES_IDS)
+MAX_TABLE_WEIGHT = 1e6
 LEARNT_LINES = ("auxiliary", "pooled")
 """Values of `lines` with which a run has a line decoder of its own."""
 
@@ -286,8 +290,12 @@ def check_extra_table(
     if table["cache_name"] in taken:
         raise ValueError(f"{where}: cache_name='{table['cache_name']}' is another table's; each has a cache of its own")
     weight = table.get(TABLE_WEIGHT, 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise ValueError(f"{where}: {TABLE_WEIGHT}: {weight!r} came, a number above 0 is expected")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_TABLE_WEIGHT:
+        raise ValueError(
+            f"{where}: {TABLE_WEIGHT}: {weight!r} came, a number above 0 and at most {MAX_TABLE_WEIGHT:g} is expected"
+        )
+    if not isinstance(table.get(SHARES_IDS, True), bool):
+        raise ValueError(f"{where}: {SHARES_IDS}: {table[SHARES_IDS]!r} came, True or False is expected")
 
 
 def check_stage(stage: Mapping[str, object], number: int, settings: Collection[str], fixed: Collection[str]) -> None:

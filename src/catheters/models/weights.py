@@ -1,10 +1,11 @@
 """Weights from a file into a backbone: ours, timm's, or another program's."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
@@ -135,13 +136,16 @@ def _fit(weights: Mapping[str, Tensor], prefix: str, backbone: nn.Module, *, is_
     return _Fit(taken=taken, wrong=wrong, left=left, num_maps=num_maps)
 
 
-def load_all_weights(model: nn.Module, file: str, label_columns: Sequence[str]) -> str:
+def load_all_weights(
+    model: nn.Module, file: str, label_columns: Sequence[str], meaning: Mapping[str, Mapping[str, Any]]
+) -> str:
     """Fill a classifier from a checkpoint of the same kind of model, but for the grey mean and standard deviation.
 
     Args:
         model: a classifier without a first stage.
         file: a checkpoint of this program.
         label_columns: (K,) what it predicts.
+        meaning: name of a setting -> its value: what says which tensor stands for what, beside its shape.
 
     Returns:
         A line that says how many tensors were taken.
@@ -161,6 +165,14 @@ def load_all_weights(model: nn.Module, file: str, label_columns: Sequence[str]) 
             f"pretrained={file}: predicts {listed(labels)}, not label_columns as they are here; "
             "pretrained_parts='backbone' takes the backbone alone"
         )
+    earlier = json.loads(read.own["settings"])
+    for name, value in meaning.items():
+        here, there = (list(json.loads(json.dumps(dict(of))).items()) for of in (value, earlier.get(name, {})))
+        if here != there:  # in the same order too, which is that of the tensors
+            raise UserError(
+                f"pretrained={file}: has {name}={dict(there)}, here {dict(here)}; set it as there, or "
+                "pretrained_parts='backbone', which takes the backbone alone"
+            )
     weights = {key: value for key, value in read.weights.items() if not key.startswith(FIRST_STAGE)}
     wanted = model.state_dict()
     if any(key in wanted and value.shape != wanted[key].shape for key, value in weights.items()):

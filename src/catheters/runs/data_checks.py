@@ -62,11 +62,12 @@ def check_positives(settings: Settings, data: RunData) -> None:
             f"fold {fold}: ",
             ": its AUC is undefined (NaN) and left out of the mean",
         )
-        _warn_of_labels(
-            [f"'{name}'" for name in names[~_has_positives(data, fold)]],
-            f"fold {fold}: ",
-            " has no positive in the training images: it cannot be learnt",
-        )
+        if settings.teacher is None:  # which may teach it
+            _warn_of_labels(
+                [f"'{name}'" for name in names[~_has_positives(data, fold)]],
+                f"fold {fold}: ",
+                " has no positive in the training images: it cannot be learnt",
+            )
 
 
 def _has_positives(data: RunData, fold: int) -> npt.NDArray[np.bool_]:

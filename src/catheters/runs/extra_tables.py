@@ -6,12 +6,15 @@ An image of a patient whom a fold validates on, or with the pixels of an image t
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from catheters.config.settings import IMAGE_WEIGHT, Settings
+from catheters.config.validation import SHARES_IDS
+from catheters.data.tables.label_rules import warn_of_similar_patient_ids
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError, counted
 from catheters.runs.build import build_table_source
@@ -55,12 +58,17 @@ def with_extra_tables(settings: Settings, data: RunData) -> RunData:
     weights = settings.extra_weights
     is_weighted = settings.weight_column is not None or any(weight != 1 for weight in weights)
     is_weighted |= any(IMAGE_WEIGHT in of.numbers for of in loaded)
-    extra = []
-    for number, (of_table, weight) in enumerate(zip(loaded, weights, strict=True)):
+    if not settings.all_data:
+        folds_of_tables = _folds_to_avoid(data, loaded, settings.share_ids)
+        loaded = [dataclasses.replace(of, folds=folds) for of, folds in zip(loaded, folds_of_tables, strict=True)]
+    for number, of_table in enumerate(loaded):
         where = f"extra_tables[{number}] ({settings.of_extra_table(number).cache_name})"
         _say_what_is_known(of_table, settings.label_columns, where)
-        apart = of_table if settings.all_data else _keep_apart(of_table, data, where)
-        extra.append(_weighted(apart, weight) if is_weighted else apart)
+        if not settings.all_data:
+            _say_what_is_left_out(of_table, data, where)
+    shared = [of.patient_ids for of, is_shared in zip(loaded, settings.share_ids, strict=True) if is_shared]
+    warn_of_similar_patient_ids(np.concatenate([data.patient_ids, *shared]).tolist(), "label_table and extra_tables")
+    extra = [_weighted(of, weight) if is_weighted else of for of, weight in zip(loaded, weights, strict=True)]
     digest = hashlib.sha256(data.fingerprint.encode())
     for of_table in extra:
         digest.update(of_table.fingerprint.encode() + of_table.folds.tobytes())
@@ -69,48 +77,71 @@ def with_extra_tables(settings: Settings, data: RunData) -> RunData:
     return dataclasses.replace(own, extra=tuple(extra), fingerprint=digest.hexdigest())
 
 
-def _keep_apart(of_table: RunData, data: RunData, where: str) -> RunData:
-    """The images of a further table, with the fold that must not learn from each.
+def _folds_to_avoid(data: RunData, extra: Sequence[RunData], share_ids: Sequence[bool]) -> list[npt.NDArray[np.int8]]:
+    """Of each extra table (n,) the fold whose model must not learn from each image.
 
-    A patient of the table is one of the label table's by the id, or by an image with the same pixels.
+    Patients are the same person by their id, by an image of the same id, or by an image with the same pixels, in
+    whichever tables these stand. Whoever is tied to a patient of the label table in this way, over others too, is in
+    that one's fold.
     """
-    by_patient = _folds_of(of_table.patient_ids, data.patient_ids, data.folds)
-    by_pixels = _folds_of(of_table.pixel_ids, data.pixel_ids, data.folds)
-    patients, patient_of_image = np.unique(of_table.patient_ids, return_inverse=True)
-    lowest = np.full(len(patients), np.iinfo(np.int8).max, dtype=np.int8)
-    highest = np.full(len(patients), TRAINS_ALWAYS, dtype=np.int8)
-    for folds in (by_patient, by_pixels):
-        is_known = folds != TRAINS_ALWAYS
-        np.minimum.at(lowest, patient_of_image[is_known], folds[is_known])
-        np.maximum.at(highest, patient_of_image[is_known], folds[is_known])
-    fold_of_patient = np.where(lowest < highest, TRAINS_NEVER, highest)
-    folds = fold_of_patient[patient_of_image].astype(np.int8)
-    is_shared = folds != TRAINS_ALWAYS
-    if is_shared.any():
-        shared = counted(int((fold_of_patient != TRAINS_ALWAYS).sum()), "patient")
+    tables = (data, *extra)
+    # Ids that are a table's own are told from those of others by its number.
+    owners = ["", *("" if shared else f"{number}" for number, shared in enumerate(share_ids))]
+    ids = [
+        _numbered([f"{owner}/{name}" for owner, names in zip(owners, of_tables, strict=True) for name in names])
+        for of_tables in ([of.patient_ids.tolist() for of in tables], [of.uids.tolist() for of in tables])
+    ]
+    pixels = _numbered([pixel_id for of in tables for pixel_id in of.pixel_ids.tolist()])
+    person = _persons(*ids, pixels)
+    num_own = len(data.rows)
+    lowest = np.full(person.max() + 1, np.iinfo(np.int8).max, dtype=np.int8)
+    highest = np.full(person.max() + 1, TRAINS_ALWAYS, dtype=np.int8)
+    np.minimum.at(lowest, person[:num_own], data.folds)
+    np.maximum.at(highest, person[:num_own], data.folds)
+    folds = np.where(lowest < highest, TRAINS_NEVER, highest).astype(np.int8)[person[num_own:]]
+    return np.split(folds, np.cumsum([len(of.rows) for of in extra])[:-1])
+
+
+def _numbered(names: Sequence[str] | Sequence[int]) -> npt.NDArray[np.intp]:
+    """(N,) a number for each name, from 0, equal for equal ones."""
+    return np.unique(names, return_inverse=True)[1]
+
+
+def _persons(*names_of_images: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """(N,) a number for each image, equal where a chain of images with equal names of some kind joins two."""
+    num_images = len(names_of_images[0])
+    sizes = [int(names.max()) + 1 for names in names_of_images]
+    starts = num_images + np.cumsum([0, *sizes[:-1]])
+    ends = np.concatenate([start + names for start, names in zip(starts, names_of_images, strict=True)])
+    images = np.tile(np.arange(num_images), len(names_of_images))
+    size = num_images + sum(sizes)
+    graph = coo_array((np.ones(len(ends), dtype=np.bool_), (images, ends)), shape=(size, size))
+    persons: npt.NDArray[np.intp] = connected_components(graph, directed=False)[1][:num_images].astype(np.intp)
+    return persons
+
+
+def _say_what_is_left_out(of_table: RunData, data: RunData, where: str) -> None:
+    """Of an extra table whose `folds` say what trains where."""
+    is_tied = of_table.folds != TRAINS_ALWAYS
+    if is_tied.any():
+        patients = counted(len(np.unique(of_table.patient_ids[is_tied])), "patient")
         say(
-            f"{where}: {counted(int(is_shared.sum()), 'image')} of {shared} of the label table, "
-            f"{of_table.uids[is_shared][0]} for one: left out where a fold validates on them"
+            f"{where}: {counted(int(is_tied.sum()), 'image')} of {patients} of the label table, "
+            f"{of_table.uids[is_tied][0]} for one: left out where a fold validates on them"
         )
-    if (by_pixels != TRAINS_ALWAYS).any():
-        equal = by_pixels != TRAINS_ALWAYS
+    is_equal = np.isin(of_table.pixel_ids, data.pixel_ids)
+    if is_equal.any():
         warn(
-            f"{where}: {counted(int(equal.sum()), 'image')} with the pixels of one of the label table, "
-            f"{of_table.uids[equal][0]} for one: it counts twice where it trains; list it in exclude_ids"
+            f"{where}: {counted(int(is_equal.sum()), 'image')} with the pixels of one of the label table, "
+            f"{of_table.uids[is_equal][0]} for one: it counts twice where it trains; list it in exclude_ids"
         )
-    if (lowest < highest).any():
-        name = str(patients[lowest < highest][0])
-        warn(f"{where}: left out: images of {name} are in several folds of the label table, by ids and pixels")
-    return dataclasses.replace(of_table, folds=folds)
-
-
-def _folds_of(
-    names: npt.NDArray[Any], known_names: npt.NDArray[Any], known_folds: npt.NDArray[np.int8]
-) -> npt.NDArray[np.int8]:
-    """(n,) the fold of each name among the known ones, (N,), of which each has one; `TRAINS_ALWAYS` of others."""
-    unique, first = np.unique(known_names, return_index=True)
-    place = np.minimum(np.searchsorted(unique, names), len(unique) - 1)
-    return np.where(unique[place] == names, known_folds[first][place], TRAINS_ALWAYS).astype(np.int8)
+    is_torn = of_table.folds == TRAINS_NEVER
+    if is_torn.any():
+        warn(
+            f"{where}: left out everywhere: {counted(int(is_torn.sum()), 'image')}, {of_table.uids[is_torn][0]} for "
+            "one, since their patients are tied to several folds by ids or pixels; if ids of this table mean other "
+            f"people, say '{SHARES_IDS}': False"
+        )
 
 
 def _weighted(data: RunData, weight: float) -> RunData:

@@ -27,12 +27,14 @@ class Pseudolabels:
         soft_weight: the teacher's share in the target of a known label.
         kind: how probabilities become pseudo-labels.
         confidence: of "confident" ones.
+        exclusive: groups of columns whose labels exclude each other.
     """
 
     probabilities: Mapping[int | None, npt.NDArray[np.float32]]
     soft_weight: float
     kind: Kind
     confidence: float
+    exclusive: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ class RunData:
             soft_weight=taught.soft_weight,
             kind=taught.kind,
             confidence=taught.confidence,
+            exclusive=taught.exclusive,
         )
 
     @property

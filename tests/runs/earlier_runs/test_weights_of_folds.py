@@ -1,6 +1,7 @@
 """`pretrained` with {fold} or {seed}: each model has its own file, and none is of a model that has seen its images."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -93,6 +94,18 @@ def test_other_patients_are_refused(trained: Settings) -> None:
     )
     with pytest.raises(UserError, match=r"pretrained=.*: has another patient for"):
         train_run(settings, fresh=False)
+
+
+def test_a_run_that_had_the_table_as_a_further_one(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Has seen every image that this one validates on."""
+    content = torch.load(trained.run_folder / "fold0/best.pt", weights_only=True)
+    earlier = json.loads(content["settings"])
+    table = {"cache_name": "tiny", "dataset_folder": earlier["dataset_folder"]}
+    content["settings"] = json.dumps({**earlier, "dataset_folder": "elsewhere", "extra_tables": [table]})
+    file = trained.run_folder.parent / "big.pt"
+    torch.save(content, file)
+    train_run(still(trained, str(file)), fresh=False)
+    assert f"pretrained={file} was trained on images of the same label table" in capsys.readouterr().err
 
 
 def test_no_folds_in_a_run_on_all_data(trained: Settings) -> None:

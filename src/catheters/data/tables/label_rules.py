@@ -151,11 +151,17 @@ def read_patients(frame: pd.DataFrame, column: str, pattern: str | None, file: P
             f"{where}: {len(merged)} patients are written in two ways, {written[merged[0]]} and {merged[0]} "
             "for one; each is taken for one patient"
         )
-    _warn_of_similar_patient_ids(patients, where)
+    warn_of_similar_patient_ids(patients, where)
     return np.array(patients, dtype=np.str_)
 
 
-def _warn_of_similar_patient_ids(patients: list[str], where: str) -> None:
+def warn_of_similar_patient_ids(patients: list[str], where: str) -> None:
+    """Warn of ids such as 12 and 0012, which count as two patients.
+
+    Args:
+        patients: of each row.
+        where: they stand, for the message.
+    """
     counts = Counter(patients)
     of_form: dict[str, list[str]] = {}
     for patient in counts:
@@ -188,7 +194,8 @@ def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...],
     given = tuple(label for label in labels if label not in derived)
     if rules.may_lack_labels:
         lacking = [label for label in given if label not in frame]
-        _check_lacking(frame, lacking, derived.keys() | set(labels), file)
+        of_derived = {column for column, _ in rules.derived_labels.values()}
+        _check_lacking(frame, lacking, derived.keys() | set(labels) | of_derived, file)
         derived |= dict.fromkeys(lacking, np.full(len(frame), math.nan, dtype=np.float32))
         given = tuple(label for label in given if label not in lacking)
     check_columns(frame, given, file)
@@ -197,10 +204,10 @@ def read_labels(frame: pd.DataFrame, rules: LabelRules, labels: tuple[str, ...],
     return np.stack([columns[label] for label in labels], axis=1).astype(np.float32)
 
 
-def _check_lacking(frame: pd.DataFrame, lacking: list[str], labels: Set[str], file: Path) -> None:
+def _check_lacking(frame: pd.DataFrame, lacking: list[str], known: Set[str], file: Path) -> None:
     """A label that a table has under a name that is nearly its own is not lacking."""
     for column in frame.columns:
-        near = [] if column in labels else difflib.get_close_matches(column, lacking, n=1, cutoff=NEARLY_SPELT)
+        near = [] if column in known else difflib.get_close_matches(column, lacking, n=1, cutoff=NEARLY_SPELT)
         if near:
             raise TableError(
                 f"{file}: {unknown_name(near[0], 'a column', [column])}; rename it in the table, or derive the label "

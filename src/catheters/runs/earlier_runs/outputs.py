@@ -113,15 +113,18 @@ def _write(
     device: torch.device,
 ) -> None:
     """Write what is not there yet of one work."""
+    batch_size = settings.valid_batch_size or BATCH_SIZE
     positions = np.flatnonzero(work.is_chosen)
-    waiting = [position for position in positions.tolist() if work.first_row + position not in part.done]
+    is_missing = np.array([work.first_row + position not in part.done for position in positions.tolist()], np.bool_)
+    # Whole batches, since another batch rounds otherwise: what was killed ends as if it had not been.
+    waiting = positions[np.isin(np.arange(len(positions)) // batch_size, np.flatnonzero(is_missing) // batch_size)]
     is_waiting = np.zeros(len(work.is_chosen), dtype=np.bool_)
     is_waiting[waiting] = True
-    by_batch = replace(settings, valid_batch_size=settings.valid_batch_size or BATCH_SIZE)
+    by_batch = replace(settings, valid_batch_size=batch_size)
     samples = plain_samples(by_batch, work.data, is_waiting)
     models = [checkpoint.model.to(device) for checkpoint in work.checkpoints]
     file = work.checkpoints[0].file
-    uids, todo = work.data.uids, iter(waiting)
+    uids, todo = work.data.uids, iter(waiting.tolist())
     with contextlib.closing(create_valid_loader(by_batch, samples, device)) as loader:
         for batch in track(loader, f"{what}, {file.parent.name}", len(loader), unit="batch", leave=False):
             images = batch.images.to(device, non_blocking=True)

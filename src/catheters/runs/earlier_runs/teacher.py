@@ -26,6 +26,7 @@ from catheters.data.input_maps import damaged_outputs
 from catheters.errors import UserError, listed
 from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
 from catheters.runs.earlier_runs.outputs import Work, read_outputs, write_outputs
+from catheters.runs.earlier_runs.weights import warn_of_leak
 from catheters.runs.run_data import Pseudolabels, RunData
 
 BYTES = 4
@@ -71,6 +72,8 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
     run = read_run(settings, folder, where, "a finished run of the same images and folds")
     if run.all_data:
         raise UserError(f"{where}: its models have seen every image (all_data=True); train it on folds")
+    if isinstance(run.pretrained, str) and "{fold}" not in run.pretrained and Path(run.pretrained).is_file():
+        warn_of_leak(settings, Path(run.pretrained), f"{where}: its pretrained={run.pretrained}")
     missing = [label for label in settings.label_columns if label not in run.label_columns]
     if missing:
         raise UserError(f"{where}: does not predict {listed(map(repr, missing))}; its label_columns need every label")
@@ -163,6 +166,9 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
         probabilities = np.ascontiguousarray(content[:, 0]).view(np.float32)
         for of_table, part in zip(of_tables, np.split(probabilities, ends[:-1]), strict=True):
             of_table[number] = part
+    exclusive = tuple(
+        tuple(settings.label_columns.index(label) for label in group) for group in settings.exclusive.values()
+    )
     taught = [
         dataclasses.replace(
             of,
@@ -171,6 +177,7 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
                 soft_weight=settings.soft_weight,
                 kind=settings.pseudo_labels,
                 confidence=settings.pseudo_label_confidence,
+                exclusive=exclusive,
             ),
         )
         for of, of_table in zip(tables, of_tables, strict=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from catheters.config.settings import Settings
+from catheters.config.settings import FIELDS, Settings
 from catheters.errors import UserError
 from catheters.io.files import parse_json
 from catheters.models.weight_files import read_weight_file
@@ -12,7 +12,7 @@ from catheters.runs.run_data import RunData
 from catheters.runs.run_folder import run_folder_of
 from catheters.runtime.console import warn
 
-TABLE_SETTINGS = ("dataset_folder", "label_table")
+NAMES_OF_TABLE = ("dataset_folder", "label_table")
 """The settings that say which images a run may have learnt from."""
 
 
@@ -36,7 +36,8 @@ def check_weights(settings: Settings, data: RunData) -> None:
     if not isinstance(settings.pretrained, str) or settings.all_data:  # without folds nothing is validated
         return
     if "{fold}" not in settings.pretrained:
-        _warn_of_leak(settings, Path(str(with_weights_of(settings, settings.folds_to_train[0]).pretrained)))
+        weights = Path(str(with_weights_of(settings, settings.folds_to_train[0]).pretrained))
+        warn_of_leak(settings, weights, f"pretrained={weights}")
         return
     checked: set[Path] = set()
     for fold in settings.folds_to_train:
@@ -46,7 +47,7 @@ def check_weights(settings: Settings, data: RunData) -> None:
             raise UserError(f"{where}: {file}: no such file; each fold needs its own")
         folder = run_folder_of(file)
         if folder is None:
-            _warn_of_leak(settings, file)
+            warn_of_leak(settings, file, f"pretrained={file}")
             continue
         if f"fold{fold}" not in file.relative_to(folder).parts:
             raise UserError(
@@ -57,18 +58,26 @@ def check_weights(settings: Settings, data: RunData) -> None:
             checked.add(folder)
 
 
-def _warn_of_leak(settings: Settings, weights: Path) -> None:
-    """A `best.pt` of the same label table has learnt from images that other folds validate on."""
+def warn_of_leak(settings: Settings, weights: Path, what: str) -> None:
+    """Warn of a `best.pt` that has learnt from images of this label table, which other folds validate on.
+
+    Args:
+        settings: of the run that learns from it.
+        weights: the file.
+        what: uses it, as the start of the message.
+    """
     own = read_weight_file(weights).own
     if own is None:
         return
     try:  # not as settings, of which another version may have others
         earlier = parse_json(own["settings"])
-        is_same = [earlier[name] for name in TABLE_SETTINGS] == [getattr(settings, name) for name in TABLE_SETTINGS]
-    except (ValueError, TypeError, KeyError):
+        tables = [earlier, *earlier.get("extra_tables", [])]
+        wanted = [getattr(settings, name) for name in NAMES_OF_TABLE]
+        has_seen = any([of.get(name, FIELDS[name].default) for name in NAMES_OF_TABLE] == wanted for of in tables)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return
-    if is_same:
+    if has_seen:
         warn(
-            f"pretrained={weights} was trained on images of the same label table; a fold that validates on "
-            "images which it has seen scores too well: pretrained='RUN/fold{fold}/best.pt' gives each fold its own"
+            f"{what} was trained on images of the same label table; a fold that validates on images which it has seen "
+            "scores too well: pretrained='RUN/fold{fold}/best.pt' gives each fold its own"
         )
