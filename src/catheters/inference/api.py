@@ -87,6 +87,8 @@ class Result:
     def tips(self) -> dict[str, list[tuple[float, float]]]:
         """Device type -> the tips of its lines, x and y in pixels of the X-ray; an empty list where it has none.
 
+        A tip at which several lines end is listed once.
+
         Raises:
             UserError: as of `lines`.
         """
