@@ -80,7 +80,11 @@ def _measure(
         taken = _find_lines(predictor, xray, made, spacing, findings).measurements
     except TurnedAway as error:
         return [f"no measurements: {error.reason}"]
-    return [*describe_disagreements(findings, 0, taken), *dict.fromkeys(map(describe_measurement, taken))]
+    unsure = findings.not_predicted(0)
+    return [
+        *describe_disagreements(findings, 0, taken),
+        *dict.fromkeys(describe_measurement(each, unsure) for each in taken),
+    ]
 
 
 def draw_lines(predictor: Predictor, data: bytes) -> tuple[bytes, int]:

@@ -109,7 +109,7 @@ def test_the_script_finds_and_draws_them(
     assert result.tips[device_type][0] == result.lines[0].tip
     sentences = pd.read_csv(tmp_path / "p_worklist.csv", dtype=str).set_index("StudyInstanceUID")
     x, y = of_image[["tip_x", "tip_y"]].iloc[0] + 0.5
-    assert f" at {x / width:.0%} of the width, {y / height:.0%} of the height" in sentences.loc[uid, device_type]
+    assert f"({x / width:.0%}, {y / height:.0%})" in sentences.loc[uid, device_type]
     # New predictions under the same name: the lines are not theirs.
     assert main(["--model", str(lines_run), str(xrays), "--out", str(out), "--workers", "1"]) == 1
     assert out.exists() and not (tmp_path / "p_lines.csv").exists()
