@@ -89,6 +89,7 @@ def test_the_page_holds_the_numbers_and_nothing_from_elsewhere(evaluation: Evalu
         assert with_interval(estimate) in page
     assert "not a medical device" in page
     assert "Synthetic" not in page
+    assert "the dot may lie off the curve" in page
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(link.startswith(("data:", "#")) for link in links)
     assert "url(" not in page and "@import" not in page
