@@ -154,6 +154,18 @@ class Browser:
         )
         return cut
 
+    def overfull_cells(self) -> list[str]:
+        """Cells of tables whose text runs over their right edge, by how it begins."""
+        overfull: list[str] = self.evaluate(
+            """[...document.querySelectorAll("th, td")].filter((cell) => {
+              const text = document.createRange();
+              text.selectNodeContents(cell);
+              const [inner, outer] = [text, cell].map((part) => part.getBoundingClientRect().right);
+              return cell.checkVisibility() && inner > outer + 1;
+            }).map((cell) => cell.innerText.slice(0, 40))"""
+        )
+        return overfull
+
     def screenshot(self, file: Path, *, whole: bool = True) -> None:
         """Write what is seen as a PNG: the whole page, or its first screen."""
         data = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]

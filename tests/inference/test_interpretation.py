@@ -17,7 +17,6 @@ from catheters.inference.interpretation import (
     describe_deferred,
     describe_device_type,
     describe_others,
-    describe_tips,
     find,
     has_others,
     sentences_of,
@@ -107,18 +106,12 @@ def test_deferred_labels_that_are_not_predicted_positive_are_named(findings: Fin
     )
 
 
-def test_where_lines_end(findings: Findings) -> None:
-    """Of what is seen; two lines that end at one place are told as such."""
-    ends = [(0.484, 0.312), (0.62, 1.0)]
-    assert describe_tips(findings, "NGT", 0, ends[:1]) == "; line ends at 48% of the width, 31% of the height"
-    assert describe_tips(findings, "NGT", 0, ends) == (
-        "; lines end at 48% of the width, 31% of the height and 62% of the width, 100% of the height"
-    )
-    assert describe_tips(findings, "NGT", 0, [ends[0], ends[0]]) == (
-        "; lines end at 48% of the width, 31% of the height"
-    )
-    assert describe_tips(findings, "NGT", 0, []) == ""
-    assert describe_tips(findings, "NGT", 1, ends) == ""  # not seen
+def test_what_is_present(findings: Findings) -> None:
+    """By the device type's own operating point; one of a single label by the label's, whatever the other says."""
+    assert [findings.is_present("NGT", row) for row in range(4)] == [True, False, True, False]
+    assert findings.not_predicted(1) == ("NGT", "Swan Ganz")
+    findings.presence["Swan Ganz"][1] = 0.99
+    assert not findings.is_present("Swan Ganz", 1)
 
 
 def test_what_is_urgent() -> None:

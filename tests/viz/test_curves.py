@@ -51,6 +51,22 @@ def test_a_fold_whose_best_epoch_is_not_known(drawn: list[Figure], tmp_path: Pat
     assert len(drawn[0].axes[1].lines) == 1
 
 
+def test_legends_cover_no_curve(drawn: list[Figure], tmp_path: Path) -> None:
+    """With the eight losses of a model that learns lines too, each legend lies below its axes, within the figure."""
+    names = ("labels", "lines", "tips", "landmarks", "positions", "global", "ett")
+    terms = {f"{part}/loss/{name}": 0.2 for part in ("train", "val") for name in names}
+    plot_curves([{**entry, **terms, "val/raw/macro_auc": 0.6} for entry in VALIDATED], 2, "run", tmp_path / "c.png")
+    losses, aucs, _ = drawn[0].axes
+    whole = drawn[0].get_window_extent()
+    for axes, num_curves in ((losses, 16), (aucs, 2)):
+        legend = axes.get_legend()
+        assert legend is not None and len(legend.get_texts()) == num_curves
+        around, inside = legend.get_window_extent(), axes.get_window_extent()
+        assert around.y1 < inside.y0 and around.y0 >= whole.y0 - 1 and around.x0 >= whole.x0 - 1
+        assert inside.height > 0.4 * whole.height
+    assert losses.get_window_extent().y0 == pytest.approx(aucs.get_window_extent().y0)
+
+
 def test_a_training_without_validation(drawn: list[Figure], tmp_path: Path) -> None:
     plot_curves(LOG, None, "run, seed 0", tmp_path / "curves.png")
     assert drawn[0].get_suptitle() == f"run, seed 0\n{WITHOUT_VALIDATION}"

@@ -15,6 +15,7 @@ from catheters.viz.lines import (
     DeviceTypes,
     Line,
     colours_of,
+    dashes,
     draw_lines,
     free_place,
 )
@@ -103,6 +104,44 @@ def test_labels_hide_neither_rings_nor_one_another() -> None:
         taken.append(box)
     assert free_place((150, 100), (120, 14), (300, 300), [])[0] > 150  # to the right of its tip, where there is room
     assert free_place((290, 100), (120, 14), (300, 300), [(282, 92, 298, 108)])[2] < 290
+
+
+def test_where_none_is_free_a_label_hides_least() -> None:
+    """All is taken twice but for a strip above, which is taken once."""
+    taken = [(0.0, 0.0, 300.0, 300.0), (0.0, 60.0, 300.0, 300.0)]
+    box = free_place((150, 100), (120, 14), (300, 300), taken)
+    assert box[3] <= 60
+
+
+def test_a_label_keeps_clear_of_a_cross() -> None:
+    """It would stand to the right of its ring; a landmark lies there."""
+    tile = np.zeros((200, 400), dtype=np.uint8)
+    line = line_at([[100, 0], [100, 100]], "CVC - Borderline")
+    beside = np.s_[97:110, 120:]
+    assert is_red(draw_lines(tile, [line], (200, 400)))[beside].any()
+    keeping = is_red(draw_lines(tile, [line], (200, 400), keep_clear=[(125.0, 100.0)]))
+    assert not keeping[92:109, 117:134].any()
+    assert keeping[:, 120:].any() or keeping[:, :80].any()
+
+
+def test_lines_that_end_at_one_tip_have_one_label() -> None:
+    tile = np.zeros((200, 400), dtype=np.uint8)
+    lines = [line_at([[x, 0], [200, 100]], "CVC - Normal") for x in (190, 210)]
+    one, both = (is_red(draw_lines(tile, drawn, (200, 400))) for drawn in (lines[:1], lines))
+    assert (one == both)[:, 215:].all() and (one == both)[80:, :185].all()
+    assert one[90:110, 215:].any()
+
+
+def test_dashes_follow_a_line_from_end_to_end() -> None:
+    """Around a corner at half of 98 pixels: 7 dashes between 6 gaps of 7, of (98 - 42) / 7 each."""
+    found = dashes(np.array([[0.0, 0.0], [49.0, 0.0], [49.0, 49.0]]))
+    assert len(found) == 7
+    lengths = [np.hypot(*np.diff(dash, axis=0).T).sum() for dash in found]
+    assert lengths == pytest.approx([8.0] * 7)
+    assert found[0][0].tolist() == [0, 0] and found[-1][-1] == pytest.approx(np.array([49, 49]))
+    turning = [dash for dash in found if len(dash) == 3]
+    assert all(dash[1].tolist() == [49, 0] for dash in turning)
+    assert [len(dash) for dash in dashes(np.array([[3.0, 4.0]]))] == [2]  # a point is a dash of no length
 
 
 def test_device_types_of_labels() -> None:

@@ -279,6 +279,9 @@ def _print_lines(lines: LineEvaluation) -> None:
             "\nlabels by rule and the likeliest of the device type by model, of images with the former; *: the interval"
         )
         say(f"of the difference leaves out 0\n{tables.rules_table(lines.rules)}")
+        for rule in lines.rules:
+            if note := tables.describe_counting(rule):
+                say(f"{rule.name}: {note}")
 
 
 def _print_settings(given: Input) -> None:

@@ -87,6 +87,8 @@ class Result:
     def tips(self) -> dict[str, list[tuple[float, float]]]:
         """Device type -> the tips of its lines, x and y in pixels of the X-ray; an empty list where it has none.
 
+        A tip at which several lines end is listed once.
+
         Raises:
             UserError: as of `lines`.
         """
@@ -124,10 +126,13 @@ class Result:
     def draw_lines(self) -> Image.Image:
         """Lines, tips, landmarks and lengths over the X-ray, with a legend, as an image that a notebook shows.
 
+        Lines of a device type that is not predicted positive are dashed, and their labels have a question mark.
+
         Raises:
             UserError: as of `lines`.
         """
-        return draw_with_legend(self._read()[0], self._found, device_types_of(self._predictor.models))
+        unsure = self._findings.not_predicted(0)
+        return draw_with_legend(self._read()[0], self._found, device_types_of(self._predictor.models), unsure)
 
     @functools.cached_property
     def _found(self) -> FoundLines:

@@ -65,6 +65,17 @@ class Findings:
         """Columns of its labels."""
         return [self.labels.index(label) for label in self.heads[device_type]]
 
+    def is_present(self, device_type: str, row: int) -> bool:
+        """Whether a device type is predicted positive: by its own operating point, one of a single label by that."""
+        columns = self.of_device_type(device_type)
+        if len(columns) == 1:
+            return bool(self.is_predicted_positive[row, columns[0]])
+        return bool(self.presence[device_type][row] >= self.presence_thresholds[device_type])
+
+    def not_predicted(self, row: int) -> tuple[str, ...]:
+        """The device types that are not predicted positive in an image."""
+        return tuple(device_type for device_type in self.heads if not self.is_present(device_type, row))
+
     def probability_of_any(self, columns: Sequence[int]) -> Floats:
         """(n,) that an image has one of these labels at least."""
         return probability_of_any([self.labels[k] for k in columns], self.probabilities[:, columns], self.exclusive)
@@ -149,14 +160,15 @@ def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
     columns = findings.of_device_type(device_type)
     positives = [k for k in columns if findings.is_predicted_positive[row, k]]
     presence, threshold = findings.presence[device_type][row], findings.presence_thresholds[device_type]
+    is_present = findings.is_present(device_type, row)
     if len(columns) == 1:
-        found = "present" if positives else "not seen"
+        found = "present" if is_present else "not seen"
         return f"{device_type}: {found} {_label_in_brackets(findings, columns[0], row)}"
     in_brackets = f"({_short(presence)}, {_threshold(threshold)})"
     positions = ", ".join(
         f"{_state(findings.labels[k], device_type)} {_label_in_brackets(findings, k, row)}" for k in positives
     )
-    if presence < threshold:
+    if not is_present:
         sentence = (
             f"{device_type}: {f'uncertain {in_brackets}, {positions}' if positives else f'not seen {in_brackets}'}"
         )
@@ -164,23 +176,6 @@ def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
         sentence = f"{device_type}: present, {positions or f'position unclear {in_brackets}'}"
     deferred = _deferred_below(findings, columns, row, [_state(findings.labels[k], device_type) for k in columns])
     return "; ".join(filter(None, [sentence, deferred]))
-
-
-def describe_tips(findings: Findings, device_type: str, row: int, tips: Sequence[tuple[float, float]]) -> str:
-    """Where the lines of a device type end, to follow its sentence; empty where there are none or it is not seen.
-
-    It does not speak of tips, since that of a line which leaves the image is not in it.
-
-    Args:
-        findings: what n images show.
-        device_type: whose tips they are.
-        row: of the image.
-        tips: x and y of each line's end, as shares of the image's width and height.
-    """
-    if not tips or findings.presence[device_type][row] < findings.presence_thresholds[device_type]:
-        return ""
-    places = dict.fromkeys(f"{x:.0%} of the width, {y:.0%} of the height" for x, y in tips)
-    return f"; {'line ends' if len(tips) == 1 else 'lines end'} at {' and '.join(places)}"
 
 
 def describe_others(findings: Findings, row: int) -> str:

@@ -56,6 +56,7 @@ def predict_upload(predictor: Predictor, data: bytes) -> dict[str, object]:
     names = ("label", "probability", "threshold", "predicted_positive", "deferred")
     return {
         "image": "data:image/jpeg;base64," + base64.b64encode(_jpeg(_shown(xray))).decode(),
+        "not_predicted": list(findings.not_predicted(0)),
         "sentences": list(sentences_of(findings, 0).values()),
         "measurements": _measure(predictor, xray, made, spacing, findings),
         "quality_flags": list(quality_flags),
@@ -80,7 +81,11 @@ def _measure(
         taken = _find_lines(predictor, xray, made, spacing, findings).measurements
     except TurnedAway as error:
         return [f"no measurements: {error.reason}"]
-    return [*describe_disagreements(findings, 0, taken), *dict.fromkeys(map(describe_measurement, taken))]
+    unsure = findings.not_predicted(0)
+    return [
+        *describe_disagreements(findings, 0, taken),
+        *dict.fromkeys(describe_measurement(each, unsure) for each in taken),
+    ]
 
 
 def draw_lines(predictor: Predictor, data: bytes) -> tuple[bytes, int]:
@@ -90,7 +95,7 @@ def draw_lines(predictor: Predictor, data: bytes) -> tuple[bytes, int]:
     found = _find_lines(predictor, xray, made, spacing, findings)
     shown = _shown(xray)
     size = max(1.0, min(shown.shape) / SIDE_OF_SIZE_1)
-    drawn = draw_over(shown, found, device_types_of(predictor.models), size)
+    drawn = draw_over(shown, found, device_types_of(predictor.models), size, findings.not_predicted(0))
     return _jpeg(np.asarray(drawn)), len(found.lines)
 
 

@@ -14,11 +14,10 @@ from catheters.inference.interpretation import (
     describe_deferred,
     describe_device_type,
     describe_others,
-    describe_tips,
     has_others,
 )
 from catheters.inference.lines.finding import FoundLines
-from catheters.inference.lines.sentences import describe_lengths
+from catheters.inference.lines.sentences import describe_found
 from catheters.io.csv_files import check_columns, check_ids, read_csv
 from catheters.io.files import write_whole
 from catheters.io.near_misses import same_id_hint
@@ -135,12 +134,9 @@ def write_worklist(
     for row in order.tolist():
         is_read = predictions.reasons[row] == ""
         found = None if found_in_rows is None else found_in_rows.get(row)
-        tips = {} if found is None else found.tip_shares()
-        lengths = () if found is None else found.measurements
         sentences = [
             describe_device_type(findings, device_type, row)
-            + describe_tips(findings, device_type, row, tips.get(device_type, ()))
-            + describe_lengths(findings, row, device_type, lengths)
+            + ("" if found is None else describe_found(findings, row, device_type, found))
             if is_read
             else ""
             for device_type in findings.heads

@@ -16,6 +16,9 @@ WITH_VALIDATION = "The best epoch (dot) is chosen on the validation fold itself,
 WITHOUT_DOT = "The best epoch is chosen on the validation fold itself, so its AUC is slightly optimistic."
 WITHOUT_VALIDATION = "No validation: these curves do not say how good the model is."
 
+HEIGHT_OF_ENTRIES = 0.09
+"""Inches of the figure per curve in the legend of the losses, which has two columns."""
+
 
 def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, title: str, file: Path) -> None:
     """Draw losses, macro AUC and learning rate over the epochs, with what may be concluded from them above.
@@ -28,7 +31,8 @@ def plot_curves(log: Sequence[Mapping[str, float]], best_epoch: int | None, titl
         title: which training it is.
         file: the PNG to write; it is whole or absent.
     """
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    num_losses = sum(log[0].keys() >= {key} for key in _losses(log)) if log else 0
+    figure = Figure(figsize=(12, 4.0 + HEIGHT_OF_ENTRIES * num_losses), layout="constrained")
     FigureCanvasAgg(figure)
     is_validated = any("val/macro_auc" in entry for entry in log)
     best = next((entry for entry in log if entry["epoch"] == best_epoch), None)  # its line may be damaged
@@ -71,13 +75,16 @@ def _draw_aucs(axes: Axes, log: Sequence[Mapping[str, float]], best: Mapping[str
 
 
 def _draw(axes: Axes, log: Sequence[Mapping[str, float]], curves: Mapping[str, tuple[str, str, str]], y: str) -> None:
-    """Draw those of the curves that the log has over the epochs, with a legend where there are several."""
+    """Draw those of the curves that the log has over the epochs; where there are several, with a legend below."""
     epochs = [entry["epoch"] for entry in log]
     drawn = {key: style for key, style in curves.items() if log and all(key in entry for entry in log)}
     for key, (name, colour, line) in drawn.items():
         axes.plot(epochs, [entry[key] for entry in log], line, label=name, color=colour, marker=".")
     if len(drawn) > 1:
-        axes.legend()
+        # Below the axis label, by letters: by shares of the axes, the layout would not settle.
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, ncols=2, fontsize=8, edgecolor="none"
+        )
     axes.set_xlabel("epoch")
     axes.set_ylabel(y)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

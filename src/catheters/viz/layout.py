@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from catheters.viz.lines import FONT_SIZE, Colour
+from catheters.viz.lines import FONT_SIZE, Colour, Point
 from catheters.viz.text import load_font, wrap
 
 TILE_WIDTH = 300
@@ -22,6 +24,17 @@ MAX_TITLE_LINES = 4
 BACKGROUND: Colour = (24, 24, 24)
 BRIGHT: Colour = (235, 235, 235)
 DIM: Colour = (160, 160, 160)
+
+
+Symbol = Literal["line", "dashed", "cross"]
+SYMBOLS: dict[Symbol, list[tuple[Point, Point]]] = {
+    "line": [((0, 0), (18, 0))],
+    "dashed": [((0, 0), (4, 0)), ((7, 0), (11, 0)), ((14, 0), (18, 0))],
+    "cross": [((4, 0), (14, 0)), ((9, -5), (9, 5))],
+}
+"""What stands before a name in a legend: its strokes, in pixels from its left and its middle."""
+LegendItem = tuple[int, str, Colour, Symbol]
+"""x, the name, its colour and its symbol."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +111,21 @@ def make_sheet(heading: Heading, cells: list[Cell]) -> Image.Image:
     return sheet
 
 
-def add_legend(image: Image.Image, legend: Mapping[str, Colour], size: float = 1.0) -> Image.Image:
+def add_legend(
+    image: Image.Image,
+    legend: Mapping[str, Colour],
+    size: float = 1.0,
+    symbols: Mapping[str, Symbol] = MappingProxyType({}),
+) -> Image.Image:
     """The image with a strip below it that says whose colours are whose; without any it stays as it is.
 
     Args:
         image: in colours.
-        legend: device type -> its colour.
+        legend: name, such as a device type -> its colour.
         size: of the letters, in those of contact sheets.
+        symbols: name -> what stands before it; a line where nothing else is said.
     """
-    rows = _legend_rows(legend, image.width, size)
+    rows = _legend_rows(legend, image.width, size, symbols)
     if not rows:
         return image
     margin, line_height = round(GAP * size / 2), round(LINE_HEIGHT * size)
@@ -132,9 +151,14 @@ def _width(num_columns: int) -> int:
     return num_columns * TILE_WIDTH + (num_columns - 1) * GAP
 
 
-def _legend_rows(legend: Mapping[str, Colour], width: int, size: float = 1.0) -> list[list[tuple[int, str, Colour]]]:
-    """Rows of (x, name, colour); a new one where the sheet ends."""
-    rows: list[list[tuple[int, str, Colour]]] = []
+def _legend_rows(
+    legend: Mapping[str, Colour],
+    width: int,
+    size: float = 1.0,
+    symbols: Mapping[str, Symbol] = MappingProxyType({}),
+) -> list[list[LegendItem]]:
+    """Of what stands in the legend; a new row where the sheet ends."""
+    rows: list[list[LegendItem]] = []
     font, x = load_font(round(FONT_SIZE * size)), width
     around = (24 + 2 * GAP) * size
     longest = max(TILE_WIDTH * size, min(width, 2 * TILE_WIDTH * size) - around)
@@ -144,16 +168,16 @@ def _legend_rows(legend: Mapping[str, Colour], width: int, size: float = 1.0) ->
         if x + item_width > width:
             rows.append([])
             x = round(GAP * size)
-        rows[-1].append((x, name, colour))
+        rows[-1].append((x, name, colour, symbols.get(device_type, "line")))
         x += item_width
     return rows
 
 
-def _draw_legend_row(
-    draw: ImageDraw.ImageDraw, items: list[tuple[int, str, Colour]], top: int, size: float = 1
-) -> None:
-    for x, name, colour in items:
-        draw.line((x, top + 8 * size, x + 18 * size, top + 8 * size), colour, round(3 * size))
+def _draw_legend_row(draw: ImageDraw.ImageDraw, items: list[LegendItem], top: int, size: float = 1) -> None:
+    for x, name, colour, symbol in items:
+        for start, end in SYMBOLS[symbol]:
+            ends = [(x + size * across, top + size * (8 + down)) for across, down in (start, end)]
+            draw.line(ends, colour, round((3 if symbol == "line" else 2) * size))
         draw.text((x + 24 * size, top), name, colour, load_font(round(FONT_SIZE * size)))
 
 

@@ -1,18 +1,24 @@
 """Landmarks as crosses and measured lengths as dashed lines, over an X-ray."""
 
-import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from catheters.viz.lines import EDGE_WIDTH, FIXED_POINT_BITS, LINE_WIDTH, MARK_COLOUR, Colour, Point, place_points
+from catheters.viz.lines import (
+    EDGE_WIDTH,
+    FIXED_POINT_BITS,
+    LINE_WIDTH,
+    MARK_COLOUR,
+    Colour,
+    Point,
+    dashes,
+    place_points,
+)
 
 LENGTH_COLOUR: Colour = MARK_COLOUR
 CROSS_RADIUS = 6
-DASH, GAP_BETWEEN = 7, 5
 """Pixels."""
 
 
@@ -35,8 +41,7 @@ def draw_lengths(
     if not crosses and not lengths:
         return image
     scale = np.array([image.width / image_shape[1], image.height / image_shape[0]])
-
-    strokes = [stroke for ends in lengths for stroke in _dashes(place_points(np.array(ends), scale), size)]
+    strokes = [(dash[0], dash[-1]) for ends in lengths for dash in dashes(place_points(np.array(ends), scale), size)]
     arms = CROSS_RADIUS * size * np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
     for cross in crosses:
         left, right, top, bottom = place_points(np.array(cross), scale) + arms
@@ -47,17 +52,3 @@ def draw_lengths(
             first, last = (np.round(point * (1 << FIXED_POINT_BITS)).astype(int).tolist() for point in stroke)
             cv2.line(pixels, first, last, colour, max(1, round(width * size)), cv2.LINE_AA, FIXED_POINT_BITS)
     return Image.fromarray(pixels)
-
-
-def _dashes(
-    ends: npt.NDArray[np.float64], size: float
-) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """The parts of a line that are drawn, of its two ends; the first begins and the last ends with it."""
-    start, way = ends[0], ends[1] - ends[0]
-    length = float(np.hypot(*way))
-    num_gaps = max(0, math.floor((length / size - DASH) / (DASH + GAP_BETWEEN)))
-    gap = GAP_BETWEEN * size
-    dash = (length - num_gaps * gap) / (num_gaps + 1)
-    along = way / max(length, 1e-9)
-    begins = [number * (dash + gap) for number in range(num_gaps + 1)]
-    return [(start + begin * along, start + (begin + dash) * along) for begin in begins]

@@ -1,5 +1,6 @@
 """Catheters drawn over an X-ray: one colour per device type, a ring and the label at the tip."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -49,6 +50,8 @@ RING_RADIUS = 6
 RING_MARGIN = 0.03
 """Tips as far out of the image, in parts of its size, are shown at its edge: traces end a little outside."""
 LABEL_DISTANCE = 11
+DASH, GAP_BETWEEN = 7, 7
+"""Pixels of what is dashed; round ends take some of the gaps."""
 FIXED_POINT_BITS = 4
 FARTHEST = 20_000.0
 """Coordinates are cut off there, far outside, before they become OpenCV's 32-bit numbers."""
@@ -63,12 +66,14 @@ class Line:
         colour: red, green and blue.
         points: (n, 2) x and y in pixels of the cached image; NaN for points that got lost.
         tip: which of them is the tip.
+        is_dashed: drawn so where it is not sure that it is there.
     """
 
     label: str
     colour: Colour
     points: npt.NDArray[np.float64]
     tip: int
+    is_dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def draw_lines(
     lines: Sequence[Line],
     image_shape: tuple[int, int],
     size: float = 1.0,
-    landmarks: Mapping[str, Point] = MappingProxyType({}),
+    names: Mapping[str, Point] = MappingProxyType({}),
+    keep_clear: Sequence[Point] = (),
 ) -> Image.Image:
     """Draw catheters over an image.
 
@@ -126,7 +132,8 @@ def draw_lines(
         lines: the catheters, in pixels of the cached image.
         image_shape: (H, W) of the cached image.
         size: of lines, rings and letters, in those of contact sheets.
-        landmarks: name -> its place, likewise: the names are written; `draw_lengths` draws a cross there.
+        names: of landmarks and lengths -> a place, likewise: written beside it. `draw_lengths` draws what they name.
+        keep_clear: places likewise where something else is drawn, such as a cross, that no label shall hide.
 
     Returns:
         (h, w) in colours.
@@ -135,7 +142,7 @@ def draw_lines(
     pixels = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
     placed = [place_points(line.points, scale) for line in lines]
     for line, points in zip(lines, placed, strict=True):
-        stretches = _stretches(points)
+        stretches = _stretches(points, size, is_dashed=line.is_dashed)
         for colour, width in _strokes(line, size):
             cv2.polylines(pixels, stretches, False, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
     tips = [_visible_tip(points[line.tip], tile.shape, size) for line, points in zip(lines, placed, strict=True)]
@@ -146,9 +153,11 @@ def draw_lines(
                 cv2.circle(pixels, centre, radius, colour, width, cv2.LINE_AA, FIXED_POINT_BITS)
     drawn = Image.fromarray(pixels)
     labels = [(line.label, line.colour, tip) for line, tip in zip(lines, tips, strict=True)]
-    for name, point in landmarks.items():
+    for name, point in names.items():
         labels.append((name, MARK_COLOUR, _visible_tip(place_points(np.array(point), scale), tile.shape, size)))
-    _write_labels(drawn, [(text, colour, place) for text, colour, place in labels if place is not None], size)
+    others = [(float(x), float(y)) for x, y in (place_points(np.array(point), scale) for point in keep_clear)]
+    seen = dict.fromkeys((text, colour, place) for text, colour, place in labels if place is not None)
+    _write_labels(drawn, list(seen), others, size)  # once where lines of one label end at one tip
     return drawn
 
 
@@ -167,11 +176,32 @@ def _fixed_point(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     return np.round(points * (1 << FIXED_POINT_BITS)).astype(np.int32)
 
 
-def _stretches(points: npt.NDArray[np.float64]) -> list[npt.NDArray[np.int32]]:
+def _stretches(points: npt.NDArray[np.float64], size: float, *, is_dashed: bool) -> list[npt.NDArray[np.int32]]:
     """The line without its lost points, in OpenCV's fixed-point numbers."""
     is_known = ~np.isnan(points[:, 0])
-    parts = np.split(points, np.flatnonzero(np.diff(is_known)) + 1)
-    return [_fixed_point(part) for part in parts if not np.isnan(part[0, 0])]
+    parts = [part for part in np.split(points, np.flatnonzero(np.diff(is_known)) + 1) if not np.isnan(part[0, 0])]
+    if is_dashed:
+        parts = [dash for part in parts for dash in dashes(part, size)]
+    return [_fixed_point(part) for part in parts]
+
+
+def dashes(points: npt.NDArray[np.float64], size: float = 1.0) -> list[npt.NDArray[np.float64]]:
+    """The parts of a polyline (n, 2) that are drawn, each one too; the first begins and the last ends with it.
+
+    Args:
+        points: in pixels of the figure.
+        size: of dashes and gaps, in that of contact sheets.
+    """
+    along = np.append(0.0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
+    length = float(along[-1])
+    num_gaps = max(0, math.floor((length / size - DASH) / (DASH + GAP_BETWEEN)))
+    dash = (length - num_gaps * GAP_BETWEEN * size) / (num_gaps + 1)
+    begins = (dash + GAP_BETWEEN * size) * np.arange(num_gaps + 1)
+    found = []
+    for begin, end in zip(begins, begins + dash, strict=True):
+        positions = np.concatenate([[begin], along[(along > begin) & (along < end)], [end]])
+        found.append(np.stack([np.interp(positions, along, points[:, axis]) for axis in (0, 1)], axis=1))
+    return found
 
 
 def _visible_tip(
@@ -187,12 +217,18 @@ def _visible_tip(
     return x, y
 
 
-def _write_labels(drawn: Image.Image, labels: list[tuple[str, Colour, Point]], size: float) -> None:
-    """Write each beside its ring or cross, where it hides neither another label nor one of these, inside the image."""
+def _write_labels(
+    drawn: Image.Image, labels: list[tuple[str, Colour, Point]], others: Sequence[Point], size: float
+) -> None:
+    """Write each beside its ring or cross, where it hides neither another label nor one of these, inside the image.
+
+    Nor anything at the places `others`.
+    """
     font = load_font(round(FONT_SIZE * size))
     draw = ImageDraw.Draw(drawn)
     reach = RING_RADIUS * size + 2
-    taken = [(x - reach, y - reach, x + reach, y + reach) for _, _, (x, y) in labels]
+    places = [*(place for _, _, place in labels), *others]
+    taken = [(x - reach, y - reach, x + reach, y + reach) for x, y in places]
     for label, colour, place in labels:
         text = wrap(label, font, drawn.width - 4, max_lines=1)[0]
         box = free_place(place, _text_size(text, font), drawn.size, taken, LABEL_DISTANCE * size)
@@ -216,7 +252,8 @@ def free_place(
     taken: list[Box],
     distance: float = LABEL_DISTANCE,
 ) -> Box:
-    """Where a label goes: beside the tip, or as little above or below that as need be; beside it where none is free.
+    """Where a label goes: beside the tip, or as little above or below that as need be; where none is free, where it
+    hides least.
 
     Args:
         tip: x and y in pixels of the image.
@@ -235,8 +272,10 @@ def free_place(
             left = max(min(left, image_size[0] - width - 2), 2)
             top = max(min(y - height / 2 + step, image_size[1] - height - 2), 2)
             boxes.append((left, top, left + width, top + height))
-    return next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+    return min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))  # the first of equals
 
 
-def _overlap(box: Box, other: Box) -> bool:
-    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+def _overlap(box: Box, other: Box) -> float:
+    """The area that both have, in pixels."""
+    width, height = (min(box[axis + 2], other[axis + 2]) - max(box[axis], other[axis]) for axis in (0, 1))
+    return max(width, 0.0) * max(height, 0.0)

@@ -114,7 +114,7 @@ def drawn_tile(
 ) -> Image.Image:
     """The same with catheters drawn over it, and landmarks as crosses with their names, in pixels of the image."""
     height, width = pixels.shape
-    drawn = draw_lines(_fit_tile(pixels), lines, (height, width), landmarks=landmarks)
+    drawn = draw_lines(_fit_tile(pixels), lines, (height, width), names=landmarks)
     return draw_lengths(drawn, list(landmarks.values()), [], (height, width))
 
 

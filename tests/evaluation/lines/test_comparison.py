@@ -54,6 +54,7 @@ def test_shares_of_the_width() -> None:
     )
     summary = found.summary
     assert (summary.num_images, summary.num_tips, found.num_pairs, found.num_tips_in_mm) == (5, 4, 3, 0)
+    assert found.num_pairs_in_mm == 0
     assert summary.found.value == 2 / 4
     assert summary.median_error.value == pytest.approx((0.005 + 0.05) / 2)
     assert summary.error_90.value == math.inf
@@ -91,7 +92,7 @@ def test_centreline_distances() -> None:
 def test_millimetres_of_pixels_that_are_not_square() -> None:
     """6 and 16 pixels of 0.5 and 0.25 mm are 3 and 4 mm: 5 mm of the width's 500; 10 mm are found and 10.1 are not."""
     found = compare([([down(506, 416)], [down(500, 400)])], mm_per_pixel=(0.5, 0.25))
-    assert found.num_tips_in_mm == 1
+    assert (found.num_tips_in_mm, found.num_pairs_in_mm) == (1, 1)
     assert found.tip_error_mm.value == pytest.approx(5)
     assert found.summary.median_error.value == pytest.approx(0.01)
     for pixels, is_found in ((20.0, 1.0), (20.2, 0.0)):

@@ -94,11 +94,11 @@ def test_labels_by_rule_and_by_model() -> None:
     of_images = [[length(1, label=f"ETT - {label}" if label else "")] for label in by_rule]
     rule = judge_rule(lengths(of_images, [[]] * 6), evaluated, HEADS, bootstrap)
     assert rule is not None
-    assert (rule.name, rule.num_images) == (NAME, 5)
+    assert (rule.name, rule.num_images, rule.num_several, rule.num_without_label) == (NAME, 5, 0, 1)
     assert (rule.accuracy.rule.value, rule.accuracy.model.value, rule.accuracy.difference.value) == (0.4, 0.4, 0)
     assert rule.disagreement.value == 0.6
     abnormal, normal = rule.labels
-    assert (abnormal.label, abnormal.num_positives) == ("ETT - Abnormal", 2)
+    assert (abnormal.label, abnormal.num_positives, abnormal.num_negatives) == ("ETT - Abnormal", 2, 3)
     assert (abnormal.sensitivity.rule.value, abnormal.sensitivity.model.value) == (0.5, 0.5)
     assert abnormal.specificity.rule.value == pytest.approx(2 / 3)
     assert abnormal.specificity.model.value == pytest.approx(1 / 3)
@@ -119,6 +119,7 @@ def test_two_labels_by_rule_in_an_image() -> None:
     rule = judge_rule(lengths(both, [[]]), evaluated, HEADS, PatientBootstrap(evaluated.patient_ids, 100, seed=0))
     assert rule is not None
     assert (rule.accuracy.rule.value, rule.accuracy.model.value, rule.disagreement.value) == (0.5, 0, 0)
+    assert (rule.num_images, rule.num_several, rule.num_without_label) == (1, 1, 0)
 
 
 def test_no_label_by_rule() -> None:

@@ -7,9 +7,18 @@ import re
 import numpy as np
 import pytest
 
+from catheters.evaluation.evaluation import Choices, evaluate
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.lines.agreement import measure_agreement
-from catheters.evaluation.report.figures import MAX_PAIRS, ReportFigure, draw_agreement
+from catheters.evaluation.report.figures import (
+    MAX_PAIRS,
+    ReportFigure,
+    draw_agreement,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
+from tests.evaluation.conftest import make_predictions
 
 
 def content(figure: ReportFigure) -> str:
@@ -30,6 +39,36 @@ def test_agreement_in_words() -> None:
         "Difference against mean of tip above the carina, 3 pairs: mean difference 3.00 mm, "
         "limits of agreement -0.92 to 6.92 mm"
     )
+
+
+def boxes_of(svg: str) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """Top and bottom of the axes, and of each legend's frame: of the first path of each."""
+
+    def heights(part: str) -> tuple[float, float]:
+        path = re.search(r'<path d="([^"]*)"', part)
+        assert path is not None
+        ys = [float(y) for y in re.findall(r"-?[\d.]+ (-?[\d.]+)", path[1])]
+        return min(ys), max(ys)
+
+    _, axes = svg.split('<g id="axes_1">', 1)
+    return heights(axes), [heights(part) for part in svg.split('<g id="legend_')[1:]]
+
+
+@pytest.mark.parametrize("kind", ["roc", "precision and recall", "reliability", "agreement"])
+def test_legends_cover_nothing(kind: str, rng: np.random.Generator) -> None:
+    targets = rng.integers(0, 2, 200).astype(np.uint8)
+    evaluation = evaluate(make_predictions(targets[:, None], rng.random((200, 1))), {}, {}, Choices(num_resamples=0))
+    point, score = evaluation.points[0], evaluation.scores.estimate("roc_auc", "label 0")
+    scores = evaluation.evaluated.probabilities[:, 0]
+    figure = {
+        "roc": lambda: draw_roc("x", targets, scores, score, point),
+        "precision and recall": lambda: draw_precision_recall("x", targets, scores, score, point),
+        "reliability": lambda: draw_reliability("x", targets, scores, scores**2, "platt"),
+        "agreement": lambda: draw([11.0, 23.0, 35.0], [10.0, 20.0, 30.0]),
+    }[kind]()
+    (_, bottom), legends = boxes_of(content(figure))
+    assert len(legends) == 1
+    assert legends[0][0] > bottom
 
 
 def dots(svg: str) -> list[tuple[float, float]]:

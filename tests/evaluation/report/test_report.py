@@ -1,5 +1,6 @@
 """The page: whole by itself, its numbers those of the evaluation, working in a browser."""
 
+import dataclasses
 import html
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from catheters.evaluation.report.figures import MAX_POINTS, ReportFigure, draw_a
 from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
 from catheters.evaluation.report.tables import with_interval
 from catheters.evaluation.scores import difference, score
-from tests.browser import SCREEN, Browser
+from tests.browser import PHONE, SCREEN, Browser
 from tests.evaluation.conftest import make_predictions
 
 HOSTILE = "<script>alert(1)</script>"
@@ -88,6 +89,7 @@ def test_the_page_holds_the_numbers_and_nothing_from_elsewhere(evaluation: Evalu
         assert with_interval(estimate) in page
     assert "not a medical device" in page
     assert "Synthetic" not in page
+    assert "the dot may lie off the curve" in page
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(link.startswith(("data:", "#")) for link in links)
     assert "url(" not in page and "@import" not in page
@@ -209,6 +211,30 @@ def test_no_table_is_cut_on_a_screen(rng: np.random.Generator, tmp_path: Path, b
     browser.show(SCREEN)
     browser.open((tmp_path / "report.html").as_uri())
     assert browser.cut_boxes() == []
+
+
+@pytest.mark.parametrize("width", [SCREEN, 1600, PHONE])
+def test_ids_of_dicom_stay_in_their_cells(
+    rng: np.random.Generator, tmp_path: Path, browser: Browser, width: int
+) -> None:
+    """UIDs have up to 64 characters, of images as of patients; probable label errors show both side by side."""
+    targets = rng.integers(0, 2, (200, 1)).astype(np.uint8)
+    is_wrong = np.arange(200) % 40 == 0
+    probabilities = np.where((targets == 1) ^ is_wrong[:, None], 0.99, 0.01) + rng.uniform(-0.009, 0.009, (200, 1))
+    ids = [f"1.2.826.0.1.3680043.8.498.{number:038d}" for number in range(400)]
+    assert len(ids[0]) == 64
+    labels = ["NGT - Incompletely Imaged, Enlarged Cardiomediastinum"]
+    predictions = make_predictions(targets, probabilities, patients=ids[200:], labels=labels)
+    predictions = dataclasses.replace(predictions, uids=np.array(ids[:200]))
+    groups = {"scanner": np.array(ids[:2], dtype=np.str_)[targets[:, 0]]}
+    evaluation = evaluate(predictions, {}, groups, Choices(num_resamples=50))
+    write_report(tmp_path / "report.html", evaluation, make_background(), None)
+    browser.show(width)
+    browser.open((tmp_path / "report.html").as_uri())
+    rows = "document.querySelector('[aria-label=\"Probable label errors\"] tbody').rows.length"
+    assert browser.evaluate(rows) == len(evaluation.label_errors) > 0
+    assert browser.overfull_cells() == []
+    assert width == PHONE or browser.cut_boxes() == []
 
 
 def text_of(page: Path) -> str:

@@ -14,8 +14,12 @@ from catheters.data.annotations import read_annotations
 from catheters.errors import UserError
 from catheters.inference.lines.drawing import draw_over, draw_with_legend
 from catheters.inference.lines.finding import FoundLines
+from catheters.inference.lines.landmarks import FoundLandmark
+from catheters.inference.lines.measuring import TakenMeasurement
 from catheters.inference.lines.prediction import PredictedLine
+from catheters.measurements import Measurement, MeasurementDefinition
 from catheters.viz.lines import DEVICE_TYPE_COLOURS
+from catheters.viz.text import load_font
 from tests.conftest import run_script
 
 
@@ -46,12 +50,65 @@ def test_lines_over_a_large_xray() -> None:
     assert rows.mean() == pytest.approx(300, abs=1)
     assert 4 <= len(rows) <= 7  # three times as thick as on a sheet
     assert np.flatnonzero(is_coloured(drawn, "ETT")[500]).mean() == pytest.approx(2000, abs=1)
-    for device_type in ("ETT", "NGT", "CVC"):  # of the models, drawn here or not
-        assert is_coloured(strip, device_type).any()
-    assert not is_coloured(drawn, "NGT").any()
+    for device_type, is_drawn in (("ETT", True), ("NGT", False), ("CVC", True)):
+        assert is_coloured(drawn, device_type).any() == is_coloured(strip, device_type).any() == is_drawn
     small = draw_over(xray[::6, ::6], found, ["ETT", "NGT", "CVC"])
     assert small.size == (400, 300)
     assert np.flatnonzero(is_coloured(small, "CVC")[:, 100]).mean() == pytest.approx(50, abs=1)
+
+
+def test_what_is_not_predicted_is_dashed() -> None:
+    """In the image and before its name; its label is longer, by the question mark. The others stay as they are."""
+    xray = np.full((600, 800), 100, dtype=np.uint8)
+    lines = (line_at((100, 300), (400, 300)), line_at((700, 50), (700, 400), device_type="ETT"))
+    found = FoundLines(lines=lines, full_shape=(600, 800))
+    sure = draw_with_legend(xray, found, ["ETT", "CVC"])
+    unsure = draw_with_legend(xray, found, ["ETT", "CVC"], ["CVC", "NGT"])
+    assert is_coloured(sure, "CVC")[300, 100:380].all()
+    on_line = is_coloured(unsure, "CVC")[300, 100:380]
+    num_dashes = 1 + int((np.diff(on_line.astype(int)) == 1).sum())
+    assert num_dashes == 20  # of 21 along 300 pixels: dashes of 7.6 and gaps of 7, of which round ends take some
+    assert 0.5 < on_line.mean() < 0.75
+    label = np.s_[280:320, 408:600]  # right of the ring
+    # Orange, faint at the edges of letters: more red than blue, which grey is not.
+    reds = [np.asarray(of)[label].astype(int) @ [1, 0, -1] for of in (sure, unsure)]
+    widths = [np.flatnonzero((red > 60).any(axis=0)).max() for red in reds]
+    assert widths[1] > widths[0] + 5
+    assert (np.asarray(sure)[:, 610:] == np.asarray(unsure)[:, 610:])[:600].all()
+    names = [(np.asarray(of)[600:].astype(int) @ [1, 0, -1] > 60).any(axis=0) for of in (sure, unsure)]
+    begin = int(np.flatnonzero(names[1])[0])
+    assert names[0][begin : begin + 18].all() and not names[1][begin : begin + 18].all()
+    ends = [int(np.flatnonzero(of)[-1]) for of in names]
+    assert ends[1] - ends[0] == pytest.approx(load_font(12).getlength(" (not predicted)"), abs=3)
+    assert (is_coloured(sure, "ETT")[600:] == is_coloured(unsure, "ETT")[600:])[:, :begin].all()
+
+
+def test_lengths_can_be_told_apart() -> None:
+    """A single one has no number; of two both have, in the image and in the legend. A landmark's symbol is a cross."""
+    xray = np.full((600, 800), 100, dtype=np.uint8)
+    above = MeasurementDefinition("CVC tip", "carina", "vertical")
+    lengths = [
+        TakenMeasurement(
+            name="height",
+            measurement=Measurement(above, (x, 100.0), (x, 500.0), 400.0, 80.0, 0.5, ""),
+            label_by_rule=None,
+            doubt="",
+        )
+        for x in (200.0, 600.0)
+    ]
+
+    def white_beside(measurements: list[TakenMeasurement], x: int) -> int:
+        found = FoundLines(lines=(), full_shape=(600, 800), measurements=tuple(measurements))
+        drawn = np.asarray(draw_over(xray, found, ["CVC"]))
+        return int((drawn[285:315, x + 8 : x + 30] == 255).all(axis=2).sum())
+
+    assert white_beside(lengths[:1], 200) == 0
+    assert white_beside(lengths, 200) >= 4 and white_beside(lengths, 600) >= 4
+    carina = FoundLandmark(x=300.0, y=300.0, probability=0.9)
+    marked = draw_with_legend(xray, FoundLines(lines=(), full_shape=(600, 800), landmarks={"carina": carina}), ["CVC"])
+    strip = (np.asarray(marked)[600:] == 255).all(axis=2)[:, :32]
+    rows, columns = np.nonzero(strip)
+    assert np.ptp(rows) == pytest.approx(10, abs=1) and np.ptp(columns) == pytest.approx(10, abs=1)
 
 
 def test_tips_as_shares() -> None:
@@ -109,7 +166,7 @@ def test_the_script_finds_and_draws_them(
     assert result.tips[device_type][0] == result.lines[0].tip
     sentences = pd.read_csv(tmp_path / "p_worklist.csv", dtype=str).set_index("StudyInstanceUID")
     x, y = of_image[["tip_x", "tip_y"]].iloc[0] + 0.5
-    assert f" at {x / width:.0%} of the width, {y / height:.0%} of the height" in sentences.loc[uid, device_type]
+    assert f"({x / width:.0%}, {y / height:.0%})" in sentences.loc[uid, device_type]
     # New predictions under the same name: the lines are not theirs.
     assert main(["--model", str(lines_run), str(xrays), "--out", str(out), "--workers", "1"]) == 1
     assert out.exists() and not (tmp_path / "p_lines.csv").exists()

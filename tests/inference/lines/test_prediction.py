@@ -77,6 +77,8 @@ def test_lines_lie_on_the_original() -> None:
         assert 0.4 < line.confidence <= 1
         assert line.tip_probability > 0.5
     assert tips_of(lines, ["ETT", "CVC"]) == {"ETT": [], "CVC": [line.tip for line in lines]}
+    joined = dataclasses.replace(lines[1], points=np.concatenate([lines[1].points[:1], lines[0].points[-1:]]))
+    assert tips_of([lines[0], joined, lines[1]], ["CVC"]) == {"CVC": [lines[0].tip, lines[1].tip]}  # each once
 
 
 def test_labels_of_tips() -> None:

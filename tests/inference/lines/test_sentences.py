@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from catheters.inference.interpretation import Findings
+from catheters.inference.lines.finding import FoundLines
 from catheters.inference.lines.measuring import TakenMeasurement
-from catheters.inference.lines.sentences import describe_disagreement, describe_disagreements, describe_lengths
+from catheters.inference.lines.prediction import PredictedLine
+from catheters.inference.lines.sentences import (
+    describe_disagreement,
+    describe_disagreements,
+    describe_found,
+    describe_lengths,
+    describe_measurement,
+    describe_tips,
+)
 from catheters.labels import RANZCR_HEADS
 from catheters.measurements import Measurement, MeasurementDefinition
 
@@ -73,6 +82,61 @@ def test_what_follows_a_device_types_sentence(findings: Findings) -> None:
     assert describe_lengths(findings, 0, "ETT", [taken(12.0, "ETT - Abnormal", "at the detector")]) == (
         "; ETT tip 12.0 mm above the carina (at the detector), by rule ETT - Abnormal, but the model says Normal"
     )
-    assert describe_lengths(findings, 2, "ETT", [taken(None, None, "no spacing")]) == (
+    assert describe_lengths(findings, 0, "ETT", [taken(None, None, "no spacing")]) == (
         "; ETT tip 10.0% of the image's height above the carina (no spacing)"
+    )
+    to_another = [taken(9.0, None, definition=MeasurementDefinition("ETT tip", "CVC tip", "distance"))]
+    assert describe_lengths(findings, 0, "ETT", to_another) == ""  # no CVC is seen
+    assert describe_lengths(findings, 1, "ETT", to_another).startswith("; ETT tip 9.0 mm")
+
+
+def test_where_lines_end() -> None:
+    """Two lines that end at one place are told as such."""
+    ends = [(0.484, 0.312), (0.62, 1.0)]
+    assert describe_tips(ends[:1]) == "; line ends at (48%, 31%) of width and height"
+    assert describe_tips(ends) == "; lines end at (48%, 31%), (62%, 100%) of width and height"
+    assert describe_tips([ends[0], ends[0]]) == "; lines end at (48%, 31%) of width and height"
+    assert describe_tips([]) == ""
+
+
+def line(tip_probability: float, device_type: str = "ETT") -> PredictedLine:
+    return PredictedLine(
+        device_type=device_type,
+        label=f"{device_type} - Normal",
+        points=np.array([[49.5, 0.0], [49.5, 39.5]]),
+        confidence=0.9,
+        tip_probability=tip_probability,
+        length=39.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "tip_probabilities", "sentence"),
+    [
+        (
+            0,
+            [0.9],
+            "; line ends at (50%, 20%) of width and height; ETT tip 50.0 mm above the carina, by rule ETT - Normal",
+        ),
+        (2, [0.412], "; a line is drawn all the same, tip probability 0.41"),
+        (2, [0.412, 0.0, 0.3], "; 3 lines are drawn all the same, tip probabilities 0.41, 0.30"),
+        (2, [0.0], "; a line is drawn all the same, no tip is seen"),
+        (2, [], ""),
+    ],
+)
+def test_what_is_not_seen_has_no_lengths(
+    findings: Findings, row: int, tip_probabilities: list[float], sentence: str
+) -> None:
+    lines = (*map(line, tip_probabilities), line(0.8, "CVC"))
+    found = FoundLines(lines=lines, full_shape=(200, 100), measurements=(taken(50.0, "ETT - Normal"),))
+    assert describe_found(findings, row, "ETT", found) == sentence
+
+
+def test_a_length_from_what_is_not_predicted_is_doubtful() -> None:
+    length = taken(50.0, "ETT - Normal", "at the detector")
+    assert describe_measurement(length, ["CVC", "ETT"]) == (
+        "ETT tip 50.0 mm above the carina (ETT not predicted; at the detector), by rule ETT - Normal"
+    )
+    assert describe_measurement(length, ["CVC"]) == (
+        "ETT tip 50.0 mm above the carina (at the detector), by rule ETT - Normal"
     )

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+import catheters
 from catheters.viz.lines import DEVICE_TYPE_COLOURS
 from tests.browser import PHONE, SCREEN, Browser
 from tests.inference.server.uploads import WITH_LINES
@@ -110,8 +111,8 @@ def test_an_xray_without_lines_in_a_browser(browser: Browser, port: int) -> None
 
 
 @WITH_LINES
-def test_lines_in_a_browser(used: Browser, xray_with_lines: tuple[Path, set[str]]) -> None:
-    """Pressed, they replace the X-ray, and a legend says whose colours are whose."""
+def test_lines_in_a_browser(used: Browser, lines_run: Path, xray_with_lines: tuple[Path, set[str]]) -> None:
+    """Pressed, they replace the X-ray; a legend says whose colours are whose, and what is not predicted positive."""
     drop(used, {"seen.jpg": xray_with_lines[0].read_bytes()}, num_before=2)
     found = used.evaluate(
         f"""(async () => {{
@@ -132,7 +133,10 @@ def test_lines_in_a_browser(used: Browser, xray_with_lines: tuple[Path, set[str]
     assert found["shown"][0] == "true"
     assert found["shown"][1].startswith("Lines and tips: what the model sees, a ring at each tip.")
     assert found["isBack"]
-    assert [name.strip() for name in found["key"] if name.strip()] == ["Lines and tips", *DEVICE_TYPE_COLOURS]
+    sentences = catheters.load(lines_run, device="cpu")(xray_with_lines[0]).sentences
+    is_present = {name: f"{name}: present" in sentences[name] for name in DEVICE_TYPE_COLOURS}
+    names = [name if is_there else f"{name} (not predicted)" for name, is_there in is_present.items()]
+    assert [name.strip() for name in found["key"] if name.strip()] == ["Lines and tips", *names]
     assert found["colours"] == 2 * [f"rgb{colour}" for colour in DEVICE_TYPE_COLOURS.values()]
     used.assert_readable()
     for width in (PHONE, 800, SCREEN):

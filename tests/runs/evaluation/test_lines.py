@@ -32,9 +32,10 @@ def test_on_the_screen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert header == ["lines", "images", "tips", "tips", "found", "false", "per", "image", "Dice"]
     assert ett[:5] == ["ETT", "5", "4", "0.500", "0.400"]  # a0 and e0 of 4; those of a1 and c0 in 5 images
     assert cvc == ["CVC", "6", "0", "undefined", "0.000", "undefined"]
-    assert errors[:4] == ["errors", "in", "tip,", "median"]
-    assert ett_errors[:6] == ["ETT", "%", "of", "width", "2.75", "missed"]  # of 0, 0.5, 5 and infinity
-    assert cvc_errors == ["CVC", "%", "of", "width", "undefined", "undefined", "undefined", "undefined"]
+    assert errors[:5] == ["errors", "in", "tips", "tip,", "median"]
+    assert ett_errors[:7] == ["ETT", "%", "of", "width", "4", "2.75", "missed"]  # of 0, 0.5, 5 and infinity
+    assert ett_errors[7] == "3"  # lines
+    assert cvc_errors == ["CVC", "%", "of", "width", "0", *["undefined"] * 2, "0", *["undefined"] * 2]
 
 
 def test_in_files(run: Path) -> None:

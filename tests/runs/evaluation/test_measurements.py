@@ -73,18 +73,39 @@ def test_measurements(measured: Path, browser: Browser, capsys: pytest.CaptureFi
     assert re.search(
         r"^ETT tip above carina  % of the image's height +3 +2 +0\.667 +3\.00 +-2\.54 +8\.54 +3\.00$", printed, re.M
     )
-    assert re.search(r"^ETT tip above carina, 3 images +accuracy +0\.667 +1\.000 +-0\.333$", printed, re.M)
+    assert re.search(r"^ETT tip above carina +accuracy +3 +0\.667 +1\.000 +-0\.333$", printed, re.M)
+    assert re.search(r"^ETT - Abnormal +sensitivity +1 .*\nETT - Abnormal +specificity +2 +0\.500", printed, re.M)
+    assert re.search(r"^predicted - true .* upper limit +median absolute$", printed, re.M)
     table = pd.read_csv(measured / "metrics.csv").set_index(["of", "name", "metric"])["value"]
     assert table["measurement", "ETT tip above carina", "mean_difference"] == pytest.approx(3)
     assert table["label by rule", "ETT tip above carina: ETT - Normal", "sensitivity_by_rule"] == 0.5
     page = (measured / "report.html").read_text()
     assert "2 pairs: mean difference 3.00 % of the image&#39;s height, limits of agreement -2.54 to 8.54" in page
     assert "They disagree in 0.333 of the images." in page
+    assert '<tr><th scope="row">ETT - Normal</th><td>specificity</td><td>1</td>' in page
+    assert "several labels by rule" not in page + printed and "no label of the device type" not in page + printed
     browser.show(SCREEN)
     browser.open((measured / "report.html").as_uri())
     assert browser.console == []
     assert browser.cut_boxes() == []
     browser.assert_readable()
+
+
+def test_how_several_labels_and_none_are_counted_is_said(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """a0, which is normal, has both labels: half right. c0 has no label of the tube: wrong, by rule and by model."""
+    rows = [("a0", 404, 492, "Normal"), ("a0", 440, 460, "Abnormal"), ("c0", 440, 560, "Abnormal")]
+    write_measurements(measured, rows)
+    main([str(measured), "--resamples", "0"])
+    (rule,) = json.loads((measured / "metrics.json").read_text())["lines"]["labels_by_rule"]
+    assert (rule["num_images"], rule["num_several"], rule["num_without_label"]) == (2, 1, 1)
+    assert (rule["accuracy"]["by_rule"]["value"], rule["accuracy"]["by_model"]["value"]) == (0.25, 0.5)
+    counts = [(label["num_positives"], label["num_negatives"]) for label in rule["per_label"]]
+    assert counts == [(0, 2), (1, 1)]
+    printed, page = capsys.readouterr().out, (measured / "report.html").read_text()
+    for said in (printed, page):
+        assert "1 image with several labels by rule: in its accuracy each counts as the share" in said
+        assert "1 image with no label of the device type: any label is wrong there, by rule and by model." in said
+    assert "Positives</th>" not in page
 
 
 def test_nothing_measured(measured: Path) -> None:

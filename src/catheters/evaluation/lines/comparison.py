@@ -93,6 +93,7 @@ class DeviceLines:
         num_tips_in_mm: drawn tips of images whose pixel spacing is known; what follows is of them alone.
         tip_error_mm: median error of the tips in mm, missed ones being infinitely far off,
         tip_error_90_mm: and the 90th percentile.
+        num_pairs_in_mm: of their lines, those whose tip is paired.
         distance_mm: as `distance`, in mm,
         distance_90_mm: and the 90th percentile.
         cases: tips that were not found: the farthest ones, then missed ones.
@@ -105,6 +106,7 @@ class DeviceLines:
     num_tips_in_mm: int
     tip_error_mm: Estimate
     tip_error_90_mm: Estimate
+    num_pairs_in_mm: int
     distance_mm: Estimate
     distance_90_mm: Estimate
     cases: Sequence[TipCase]
@@ -187,6 +189,7 @@ def _compare(
         num_tips_in_mm=sum(len(of.errors) for of, one in zip(matches, mm, strict=True) if of is not None and one == 1),
         tip_error_mm=tip_error_mm,
         tip_error_90_mm=tip_error_90_mm,
+        num_pairs_in_mm=int((mm[rows] == 1).sum()),
         distance_mm=distance_mm,
         distance_90_mm=distance_90_mm,
         cases=_worst(cases),

@@ -95,12 +95,14 @@ class RuleLabel:
     Attributes:
         label: its name.
         num_positives: images that have it.
+        num_negatives: images that do not.
         sensitivity: share of these that get it.
         specificity: share of the others that do not.
     """
 
     label: str
     num_positives: int
+    num_negatives: int
     sensitivity: Pair
     specificity: Pair
 
@@ -112,13 +114,18 @@ class RuleEvaluation:
     Attributes:
         name: what is measured.
         num_images: images with a label by rule; all that follows is of these.
-        accuracy: share of the images that have the label that they get; of several labels by rule the mean.
+        num_several: of these, images with several labels by rule, of as many tubes.
+        num_without_label: of these, images that have no label of the device type, so that every one is wrong there.
+        accuracy: share of the images that have the label that they get. An image with several labels by rule counts as
+            the share of them that it has. So this is no mean of the sensitivities, where each such label counts.
         disagreement: share of the images whose label by model is none of those by rule.
         labels: those of the device type that the rule gives.
     """
 
     name: str
     num_images: int
+    num_several: int
+    num_without_label: int
     accuracy: Pair
     disagreement: Estimate
     labels: Sequence[RuleLabel]
@@ -224,12 +231,15 @@ def judge_rule(
     return RuleEvaluation(
         name=lengths.name,
         num_images=int(has_label.sum()),
+        num_several=int((is_given.sum(axis=1) > 1).sum()),
+        num_without_label=int((has_label * (targets.sum(axis=1) == 0)).sum()),
         accuracy=compare(right_by_rule, right_by_model, has_label),
         disagreement=bootstrap.ratio(is_other * has_label, has_label),
         labels=[
             RuleLabel(
                 label=label,
                 num_positives=int((targets[:, k] * has_label).sum()),
+                num_negatives=int(((1 - targets[:, k]) * has_label).sum()),
                 sensitivity=compare(is_given[:, k], is_likeliest[:, k], targets[:, k] * has_label),
                 specificity=compare(1 - is_given[:, k], 1 - is_likeliest[:, k], (1 - targets[:, k]) * has_label),
             )

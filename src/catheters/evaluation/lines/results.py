@@ -130,12 +130,15 @@ def _describe_rule(rule: RuleEvaluation) -> dict[str, Any]:
     return {
         "measurement": rule.name,
         "num_images": rule.num_images,
+        "num_several": rule.num_several,
+        "num_without_label": rule.num_without_label,
         "accuracy": _describe_pair(rule.accuracy),
         "disagreement": _interval(rule.disagreement),
         "per_label": [
             {
                 "label": label.label,
                 "num_positives": label.num_positives,
+                "num_negatives": label.num_negatives,
                 "sensitivity": _describe_pair(label.sensitivity),
                 "specificity": _describe_pair(label.specificity),
             }
@@ -151,6 +154,7 @@ def _describe_device(device: DeviceLines) -> dict[str, Any]:
         "num_tips": device.summary.num_tips,
         "num_pairs": device.num_pairs,
         "num_tips_in_mm": device.num_tips_in_mm,
+        "num_pairs_in_mm": device.num_pairs_in_mm,
         **{name: _interval(estimate) for name, estimate in _shares(device).items()},
         **{
             name: dict(zip(ERROR_NAMES, map(_error_interval, pair), strict=True))

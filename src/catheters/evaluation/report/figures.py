@@ -30,7 +30,8 @@ MAX_PAIRS = 1000
 """Of measurements that are drawn, a dot each; the lines are those of all."""
 GREY = "#6e7781"
 CHANCE_AUC = 0.5
-LEGEND: Mapping[str, Any] = MappingProxyType({"fontsize": 9, "framealpha": 0.8, "edgecolor": "none"})
+LEGEND: Mapping[str, Any] = MappingProxyType({"loc": "outside lower center", "fontsize": 9, "edgecolor": "none"})
+"""Of each figure: below the axes, so that it covers nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def draw_roc(
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance")
     axes.plot(*thin(false, found), color=BLUE)
     axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE, label="operating point")
-    axes.legend(loc="lower right", **LEGEND)
+    figure.legend(**LEGEND)
     axes.set_title(f"ROC, AUC {area.value:.3f}")
     return _as_svg(
         figure,
@@ -91,7 +92,7 @@ def draw_precision_recall(
     found, false, missed, _ = point.confusion
     if found + false:
         axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE, label="operating point")
-    axes.legend(loc="best", **LEGEND)
+    figure.legend(**LEGEND)
     axes.set_title(f"precision and recall, AP {precision.value:.3f}")
     return _as_svg(
         figure,
@@ -120,7 +121,7 @@ def draw_reliability(
         name = f"{method}, ECE {calibrated.expected_error:.3f}"
         axes.plot(calibrated.predicted, calibrated.observed, "s--", color=ORANGE, markersize=4, label=name)
         words += f", {calibrated.expected_error:.3f} after calibration by {method}"
-    axes.legend(loc="best", **LEGEND)
+    figure.legend(**LEGEND)
     axes.set_title("reliability")
     return _as_svg(figure, f"Reliability curve of {label}: {words}")
 
@@ -135,7 +136,7 @@ def draw_agreement(name: str, unit: str, predicted: Floats, truth: Floats, agree
         truth: (n,) likewise.
         agreement: of the same measurements.
     """
-    figure = Figure(figsize=(4.6, 3.3), layout="constrained")
+    figure = Figure(figsize=(4.6, 3.75), layout="constrained")
     axes = figure.subplots()
     rows = np.flatnonzero(~np.isnan(predicted - truth))
     shown = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_PAIRS)).astype(np.intp))]
@@ -153,7 +154,7 @@ def draw_agreement(name: str, unit: str, predicted: Floats, truth: Floats, agree
         axes.axhline(upper, color=ORANGE, linestyle="--")
         words = f"mean difference {value:.2f} {unit}, limits of agreement {lower:.2f} to {upper:.2f} {unit}"
     if agreement.num_pairs:
-        axes.legend(loc="best", **LEGEND)
+        figure.legend(**LEGEND)
     axes.set_xlabel(f"mean of predicted and true ({unit})", parse_math=False)
     axes.set_ylabel(f"predicted - true ({unit})", parse_math=False)
     axes.set_title(name if len(shown) == len(rows) else f"{name}, {len(shown)} of {len(rows)}", parse_math=False)
@@ -163,8 +164,8 @@ def draw_agreement(name: str, unit: str, predicted: Floats, truth: Floats, agree
 
 
 def _small(x: str, y: str) -> tuple[Figure, Axes]:
-    """A square with both axes from 0 to 1."""
-    figure = Figure(figsize=(3.3, 3.3), layout="constrained")
+    """A square with both axes from 0 to 1, and room for a legend of two lines below."""
+    figure = Figure(figsize=(3.3, 3.75), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
     axes.grid(alpha=0.3)

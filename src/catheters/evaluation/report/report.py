@@ -24,6 +24,7 @@ from catheters.evaluation.report.figures import (
 )
 from catheters.evaluation.report.tables import (
     agreement_estimates,
+    describe_counting,
     describe_error,
     edge,
     marked,
@@ -158,6 +159,7 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     environment.filters["interval"] = with_interval
     environment.filters["per_cent"] = per_cent
     environment.filters["agreement"] = agreement_estimates
+    environment.filters["rule_note"] = describe_counting
     environment.filters["number"] = number
     environment.filters["sentence"] = _begin_sentence
     environment.filters["threshold"] = threshold_text

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from catheters.errors import counted
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.intervals import Estimate
@@ -229,23 +230,26 @@ def lines_table(lines: LineEvaluation) -> str:
 
 
 def line_errors_table(lines: LineEvaluation) -> str:
-    """One row per device type and unit: errors of tips and of centrelines, their median and 90th percentile."""
+    """One row per device type and unit: errors of tips and of paired lines, their number, median, 90th percentile."""
     rows = []
     for device in lines.per_device:
         name, summary = device.summary.device_type, device.summary
-        in_width = (summary.median_error, summary.error_90, device.distance, device.distance_90)
-        rows.append([name, "% of width", *map(per_cent, in_width)])
+        of_tips = [per_cent(error) for error in (summary.median_error, summary.error_90)]
+        of_lines = [per_cent(error) for error in (device.distance, device.distance_90)]
+        rows.append([name, "% of width", f"{summary.num_tips}", *of_tips, f"{device.num_pairs}", *of_lines])
         if device.num_tips_in_mm:
-            in_mm = (device.tip_error_mm, device.tip_error_90_mm, device.distance_mm, device.distance_90_mm)
-            rows.append([name, "mm", *(with_interval(estimate, 1) for estimate in in_mm)])
-    return text_table(["errors", "in", "tip, median", "tip, 90%", "centreline, median", "centreline, 90%"], rows)
+            of_tips = [with_interval(error, 1) for error in (device.tip_error_mm, device.tip_error_90_mm)]
+            of_lines = [with_interval(error, 1) for error in (device.distance_mm, device.distance_90_mm)]
+            rows.append([name, "mm", f"{device.num_tips_in_mm}", *of_tips, f"{device.num_pairs_in_mm}", *of_lines])
+    header = ["errors", "in", "tips", "tip, median", "tip, 90%", "lines", "centreline, median", "centreline, 90%"]
+    return text_table(header, rows)
 
 
 def lengths_table(lengths: Sequence[MeasuredLengths]) -> str:
     """One row per measurement: how many were measured, mean difference, limits of agreement, median error."""
-    header = ["predicted - true", "in", "true", "pairs", "measured", "mean", "lower limit", "upper limit", "|median|"]
+    header = ["predicted - true", "in", "true", "pairs", "measured", "mean", "lower limit", "upper limit"]
     return text_table(
-        header,
+        [*header, "median absolute"],
         [
             [
                 of_name.name,
@@ -272,16 +276,31 @@ def agreement_estimates(lengths: MeasuredLengths) -> tuple[Estimate, Estimate, E
 
 
 def rules_table(rules: Sequence[RuleEvaluation]) -> str:
-    """Rates by rule beside those by model; * where the difference's interval leaves out 0."""
+    """Rates by rule beside those by model, and of how many images; * where the difference's interval leaves out 0."""
     rows = []
     for rule in rules:
-        name = f"{rule.name}, {rule.num_images} images"
-        rows.append([name, "accuracy", *_of_pair(rule.accuracy)])
-        rows.append([name, "they disagree", with_interval(rule.disagreement), "", ""])
+        rows.append([rule.name, "accuracy", f"{rule.num_images}", *_of_pair(rule.accuracy)])
+        rows.append([rule.name, "they disagree", f"{rule.num_images}", with_interval(rule.disagreement), "", ""])
         for label in rule.labels:
-            rows.append([label.label, "sensitivity", *_of_pair(label.sensitivity)])
-            rows.append([label.label, "specificity", *_of_pair(label.specificity)])
-    return text_table(["label by rule", "", "by rule", "by model", "difference  "], rows)
+            rows.append([label.label, "sensitivity", f"{label.num_positives}", *_of_pair(label.sensitivity)])
+            rows.append([label.label, "specificity", f"{label.num_negatives}", *_of_pair(label.specificity)])
+    return text_table(["label by rule", "", "of images", "by rule", "by model", "difference  "], rows)
+
+
+def describe_counting(rule: RuleEvaluation) -> str:
+    """How images with several labels by rule, or with no label of the device type, count in the accuracy."""
+    sentences = []
+    if rule.num_several:
+        sentences.append(
+            f"{counted(rule.num_several, 'image')} with several labels by rule: in its accuracy each counts as "
+            "the share of its labels by rule that it has."
+        )
+    if rule.num_without_label:
+        sentences.append(
+            f"{counted(rule.num_without_label, 'image')} with no label of the device type: any label is wrong there, "
+            "by rule and by model."
+        )
+    return " ".join(sentences)
 
 
 def _of_pair(pair: Pair) -> list[str]:

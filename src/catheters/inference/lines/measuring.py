@@ -84,7 +84,7 @@ def take_measurements(
         spacing: of the image's pixels; None: not known.
         full_shape: (H, W) of the original image, in pixels.
     """
-    tips = {tip_name(name): list(dict.fromkeys(places)) for name, places in tips_of(lines, device_types).items()}
+    tips = {tip_name(name): places for name, places in tips_of(lines, device_types).items()}
     points = tips | places_of(landmarks)
     seen = {line.tip for line in lines if line.tip_probability > 0}
     unseen = {line.tip for line in lines} - seen

@@ -105,8 +105,11 @@ def _position_probabilities(tip: Floats, positions: Sequence[TipPositions], reac
 
 
 def tips_of(lines: Sequence[PredictedLine], device_types: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Device type -> the tips of its lines, x and y in pixels of the original image; none where it has no line."""
-    return {name: [line.tip for line in lines if line.device_type == name] for name in device_types}
+    """Device type -> the tips of its lines, x and y in pixels of the original image; none where it has no line.
+
+    Lines of a device type that end at the same tip have it once: they are one tube as far as the tip goes.
+    """
+    return {name: list(dict.fromkeys(line.tip for line in lines if line.device_type == name)) for name in device_types}
 
 
 def with_decoder(models: Models) -> list[Checkpoint]:
