@@ -9,7 +9,7 @@ import torch
 from timm.layers import DropPath
 
 from catheters.errors import SettingsError, UserError
-from catheters.models.backbone import create_backbone
+from catheters.models.backbone import check_patches, create_backbone
 
 
 def create(name: str, pretrained: bool | str, image_size: int) -> torch.nn.Module:
@@ -100,6 +100,22 @@ def test_pretrained_weights_beside_maps(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected, seen = plain(image), wider.eval()(torch.cat([image, maps], 1))
     torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_patches_that_do_not_divide_an_image() -> None:
+    """The last pixels would not be seen; models that pad see all of them."""
+    for name, size, message in (
+        ("vit_tiny_patch16_224", 230, "patches of 16 px and would not see the last 6; 224 or 240 is a multiple of 16"),
+        ("vit_tiny_patch16_224", 224, None),
+        ("test_resnet", 230, None),
+        ("swin_s3_tiny_224", 230, None),
+    ):
+        backbone = create(name, False, size)
+        if message is None:
+            check_patches(backbone, name, (224, size))
+        else:
+            with pytest.raises(SettingsError, match=message):
+                check_patches(backbone, name, (224, size))
 
 
 def test_a_first_layer_that_takes_no_maps(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import timm
+from timm.layers import PatchEmbed
 from torch import nn
 
 from catheters.errors import SettingsError, UserError, one_line, unknown_name
@@ -68,6 +69,28 @@ def create_backbone(
         except (AttributeError, AssertionError):
             raise SettingsError(f"grad_checkpointing=True: {name} has none; set it to False") from None
     return backbone, origin
+
+
+def check_patches(backbone: nn.Module, name: str, image_shape: tuple[int, int]) -> None:
+    """Refuse images of which a vision transformer would not see the lower and right edge.
+
+    Args:
+        backbone: a timm model.
+        name: timm's name of it.
+        image_shape: (height, width) of the images, in pixels.
+
+    Raises:
+        SettingsError: its patches do not divide the images.
+    """
+    patches = getattr(backbone, "patch_embed", None)
+    if not isinstance(patches, PatchEmbed) or patches.dynamic_img_pad:
+        return
+    for size, patch in zip(image_shape, patches.patch_size, strict=True):
+        if size % patch:
+            raise SettingsError(
+                f"image_size={size}: {name} sees patches of {patch} px and would not see the last {size % patch}; "
+                f"{size - size % patch} or {size - size % patch + patch} is a multiple of {patch}"
+            )
 
 
 def _arguments(

@@ -8,6 +8,7 @@ import torch
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
+from catheters.models.backbone import check_patches
 from catheters.runs.autotune import (
     PROBE_IMAGES,
     choose_batch_size,
@@ -189,6 +190,7 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     """
     first = settings.seeds_to_train[0] if settings.all_data else settings.folds_to_train[0]
     model = build_classifier(with_weights_of(settings, first), mean=0.5, std=0.25).to(device)
+    check_patches(model.backbone, settings.backbone_model, settings.image_shape)
     say(model.origin)
     if settings.sync_batch_norm and num_processes > 1:
         model = convert_batch_norm(model, device)
