@@ -52,6 +52,12 @@ def test_its_stages(settings: Settings) -> None:
     assert settings.in_stages() == (settings,)
 
 
+def test_caches_of_stages_need_no_run_name(settings: Settings) -> None:
+    settings = dataclasses.replace(settings, stages=STAGES, run_name=None)
+    assert preproc(settings).file == Path(settings.cache_folder) / "tiny_64.npy"
+    assert (Path(settings.cache_folder) / "tiny_32.npy").is_file()
+
+
 @pytest.mark.slow
 def test_they_are_the_same_chained_by_hand(staged: Settings) -> None:
     """Bit for bit; each fold's second stage starts from all weights of its first one."""
