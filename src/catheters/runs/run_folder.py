@@ -101,8 +101,8 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
         raise UserError(f"{error}; choose another run_name or --fresh") from None
     if fingerprint != data_fingerprint:
         raise UserError(
-            f"{folder}: was trained on other images, labels, folds, weights or lines; choose another run_name or "
-            "--fresh"
+            f"{folder}: was trained on other images, labels, folds, weights, lines or teacher; choose another run_name "
+            "or --fresh"
         )
     latest = environments[-1]
     for package, version in environment["versions"].items():
