@@ -9,12 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
+from catheters.runs.datasets import load_data
+from catheters.runs.earlier_runs.weights import check_weights
 from catheters.runs.preproc import preproc
 from catheters.runs.run import train_run
 from catheters.runs.stages import train_in_stages
@@ -181,3 +185,28 @@ def test_stages_that_are_refused(settings: Settings, stages: list[dict[str, Any]
         dataclasses.replace(settings, stages=stages)
     with pytest.raises(SettingsError, match="pretrained_parts='all' needs pretrained, a checkpoint of the same model"):
         dataclasses.replace(settings, pretrained_parts="all")
+
+
+@pytest.mark.slow
+def test_folds_that_may_leak(cached: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the settings allow is only warned of where a stage takes the weights of the one before."""
+    frame = pd.read_csv(Path(cached.dataset_folder) / "train.csv", dtype=str)
+    frame["fold"] = np.arange(len(frame)) % 2
+    frame.to_csv(tmp_path / "leaking.csv", index=False)
+    settings = dataclasses.replace(
+        cached,
+        label_table=str(tmp_path / "leaking.csv"),
+        fold_column="fold",
+        allow_leaking_folds=True,
+        epochs=1,
+        stages=[{}, {}],
+    )
+    train_in_stages(settings, fresh=False)
+    assert (settings.run_folder / "fold0/finished.json").is_file()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "its folds leak" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"warning: pretrained={settings.run_folder}/stage1/fold{{fold}}/best.pt: its folds")
+    assert warnings[0].endswith("are in several; allow_leaking_folds=True")
+    refused = dataclasses.replace(settings.in_stages()[1], allow_leaking_folds=False)
+    with pytest.raises(UserError, match=r"its folds leak: .* are in several; train it on others"):
+        check_weights(refused, load_data(settings))
