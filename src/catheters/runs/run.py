@@ -51,7 +51,22 @@ MAX_FEATURE_IMAGES = 10_000
 """Images whose features are measured for a checkpoint: more take time and tell little."""
 
 
-def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtension] = ()) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Which part of a run in stages a training is.
+
+    Attributes:
+        number: from 1.
+        run_folder: of the whole run; the caller keeps other processes out of it.
+    """
+
+    number: int
+    run_folder: Path
+
+
+def train_run(
+    settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtension] = (), stage: Stage | None = None
+) -> None:
     """Train the folds, or seeds, that the settings choose, except those that the run folder already holds.
 
     Started by torchrun, all ranks call it, and train each model together, or a model each with
@@ -59,10 +74,11 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
 
     Args:
         settings: the run's settings.
-        fresh: move an earlier run of the same name aside and start over.
+        fresh: move an earlier run of the same name, of a stage the whole run, aside and start over.
         extensions: the user's own, of pytorch-pfn-extras, which run in each model's training after the built-in ones;
             their state is kept in snapshots. The same objects serve one model after another: what one has to forget,
             `initialize` resets.
+        stage: of a run in stages; None: a whole run.
 
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be, said before any work starts; or
@@ -76,11 +92,12 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
         with silent(not is_first):
             settings, data, first_stage, device, num_bytes = prepare_run(settings, torchrun, num_processes, fresh=fresh)
         folder = settings.run_folder
-        with only_process(folder) if is_first else nullcontext():
+        whole_folder = folder if stage is None else stage.run_folder
+        with only_process(folder) if is_first and stage is None else nullcontext():
             environment = describe_environment(device, num_processes)
-            if is_first and fresh and folder.exists():
+            if is_first and fresh and whole_folder.exists():
                 check_space(settings, num_bytes, bytes_of(first_stage))  # before anything is moved
-                say(f"moved the earlier run to {move_aside(folder)}")
+                say(f"moved the earlier run to {move_aside(whole_folder)}")
             run = _Run(
                 settings=settings,
                 data=data,
