@@ -273,6 +273,27 @@ def test_ranks_start_over_together(staged: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_trackers_know_the_run_and_the_stage(cached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's store lies beside the run folder, as that of a run without stages."""
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = dataclasses.replace(cached, folds=(0,), epochs=1, trackers=("mlflow",), stages=({}, {}))
+    train_in_stages(settings, fresh=False)
+    runs_folder = Path(settings.saved_models_folder)
+    assert not list(settings.run_folder.glob("mlflow*"))
+    client = MlflowClient(tracking_uri=f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}")
+    for number, run in enumerate(settings.in_stages(), start=1):
+        experiment = client.get_experiment_by_name(f"run, stage {number}")
+        assert experiment is not None
+        (tracked,) = client.search_runs([experiment.experiment_id])
+        assert (tracked.info.run_name, tracked.info.status) == ("fold 0", "FINISHED")
+        assert tracked.data.params["run_name"] == run.run_name
+
+
+@pytest.mark.slow
 def test_files_beside_an_earlier_stage_are_passed_over(cached: Settings) -> None:
     """As MLflow's, which an earlier version put there."""
     settings = dataclasses.replace(cached, folds=(0,), epochs=1, stages=({}, {}))

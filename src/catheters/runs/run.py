@@ -106,6 +106,8 @@ def train_run(
                 num_bytes=num_bytes,
                 first_stage=first_stage,
                 extensions=extensions,
+                title=whole_folder.name if stage is None else f"{whole_folder.name}, stage {stage.number}",
+                runs_folder=whole_folder.parent,
             )
             if is_first:
                 _check_growth(run)
@@ -124,7 +126,11 @@ def train_run(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What all models of a run share; `num_bytes` is what a model's state takes."""
+    """What all models of a run share.
+
+    `num_bytes` is what a model's state takes, `title` the run's name for people, with the stage if it is one of
+    several, `runs_folder` where whole runs lie.
+    """
 
     settings: Settings
     data: RunData
@@ -133,6 +139,8 @@ class _Run:
     num_bytes: int
     first_stage: FirstStageRun | None
     extensions: Sequence[AnyExtension]
+    title: str
+    runs_folder: Path
 
     @property
     def kind(self) -> str:
@@ -192,7 +200,16 @@ class _Run:
         """What the training of one of `numbers` needs of the run."""
         settings = dataclasses.replace(self.settings, seed=number) if self.settings.all_data else self.settings
         members = () if self.first_stage is None else self.first_stage.members(number)
-        return build_context(settings, what, folder, self.environment, num_models_left, members)
+        return build_context(
+            settings,
+            what,
+            folder,
+            self.environment,
+            run_name=self.title,
+            runs_folder=self.runs_folder,
+            num_models_left=num_models_left,
+            first_stage=members,
+        )
 
     def _train_seed(self, seed: int, folder: Path, processes: Processes, num_models_left: int) -> None:
         """Train a model on all images."""
@@ -204,7 +221,7 @@ class _Run:
             train_on_all(step, loader, context, seed, self.extensions)
         if processes.is_first:
             self._measure_features(np.full(len(data.rows), True), folder / "final.pt", processes)
-            plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
+            plot_curves(read_epochs(folder), None, f"{self.title}, seed {seed}", folder / "curves.png")
             write_finished(folder)
             images = counted(num_training_images(settings, data), "image")
             say(f"seed {seed}: trained on all {images} -> {folder / 'final.pt'}")
@@ -225,7 +242,7 @@ class _Run:
         if processes.is_first:
             self._measure_features(data.folds == fold, folder / "best.pt", processes)
             curves = folder / "curves.png"
-            plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", curves)
+            plot_curves(read_epochs(folder), best.best_epoch, f"{self.title}, fold {fold}", curves)
             write_fold(settings, data, fold, best.best_probabilities)
             if settings.learns_lines:
                 with closing(self._plain_loader(data.folds == fold, processes)) as loader:
