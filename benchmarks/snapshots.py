@@ -116,7 +116,16 @@ def measure_families(folder: Path, rounds: int) -> None:
         step = build_step(settings, build_classifier(settings, 0.5, 0.25).to(device), 1, device)
         batches = random_batches(settings, 1, device)
         environment = {**describe_environment(device, 1), "data_fingerprint": ""}
-        context = build_context(settings, backbone, model_folder, environment, 0)
+        context = build_context(
+            settings,
+            backbone,
+            model_folder,
+            environment,
+            run_name=backbone,
+            runs_folder=model_folder.parent,
+            num_models_left=0,
+            first_stage=(),
+        )
         log = TrainingLog.of(context, step, 1)
         keeper = LastCheckpoint(step, None, context, 0)  # type: ignore[arg-type]
         stopping = Stopping((), 9, backbone, ALONE)

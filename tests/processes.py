@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from catheters.commands.command_line import run_command
 from catheters.config.settings import Settings
-from catheters.runs.run import train_run
+from catheters.runs.stages import train_in_stages
 from catheters.training.manager import AnyExtension
 from tests import hangs
 
@@ -30,14 +30,18 @@ class Training:
         output: Path,
         environment: dict[str, str] | None = None,
         extensions: Sequence[AnyExtension] = (),
+        *,
+        fresh: bool = False,
     ) -> None:
         """Start it; `environment` is added to the process's own, `extensions` to the training's."""
         self.output = output
         self.pid = os.fork()
         if self.pid == 0:
-            self._train(settings, environment or {}, extensions)
+            self._train(settings, environment or {}, extensions, fresh=fresh)
 
-    def _train(self, settings: Settings, environment: dict[str, str], extensions: Sequence[AnyExtension]) -> None:
+    def _train(
+        self, settings: Settings, environment: dict[str, str], extensions: Sequence[AnyExtension], *, fresh: bool
+    ) -> None:
         status: Any = 1
         try:
             os.environ.update(environment)
@@ -48,7 +52,7 @@ class Training:
             sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(number, "wb", 0)) for number in (1, 2))
             sys.__stderr__ = sys.stderr
             sys.stderr.reconfigure(line_buffering=True)
-            run_command(lambda arguments: train_run(settings, fresh=False, extensions=extensions) or 0)
+            run_command(lambda arguments: train_in_stages(settings, fresh=fresh, extensions=extensions) or 0)
         except SystemExit as end:
             status = end.code
         except BaseException:
@@ -154,32 +158,39 @@ def environments_of_ranks(count: int) -> list[dict[str, str]]:
 
 def run_in_fork(work: Callable[[], object]) -> None:
     """Do in a process of its own what starts autograd's threads, after which no process that learns can be forked."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    run_in_forks([work])
 
 
-def start_ranks(settings: Settings, folder: Path, count: int) -> list[Training]:
+def run_in_forks(works: Sequence[Callable[[], object]]) -> None:
+    """Do each work in a process of its own, at the same time; all have to succeed."""
+    pids = []
+    for work in works:
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            status = 1
+            try:
+                work()
+                status = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(works)
+
+
+def start_ranks(settings: Settings, folder: Path, count: int, *, fresh: bool = False) -> list[Training]:
     """So many ranks of one run, each with its output in `out<rank>`."""
     return [
-        Training(settings, folder / f"out{rank}", environment)
+        Training(settings, folder / f"out{rank}", environment, fresh=fresh)
         for rank, environment in enumerate(environments_of_ranks(count))
     ]
 
 
-def train_with_ranks(settings: Settings, folder: Path, count: int) -> None:
+def train_with_ranks(settings: Settings, folder: Path, count: int, *, fresh: bool = False) -> None:
     """Train with so many ranks until all have finished with status 0."""
-    trainings = start_ranks(settings, folder, count)
+    trainings = start_ranks(settings, folder, count, fresh=fresh)
     statuses = [training.wait() for training in trainings]
     assert statuses == [0] * count, "\n".join(training.text for training in trainings)

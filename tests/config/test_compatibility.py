@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +47,37 @@ def test_harmless_changes() -> None:
     assert HARMLESS.keys() == set(MAY_CHANGE)
     check_same_settings(Settings(), Settings(**HARMLESS), "here")
     check_same_settings(*(Settings(lines="input", first_stage=name) for name in ("here", "moved")), "here")
+
+
+def test_names_in_extra_tables() -> None:
+    """Content of tables, images and lines is in the data's fingerprint; how they are read is compared."""
+    table = {"cache_name": "other", "dataset_folder": "here", "annotation_table": "lines.csv"}
+    moved = {**table, "dataset_folder": "there", "annotation_table": "renamed.csv"}
+    check_same_settings(Settings(extra_tables=[table]), Settings(extra_tables=[moved]), "x")
+    for other in ([{**table, "weight": 0.5}], [{**table, "uid_column": "id"}], []):
+        with pytest.raises(SettingsError, match="extra_tables was "):
+            check_same_settings(Settings(extra_tables=[table]), Settings(extra_tables=other), "x")
+
+
+@pytest.mark.parametrize("kind", [{}, {"all_data": True}, {"debug": True}])
+def test_stages_in_a_folder_that_was_moved(kind: dict[str, Any]) -> None:
+    """The weights of the stage before are named from the run folder; other files are what they are."""
+    settings = Settings(stages=[{}, {}, {}], run_name="x", **kind)
+    moved = dataclasses.replace(settings, saved_models_folder="elsewhere", run_name="renamed")
+    runs, moved_runs = settings.in_stages(), moved.in_stages()
+    for run, of_moved in zip(runs, moved_runs, strict=True):
+        check_same_settings(run, of_moved, "x")
+    with pytest.raises(SettingsError, match=r"pretrained was 'stage1.*', is 'stage2"):
+        check_same_settings(runs[1], dataclasses.replace(moved_runs[1], pretrained=moved_runs[2].pretrained), "x")
+
+
+def test_weights_of_another_run_are_named_in_full() -> None:
+    """Beside the run folder, or in another run's stages: which run it is does matter."""
+    for file in ("a/other/fold{fold}/best.pt", "a/other/stage1/fold{fold}/best.pt", "a/stage1/fold{fold}/best.pt"):
+        run = Settings(saved_models_folder="a", run_name="x", pretrained=file)
+        moved = Settings(saved_models_folder="b", run_name="x", pretrained=file.replace("a/", "b/", 1))
+        with pytest.raises(SettingsError, match=f"pretrained was '{re.escape(file)}', is 'b/"):
+            check_same_settings(run, moved, "here")
 
 
 def test_the_same_folds_by_another_name() -> None:

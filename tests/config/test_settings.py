@@ -267,6 +267,22 @@ def test_settings_without_effect_are_named() -> None:
     ]
 
 
+def test_settings_of_stages_without_effect_are_named() -> None:
+    """What has an effect in one stage is meant for it; what a stage itself says has to have one there."""
+    base = Settings(soft_weight=0.3, warmup_epochs=0, epochs=2, cosine_epochs=2, run_name="x")
+    assert settings_warnings(dataclasses.replace(base, stages=[{}, {"teacher": "y"}])) == []
+    assert settings_warnings(dataclasses.replace(base, stages=[{}, {}])) == [
+        "soft_weight=0.3 has no effect: teacher=None"
+    ]
+    stages = [{"soft_weight": 0.2}, {"teacher": "y", "plateau_patience": 9}, {"teacher": "y", "epochs": 1}]
+    assert settings_warnings(dataclasses.replace(base, stages=stages)) == [
+        "soft_weight=0.2 has no effect: teacher=None",
+        "plateau_patience=9 has no effect: schedule='cosine'",
+        "epochs=1 stops a schedule of 2 epochs early (warmup_epochs + cosine_epochs); cosine_epochs=1 makes it a "
+        "whole one",
+    ]
+
+
 def test_settings_of_lines_without_effect_are_named() -> None:
     tables = {"landmark_table": "landmarks.csv", "spacing_table": "spacing.csv"}
     settings = Settings(heads=dict(RANZCR_HEADS), line_stride=2, **tables)

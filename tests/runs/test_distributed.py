@@ -1,6 +1,8 @@
 """Distributed training: several ranks compute what one process does; when one dies, all stop."""
 
 import dataclasses
+import functools
+import os
 import re
 import signal
 from pathlib import Path
@@ -19,6 +21,7 @@ from catheters.labels import RANZCR_HEADS
 from catheters.runs.data_checks import check_global_batch
 from catheters.runs.datasets import load_data
 from catheters.runs.run import train_run
+from catheters.runtime.distributed import joined_torchrun
 from catheters.runtime.host import process_rank
 from catheters.training.extensions.log import read_epochs
 from catheters.training.step import convert_batch_norm
@@ -28,6 +31,7 @@ from tests.processes import (
     environments_of_ranks,
     num_snapshots,
     outcome,
+    run_in_forks,
     start_ranks,
     train_with_ranks,
     wait_until,
@@ -107,6 +111,21 @@ def test_groups_trackers_and_extensions_of_two_ranks(plain: Settings, tmp_path: 
     assert (len(terms[0]), len(terms[1])) == (5, 2)
     np.testing.assert_allclose(terms[1], terms[0][:2], rtol=1e-5)
     assert len(list((two.run_folder / "fold1" / "tensorboard").iterdir())) == 1
+
+
+def test_ranks_join_several_times_in_a_process() -> None:
+    """As for each stage of a run; without torchrun, which keeps what they share: rank 0 does."""
+
+    def join() -> None:
+        with joined_torchrun() as torchrun:
+            assert torchrun.gather("rank", str(torchrun.rank)) == ["0", "1"]
+
+    def join_again(environment: dict[str, str]) -> None:
+        os.environ.update(environment)
+        for _ in range(4):
+            join()
+
+    run_in_forks([functools.partial(join_again, environment) for environment in environments_of_ranks(2)])
 
 
 @pytest.mark.slow

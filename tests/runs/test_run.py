@@ -253,7 +253,7 @@ def test_other_data_is_refused(trained: Settings, tmp_path: Path) -> None:
     environment = trained.run_folder / "environment.json"
     content = json.loads(environment.read_text())
     environment.write_text(json.dumps({**content, "data_fingerprint": "other"}))
-    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights or lines"):
+    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights, lines or teacher"):
         train_run(trained, fresh=False)
 
 

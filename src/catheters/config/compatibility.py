@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
+from typing import Any
 
 from catheters.config.loading import settings_from_json, settings_to_json
 from catheters.config.settings import Settings
@@ -19,6 +22,8 @@ change what it computes, although another device, memory layout or compilation r
 tables of lines and landmarks are names; what they hold is compared by its content, see `run_folder`."""
 MAY_GROW = ("epochs", "early_stop")
 """Settings that may become larger: a longer run starts as the shorter one did."""
+WEIGHTS_OF_STAGE = re.compile(r"stage\d+(_debug)?/(fold\{fold\}/best|seed\{seed\}/final)\.pt")
+"""What a stage starts from, in the run folder: see `Settings.in_stages`."""
 
 
 def check_same_settings(earlier: Settings, settings: Settings, where: str) -> None:
@@ -29,8 +34,7 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
         settings: what shall be.
         where: what holds the earlier ones, as the start of the message.
     """
-    # Through JSON, since a list and a tuple in a transform's parameters are the same there.
-    old, new = json.loads(settings_to_json(earlier)), json.loads(settings_to_json(settings))
+    old, new = _compared(earlier), _compared(settings)
     differences = [
         f"{field.name} was {old[field.name]!r}, is {new[field.name]!r}"
         for field in dataclasses.fields(Settings)
@@ -49,6 +53,29 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
             f"{where} of other settings: {'; '.join(differences)}; set them as they were, choose another "
             "run_name, or --fresh to start over"
         )
+
+
+def _compared(settings: Settings) -> dict[str, Any]:
+    """Plain data that is equal where a folder that was moved, or whose name may change, is all that differs."""
+    # Through JSON, since a list and a tuple in a transform's parameters are the same there.
+    values: dict[str, Any] = json.loads(settings_to_json(settings))
+    values["extra_tables"] = [
+        {name: value for name, value in table.items() if name not in MAY_CHANGE} for table in values["extra_tables"]
+    ]
+    values["pretrained"] = _weights(settings)
+    return values
+
+
+def _weights(settings: Settings) -> bool | str:
+    """`pretrained`; that of a stage, which the run itself has written, relative to the whole run's folder."""
+    if not isinstance(settings.pretrained, str) or settings.run_name is None:
+        return settings.pretrained
+    file = Path(settings.pretrained)
+    is_inner = re.fullmatch(r"stage\d+", settings.run_name) is not None
+    for folder in (settings.run_folder, settings.run_folder.parent)[: 2 if is_inner else 1]:
+        if file.is_relative_to(folder) and WEIGHTS_OF_STAGE.fullmatch(relative := file.relative_to(folder).as_posix()):
+            return relative
+    return settings.pretrained
 
 
 def check_resumable(written: str, written_by: str, settings: Settings, snapshot: str) -> None:

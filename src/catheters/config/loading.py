@@ -112,7 +112,23 @@ def changed_settings(settings: Settings) -> dict[str, Any]:
 
 
 def settings_warnings(settings: Settings) -> list[str]:
-    """Warnings about settings that were changed and have no effect beside the others, or stop a schedule early."""
+    """Warnings about settings that were changed and have no effect beside the others, or stop a schedule early.
+
+    With stages, those of each; a value that has an effect in one of them is not named.
+    """
+    runs = settings.in_stages()
+    ignored = [(run, _ignored(run)) for run in runs]
+    warnings = [
+        f"{name}={getattr(run, name)!r} has no effect: {reason}"
+        for run, reasons in ignored
+        for name, reason in reasons.items()
+        if all(name in of_other or getattr(other, name) != getattr(run, name) for other, of_other in ignored)
+    ]
+    return list(dict.fromkeys([*warnings, *(text for run in runs for text in _warnings_of_schedule(run))]))
+
+
+def _ignored(settings: Settings) -> dict[str, str]:
+    """Name -> reason, of settings that were changed and have no effect beside the others."""
     changed = changed_settings(settings)
     schedule = f"schedule='{settings.schedule}'"
     is_cosine = settings.schedule == "cosine"
@@ -164,11 +180,13 @@ def settings_warnings(settings: Settings) -> list[str]:
         "sync_batch_norm": ("folds_parallel=True", settings.folds_parallel),
         "folds_parallel": ("torchrun has started one process", num_processes() == 1),
     }
-    warnings = [
-        f"{name}={getattr(settings, name)!r} has no effect: {reason}"
-        for name, (reason, is_ignored) in reasons.items()
-        if is_ignored and name in changed
-    ]
+    return {name: reason for name, (reason, is_ignored) in reasons.items() if is_ignored and name in changed}
+
+
+def _warnings_of_schedule(settings: Settings) -> list[str]:
+    """What is odd about the learning rates of so many epochs."""
+    warnings: list[str] = []
+    is_cosine = settings.schedule == "cosine"
     schedule_epochs = settings.warmup_epochs + (settings.cosine_epochs if is_cosine else 0)
     if settings.num_epochs < schedule_epochs:
         names = "warmup_epochs + cosine_epochs" if is_cosine else "warmup_epochs"

@@ -6,7 +6,7 @@ and what is allowed.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,22 +149,22 @@ class Settings(SettingFields):
             validation.check_plain(f"stages[{number}]", stage)
             validation.check_stage(stage, number, FIELDS, SHARED_BY_STAGES)
         try:
-            named = self if self.run_name else dataclasses.replace(self, stages=(), run_name="run")
-            named.in_stages(self.stages)
+            self.in_stages()
         except SettingsError as error:
             raise ValueError(str(error)) from None
 
-    def in_stages(self, stages: Sequence[Mapping[str, Any]] | None = None) -> tuple["Settings", ...]:
-        """The settings of each stage's run, `stages` being those of the settings; of a run without stages itself.
+    def in_stages(self) -> tuple["Settings", ...]:
+        """The settings of each stage's run; of a run without stages itself.
 
-        The last one has the run folder, the others have folders in it.
+        The last one has the run folder, the others have folders in it; a run without a name, whose caches may be
+        wanted, has none.
         """
-        stages = self.stages if stages is None else stages
+        named = self if self.run_name else dataclasses.replace(self, stages=(), run_name="run")
         runs: list[Settings] = []
-        for number, stage in enumerate(stages, start=1):
+        for number, stage in enumerate(self.stages, start=1):
             changes: dict[str, Any] = {**stage, "stages": ()}
-            if number < len(stages):
-                changes |= {"saved_models_folder": str(self.run_folder), "run_name": f"stage{number}"}
+            if number < len(self.stages):
+                changes |= {"saved_models_folder": str(named.run_folder), "run_name": f"stage{number}"}
             if runs:
                 file = "seed{seed}/final.pt" if self.all_data else "fold{fold}/best.pt"
                 changes |= {"pretrained": f"{runs[-1].run_folder}/{file}", "pretrained_parts": "all"}

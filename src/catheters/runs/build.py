@@ -171,14 +171,18 @@ def build_context(
     what: str,
     folder: Path,
     environment: Mapping[str, Any],
+    *,
+    run_name: str,
+    runs_folder: Path,
     num_models_left: int,
-    first_stage: Sequence[Checkpoint] = (),
+    first_stage: Sequence[Checkpoint],
 ) -> TrainContext:
     """What the training of the model `what` in its folder needs of the run; `first_stage` goes into its checkpoints."""
     return TrainContext(
         what=what,
         folder=folder,
-        run_name=settings.run_folder.name,
+        run_name=run_name,
+        runs_folder=runs_folder,
         environment=environment,
         settings_json=settings_to_json(settings),
         check_settings=lambda written, by, snapshot: check_resumable(written, by, settings, snapshot),

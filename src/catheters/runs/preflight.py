@@ -61,7 +61,7 @@ def prepare_run(
     """
     device = open_device(settings.device)
     check_own_devices(torchrun.gather("device", identity_of(device)))
-    _check_choices(settings)
+    check_choices(settings)
     check_global_batch(settings, num_processes)
     warn_of_precision([choose_dtype(settings.use_amp, settings.amp_dtype, device)], device)
     prepare_device(device, deterministic=settings.deterministic)
@@ -142,7 +142,7 @@ def _choose_open_settings(
     return dataclasses.replace(settings, channels_last=tried.channels_last)
 
 
-def _check_choices(settings: Settings) -> None:
+def check_choices(settings: Settings) -> None:
     """What the settings name must exist, before data is read or a folder made."""
     build_losses(settings)
     check_optimizer(settings.optimizer, settings.optimizer_params)

@@ -51,7 +51,22 @@ MAX_FEATURE_IMAGES = 10_000
 """Images whose features are measured for a checkpoint: more take time and tell little."""
 
 
-def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtension] = ()) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Which part of a run in stages a training is.
+
+    Attributes:
+        number: from 1.
+        run_folder: of the whole run; the caller keeps other processes out of it.
+    """
+
+    number: int
+    run_folder: Path
+
+
+def train_run(
+    settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtension] = (), stage: Stage | None = None
+) -> None:
     """Train the folds, or seeds, that the settings choose, except those that the run folder already holds.
 
     Started by torchrun, all ranks call it, and train each model together, or a model each with
@@ -59,10 +74,11 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
 
     Args:
         settings: the run's settings.
-        fresh: move an earlier run of the same name aside and start over.
+        fresh: move an earlier run of the same name, of a stage the whole run, aside and start over.
         extensions: the user's own, of pytorch-pfn-extras, which run in each model's training after the built-in ones;
             their state is kept in snapshots. The same objects serve one model after another: what one has to forget,
             `initialize` resets.
+        stage: of a run in stages; None: a whole run.
 
     Raises:
         UserError: a setting, the data or the run folder is not as it has to be, said before any work starts; or
@@ -76,11 +92,12 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
         with silent(not is_first):
             settings, data, first_stage, device, num_bytes = prepare_run(settings, torchrun, num_processes, fresh=fresh)
         folder = settings.run_folder
-        with only_process(folder) if is_first else nullcontext():
+        whole_folder = folder if stage is None else stage.run_folder
+        with only_process(folder) if is_first and stage is None else nullcontext():
             environment = describe_environment(device, num_processes)
-            if is_first and fresh and folder.exists():
+            if is_first and fresh and whole_folder.exists():
                 check_space(settings, num_bytes, bytes_of(first_stage))  # before anything is moved
-                say(f"moved the earlier run to {move_aside(folder)}")
+                say(f"moved the earlier run to {move_aside(whole_folder)}")
             run = _Run(
                 settings=settings,
                 data=data,
@@ -89,6 +106,8 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
                 num_bytes=num_bytes,
                 first_stage=first_stage,
                 extensions=extensions,
+                title=whole_folder.name if stage is None else f"{whole_folder.name}, stage {stage.number}",
+                runs_folder=whole_folder.parent,
             )
             if is_first:
                 _check_growth(run)
@@ -107,7 +126,11 @@ def train_run(settings: Settings, *, fresh: bool, extensions: Sequence[AnyExtens
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What all models of a run share; `num_bytes` is what a model's state takes."""
+    """What all models of a run share.
+
+    `num_bytes` is what a model's state takes, `title` the run's name for people, with the stage if it is one of
+    several, `runs_folder` where whole runs lie.
+    """
 
     settings: Settings
     data: RunData
@@ -116,6 +139,8 @@ class _Run:
     num_bytes: int
     first_stage: FirstStageRun | None
     extensions: Sequence[AnyExtension]
+    title: str
+    runs_folder: Path
 
     @property
     def kind(self) -> str:
@@ -175,7 +200,16 @@ class _Run:
         """What the training of one of `numbers` needs of the run."""
         settings = dataclasses.replace(self.settings, seed=number) if self.settings.all_data else self.settings
         members = () if self.first_stage is None else self.first_stage.members(number)
-        return build_context(settings, what, folder, self.environment, num_models_left, members)
+        return build_context(
+            settings,
+            what,
+            folder,
+            self.environment,
+            run_name=self.title,
+            runs_folder=self.runs_folder,
+            num_models_left=num_models_left,
+            first_stage=members,
+        )
 
     def _train_seed(self, seed: int, folder: Path, processes: Processes, num_models_left: int) -> None:
         """Train a model on all images."""
@@ -187,7 +221,7 @@ class _Run:
             train_on_all(step, loader, context, seed, self.extensions)
         if processes.is_first:
             self._measure_features(np.full(len(data.rows), True), folder / "final.pt", processes)
-            plot_curves(read_epochs(folder), None, f"{settings.run_name}, seed {seed}", folder / "curves.png")
+            plot_curves(read_epochs(folder), None, f"{self.title}, seed {seed}", folder / "curves.png")
             write_finished(folder)
             images = counted(num_training_images(settings, data), "image")
             say(f"seed {seed}: trained on all {images} -> {folder / 'final.pt'}")
@@ -208,7 +242,7 @@ class _Run:
         if processes.is_first:
             self._measure_features(data.folds == fold, folder / "best.pt", processes)
             curves = folder / "curves.png"
-            plot_curves(read_epochs(folder), best.best_epoch, f"{settings.run_name}, fold {fold}", curves)
+            plot_curves(read_epochs(folder), best.best_epoch, f"{self.title}, fold {fold}", curves)
             write_fold(settings, data, fold, best.best_probabilities)
             if settings.learns_lines:
                 with closing(self._plain_loader(data.folds == fold, processes)) as loader:

@@ -63,22 +63,32 @@ def enter_run_folder(settings: Settings, data_fingerprint: str, environment: Map
         UserError: the folder holds a run of other settings or data, or something else.
     """
     folder = settings.run_folder
-    settings_file = folder / SETTINGS_FILE
     environments = [dict(environment)]
     annotations = _annotations_sha256(settings)
+    check_run_folder(settings)
     if holds_run(folder):
-        earlier = read_run_settings(settings_file)
-        check_same_settings(earlier, settings, f"{folder}: holds a run")
         environments = _continue_record(folder, data_fingerprint, environment)
         annotations = _continue_annotations(folder, annotations)
         adopt(folder)
         say(f"continuing the run in {folder}")
-    elif not settings_file.exists() and folder.exists() and any(_is_foreign(path) for path in folder.iterdir()):
-        raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
     else:  # a new run, or one that failed before its first checkpoint and may have its settings corrected
         folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, data_fingerprint, environments, annotations)
-    write_text(settings_file, settings_to_json(settings))
+    write_text(folder / SETTINGS_FILE, settings_to_json(settings))
+
+
+def check_run_folder(settings: Settings) -> None:
+    """Refuse a folder that a run of these settings cannot enter, as far as settings and files tell.
+
+    Raises:
+        UserError: it holds a run of other settings, or something else.
+    """
+    folder = settings.run_folder
+    settings_file = folder / SETTINGS_FILE
+    if holds_run(folder):
+        check_same_settings(read_run_settings(settings_file), settings, f"{folder}: holds a run")
+    elif not settings_file.exists() and folder.exists() and _holds_foreign_files(folder):
+        raise UserError(f"{folder}: holds files but no run; choose another run_name or delete it")
 
 
 def holds_run(folder: Path) -> bool:
@@ -88,9 +98,15 @@ def holds_run(folder: Path) -> bool:
     return any(folder.glob("*/*.pt")) or any(map(has_snapshot, folder.iterdir()))
 
 
-def _is_foreign(path: Path) -> bool:
-    """Whether a file is none of those that a new run's folder gets first, or a kill's rest of one, or of its stages."""
-    return path.name != FILE_NAME and path.suffix != ".part" and not STAGE.match(path.name)
+def _holds_foreign_files(folder: Path) -> bool:
+    """Whether a folder has files that are none of those that a new run's folder gets first, or a kill's rest of one.
+
+    What stands beside an earlier stage of ours came with it, as trackers' files.
+    """
+    paths = list(folder.iterdir())
+    if any(STAGE.match(path.name) and (path / SETTINGS_FILE).is_file() for path in paths):
+        return False
+    return any(path.name != FILE_NAME and path.suffix != ".part" and not STAGE.match(path.name) for path in paths)
 
 
 def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -101,8 +117,8 @@ def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[s
         raise UserError(f"{error}; choose another run_name or --fresh") from None
     if fingerprint != data_fingerprint:
         raise UserError(
-            f"{folder}: was trained on other images, labels, folds, weights or lines; choose another run_name or "
-            "--fresh"
+            f"{folder}: was trained on other images, labels, folds, weights, lines or teacher; choose another run_name "
+            "or --fresh"
         )
     latest = environments[-1]
     for package, version in environment["versions"].items():

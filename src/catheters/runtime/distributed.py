@@ -5,6 +5,7 @@ gloo between CPUs. Small things (who has failed, which fold is free) go through 
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -151,8 +152,7 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
     if num_processes() == 1:
         yield TorchrunProcesses(0, 1, None)
         return
-    # What init_process_group does by itself; done here because the store has other uses as well.
-    store, rank, count = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
+    store, rank, count = _find_ranks()
     number = next(_numbers)  # another training of these ranks has other keys in the same store
     monitor = ProcessMonitor(PrefixStore(f"monitor{number}", store), rank, count)
     torchrun = TorchrunProcesses(rank, count, PrefixStore(f"torchrun{number}", store))
@@ -169,6 +169,17 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
         raise
     finally:
         monitor.leave()
+
+
+@functools.cache
+def _find_ranks() -> tuple[Store, int, int]:
+    """The store that all ranks share, this rank and the world size.
+
+    What init_process_group does by itself; done here because the store has other uses as well. Once for a process:
+    where rank 0 has the store, the others may look for it again, for another training, before rank 0 lets go of it.
+    """
+    found: tuple[Store, int, int] = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
+    return found
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ class TrainContext:
     Attributes:
         what: the model, "fold 0" or "seed 0", for messages.
         folder: the model's own, in the run folder.
-        run_name: of the run folder.
+        run_name: of the run folder; of a stage the whole run's, and which one it is.
+        runs_folder: where the run folder lies, of a stage the whole run's.
         environment: see `describe_environment`, with the `data_fingerprint`; goes into snapshots.
         settings_json: the run's settings; goes into snapshots and to trackers.
         check_settings: of the settings in a snapshot (as JSON, with the version that wrote them and the snapshot for
@@ -35,6 +36,7 @@ class TrainContext:
     what: str
     folder: Path
     run_name: str
+    runs_folder: Path
     environment: Mapping[str, Any]
     settings_json: str
     check_settings: Callable[[str, str, str], None]

@@ -157,7 +157,7 @@ def test_a_student_is_trained_resumed_and_told_from_others(
     assert again.count(f"probabilities of {settings.teacher} -> ") == 1  # of the other fold
     assert settings.teacher is not None
     mark(Path(settings.teacher))
-    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights or lines"):
+    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights, lines or teacher"):
         train_run(dataclasses.replace(settings, folds=None, epochs=2), fresh=False)
 
 

@@ -242,7 +242,7 @@ def test_snapshots_of_other_settings_or_data(everything: Settings, tmp_path: Pat
         content["environment"]["data_fingerprint"] = "another"
         torch.save(content, state)
     with pytest.raises(
-        UserError, match="a snapshot of a run on other images, labels, folds, weights or lines; delete it"
+        UserError, match="a snapshot of a run on other images, labels, folds, weights, lines or teacher; delete it"
     ):
         train_run(everything, fresh=False)
 

@@ -17,10 +17,17 @@ from catheters.evaluation.predictions import read_predictions
 from catheters.io.files import sha256_of
 from catheters.runs.run_data import RunData
 from catheters.runs.run_folder import SETTINGS_FILE, run_folder_of
+from catheters.runtime.console import warn
 
 
 def read_folds_of_run(
-    settings: Settings, data: RunData, folder: Path, where: str, folds_asked: Collection[int] | None = None
+    settings: Settings,
+    data: RunData,
+    folder: Path,
+    where: str,
+    folds_asked: Collection[int] | None = None,
+    *,
+    may_leak: bool = False,
 ) -> npt.NDArray[np.int8]:
     """(n,) the fold of each image in an earlier run, whose model has not seen its patient.
 
@@ -30,6 +37,7 @@ def read_folds_of_run(
         folder: the earlier run's.
         where: the setting that names it, for messages.
         folds_asked: folds of this run whose images are asked for, the others may be missing; None: all.
+        may_leak: only warn of patients or images in several of its folds.
 
     Raises:
         UserError: an image is not there, or another fold's or patient's.
@@ -62,7 +70,10 @@ def read_folds_of_run(
     leaking = in_several_folds(all_folds, found["patient"].to_numpy().astype(np.str_))
     shared = sorted(set(leaking) & set(patient_ids.tolist())) or in_several_folds(folds, data.pixel_ids[is_asked])
     if shared:
-        raise UserError(f"{where}: its folds leak: the images of {shared[0]} are in several; train it on others")
+        leak = f"{where}: its folds leak: the images of {shared[0]} are in several"
+        if not may_leak:
+            raise UserError(f"{leak}; train it on others")
+        warn(f"{leak}; allow_leaking_folds=True")
     own = data.folds[is_asked]
     if not settings.all_data and (folds != own).any():
         image = int(np.flatnonzero(folds != own)[0])

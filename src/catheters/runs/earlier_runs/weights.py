@@ -54,7 +54,8 @@ def check_weights(settings: Settings, data: RunData) -> None:
                 f"{where}: {file} is not of fold {fold} of {folder}, so its model has seen that fold's images"
             )
         if folder not in checked:
-            read_folds_of_run(settings, data, folder, where, settings.folds_to_train)
+            may_leak = settings.allow_leaking_folds
+            read_folds_of_run(settings, data, folder, where, settings.folds_to_train, may_leak=may_leak)
             checked.add(folder)
 
 

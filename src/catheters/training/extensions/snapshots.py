@@ -254,7 +254,7 @@ class Snapshots(Extension):
         self._context.check_settings(state["settings"], written_by, str(snapshot))
         if state["environment"]["data_fingerprint"] != self._context.environment["data_fingerprint"]:
             raise SettingsError(
-                f"{snapshot}: a snapshot of a run on other images, labels, folds, weights or lines; delete it"
+                f"{snapshot}: a snapshot of a run on other images, labels, folds, weights, lines or teacher; delete it"
             )
 
 

@@ -34,7 +34,8 @@ class TrackedRun:
     """What a tracker is told of a model besides its log.
 
     Attributes:
-        run_name: of the run that the model is one of.
+        run_name: of the run that the model is one of, for people.
+        runs_folder: where its run folder lies, of a run in stages the whole run's.
         what: the model, "fold 0".
         settings: name -> value, plain data.
         environment: see `describe_environment`.
@@ -42,6 +43,7 @@ class TrackedRun:
     """
 
     run_name: str
+    runs_folder: Path
     what: str
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -196,7 +198,7 @@ class MLflow(Tracker):
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        beside = self.run.folder.parent.parent.resolve()
+        beside = self.run.runs_folder.resolve()
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{beside / 'mlflow.db'}")
         known = self.run.id_of(self.name)
@@ -296,6 +298,7 @@ def create_trackers(context: TrainContext, log: TrainingLog, processes: Processe
         return []
     run = TrackedRun(
         run_name=context.run_name,
+        runs_folder=context.runs_folder,
         what=context.what,
         settings=json.loads(context.settings_json),
         environment=context.environment,

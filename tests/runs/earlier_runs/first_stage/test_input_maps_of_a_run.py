@@ -264,5 +264,5 @@ def test_another_first_stage_is_no_resume(second: Settings, tmp_path: Path) -> N
     train_run(settings, fresh=False)
     other, folder = copy_of_finder(settings, tmp_path)
     plant(folder / "fold1/best.pt", 0.0)
-    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights or lines"):
+    with pytest.raises(UserError, match="was trained on other images, labels, folds, weights, lines or teacher"):
         train_run(other, fresh=False)
