@@ -52,7 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+SLOW_FIXTURES = ("lines_run", "measuring_run")
+"""Runs that take seconds to train, once in each process; tests that need one are slow."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if set(SLOW_FIXTURES) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     of_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
     if of_gpu and not torch.cuda.is_available():
         for item in of_gpu:

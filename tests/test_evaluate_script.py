@@ -177,6 +177,7 @@ def test_mistakes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "p.csv"]
 
 
+@pytest.mark.slow
 def test_groups_of_a_run_are_of_the_rows_that_it_keeps(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """An id that `keep_rows` made unique stands twice in the table, with another view."""
     table = pd.read_csv(Path(trained.dataset_folder) / "train.csv", dtype=str)

@@ -14,6 +14,8 @@ from catheters.inference.loading import read_models
 from catheters.runs.evaluation.inputs import read_run
 from catheters.runs.run import train_run
 
+pytestmark = pytest.mark.slow  # each test changes a run, and trains again
+
 
 def flip_a_bit(file: Path) -> None:
     """In the middle of the largest tensor of a torch file."""
@@ -37,7 +39,6 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1000])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -110,7 +111,6 @@ def as_of_version_0_2(run_folder: Path) -> None:
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.slow
 def test_a_run_of_version_0_2_gets_its_records(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     as_of_version_0_2(trained.run_folder)
     assert len(read_models([trained.run_folder]).checkpoints) == 2
@@ -170,7 +170,6 @@ def test_the_predictions_of_a_run_are_of_its_folds(trained: Settings) -> None:
     assert not is_joined(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", ["{", '{"sha256": []}', "[]", '{"sha256": NaN}'])
 def test_a_damaged_record(trained: Settings, content: str) -> None:
     (trained.run_folder / "fold0" / "finished.json").write_text(content)
@@ -196,7 +195,6 @@ def test_a_damaged_seed_is_named_and_repaired(cached: Settings) -> None:
     assert len(read_models([settings.run_folder]).checkpoints) == 1
 
 
-@pytest.mark.slow
 def test_a_longer_run_is_recorded_again(cached: Settings) -> None:
     train_run(dataclasses.replace(cached, epochs=1), fresh=False)
     train_run(cached, fresh=False)

@@ -49,6 +49,7 @@ def test_loading_processes_do_not_hold_what_a_step_has_freed() -> None:
     subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True)
 
 
+@pytest.mark.slow
 def test_a_dataloader_worker_that_dies(cached: Settings) -> None:
     """It is said where its batch is asked for: torch's handler would raise at once, wherever the process is."""
     data = samples(cached, list(range(40)))
@@ -62,6 +63,7 @@ def test_a_dataloader_worker_that_dies(cached: Settings) -> None:
         list(batches)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_between_two_passes(cached: Settings) -> None:
     """Kept ones, as of forkserver and spawn, are asked for at the next pass."""
     data = samples(cached, list(range(40)))
@@ -203,6 +205,7 @@ except WorkerDied as error:
 """
 
 
+@pytest.mark.slow
 def test_a_loading_process_that_dies_where_ends_are_ignored() -> None:
     """As some launchers have it: the system would not say that it has died, and the training would wait for ever."""
     done = run_watched([sys.executable, "-c", IGNORED_ENDS])

@@ -127,6 +127,7 @@ def test_rows_of_an_old_cache_are_taken_over_by_name_alone(
     assert read_index(file).preprocessing["resampling"] == resampling
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_before_sees_what_it_learnt_from(evaluated_run: Path, tmp_path: Path) -> None:
     content = torch.load(evaluated_run / "fold0" / "best.pt", weights_only=True)
     assert content["preprocessing"]["resampling"] == "area"

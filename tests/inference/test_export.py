@@ -64,12 +64,13 @@ def test_onnx_of_exclusive_labels(images: torch.Tensor, tmp_path: Path) -> None:
     assert np.abs(outputs - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "classifier", "half", "has_landmarks"),
     [
         ("auxiliary", "linear", False, True),
         ("pooled", "linear", False, False),
-        pytest.param("pooled", "attention", False, True, marks=pytest.mark.slow),
+        ("pooled", "attention", False, True),
         ("pooled", "linear", True, True),
     ],
 )

@@ -207,7 +207,8 @@ def test_two_labels_of_a_group(cached: Settings) -> None:
     assert table.labels[:, columns].tolist() == expected
 
 
-@pytest.mark.parametrize("classifier", ["linear", pytest.param("attention", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("classifier", ["linear", "attention"])
 def test_a_run_with_a_group(cached: Settings, classifier: str, tmp_path: Path) -> None:
     """Trained, evaluated and loaded: terms in the log, one temperature, probabilities that sum to 1."""
     groups = {"ETT": RANZCR_HEADS["ETT"]}

@@ -18,6 +18,7 @@ from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
 
 
+@pytest.mark.slow
 def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     settings = dataclasses.replace(cached, all_data=True, seeds=(3, 0), ema_decay=0.5)
     train_run(settings, fresh=False)

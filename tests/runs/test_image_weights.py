@@ -11,6 +11,7 @@ from catheters.errors import UserError
 from catheters.runs.run import train_run
 
 
+@pytest.mark.slow
 def test_weights_of_images(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """All of them 1 change no bit; a 0 leaves an image out of the loss; other ones are another run."""
     table = Path(cached.dataset_folder) / "train.csv"

@@ -22,6 +22,8 @@ from catheters.runs.run import train_run
 from catheters.training.extensions.log import read_epochs
 from tests.models.test_backbone import FAMILIES
 
+pytestmark = pytest.mark.slow  # each test trains
+
 
 def test_ema_weights_are_scored_and_saved_beside_the_raw_ones(cached: Settings) -> None:
     settings = dataclasses.replace(cached, ema_decay=0.9, folds=(0,), cosine_epochs=2, init_lr=1e-2)
@@ -71,7 +73,6 @@ def test_plateau_lowers_the_learning_rate_in_a_run(cached: Settings) -> None:
     assert [entry["lr"] for entry in log] == pytest.approx([1e-30, 1e-30, 5e-31, 2.5e-31], abs=0)
 
 
-@pytest.mark.slow
 def test_mixup_and_the_rest_together(cached: Settings) -> None:
     """All of regularisation at once, reproducible: twice the same bits."""
     results = []
@@ -123,7 +124,6 @@ def test_too_few_images_to_accumulate(cached: Settings) -> None:
     assert not settings.run_folder.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["linear", "attention"])
 @pytest.mark.parametrize("backbone_model", FAMILIES)
 def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str, classifier: str) -> None:
@@ -151,7 +151,6 @@ def test_every_combination_trains_an_epoch(cached: Settings, backbone_model: str
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])
 def test_augmentation_on_the_device_learns_the_same(cached: Settings, augment_on: str) -> None:
     """Flips need no interpolation: wherever they are done, by however many DataLoader workers, the run is the same."""

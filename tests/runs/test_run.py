@@ -207,6 +207,7 @@ def test_same_seed_same_run_and_workers_change_nothing(cached: Settings) -> None
     assert (other.run_folder / "predictions.csv").read_bytes() != results[0]
 
 
+@pytest.mark.slow
 def test_every_chosen_fold_is_trained_once(cached: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Fold 0 is falsy and the last fold is past `range(n - 1)`: both once went wrong in a program of this kind."""
     settings = dataclasses.replace(cached, num_folds=3, cosine_epochs=0)

@@ -128,6 +128,7 @@ def test_findings_in_one_column(tmp_path: Path) -> None:
         read(tmp_path, text.replace("No Finding", ""), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED_DATA / "nih").is_dir(), reason="the real label table of NIH is not at hand")
 def test_real_nih_table(tmp_path: Path) -> None:
     """112,120 images of 30,805 patients; counts of the findings from the text itself."""

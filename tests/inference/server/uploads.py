@@ -38,4 +38,4 @@ def post(port: int, data: bytes, **headers: str) -> tuple[int, dict[str, object]
         return answer.status, json.loads(answer.read())
 
 
-WITH_LINES = pytest.mark.parametrize("run", ["lines_run"], indirect=True)
+WITH_LINES = pytest.mark.parametrize("run", [pytest.param("lines_run", marks=pytest.mark.slow)], indirect=True)

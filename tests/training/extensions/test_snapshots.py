@@ -227,6 +227,7 @@ def test_best_checkpoints_of_epochs_that_are_lost_are_taken_back(
     assert outcome(everything.run_folder) == uninterrupted
 
 
+@pytest.mark.slow
 def test_snapshots_of_other_settings_or_data(everything: Settings, tmp_path: Path) -> None:
     settings = dataclasses.replace(everything, run_name="other", init_lr=5e-4, epochs=9)
     kill_at(settings, tmp_path / "out", 2)
@@ -329,6 +330,7 @@ def test_what_a_snapshot_holds(cached: Settings) -> None:
     assert (snapshot / "best.pt").samefile(cached.run_folder / "fold0" / "best.pt")  # no second copy of it
 
 
+@pytest.mark.slow
 def test_snapshots_when_they_are_due(cached: Settings) -> None:
     """Numbers count them: one per epoch, and one for every so many batches or minutes."""
     counts = []
