@@ -174,6 +174,7 @@ def test_a_dataloader_worker_that_dies(long_run: Settings, tmp_path: Path) -> No
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_replaced_meanwhile(long_run: Settings, tmp_path: Path) -> None:
     """A mistake that a DataLoader worker finds is one line, as it is everywhere."""
     settings = dataclasses.replace(long_run, num_workers=1)

@@ -20,10 +20,11 @@ from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
 from tests.processes import outcome
 
+pytestmark = pytest.mark.slow  # each test trains
+
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 def test_a_thread_and_the_command_give_the_same_bits(cached: Settings, tmp_path: Path) -> None:
     """With DataLoader workers, dropout and early stopping; bit for bit."""
     settings = dataclasses.replace(cached, num_workers=1, drop_rate=0.3, run_name="in_python")

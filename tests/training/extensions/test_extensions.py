@@ -25,6 +25,8 @@ from catheters.runs.run import train_run
 from catheters.runtime.interrupts import Interrupted, note_interrupts
 from tests.processes import outcome, run_in_fork
 
+pytestmark = pytest.mark.slow  # each test trains
+
 
 class Recorder(Extension):
     """Notes what it sees at each call; can stop the process at one of them, or raise."""
@@ -92,7 +94,6 @@ def test_an_extension_is_resumed_with_its_state(one_fold: Settings) -> None:
     assert outcome(one_fold.run_folder) == outcome(whole.run_folder)
 
 
-@pytest.mark.slow
 def test_an_extension_that_raises_loses_nothing(one_fold: Settings) -> None:
     """Its error is its own; the run can be resumed without it, and with another one in its first state."""
     with pytest.raises(ZeroDivisionError, match="the user's code"):
@@ -205,7 +206,6 @@ def test_states_made_by_initialize_are_resumed(one_fold: Settings) -> None:
     assert counter.count == 12
 
 
-@pytest.mark.slow
 def test_a_signal_during_validation_loses_no_call(one_fold: Settings) -> None:
     """The iteration's losses and the rest of its extensions are in the snapshot; a tracker shows each line once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -264,7 +264,6 @@ def as_of_0_2_0(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "format_version": 1, "manager": manager}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("iteration", [6, 8])
 def test_snapshots_of_0_2_0_are_resumed(one_fold: Settings, iteration: int) -> None:
     """One in an epoch's midst, one after an epoch's score: bit for bit the result of an uninterrupted run."""
