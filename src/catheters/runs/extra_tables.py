@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from catheters.config.settings import IMAGE_WEIGHT, Settings
 from catheters.config.validation import SHARES_IDS
@@ -109,6 +107,10 @@ def _numbered(names: Sequence[str] | Sequence[int]) -> npt.NDArray[np.intp]:
 
 def _persons(*names_of_images: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """(N,) a number for each image, equal where a chain of images with equal names of some kind joins two."""
+    # Slow to import, and only those with further tables need it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     num_images = len(names_of_images[0])
     sizes = [int(names.max()) + 1 for names in names_of_images]
     starts = num_images + np.cumsum([0, *sizes[:-1]])

@@ -57,14 +57,14 @@ def preproc(settings: Settings) -> CacheResult:
     table = read_label_table(build_table_source(settings))
     if table.folds is not None:  # hours before training would say so
         refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
-    for stage in settings.in_stages()[:-1]:
-        _cached(stage, table)
-        for of_table, extra in read_extra_tables(stage):
-            _cached(of_table, extra)
-    last = settings.in_stages()[-1]
-    return dataclasses.replace(
-        _cached(last, table), extra=tuple(_cached(of_table, extra) for of_table, extra in read_extra_tables(last))
-    )
+    # All tables are read before the first cache is built, which may take hours; stages of one size share theirs.
+    of_stages = [[(stage, table), *read_extra_tables(stage)] for stage in settings.in_stages()]
+    results: dict[Path, CacheResult] = {}
+    for of_table, its_rows in (each for of_stage in of_stages for each in of_stage):
+        if of_table.cache_file not in results:
+            results[of_table.cache_file] = _cached(of_table, its_rows)
+    own, *extra = (results[of_table.cache_file] for of_table, _ in of_stages[-1])
+    return dataclasses.replace(own, extra=tuple(extra))
 
 
 def _cached(settings: Settings, table: LabelTable) -> CacheResult:
