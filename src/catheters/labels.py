@@ -8,6 +8,8 @@ UNKNOWN: Final = "unknown"
 """What a cell of a label table means that says neither 0 nor 1; in arrays of labels it is NaN."""
 LabelValue = Literal[0, 1, "unknown"]
 """What a cell of a label table means."""
+ImageKind = Literal["synthetic", "semi-synthetic", "real"]
+"""Whether a data set's X-rays are drawn by a program, real with tubes and lines drawn on them, or real."""
 
 RANZCR_HEADS = MappingProxyType(
     {

@@ -1,12 +1,16 @@
 """Who is imaged how often with which catheters: everything about a sample but its pixels."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catheters.labels import RANZCR_LABELS
 from catheters.synthetic.anatomy import Patient, View, draw_patient, draw_view
 from catheters.synthetic.lines_and_tubes import ENTRIES, Catheter, place_catheter
+from catheters.synthetic.radiographs import Radiograph
 
 ETT_STATES = {(): 0.53, ("Abnormal",): 0.08, ("Borderline",): 0.11, ("Normal",): 0.28}
 NGT_STATES = {
@@ -59,6 +63,8 @@ class ImagePlan:
     catheters: tuple[Catheter, ...]
     drawing_seed: tuple[int, ...]
     """Seed of noise, exposure, leads and whatever else decides no label."""
+    background: NDArray[np.uint8] | None = None
+    """The real radiograph (H, W) that the catheters are drawn on; None: the chest is drawn as well."""
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -102,13 +108,13 @@ def plan_image(
     patient_id: str,
     usual: dict[str, list[str]],
     entries: list[str],
-    image_size: int,
+    view_of: Callable[[np.random.Generator], View],
     seed: tuple[int, ...],
 ) -> ImagePlan:
     """Catheters of one image: mostly what the patient usually has, each a little elsewhere than in the last image."""
     rng = np.random.default_rng(seed)
     uid = synthetic_uid(rng)
-    view = draw_view(rng, image_size)
+    view = view_of(rng)
     catheters: list[Catheter] = []
     for type_number, (device_type, shares) in enumerate(STATES.items()):
         states = usual[device_type]
@@ -121,6 +127,12 @@ def plan_image(
                 place_catheter(device_type, state, entry, patient=patient, view=view, habit=habit, rng=rng)
             )
     return ImagePlan(uid, patient_id, patient, view, tuple(catheters), (*seed, 1))
+
+
+def draw_entries(rng: np.random.Generator) -> list[str]:
+    """Where the three central venous catheters of a patient would enter, and the Swan-Ganz catheter (last)."""
+    entries = list(rng.choice(list(ENTRY_SHARES), size=3, replace=False, p=list(ENTRY_SHARES.values())))
+    return [*entries, "right jugular" if rng.random() < 0.75 else "left jugular"]
 
 
 def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_patient: int = 0) -> list[ImagePlan]:
@@ -136,10 +148,41 @@ def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_
         number = first_patient + index
         patient_rng = np.random.default_rng([seed, number, 0])
         patient = draw_patient(patient_rng)
-        entries = list(patient_rng.choice(list(ENTRY_SHARES), size=3, replace=False, p=list(ENTRY_SHARES.values())))
-        entries.append("right jugular" if patient_rng.random() < 0.75 else "left jugular")
+        entries = draw_entries(patient_rng)
         of_patient = {device_type: states[index] for device_type, states in usual.items()}
         for image in range(count):
             seeds = (seed, number, 1 + image)
-            plans.append(plan_image(patient, f"syn{number:06d}", of_patient, entries, image_size, seeds))
+            view_of = partial(draw_view, image_size=image_size)
+            plans.append(plan_image(patient, f"syn{number:06d}", of_patient, entries, view_of, seeds))
     return [plans[i] for i in rng.permutation(len(plans))]
+
+
+def plan_on(radiographs: Sequence[Radiograph], num_images: int, *, seed: int = 0) -> list[ImagePlan]:
+    """Plan `num_images` drawings on real radiographs, as many on each as on any other, or one more; shuffled.
+
+    Each image is planned for itself: a radiograph's other drawings, and its patient's, say nothing about its catheters.
+    """
+    rng = np.random.default_rng([seed, 0])
+    usual = {device_type: usual_states([1] * num_images, shares, rng) for device_type, shares in STATES.items()}
+    plans = []
+    for number in range(num_images):
+        radiograph = radiographs[number % len(radiographs)]
+        entries = draw_entries(np.random.default_rng([seed, number, 0]))
+        of_image = {device_type: states[number] for device_type, states in usual.items()}
+        patient = replace(radiograph.fit.patient, texture_seed=number)
+        view_of = partial(fitted_view, radiograph)
+        plan = plan_image(patient, radiograph.patient_id, of_image, entries, view_of, (seed, number, 1))
+        shown = tuple(catheter for catheter in plan.catheters if is_readable(catheter, plan.view))
+        plans.append(replace(plan, catheters=shown, background=radiograph.image))
+    return [plans[i] for i in rng.permutation(len(plans))]
+
+
+def fitted_view(radiograph: Radiograph, _: np.random.Generator) -> View:
+    """The one view that a radiograph has."""
+    return radiograph.fit.view
+
+
+def is_readable(catheter: Catheter, view: View) -> bool:
+    """Whether an image shows enough of a catheter for its label: some of its course, and its tip if that decides."""
+    shows_tip = view.contains(catheter.course_px[-1])
+    return shows_tip or (catheter.device_type == "NGT" and any(view.contains(point) for point in catheter.course_px))

@@ -13,10 +13,15 @@ from catheters.synthetic.plan import ImagePlan
 
 SUPERSAMPLING = 2
 MARKER_TEXT = "SYNTHETIC"
+MARKER_TEXT_ON_REAL = "SEMI-SYNTHETIC"
+CHEST_CONTRAST = 0.7
+"""Absorption between the 2nd and the 98th percentile of a drawn chest."""
 
 
 def render_image(plan: ImagePlan) -> NDArray[np.uint8]:
     """The radiograph of a plan: (H, W), uint8, bone white."""
+    if plan.background is not None:
+        return draw_on_radiograph(plan, plan.background)
     rng = np.random.default_rng(plan.drawing_seed)
     canvas = Canvas(plan.patient, plan.view, 1.0)
     attenuation = chest_attenuation(canvas)
@@ -29,7 +34,25 @@ def render_image(plan: ImagePlan) -> NDArray[np.uint8]:
     if rng.random() < 0.5:
         image *= collimation(canvas, rng)
     pixels = np.clip(np.round(image), 0, 255).astype(np.uint8)
-    stamp(pixels, "L" if rng.random() < 0.7 else "R", rng)
+    stamp_side(pixels, "L" if rng.random() < 0.7 else "R", rng)
+    stamp(pixels, MARKER_TEXT)
+    return pixels
+
+
+def draw_on_radiograph(plan: ImagePlan, radiograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The plan's catheters on a real radiograph (H, W): fainter than on a drawn chest, as real ones mostly are."""
+    rng = np.random.default_rng(plan.drawing_seed)
+    fine = Canvas(plan.patient, plan.view, SUPERSAMPLING)
+    absorption: Layer = np.zeros(radiograph.shape, np.float32)
+    for catheter in plan.catheters:
+        absorption += np.float32(rng.uniform(0.4, 1.0)) * catheter_layer(fine, catheter, radiograph.shape)
+    absorption = np.asarray(cv2.GaussianBlur(absorption, (0, 0), 0.6), np.float32)
+    black, white = np.percentile(radiograph, [2, 98])
+    greys_per_absorption = max(float(white - black), 32.0) / CHEST_CONTRAST
+    room = (255 - radiograph.astype(np.float32)) / 255  # a bright pixel has less left to gain
+    added = absorption * greys_per_absorption * np.minimum(1, 2 * room)
+    pixels = np.clip(np.round(radiograph + added), 0, 255).astype(np.uint8)
+    stamp(pixels, MARKER_TEXT_ON_REAL)
     return pixels
 
 
@@ -129,17 +152,23 @@ def collimation(canvas: Canvas, rng: np.random.Generator) -> Layer:
     return np.asarray(0.04 + 0.96 * canvas.soften(field, 0.6), np.float32)
 
 
-def stamp(image: NDArray[np.uint8], side: str, rng: np.random.Generator) -> None:
-    """Burn the side marker and the word SYNTHETIC into an image, in place."""
+def stamp_side(image: NDArray[np.uint8], side: str, rng: np.random.Generator) -> None:
+    """Burn the side marker into an image, in place."""
     height, width = image.shape
     size = max(height, width) / 512
     x = width * (0.90 if side == "L" else 0.05)
     position = (round(x), round(height * rng.uniform(0.12, 0.3)))
     cv2.putText(image, side, position, cv2.FONT_HERSHEY_SIMPLEX, 0.9 * size, 235, max(1, round(2 * size)), cv2.LINE_AA)
+
+
+def stamp(image: NDArray[np.uint8], text: str) -> None:
+    """Burn into the four corners of an image, in place, what it is."""
+    height, width = image.shape
+    size = max(height, width) / 512
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.32 * size
-    (text_width, text_height), _ = cv2.getTextSize(MARKER_TEXT, font, scale, 1)
+    (text_width, text_height), _ = cv2.getTextSize(text, font, scale, 1)
     margin = round(4 * size)
     for x in (margin, width - text_width - margin):
         for y in (margin + text_height, height - margin):
             cv2.rectangle(image, (int(x), int(y) - text_height), (int(x) + text_width, int(y)), 20, cv2.FILLED)
-            cv2.putText(image, MARKER_TEXT, (int(x), int(y)), font, scale, 200, 1, cv2.LINE_AA)
+            cv2.putText(image, text, (int(x), int(y)), font, scale, 200, 1, cv2.LINE_AA)

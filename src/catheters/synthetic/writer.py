@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from catheters.errors import UserError, counted
 from catheters.io.files import UnreadableFileError, read_json, write_text
-from catheters.labels import RANZCR_LABELS
+from catheters.labels import RANZCR_LABELS, ImageKind
 from catheters.polylines import lengths_along
 from catheters.runtime.console import say
 from catheters.runtime.host import available_cores
@@ -20,7 +20,8 @@ from catheters.runtime.opencv_threads import without_opencv_threads
 from catheters.runtime.progress import track
 from catheters.synthetic.anatomy import LANDMARKS
 from catheters.synthetic.lines_and_tubes import Catheter
-from catheters.synthetic.plan import ImagePlan, plan_sample
+from catheters.synthetic.plan import ImagePlan, plan_on, plan_sample
+from catheters.synthetic.radiographs import find_radiographs, read_radiographs
 from catheters.synthetic.render import render_image
 
 GENERATOR_VERSION = 1
@@ -35,6 +36,12 @@ README = """SYNTHETIC chest radiographs, drawn by `python -m catheters.synthetic
 No patient was imaged: anatomy, tubes and lines are drawn by a program, and the labels follow from where it put the
 tips. The files are laid out as those of RANZCR CLiP, so that every script can be tried without that data set. They are
 good for trying the software and for nothing else: no score reached on them says anything about real radiographs.
+"""
+README_ON_REAL = """SEMI-SYNTHETIC chest radiographs, made by `python -m catheters.synthetic --on`.
+
+The radiographs are real. Tubes and lines are drawn on them by a program, which has estimated where the vessels and
+airways lie, and the labels follow from where it put the tips. Real tubes and lines that the radiographs show are in no
+label. The files are good for comparing ways to train; no score reached on them says what a model does for patients.
 """
 
 
@@ -77,10 +84,75 @@ def generate_sample(
         say(f"{folder}: added {' and '.join(missing)} to the synthetic sample of an earlier version")
         return
     say(f"{folder}: drawing {counted(len(train) + len(test), 'synthetic radiograph')}")
+    write_sample(folder, train, test, arguments, README, num_workers)
+    say(
+        f"{folder}: {counted(num_images, 'training image')} with labels, drawn lines and landmarks, "
+        f"{counted(num_test_images, 'test image')}, and the pixel spacing of all"
+    )
+
+
+def generate_on(
+    folder: Path,
+    radiographs: Path,
+    *,
+    patients: Path | None = None,
+    num_images: int = 600,
+    image_size: int = 512,
+    seed: int = 0,
+    num_workers: int | None = None,
+) -> None:
+    """Draw tubes and lines on the real radiographs of a folder: a semi-synthetic data set in RANZCR CLiP's layout.
+
+    Where the chest lies on each is estimated (`registration.fit_atlas`); each gets as many drawings as any other, or
+    one more, in as many image files. Images that show no frontal chest are left out, with a warning. There are no test
+    images. For the same arguments and radiographs the files are the same, and a finished folder is left as it is.
+
+    Args:
+        folder: new or empty.
+        radiographs: a folder of images, in any format that the caches read.
+        patients: a CSV with the columns `file` and `patient_id`; None: each image is a patient of its own.
+        num_images: drawings in all.
+        image_size: the longer side in pixels; smaller radiographs keep theirs.
+        seed: another one, other drawings.
+        num_workers: threads; None: one per core.
+
+    Raises:
+        UserError: impossible arguments, no radiograph to draw on, or a folder that holds anything but this data set.
+    """
+    num_workers = num_workers if num_workers is not None else available_cores()
+    check_arguments(num_images, 0, image_size, seed, num_workers)
+    files = find_radiographs(radiographs, patients)
+    arguments = {
+        "generator_version": GENERATOR_VERSION,
+        "on": files.digest(),
+        "num_images": num_images,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    if is_complete(folder, arguments):
+        say(f"{folder}: the semi-synthetic data set is already there, with the same arguments; nothing to do")
+        return
+    drawn_on = read_radiographs(files, image_size, num_workers)
+    of_patients = counted(len({radiograph.patient_id for radiograph in drawn_on}), "patient")
+    say(f"{folder}: drawing on {counted(len(drawn_on), 'radiograph')} of {of_patients}")
+    plans = plan_on(drawn_on, num_images, seed=seed)
+    write_sample(folder, plans, [], arguments, README_ON_REAL, num_workers)
+    say(f"{folder}: {counted(num_images, 'semi-synthetic image')} with labels, drawn lines, landmarks and spacing")
+
+
+def write_sample(
+    folder: Path,
+    train: list[ImagePlan],
+    test: list[ImagePlan],
+    arguments: Mapping[str, object],
+    readme: str,
+    num_workers: int,
+) -> None:
+    """Write every file of a sample, `train.csv` last."""
     for name in ("train", "test"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_text(folder / "sample.json", json.dumps(arguments, indent=2) + "\n")
-    write_text(folder / "README.txt", README)
+    write_text(folder / "README.txt", readme)
     files = [(plan, folder / "train" / f"{plan.uid}.jpg") for plan in train]
     files += [(plan, folder / "test" / f"{plan.uid}.jpg") for plan in test]
     write_images(files, num_workers)
@@ -90,10 +162,6 @@ def generate_sample(
     write_places_and_scales(folder, (LANDMARKS_FILE, SPACING_FILE), train, test)
     rows = [[plan.uid, *plan.labels, plan.patient_id] for plan in train]
     write_csv(folder / "train.csv", ["StudyInstanceUID", *RANZCR_LABELS, "PatientID"], rows)
-    say(
-        f"{folder}: {counted(num_images, 'training image')} with labels, drawn lines and landmarks, "
-        f"{counted(num_test_images, 'test image')}, and the pixel spacing of all"
-    )
 
 
 def check_arguments(num_images: int, num_test_images: int, image_size: int, seed: int, num_workers: int) -> None:
@@ -104,13 +172,15 @@ def check_arguments(num_images: int, num_test_images: int, image_size: int, seed
             raise UserError(f"{name}: {value} is too small; give {least} or more")
 
 
-def is_synthetic(folder: Path) -> bool:
-    """Whether a data set's folder holds a synthetic sample."""
+def kind_of_images(folder: Path) -> ImageKind:
+    """Whether a data set's folder holds drawn radiographs, real ones that are drawn on, or anything else."""
     readme = folder / "README.txt"
-    return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace") == README
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    kinds: dict[str, ImageKind] = {README: "synthetic", README_ON_REAL: "semi-synthetic"}
+    return kinds.get(text, "real")
 
 
-def is_complete(folder: Path, arguments: dict[str, int]) -> bool:
+def is_complete(folder: Path, arguments: Mapping[str, object]) -> bool:
     """Whether `folder` holds the finished sample of these arguments; UserError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False

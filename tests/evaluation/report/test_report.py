@@ -47,7 +47,7 @@ def make_background(**changes: object) -> Background:
         "predictions": "p.csv",
         "labels": "labels.csv",
         "num_labelled": 240,
-        "is_synthetic": False,
+        "image_kind": "real",
         "command": "python evaluate.py run",
         "settings": {
             "backbone_model": "rexnet_100",
@@ -108,7 +108,7 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
     scores = [score(evaluated, bootstrap) for evaluated in (first, second)]
     comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
     ensemble = combine("weights", [first, second], "ensemble")
-    background = make_background(is_synthetic=True, comparison=comparison, ensemble=ensemble, settings={})
+    background = make_background(image_kind="synthetic", comparison=comparison, ensemble=ensemble, settings={})
     write_report(tmp_path / "report.html", evaluation, background, thumbnails)
     page = (tmp_path / "report.html").read_text()
     assert "<strong>Synthetic data.</strong>" in page
@@ -152,7 +152,7 @@ def test_intervals_that_leave_out_their_value_or_are_none(low: float) -> None:
 
 
 def test_the_model_card(evaluation: Evaluation, tmp_path: Path) -> None:
-    write_model_card(tmp_path / "MODEL_CARD.md", evaluation, make_background(is_synthetic=True))
+    write_model_card(tmp_path / "MODEL_CARD.md", evaluation, make_background(image_kind="synthetic"))
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert "timm's `rexnet_100`" in card
     assert "**Synthetic data.**" in card
@@ -172,7 +172,7 @@ def shown(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> I
     scores = [score(evaluated, bootstrap) for evaluated in pair]
     comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
     ensemble = combine("weights", list(pair), "ensemble")
-    background = make_background(is_synthetic=True, comparison=comparison, ensemble=ensemble, curves=[CURVES])
+    background = make_background(image_kind="synthetic", comparison=comparison, ensemble=ensemble, curves=[CURVES])
     write_report(tmp_path / "report.html", evaluation, background, thumbnails)
     with Browser(tmp_path) as browser:
         browser.show(SCREEN)

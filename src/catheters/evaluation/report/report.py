@@ -35,6 +35,7 @@ from catheters.evaluation.report.tables import (
 )
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.io.files import write_text
+from catheters.labels import ImageKind
 
 MAX_LABEL_ERRORS = 30
 """Probable label errors that the page lists; `label_errors.csv` has all."""
@@ -63,7 +64,7 @@ class Background:
         predictions: where the predictions come from.
         labels: where the true labels come from.
         num_labelled: images in the label table.
-        is_synthetic: the X-rays are drawn ones.
+        image_kind: whether the X-rays are real, and what is drawn on them.
         command: that made the page.
         settings: the run's, name -> value; empty for predictions from elsewhere.
         environment: what it was trained under, in words; empty likewise.
@@ -75,7 +76,7 @@ class Background:
     predictions: str
     labels: str
     num_labelled: int
-    is_synthetic: bool
+    image_kind: ImageKind
     command: str
     settings: Mapping[str, Any]
     environment: Sequence[str]

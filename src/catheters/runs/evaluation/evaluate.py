@@ -29,7 +29,7 @@ from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.evaluation.line_figures import draw_cases
 from catheters.runs.evaluation.lines import evaluate_lines
 from catheters.runtime.console import warn
-from catheters.synthetic import is_synthetic
+from catheters.synthetic import kind_of_images
 
 COMPARISON_FILE = "comparison.json"
 AnyPath = str | os.PathLike[str]
@@ -203,7 +203,7 @@ def background_of(given: Input, command: str, comparison: Comparison | None, ens
         predictions=str(given.file),
         labels=given.truth.source,
         num_labelled=len(given.truth.uids),
-        is_synthetic=is_synthetic(Path(given.truth.source).parent),
+        image_kind=kind_of_images(Path(given.truth.source).parent),
         command=command,
         settings={} if given.settings is None else dataclasses.asdict(given.settings),
         environment=_describe_environment(given),
