@@ -24,5 +24,11 @@ def resample(points: Floats, spacing: float) -> Floats:
     """
     along = lengths_along(points)
     num_steps = max(1, int(np.ceil(along[-1] / spacing - 1e-9)))  # what rounding adds is no further step
-    positions = np.linspace(0, along[-1], num_steps + 1)
+    return resample_to(points, num_steps + 1)
+
+
+def resample_to(points: Floats, number: int) -> Floats:
+    """A polyline (n, 2), n at least 1, as `number` points equally far apart along it; both ends are kept."""
+    along = lengths_along(points)
+    positions = np.linspace(0, along[-1], number)
     return np.stack([np.interp(positions, along, points[:, axis]) for axis in (0, 1)], axis=1)

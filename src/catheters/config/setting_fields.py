@@ -190,7 +190,8 @@ class SettingFields:
     teacher: str | None = None
     """Run folder of a finished run of the same labels, images and folds, whose probabilities are learnt too
     (self-training, distillation). The model of a fold learns from the teacher's model of that fold, which has not seen
-    what the fold validates on. Labels that are unknown, in `extra_tables` too, become pseudo-labels."""
+    what the fold validates on. Labels that are unknown, in `extra_tables` too, become pseudo-labels; so do lines that
+    nobody has drawn, where both runs learn lines."""
     soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """With `teacher`: its share in the target of a label that is known; the rest is the label's own. 0: its
     probabilities fill in unknown labels alone."""

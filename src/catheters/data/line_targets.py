@@ -5,6 +5,7 @@ the decoder's resolution, so that a line stays as thick as it is, whatever the a
 stay points: the loss draws a map of each on the device.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -118,12 +119,16 @@ class DrawnLines:
 
     def count(self, device_type: int) -> tuple[int, int, int]:
         """How many images show lines of a device type, show none, and how many of which nobody knows."""
-        first_lines = np.concatenate([[0], self.image_ends])
-        image_of_line = np.repeat(np.arange(len(self)), np.diff(first_lines))
-        is_drawn = np.zeros(len(self), dtype=np.bool_)
-        is_drawn[image_of_line[self.line_types == device_type]] = True
-        is_known = self.is_known[:, device_type]
+        is_drawn, is_known = self.is_drawn[:, device_type], self.is_known[:, device_type]
         return int((is_known & is_drawn).sum()), int((is_known & ~is_drawn).sum()), int((~is_known).sum())
+
+    @functools.cached_property
+    def is_drawn(self) -> npt.NDArray[np.bool_]:
+        """(N, T) whether an image has a line of a device type."""
+        is_drawn = np.zeros(self.is_known.shape, dtype=np.bool_)
+        image_of_line = np.repeat(np.arange(len(self)), np.diff(self.image_ends, prepend=0))
+        is_drawn[image_of_line, self.line_types] = True
+        return is_drawn
 
     @functools.cached_property
     def _point_ends(self) -> npt.NDArray[np.intp]:
@@ -161,6 +166,36 @@ class DrawnLines:
             image_ends=np.cumsum(self.image_ends[positions] - firsts, dtype=np.intp),
             is_known=self.is_known[positions],
             landmarks=self.landmarks[positions],
+        )
+
+    def with_more(
+        self, more: Sequence[Sequence[tuple[int, int, npt.NDArray[np.float32]]]], is_known: npt.NDArray[np.bool_]
+    ) -> "DrawnLines":
+        """These lines, and after each image's own ones further ones.
+
+        Args:
+            more: (N,) of each image (device type, column of the label, (n, 2) points) of each further line.
+            is_known: (N, T) what is known then.
+        """
+        points: list[npt.NDArray[np.float32]] = [np.empty((0, 2), dtype=np.float32)]
+        types: list[int] = []
+        columns: list[int] = []
+        image_ends = np.zeros(len(self), dtype=np.intp)
+        for image, of_image in enumerate(more):
+            slices, own_types, own_columns = self.lines_of(image)
+            own = self.points[self._point_ends[image] : self._point_ends[image + 1]]
+            points += [own[line] for line in slices] + [line for _, _, line in of_image]
+            types += [*own_types.tolist(), *(of_type for of_type, _, _ in of_image)]
+            columns += [*own_columns.tolist(), *(column for _, column, _ in of_image)]
+            image_ends[image] = len(types)
+        return dataclasses.replace(
+            self,
+            points=np.concatenate(points),
+            line_ends=np.cumsum([len(line) for line in points[1:]], dtype=np.intp),
+            line_types=np.array(types, dtype=np.int8),
+            line_columns=np.array(columns, dtype=np.int16),
+            image_ends=image_ends,
+            is_known=is_known,
         )
 
 

@@ -233,7 +233,8 @@ def _training_samples(settings: Settings, data: RunData, fold: int | None) -> Ra
     chosen = [(of, is_chosen) for of, is_chosen in training_images(data, fold) if is_chosen.any()]
     learnt = [of.learnt_targets(fold) for of, _ in chosen]
     tell_known = any(np.isnan(of[is_chosen]).any() for of, (_, is_chosen) in zip(learnt, chosen, strict=True))
-    lines = [None if of.lines is None else of.lines.take(is_chosen) for of, is_chosen in chosen]
+    of_tables = [(of.learnt_lines(fold), is_chosen) for of, is_chosen in chosen]
+    lines = [None if of_table is None else of_table.take(is_chosen) for of_table, is_chosen in of_tables]
     max_lines = max(1 if of is None else of.max_lines for of in lines)
     parts = []
     for (of, is_chosen), of_labels, drawn in zip(chosen, learnt, lines, strict=True):

@@ -28,6 +28,8 @@ class Pseudolabels:
         kind: how probabilities become pseudo-labels.
         confidence: of "confident" ones.
         exclusive: groups of columns whose labels exclude each other.
+        lines: fold -> the lines of the images, those that the teacher sees where nobody has drawn any among them; None
+            where it finds none, or none are learnt.
     """
 
     probabilities: Mapping[int | None, npt.NDArray[np.float32]]
@@ -35,6 +37,7 @@ class Pseudolabels:
     kind: Kind
     confidence: float
     exclusive: tuple[tuple[int, ...], ...]
+    lines: Mapping[int | None, DrawnLines] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,11 @@ class RunData:
             confidence=taught.confidence,
             exclusive=taught.exclusive,
         )
+
+    def learnt_lines(self, fold: int | None) -> DrawnLines | None:
+        """The lines that the model of a fold, or of all folds, learns, its teacher's among them; None: none."""
+        taught = self.pseudo_labels
+        return self.lines if taught is None or taught.lines is None else taught.lines[fold]
 
     @property
     def patient_ids(self) -> npt.NDArray[np.str_]:

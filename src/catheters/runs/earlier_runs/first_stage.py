@@ -7,13 +7,14 @@ once, into a cache of their own. A checkpoint of this run gets the model of its 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.checkpoints.parts import build_preprocessing
@@ -24,7 +25,7 @@ from catheters.data.input_maps import InputMaps
 from catheters.errors import UserError
 from catheters.models.first_stage import maps_of
 from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
-from catheters.runs.earlier_runs.outputs import Work, read_outputs, write_outputs
+from catheters.runs.earlier_runs.outputs import Work, outputs_of, read_outputs, write_outputs
 from catheters.runs.run_data import RunData
 
 
@@ -148,11 +149,17 @@ def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: 
         Work(data=data, is_chosen=first.folds == fold, first_row=0, checkpoints=[checkpoint])
         for fold, checkpoint in first.checkpoints.items()
     ]
+
+    def rows_of(checkpoints: Sequence[Checkpoint], images: Tensor) -> npt.NDArray[np.uint8]:
+        (checkpoint,) = checkpoints
+        maps = maps_of(outputs_of(checkpoint, images, with_lines=True))
+        bytes_of_maps: npt.NDArray[np.uint8] = (maps * 255).round().to(torch.uint8).cpu().numpy()
+        return bytes_of_maps
+
     write_outputs(
         settings,
         works,
-        lambda model, images: maps_of(model(images, with_lines=True)),
-        lambda maps: (maps * 255).round().to(torch.uint8).numpy(),
+        rows_of,
         file=first.cache_file,
         row_shape=(settings.num_input_maps * height, width),
         fingerprint=first.fingerprint,

@@ -20,7 +20,7 @@ from catheters.data.cache.partial import CachePart
 from catheters.data.input_maps import damaged_outputs
 from catheters.errors import UserError, counted
 from catheters.io.locks import exclusive_lock
-from catheters.models.classifier import Classifier
+from catheters.models.outputs import Outputs
 from catheters.runs.datasets import create_valid_loader, plain_samples
 from catheters.runs.run_data import RunData
 from catheters.runtime.console import say
@@ -51,8 +51,7 @@ class Work:
 def write_outputs(
     settings: Settings,
     works: Sequence[Work],
-    outputs_of: Callable[[Classifier, Tensor], Tensor],
-    as_bytes: Callable[[Tensor], npt.NDArray[Any]],
+    rows_of: Callable[[Sequence[Checkpoint], Tensor], npt.NDArray[Any]],
     *,
     file: Path,
     row_shape: tuple[int, int],
@@ -65,8 +64,8 @@ def write_outputs(
     Args:
         settings: of the run that wants it.
         works: which models say it of which images; together they have every row once.
-        outputs_of: a model and (B, 1, H, W) images -> (B, ...), what is written; float32.
-        as_bytes: the same, or its mean over models -> (B, h, w) or anything of as many bytes.
+        rows_of: the models of a work and (B, 1, H, W) images, all on `device` -> (B, h, w), or anything of as many
+            bytes, what is written; see `outputs_of`.
         file: the cache's `.npy`, (N, h, w) uint8.
         row_shape: (h, w).
         fingerprint: of the models, the images and which is whose.
@@ -89,7 +88,7 @@ def write_outputs(
         part.keep_valid(lambda row, entry: True)
         try:
             for work in works:
-                _write(settings, part, work, outputs_of, as_bytes, what, device)
+                _write(settings, part, work, rows_of, what, device)
         except KeyboardInterrupt:
             say(f"{what}: {len(part.done)} of {counted(num_rows, 'image')} done; the same command resumes there")
             raise
@@ -107,8 +106,7 @@ def _write(
     settings: Settings,
     part: CachePart,
     work: Work,
-    outputs_of: Callable[[Classifier, Tensor], Tensor],
-    as_bytes: Callable[[Tensor], npt.NDArray[Any]],
+    rows_of: Callable[[Sequence[Checkpoint], Tensor], npt.NDArray[Any]],
     what: str,
     device: torch.device,
 ) -> None:
@@ -122,26 +120,33 @@ def _write(
     is_waiting[waiting] = True
     by_batch = replace(settings, valid_batch_size=batch_size)
     samples = plain_samples(by_batch, work.data, is_waiting)
-    models = [checkpoint.model.to(device) for checkpoint in work.checkpoints]
+    for checkpoint in work.checkpoints:
+        checkpoint.model.to(device)
     file = work.checkpoints[0].file
     uids, todo = work.data.uids, iter(waiting.tolist())
     with contextlib.closing(create_valid_loader(by_batch, samples, device)) as loader:
         for batch in track(loader, f"{what}, {file.parent.name}", len(loader), unit="batch", leave=False):
-            images = batch.images.to(device, non_blocking=True)
-            of_models = []
-            for checkpoint, model in zip(work.checkpoints, models, strict=True):
-                with autocast(device, checkpoint.dtype_on(device)):
-                    of_models.append(outputs_of(model, images).float())
-            mean = of_models[0] if len(of_models) == 1 else torch.stack(of_models).mean(dim=0)
-            if not bool(mean.isfinite().all()):
-                raise UserError(f"{file}: gives NaN or infinity, so nothing can be learnt from it")
-            for of_image in as_bytes(mean.cpu()):
+            for of_image in rows_of(work.checkpoints, batch.images.to(device, non_blocking=True)):
                 position, content = next(todo), of_image.tobytes()
                 digest = hashlib.sha256(content).hexdigest()
                 entry = CacheRow(uid=str(uids[position]), file=str(file), size=0, mtime_ns=0, digest=digest, notes={})
                 part.write(work.first_row + position, entry, content)
-    for model in models:
-        model.cpu()
+    for checkpoint in work.checkpoints:
+        checkpoint.model.cpu()
+
+
+@torch.inference_mode()
+def outputs_of(checkpoint: Checkpoint, images: Tensor, *, with_lines: bool = False) -> Outputs:
+    """What a model says of (B, 1, H, W) images on its device, in the precision that it was trained in.
+
+    Raises:
+        UserError: it is NaN or infinite.
+    """
+    with autocast(images.device, checkpoint.dtype_on(images.device)):
+        outputs: Outputs = checkpoint.model(images, with_lines=with_lines)
+    if not outputs.are_finite:
+        raise UserError(f"{checkpoint.file}: gives NaN or infinity, so nothing can be learnt from it")
+    return outputs
 
 
 def read_outputs(file: Path, uids: Sequence[str], fingerprint: str, what: str) -> npt.NDArray[np.uint8]:

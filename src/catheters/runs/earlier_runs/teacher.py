@@ -8,13 +8,14 @@ is scored on nothing; of each image of the label table it learns what the model 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.checkpoints.parts import build_preprocessing
@@ -23,14 +24,14 @@ from catheters.data.cache.cache import CacheFile
 from catheters.data.cache.index import CacheError
 from catheters.data.cache.row_checks import RowChecks
 from catheters.data.input_maps import damaged_outputs
-from catheters.errors import UserError, listed
+from catheters.data.line_targets import DrawnLines
+from catheters.errors import UserError, counted, listed
 from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
-from catheters.runs.earlier_runs.outputs import Work, read_outputs, write_outputs
+from catheters.runs.earlier_runs.outputs import Work, outputs_of, read_outputs, write_outputs
+from catheters.runs.earlier_runs.teacher_lines import LINE, MAX_LINES, find_rows, with_lines_of_teacher
 from catheters.runs.earlier_runs.weights import warn_of_leak
 from catheters.runs.run_data import Pseudolabels, RunData
-
-BYTES = 4
-"""Of a probability in the cache, a float32."""
+from catheters.runtime.console import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Teacher:
         checkpoints: fold -> its best model.
         folds: (N,) the fold whose model did not see the patient of each image of the label table.
         columns: (K,) where the run's labels stand among the teacher's.
+        finds_lines: whether the run learns lines, and the teacher finds them.
         files: fold -> the cache of what its model says of all images; None: of what a model of all data learns.
         fingerprints: the same -> of the models and the images.
         fingerprint: of all folds' models, whichever of them this run trains.
@@ -51,9 +53,16 @@ class Teacher:
     checkpoints: Mapping[int, Checkpoint]
     folds: npt.NDArray[np.int8]
     columns: npt.NDArray[np.intp]
+    finds_lines: bool
     files: Mapping[int | None, Path]
     fingerprints: Mapping[int | None, str]
     fingerprint: str
+
+    @property
+    def row(self) -> np.dtype[np.void]:
+        """What the cache has of an image."""
+        lines = [("lines", LINE, (MAX_LINES,))] if self.finds_lines else []
+        return np.dtype([("probabilities", "<f4", (len(self.columns),)), *lines])
 
 
 def find_teacher(settings: Settings, data: RunData) -> Teacher:
@@ -83,6 +92,14 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
     for name, value in wanted.items():
         if made[name] != value:
             raise UserError(f"{where}: its images have {name}={made[name]!r}, here {name}={value!r}; set them alike")
+    finds_lines = settings.learns_lines and run.learns_lines
+    if finds_lines and list(run.device_types.items()) != list(settings.device_types.items()):
+        raise UserError(
+            f"{where}: its device types ({', '.join(run.device_types)}) or their labels are others than those of the "
+            "settings; set heads as there"
+        )
+    if settings.learns_lines and not finds_lines:
+        say(f"{where}: finds no lines (lines={run.lines!r}), so those that nobody has drawn stay unknown")
     folds = read_folds_of_run(settings, data, folder, where)
     models = load_folds(folder, folds, where)
     numbers: list[int | None] = [None] if settings.all_data else list(settings.folds_to_train)
@@ -90,7 +107,7 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
     files, fingerprints = {}, {}
     for number in numbers:
         of_models = [models.digests, folds.tolist()] if number is None else models.digests[number]
-        content = json.dumps([tables, list(settings.label_columns), of_models])
+        content = json.dumps([tables, list(settings.label_columns), of_models, *(["lines"] if finds_lines else [])])
         fingerprint = fingerprints[number] = hashlib.sha256(content.encode()).hexdigest()
         name = f"{settings.cache_file.stem}_{folder.resolve().name}_{fingerprint[:8]}.npy"
         files[number] = settings.cache_file.with_name(name)
@@ -98,6 +115,7 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
         folder=folder,
         checkpoints=models.checkpoints,
         folds=folds,
+        finds_lines=finds_lines,
         columns=np.array([run.label_columns.index(label) for label in settings.label_columns]),
         files=files,
         fingerprints=fingerprints,
@@ -108,20 +126,35 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
 def write_probabilities(settings: Settings, data: RunData, teacher: Teacher, device: torch.device) -> None:
     """Write what the teacher says of all images, unless it is there; what was killed is resumed.
 
+    With the lines that it sees, if both runs know lines.
+
     Raises:
         UserError: see `write_outputs`.
     """
-    columns = torch.from_numpy(teacher.columns)
+    label_columns = settings.label_columns
+
+    def rows_of(checkpoints: Sequence[Checkpoint], images: Tensor) -> npt.NDArray[np.void]:
+        of_models = [outputs_of(checkpoint, images, with_lines=teacher.finds_lines) for checkpoint in checkpoints]
+        probabilities = [
+            checkpoint.model.probabilities(outputs).float()
+            for checkpoint, outputs in zip(checkpoints, of_models, strict=True)
+        ]
+        mean = probabilities[0] if len(probabilities) == 1 else torch.stack(probabilities).mean(dim=0)
+        rows = np.zeros(len(images), dtype=teacher.row)
+        rows["probabilities"] = mean.cpu().numpy()[:, teacher.columns]
+        if teacher.finds_lines:
+            rows["lines"] = find_rows(checkpoints, of_models, images, rows["probabilities"], label_columns)
+        return rows
+
     for number, file in teacher.files.items():
         write_outputs(
             settings,
             _works(data, teacher, number),
-            lambda model, images: model.probabilities(model(images)),
-            lambda probabilities: probabilities[:, columns].contiguous().numpy(),
+            rows_of,
             file=file,
-            row_shape=(1, BYTES * len(columns)),
+            row_shape=(1, teacher.row.itemsize),
             fingerprint=teacher.fingerprints[number],
-            what=f"probabilities of {teacher.folder}",
+            what=f"{'probabilities and lines' if teacher.finds_lines else 'probabilities'} of {teacher.folder}",
             device=device,
         )
 
@@ -152,7 +185,7 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
     tables = (data, *data.extra)
     uids = [uid for of in tables for uid in of.uids.tolist()]
     ends = np.cumsum([len(of.rows) for of in tables])
-    of_tables: list[dict[int | None, npt.NDArray[np.float32]]] = [{} for _ in tables]
+    of_tables: list[dict[int | None, npt.NDArray[np.void]]] = [{} for _ in tables]
     what = f"the probabilities of {teacher.folder}"
     for number, file in teacher.files.items():
         digests = read_outputs(file, uids, teacher.fingerprints[number], what)
@@ -163,8 +196,8 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
                 checks.check(row, of_image)
         except CacheError as error:
             raise damaged_outputs(file, error.found) from None
-        probabilities = np.ascontiguousarray(content[:, 0]).view(np.float32)
-        for of_table, part in zip(of_tables, np.split(probabilities, ends[:-1]), strict=True):
+        rows = np.ascontiguousarray(content[:, 0]).view(teacher.row)[:, 0]
+        for of_table, part in zip(of_tables, np.split(rows, ends[:-1]), strict=True):
             of_table[number] = part
     exclusive = tuple(
         tuple(settings.label_columns.index(label) for label in group) for group in settings.exclusive.values()
@@ -173,14 +206,46 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
         dataclasses.replace(
             of,
             pseudo_labels=Pseudolabels(
-                probabilities=of_table,
+                probabilities={number: np.array(rows["probabilities"]) for number, rows in of_table.items()},
                 soft_weight=settings.soft_weight,
                 kind=settings.pseudo_labels,
                 confidence=settings.pseudo_label_confidence,
                 exclusive=exclusive,
+                lines=_lines_of(settings, of, of_table) if teacher.finds_lines else None,
             ),
         )
         for of, of_table in zip(tables, of_tables, strict=True)
     ]
+    if teacher.finds_lines:
+        _tell_lines(settings, taught)
     digest = hashlib.sha256(f"{data.fingerprint} {teacher.fingerprint}".encode()).hexdigest()
     return dataclasses.replace(taught[0], extra=tuple(taught[1:]), fingerprint=digest)
+
+
+def _lines_of(
+    settings: Settings, data: RunData, rows: Mapping[int | None, npt.NDArray[np.void]]
+) -> dict[int | None, DrawnLines]:
+    """Fold -> the lines of a table's images, the teacher's among them."""
+    assert data.lines is not None, "the run learns lines"
+    columns = [[settings.label_columns.index(label) for label in of_type] for of_type in settings.device_types.values()]
+    return {
+        number: with_lines_of_teacher(data.lines, of_fold["lines"], data.targets, of_fold["probabilities"], columns)
+        for number, of_fold in rows.items()
+    }
+
+
+def _tell_lines(settings: Settings, taught: Sequence[RunData]) -> None:
+    """Say of how many images the teacher's lines are learnt."""
+    told = taught[0].pseudo_labels
+    assert told is not None and told.lines is not None, "the caller has put them there"
+    for fold in told.lines:
+        model = "" if fold is None else f" of fold {fold}"
+        for number, name in enumerate(settings.device_types):
+            pairs = [(of.lines, of.learnt_lines(fold)) for of in taught]
+            counts = [(own.count(number), all_.count(number)) for own, all_ in pairs if own and all_]
+            before, after = np.array(counts).sum(axis=0)
+            drawn, absent, _ = (after - before).tolist()
+            say(
+                f"lines of {name}, by the teacher{model}: seen in {counted(drawn, 'image')} more, absent in {absent} "
+                f"more, still unknown in {after[2]}"
+            )
