@@ -158,8 +158,10 @@ class SettingFields:
     """Any name that timm knows; `timm.list_models("*resnest*")` lists some."""
     pretrained: bool | str = True
     """Transfer learning, fine-tuning. True: timm's pretrained weights (downloaded once); False: random weights; a path:
-    a file of weights whose backbone is taken, ours (best.pt) or others' (.pth, .safetensors). {fold} and {seed} in it
-    are those of each model, as in saved_models/small/fold{fold}/best.pt, without a leak."""
+    a file of weights whose backbone is taken, ours (best.pt) or others' (.pth, .safetensors); local-dir:FOLDER: the one
+    in a folder; hf-hub:OWNER/REPO or hf-hub:OWNER/REPO@REVISION: that of a model on the Hugging Face Hub, downloaded
+    once. {fold} and {seed} in it are those of each model, as in saved_models/small/fold{fold}/best.pt, without a
+    leak."""
     pretrained_parts: Literal["backbone", "all"] = "backbone"
     """backbone: heads start from random weights. all: heads and line decoder are taken from `pretrained` too, which is
     then a checkpoint of the same labels and model."""

@@ -7,6 +7,7 @@ from timm.layers import PatchEmbed
 from torch import nn
 
 from catheters.errors import SettingsError, UserError, one_line, unknown_name
+from catheters.models.weight_sources import fetch_from_hub
 from catheters.models.weights import load_weights
 
 IN_CHANS = 1
@@ -30,7 +31,7 @@ def create_backbone(
 
     Args:
         name: timm's, of the model.
-        pretrained: True: timm's weights; False: random ones; or a file of weights.
+        pretrained: True: timm's weights; False: random ones; or a file of weights, see `find_weights`.
         image_shape: (height, width) of the images, in pixels.
         is_pooled: whether the features are averaged over the image; if not, they are still by models that cannot do
             without.
@@ -135,6 +136,9 @@ def _widen(backbone: nn.Module, wider: nn.Module, name: str) -> nn.Module:
 
 
 def _download(name: str, arguments: dict[str, int | float | str | tuple[int, int]]) -> nn.Module:
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id:
+        fetch_from_hub(config.hf_hub_id, "pretrained=True")  # timm finds it in the cache
     try:
         return _create(name, arguments, pretrained=True)
     except OSError as error:  # no network, no such host, a broken download: all of huggingface_hub's and urllib's

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from timm.models import adapt_input_conv
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from catheters.errors import UserError, listed
 from catheters.models.foreign_names import at_size_of, by_own_names
-from catheters.models.weight_files import read_weight_file
+from catheters.models.weight_files import WeightFile, read_weight_file
+from catheters.models.weight_sources import WeightSource, find_weights
 
 RGB_CHANS = 3
 GREY_VALUES = ("mean", "std")
@@ -25,7 +25,7 @@ FIRST_STAGE = "first_stage."
 """Before the names of a first stage's tensors in our checkpoints."""
 
 
-def load_weights(backbone: nn.Module, name: str, file: str) -> str:
+def load_weights(backbone: nn.Module, name: str, pretrained: str) -> str:
     """Fill a backbone from a file that has all its tensors, under whatever prefix, and say what was taken.
 
     `best.pt` of any run will do, of one that sees the maps of a first stage without what it makes of these. So will
@@ -35,19 +35,16 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
     Args:
         backbone: a timm model of one input channel without its classifier.
         name: timm's name of it, for messages.
-        file: a .pth, .pt or .safetensors file.
+        pretrained: a .pth, .pt or .safetensors file, or what leads to one, see `find_weights`.
 
     Returns:
         A line that says how many tensors were taken and which were not.
 
     Raises:
-        UserError: not a file of weights, or one tensor of the backbone is not in it: it is of another architecture.
-            timm's own loading would take what fits and leave the rest random.
+        UserError: no file, not a file of weights, or one tensor of the backbone is not in it: it is of another
+            architecture. timm's own loading would take what fits and leave the rest random.
     """
-    try:
-        read = read_weight_file(Path(file))
-    except UserError as error:
-        raise UserError(f"pretrained={error}") from None
+    source, read = _read(pretrained)
     is_own = read.own is not None
     # A run that sees the maps of a first stage keeps that one's models too, whose backbones are none of its own.
     of_first_stage = [key for key in read.weights if is_own and key.startswith(FIRST_STAGE)]
@@ -65,12 +62,13 @@ def load_weights(backbone: nn.Module, name: str, file: str) -> str:
             resampled = [key for key, value in adapted.items() if key in inner and inner[key].shape != value.shape]
     num_wanted = len(backbone.state_dict())
     if fit.wrong:
+        other = source.other_architecture(name)
         raise UserError(
-            f"pretrained={file}: not weights of {name}: {len(fit.wrong)} tensors differ from its {num_wanted}; "
-            f"{fit.wrong[0]}"
+            f"pretrained={source.origin}: not weights of {name}: {len(fit.wrong)} tensors differ from its "
+            f"{num_wanted}; {fit.wrong[0]}" + (f"; its config.json says backbone_model={other}" if other else "")
         )
     backbone.load_state_dict(fit.taken)
-    line = f"{name}: {len(fit.taken)} of its {num_wanted} tensors taken from {file}"
+    line = f"{name}: {len(fit.taken)} of its {num_wanted} tensors taken from {source.origin}"
     for key, number in fit.num_maps.items():
         line += f" (of {key} the image's channel, not those of {number} maps)"
     if resampled:
@@ -137,13 +135,13 @@ def _fit(weights: Mapping[str, Tensor], prefix: str, backbone: nn.Module, *, is_
 
 
 def load_all_weights(
-    model: nn.Module, file: str, label_columns: Sequence[str], meaning: Mapping[str, Mapping[str, Any]]
+    model: nn.Module, pretrained: str, label_columns: Sequence[str], meaning: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """Fill a classifier from a checkpoint of the same kind of model, but for the grey mean and standard deviation.
 
     Args:
         model: a classifier without a first stage.
-        file: a checkpoint of this program.
+        pretrained: a checkpoint of this program, or what leads to one, see `find_weights`.
         label_columns: (K,) what it predicts.
         meaning: name of a setting -> its value: what says which tensor stands for what, beside its shape.
 
@@ -153,16 +151,14 @@ def load_all_weights(
     Raises:
         UserError: no such checkpoint, or of other labels or another model.
     """
-    try:
-        read = read_weight_file(Path(file))
-    except UserError as error:
-        raise UserError(f"pretrained={error}") from None
+    source, read = _read(pretrained)
+    where = f"pretrained={source.origin}"
     if read.own is None:
-        raise UserError(f"pretrained={file}: is no checkpoint of this program, which pretrained_parts='all' needs")
+        raise UserError(f"{where}: is no checkpoint of this program, which pretrained_parts='all' needs")
     labels = list(read.own["label_columns"])
     if labels != list(label_columns):
         raise UserError(
-            f"pretrained={file}: predicts {listed(labels)}, not label_columns as they are here; "
+            f"{where}: predicts {listed(labels)}, not label_columns as they are here; "
             "pretrained_parts='backbone' takes the backbone alone"
         )
     earlier = json.loads(read.own["settings"])
@@ -170,7 +166,7 @@ def load_all_weights(
         here, there = (list(json.loads(json.dumps(dict(of))).items()) for of in (value, earlier.get(name, {})))
         if here != there:  # in the same order too, which is that of the tensors
             raise UserError(
-                f"pretrained={file}: has {name}={dict(there)}, here {dict(here)}; set it as there, or "
+                f"{where}: has {name}={dict(there)}, here {dict(here)}; set it as there, or "
                 "pretrained_parts='backbone', which takes the backbone alone"
             )
     weights = {key: value for key, value in read.weights.items() if not key.startswith(FIRST_STAGE)}
@@ -188,11 +184,20 @@ def load_all_weights(
     ]
     if wrong:
         raise UserError(
-            f"pretrained={file}: is of another model: {len(wrong)} tensors differ from its {len(wanted)}; {wrong[0]}; "
+            f"{where}: is of another model: {len(wrong)} tensors differ from its {len(wanted)}; {wrong[0]}; "
             "pretrained_parts='backbone' takes the backbone alone"
         )
     model.load_state_dict({**weights, **{name: wanted[name] for name in GREY_VALUES}})
-    return f"all {len(wanted)} tensors taken from {file}, but for the grey mean and standard deviation"
+    return f"all {len(wanted)} tensors taken from {source.origin}, but for the grey mean and standard deviation"
+
+
+def _read(pretrained: str) -> tuple[WeightSource, WeightFile]:
+    source = find_weights(pretrained)
+    try:
+        return source, read_weight_file(source.file)
+    except UserError as error:
+        is_path = source.origin == pretrained
+        raise UserError(f"pretrained={error}" if is_path else f"pretrained={pretrained}: {error}") from None
 
 
 def _describe_left(left: list[str], num_of_first_stage: int) -> str:

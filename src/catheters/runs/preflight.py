@@ -9,6 +9,7 @@ from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.models.backbone import check_patches
+from catheters.models.weight_sources import CONFIG_FILE, FOLDER
 from catheters.runs.autotune import (
     PROBE_IMAGES,
     choose_batch_size,
@@ -27,7 +28,7 @@ from catheters.runs.data_checks import (
 from catheters.runs.datasets import load_data
 from catheters.runs.earlier_runs.first_stage import FirstStageRun, find_first_stage, with_input_maps, write_maps
 from catheters.runs.earlier_runs.teacher import find_teacher, with_teacher, write_probabilities
-from catheters.runs.earlier_runs.weights import check_weights, with_weights_of
+from catheters.runs.earlier_runs.weights import check_weights, sources_of_weights, with_weights_of
 from catheters.runs.extra_tables import with_extra_tables
 from catheters.runs.failures import explain_failures
 from catheters.runs.probe import probe_batch, probe_step
@@ -154,13 +155,18 @@ def check_choices(settings: Settings) -> None:
             "it out, or set lines=None"
         )
     weights = settings.pretrained
-    if isinstance(weights, str) and settings.all_data and "{fold}" in weights:
+    if not isinstance(weights, str):
+        return
+    if settings.all_data and "{fold}" in weights:
         raise SettingsError(f"pretrained={weights}: all_data=True has no folds; {{seed}} or one file is expected in it")
-    if isinstance(weights, str) and run_folder_of(Path(weights).resolve()) == settings.run_folder.resolve():
+    # Of a folder, the run that it is of or lies in: what would be in it has that folder around it.
+    named = Path(weights.removeprefix(FOLDER)) / CONFIG_FILE if weights.startswith(FOLDER) else Path(weights)
+    if run_folder_of(named.resolve()) == settings.run_folder.resolve():
         raise SettingsError(
             f"pretrained={weights} is of this very run: the same command without it resumes where the run "
             "stopped; a new run that starts from these weights needs a run_name of its own"
         )
+    sources_of_weights(settings)
 
 
 def warn_of_search(settings: Settings, device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +45,23 @@ def test_each_fold_has_its_own_file(trained: Settings) -> None:
             torch.testing.assert_close(end[name], value, rtol=0, atol=1e-12)
         of_folds.append(start)
     assert any(not torch.equal(of_folds[1][name], value) for name, value in of_folds[0].items())
+
+
+def test_a_folder_of_each_fold(trained: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bit by bit what comes of the files by their paths; another fold's folder is refused like its file."""
+    ends = []
+    for source in (f"{trained.run_folder}/fold{{fold}}/best.pt", f"local-dir:{trained.run_folder}/fold{{fold}}"):
+        settings = still(trained, source)
+        train_run(settings, fresh=True)
+        ends.append([backbone_of(settings.run_folder / fold / "best.pt") for fold in ("fold0", "fold1")])
+    for by_path, by_folder in zip(*ends, strict=True):
+        assert all(torch.equal(by_folder[name], value) for name, value in by_path.items())
+    assert f"tensors taken from {trained.run_folder}/fold0/best.pt" in capsys.readouterr().out
+    for fold in (0, 1):
+        (trained.run_folder / f"fold0/copy{fold}").mkdir()
+        shutil.copy(trained.run_folder / "fold0/best.pt", trained.run_folder / f"fold0/copy{fold}")
+    with pytest.raises(UserError, match=r"copy1/best\.pt is not of fold 1 of .*, so its model has seen"):
+        train_run(still(trained, f"local-dir:{trained.run_folder}/fold0/copy{{fold}}"), fresh=True)
 
 
 def test_each_seed_has_its_own_file(trained: Settings) -> None:

@@ -26,6 +26,7 @@ from catheters.data.cache.row_checks import RowChecks
 from catheters.data.input_maps import damaged_outputs
 from catheters.data.line_targets import DrawnLines
 from catheters.errors import UserError, counted, listed
+from catheters.models.weight_sources import find_weights
 from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
 from catheters.runs.earlier_runs.outputs import Work, outputs_of, read_outputs, write_outputs
 from catheters.runs.earlier_runs.teacher_lines import LINE, MAX_LINES, find_rows, with_lines_of_teacher
@@ -81,8 +82,8 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
     run = read_run(settings, folder, where, "a finished run of the same images and folds")
     if run.all_data:
         raise UserError(f"{where}: its models have seen every image (all_data=True); train it on folds")
-    if isinstance(run.pretrained, str) and "{fold}" not in run.pretrained and Path(run.pretrained).is_file():
-        warn_of_leak(settings, Path(run.pretrained), f"{where}: its pretrained={run.pretrained}")
+    if isinstance(run.pretrained, str) and "{fold}" not in run.pretrained:
+        _warn_of_its_weights(settings, run.pretrained, where)
     missing = [label for label in settings.label_columns if label not in run.label_columns]
     if missing:
         raise UserError(f"{where}: does not predict {listed(map(repr, missing))}; its label_columns need every label")
@@ -121,6 +122,16 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
         fingerprints=fingerprints,
         fingerprint=hashlib.sha256(json.dumps(models.digests).encode()).hexdigest(),
     )
+
+
+def _warn_of_its_weights(settings: Settings, pretrained: str, where: str) -> None:
+    """Warn of what the teacher started from, where that is still on this disk."""
+    try:
+        source = find_weights(pretrained, may_download=False)
+    except UserError:
+        return
+    if source.file.is_file():
+        warn_of_leak(settings, source.file, f"{where}: its pretrained={source.origin}")
 
 
 def write_probabilities(settings: Settings, data: RunData, teacher: Teacher, device: torch.device) -> None:

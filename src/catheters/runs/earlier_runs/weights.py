@@ -7,6 +7,7 @@ from catheters.config.settings import FIELDS, Settings
 from catheters.errors import UserError
 from catheters.io.files import parse_json
 from catheters.models.weight_files import read_weight_file
+from catheters.models.weight_sources import WeightSource, find_weights
 from catheters.runs.earlier_runs.folds import read_folds_of_run
 from catheters.runs.run_data import RunData
 from catheters.runs.run_folder import run_folder_of
@@ -27,27 +28,50 @@ def with_weights_of(settings: Settings, number: int) -> Settings:
     return dataclasses.replace(settings, pretrained=file)
 
 
+def sources_of_weights(settings: Settings) -> dict[int, WeightSource]:
+    """Number of each fold, or seed, to train -> the file of weights that its model starts from; from the Hub it is
+    downloaded. Nothing where `pretrained` is True or False.
+
+    Raises:
+        UserError: see `find_weights`.
+    """
+    if not isinstance(settings.pretrained, str):
+        return {}
+    numbers = settings.seeds_to_train if settings.all_data else settings.folds_to_train
+    return {number: find_weights(str(with_weights_of(settings, number).pretrained)) for number in numbers}
+
+
 def check_weights(settings: Settings, data: RunData) -> None:
     """Refuse weights of a fold's model that have seen the images which the fold validates on; warn of others.
 
     Raises:
         UserError: weights with {fold} in their name are missing, or of a run with other folds or patients.
     """
-    if not isinstance(settings.pretrained, str) or settings.all_data:  # without folds nothing is validated
+    sources = sources_of_weights(settings)
+    if not sources:
+        return
+    for other in sorted({source.other_architecture(settings.backbone_model) or "" for source in sources.values()}):
+        if other:
+            warn(
+                f"pretrained={settings.pretrained}: its config.json says backbone_model={other}, here it is "
+                f"{settings.backbone_model}, whose tensors have the same names and shapes but may mean something else"
+            )
+    assert isinstance(settings.pretrained, str), "others have no sources"
+    if settings.all_data:  # without folds nothing is validated
         return
     if "{fold}" not in settings.pretrained:
-        weights = Path(str(with_weights_of(settings, settings.folds_to_train[0]).pretrained))
-        warn_of_leak(settings, weights, f"pretrained={weights}")
+        source = sources[settings.folds_to_train[0]]
+        warn_of_leak(settings, source.file, f"pretrained={source.origin}")
         return
     checked: set[Path] = set()
-    for fold in settings.folds_to_train:
-        file = Path(str(with_weights_of(settings, fold).pretrained))
+    for fold, source in sources.items():
+        file = source.file
         where = f"pretrained={settings.pretrained}"
         if not file.is_file():
             raise UserError(f"{where}: {file}: no such file; each fold needs its own")
         folder = run_folder_of(file)
         if folder is None:
-            warn_of_leak(settings, file, f"pretrained={file}")
+            warn_of_leak(settings, file, f"pretrained={source.origin}")
             continue
         if f"fold{fold}" not in file.relative_to(folder).parts:
             raise UserError(
