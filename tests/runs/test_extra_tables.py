@@ -215,12 +215,40 @@ def load_data_of(settings: Settings) -> RunData:
     return load_data(settings)
 
 
+def test_similar_patient_ids_are_told_once(
+    settings: Settings, other_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of one table when it is read; those of two tables, and no others, when they come together."""
+    own = pd.read_csv(Path(settings.dataset_folder) / "train.csv", dtype=str)
+    own["PatientID"] = ["12", "0012", "7", *(f"a{row}" for row in range(3, len(own)))]
+    other = pd.read_csv(other_folder / "labels.csv", dtype=str)
+    other["person"] = ["007", *(f"b{row}" for row in range(1, len(other)))]
+    for name, frame in (("own", own), ("other", other)):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    others = of_other(other_folder, label_table=str(tmp_path / "other.csv"))
+    changed = dataclasses.replace(settings, label_table=str(tmp_path / "own.csv"), extra_tables=(others,))
+    preproc(changed)
+    capsys.readouterr()
+    loaded(changed)
+    said = "".join(capsys.readouterr())
+    assert said.count("1 group of similar patient ids") == 2
+    assert "own.csv: column 'PatientID'" in said and "'12' (1 rows) and '0012' (1 rows)" in said
+    assert "label_table and extra_tables: 1 group" in said and "'7' (1 rows) and '007' (1 rows)" in said
+
+
+def test_an_audit_looks_at_every_table(both: Settings, write_config: Any) -> None:
+    run = run_script("preproc_npy.py", "--config", write_config(both), "--audit")
+    assert run.returncode == 0, run.stderr
+    for name in (both.cache_name, "other"):
+        assert (Path(both.cache_folder) / f"{name}_audit" / "audit.html").is_file()
+        assert f"{name}_audit: audit.csv, audit.html" in run.stdout
+
+
 def test_weights(both: Settings, changed_copy: Callable[..., Settings]) -> None:
     """A table's weight times the image's own; tables without weights count 1."""
     data = loaded(both)
     assert not data.numbers and not data.extra[0].numbers
-    (table,) = both.extra_tables
-    weighted = loaded(dataclasses.replace(both, extra_tables=({**table, "weight": 0.25},)))
+    weighted = loaded(dataclasses.replace(both, extra_tables=({**both.extra_tables[0], "weight": 0.25},)))
     assert weighted.numbers["weight"].tolist() == [1.0] * 40
     assert weighted.extra[0].numbers["weight"].tolist() == [0.25] * 30
 

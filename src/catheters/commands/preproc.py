@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.commands.command_line import BAD_IMAGES_STATUS
 from catheters.config.settings import Settings
@@ -16,6 +19,7 @@ from catheters.errors import counted
 from catheters.io.files import printable
 from catheters.io.near_misses import file_hint
 from catheters.runs.build import build_table_source
+from catheters.runs.extra_tables import read_extra_tables
 from catheters.runs.preproc import CacheResult, preproc
 from catheters.runtime.console import note, say
 from catheters.viz import write_contact_sheets
@@ -94,16 +98,24 @@ def _list(noun: str, what: str, reasons: dict[str, str], index: Path) -> None:
 
 
 def _audit(settings: Settings, folder: Path | None) -> int:
+    if folder is not None:
+        return _audit_table(settings, folder.resolve().name, folder_table(folder), None)
+    tables = [(settings, read_label_table(build_table_source(settings))), *read_extra_tables(settings)]
+    statuses = []
+    for number, (of_table, rows) in enumerate(tables):
+        has_folds = number == 0  # extra tables train alone
+        num_folds = None if settings.all_data else settings.num_folds
+        folds = choose_folds(rows, num_folds, settings.seed_of_folds) if has_folds else None
+        statuses.append(_audit_table(settings, of_table.cache_name, rows, folds))
+    return max(statuses)
+
+
+def _audit_table(settings: Settings, name: str, table: LabelTable, folds: npt.NDArray[np.int8] | None) -> int:
+    """Audit the images of one table; returns the exit status."""
     # SciPy and jinja2 are loaded for those who ask for an audit.
     from catheters.audit.report import summary_lines
     from catheters.audit.run import audit_data_set
 
-    if folder is None:
-        table = read_label_table(build_table_source(settings))
-        folds = choose_folds(table, None if settings.all_data else settings.num_folds, settings.seed_of_folds)
-        name = settings.cache_name
-    else:
-        table, folds, name = folder_table(folder), None, folder.resolve().name
     result_folder = Path(settings.cache_folder) / f"{name}_audit"
     audit = audit_data_set(name, table, folds, result_folder)
     for line in summary_lines(audit):

@@ -5,6 +5,7 @@ An image of a patient whom a fold validates on, or with the pixels of an image t
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,7 +66,9 @@ def with_extra_tables(settings: Settings, data: RunData) -> RunData:
         if not settings.all_data:
             _say_what_is_left_out(of_table, data, where)
     shared = [of.patient_ids for of, is_shared in zip(loaded, settings.share_ids, strict=True) if is_shared]
-    warn_of_similar_patient_ids(np.concatenate([data.patient_ids, *shared]).tolist(), "label_table and extra_tables")
+    of_tables = [of_table.tolist() for of_table in (data.patient_ids, *shared)]
+    told = [frozenset(of_table) for of_table in of_tables]  # when each was read
+    warn_of_similar_patient_ids(list(itertools.chain(*of_tables)), "label_table and extra_tables", told)
     extra = [_weighted(of, weight) if is_weighted else of for of, weight in zip(loaded, weights, strict=True)]
     digest = hashlib.sha256(data.fingerprint.encode())
     for of_table in extra:

@@ -10,7 +10,7 @@ import math
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catheters.errors import listed, unknown_name
+from catheters.errors import counted, listed, unknown_name
 from catheters.io.csv_files import (
     TableError,
     check_columns,
@@ -155,23 +155,24 @@ def read_patients(frame: pd.DataFrame, column: str, pattern: str | None, file: P
     return np.array(patients, dtype=np.str_)
 
 
-def warn_of_similar_patient_ids(patients: list[str], where: str) -> None:
+def warn_of_similar_patient_ids(patients: list[str], where: str, told: Sequence[Set[str]] = ()) -> None:
     """Warn of ids such as 12 and 0012, which count as two patients.
 
     Args:
         patients: of each row.
         where: they stand, for the message.
+        told: ids of single tables, of which has been warned if they are similar to others there.
     """
     counts = Counter(patients)
     of_form: dict[str, list[str]] = {}
     for patient in counts:
         of_form.setdefault(form_of(patient) if "/" not in patient else patient, []).append(patient)
-    similar = [group for group in of_form.values() if len(group) > 1]
+    similar = [group for group in of_form.values() if len(group) > 1 and not any(set(group) <= ids for ids in told)]
     if similar:
         names = " and ".join(f"{patient!r} ({counts[patient]} rows)" for patient in similar[0])
         warn(
-            f"{where}: {len(similar)} groups of patient ids look similar and count as different ones, {names} for "
-            "one: if they are one patient, write them in the same way, or images of theirs stand in several folds"
+            f"{where}: {counted(len(similar), 'group')} of similar patient ids that count as different ones, {names} "
+            "for one: if they are one patient, write them in the same way, or images of theirs stand in several folds"
         )
 
 
