@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "models": TOOLS,
     "viz": TOOLS | {"data"},
     "evaluation": TOOLS | {"viz"},
-    "synthetic": TOOLS,
+    "synthetic": TOOLS | {"data"},
     "audit": TOOLS | {"data"},
     "checkpoints": TOOLS | {"data", "models"},
     "training": TOOLS | {"data", "models", "viz", "evaluation", "checkpoints"},
