@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
+from torch.nn import functional
 
 TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
 """A tensor of a vision transformer that the library transformers has saved."""
@@ -85,14 +86,24 @@ def at_size_of(backbone: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, 
 def _resampled(key: str, value: Tensor, backbone: nn.Module) -> Tensor:
     """A tensor that stands for places, at the size of the model, where the filter of its family leaves it as it is.
 
-    By the functions that timm's other families call: of absolute position embeddings, (1, n, C), class token first,
-    and of tables of relative positions in square windows, ((2 w - 1)^2, heads).
+    By the functions that timm's other families call: of absolute position embeddings, (1, n, C), class token first, and
+    of tables of relative positions in square windows, ((2 w - 1)^2, heads). By torch's bicubic interpolation of
+    embeddings that are a map, (1, C, h, w) or (1, h, w, C).
     """
     try:
         wanted = backbone.get_parameter(key)
     except AttributeError:
         return value
-    if value.shape == wanted.shape or value.shape[-1] != wanted.shape[-1] or value.ndim != wanted.ndim:
+    if value.shape == wanted.shape or value.ndim != wanted.ndim:
+        return value
+    if key.startswith(ABSOLUTE_POSITIONS) and value.ndim == 4:
+        if value.shape[1] == wanted.shape[1]:
+            return functional.interpolate(value, wanted.shape[2:], mode="bicubic", antialias=True)
+        if value.shape[3] == wanted.shape[3]:
+            as_map = value.permute(0, 3, 1, 2)
+            resized = functional.interpolate(as_map, wanted.shape[1:3], mode="bicubic", antialias=True)
+            return resized.permute(0, 2, 3, 1)
+    if value.shape[-1] != wanted.shape[-1]:
         return value
     if key.startswith(ABSOLUTE_POSITIONS) and value.ndim == 3:
         grid = _grid(backbone, wanted.shape[1])
