@@ -43,6 +43,7 @@ OTHER_SIZES = {
 }
 REFUSED: dict[tuple[str, str], str] = {
     ("byoanet", "load"): r"not weights of .*pos_embed\.height_rel is \(7, 16\), the model's \(11, 16\)",
+    ("coat", "heatmap, linear"): "CoaT has neither a feature map nor tokens .* train it with classifier='attention'",
     ("csatv2", "train"): "timm cannot make it: CSATv2 is designed for 3-channel RGB input",
     ("efficientformer", "load"): "images of 256 .*The size of tensor a .* must match the size of tensor b",
     ("efficientformer_v2", "load"): r"not weights of .*attention_biases is \(8, 4\), the model's \(8, 9\)",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.models.backbone import IN_CHANS
 
-LISTS_OF_LAYERS = ("blocks", "stages", "layers", "network", "transformers", "serial_blocks4")
+LISTS_OF_LAYERS = ("blocks", "stages", "layers", "network", "transformers")
 """What timm's transformers call the layers that tokens go through."""
 WRAPPED = "encoder"
 """What timm's classifiers call the transformer that they wrap, where that one has the layers."""
