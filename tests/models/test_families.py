@@ -195,6 +195,13 @@ def test_families_that_cannot_read_grey_images_say_so(family: str, classifier: s
     assert "\n" not in str(error.value)
 
 
+def test_an_image_size_that_timm_meets_with_an_index_error() -> None:
+    """MViTv2 has tables of relative positions for 64 px that are too short for 70."""
+    match = "backbone_model=mvitv2_tiny, optimizer=.* cannot learn from 2 images of 70 px: index 15 is out of bounds"
+    with pytest.raises(UserError, match=match):
+        try_step(create_settings("mvitv2", "linear", 70), CPU, 1)
+
+
 @ALL
 def test_one_step(family: str, classifier: str) -> None:
     """The product's step; then every parameter that is not frozen has a finite gradient."""
