@@ -57,7 +57,7 @@ def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
         dataset_folder=str(folder),
         cache_folder=str(tmp_path),
         saved_models_folder=str(tmp_path / "saved_models"),
-        image_size=64,
+        image_size=70 if as_is.backbone_model.startswith("vit_") else 64,  # whole patches of 14 px
         pretrained=False,
         num_folds=3,
         folds=(0,),

@@ -1,5 +1,7 @@
 """Weights as other libraries name them, and at other image sizes: DINOv2 of transformers, timm's own files."""
 
+import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from catheters.errors import UserError
+from catheters.models.backbone import create_backbone
 from tests.models.test_backbone import create
+from tests.models.timm_families import name_of_small_model
 
 
 def as_transformers(weights: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
@@ -94,24 +98,83 @@ def test_position_embeddings_at_another_size(dinov2: nn.Module, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "name", ["test_vit", "swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224", "hiera_tiny_224"]
+    ("family", "sizes"),
+    [
+        ("vision_transformer", (96, 160)),
+        ("eva", (70, 112)),  # EVA-02; DINOv3 is of the same module, without embeddings that hang on the size
+        ("swin_transformer", (64, 96)),
+        ("swin_transformer_v2", (64, 96)),
+        ("maxxvit", (64, 96)),
+        ("convnext", (64, 96)),  # ConvNeXt V2 is of the same module
+        ("beit", (64, 96)),
+        ("deit", (64, 96)),
+    ],
 )
-def test_timms_own_weights_at_another_size(name: str, tmp_path: Path) -> None:
-    """What depends on the image's size is resampled; everything else is taken as it is."""
+def test_weights_at_another_size_are_as_timm_loads_them(family: str, sizes: tuple[int, int], tmp_path: Path) -> None:
+    """A file of timm's own kind, RGB stem and classifier in it: every tensor is what timm makes of it."""
+    assert_as_timm(name_of_small_model(family), sizes, tmp_path / "theirs.pth")
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_dinov3_qkvb", "convnextv2_atto", "test_convnext2"])
+def test_weights_by_name_are_as_timm_loads_them(name: str, tmp_path: Path) -> None:
+    assert_as_timm(name, (64, 96), tmp_path / "theirs.pth")
+
+
+def assert_as_timm(name: str, sizes: tuple[int, int], file: Path) -> None:
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    learnt_at, size = ({"img_size": size} if config.fixed_input_size else {} for size in sizes)
     torch.manual_seed(0)
-    source = timm.create_model(name, num_classes=5, **({"img_size": 160} if name != "hiera_tiny_224" else {}))
+    source = timm.create_model(name, num_classes=5, **learnt_at)
+    torch.save(source.state_dict(), file)
+    overlay = {"file": str(file), "num_classes": 5, "pool_size": None}
+    with warnings.catch_warnings(action="ignore"):  # of timm's resampling, about torch's next versions
+        theirs = timm.create_model(name, True, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=0, **size)
+    expected, taken = theirs.state_dict(), create(name, str(file), sizes[1]).state_dict()
+    assert taken.keys() == expected.keys()
+    for key, value in taken.items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-6, msg=key)
+
+
+def test_embeddings_that_timms_filter_leaves_are_resampled(tmp_path: Path) -> None:
+    """Hiera's, which have no class token: the bicubic interpolation of torch, of the same rows and columns."""
+    name = name_of_small_model("hiera")
+    torch.manual_seed(0)
+    source = timm.create_model(name, num_classes=5, img_size=64)
     torch.save(source.state_dict(), tmp_path / "theirs.pth")
-    size = 224
-    backbone = create(name, str(tmp_path / "theirs.pth"), size)
-    expected = source.state_dict()
-    same = [key for key, value in backbone.state_dict().items() if value.shape == expected[key].shape]
-    assert len(same) > 0.8 * len(backbone.state_dict())
-    assert all(torch.equal(backbone.state_dict()[key], expected[key]) for key in same if value_kept(key))
+    backbone, origin = create_backbone(
+        name, pretrained=str(tmp_path / "theirs.pth"), image_shape=(96, 128), is_pooled=True
+    )
+    learnt = source.pos_embed.detach().unflatten(1, (16, 16)).permute(0, 3, 1, 2)  # places of 4 px
+    expected = torch.nn.functional.interpolate(learnt, (24, 32), mode="bicubic", antialias=True)
+    torch.testing.assert_close(backbone.pos_embed.detach(), expected.flatten(2).transpose(1, 2))
+    assert "(pos_embed resampled to this image size)" in origin
 
 
-def value_kept(key: str) -> bool:
-    """Whether a tensor is learnt, and no table of indices that follows the size."""
-    return "relative_position_index" not in key and "attn_mask" not in key
+def test_tables_of_positions_in_a_window_are_resampled(tmp_path: Path) -> None:
+    """GCViT's, whose windows follow the image: a table that is a plane over the offsets stays one."""
+    name = "gcvit_xxtiny"
+    torch.manual_seed(0)
+    source = timm.create_model(name, num_classes=5, img_size=64)
+    tables = {key: value for key, value in source.state_dict().items() if key.endswith("relative_position_bias_table")}
+    weights = source.state_dict() | {key: plane(value.shape) for key, value in tables.items()}
+    torch.save(weights, tmp_path / "theirs.pth")
+    taken = create(name, str(tmp_path / "theirs.pth"), 128).state_dict()
+    grown = [key for key, value in tables.items() if taken[key].shape != value.shape]
+    assert grown
+    for key in grown:
+        side = math.isqrt(len(taken[key]))
+        table = taken[key].unflatten(0, (side, side))
+        torch.testing.assert_close(table, -table.flip(0, 1), rtol=0, atol=1e-4)  # odd, as the plane is
+        assert (table.diff(dim=0) > -1e-5).all()  # beyond the windows learnt in, timm keeps the last value
+        assert (table.diff(dim=1) > -1e-5).all()
+        torch.testing.assert_close(table[-1, -1], torch.full_like(table[-1, -1], 1.5))
+
+
+def plane(shape: torch.Size) -> Tensor:
+    """((2 w - 1)^2, heads): row offset plus half the column offset, in windows."""
+    offsets = torch.linspace(-1, 1, math.isqrt(shape[0]))
+    return (offsets[:, None] + offsets / 2).flatten()[:, None].repeat(1, shape[1])
 
 
 def test_files_of_another_model_are_still_refused(dinov2: nn.Module, tmp_path: Path) -> None:

@@ -65,6 +65,34 @@ PUBLISHED_MULTI = Settings(
 )
 """One attention head per device type: from 6.5e-5 along a cosine over 15 epochs."""
 
+VIT = Settings(
+    annotation_table="train_annotations.csv",
+    image_size=518,
+    train_transforms=PUBLISHED_TRANSFORMS,
+    batch_size=8,
+    accumulation_steps=4,
+    grey_mean=PUBLISHED_GREY_MEAN,
+    grey_std=PUBLISHED_GREY_STD,
+    backbone_model="vit_base_patch14_dinov2",
+    drop_path_rate=0.1,
+    classifier="attention",
+    heads=dict(RANZCR_HEADS),
+    pos_weight=dict(PUBLISHED_POS_WEIGHT),
+    optimizer="AdamW",
+    init_lr=1e-5,
+    lr_batch_size=32,
+    weight_decay=0.05,
+    layer_decay=0.75,
+    clip_grad_norm=1.0,
+    warmup_epochs=2,
+    warmup_multiplier=10.0,
+    cosine_epochs=13,
+    min_lr=1e-7,
+    early_stop=3,
+    amp_dtype="bfloat16",
+)
+"""A vision transformer, fine-tuned from DINOv2 at its own image size: layers learn slower the lower they are."""
+
 SAMPLE = Settings(
     dataset_folder="dataset/sample",
     annotation_table="train_annotations.csv",
@@ -133,6 +161,7 @@ PRESETS: Mapping[str, Settings] = MappingProxyType(
     {
         "published_single": PUBLISHED_SINGLE,
         "published_multi": PUBLISHED_MULTI,
+        "vit": VIT,
         "sample": SAMPLE,
         "sample_multi": SAMPLE_MULTI,
         "sample_lines": SAMPLE_LINES,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from catheters.checkpoints.checkpoint import Checkpoint
 from catheters.config.loading import settings_to_json
-from catheters.errors import UserError, listed
+from catheters.errors import UserError, listed, one_line
 from catheters.evaluation.calibration import calibrator_to_json
 from catheters.inference.loading import Models
 from catheters.io.files import write_whole
@@ -29,6 +29,8 @@ MAX_DIFFERENCE = 1e-4
 """How far probabilities of the ONNX file may be from torch's."""
 MAX_HALF_DIFFERENCE = 2e-2
 """The same at half precision, whose numbers have 11 bits."""
+FUSED_ATTENTION = "fused_attn"
+"""What timm's layers call the switch of torch's fused attention."""
 FORMATS = (".onnx", ".safetensors")
 WARNING = "Research software, not a medical device: nothing it says may decide about a patient."
 
@@ -118,30 +120,19 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
     height, width = checkpoint.preprocessing.image_shape
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8))
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (images[:2],),  # an axis of length 1 would be taken for a constant
-            dynamo=True,
-            input_names=["images"],
-            output_names=module.output_names,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-            opset_version=OPSET,
-            verbose=False,
-        )
-        assert program is not None
-        model = program.model_proto
-        if half:
-            from onnxruntime.transformers.float16 import convert_float_to_float16
-            from onnxruntime.transformers.onnx_model import OnnxModel
-
-            model = convert_float_to_float16(model, keep_io_types=True)
-            OnnxModel(model).topological_sort()  # it puts some casts behind what reads them
-    for name, value in metadata.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = name, value
-    onnx.checker.check_model(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    try:
+        model = _as_onnx(module, images[:2], half=half)
+        for name, value in metadata.items():
+            entry = model.metadata_props.add()
+            entry.key, entry.value = name, value
+        onnx.checker.check_model(model)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # models and the exporter fail in ways of their own
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise UserError(
+            f"--export {file}: {checkpoint.settings.backbone_model} cannot be written as ONNX "
+            f"({one_line(cause, 160)}); a .safetensors file has its weights"
+        ) from error
     with torch.inference_mode():
         expected = dict(zip(module.output_names, (output.numpy() for output in module(images)), strict=True))
     limit = MAX_HALF_DIFFERENCE if half else MAX_DIFFERENCE
@@ -157,6 +148,52 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
     write_whole(file, lambda part: onnx.save(model, part))
     what, difference = listed(expected), max(differences.values())
     return f"onnxruntime's {what} differ from torch's by {difference:.1e} at most, of batches of 1 and 3"
+
+
+def _as_onnx(module: _Probabilities, images: Tensor, *, half: bool) -> Any:
+    """The onnx.ModelProto of a module that reads such images, in batches of any size.
+
+    Args:
+        module: in evaluation mode.
+        images: (B, 1, H, W) uint8, of which the exporter follows the way; B > 1, or it would be taken for a constant.
+        half: at half precision.
+    """
+    with _quiet(), _unfused_attention(module):
+        program = torch.onnx.export(
+            module,
+            (images,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=module.output_names,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None
+        model = program.model_proto
+        if half:
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+            from onnxruntime.transformers.onnx_model import OnnxModel
+
+            model = convert_float_to_float16(model, keep_io_types=True)
+            OnnxModel(model).topological_sort()  # it puts some casts behind what reads them
+        return model
+
+
+@contextlib.contextmanager
+def _unfused_attention(module: nn.Module) -> Iterator[None]:
+    """Let timm's attention be products and a softmax, which the exporter writes in any case.
+
+    Of the fused function with a mask it loses the order in memory, and fails at the reshaping after it.
+    """
+    fused = [layer for layer in module.modules() if getattr(layer, FUSED_ATTENTION, False)]
+    for layer in fused:
+        setattr(layer, FUSED_ATTENTION, False)
+    try:
+        yield
+    finally:
+        for layer in fused:
+            setattr(layer, FUSED_ATTENTION, True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Backbones: any timm model, reading one grey channel."""
 
+import warnings
 from typing import Any, cast
 
 import timm
@@ -113,8 +114,10 @@ def _create(
     name: str, arguments: dict[str, int | float | str | tuple[int, int]], *, pretrained: bool = False
 ) -> nn.Module:
     try:
-        return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*in_chans=", category=UserWarning)  # it reads colours alone
+            return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
+    except (RuntimeError, ValueError, AssertionError, TypeError, UserWarning) as error:
         raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
 
 

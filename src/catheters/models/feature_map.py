@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from catheters.errors import SettingsError, UserError, one_line
 from catheters.models.backbone import IN_CHANS
 
-LISTS_OF_LAYERS = ("blocks", "stages", "layers", "network")
+LISTS_OF_LAYERS = ("blocks", "stages", "layers", "network", "transformers")
 """What timm's transformers call the layers that tokens go through."""
+WRAPPED = "encoder"
+"""What timm's classifiers call the transformer that they wrap, where that one has the layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,9 @@ def _pass(tokens: object, num_images: int, places: tuple[int, int], passed_throu
 
 
 def _last_layer(backbone: nn.Module) -> nn.Module | None:
-    layer: Any = next((getattr(backbone, name) for name in LISTS_OF_LAYERS if hasattr(backbone, name)), None)
+    transformers = (backbone, getattr(backbone, WRAPPED, None))
+    lists = (getattr(transformer, name, None) for transformer in transformers for name in LISTS_OF_LAYERS)
+    layer: Any = next((layers for layers in lists if layers is not None), None)
     while isinstance(layer, nn.ModuleList | nn.Sequential) or hasattr(layer, "blocks"):
         layer = layer[-1] if isinstance(layer, nn.ModuleList | nn.Sequential) else layer.blocks
     return layer if isinstance(layer, nn.Module) else None

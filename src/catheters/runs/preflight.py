@@ -73,13 +73,13 @@ def prepare_run(
     first_stage = find_first_stage(settings, data) if settings.lines == "input" else None
     teacher = None if settings.teacher is None else find_teacher(settings, data)
     check_batches(settings, data, num_processes)
-    num_bytes = _try_step(settings, device, num_processes)
+    num_bytes = try_step(settings, device, num_processes)
     is_open = settings.batch_size == "auto"
     settings = _choose_open_settings(settings, data, device, torchrun, num_processes, fresh=fresh)
     check_batches(settings, data, num_processes)
     if is_open and settings.images_per_batch == num_processes:
         with silent(True):
-            _try_step(settings, device, num_processes)  # with one image, where two were tried
+            try_step(settings, device, num_processes)  # with one image, where two were tried
     num_images = num_training_images(settings, data)
     if settings.compile_mode is not None and num_processes == 1:  # several compile what shares their gradients
         _try_compiled(settings, device, min(settings.images_per_batch, num_images))
@@ -187,7 +187,7 @@ def _try_compiled(settings: Settings, device: torch.device, num_images: int) -> 
         step(probe_batch(settings, num_images))
 
 
-def _try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
+def try_step(settings: Settings, device: torch.device, num_processes: int) -> int:
     """Some models refuse some image sizes, batch norm a batch of one, some optimizers a plain step: better now than
     after the first epoch.
 
@@ -206,7 +206,9 @@ def _try_step(settings: Settings, device: torch.device, num_processes: int) -> i
     try:
         with explain_failures(settings, "the first step"):
             step(probe_batch(settings, num_images))
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # models fail in ways of their own
         raise UserError(
             f"backbone_model={settings.backbone_model}, optimizer={settings.optimizer} cannot learn from {num_images} "
             f"images of {settings.image_size} px: {one_line(error)}; change image_size, batch_size, "
