@@ -151,9 +151,21 @@ def test_a_finished_folder_is_left_and_another_refused(
     before = contents(folder)
     draw(folder, radiographs, num_images=4)
     assert "already there" in capsys.readouterr().out
+    others = draw(folder.parent / "others", radiographs, num_images=4, patients=None)
+    assert not {name for name in contents(others) if name.endswith(".jpg")} & before.keys()  # another data set's ids
     with pytest.raises(UserError, match="other arguments"):
         generate_on(folder, radiographs, num_images=4, image_size=SIZE)  # of other patients
     assert contents(folder) == before
+
+
+def test_of_many_radiographs_some_are_chosen(tmp_path: Path, radiographs: Path) -> None:
+    """By the seed, not the first ones; each has one drawing."""
+    chosen = []
+    for seed in range(8):
+        folder = draw(tmp_path / str(seed), radiographs, num_images=2, patients=None, image_size=64, seed=seed)
+        chosen.append(tuple(sorted(pd.read_csv(folder / "train.csv")["PatientID"])))
+    assert all(len(set(pair)) == 2 for pair in chosen)
+    assert len(set(chosen)) > 2
 
 
 def test_images_that_show_no_chest_are_left_out(
@@ -162,14 +174,21 @@ def test_images_that_show_no_chest_are_left_out(
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     chest = cv2.imread(str(radiographs / "a" / "0.png"), cv2.IMREAD_GRAYSCALE)
+    dot = np.zeros((SIZE, SIZE), np.uint8)
+    dot[100:105, 100:105] = 200
     noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
-    for name, image in (("chest", chest), ("negative", 255 - chest), ("noise", noise)):
+    for name, image in (("chest", chest), ("negative", 255 - chest), ("noise", noise), ("dot", dot)):
         cv2.imwrite(str(mixed / f"{name}.png"), image)
     (mixed / "torn.png").write_bytes((mixed / "chest.png").read_bytes()[:400])
     generate_on(tmp_path / "new", mixed, num_images=3, image_size=SIZE)
     told = "".join(capsys.readouterr())
-    assert "3 images left out" in told
-    for name in ("negative.png", "noise.png (looks unlike a frontal chest", "torn.png"):
+    assert "4 images left out" in told
+    for name in (
+        "negative.png",
+        "noise.png (looks unlike a frontal chest",
+        "torn.png",
+        "dot.png (nearly all of it is black",
+    ):
         assert name in told
     assert set(pd.read_csv(tmp_path / "new" / "train.csv")["PatientID"]) == {"chest.png"}
     (mixed / "chest.png").unlink()

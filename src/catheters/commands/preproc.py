@@ -100,14 +100,12 @@ def _list(noun: str, what: str, reasons: dict[str, str], index: Path) -> None:
 def _audit(settings: Settings, folder: Path | None) -> int:
     if folder is not None:
         return _audit_table(settings, folder.resolve().name, folder_table(folder), None)
-    tables = [(settings, read_label_table(build_table_source(settings))), *read_extra_tables(settings)]
-    statuses = []
-    for number, (of_table, rows) in enumerate(tables):
-        has_folds = number == 0  # extra tables train alone
-        num_folds = None if settings.all_data else settings.num_folds
-        folds = choose_folds(rows, num_folds, settings.seed_of_folds) if has_folds else None
-        statuses.append(_audit_table(settings, of_table.cache_name, rows, folds))
-    return max(statuses)
+    table = read_label_table(build_table_source(settings))
+    folds = choose_folds(table, None if settings.all_data else settings.num_folds, settings.seed_of_folds)
+    status = _audit_table(settings, settings.cache_name, table, folds)
+    for of_table, its_rows in read_extra_tables(settings, may_lack_labels=True):
+        status = max(status, _audit_table(settings, of_table.cache_name, its_rows, None))
+    return status
 
 
 def _audit_table(settings: Settings, name: str, table: LabelTable, folds: npt.NDArray[np.int8] | None) -> int:

@@ -103,9 +103,14 @@ def fetch_from_hub(model_id: str, where: str, *, may_download: bool = True) -> P
     """
     repo_id, _, revision = model_id.partition("@")
     folder = _cached_folder(repo_id, revision, where)
-    if folder is not None and _weights_among(_names_in(folder)):
-        return folder / _choose(_names_in(folder), where)
+    cached = [] if folder is None else _names_in(folder)
+    if folder is not None and not set(USUAL_NAMES).isdisjoint(cached):
+        return folder / _choose(cached, where)
+    # None of another name is taken before the Hub has been asked, since it may be a trainer's arguments, say.
+    other = None if folder is None or not _weights_among(cached) else folder / _choose(cached, where)
     if not may_download:
+        if other is not None:
+            return other
         raise UserError(f"{where}: {repo_id} is not in the cache")
     try:
         info = HfApi().model_info(repo_id, revision=revision or None, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -124,6 +129,8 @@ def fetch_from_hub(model_id: str, where: str, *, may_download: bool = True) -> P
     except RevisionNotFoundError:
         raise UserError(f"{where}: {repo_id} has no branch, tag or commit {revision}") from None
     except Exception as error:  # no network, no such host, a proxy: errors of huggingface_hub, httpx and the system
+        if other is not None:
+            return other
         reason = one_line(error).partition(". ")[0]
         of_revision = f" --revision {revision}" if revision else ""
         folder_name = repo_id.rpartition("/")[2]

@@ -22,8 +22,12 @@ from catheters.runs.run_data import TRAINS_ALWAYS, TRAINS_NEVER, RunData
 from catheters.runtime.console import say, warn
 
 
-def read_extra_tables(settings: Settings) -> list[tuple[Settings, LabelTable]]:
+def read_extra_tables(settings: Settings, *, may_lack_labels: bool = False) -> list[tuple[Settings, LabelTable]]:
     """The label tables of `extra_tables`, each with the settings by which it was read.
+
+    Args:
+        settings: the run's.
+        may_lack_labels: whether a table may tell no label although there is no teacher yet.
 
     Raises:
         UserError: see `read_label_table`; or a table has none of the labels.
@@ -33,7 +37,7 @@ def read_extra_tables(settings: Settings) -> list[tuple[Settings, LabelTable]]:
         of_table = settings.of_extra_table(number)
         source = build_table_source(of_table, may_lack_labels=True)
         table = read_label_table(source)
-        if settings.teacher is None and np.isnan(table.targets).all():
+        if settings.teacher is None and not may_lack_labels and np.isnan(table.targets).all():
             raise UserError(
                 f"extra_tables[{number}]: {source.file} tells no label of any image, so there is nothing to learn from "
                 "it without a teacher; look at its columns, derived_labels and label_values"

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catheters.labels import RANZCR_LABELS
 from catheters.synthetic.anatomy import Patient, View, draw_patient, draw_view
@@ -63,8 +62,8 @@ class ImagePlan:
     catheters: tuple[Catheter, ...]
     drawing_seed: tuple[int, ...]
     """Seed of noise, exposure, leads and whatever else decides no label."""
-    background: NDArray[np.uint8] | None = None
-    """The real radiograph (H, W) that the catheters are drawn on; None: the chest is drawn as well."""
+    background: Radiograph | None = None
+    """The real radiograph that the catheters are drawn on; None: the chest is drawn as well."""
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -157,10 +156,11 @@ def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_
     return [plans[i] for i in rng.permutation(len(plans))]
 
 
-def plan_on(radiographs: Sequence[Radiograph], num_images: int, *, seed: int = 0) -> list[ImagePlan]:
+def plan_on(radiographs: Sequence[Radiograph], num_images: int, digest: str, *, seed: int = 0) -> list[ImagePlan]:
     """Plan `num_images` drawings on real radiographs, as many on each as on any other, or one more; shuffled.
 
     Each image is planned for itself: a radiograph's other drawings, and its patient's, say nothing about its catheters.
+    `digest` is of the radiographs, hexadecimal: drawings on others have other ids.
     """
     rng = np.random.default_rng([seed, 0])
     usual = {device_type: usual_states([1] * num_images, shares, rng) for device_type, shares in STATES.items()}
@@ -173,7 +173,8 @@ def plan_on(radiographs: Sequence[Radiograph], num_images: int, *, seed: int = 0
         view_of = partial(fitted_view, radiograph)
         plan = plan_image(patient, radiograph.patient_id, of_image, entries, view_of, (seed, number, 1))
         shown = tuple(catheter for catheter in plan.catheters if is_readable(catheter, plan.view))
-        plans.append(replace(plan, catheters=shown, background=radiograph.image))
+        uid = synthetic_uid(np.random.default_rng([seed, number, int(digest, 16)]))
+        plans.append(replace(plan, uid=uid, catheters=shown, background=radiograph))
     return [plans[i] for i in rng.permutation(len(plans))]
 
 

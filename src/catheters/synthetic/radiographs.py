@@ -18,10 +18,12 @@ from catheters.io.csv_files import TableError, read_csv
 from catheters.runtime.console import warn
 from catheters.runtime.opencv_threads import without_opencv_threads
 from catheters.runtime.progress import track
-from catheters.synthetic.registration import AtlasFit, fit_atlas
+from catheters.synthetic.registration import AtlasFit, exposed, fit_atlas
 
 LEAST_CORRELATION = 0.25
 """Fits below it are no fits: 52 frontal chest radiographs reached 0.33 to 0.75."""
+LEAST_EXPOSED = 0.3
+"""Share of the pixels that the beam has reached."""
 LEFT_OUT_SHOWN = 5
 """Files left out that a warning names."""
 
@@ -31,9 +33,14 @@ class Radiograph:
     """A frontal chest radiograph whose anatomy is estimated."""
 
     patient_id: str
-    image: NDArray[np.uint8]
-    """(H, W), bone white."""
+    file: Path
+    image_size: int
+    """The longer side in pixels to which a larger one is reduced."""
     fit: AtlasFit
+
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W), bone white, decoded anew."""
+        return reduced(read_radiograph(self.file).image, self.image_size)
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,10 @@ class RadiographFiles:
     patient_ids: tuple[str, ...]
 
     def digest(self) -> str:
-        """SHA-256 over names, patients and contents."""
-        digest = hashlib.sha256()
-        for name, patient in zip(self.names, self.patient_ids, strict=True):
-            content = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-            digest.update(f"{name}\0{patient}\0{content}\n".encode())
-        return digest.hexdigest()
+        """SHA-256 over names, patients and sizes in bytes."""
+        sizes = [(self.folder / name).stat().st_size for name in self.names]
+        rows = zip(self.names, self.patient_ids, sizes, strict=True)
+        return hashlib.sha256("\n".join("\0".join(map(str, row)) for row in rows).encode()).hexdigest()
 
 
 def find_radiographs(folder: Path, patients: Path | None) -> RadiographFiles:
@@ -83,45 +88,68 @@ def find_radiographs(folder: Path, patients: Path | None) -> RadiographFiles:
     return RadiographFiles(folder, names, tuple(patient_of[name] for name in names))
 
 
-def read_radiographs(files: RadiographFiles, image_size: int, num_workers: int) -> list[Radiograph]:
-    """Read and fit each; a warning says which ones are left out, and why.
+def read_radiographs(
+    files: RadiographFiles, num_wanted: int, *, image_size: int, seed: int, num_workers: int
+) -> list[Radiograph]:
+    """Read and fit so many of them, drawn at random, or all; a warning says which ones are left out, and why.
 
     Args:
         files: of one folder.
+        num_wanted: at most so many.
         image_size: the longer side in pixels to which larger images are reduced.
+        seed: of the draw.
         num_workers: threads.
+
+    Returns:
+        In the order of the files.
 
     Raises:
         UserError: none of them can be drawn on.
     """
+    order = np.random.default_rng(seed).permutation(len(files.names)).tolist()
+    found: dict[int, Radiograph] = {}
+    left_out: list[str] = []
     with without_opencv_threads(), ThreadPoolExecutor(num_workers) as pool:
-        found = pool.map(partial(read_and_fit, files, image_size=image_size), range(len(files.names)))
-        results = list(track(found, "finding the anatomy", total=len(files.names)))
-    left_out = [f"{name} ({why})" for name, why in zip(files.names, results, strict=True) if isinstance(why, str)]
-    radiographs = [result for result in results if isinstance(result, Radiograph)]
-    if not radiographs:
+        while order and len(found) < num_wanted:  # those that are left out are made up for by others
+            chosen, order = order[: num_wanted - len(found)], order[num_wanted - len(found) :]
+            read = pool.map(partial(read_and_fit, files, image_size=image_size), chosen)
+            results = zip(chosen, read, strict=True)
+            for index, result in track(results, "finding the anatomy", total=len(chosen)):
+                if isinstance(result, Radiograph):
+                    found[index] = result
+                else:
+                    left_out.append(f"{files.names[index]} ({result})")
+    if not found:
         raise UserError(f"{files.folder}: no radiograph to draw on: {'; '.join(left_out[:LEFT_OUT_SHOWN])}")
     if left_out:
         more = f"; and {len(left_out) - LEFT_OUT_SHOWN} more" if len(left_out) > LEFT_OUT_SHOWN else ""
         warn(f"{counted(len(left_out), 'image')} left out: {'; '.join(left_out[:LEFT_OUT_SHOWN])}{more}")
-    return radiographs
+    return [found[index] for index in sorted(found)]
 
 
 def read_and_fit(files: RadiographFiles, index: int, *, image_size: int) -> Radiograph | str:
     """One radiograph with its fit, or why it has none."""
+    file = files.folder / files.names[index]
     try:
-        decoded = read_radiograph(files.folder / files.names[index])
+        decoded = read_radiograph(file)
     except UnreadableImage as error:
         return str(error)
     for note in decoded.notes:
         if note.kind in ("inverted", "lateral", "not a chest"):
             return note.text
-    image = decoded.image
-    scale = image_size / max(image.shape)
-    if scale < 1:
-        shape = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-        image = np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), np.uint8)
+    image = reduced(decoded.image, image_size)
+    if exposed(image).mean() < LEAST_EXPOSED:
+        return "nearly all of it is black"
     fit = fit_atlas(image)
     if fit.correlation < LEAST_CORRELATION:
         return f"looks unlike a frontal chest: correlation {fit.correlation:.2f} with the atlas"
-    return Radiograph(files.patient_ids[index], image, fit)
+    return Radiograph(files.patient_ids[index], file, image_size, fit)
+
+
+def reduced(image: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """An image (H, W) whose longer side is `image_size` pixels at most."""
+    scale = image_size / max(image.shape)
+    if scale >= 1:
+        return image
+    shape = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    return np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), np.uint8)

@@ -92,7 +92,7 @@ def search(cost: Callable[[Steps], float], start: Steps, num_trials: int) -> tup
     return float(found.fun), np.asarray(found.x, np.float64)
 
 
-def exposed(image: Layer) -> NDArray[np.bool_]:
+def exposed(image: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Which pixels (H, W) the beam has reached: all but the black that touches the image's border."""
     dark = (image <= image.min() + 0.04 * np.ptp(image)).astype(np.uint8)
     _, regions = cv2.connectedComponents(dark, connectivity=4)

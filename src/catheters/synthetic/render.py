@@ -21,7 +21,7 @@ CHEST_CONTRAST = 0.7
 def render_image(plan: ImagePlan) -> NDArray[np.uint8]:
     """The radiograph of a plan: (H, W), uint8, bone white."""
     if plan.background is not None:
-        return draw_on_radiograph(plan, plan.background)
+        return draw_on_radiograph(plan, plan.background.image())
     rng = np.random.default_rng(plan.drawing_seed)
     canvas = Canvas(plan.patient, plan.view, 1.0)
     attenuation = chest_attenuation(canvas)

@@ -104,8 +104,9 @@ def generate_on(
     """Draw tubes and lines on the real radiographs of a folder: a semi-synthetic data set in RANZCR CLiP's layout.
 
     Where the chest lies on each is estimated (`registration.fit_atlas`); each gets as many drawings as any other, or
-    one more, in as many image files. Images that show no frontal chest are left out, with a warning. There are no test
-    images. For the same arguments and radiographs the files are the same, and a finished folder is left as it is.
+    one more, in as many image files; of more radiographs than `num_images` some are chosen at random. Images that show
+    no frontal chest are left out, with a warning. There are no test images. For the same arguments and radiographs the
+    files are the same, and a finished folder is left as it is.
 
     Args:
         folder: new or empty.
@@ -122,9 +123,10 @@ def generate_on(
     num_workers = num_workers if num_workers is not None else available_cores()
     check_arguments(num_images, 0, image_size, seed, num_workers)
     files = find_radiographs(radiographs, patients)
+    digest = files.digest()
     arguments = {
         "generator_version": GENERATOR_VERSION,
-        "on": files.digest(),
+        "on": digest,
         "num_images": num_images,
         "image_size": image_size,
         "seed": seed,
@@ -132,10 +134,10 @@ def generate_on(
     if is_complete(folder, arguments):
         say(f"{folder}: the semi-synthetic data set is already there, with the same arguments; nothing to do")
         return
-    drawn_on = read_radiographs(files, image_size, num_workers)
+    drawn_on = read_radiographs(files, num_images, image_size=image_size, seed=seed, num_workers=num_workers)
     of_patients = counted(len({radiograph.patient_id for radiograph in drawn_on}), "patient")
     say(f"{folder}: drawing on {counted(len(drawn_on), 'radiograph')} of {of_patients}")
-    plans = plan_on(drawn_on, num_images, seed=seed)
+    plans = plan_on(drawn_on, num_images, digest, seed=seed)
     write_sample(folder, plans, [], arguments, README_ON_REAL, num_workers)
     say(f"{folder}: {counted(num_images, 'semi-synthetic image')} with labels, drawn lines, landmarks and spacing")
 

@@ -25,7 +25,7 @@ from catheters.data.input_maps import InputMaps
 from catheters.errors import UserError
 from catheters.models.first_stage import maps_of
 from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
-from catheters.runs.earlier_runs.outputs import Work, outputs_of, read_outputs, write_outputs
+from catheters.runs.earlier_runs.outputs import Work, check_finite, outputs_of, read_outputs, write_outputs
 from catheters.runs.run_data import RunData
 
 
@@ -153,6 +153,7 @@ def write_maps(settings: Settings, data: RunData, first: FirstStageRun, device: 
     def rows_of(checkpoints: Sequence[Checkpoint], images: Tensor) -> npt.NDArray[np.uint8]:
         (checkpoint,) = checkpoints
         maps = maps_of(outputs_of(checkpoint, images, with_lines=True))
+        check_finite(checkpoint, maps)
         bytes_of_maps: npt.NDArray[np.uint8] = (maps * 255).round().to(torch.uint8).cpu().numpy()
         return bytes_of_maps
 

@@ -137,16 +137,20 @@ def _write(
 
 @torch.inference_mode()
 def outputs_of(checkpoint: Checkpoint, images: Tensor, *, with_lines: bool = False) -> Outputs:
-    """What a model says of (B, 1, H, W) images on its device, in the precision that it was trained in.
-
-    Raises:
-        UserError: it is NaN or infinite.
-    """
+    """What a model says of (B, 1, H, W) images on its device, in the precision that it was trained in."""
     with autocast(images.device, checkpoint.dtype_on(images.device)):
         outputs: Outputs = checkpoint.model(images, with_lines=with_lines)
-    if not outputs.are_finite:
-        raise UserError(f"{checkpoint.file}: gives NaN or infinity, so nothing can be learnt from it")
     return outputs
+
+
+def check_finite(checkpoint: Checkpoint, values: Tensor) -> None:
+    """Refuse what nothing can be learnt from; reading it waits for a GPU.
+
+    Raises:
+        UserError: a value that the checkpoint gives is NaN or infinite.
+    """
+    if not bool(values.isfinite().all()):
+        raise UserError(f"{checkpoint.file}: gives NaN or infinity, so nothing can be learnt from it")
 
 
 def read_outputs(file: Path, uids: Sequence[str], fingerprint: str, what: str) -> npt.NDArray[np.uint8]:

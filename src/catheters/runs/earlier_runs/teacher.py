@@ -28,10 +28,10 @@ from catheters.data.line_targets import DrawnLines
 from catheters.errors import UserError, counted, listed
 from catheters.models.weight_sources import find_weights
 from catheters.runs.earlier_runs.folds import load_folds, read_folds_of_run, read_run
-from catheters.runs.earlier_runs.outputs import Work, outputs_of, read_outputs, write_outputs
-from catheters.runs.earlier_runs.teacher_lines import LINE, MAX_LINES, find_rows, with_lines_of_teacher
+from catheters.runs.earlier_runs.outputs import Work, check_finite, outputs_of, read_outputs, write_outputs
+from catheters.runs.earlier_runs.teacher_lines import LINE, MAX_LINES, SURENESS, find_rows, with_lines_of_teacher
 from catheters.runs.earlier_runs.weights import warn_of_leak
-from catheters.runs.run_data import Pseudolabels, RunData
+from catheters.runs.run_data import Pseudolabels, RunData, training_images
 from catheters.runtime.console import say
 
 
@@ -105,10 +105,11 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
     models = load_folds(folder, folds, where)
     numbers: list[int | None] = [None] if settings.all_data else list(settings.folds_to_train)
     tables = [[of.pixels_hash, of.uids.tolist()] for of in (data, *data.extra)]
+    of_lines = [["lines", *SURENESS]] if finds_lines else []
     files, fingerprints = {}, {}
     for number in numbers:
         of_models = [models.digests, folds.tolist()] if number is None else models.digests[number]
-        content = json.dumps([tables, list(settings.label_columns), of_models, *(["lines"] if finds_lines else [])])
+        content = json.dumps([tables, list(settings.label_columns), of_models, *of_lines])
         fingerprint = fingerprints[number] = hashlib.sha256(content.encode()).hexdigest()
         name = f"{settings.cache_file.stem}_{folder.resolve().name}_{fingerprint[:8]}.npy"
         files[number] = settings.cache_file.with_name(name)
@@ -120,7 +121,9 @@ def find_teacher(settings: Settings, data: RunData) -> Teacher:
         columns=np.array([run.label_columns.index(label) for label in settings.label_columns]),
         files=files,
         fingerprints=fingerprints,
-        fingerprint=hashlib.sha256(json.dumps(models.digests).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(
+            json.dumps([models.digests, *of_lines] if of_lines else models.digests).encode()
+        ).hexdigest(),
     )
 
 
@@ -150,6 +153,8 @@ def write_probabilities(settings: Settings, data: RunData, teacher: Teacher, dev
             checkpoint.model.probabilities(outputs).float()
             for checkpoint, outputs in zip(checkpoints, of_models, strict=True)
         ]
+        for checkpoint, of_model in zip(checkpoints, probabilities, strict=True):
+            check_finite(checkpoint, of_model)
         mean = probabilities[0] if len(probabilities) == 1 else torch.stack(probabilities).mean(dim=0)
         rows = np.zeros(len(images), dtype=teacher.row)
         rows["probabilities"] = mean.cpu().numpy()[:, teacher.columns]
@@ -227,10 +232,11 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
         )
         for of, of_table in zip(tables, of_tables, strict=True)
     ]
-    if teacher.finds_lines:
-        _tell_lines(settings, taught)
     digest = hashlib.sha256(f"{data.fingerprint} {teacher.fingerprint}".encode()).hexdigest()
-    return dataclasses.replace(taught[0], extra=tuple(taught[1:]), fingerprint=digest)
+    whole = dataclasses.replace(taught[0], extra=tuple(taught[1:]), fingerprint=digest)
+    if teacher.finds_lines:
+        _tell_lines(settings, whole)
+    return whole
 
 
 def _lines_of(
@@ -245,16 +251,15 @@ def _lines_of(
     }
 
 
-def _tell_lines(settings: Settings, taught: Sequence[RunData]) -> None:
-    """Say of how many images the teacher's lines are learnt."""
-    told = taught[0].pseudo_labels
-    assert told is not None and told.lines is not None, "the caller has put them there"
-    for fold in told.lines:
+def _tell_lines(settings: Settings, data: RunData) -> None:
+    """Say in how many of the images that a fold learns from its teacher's lines are learnt."""
+    assert data.pseudo_labels is not None and data.pseudo_labels.lines is not None, "the caller has put them there"
+    for fold in data.pseudo_labels.lines:
         model = "" if fold is None else f" of fold {fold}"
+        chosen = [(of.lines, of.learnt_lines(fold), is_chosen) for of, is_chosen in training_images(data, fold)]
+        pairs = [(own.take(rows), learnt.take(rows)) for own, learnt, rows in chosen if own and learnt]
         for number, name in enumerate(settings.device_types):
-            pairs = [(of.lines, of.learnt_lines(fold)) for of in taught]
-            counts = [(own.count(number), all_.count(number)) for own, all_ in pairs if own and all_]
-            before, after = np.array(counts).sum(axis=0)
+            before, after = np.array([[of.count(number) for of in pair] for pair in pairs]).sum(axis=0)
             drawn, absent, _ = (after - before).tolist()
             say(
                 f"lines of {name}, by the teacher{model}: seen in {counted(drawn, 'image')} more, absent in {absent} "

@@ -4,6 +4,7 @@ What is kept is traced lines, not maps: a student draws them after its own augme
 teacher is unsure of stays unknown.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,12 +34,14 @@ LINE = np.dtype(
     ]
 )
 """A line in the cache: points in pixels of the cached image, from the entry to the tip."""
-NO_LINE, TOO_MANY = -1, -2
-"""Device types of what is no line."""
+NO_LINE, NOT_TO_BE_USED = -1, -2
+"""Device types of what is no line: there is none, or the image has too many, or maps with NaN or infinity."""
 SURE_LINE, SURE_TIP = 0.9, 0.5
 """Confidence and height of the tip's peak from which on a teacher's line is learnt."""
 SURE_ABSENCE = 0.1
 """Greatest probability of a device type's labels up to which it is absent where the teacher sees no line."""
+SURENESS = (SURE_LINE, SURE_TIP, SURE_ABSENCE)
+"""What decides, besides the teacher, which lines are learnt."""
 
 
 def find_rows(
@@ -61,14 +64,23 @@ def find_rows(
     image_shape = (images.shape[2], images.shape[3])
     frame = Frame(placement=Placement((1, 1), (0, 0)), image_shape=image_shape, map_shape=settings.map_shape)
     frames = [frame] * len(images)
-    of_models = [split_outputs(of_model, settings.label_columns, settings.device_types, frames) for of_model in outputs]
+    of_models = [
+        split_outputs(
+            dataclasses.replace(of_model, landmark_logits=None), settings.label_columns, settings.device_types, frames
+        )
+        for of_model in outputs
+    ]
     rows = np.zeros((len(images), MAX_LINES), dtype=LINE)
     rows["device_type"] = NO_LINE
     device_types = list(settings.device_types)
     for row, of_image, of_labels in zip(rows, zip(*of_models, strict=True), probabilities.tolist(), strict=True):
-        lines = find_lines(mean_maps(of_image), dict(zip(label_columns, of_labels, strict=True)))
+        maps = mean_maps(of_image)
+        if not maps.are_finite:  # as mixed precision may give them for a single image
+            row["device_type"] = NOT_TO_BE_USED
+            continue
+        lines = find_lines(maps, dict(zip(label_columns, of_labels, strict=True)))
         if len(lines) > MAX_LINES:
-            row["device_type"] = TOO_MANY
+            row["device_type"] = NOT_TO_BE_USED
             continue
         for place, line in zip(row, lines, strict=False):
             place["device_type"] = device_types.index(line.device_type)
@@ -88,8 +100,8 @@ def with_lines_of_teacher(
     """The drawn lines, and those of the teacher where it is unknown what lies there.
 
     A device type of an image of which nobody has drawn a line becomes known in two ways. The teacher is sure of all
-    lines that it sees of it, and its label or the teacher says that it is there. Or the teacher sees no line, and is
-    sure that no label of it holds.
+    lines that it sees of it, its label or the teacher says that it is there, and each label that the table gives the
+    image has a line. Or the teacher sees no line, and is sure that no label of it holds.
 
     Args:
         drawn: of N images.
@@ -107,13 +119,14 @@ def with_lines_of_teacher(
         are_sure = has_any & ~(is_of_type & ~is_sure).any(axis=1)
         of_type = labels[:, list(columns)]
         at_most = np.where(np.isnan(of_type), probabilities[:, list(columns)], of_type).max(axis=1)
-        is_absent = ~has_any & (at_most <= SURE_ABSENCE) & (rows["device_type"] != TOO_MANY).all(axis=1)
+        is_absent = ~has_any & (at_most <= SURE_ABSENCE) & (rows["device_type"] != NOT_TO_BE_USED).all(axis=1)
         is_open = ~drawn.is_known[:, number] & ~drawn.is_drawn[:, number]
         is_known[:, number] |= is_open & is_absent
         for image in np.flatnonzero(is_open & are_sure & (at_most > 0.5)).tolist():
             lines = rows[image][is_of_type[image]]
             found = [_label_of(int(line["column"]), labels[image], columns) for line in lines]
-            if None in found:
+            holding = {column for column in columns if labels[image, column] > 0.5}
+            if None in found or not holding <= set(found):  # the line of another label has not been seen
                 continue
             is_known[image, number] = True
             more[image] += [
