@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from catheters.config.validation import LEARNT_LINES
-from catheters.models.backbone import create_backbone
+from catheters.models.backbone import check_patches, create_backbone
 from catheters.models.feature_map import FeatureMap, find_feature_map
 from catheters.models.first_stage import FirstStage, as_channels, maps_of
 from catheters.models.heads import AttentionHeads, LinearHead
@@ -156,6 +156,7 @@ class Classifier(nn.Module):
         return torch.cat([(pixels[:, :1] - self.mean) / self.std, pixels[:, 1:]], 1)
 
 
+@torch.inference_mode(mode=False)  # else, called in such a context, its parameters could never learn
 def create_classifier(
     backbone_model: str,
     label_columns: tuple[str, ...],
@@ -212,6 +213,8 @@ def create_classifier(
         grad_checkpointing=grad_checkpointing,
         num_input_maps=num_input_maps,
     )
+    if not is_pooled or lines in LEARNT_LINES:
+        check_patches(backbone, backbone_model, image_shape)  # timm says less of it
     feature_map = None if is_pooled else find_feature_map(backbone, backbone_model, image_shape, num_input_maps)
     head: LinearHead | AttentionHeads
     num_features = backbone.head_hidden_size if feature_map is None else feature_map.num_channels

@@ -131,7 +131,7 @@ def read_weight_file(file: Path) -> WeightFile:
             message then has the line of Python that saves the weights again.
     """
     if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
+        found = f"is a folder; of one with weights say local-dir:{file}" if file.is_dir() else "no such file"
         raise UserError(f"{file}: {found}; best.pt of a run, a .pth or a .safetensors file is expected")
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
     found_dicts = list(_state_dicts(content))

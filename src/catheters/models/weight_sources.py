@@ -169,7 +169,7 @@ def _choose(names: Collection[str], where: str) -> str:
         return found[0]
     if found:
         raise UserError(f"{where}: several files of weights: {listed(found)}; set pretrained to the path of one")
-    there = f"it has: {listed(sorted(names), NAMES_SHOWN)}" if names else "it is empty"
+    there = f"it has: {listed(sorted(names), NAMES_SHOWN)}" if names else "there is no file in it"
     raise UserError(f"{where}: no file of weights; {USUAL_NAMES[0]} or {USUAL_NAMES[1]} is expected; {there}")
 
 

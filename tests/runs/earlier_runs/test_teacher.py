@@ -161,6 +161,20 @@ def test_a_student_is_trained_resumed_and_told_from_others(
         train_run(dataclasses.replace(settings, folds=None, epochs=2), fresh=False)
 
 
+def test_what_a_teacher_adds_is_said(student: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """12 images of which nothing is known have 132 labels; .25 is sure enough for 0.7, .625 is not."""
+    assert student.teacher is not None
+    mark(Path(student.teacher))
+    sure = {"soft_weight": 0.0, "pseudo_labels": "confident", "pseudo_label_confidence": 0.7}
+    taught(dataclasses.replace(student, **sure))
+    said = "".join(capsys.readouterr())
+    assert "labels, by the teacher of fold 0: 132 of 132 unknown ones learnt" in said
+    assert "labels, by the teacher of fold 1: 0 of 132 unknown ones learnt" in said
+    assert "teaches no label of fold 1, since soft_weight=0 and it is sure of none that is unknown" in said
+    taught(dataclasses.replace(student, soft_weight=0.0, extra_tables=()))
+    assert "since soft_weight=0 and no label is unknown" in "".join(capsys.readouterr())
+
+
 def test_damaged_probabilities_are_found(student: Settings) -> None:
     taught(student)
     file = min(Path(student.cache_folder).glob("*_run_*.npy"))

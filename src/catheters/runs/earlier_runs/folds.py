@@ -79,7 +79,7 @@ def read_folds_of_run(
         image = int(np.flatnonzero(folds != own)[0])
         raise UserError(
             f"{where}: its folds are others: {uids[image]} is in fold {folds[image]} there, in {own[image]} "
-            "here; set num_folds, fold_seed (its seed, if that was not set) and fold_column as there"
+            "here; set label_table, num_folds, fold_seed (its seed, if that was not set) and fold_column as there"
         )
     return folds
 

@@ -32,7 +32,7 @@ from catheters.runs.earlier_runs.outputs import Work, check_finite, outputs_of, 
 from catheters.runs.earlier_runs.teacher_lines import LINE, MAX_LINES, SURENESS, find_rows, with_lines_of_teacher
 from catheters.runs.earlier_runs.weights import warn_of_leak
 from catheters.runs.run_data import Pseudolabels, RunData, training_images
-from catheters.runtime.console import say
+from catheters.runtime.console import say, warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +234,7 @@ def with_teacher(settings: Settings, data: RunData, teacher: Teacher) -> RunData
     ]
     digest = hashlib.sha256(f"{data.fingerprint} {teacher.fingerprint}".encode()).hexdigest()
     whole = dataclasses.replace(taught[0], extra=tuple(taught[1:]), fingerprint=digest)
+    _tell_pseudo_labels(settings, whole)
     if teacher.finds_lines:
         _tell_lines(settings, whole)
     return whole
@@ -249,6 +250,23 @@ def _lines_of(
         number: with_lines_of_teacher(data.lines, of_fold["lines"], data.targets, of_fold["probabilities"], columns)
         for number, of_fold in rows.items()
     }
+
+
+def _tell_pseudo_labels(settings: Settings, data: RunData) -> None:
+    """Say of how many unknown labels in the images that a fold learns from its teacher fills in something."""
+    assert data.pseudo_labels is not None, "the caller has put them there"
+    for fold in data.pseudo_labels.probabilities:
+        model = "" if fold is None else f" of fold {fold}"
+        num_unknown, num_filled = 0, 0
+        for of, is_chosen in training_images(data, fold):
+            is_unknown = np.isnan(of.targets[is_chosen])
+            num_unknown += int(is_unknown.sum())
+            num_filled += int((is_unknown & ~np.isnan(of.learnt_targets(fold)[is_chosen])).sum())
+        if num_unknown:
+            say(f"labels, by the teacher{model}: {num_filled} of {counted(num_unknown, 'unknown one')} learnt")
+        if not num_filled and settings.soft_weight == 0:
+            why = "it is sure of none that is unknown" if num_unknown else "no label is unknown"
+            warn(f"teacher={settings.teacher} teaches no label{model}, since soft_weight=0 and {why}")
 
 
 def _tell_lines(settings: Settings, data: RunData) -> None:
