@@ -172,7 +172,9 @@ def test_which_file_of_a_folder(tmp_path: Path) -> None:
     """The usual names in timm's order; another name where it is the only one; never one of several at random."""
     assert list(USUAL_NAMES[:-2]) == list(timm.models._hub._PREFERRED_FILES)
     value = f"local-dir:{tmp_path}"
-    with pytest.raises(UserError, match=r"^pretrained=local-dir:\S+: no file of weights; .* is expected; there is no file in it$"):
+    with pytest.raises(
+        UserError, match=r"^pretrained=local-dir:\S+: no file of weights; .* is expected; there is no file in it$"
+    ):
         find_weights(value)
     (tmp_path / "README.md").touch()
     (tmp_path / "folder.bin").mkdir()
@@ -314,7 +316,7 @@ def test_a_download_from_the_hub(tmp_path: Path, hub: Hub, cache: Path) -> None:
             "some/absent",
             "the Hub has no model some/absent, or it is private or gated; check its name, or log in with `hf auth",
         ),
-        ("some/empty", "no file of weights; model.safetensors or pytorch_model.bin is expected; there is no file in it"),
+        ("some/empty", "no file of weights; model.safetensors or pytorch_model.bin is expected; there is no file"),
         ("some/text", "no file of weights; .* is expected; it has: README.md, sub/model.safetensors"),
         ("some/parts", "several files of weights: model-1-of-2.safetensors, model-2-of-2.safetensors; set pretrained"),
         ("some/text@v9", "some/text has no branch, tag or commit v9"),

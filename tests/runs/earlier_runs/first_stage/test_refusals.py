@@ -52,7 +52,7 @@ def rename_patient(frame: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: change_predictions(folder, swap_two_patients), "its folds are others: .* set label_table, num_folds"),
+        (lambda folder: change_predictions(folder, swap_two_patients), "its folds are others: .* set label_table, num"),
         (lambda folder: change_predictions(folder, move_an_image), "its folds leak"),
         (lambda folder: change_predictions(folder, rename_patient), "another patient for .*somebody else in place of"),
         (lambda folder: change_predictions(folder, lambda frame: frame[3:]), "no prediction of 3 images of this run"),
