@@ -218,13 +218,12 @@ def load_data_of(settings: Settings) -> RunData:
 def test_similar_patient_ids_are_told_once(
     settings: Settings, other_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those of one table when it is read; those of two tables, and no others, when they come together."""
+    """Those of one table when it is read; those of two, and no others, when they come together."""
     own = pd.read_csv(Path(settings.dataset_folder) / "train.csv", dtype=str)
     own["PatientID"] = ["12", "0012", "7", *(f"a{row}" for row in range(3, len(own)))]
-    other = pd.read_csv(other_folder / "labels.csv", dtype=str)
-    other["person"] = ["007", *(f"b{row}" for row in range(1, len(other)))]
-    for name, frame in (("own", own), ("other", other)):
-        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    other = pd.read_csv(other_folder / "labels.csv", dtype=str).assign(person=["007", *(f"b{n}" for n in range(29))])
+    own.to_csv(tmp_path / "own.csv", index=False)
+    other.to_csv(tmp_path / "other.csv", index=False)
     others = of_other(other_folder, label_table=str(tmp_path / "other.csv"))
     changed = dataclasses.replace(settings, label_table=str(tmp_path / "own.csv"), extra_tables=(others,))
     preproc(changed)
@@ -236,6 +235,7 @@ def test_similar_patient_ids_are_told_once(
     assert "label_table and extra_tables: 1 group" in said and "'7' (1 rows) and '007' (1 rows)" in said
 
 
+@pytest.mark.slow
 def test_an_audit_looks_at_every_table(both: Settings, write_config: Any) -> None:
     run = run_script("preproc_npy.py", "--config", write_config(both), "--audit")
     assert run.returncode == 0, run.stderr

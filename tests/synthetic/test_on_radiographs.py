@@ -144,6 +144,7 @@ def test_files_are_the_same_for_any_number_of_workers(tmp_path: Path, radiograph
     assert not contents(one).keys() & {name for name in contents(other) if name.endswith(".jpg")}
 
 
+@pytest.mark.slow
 def test_a_finished_folder_is_left_and_another_refused(
     tmp_path: Path, radiographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_finished_folder_is_left_and_another_refused(
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_of_many_radiographs_some_are_chosen(tmp_path: Path, radiographs: Path) -> None:
     """By the seed, not the first ones; each has one drawing."""
     chosen = []
@@ -168,6 +170,7 @@ def test_of_many_radiographs_some_are_chosen(tmp_path: Path, radiographs: Path) 
     assert len(set(chosen)) > 2
 
 
+@pytest.mark.slow
 def test_images_that_show_no_chest_are_left_out(
     tmp_path: Path, radiographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
