@@ -4,7 +4,8 @@
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
 #             docs/performance.md; takes long; HOST=name names the results
-# make stress kills the building of a cache and training at random moments, and breaks thousands of images; takes long
+# make stress kills the building of a cache and training at random moments, breaks thousands of images, and writes as
+#             ONNX the families that the tests leave out; takes long
 # make docs   the documentation as a site, docs/_build/index.html; a dead link or a warning fails
 # make lint   lint and types only
 
@@ -52,6 +53,7 @@ stress: $(VENV)/installed-dev
 	$(BIN)/python tests/stress/kill_training.py
 	$(BIN)/python -m catheters.synthetic dataset/sample
 	$(BIN)/python tests/stress/fuzz_reader.py dataset/sample
+	$(BIN)/python tests/stress/export_families.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

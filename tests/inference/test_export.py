@@ -119,26 +119,7 @@ def test_onnx_with_lines(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "backbone_model",
-    [
-        "test_vit",
-        "mobilenetv3_small_050",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (
-                "mobilenetv4_conv_small",
-                "hgnetv2_b0",
-                "ghostnet_100",
-                "swin_s3_tiny_224",
-                "efficientvit_b0",
-                "eva02_tiny_patch14_224",
-                "test_mambaout",
-                "efficientvim_m1",
-            )
-        ),
-    ],
-)
+@pytest.mark.parametrize("backbone_model", ["mobilenetv3_small_050", "hgnetv2_b0", "ghostnet_100", "efficientvim_m1"])
 def test_onnx_of_other_feature_maps(backbone_model: str, images: torch.Tensor, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(backbone_model=backbone_model, classifier="attention")
     export(make_models(checkpoint), tmp_path / "model.onnx", half=False)

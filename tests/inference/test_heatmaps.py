@@ -98,16 +98,7 @@ def test_grad_cam_of_tokens_by_finite_differences(images: torch.Tensor) -> None:
         ("efficientvim_m1", 2),
         *(
             pytest.param(*values, marks=pytest.mark.slow)
-            for values in (
-                ("swin_s3_tiny_224", 4),
-                ("eva02_tiny_patch14_224", 9),
-                ("hgnetv2_b0", 4),
-                ("ghostnet_100", 4),
-                ("mobilenetv4_conv_small", 4),
-                ("cait_xxs24_224", 8),
-                ("volo_d1_224", 8),
-                ("twins_svt_small", 4),
-            )
+            for values in (("swin_s3_tiny_224", 4), ("cait_xxs24_224", 8), ("twins_svt_small", 4))
         ),
     ],
 )

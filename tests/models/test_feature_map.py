@@ -28,12 +28,9 @@ MODELS = [
     ("efficientvim_m1", 320, 1),  # several tensors
 ]
 SLOW = [
-    ("mobilenetv4_conv_small", 1280, 2),
     ("hgnetv2_b0", 2048, 2),
     ("ghostnet_100", 1280, 2),
-    ("swin_s3_tiny_224", 768, 2),
     ("beit_base_patch16_224", 768, 4),
-    ("eva02_tiny_patch14_224", 192, 4),
     ("coat_tiny", 152, 2),
     ("pit_ti_224", 256, 2),
     ("vgg11", 512, 2),  # a map of one place after its dense layers
