@@ -8,7 +8,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights fails at once
 import dataclasses
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from catheters.synthetic import generate_sample
 from catheters.training.extensions.log import TrainingLog
 from catheters.training.manager import Manager
 from catheters.training.step import TrainStep
+from tests import script_server
 from tests.browser import Browser
 
 REPOSITORY = Path(__file__).parents[1]
@@ -216,13 +216,7 @@ def write_config(tmp_path: Path) -> Callable[[Settings], Path]:
 
 def run_script(name: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     """Run one of the scripts at the top, as a user does."""
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / name), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
+    return script_server.run([str(REPOSITORY / name), *map(str, arguments)], cwd)
 
 
 def assert_user_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:

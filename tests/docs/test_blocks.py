@@ -5,6 +5,7 @@ Blocks that are marked "parse only" are read by test_pages.py.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
 from catheters.synthetic import generate_sample
+from tests import script_server
 from tests.conftest import REPOSITORY
 from tests.docs.pages import DOCS, blocks, commands
 
@@ -98,21 +100,25 @@ def run_page(file: Path, folder: Path) -> list[str]:
         elif block.language == "python":
             program = folder / f"block{number}.py"
             program.write_text(block.text)
-            execute([sys.executable, program.name], folder, f"{file.name}:{block.line}")
+            execute(f"python {program.name}", folder, f"{file.name}:{block.line}")
         elif block.language == "bash":
             for command in commands(block):
                 smaller = command
                 for pattern, replacement in SMALLER.items():
                     smaller = re.sub(pattern, replacement, smaller)
-                execute(["bash", "-c", smaller], folder, f"{file.name}:{block.line}: {smaller}")
+                execute(smaller, folder, f"{file.name}:{block.line}: {smaller}")
                 run.append(smaller)
     return run
 
 
-def execute(command: list[str], folder: Path, what: str) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY / "src")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+def execute(command: str, folder: Path, what: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "python" and not {"|", ">", "<", "&&"} & set(words):
+        done = script_server.run(words[1:], folder)
+    else:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY / "src")}
+        done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{what}\n{done.stdout}\n{done.stderr}"
 
 
