@@ -59,9 +59,9 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
         "calibration.json",
         "comparison.json",
         "hardest_cases.csv",
-        "label_errors.csv",
         "metrics.csv",
         "metrics.json",
+        "read_again.csv",
         "report.html",
     ]
     assert '<h2 id="comparison">' in (folder / "report.html").read_text()
@@ -259,7 +259,7 @@ def test_members_of_other_folds_are_warned_of(files: list[str | Path], tmp_path:
     assert "warning: the members have other folds than each other" in done.stderr
 
 
-def test_label_errors_that_are_not_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_to_be_read_again_that_are_not_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,1,r\n4,0,s\n")
     (tmp_path / "p.csv").write_text("id,x\n1,0.5\n2,0.5\n3,0.5\n4,0.5\n")
     main(["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv"), "--resamples", "0"])

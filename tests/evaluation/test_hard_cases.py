@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catheters.evaluation.hard_cases import Case, hardest_cases, probable_label_errors, write_cases
+from catheters.evaluation.hard_cases import Case, hardest_cases, labels_to_read_again, write_cases
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
@@ -50,7 +50,7 @@ def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
     targets = right.copy()
     exchanged = rng.choice(2000, 20, replace=False)
     targets[exchanged, 0] = 1 - targets[exchanged, 0]
-    found = probable_label_errors(make_predictions(targets, probabilities))
+    found = labels_to_read_again(make_predictions(targets, probabilities))
     rows = {case.row for case in found if case.label == "label 0"}
     assert len(rows & set(exchanged.tolist())) >= 16
     assert len(found) <= 24
@@ -60,7 +60,7 @@ def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
 
 
 def test_nothing_to_find() -> None:
-    assert probable_label_errors(make_predictions([[0], [0]], [[0.2], [0.7]])) == []
+    assert labels_to_read_again(make_predictions([[0], [0]], [[0.2], [0.7]])) == []
 
 
 def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> None:
@@ -69,12 +69,12 @@ def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> N
     sure = np.where(targets == 1, 0.99, 0.01)
     sure[:3, 1] = 1 - sure[:3, 1]
     sure[:, 0] = 0.97
-    assert {case.label for case in probable_label_errors(make_predictions(targets, sure))} == {"label 1"}
+    assert {case.label for case in labels_to_read_again(make_predictions(targets, sure))} == {"label 1"}
 
 
 def test_few_images_are_no_reason_to_warn() -> None:
     """Warnings are errors in these tests."""
-    assert probable_label_errors(make_predictions([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
+    assert labels_to_read_again(make_predictions([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
 
 
 def test_the_list_is_a_csv(tmp_path: Path) -> None:

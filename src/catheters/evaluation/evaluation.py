@@ -15,10 +15,12 @@ from catheters.evaluation.calibration import (
     log_losses,
     reliability,
 )
-from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, probable_label_errors
+from catheters.evaluation.caveats import Caveat, join_caveats
+from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, labels_to_read_again
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
+from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
 from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
 from catheters.evaluation.prediction_set import (
@@ -112,8 +114,9 @@ class Evaluation:
         folds: each fold by itself; empty where the predictions name none.
         subgroups: by each column.
         hardest: the most confident errors.
-        label_errors: labels that are probably wrong.
-        uninformative_labels: names of those that no label errors are sought of, see `is_informative`.
+        read_again: labels to be read again by a person.
+        uninformative_labels: names of those of which none are sought for that, see `is_informative`.
+        caveats: what has to be known before a score is believed.
         explanations: how well heatmaps point at drawn tips; None where that was not asked for.
         lines: how well lines and tips are found; None where no lines were predicted and drawn.
     """
@@ -131,8 +134,9 @@ class Evaluation:
     folds: list[FoldScore]
     subgroups: list[Subgroup]
     hardest: list[Case]
-    label_errors: list[Case]
+    read_again: list[Case]
     uninformative_labels: list[str]
+    caveats: tuple[Caveat, ...]
     explanations: Explanations | None = None
     lines: LineEvaluation | None = None
 
@@ -208,9 +212,23 @@ def evaluate(
         folds=_score_folds(evaluated, choices),
         subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
         hardest=hardest_cases(evaluated, folds, points),
-        label_errors=probable_label_errors(calibrated_predictions),
+        read_again=labels_to_read_again(calibrated_predictions),
         uninformative_labels=np.array(evaluated.labels)[~is_informative(calibrated_predictions)].tolist(),
+        caveats=join_caveats([evaluated.caveats, _find_caveats(evaluated)]),
     )
+
+
+def _find_caveats(evaluated: PredictionSet) -> list[Caveat]:
+    """What the predictions themselves show."""
+    metrics = score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)
+    found = [Caveat(kind="undefined_label", text=text) for text in one_class_warnings(metrics)]
+    if len(np.unique(evaluated.patient_ids)) == 1:
+        text = (
+            "all images are of one patient: there are no intervals, operating points or calibration, which others "
+            "would have to judge"
+        )
+        found.append(Caveat(kind="one_patient", text=text))
+    return found
 
 
 def _fit(method: str, evaluated: PredictionSet) -> Calibrator:

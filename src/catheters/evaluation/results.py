@@ -10,10 +10,14 @@ from typing import Any
 import pandas as pd
 
 from catheters.errors import UserError
+from catheters.evaluation.caveats import Caveat
+from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.hard_cases import SharedCases
 from catheters.evaluation.intervals import LEVEL, Estimate
 from catheters.evaluation.lines.results import describe_lines, list_line_estimates
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import presence_rule
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.evaluation.selective_prediction import Abstention, Band
@@ -38,6 +42,7 @@ def write_metrics(
     calibration_sha256: str,
     labels: str,
     num_labelled: int,
+    shared: SharedCases | None = None,
 ) -> None:
     """Write `metrics.json`; what is undefined is null. The file is whole or absent.
 
@@ -51,6 +56,7 @@ def write_metrics(
         calibration_sha256: of the `calibration.json` of the same evaluation.
         labels: where the true ones come from.
         num_labelled: images in the label table.
+        shared: what this and other models name to be read again; None for a single model.
     """
     scores, choices = evaluation.scores, evaluation.choices
     content = {
@@ -61,6 +67,7 @@ def write_metrics(
         "num_images": scores.num_images,
         "num_patients": scores.num_patients,
         "num_images_in_label_table": num_labelled,
+        "caveats": _caveats(evaluation.caveats),
         "intervals": {
             "level": LEVEL,
             "method": "expanded percentiles of a bootstrap over patients",
@@ -110,6 +117,7 @@ def write_metrics(
             }
             for group in evaluation.subgroups
         ],
+        "read_again": _read_again(evaluation, shared),
         "explanations": None if evaluation.explanations is None else evaluation.explanations.describe(),
         "lines": None if evaluation.lines is None else describe_lines(evaluation.lines),
     }
@@ -125,15 +133,30 @@ def write_table(file: Path, evaluation: Evaluation) -> None:
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
-def write_comparison(file: Path, first: Scores, second: Scores, differences: Scores) -> None:
+def write_comparison(file: Path, comparison: Comparison) -> None:
     """Write the paired differences of two models as JSON. The file is whole or absent."""
+    differences, tests = comparison.differences, comparison.tests
+    macro, per_label = _macro(differences), _labels(differences, None)
+    for metric in METRICS:
+        # The means are one test each: there is nothing to adjust for.
+        macro[metric] |= {"p": tests.p_macro[metric]}
+        for entry in per_label:
+            p, p_holm = tests.of(metric, entry["label"])
+            entry[metric] |= {"p": p, "p_holm": p_holm}
     content = {
         "format_version": FORMAT_VERSION,
-        "first": first.name,
-        "second": second.name,
+        "first": comparison.first.name,
+        "second": comparison.second.name,
         "difference": "second minus first, in the same resamples of the patients",
-        "macro": _macro(differences),
-        "per_label": _labels(differences, None),
+        "test": {
+            "method": "permutation within patients, of ranks (roc_auc, average_precision) and probabilities (brier)",
+            "num_permutations": tests.num_permutations,
+            "adjustment": "Holm, over the labels of a metric",
+            "significant_below": SIGNIFICANT,
+        },
+        "macro": macro,
+        "per_label": per_label,
+        "caveats_of_first": _caveats(comparison.caveats_of_first),
     }
     write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
 
@@ -248,6 +271,29 @@ def some_lack_intervals(evaluation: Evaluation) -> bool:
 
 def _row(of: str, name: str, metric: str, estimate: Estimate) -> Row:
     return of, name, metric, estimate.value, estimate.low, estimate.high
+
+
+def _caveats(caveats: Sequence[Caveat]) -> list[dict[str, str]]:
+    return [{"kind": caveat.kind, "text": caveat.text} for caveat in caveats]
+
+
+def _read_again(evaluation: Evaluation, shared: SharedCases | None) -> dict[str, Any]:
+    labels = evaluation.evaluated.labels
+    content: dict[str, Any] = {
+        "num_cases": len(evaluation.read_again),
+        "per_label": {label: sum(case.label == label for case in evaluation.read_again) for label in labels},
+        "models": None,
+    }
+    if shared is not None:
+        counts = {label: shared.count(label) for label in labels} | {"all labels": shared.count()}
+        content["models"] = {
+            "names": list(shared.names),
+            "num_named": {
+                name: {"by_each": by_each, "by_all": by_all, "by_any": by_any}
+                for name, (by_each, by_all, by_any) in counts.items()
+            },
+        }
+    return content
 
 
 def _counts(scores: Scores) -> dict[str, int]:
