@@ -73,6 +73,14 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
     gap = comparison["macro"]["roc_auc"]
     assert gap["value"] == pytest.approx(of_two - of_one)
     assert 0 < gap["low"] < gap["value"] < gap["high"]
+    assert gap["p"] < 0.05
+    of_label = comparison["per_label"][0]["roc_auc"]
+    assert of_label["p"] <= of_label["p_holm"] <= 1
+    assert "one test *" in done.stdout and "by all of them" in done.stdout
+    again = pd.read_csv(folder / "read_again.csv")
+    named = json.loads((folder / "metrics.json").read_text())["read_again"]["models"]["num_named"]["all labels"]
+    assert named["by_each"][1] == len(again)
+    assert named["by_all"] == (again["named_by_models"] == 2).sum()
     device = json.loads((folder / "metrics.json").read_text())["per_device"][0]
     assert (device["label"], device["operating_point"]["prevalence"]) == ("ETT", 0.02)
 

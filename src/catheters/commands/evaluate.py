@@ -18,6 +18,7 @@ from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import READ_AGAIN_FILE, SharedCases
 from catheters.evaluation.lines.evaluation import LineEvaluation
+from catheters.evaluation.options import NO_CALIBRATION
 from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
@@ -256,6 +257,13 @@ def _print(evaluation: Evaluation) -> None:
     say(tables.abstention_table(evaluation.abstentions))
     if evaluation.calibration_is_judged:
         say(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
+        for step in evaluation.calibration.steps:
+            say(step)
+    say(f"calibration {evaluation.calibrator.method} is kept: {evaluation.calibration.reason}\n")
+    say(tables.recalibration_table(evaluation.recalibrations, "as they are"))
+    if evaluation.calibrator.method != NO_CALIBRATION:
+        of = f"by {evaluation.calibrator.method}"
+        say(f"\n{tables.recalibration_table(evaluation.recalibrations_of_calibrated, of)}")
     if evaluation.folds:
         say(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:

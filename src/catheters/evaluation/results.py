@@ -19,6 +19,7 @@ from catheters.evaluation.lines.results import describe_lines, list_line_estimat
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import presence_rule
+from catheters.evaluation.recalibration import Recalibration
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.evaluation.selective_prediction import Abstention, Band
 from catheters.io.files import read_written_json, write_text, write_whole
@@ -30,6 +31,8 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 """Of an operating point."""
 DECIDED_RATES = ("decided", "missed", "false_alarms", "accuracy")
 """Of what is decided."""
+RECALIBRATION = ("slope", "intercept", "in_the_large", "observed_to_expected")
+"""Of a label's probabilities."""
 Row = tuple[str, str, str, float, float, float]
 """Of `metrics.csv`: of, name, metric, value, low, high."""
 
@@ -86,6 +89,7 @@ def write_metrics(
         },
         "calibration": {
             "chosen": evaluation.calibrator.method,
+            "reason": evaluation.calibration.reason,
             "sha256": calibration_sha256,
             "methods": [
                 {
@@ -96,6 +100,18 @@ def write_metrics(
                 }
                 for calibrated in evaluation.calibrations
             ],
+            "steps": [
+                {
+                    "method": step.method,
+                    "simpler": step.simpler,
+                    "is_better": step.is_better,
+                    "brier_skill_difference": _interval(step.brier_skill),
+                    "log_loss_difference": _interval(step.log_loss),
+                }
+                for step in evaluation.calibration.steps
+            ],
+            "per_label": _recalibrations(evaluation.recalibrations),
+            "per_label_of_calibrated": _recalibrations(evaluation.recalibrations_of_calibrated),
         },
         "folds": [
             {
@@ -112,8 +128,11 @@ def write_metrics(
                 **_counts(group.scores),
                 "macro": {metric: _interval(group.macros(metric)[0]) for metric in METRICS},
                 "macro_of_rest": {metric: _interval(group.macros(metric)[1]) for metric in METRICS},
+                "difference": {metric: _interval(group.macros(metric)[2]) for metric in METRICS},
+                "is_case_mix": group.is_case_mix,
                 "apart": {metric: group.apart(metric) for metric in METRICS},
                 "per_label": _labels(group.scores, None),
+                "difference_per_label": None if group.differences is None else _labels(group.differences, None),
             }
             for group in evaluation.subgroups
         ],
@@ -176,6 +195,13 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
     for abstention in evaluation.abstentions:
         for metric, estimate in _estimates(abstention, DECIDED_RATES).items():
             yield _row("decided", abstention.label, metric, estimate)
+    for of, recalibrations in (
+        ("calibration", evaluation.recalibrations),
+        ("calibration of calibrated", evaluation.recalibrations_of_calibrated),
+    ):
+        for recalibration in recalibrations:
+            for metric, estimate in _estimates(recalibration, RECALIBRATION).items():
+                yield _row(of, recalibration.label, metric, estimate)
     for metric in METRICS:
         yield _row("macro", "all images", metric, evaluation.scores.macro(metric))
     for number, fold in enumerate(evaluation.folds):
@@ -183,7 +209,10 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
             yield _row("macro of a fold", str(fold.fold), metric, evaluation.fold_macros(metric)[number])
     for group in evaluation.subgroups:
         for metric in METRICS:
-            yield _row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+            here, _, gap = group.macros(metric)
+            yield _row("macro of a group", f"{group.column}: {group.value}", metric, here)
+            if group.differences is not None:
+                yield _row("macro of a group minus of the rest", f"{group.column}: {group.value}", metric, gap)
     for pointing in () if evaluation.explanations is None else evaluation.explanations.scores:
         for metric, estimate in pointing.estimates.items():
             yield _row(f"tips in the hottest part, {pointing.method}", pointing.device_type, metric, estimate)
@@ -263,7 +292,7 @@ def some_lack_intervals(evaluation: Evaluation) -> bool:
     return any(
         not math.isnan(value)
         and math.isnan(low)
-        and (of != "macro of a group" or metric == "roc_auc")
+        and (not of.startswith("macro of a group") or metric == "roc_auc")
         and not (of.startswith("macro") and metric in NO_MACRO_INTERVAL)
         for of, _, metric, value, low, _ in list_estimates(evaluation)
     )
@@ -340,7 +369,17 @@ def _abstention(abstention: Abstention) -> dict[str, Any]:
     }
 
 
-def _estimates(of: OperatingPoint | Abstention, names: Sequence[str]) -> dict[str, Estimate]:
+def _recalibrations(recalibrations: Sequence[Recalibration]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": recalibration.label,
+            **{name: _interval(estimate) for name, estimate in _estimates(recalibration, RECALIBRATION).items()},
+        }
+        for recalibration in recalibrations
+    ]
+
+
+def _estimates(of: OperatingPoint | Abstention | Recalibration, names: Sequence[str]) -> dict[str, Estimate]:
     """Its attributes of these names."""
     return {name: getattr(of, name) for name in names}
 

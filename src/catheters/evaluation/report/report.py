@@ -27,6 +27,7 @@ from catheters.evaluation.report.figures import (
 )
 from catheters.evaluation.report.tables import (
     agreement_estimates,
+    describe_apart,
     describe_counting,
     describe_error,
     edge,
@@ -163,6 +164,7 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     environment.filters["marked"] = marked
     environment.filters["sortable"] = _sortable
     environment.filters["p"] = describe_p
+    environment.filters["apart"] = describe_apart
     return environment
 
 

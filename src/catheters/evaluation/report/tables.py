@@ -16,6 +16,7 @@ from catheters.evaluation.lines.measurements import MeasuredLengths, Pair, RuleE
 from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.paired_tests import describe_p
+from catheters.evaluation.recalibration import Recalibration
 from catheters.evaluation.scores import METRICS, Scores
 from catheters.evaluation.selective_prediction import Abstention
 from catheters.evaluation.subgroups import Subgroup
@@ -124,6 +125,21 @@ def calibration_table(evaluation: Evaluation) -> str:
     )
 
 
+def recalibration_table(recalibrations: Sequence[Recalibration], of: str) -> str:
+    """One row per label: calibration slope and intercept, calibration in the large, observed over expected."""
+    return text_table(
+        [of, "slope", "intercept", "in the large", "observed / expected"],
+        [
+            [
+                label.label,
+                *map(with_interval, (label.slope, label.intercept, label.in_the_large)),
+                with_interval(label.observed_to_expected),
+            ]
+            for label in recalibrations
+        ],
+    )
+
+
 def folds_table(evaluation: Evaluation) -> str:
     """One row per fold, and their spread."""
     macros = [evaluation.fold_macros(metric) for metric in METRICS]
@@ -143,20 +159,25 @@ def folds_table(evaluation: Evaluation) -> str:
 
 
 def subgroups_table(subgroups: Sequence[Subgroup]) -> str:
-    """One row per group: its macro AUC beside that of the rest, and the labels whose intervals do not overlap."""
+    """One row per group: its macro AUC beside that of the rest, their difference, and the labels that are apart."""
     return text_table(
-        ["group", "images", "patients", "macro AUC", "of all others", "apart"],
+        ["group", "images", "patients", "macro AUC", "of all others", "difference", "apart"],
         [
             [
                 f"{group.column}: {group.value}",
                 f"{group.scores.num_images}",
                 f"{group.scores.num_patients}",
                 *map(with_interval, group.macros("roc_auc")),
-                ", ".join(group.apart("roc_auc")) or "-",
+                describe_apart(group),
             ]
             for group in subgroups
         ],
     )
+
+
+def describe_apart(group: Subgroup) -> str:
+    """The labels whose ROC AUC differs from the rest's by more than chance; that it is case mix where it is."""
+    return "case mix" if group.is_case_mix else ", ".join(group.apart("roc_auc")) or "-"
 
 
 def explanations_table(explanations: Explanations) -> str:
