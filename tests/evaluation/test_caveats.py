@@ -33,7 +33,7 @@ def test_they_are_in_the_evaluation_the_card_and_metrics_json(tmp_path: Path, rn
     assert written == [{"kind": caveat.kind, "text": caveat.text} for caveat in evaluation.caveats]
     write_model_card(tmp_path / "card.md", evaluation, make_background())
     card = (tmp_path / "card.md").read_text()
-    assert "- Folds &#124; may leak.\n- 'never' has 0 positives in 40 images" in card
+    assert "- folds &#124; may leak.\n- 'never' has 0 positives in 40 images" in card
     write_model_card(tmp_path / "card.md", dataclasses.replace(evaluation, caveats=()), make_background())
     assert "- None was found." in (tmp_path / "card.md").read_text()
 

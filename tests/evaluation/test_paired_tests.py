@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.special import expit, logit
-from scipy.stats import binomtest, iqr
+from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from catheters.evaluation.paired_tests import PairedTests, adjust_by_holm, compare_models, describe_p, to_common_scale
@@ -44,15 +44,15 @@ def coins(num_patients: int, num_permutations: int, seed: int) -> npt.NDArray[np
 def test_p_values_are_those_of_the_plain_loop(rng: np.random.Generator) -> None:
     """Every permutation scored by scikit-learn, logits on one scale or probabilities exchanged patient by patient."""
     first, second = make_models(rng, gap=0.6)
-    tests = compare_models(first, second, seed=3, num_permutations=300)
+    tests = compare_models(first, second, seed=3, num_permutations=100)
     patients = np.unique(first.patient_ids, return_inverse=True)[1]
-    kept = [np.ones(20, dtype=np.bool_), *coins(20, 300, seed=3)]
+    kept = [np.ones(20, dtype=np.bool_), *coins(20, 100, seed=3)]
     for metric, scored in SCORES.items():
-        gaps = np.empty((301, 2))
+        gaps = np.empty((101, 2))
         for k in range(2):
             values = np.stack([member.probabilities[:, k] for member in (first, second)])
             if metric != "brier":
-                values = np.stack([(logit(one) - np.median(logit(one))) / iqr(logit(one)) for one in values])
+                values = np.stack([to_common_scale(one, patients) for one in values])
             for r, is_kept in enumerate(kept):
                 one, other = np.where(is_kept[patients], values, values[::-1])
                 gaps[r, k] = scored(first.targets[:, k], other) - scored(first.targets[:, k], one)
@@ -88,13 +88,19 @@ def test_what_differs_is_found(rng: np.random.Generator) -> None:
 
 
 def test_one_scale_by_hand() -> None:
-    halves = expit(np.array([-2.0, -1, 0, 1, 2]))
-    assert to_common_scale(halves) == pytest.approx([-1, -0.5, 0, 0.5, 1])  # quartiles at -1 and 1
-    assert to_common_scale(expit(2.5 * logit(halves) - 3)) == pytest.approx([-1, -0.5, 0, 0.5, 1])
-    mostly_equal = to_common_scale(np.array([0.5, 0.5, 0.5, 0.5, 0.9]))
-    assert mostly_equal == pytest.approx([0, 0, 0, 0, 2.5])  # a fifth of the mean squared distance is 0.16 of it
-    assert to_common_scale(np.array([0.3, 0.3])).tolist() == [0, 0]
-    extremes = to_common_scale(np.array([0.0, 1e-20, 1e-9, 0.5, 1 - 1e-9, 1.0]))
+    """Five patients' shares end at .1, .3, .5, .7, .9: the quartiles of -2 to 2 are -1.25 and 1.25."""
+    patients = np.arange(5)
+    logits = np.array([-2.0, -1, 0, 1, 2])
+    expected = logits / 2.5
+    assert to_common_scale(expit(logits), patients) == pytest.approx(expected)
+    assert to_common_scale(expit(2.5 * logits - 3), patients) == pytest.approx(expected)
+    twice = to_common_scale(expit(logits[[0, 1, 2, 3, 4, 4, 4]]), patients[[0, 1, 2, 3, 4, 4, 4]])
+    assert twice == pytest.approx(expected[[0, 1, 2, 3, 4, 4, 4]])  # many images of a patient move nothing
+    # Shares .45 and .95: the median is .1 of the way from 0 to 10, the quartiles are 0 and .6 of the way.
+    mostly_equal = to_common_scale(expit(np.array([0.0] * 9 + [10])), np.arange(10))
+    assert mostly_equal == pytest.approx([-1 / 6] * 9 + [9 / 6])
+    assert to_common_scale(np.array([0.3, 0.3]), patients[:2]).tolist() == [0, 0]
+    extremes = to_common_scale(np.array([0.0, 1e-20, 1e-9, 0.5, 1 - 1e-9, 1.0]), np.arange(6))
     assert np.isfinite(extremes).all() and (np.diff(extremes) > 0).all()
 
 

@@ -15,6 +15,7 @@ from catheters.evaluation.comparison import compare
 from catheters.evaluation.ensemble import combine
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.paired_tests import describe_p
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.report.figures import MAX_POINTS, ReportFigure, draw_aucs, thin
 from catheters.evaluation.report.report import Background, write_model_card, write_report
@@ -115,6 +116,10 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
     page = (tmp_path / "report.html").read_text()
     assert "<strong>Synthetic data.</strong>" in page
     assert with_interval(comparison.differences.macro("roc_auc"), 4) in page
+    gap = " ".join(page[page.index("Against first") :][:300].split())
+    said = "that is more than chance" if comparison.tests.p_macro["roc_auc"] < 0.05 else "neither is shown"
+    assert f"(p-value {describe_p(comparison.tests.p_macro['roc_auc'])}); {said}" in html.unescape(gap)
+    assert page.count('aria-label="Comparison of ') == 3
     for member in ensemble.members:
         assert f"<td>{member.weight:.3f}</td>" in page
     assert "<summary>Settings</summary>" not in page
@@ -265,7 +270,7 @@ def test_the_first_lines_say_what_to_conclude(evaluation: Evaluation, tmp_path: 
     leaking = Caveat(kind="leaking_folds", text="run: was trained with allow_leaking_folds")
     write_report(file, dataclasses.replace(evaluation, caveats=(leaking,)), make_background(), None)
     assert "may share patients or equal images" in text_of(file)
-    assert "Caveats. Run: was trained with allow_leaking_folds." in text_of(file)
+    assert "Caveats. run: was trained with allow_leaking_folds." in text_of(file)
     assert "out-of-fold" not in text_of(file)
 
 
