@@ -74,7 +74,7 @@ def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) 
     folder = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0)).write(tmp_path / "new" / "deep")
     written = {file.name for file in folder.iterdir()}
     assert written == {
-        *("metrics.json", "metrics.csv", "calibration.json", "hardest_cases.csv", "label_errors.csv"),
+        *("metrics.json", "metrics.csv", "calibration.json", "hardest_cases.csv", "read_again.csv"),
         *("report.html", "MODEL_CARD.md"),
     }
     for name in written - {"report.html", "MODEL_CARD.md"}:
