@@ -94,7 +94,9 @@ def run(*command: str | Path, folder: Path, status: int = 0, **environment: str)
 def test_the_command_names_its_subcommands(tmp_path: Path) -> None:
     catheters = [sys.executable, "-m", "catheters"]
     listed = run(*catheters, folder=tmp_path)
-    assert all(f"\n  {name}" in listed for name in ("preproc", "train", "multi-train", "evaluate", "predict"))
+    assert all(
+        f"\n  {name}" in listed for name in ("preproc", "train", "multi-train", "compare", "evaluate", "predict")
+    )
     assert "did you mean 'train'?" in run(*catheters, "tran", folder=tmp_path, status=2)
     assert run(*catheters, "--version", folder=tmp_path) == f"catheters {version('catheters')}\n"
     usage = run(*catheters, "multi-train", "--help", folder=tmp_path)
