@@ -29,7 +29,7 @@ def draw_labels(comparison: VariantComparison, number: int) -> ReportFigure | No
     """One row per label: the difference of a variant, by its number from 1."""
     result = comparison.results[number]
     rows = [(label, found) for label, found in result.differences.items() if label != MACRO]
-    return _forest(rows, f"ROC AUC, {result.name} - {comparison.first.name}")
+    return _forest(rows, f"ROC AUC, {_short(result.name)} - {_short(comparison.first.name)}")
 
 
 def _forest(rows: Sequence[tuple[str, SeedDifference]], what: str) -> ReportFigure | None:
@@ -102,7 +102,7 @@ def draw_curves(comparison: VariantComparison) -> ReportFigure | None:
         colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
         axes.plot(epochs, scores, label=_short(result.name), color=colour, linestyle=style)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("macro ROC AUC of the validation folds")
+    axes.set_ylabel("macro ROC AUC, validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(**LEGEND, ncols=min(len(results), 3))
