@@ -80,10 +80,10 @@ def compare(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if of_job.settings.batch_size != "auto":  # else another learning rate follows from it, once it is chosen
             check_run_folder(dataclasses.replace(of_job.settings, folds=None))
     queue = JobQueue(folder)
-    is_finished = {job: of_job.is_finished for job, of_job in jobs.items()}
-    queue.fill(jobs, is_finished)
-    if not all(is_finished.values()):
-        _train(queue, jobs, is_finished, folder, options.jobs)
+    queue.fill(jobs, lambda job: jobs[job].is_finished)
+    num_done = sum(of_job.is_finished for of_job in jobs.values())
+    if num_done < len(jobs):
+        _train(queue, jobs, num_done, folder, options.jobs)
     return _report(options, variants, folds, data, jobs, queue, folder, arguments)
 
 
@@ -112,13 +112,12 @@ def _make_jobs(
 def _train(
     queue: JobQueue,
     jobs: Mapping[Job, JobSettings],
-    is_finished: Mapping[Job, bool],
+    num_done: int,
     folder: Path,
     num_jobs: int | None,
 ) -> None:
     gpus = visible_gpus([of_job.settings for of_job in jobs.values()])
     num_parallel = num_jobs or max(len(gpus), 1)
-    num_done = sum(is_finished.values())
     where = f"{counted(len(gpus), 'GPU')}, " if gpus else ""
     done = f", {num_done} of them trained already" if num_done else ""
     note(f"{counted(len(jobs), 'job')}{done}; {where}{num_parallel} at a time -> {folder}")

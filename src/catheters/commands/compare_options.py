@@ -2,9 +2,11 @@
 
 import argparse
 import re
+import signal
 
 from catheters.commands.command_line import program
 from catheters.config.presets import PRESETS
+from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 DEFAULT_SEEDS = (0, 1, 2)
 DESCRIPTION = """\
@@ -32,7 +34,11 @@ def main(arguments: list[str]) -> int:
     # torch, Optuna and others take seconds to load; `--help` and a mistake are answered at once.
     from catheters.commands.compare import compare
 
-    return compare(options, arguments)
+    try:
+        return compare(options, arguments)
+    except KeyboardInterrupt:
+        number = interrupt_signal() or signal.SIGINT
+        raise Interrupted("the same command resumes where it stopped", number) from None
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:

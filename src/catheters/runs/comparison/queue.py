@@ -6,7 +6,7 @@ killed, and whoever takes the lock takes it over.
 """
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +75,14 @@ class JobQueue:
         self._study_id = self._storage.get_study_id_from_name(STUDY)
         self._held: set[str] = set()
 
-    def fill(self, wanted: Iterable[Job], is_finished: Mapping[Job, bool]) -> None:
+    def fill(self, wanted: Iterable[Job], is_finished: Callable[[Job], bool]) -> None:
         """Enqueue what is wanted and neither waits nor runs, nor is finished.
 
         Jobs that have failed are enqueued again: the same command tries once more.
 
         Args:
             wanted: all jobs of the command, in the order in which they are to be done.
-            is_finished: whether a job's fold is trained.
+            is_finished: whether a job's fold is trained; asked of those that are complete.
         """
         # All processes of a comparison do this when they start, one after another.
         with _locked(_JournalLock(self._folder / "queue")):
@@ -90,7 +90,7 @@ class JobQueue:
             for job in wanted:
                 trial = latest.get(job)
                 is_open = trial is not None and trial.state in (TrialState.WAITING, TrialState.RUNNING)
-                is_done = trial is not None and trial.state == TrialState.COMPLETE and is_finished[job]
+                is_done = trial is not None and trial.state == TrialState.COMPLETE and is_finished(job)
                 if not is_open and not is_done:
                     attributes = {"variant": job.variant, "seed": job.seed, "fold": job.fold}
                     self._study.enqueue_trial({}, user_attrs=attributes)

@@ -233,6 +233,7 @@ def choose_common_folds(variants: Sequence[Variant], folds: Sequence[int] | None
     Raises:
         UserError: a fold does not exist, or the settings name several.
     """
+    _check_same_folds(variants)
     first = variants[0]
     if folds is not None:
         num_folds = first.settings.num_folds
@@ -246,6 +247,14 @@ def choose_common_folds(variants: Sequence[Variant], folds: Sequence[int] | None
     return first.settings.folds_to_train
 
 
+def _check_same_folds(variants: Sequence[Variant]) -> None:
+    first = variants[0]
+    for variant in variants[1:]:
+        for name in OF_FOLDS:
+            if getattr(variant.settings, name) != getattr(first.settings, name):
+                raise _differs(first, variant, name, "a comparison needs the same folds")
+
+
 def read_common_data(variants: Sequence[Variant]) -> CommonData:
     """The images, patients, labels and folds of all variants, which have to be the same.
 
@@ -254,11 +263,8 @@ def read_common_data(variants: Sequence[Variant]) -> CommonData:
     Raises:
         UserError: names a variant and a setting that differ; or a table or an image cache cannot be read.
     """
+    _check_same_folds(variants)
     first = variants[0]
-    for variant in variants[1:]:
-        for name in OF_FOLDS:
-            if getattr(variant.settings, name) != getattr(first.settings, name):
-                raise _differs(first, variant, name, "a comparison needs the same folds")
     tables: dict[tuple[str, ...], LabelTable] = {}
 
     def table_of(variant: Variant) -> LabelTable:
