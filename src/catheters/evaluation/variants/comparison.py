@@ -169,7 +169,12 @@ class VariantComparison:
                 "them with each other"
             )
         if self.winner is None:
-            return "no winner: no interval says so"
+            worse = [result.name for result in self.others if result.direction < 0]
+            if worse:
+                return f"no winner; worse than {self.first.name}: {', '.join(worse)}"
+            if any(result.macro is not None and result.macro.leaves_out_zero for result in self.others):
+                return "no winner: where an interval leaves out 0, Holm's test of all comparisons does not agree"
+            return "no winner: no interval leaves out 0"
         if self.winner == self.first.name:
             others = "the other is" if len(self.others) == 1 else "all others are"
             return f"winner: {self.winner}; {others} worse"

@@ -40,8 +40,7 @@ def _forest(rows: Sequence[tuple[str, SeedDifference]], what: str) -> ReportFigu
     axes = figure.subplots()
     for row, (_, found) in enumerate(rows):
         estimate = found.estimate
-        leaves_out = estimate.has_interval and not estimate.low <= 0 <= estimate.high
-        colour = BLUE if leaves_out else GREY
+        colour = BLUE if found.leaves_out_zero else GREY
         if estimate.has_interval:
             axes.plot([estimate.low, estimate.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot([estimate.low, estimate.high], [row, row], "|", color=colour, markersize=9)

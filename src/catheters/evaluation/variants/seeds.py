@@ -65,6 +65,11 @@ class SeedDifference:
     p_value: float
 
     @property
+    def leaves_out_zero(self) -> bool:
+        """Whether there is an interval, without 0 in it."""
+        return self.estimate.has_interval and not self.estimate.low <= 0 <= self.estimate.high
+
+    @property
     def standard_error(self) -> float:
         """Of the mean difference; NaN without an interval."""
         return math.sqrt(self.patient_variance + np.nan_to_num(self.seed_variance))
@@ -178,6 +183,4 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def is_shown(difference_of: SeedDifference, adjusted_p_value: float) -> bool:
     """Whether a difference is shown: its interval leaves out 0, and so does Holm's test of all comparisons."""
-    estimate = difference_of.estimate
-    leaves_out_zero = estimate.has_interval and not estimate.low <= 0 <= estimate.high
-    return leaves_out_zero and adjusted_p_value < ALPHA
+    return difference_of.leaves_out_zero and adjusted_p_value < ALPHA
