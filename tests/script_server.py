@@ -22,6 +22,7 @@ LIBRARIES = (
     "cv2",
     "huggingface_hub",
     "matplotlib.figure",
+    "optuna",
     "pandas",
     "pydantic",
     "pydicom",

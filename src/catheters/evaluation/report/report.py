@@ -98,7 +98,7 @@ def write_report(
     thumbnails = None if make_thumbnails is None else make_thumbnails(rows)
     figures = {label: _figures(evaluation, label) for label in scores.labels}
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.jinja")
         .render(
             evaluation=evaluation,
@@ -129,7 +129,7 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
     Its headings are those of Mitchell et al., Model cards for model reporting, FAT* 2019.
     """
     card = (
-        _environment(autoescape=False)
+        page_environment(autoescape=False)
         .get_template("model_card.md.jinja")
         .render(
             evaluation=evaluation,
@@ -144,7 +144,8 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
     write_text(file, card)
 
 
-def _environment(*, autoescape: bool = True) -> jinja2.Environment:
+def page_environment(*, autoescape: bool = True) -> jinja2.Environment:
+    """What fills the templates of this folder."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("catheters.evaluation.report", "."),
         autoescape=autoescape,
