@@ -84,13 +84,21 @@ def _with_epochs(variant: Variant, epochs: int) -> Settings:
     if epochs == settings.num_epochs:
         return settings
     if settings.epochs is not None or settings.schedule != "cosine":
-        return dataclasses.replace(settings, epochs=epochs)
+        return _lasting(settings, epochs)
     if epochs <= settings.warmup_epochs:
         raise SettingsError(
             f"{variant.name}: equal means leave it {counted(epochs, 'epoch')}, no more than its warm-up of "
             f"{settings.warmup_epochs}; lower warmup_epochs, or compare without --equal"
         )
     return dataclasses.replace(settings, cosine_epochs=epochs - settings.warmup_epochs)
+
+
+def _lasting(settings: Settings, epochs: int) -> Settings:
+    """The settings with `epochs`, and a cosine that is not over before."""
+    if settings.schedule != "cosine":
+        return dataclasses.replace(settings, epochs=epochs)
+    cosine_epochs = max(settings.cosine_epochs, epochs - settings.warmup_epochs)
+    return dataclasses.replace(settings, epochs=epochs, cosine_epochs=cosine_epochs)
 
 
 def _images_per_epoch(settings: Settings, folds: Sequence[int]) -> int:
@@ -107,7 +115,7 @@ def _probed_seconds(variant: Variant, folder: Path, fold: int, seed: int) -> flo
         UserError: the probe fails.
     """
     settings = dataclasses.replace(
-        variant.settings, run_name=f"probe_{variant.slug}", seed=seed, folds=(fold,), epochs=PROBE_EPOCHS
+        _lasting(variant.settings, PROBE_EPOCHS), run_name=f"probe_{variant.slug}", seed=seed, folds=(fold,)
     )
     key = hashlib.sha256(settings_to_json(settings).encode()).hexdigest()
     file = folder / PROBE_FILE
