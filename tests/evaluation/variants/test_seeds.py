@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.scores import Scores, score
-from catheters.evaluation.variants.seeds import MACRO, compare_seeds, holm, is_shown, mean_difference
+from catheters.evaluation.variants.seeds import MACRO, compare_seeds, is_shown, mean_difference
 from tests.evaluation.conftest import make_predictions
 
 Floats = npt.NDArray[np.float64]
@@ -96,14 +96,6 @@ def test_differences_are_those_of_scikit_learn() -> None:
     assert found[MACRO].of_seeds == pytest.approx(by_hand.mean(axis=1))
     assert found[MACRO].estimate.value == pytest.approx(by_hand.mean())
     assert not found["label 2"].estimate.is_defined
-
-
-def test_holm_by_hand() -> None:
-    adjusted = holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": math.nan})
-    assert adjusted["b"] == pytest.approx(0.04)
-    assert adjusted["c"] == pytest.approx(0.09)
-    assert adjusted["a"] == pytest.approx(0.09)  # 2 * .04, but not below the one before
-    assert math.isnan(adjusted["d"])
 
 
 def chance(

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.metrics import macro_mean, score_labels
+from catheters.evaluation.paired_tests import adjust_by_holm
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.scores import Scores, score
-from catheters.evaluation.variants.seeds import MACRO, SeedDifference, compare_seeds, holm, is_shown
+from catheters.evaluation.variants.seeds import MACRO, SeedDifference, compare_seeds, is_shown
 from catheters.labels import ImageKind
 
 Floats = npt.NDArray[np.float64]
@@ -236,12 +237,8 @@ def compare_variants(
             first, second = ([scores_of(of, seed, rows[seed]) for seed in counting] for of in (0, number))
             differences = compare_seeds(first, second)
         found.append((counting, is_partial, differences))
-    adjusted = holm(
-        {
-            variant.name: differences[MACRO].p_value if differences else math.nan
-            for variant, (_, _, differences) in zip(variants[1:], found[1:], strict=True)
-        }
-    )
+    p_values = [differences[MACRO].p_value if differences else math.nan for _, _, differences in found[1:]]
+    adjusted = [math.nan, *adjust_by_holm(np.array(p_values))]
     return VariantComparison(
         name=name,
         labels=truth.labels,
@@ -257,9 +254,9 @@ def compare_variants(
                 is_partial=is_partial,
                 aucs=np.array([_macro_auc(truth, run) for run in variant.runs.values()]),
                 differences=differences,
-                adjusted_p_value=adjusted.get(variant.name, math.nan),
+                adjusted_p_value=float(p_value),
             )
-            for variant, (counting, is_partial, differences) in zip(variants, found, strict=True)
+            for variant, (counting, is_partial, differences), p_value in zip(variants, found, adjusted, strict=True)
         ),
         image_kind=image_kind,
         notes=tuple(notes),

@@ -24,7 +24,7 @@ mean of both parts' own t, weighted by the parts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,23 +162,6 @@ def compare_seeds(first: Sequence[Scores], second: Sequence[Scores]) -> dict[str
         rarer = min(min(pair.num_positive_patients[k], pair.num_negative_patients[k]) for pair in pairs)
         results[label] = mean_difference(values[:, k], replicates[:, :, k], rarer)
     return results
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p-values: an error in any of the comparisons is as seldom as in one alone.
-
-    Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6 (1979), 65-70.
-    What is undefined (NaN) stays so, and counts as a comparison all the same.
-    """
-    ordered = sorted(p_values, key=lambda name: (math.isnan(p_values[name]), p_values[name]))
-    adjusted, largest = {}, 0.0
-    for position, name in enumerate(ordered):
-        if math.isnan(p_values[name]):
-            adjusted[name] = math.nan
-            continue
-        largest = max(largest, min((len(ordered) - position) * p_values[name], 1.0))
-        adjusted[name] = largest
-    return {name: adjusted[name] for name in p_values}
 
 
 def is_shown(difference_of: SeedDifference, adjusted_p_value: float) -> bool:
