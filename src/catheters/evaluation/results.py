@@ -1,6 +1,5 @@
 """What was found out as `metrics.json` and `metrics.csv`, for other programs; see docs/reference/metrics-json.md."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from catheters.evaluation.prediction_set import presence_rule
 from catheters.evaluation.recalibration import Recalibration
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.evaluation.selective_prediction import Abstention, Band
-from catheters.io.files import read_written_json, write_text, write_whole
+from catheters.io.files import read_written_json, write_json, write_whole
 
 FORMAT_VERSION = 2
 METRICS_FILE, CALIBRATION_FILE = "metrics.json", "calibration.json"
@@ -140,7 +139,7 @@ def write_metrics(
         "explanations": None if evaluation.explanations is None else evaluation.explanations.describe(),
         "lines": None if evaluation.lines is None else describe_lines(evaluation.lines),
     }
-    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+    write_json(file, content)
 
 
 def write_table(file: Path, evaluation: Evaluation) -> None:
@@ -177,7 +176,7 @@ def write_comparison(file: Path, comparison: Comparison) -> None:
         "per_label": per_label,
         "caveats_of_first": _caveats(comparison.caveats_of_first),
     }
-    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+    write_json(file, content)
 
 
 def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
@@ -386,12 +385,3 @@ def _estimates(of: OperatingPoint | Abstention | Recalibration, names: Sequence[
 
 def _interval(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-
-
-def _null_for_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _null_for_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_null_for_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 
 from catheters.evaluation.variants.comparison import VariantComparison, VariantResult
 from catheters.evaluation.variants.seeds import SeedDifference
-from catheters.io.files import write_text, write_whole
+from catheters.io import files
 
 FORMAT_VERSION = 1
 CSV_FILE = "comparison.csv"
@@ -26,25 +25,13 @@ def write_csv(file: Path, comparison: VariantComparison) -> None:
     The costs are not among it: they differ from machine to machine.
     """
     rows = [
-        {
-            "variant": result.name,
-            "label": label,
-            "difference": found.estimate.value,
-            "low": found.estimate.low,
-            "high": found.estimate.high,
-            "standard_error": found.standard_error,
-            "degrees_of_freedom": found.degrees_of_freedom,
-            "p_value": found.p_value,
-            "patient_variance": found.patient_variance,
-            "seed_variance": found.seed_variance,
-            "num_seeds": len(found.of_seeds),
-        }
+        {"variant": result.name, "label": label, **_numbers(found), "num_seeds": len(found.of_seeds)}
         for result in comparison.others
         for label, found in result.differences.items()
     ]
     columns = ["variant", "label", "difference", "low", "high", "standard_error", "degrees_of_freedom", "p_value"]
     frame = pd.DataFrame(rows, columns=[*columns, "patient_variance", "seed_variance", "num_seeds"])
-    write_whole(file, lambda part: frame.to_csv(part, index=False))
+    files.write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
 def write_json(file: Path, comparison: VariantComparison, inputs: Mapping[str, str]) -> None:
@@ -72,7 +59,7 @@ def write_json(file: Path, comparison: VariantComparison, inputs: Mapping[str, s
         "variants": [_describe(result) for result in comparison.results],
         "inputs": dict(inputs),
     }
-    write_text(file, json.dumps(content, indent=2) + "\n")
+    files.write_json(file, content)
 
 
 def _describe(result: VariantResult) -> dict[str, Any]:
@@ -82,19 +69,20 @@ def _describe(result: VariantResult) -> dict[str, Any]:
         "settings": {name: _plain(value) for name, value in result.given.settings.items()},
         "seeds": list(result.seeds),
         "failures": list(result.given.failures),
-        "macro_auc_of_seeds": {
-            str(seed): _number(auc) for seed, auc in zip(result.given.runs, result.aucs.tolist(), strict=True)
-        },
-        "adjusted_p_value": _number(result.adjusted_p_value),
+        "macro_auc_of_seeds": dict(zip(map(str, result.given.runs), result.aucs.tolist(), strict=True)),
+        "adjusted_p_value": result.adjusted_p_value,
         "direction": result.direction,
-        "differences": {label: _of_difference(found) for label, found in result.differences.items()},
-        "cost": None if cost is None else {name: _number(value) for name, value in dataclasses.asdict(cost).items()},
+        "differences": {
+            label: {**_numbers(found), "num_seeds": len(found.of_seeds), "of_seeds": found.of_seeds.tolist()}
+            for label, found in result.differences.items()
+        },
+        "cost": None if cost is None else dataclasses.asdict(cost),
     }
 
 
-def _of_difference(found: SeedDifference) -> dict[str, Any]:
-    numbers = {
-        "value": found.estimate.value,
+def _numbers(found: SeedDifference) -> dict[str, float]:
+    return {
+        "difference": found.estimate.value,
         "low": found.estimate.low,
         "high": found.estimate.high,
         "standard_error": found.standard_error,
@@ -103,13 +91,6 @@ def _of_difference(found: SeedDifference) -> dict[str, Any]:
         "patient_variance": found.patient_variance,
         "seed_variance": found.seed_variance,
     }
-    of_seeds = [_number(value) for value in found.of_seeds.tolist()]
-    return {**{name: _number(value) for name, value in numbers.items()}, "of_seeds": of_seeds}
-
-
-def _number(value: float | None) -> float | None:
-    """JSON has no NaN."""
-    return None if value is None or math.isnan(value) else value
 
 
 def _plain(value: Any) -> Any:
