@@ -1,0 +1,201 @@
+"""How well a frozen model does on images from elsewhere, label by label, beside its own out-of-fold numbers.
+
+Nothing is fitted: probabilities are those of the stored calibration, predicted positive is what the stored threshold
+says. The two samples share no patient, so their variances add: the interval of a difference is that of Zou and Donner,
+Construction of confidence limits about effect measures, Statistics in Medicine 27 (2008), formula 4 without correlation.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from catheters.evaluation.intervals import NO_ESTIMATE, Contributions, Estimate, estimate
+from catheters.evaluation.paired_tests import SIGNIFICANT, adjust_by_holm
+from catheters.evaluation.patients import Patients
+from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.recalibration import measure as measure_calibration
+from catheters.evaluation.subgroups import p_of_interval
+
+Floats = npt.NDArray[np.float64]
+Numbers = Mapping[str, Estimate]
+"""Of one label: name of the measure -> it, with its interval."""
+
+MEASURES: Mapping[str, str] = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "observed_to_expected": "observed / expected",
+    "in_the_large": "calibration in the large",
+    "slope": "calibration slope",
+    "intercept": "calibration intercept",
+    "brier": "Brier score",
+    "prevalence": "prevalence",
+    "mean_prediction": "mean prediction",
+}
+"""Name -> for people."""
+CHECKED = ("roc_auc", "sensitivity", "specificity", "observed_to_expected", "slope")
+"""Whose differences may raise an alarm: none of them need change with the prevalence alone but observed / expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenPredictions:
+    """Predictions of n images from elsewhere by a model of which nothing is fitted to them.
+
+    Attributes:
+        evaluated: the calibrated probabilities beside the truth; a label that is not told there is unknown everywhere.
+        scores: (n, K) what ranks the images: the probabilities before calibration where they are known.
+        is_predicted: (n, K) predicted positive by the stored thresholds; of no use where a label has none.
+        has_threshold: (K,) whether it has one.
+    """
+
+    evaluated: PredictionSet
+    scores: Floats
+    is_predicted: npt.NDArray[np.bool_]
+    has_threshold: npt.NDArray[np.bool_]
+
+    def take(self, rows: npt.NDArray[np.generic]) -> "FrozenPredictions":
+        """Some of the images, by position or by a mask."""
+        return replace(
+            self,
+            evaluated=self.evaluated.take(rows),
+            scores=self.scores[rows],
+            is_predicted=self.is_predicted[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelResult:
+    """One label, here and out of fold.
+
+    Attributes:
+        label: its name.
+        num_known: images here of which it is known.
+        num_positives: those that have it.
+        num_positive_patients: patients who have it in an image.
+        num_negative_patients: patients who have an image without it.
+        here: name of the measure -> on these images.
+        own: name -> the run's own, out of fold; NaN where that is not known.
+        differences: name -> here minus own.
+        p_holm: name of a checked measure -> the p-value of its difference, adjusted over all that are checked.
+    """
+
+    label: str
+    num_known: int
+    num_positives: int
+    num_positive_patients: int
+    num_negative_patients: int
+    here: Numbers
+    own: Numbers
+    differences: Numbers
+    p_holm: Mapping[str, float]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the label is known of any image here."""
+        return self.num_known > 0
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there are positives and negatives here."""
+        return 0 < self.num_positives < self.num_known
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """The checked measures that differ by more than chance."""
+        return tuple(name for name, p in self.p_holm.items() if p < SIGNIFICANT)  # never with NaN
+
+    @property
+    def miscalibrated(self) -> tuple[str, ...]:
+        """Of observed / expected and slope those whose own interval leaves out 1, whatever they were out of fold."""
+        names = ("observed_to_expected", "slope")
+        return tuple(name for name in names if self.here[name].low > 1 or self.here[name].high < 1)
+
+
+def measure(predictions: FrozenPredictions) -> list[dict[str, Estimate]]:
+    """(K,) the `MEASURES` of each label, NaN where they are undefined."""
+    evaluated = predictions.evaluated
+    patients = Patients(evaluated.patient_ids)
+    nothing = dict.fromkeys(MEASURES, NO_ESTIMATE)
+    return [
+        nothing | {name: estimate(part) for name, part in _measure_label(predictions, k, patients).items()}
+        for k in range(len(evaluated.labels))
+    ]
+
+
+def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[LabelResult]:
+    """Measure every label and hold it against the run's own numbers.
+
+    Args:
+        predictions: of n images from elsewhere.
+        own: label -> name of the measure -> the run's own number; what is not known may be left out.
+    """
+    evaluated = predictions.evaluated
+    patients = Patients(evaluated.patient_ids)
+    results = []
+    for k, (label, here) in enumerate(zip(evaluated.labels, measure(predictions), strict=True)):
+        targets = evaluated.targets[:, k]
+        of_run = {name: own.get(label, {}).get(name, NO_ESTIMATE) for name in MEASURES}
+        results.append(
+            LabelResult(
+                label=label,
+                num_known=int((~np.isnan(targets)).sum()),
+                num_positives=int((targets == 1).sum()),
+                num_positive_patients=patients.num_patients_with(targets == 1),
+                num_negative_patients=patients.num_patients_with(targets == 0),
+                here=here,
+                own=of_run,
+                differences={name: subtract_independent(here[name], of_run[name]) for name in MEASURES},
+                p_holm={},
+            )
+        )
+    return _adjust(results)
+
+
+def subtract_independent(here: Estimate, own: Estimate) -> Estimate:
+    """The first minus the second, of samples that share no patient; without an interval where one has none."""
+    value = here.value - own.value
+    below = math.hypot(here.value - here.low, own.high - own.value)
+    above = math.hypot(here.high - here.value, own.value - own.low)
+    is_any_few = here.few_patients or own.few_patients
+    return Estimate(value=value, low=value - below, high=value + above, few_patients=is_any_few)
+
+
+def _adjust(results: Sequence[LabelResult]) -> list[LabelResult]:
+    """With Holm's p-values over all labels and all that is checked, so that of equal samples few raise any alarm."""
+    p = np.array([[p_of_interval(result.differences[name]) for name in CHECKED] for result in results])
+    adjusted = adjust_by_holm(p.ravel()).reshape(p.shape)
+    return [
+        replace(result, p_holm=dict(zip(CHECKED, of_label.tolist(), strict=True)))
+        for result, of_label in zip(results, adjusted, strict=True)
+    ]
+
+
+def _measure_label(predictions: FrozenPredictions, k: int, patients: Patients) -> dict[str, Contributions]:
+    of_label = predictions.evaluated.of_label(k)
+    targets, probabilities, rows = of_label.targets, of_label.probabilities, of_label.rows
+    if not len(rows):
+        return {}
+    of_known = patients.take(rows)
+    everything, is_positive = np.ones(len(rows)), targets == 1
+    found = {
+        "brier": of_known.ratio((probabilities - targets) ** 2, everything),
+        "prevalence": of_known.ratio(is_positive, everything),
+        "mean_prediction": of_known.ratio(probabilities, everything),
+    }
+    if predictions.has_threshold[k]:
+        is_predicted = predictions.is_predicted[rows, k]
+        found["sensitivity"] = of_known.ratio(is_positive & is_predicted, is_positive)
+        found["specificity"] = of_known.ratio(~is_positive & ~is_predicted, ~is_positive)
+        found["ppv"] = of_known.ratio(is_positive & is_predicted, is_predicted)
+        found["npv"] = of_known.ratio(~is_positive & ~is_predicted, ~is_predicted)
+    if of_label.has_both:
+        area, precision = of_known.ranking(targets, predictions.scores[rows, k])
+        found |= {"roc_auc": area, "average_precision": precision}
+        found |= measure_calibration(targets, probabilities, of_known)
+    return found
