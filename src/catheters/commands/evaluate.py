@@ -15,6 +15,7 @@ from catheters.errors import UserError, counted, listed
 from catheters.evaluation.alignment import align_predictions
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
+from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.prediction_set import device_type_presence
@@ -25,7 +26,7 @@ from catheters.evaluation.results import (
     METRICS_FILE,
     some_lack_intervals,
 )
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, difference
+from catheters.evaluation.scores import Scores, difference
 from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
 from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
@@ -46,6 +47,8 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
     Returns:
         The exit status.
     """
+    if options.resamples is not None:
+        warn("--resamples: nothing is resampled any more; leave it out")
     inputs = _read_inputs(options)  # all of them, before anything is written
     first = inputs[0]
     choices = read_choices(
@@ -236,9 +239,8 @@ def _evaluate(
 
 def _print(evaluation: Evaluation) -> None:
     choices = evaluation.choices
-    if evaluation.scores.num_patients > 1 and choices.num_resamples:
-        patients = counted(evaluation.scores.num_patients, "patient")
-        say(f"95% intervals over {patients}, {counted(choices.num_resamples, 'resample')}")
+    if evaluation.scores.num_patients > 1:
+        say(f"95% intervals over {counted(evaluation.scores.num_patients, 'patient')}")
     say(tables.scores_table(evaluation.scores, with_mean=True))
     if evaluation.presence.labels:
         say(f"\nany label of the device type\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
@@ -258,14 +260,15 @@ def _print(evaluation: Evaluation) -> None:
         say(f"\n{tables.explanations_table(evaluation.explanations)}")
     if evaluation.lines is not None:
         _print_lines(evaluation.lines)
-    if evaluation.scores.num_patients == 1 or not choices.num_resamples:
+    if evaluation.scores.num_patients == 1:
         return
-    for metric, reason in NO_MACRO_INTERVAL.items():
-        say(f"\nthe macro mean of {METRICS[metric]} has no interval: {reason}")
+    say(f"\n{FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}")
+    for exception in COVERAGE_EXCEPTIONS:
+        say(exception)
     if some_lack_intervals(evaluation):
         say(
-            "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
-            "group or fold, or most resamples have one of its labels in all or none of their images"
+            "a score without an interval: fewer than two patients have the label, or lack it, or are in the group or "
+            "fold"
         )
 
 

@@ -16,11 +16,12 @@ from catheters.evaluation.calibration import (
     reliability,
 )
 from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, probable_label_errors
-from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
-from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
+from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import (
     PredictionSet,
     device_type_presence,
@@ -42,8 +43,7 @@ class Choices:
     """What the user decides.
 
     Attributes:
-        num_resamples: of the patients, for the intervals.
-        seed: of the resamples.
+        seed: of the choice of images whose heatmaps are held against drawn tips.
         rule: how thresholds are chosen.
         prevalences: label or device type -> the prevalence for which its predictive values are restated.
         calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
@@ -52,7 +52,6 @@ class Choices:
         max_explained: images of a run whose heatmaps are held against drawn tips; 0: none, `ALL_IMAGES`: all.
     """
 
-    num_resamples: int = NUM_RESAMPLES
     seed: int = 0
     rule: Rule = field(default_factory=lambda: Rule(name="youden"))
     prevalences: Mapping[str, float] = field(default_factory=dict)
@@ -182,7 +181,7 @@ def evaluate(
     groups = {name: make_groups(name, values, choices.band_edges.get(name)) for name, values in columns.items()}
     if heads:
         groups[NUM_DEVICE_TYPES] = make_groups(NUM_DEVICE_TYPES, count_device_types(evaluated, heads), None)
-    bootstrap = PatientBootstrap(evaluated.patient_ids, choices.num_resamples, choices.seed)
+    patients = Patients(evaluated.patient_ids)
     folds = fitting_folds(evaluated)
     presence = device_type_presence(evaluated, heads)
     can_be_judged = len(np.unique(folds)) > 1  # else there are no others to fit on
@@ -193,20 +192,20 @@ def evaluate(
         chosen = max(calibrations, key=lambda calibrated: calibrated.brier_skill).method
     calibrated = next(calibrated for calibrated in calibrations if calibrated.method == chosen)
     calibrated_predictions = evaluated.with_probabilities(calibrated.probabilities)
-    points = judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences)
+    points = judge(evaluated, folds, choices.rule, patients, choices.prevalences)
     return Evaluation(
         evaluated=evaluated,
         presence=presence,
         choices=choices,
-        scores=score(evaluated, bootstrap),
-        presence_scores=score(presence, bootstrap),
+        scores=score(evaluated, patients),
+        presence_scores=score(presence, patients),
         points=points,
-        presence_points=judge(presence, folds, choices.rule, bootstrap, choices.prevalences),
-        abstentions=abstain(evaluated, folds, points, bootstrap, choices.abstain_error),
+        presence_points=judge(presence, folds, choices.rule, patients, choices.prevalences),
+        abstentions=abstain(evaluated, folds, points, patients, choices.abstain_error),
         calibrations=calibrations,
         calibrator=_fit(chosen, evaluated),
-        folds=_score_folds(evaluated, choices),
-        subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
+        folds=_score_folds(evaluated),
+        subgroups=score_subgroups(evaluated, groups),
         hardest=hardest_cases(evaluated, folds, points),
         label_errors=probable_label_errors(calibrated_predictions),
         uninformative_labels=np.array(evaluated.labels)[~is_informative(calibrated_predictions)].tolist(),
@@ -242,12 +241,11 @@ def _calibrated(method: str, evaluated: PredictionSet, folds: npt.NDArray[np.int
     )
 
 
-def _score_folds(evaluated: PredictionSet, choices: Choices) -> list[FoldScore]:
+def _score_folds(evaluated: PredictionSet) -> list[FoldScore]:
     if evaluated.folds is None:
         return []
     scores = []
     for fold in np.unique(evaluated.folds):
         images = evaluated.take(evaluated.folds == fold)
-        bootstrap = PatientBootstrap(images.patient_ids, choices.num_resamples, choices.seed)
-        scores.append(FoldScore(fold=int(fold), scores=score(images, bootstrap)))
+        scores.append(FoldScore(fold=int(fold), scores=score(images, Patients(images.patient_ids))))
     return scores

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.errors import UserError
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, is_any
 from catheters.evaluation.scores import Scores, score
 from catheters.runtime.progress import track
@@ -93,21 +94,17 @@ def make_groups(column: str, values: npt.NDArray[np.str_], edges: Sequence[float
     return names
 
 
-def score_subgroups(
-    evaluated: PredictionSet, groups: Mapping[str, Mapping[str, Sequence[int]]], num_resamples: int, seed: int
-) -> list[Subgroup]:
+def score_subgroups(evaluated: PredictionSet, groups: Mapping[str, Mapping[str, Sequence[int]]]) -> list[Subgroup]:
     """Score each group and its rest.
 
     Args:
         evaluated: all images.
         groups: column -> group -> rows, see `make_groups`.
-        num_resamples: for the intervals.
-        seed: of the resamples.
     """
 
     def score_rows(is_in: npt.NDArray[np.bool_]) -> Scores:
         part = evaluated.take(is_in)
-        return score(part, PatientBootstrap(part.patient_ids, num_resamples, seed))
+        return score(part, Patients(part.patient_ids))
 
     subgroups = []
     named = [(column, value, rows) for column, of_column in groups.items() for value, rows in of_column.items()]

@@ -12,6 +12,7 @@ import jinja2
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import Case
+from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE, METHOD
 from catheters.evaluation.lines.comparison import MAP_WIDTH, TipCase
 from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
 from catheters.evaluation.report.figures import (
@@ -33,7 +34,7 @@ from catheters.evaluation.report.tables import (
     threshold_text,
     with_interval,
 )
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
+from catheters.evaluation.scores import METRICS, Scores
 from catheters.io.files import write_text
 from catheters.labels import ImageKind
 
@@ -114,7 +115,6 @@ def write_report(
             background=background,
             scores=scores,
             metrics=METRICS,
-            no_macro_interval=NO_MACRO_INTERVAL,
             forest=_forest(evaluation),
             figures=figures,
             is_out_of_fold=bool(evaluation.folds and background.settings),
@@ -142,7 +142,6 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
             background=background,
             scores=evaluation.scores,
             metrics=METRICS,
-            no_macro_interval=NO_MACRO_INTERVAL,
             ensemble_methods=METHODS,
         )
     )
@@ -157,6 +156,12 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {
+        "interval_method": METHOD,
+        "few_patients_mark": FEW_PATIENTS_MARK,
+        "few_patients_note": FEW_PATIENTS_NOTE,
+        "coverage_exceptions": COVERAGE_EXCEPTIONS,
+    }
     environment.filters["interval"] = with_interval
     environment.filters["per_cent"] = per_cent
     environment.filters["agreement"] = agreement_estimates
