@@ -44,7 +44,7 @@ def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
         precision = part["macro"]["average_precision"]
         assert 0 < precision["value"] < 1 and precision["low"] < precision["value"] < precision["high"]
     assert list(COVERAGE_EXCEPTIONS) == content["intervals"]["exceptions"]
-    assert c["roc_auc"] == {"value": None, "low": None, "high": None}
+    assert c["roc_auc"] == {"value": None, "low": None, "high": None, "few_patients": False}
     assert c["operating_point"]["threshold"] is None
     assert a["operating_point"]["prevalence"] == 0.1
     assert sum(a["operating_point"]["confusion"].values()) == 300
