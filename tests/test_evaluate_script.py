@@ -213,10 +213,18 @@ def test_a_score_without_an_interval_is_explained(tmp_path: Path, capsys: pytest
     (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,0,r\n4,0,s\n")
     (tmp_path / "p.csv").write_text("id,x\n1,0.9\n2,0.3\n3,0.1\n4,0.2\n")
     files = ["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv")]
-    main([*files])
-    assert "any other score without an interval: fewer than two patients have the label" in capsys.readouterr().out
-    main([*files])
-    assert "score without an interval" not in capsys.readouterr().out
+    main(files)
+    assert "a score without an interval: fewer than two patients have the label" in capsys.readouterr().out
+    rows = [(number, number % 2, 0.1 + 0.8 * (number % 2) + number / 1000) for number in range(40)]
+    (tmp_path / "labels.csv").write_text("id,x,patient\n" + "".join(f"{n},{x},p{n}\n" for n, x, _ in rows))
+    (tmp_path / "p.csv").write_text("id,x\n" + "".join(f"{n},{p}\n" for n, _, p in rows))
+    main(files)
+    assert "a score without an interval" not in capsys.readouterr().out
+
+
+def test_resamples_of_earlier_versions_are_ignored(files: list[str | Path], capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(file) for file in files] + ["--resamples", "2000"])
+    assert "--resamples: nothing is resampled any more; leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -48,3 +48,15 @@ def test_intervals_hold(coverage: ModuleType) -> None:
         assert np.mean(trials) >= 0.90, metric
         assert np.mean(widths[metric]) < 0.5, metric
         assert min(widths[metric]) > 0, metric
+
+
+def test_table_of_the_quick_form(
+    coverage: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["coverage.py", "--quick"])
+    assert coverage.main() == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("| metric | cells | mean | worst cell |")
+    assert len(rows) == 28 and all(row.count("|") == header.count("|") for row in rows)
+    lines = coverage.table_lines({("AUC", "weak", "100", "label 1"): [(True, False), (False, True)] * 2}, 1)
+    assert lines[2] == "| AUC | 1 | 50.0% | 50.0% | weak, 100 patients, label 1 | 50.0% | 0% | 50% | 0.0% |"

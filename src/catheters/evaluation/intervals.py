@@ -206,7 +206,7 @@ def mean_estimate(parts: Sequence[Contributions]) -> Estimate:
         return NO_ESTIMATE
     values = np.array([part.value for part in parts])
     value = float(values.mean())
-    if len(parts[0].of_patients) < 2:
+    if all(part.num_patients < 2 for part in parts):
         return Estimate(value=value, low=math.nan, high=math.nan)
     ends = np.array([_ends(part, is_skewed=False) for part in parts])  # (K, 2)
     contributions = np.array([part.of_patients for part in parts])  # (K, P)
