@@ -61,9 +61,7 @@ def decision_curves(evaluated: PredictionSet) -> dict[str, DecisionCurve]:
     return curves
 
 
-def _curve(
-    label: str, is_positive: npt.NDArray[np.bool_], probabilities: Floats, patients: Patients
-) -> DecisionCurve:
+def _curve(label: str, is_positive: npt.NDArray[np.bool_], probabilities: Floats, patients: Patients) -> DecisionCurve:
     def mean(values: Floats) -> Estimate:
         return estimate(patients.mean(values, ANY))
 
@@ -75,6 +73,4 @@ def _curve(
         benefits.append(mean(acted))
         of_all.append(mean(gain))
         over.append(mean(acted - gain))
-    return DecisionCurve(
-        label=label, net_benefit=tuple(benefits), treat_all=tuple(of_all), over_all=tuple(over)
-    )
+    return DecisionCurve(label=label, net_benefit=tuple(benefits), treat_all=tuple(of_all), over_all=tuple(over))

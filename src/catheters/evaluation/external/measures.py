@@ -1,8 +1,8 @@
 """How well a frozen model does on images from elsewhere, label by label, beside its own out-of-fold numbers.
 
 Nothing is fitted: probabilities are those of the stored calibration, predicted positive is what the stored threshold
-says. The two samples share no patient, so their variances add: the interval of a difference is that of Zou and Donner,
-Construction of confidence limits about effect measures, Statistics in Medicine 27 (2008), formula 4 without correlation.
+says. The two samples share no patient, so their variances add: Zou and Donner, Construction of confidence limits about
+effect measures, Statistics in Medicine 27 (2008).
 """
 
 import math
