@@ -52,12 +52,15 @@ class FrozenPredictions:
         scores: (n, K) what ranks the images: the probabilities before calibration where they are known.
         is_predicted: (n, K) predicted positive by the stored thresholds; of no use where a label has none.
         has_threshold: (K,) whether it has one.
+        fold_shares: (n, K) by which share of the run's fold thresholds it is predicted positive. The run's own numbers
+            were judged by these, so differences are taken at them: the chance in their choice is then in both numbers.
     """
 
     evaluated: PredictionSet
     scores: Floats
     is_predicted: npt.NDArray[np.bool_]
     has_threshold: npt.NDArray[np.bool_]
+    fold_shares: Floats
 
     def take(self, rows: npt.NDArray[np.generic]) -> "FrozenPredictions":
         """Some of the images, by position or by a mask."""
@@ -66,6 +69,7 @@ class FrozenPredictions:
             evaluated=self.evaluated.take(rows),
             scores=self.scores[rows],
             is_predicted=self.is_predicted[rows],
+            fold_shares=self.fold_shares[rows],
         )
 
 
@@ -81,7 +85,7 @@ class LabelResult:
         num_negative_patients: patients who have an image without it.
         here: name of the measure -> on these images.
         own: name -> the run's own, out of fold; NaN where that is not known.
-        differences: name -> here minus own.
+        differences: name -> here minus own; of the rates at a threshold both by the run's fold thresholds.
         p_holm: name of a checked measure -> the p-value of its difference, adjusted over all that are checked.
     """
 
@@ -139,6 +143,7 @@ def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[
     patients = Patients(evaluated.patient_ids)
     results = []
     for k, (label, here) in enumerate(zip(evaluated.labels, measure(predictions), strict=True)):
+        alike = here | {name: estimate(rate) for name, rate in _rates_by_folds(predictions, k, patients).items()}
         targets = evaluated.targets[:, k]
         of_run = {name: own.get(label, {}).get(name, NO_ESTIMATE) for name in MEASURES}
         results.append(
@@ -150,7 +155,7 @@ def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[
                 num_negative_patients=patients.num_patients_with(targets == 0),
                 here=here,
                 own=of_run,
-                differences={name: subtract_independent(here[name], of_run[name]) for name in MEASURES},
+                differences={name: subtract_independent(alike[name], of_run[name]) for name in MEASURES},
                 p_holm={},
             )
         )
@@ -189,13 +194,28 @@ def _measure_label(predictions: FrozenPredictions, k: int, patients: Patients) -
         "mean_prediction": of_known.ratio(probabilities, everything),
     }
     if predictions.has_threshold[k]:
-        is_predicted = predictions.is_predicted[rows, k]
-        found["sensitivity"] = of_known.ratio(is_positive & is_predicted, is_positive)
-        found["specificity"] = of_known.ratio(~is_positive & ~is_predicted, ~is_positive)
-        found["ppv"] = of_known.ratio(is_positive & is_predicted, is_predicted)
-        found["npv"] = of_known.ratio(~is_positive & ~is_predicted, ~is_predicted)
+        found |= _rates(is_positive, predictions.is_predicted[rows, k].astype(np.float64), of_known)
     if of_label.has_both:
         area, precision = of_known.ranking(targets, predictions.scores[rows, k])
         found |= {"roc_auc": area, "average_precision": precision}
         found |= measure_calibration(targets, probabilities, of_known)
     return found
+
+
+def _rates_by_folds(predictions: FrozenPredictions, k: int, patients: Patients) -> dict[str, Contributions]:
+    """Means over the run's fold thresholds."""
+    of_label = predictions.evaluated.of_label(k)
+    if not predictions.has_threshold[k] or not len(of_label.rows):
+        return {}
+    return _rates(of_label.targets == 1, predictions.fold_shares[of_label.rows, k], patients.take(of_label.rows))
+
+
+def _rates(is_positive: npt.NDArray[np.bool_], predicted: Floats, patients: Patients) -> dict[str, Contributions]:
+    """Of (n,) images that are predicted positive, or by a share of several thresholds."""
+    positive, not_predicted = is_positive.astype(np.float64), 1 - predicted
+    return {
+        "sensitivity": patients.ratio(positive * predicted, positive),
+        "specificity": patients.ratio((1 - positive) * not_predicted, 1 - positive),
+        "ppv": patients.ratio(positive * predicted, predicted),
+        "npv": patients.ratio((1 - positive) * not_predicted, not_predicted),
+    }

@@ -30,6 +30,34 @@ def read_own_numbers(metrics: Path) -> dict[str, Numbers]:
         raise UserError(f"{metrics}: damaged; run evaluate.py again") from None
 
 
+def read_own_macro_auc(metrics: Path) -> Estimate:
+    """The mean ROC AUC over the run's labels.
+
+    Raises:
+        UserError: as `read_own_numbers`.
+    """
+    try:
+        return _estimate(read_written_json(metrics, FORMAT_VERSION)["macro"]["roc_auc"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{metrics}: damaged; run evaluate.py again") from None
+
+
+def read_fold_thresholds(metrics: Path) -> dict[str, list[float]]:
+    """Label -> the thresholds, for probabilities before calibration, by which its own numbers were judged.
+
+    Raises:
+        UserError: as `read_own_numbers`.
+    """
+    try:
+        return {
+            str(entry["label"]): [float(value) for value in entry["operating_point"]["fold_thresholds"].values()]
+            for entry in read_written_json(metrics, FORMAT_VERSION)["per_label"]
+            if entry["operating_point"]["threshold"] is not None
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{metrics}: damaged; run evaluate.py again") from None
+
+
 def _own_numbers(content: Mapping[str, Any]) -> dict[str, Numbers]:
     calibration = content["calibration"]
     calibrated = {str(entry["label"]): entry for entry in calibration["per_label_of_calibrated"]}

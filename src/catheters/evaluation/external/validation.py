@@ -204,6 +204,7 @@ def _with_own_truth(own: OwnRun) -> dict[str, Numbers]:
         scores=own.predicted.probabilities,
         is_predicted=np.zeros(shape, dtype=np.bool_),
         has_threshold=np.zeros(shape[1], dtype=np.bool_),
+        fold_shares=np.zeros(shape),
     )
     further = ("brier", "prevalence", "mean_prediction")
     of_labels = zip(own.predicted.labels, measure(frozen), strict=True)
