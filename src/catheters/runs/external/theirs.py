@@ -133,7 +133,7 @@ def read_config(theirs: Settings, config: Path, labels: tuple[str, ...]) -> Thei
 
 
 def read_predicted(
-    predictions: Path, source: LabelSource, settings: Settings, *, are_logits: bool, images: tuple[Path, ...] | None
+    predictions: Path, source: LabelSource, settings: Settings, *, are_logits: bool
 ) -> tuple[Theirs, PredictionSet]:
     """The labels of images that the model predicted elsewhere, and these predictions, as the file has them.
 
@@ -142,7 +142,6 @@ def read_predicted(
         source: the label table.
         settings: the run's.
         are_logits: whether the predictions are logits.
-        images: (n,) files of the predicted images; None: not known.
 
     Raises:
         UserError: a file is missing or wrong, they do not fit, or the predictions lack one of the model's labels.
@@ -179,7 +178,7 @@ def read_predicted(
         patient_ids=predicted.patient_ids,
         targets=predicted.targets,
         told=tuple(told),
-        paths=images,
+        paths=None,
         columns=_further(columns, uid_column, [*patient_columns, *labels]),
         caveats=(*caveats, *predicted.caveats),
     )
