@@ -43,7 +43,7 @@ def write_validation(file: Path, validation: ExternalValidation, inputs: Mapping
         "intervals": {
             "level": LEVEL,
             "method": METHOD,
-            "differences": "here minus own, of samples that share no patient: variances add",
+            "differences": "alike minus own, of samples that share no patient: variances add",
         },
         "alarms": {
             "checked": list(CHECKED),
@@ -123,7 +123,8 @@ def write_table(file: Path, validation: ExternalValidation) -> None:
 def _rows(results: Sequence[LabelResult]) -> Iterator[Row]:
     for result in results:
         for measure in MEASURES:
-            for of, numbers in (("here", result.here), ("own", result.own), ("difference", result.differences)):
+            kinds = {"here": result.here, "alike": result.alike, "own": result.own, "difference": result.differences}
+            for of, numbers in kinds.items():
                 estimate = numbers[measure]
                 yield result.label, measure, of, estimate.value, estimate.low, estimate.high
 
@@ -142,6 +143,7 @@ def _label(result: LabelResult) -> dict[str, Any]:
         **{
             measure: {
                 "here": _interval(result.here[measure]),
+                "alike": _interval(result.alike[measure]),
                 "own": _interval(result.own[measure]),
                 "difference": _interval(result.differences[measure]),
             }

@@ -121,14 +121,14 @@ def _try(
     intercept, slope = fit_slope(fitted_on, logits[local])
     if math.isnan(slope):
         intercept, slope = moved, 1.0  # a threshold keeps the classes apart: no slope is the likeliest
-    scores = predictions.scores[of_label.rows, k]
+    scores = predictions.frozen.scores[of_label.rows, k]
     found = {
         AS_IT_IS: _judge(judged_on, logits[~local]),
         INTERCEPT: _judge(judged_on, logits[~local] + moved),
         LOGISTIC: _judge(judged_on, intercept + slope * logits[~local]),
     }
     if predictions.has_threshold[k]:
-        found[AS_IT_IS] |= _judge_threshold(judged_on, predictions.is_predicted[of_label.rows, k][~local])
+        found[AS_IT_IS] |= _judge_threshold(judged_on, predictions.frozen.predicted[of_label.rows, k][~local] == 1)
     threshold = choose_threshold(rule, fitted_on, scores[local])
     found[THRESHOLD] = _judge_threshold(judged_on, scores[~local] >= threshold)
     return found

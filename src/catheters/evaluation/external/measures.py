@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import NO_ESTIMATE, Contributions, Estimate, estimate
+from catheters.evaluation.intervals import NO_ESTIMATE, UNDEFINED, Contributions, Estimate, estimate
 from catheters.evaluation.paired_tests import SIGNIFICANT, adjust_by_holm
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
@@ -44,33 +44,38 @@ CHECKED = ("roc_auc", "sensitivity", "specificity", "observed_to_expected", "slo
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a model says of n images.
+
+    Attributes:
+        probabilities: (n, K) calibrated.
+        scores: (n, K) what ranks the images: the probabilities before calibration where they are known.
+        predicted: (n, K) 1 where it is predicted positive, else 0, or the share of several thresholds by which it is;
+            of no use where a label has none.
+    """
+
+    probabilities: Floats
+    scores: Floats
+    predicted: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrozenPredictions:
     """Predictions of n images from elsewhere by a model of which nothing is fitted to them.
 
     Attributes:
         evaluated: the calibrated probabilities beside the truth; a label that is not told there is unknown everywhere.
-        scores: (n, K) what ranks the images: the probabilities before calibration where they are known.
-        is_predicted: (n, K) predicted positive by the stored thresholds; of no use where a label has none.
-        has_threshold: (K,) whether it has one.
-        fold_shares: (n, K) by which share of the run's fold thresholds it is predicted positive. The run's own numbers
-            were judged by these, so differences are taken at them: the chance in their choice is then in both numbers.
+        frozen: the model as it is shipped: all fold models together, by the stored thresholds.
+        alike: one or more, judged as the run's own images were: each fold model alone, by the threshold of its fold.
+            Their mean is held against the run's own numbers, so that neither the gain of several models together nor
+            the chance in the choice of a threshold is taken for a difference of the images.
+        has_threshold: (K,) whether a label has one.
     """
 
     evaluated: PredictionSet
-    scores: Floats
-    is_predicted: npt.NDArray[np.bool_]
+    frozen: Judged
+    alike: tuple[Judged, ...]
     has_threshold: npt.NDArray[np.bool_]
-    fold_shares: Floats
-
-    def take(self, rows: npt.NDArray[np.generic]) -> "FrozenPredictions":
-        """Some of the images, by position or by a mask."""
-        return replace(
-            self,
-            evaluated=self.evaluated.take(rows),
-            scores=self.scores[rows],
-            is_predicted=self.is_predicted[rows],
-            fold_shares=self.fold_shares[rows],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +88,10 @@ class LabelResult:
         num_positives: those that have it.
         num_positive_patients: patients who have it in an image.
         num_negative_patients: patients who have an image without it.
-        here: name of the measure -> on these images.
+        here: name of the measure -> on these images, of the model as it is shipped.
+        alike: name -> on these images, as the run's own were judged: the mean over its fold models.
         own: name -> the run's own, out of fold; NaN where that is not known.
-        differences: name -> here minus own; of the rates at a threshold both by the run's fold thresholds.
+        differences: name -> alike minus own.
         p_holm: name of a checked measure -> the p-value of its difference, adjusted over all that are checked.
     """
 
@@ -95,6 +101,7 @@ class LabelResult:
     num_positive_patients: int
     num_negative_patients: int
     here: Numbers
+    alike: Numbers
     own: Numbers
     differences: Numbers
     p_holm: Mapping[str, float]
@@ -121,15 +128,21 @@ class LabelResult:
         return tuple(name for name in names if self.here[name].low > 1 or self.here[name].high < 1)
 
 
-def measure(predictions: FrozenPredictions) -> list[dict[str, Estimate]]:
-    """(K,) the `MEASURES` of each label, NaN where they are undefined."""
-    evaluated = predictions.evaluated
+def measure(evaluated: PredictionSet, judged: Sequence[Judged], has_threshold: npt.NDArray[np.bool_]) -> list[Numbers]:
+    """(K,) the `MEASURES` of each label, NaN where they are undefined; the mean over several models.
+
+    Args:
+        evaluated: the truth of n images.
+        judged: what one or more models say of them.
+        has_threshold: (K,) whether a label has one.
+    """
     patients = Patients(evaluated.patient_ids)
     nothing = dict.fromkeys(MEASURES, NO_ESTIMATE)
-    return [
-        nothing | {name: estimate(part) for name, part in _measure_label(predictions, k, patients).items()}
-        for k in range(len(evaluated.labels))
-    ]
+    found: list[Numbers] = []
+    for k in range(len(evaluated.labels)):
+        parts = [_measure_label(evaluated, of_model, k, patients, has_threshold[k]) for of_model in judged]
+        found.append(nothing | {name: estimate(_mean([part[name] for part in parts])) for name in parts[0]})
+    return found
 
 
 def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[LabelResult]:
@@ -141,9 +154,10 @@ def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[
     """
     evaluated = predictions.evaluated
     patients = Patients(evaluated.patient_ids)
+    here = measure(evaluated, [predictions.frozen], predictions.has_threshold)
+    alike = measure(evaluated, predictions.alike, predictions.has_threshold)
     results = []
-    for k, (label, here) in enumerate(zip(evaluated.labels, measure(predictions), strict=True)):
-        alike = here | {name: estimate(rate) for name, rate in _rates_by_folds(predictions, k, patients).items()}
+    for k, label in enumerate(evaluated.labels):
         targets = evaluated.targets[:, k]
         of_run = {name: own.get(label, {}).get(name, NO_ESTIMATE) for name in MEASURES}
         results.append(
@@ -153,9 +167,10 @@ def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[
                 num_positives=int((targets == 1).sum()),
                 num_positive_patients=patients.num_patients_with(targets == 1),
                 num_negative_patients=patients.num_patients_with(targets == 0),
-                here=here,
+                here=here[k],
+                alike=alike[k],
                 own=of_run,
-                differences={name: subtract_independent(alike[name], of_run[name]) for name in MEASURES},
+                differences={name: subtract_independent(alike[k][name], of_run[name]) for name in MEASURES},
                 p_holm={},
             )
         )
@@ -181,41 +196,42 @@ def _adjust(results: Sequence[LabelResult]) -> list[LabelResult]:
     ]
 
 
-def _measure_label(predictions: FrozenPredictions, k: int, patients: Patients) -> dict[str, Contributions]:
-    of_label = predictions.evaluated.of_label(k)
-    targets, probabilities, rows = of_label.targets, of_label.probabilities, of_label.rows
+def _measure_label(
+    evaluated: PredictionSet, judged: Judged, k: int, patients: Patients, has_threshold: bool
+) -> dict[str, Contributions]:
+    of_label = evaluated.of_label(k)
+    targets, rows = of_label.targets, of_label.rows
     if not len(rows):
         return {}
-    of_known = patients.take(rows)
+    of_known, probabilities = patients.take(rows), judged.probabilities[rows, k]
     everything, is_positive = np.ones(len(rows)), targets == 1
     found = {
         "brier": of_known.ratio((probabilities - targets) ** 2, everything),
         "prevalence": of_known.ratio(is_positive, everything),
         "mean_prediction": of_known.ratio(probabilities, everything),
     }
-    if predictions.has_threshold[k]:
-        found |= _rates(is_positive, predictions.is_predicted[rows, k].astype(np.float64), of_known)
+    if has_threshold:
+        positive, predicted = is_positive.astype(np.float64), judged.predicted[rows, k]
+        found["sensitivity"] = of_known.ratio(positive * predicted, positive)
+        found["specificity"] = of_known.ratio((1 - positive) * (1 - predicted), 1 - positive)
+        found["ppv"] = of_known.ratio(positive * predicted, predicted)
+        found["npv"] = of_known.ratio((1 - positive) * (1 - predicted), 1 - predicted)
     if of_label.has_both:
-        area, precision = of_known.ranking(targets, predictions.scores[rows, k])
+        area, precision = of_known.ranking(targets, judged.scores[rows, k])
         found |= {"roc_auc": area, "average_precision": precision}
         found |= measure_calibration(targets, probabilities, of_known)
     return found
 
 
-def _rates_by_folds(predictions: FrozenPredictions, k: int, patients: Patients) -> dict[str, Contributions]:
-    """Means over the run's fold thresholds."""
-    of_label = predictions.evaluated.of_label(k)
-    if not predictions.has_threshold[k] or not len(of_label.rows):
-        return {}
-    return _rates(of_label.targets == 1, predictions.fold_shares[of_label.rows, k], patients.take(of_label.rows))
-
-
-def _rates(is_positive: npt.NDArray[np.bool_], predicted: Floats, patients: Patients) -> dict[str, Contributions]:
-    """Of (n,) images that are predicted positive, or by a share of several thresholds."""
-    positive, not_predicted = is_positive.astype(np.float64), 1 - predicted
-    return {
-        "sensitivity": patients.ratio(positive * predicted, positive),
-        "specificity": patients.ratio((1 - positive) * not_predicted, 1 - positive),
-        "ppv": patients.ratio(positive * predicted, predicted),
-        "npv": patients.ratio((1 - positive) * not_predicted, not_predicted),
-    }
+def _mean(parts: Sequence[Contributions]) -> Contributions:
+    """Of several models' numbers of the same images; undefined where one is."""
+    first = parts[0]
+    if len(parts) == 1 or any(math.isnan(part.value) for part in parts):
+        return first if len(parts) == 1 else UNDEFINED
+    return replace(
+        first,
+        value=float(np.mean([part.value for part in parts])),
+        of_patients=np.mean([part.of_patients for part in parts], axis=0),
+        num_patients=min(part.num_patients for part in parts),
+        effective_patients=min(part.effective_patients for part in parts),
+    )

@@ -42,15 +42,17 @@ def read_own_macro_auc(metrics: Path) -> Estimate:
         raise UserError(f"{metrics}: damaged; run evaluate.py again") from None
 
 
-def read_fold_thresholds(metrics: Path) -> dict[str, list[float]]:
-    """Label -> the thresholds, for probabilities before calibration, by which its own numbers were judged.
+def read_fold_thresholds(metrics: Path) -> dict[str, dict[int, float]]:
+    """Label -> fold -> the threshold, for probabilities before calibration, by which its own numbers were judged.
 
     Raises:
         UserError: as `read_own_numbers`.
     """
     try:
         return {
-            str(entry["label"]): [float(value) for value in entry["operating_point"]["fold_thresholds"].values()]
+            str(entry["label"]): {
+                int(fold): float(value) for fold, value in entry["operating_point"]["fold_thresholds"].items()
+            }
             for entry in read_written_json(metrics, FORMAT_VERSION)["per_label"]
             if entry["operating_point"]["threshold"] is not None
         }

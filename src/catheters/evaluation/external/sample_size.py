@@ -22,17 +22,6 @@ from catheters.evaluation.intervals import LEVEL
 
 Floats = npt.NDArray[np.float64]
 
-WIDTHS: Mapping[str, float] = MappingProxyType(
-    {
-        "roc_auc": 0.1,
-        "observed_to_expected": 0.4,
-        "slope": 0.4,
-        "sensitivity": 0.1,
-        "specificity": 0.1,
-        "ppv": 0.1,
-    }
-)
-"""Measure -> width of the 95% interval that is wanted where nobody says another one."""
 QUANTILE = float(norm.ppf((1 + LEVEL) / 2))
 MOST_IMAGES = 1e9
 
@@ -76,7 +65,7 @@ class SampleSize:
 
     Attributes:
         label: of which label.
-        measure: of which of `WIDTHS`.
+        measure: of which of `INTERVAL_WIDTHS`.
         width: that is wanted.
         images: that would do if they were independent; NaN where the measure is undefined.
         design_effect: times as many are needed of patients with several.
@@ -95,7 +84,7 @@ def images_needed(measure: str, assumed: Assumed, width: float) -> float:
     """Independent images for a 95% interval of a width; NaN where what is assumed does not say it.
 
     Args:
-        measure: a key of `WIDTHS`.
+        measure: a key of `INTERVAL_WIDTHS`.
         assumed: of the label.
         width: of the interval, from end to end.
     """

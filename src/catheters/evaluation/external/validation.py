@@ -16,10 +16,11 @@ from catheters.evaluation.external.calibration_curve import CalibrationCurve, ca
 from catheters.evaluation.external.case_mix import ColumnShift, FeatureShift, Spread, column_shifts, spreads
 from catheters.evaluation.external.decision_curve import DecisionCurve, decision_curves
 from catheters.evaluation.external.local_fit import LocalFit, fit_locally
-from catheters.evaluation.external.measures import FrozenPredictions, LabelResult, Numbers, compare, measure
-from catheters.evaluation.external.sample_size import WIDTHS, Assumed, SampleSize, design_effect, images_needed
+from catheters.evaluation.external.measures import FrozenPredictions, Judged, LabelResult, Numbers, compare, measure
+from catheters.evaluation.external.sample_size import Assumed, SampleSize, design_effect, images_needed
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.operating_points import Rule
+from catheters.evaluation.options import INTERVAL_WIDTHS
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.scores import score
@@ -60,7 +61,7 @@ class ExternalChoices:
     """
 
     seed: int = 0
-    widths: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(WIDTHS))
+    widths: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(INTERVAL_WIDTHS))
     band_edges: Mapping[str, Sequence[float] | None] = dataclasses.field(default_factory=dict)
 
 
@@ -115,6 +116,11 @@ class ExternalValidation:
     def num_patients(self) -> int:
         """Whose they are."""
         return len(np.unique(self.predictions.evaluated.patient_ids))
+
+    @property
+    def is_model_by_model(self) -> bool:
+        """Whether differences are of the fold models one by one, as the run's own numbers are."""
+        return len(self.predictions.alike) > 1 or self.own.num_models == 1
 
     @property
     def judged(self) -> list[LabelResult]:
@@ -172,7 +178,7 @@ def validate(
         if result.is_judged
     }
     is_judged = np.array([result.is_judged for result in results])
-    ranked = evaluated.with_probabilities(predictions.scores)
+    ranked = evaluated.with_probabilities(predictions.frozen.scores)
     return ExternalValidation(
         predictions=predictions,
         own=own,
@@ -198,16 +204,11 @@ def _with_own_truth(own: OwnRun) -> dict[str, Numbers]:
     """The run's numbers, with those that its evaluation does not write."""
     if not own.has_truth:
         return dict(own.numbers)
-    shape = own.predicted.probabilities.shape
-    frozen = FrozenPredictions(
-        evaluated=own.predicted,
-        scores=own.predicted.probabilities,
-        is_predicted=np.zeros(shape, dtype=np.bool_),
-        has_threshold=np.zeros(shape[1], dtype=np.bool_),
-        fold_shares=np.zeros(shape),
-    )
+    probabilities = own.predicted.probabilities
+    judged = Judged(probabilities=probabilities, scores=probabilities, predicted=np.zeros(probabilities.shape))
+    numbers_of_labels = measure(own.predicted, [judged], np.zeros(probabilities.shape[1], dtype=np.bool_))
     further = ("brier", "prevalence", "mean_prediction")
-    of_labels = zip(own.predicted.labels, measure(frozen), strict=True)
+    of_labels = zip(own.predicted.labels, numbers_of_labels, strict=True)
     return {
         label: {**{name: numbers[name] for name in further}, **own.numbers.get(label, {})}
         for label, numbers in of_labels

@@ -91,7 +91,7 @@ def _describe(result: LabelResult, name: str) -> str:
     lower, higher, called = WORDS[name]
     difference = result.differences[name]
     what = lower if difference.value < 0 else higher
-    return f"{what} ({called} {result.here[name].value:.2f}, own {result.own[name].value:.2f})"
+    return f"{what} ({called} {result.alike[name].value:.2f}, own {result.own[name].value:.2f})"
 
 
 def _miscalibrated(result: LabelResult, name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catheters.checkpoints.finished import is_joined
+from catheters.checkpoints.finished import finished_folds, is_joined
 from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.errors import UserError
@@ -58,12 +58,11 @@ class FrozenRun:
         return np.array([self.thresholds.labels.get(label, np.nan) for label in self.labels])
 
 
-def read_frozen_run(run: Path, num_models: int) -> FrozenRun:
+def read_frozen_run(run: Path) -> FrozenRun:
     """Read a run folder and what its evaluation has found out.
 
     Args:
         run: the folder.
-        num_models: that predict new images together.
 
     Raises:
         UserError: it is no run folder, or has no evaluation that belongs to its predictions.
@@ -89,7 +88,7 @@ def read_frozen_run(run: Path, num_models: int) -> FrozenRun:
         calibrator=calibrator,
         rule=parse_rule(thresholds.rule),
         metrics_sha256=sha256_of(metrics),
-        own=_read_own(run, settings, metrics, calibrator, num_models),
+        own=_read_own(run, settings, metrics, calibrator),
     )
 
 
@@ -128,7 +127,7 @@ def has_own_table(run: Path, settings: Settings) -> bool:
     return is_here and isinstance(content, dict) and content.get("labels") == str(file)
 
 
-def _read_own(run: Path, settings: Settings, metrics: Path, calibrator: Calibrator, num_models: int) -> OwnRun:
+def _read_own(run: Path, settings: Settings, metrics: Path, calibrator: Calibrator) -> OwnRun:
     has_truth = has_own_table(run, settings)
     columns = {}
     if has_truth:
@@ -147,7 +146,7 @@ def _read_own(run: Path, settings: Settings, metrics: Path, calibrator: Calibrat
         predicted=predicted,
         has_truth=has_truth,
         columns=columns,
-        num_models=num_models,
+        num_models=len(finished_folds(run)),
     )
 
 

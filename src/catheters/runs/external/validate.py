@@ -1,9 +1,8 @@
 """External validation from files to files: a frozen run, images and labels from elsewhere, a page and a card."""
 
-import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from catheters.evaluation.external.files import (
     write_table,
     write_validation,
 )
-from catheters.evaluation.external.measures import FrozenPredictions
+from catheters.evaluation.external.measures import FrozenPredictions, Judged
 from catheters.evaluation.external.own_numbers import read_fold_thresholds
 from catheters.evaluation.external.page import ExternalBackground, write_card, write_page
 from catheters.evaluation.external.validation import ExternalChoices, ExternalValidation, validate
@@ -89,10 +88,9 @@ def validate_config(
     """
     settings = check_run(run)
     images = read_config(theirs, config, settings.label_columns)
-    frozen = read_frozen_run(run, 1)  # before the models, which take seconds
+    frozen = read_frozen_run(run)  # before the models, which take seconds
     caveats = check_ids(frozen, images)
     models = read_models([run]).without_calibration()
-    frozen = dataclasses.replace(frozen, own=dataclasses.replace(frozen.own, num_models=len(models.checkpoints)))
     predictor = Predictor(models, options.device)
     predictions = predict_theirs(predictor, images, folder / "predictions.unfinished", options)
     is_read = predictions.is_read
@@ -135,7 +133,9 @@ def validate_config(
         evaluated.probabilities,
         frozen.labels,
     )
-    validation = _validate(frozen, images, evaluated, raw, features, caveats, choices)
+    folds = [int(checkpoint.file.parent.name.removeprefix("fold")) for checkpoint in models.checkpoints]
+    of_models = dict(zip(folds, predictions.probabilities[:, rows].astype(np.float64), strict=True))
+    validation = _validate(frozen, images, evaluated, raw, of_models, features, caveats, choices)
     return Validated(
         validation=validation,
         theirs=images,
@@ -171,14 +171,14 @@ def validate_predictions(
     """
     settings = check_run(run)
     theirs, predicted = read_predicted(predictions, source, settings, are_logits=are_logits)
-    frozen = read_frozen_run(run, 1)
+    frozen = read_frozen_run(run)
     caveats = check_ids(frozen, theirs)
     text = "only predictions came, no images: whether images of the training are among them is known by their ids alone"
     caveats.append(Caveat(kind="pictures_not_compared", text=text))
     given = predicted.probabilities
     raw = None if are_calibrated and frozen.calibrator.changes_probabilities else given
     evaluated = predicted.with_probabilities(given if raw is None else frozen.calibrator(frozen.labels, given))
-    validation = _validate(frozen, theirs, evaluated, raw, None, caveats, choices)
+    validation = _validate(frozen, theirs, evaluated, raw, {}, None, caveats, choices)
     why_not = "only predictions came, no images"
     return Validated(validation=validation, theirs=theirs, frozen=frozen, folder=folder, why_no_distances=why_not)
 
@@ -188,29 +188,52 @@ def _validate(
     theirs: Theirs,
     evaluated: PredictionSet,
     raw: Floats | None,
+    of_models: Mapping[int, Floats],
     features: FeatureShift | None,
     caveats: list[Caveat],
     choices: ExternalChoices,
 ) -> ExternalValidation:
-    """Hold frozen thresholds against raw probabilities, or calibrated ones (None) against calibrated thresholds."""
+    """Hold predictions against frozen thresholds, and those of each fold model against its fold's.
+
+    Args:
+        frozen: the run.
+        theirs: the images.
+        evaluated: their calibrated probabilities and truth.
+        raw: (n, K) before calibration; None: not known.
+        of_models: fold -> (n, K) of its model alone, before calibration; empty where they are not known.
+        features: how far the images lie.
+        caveats: what is known of them so far.
+        choices: of the validation.
+    """
     for column in choices.band_edges:
         if column not in theirs.columns:
             raise UserError(f"--by {column}: {theirs.source} has no such column")
-    scores = evaluated.probabilities if raw is None else raw
-    of_folds = read_fold_thresholds(frozen.folder / METRICS_FILE)
-    num_folds = max((len(values) for values in of_folds.values()), default=0)
-    nothing = [np.nan] * num_folds
-    by_folds = np.array([of_folds.get(label, nothing) for label in frozen.labels]).T  # (J, K)
-    thresholds = np.concatenate([frozen.raw_thresholds()[None], by_folds])
-    if raw is None:
-        thresholds = np.stack([frozen.calibrator.of_thresholds(frozen.labels, of_all) for of_all in thresholds])
-    is_predicted = scores >= thresholds[:, None, :]  # (1 + J, n, K), never with NaN
+    fold_thresholds = read_fold_thresholds(frozen.folder / METRICS_FILE)
+    folds = sorted({fold for of_label in fold_thresholds.values() for fold in of_label})
+    by_fold = {
+        fold: np.array([fold_thresholds.get(label, {}).get(fold, np.nan) for label in frozen.labels]) for fold in folds
+    }
+
+    def judge(raw: Floats | None, probabilities: Floats, thresholds: Sequence[Floats]) -> Judged:
+        scores = probabilities if raw is None else raw
+        if raw is None:  # thresholds for calibrated probabilities
+            thresholds = [frozen.calibrator.of_thresholds(frozen.labels, threshold) for threshold in thresholds]
+        predicted = np.mean([scores >= threshold for threshold in thresholds], axis=0)  # never with NaN
+        return Judged(probabilities=probabilities, scores=scores, predicted=predicted)
+
+    if set(of_models) == set(folds):
+        alike = [
+            judge(of_model, frozen.calibrator(frozen.labels, of_model), [by_fold[fold]])
+            for fold, of_model in of_models.items()
+        ]
+    else:  # patients were split for the thresholds, or the single models' predictions are not known
+        alike = [judge(raw, evaluated.probabilities, list(by_fold.values()) or [frozen.raw_thresholds()])]
+    thresholds = np.stack([frozen.raw_thresholds(), *by_fold.values()])
     predictions = FrozenPredictions(
         evaluated=evaluated,
-        scores=scores,
-        is_predicted=is_predicted[0],
+        frozen=judge(raw, evaluated.probabilities, [frozen.raw_thresholds()]),
+        alike=tuple(alike),
         has_threshold=~np.isnan(thresholds).any(axis=0),
-        fold_shares=is_predicted[1:].mean(axis=0),
     )
     all_caveats = [*theirs.caveats, *caveats, *untold_caveat(theirs, frozen.labels), *_caveats_of_own(frozen)]
     return validate(
