@@ -62,15 +62,17 @@ def decision_curves(evaluated: PredictionSet) -> dict[str, DecisionCurve]:
 
 
 def _curve(label: str, is_positive: npt.NDArray[np.bool_], probabilities: Floats, patients: Patients) -> DecisionCurve:
-    def mean(values: Floats) -> Estimate:
-        return estimate(patients.mean(values, ANY))
-
+    everything = np.ones(len(probabilities))
     benefits, of_all, over = [], [], []
     for threshold in THRESHOLDS:
-        # What an image that is acted on brings.
-        gain = np.where(is_positive, 1.0, -threshold / (1 - threshold))
-        acted = np.where(probabilities >= threshold, gain, 0.0)
-        benefits.append(mean(acted))
-        of_all.append(mean(gain))
-        over.append(mean(acted - gain))
+        harm = threshold / (1 - threshold)
+        gain = np.where(is_positive, 1.0, -harm)  # what an image that is acted on brings
+        is_acted = probabilities >= threshold
+        # Where nobody is acted on, or everybody, the share of the others is not sure to be 0.
+        rest = estimate(patients.ratio(is_acted if not is_acted.any() else ~is_acted, everything)).high
+        mean = [estimate(patients.mean(values, ANY)) for values in (np.where(is_acted, gain, 0.0), gain)]
+        benefits.append(mean[0] if is_acted.any() else Estimate(value=0.0, low=-harm * rest, high=rest))
+        of_all.append(mean[1])
+        gap = estimate(patients.mean(np.where(is_acted, 0.0, -gain), ANY))
+        over.append(gap if not is_acted.all() else Estimate(value=0.0, low=-rest, high=harm * rest))
     return DecisionCurve(label=label, net_benefit=tuple(benefits), treat_all=tuple(of_all), over_all=tuple(over))

@@ -15,6 +15,8 @@ from catheters.evaluation.report.figures import GREY, LEGEND, ReportFigure, as_s
 from catheters.viz.curves import BLUE, ORANGE
 
 NUM_BINS = 30
+RATIOS, RATIO_TICKS = (0.1, 10.0), (0.1, 0.25, 0.5, 1, 2, 4, 10)
+"""Of observed over expected, that a figure shows; what is beyond ends at its edge."""
 MOST_SHOWN = 99.5
 """Percentile of the distances at which a histogram ends; what is beyond is in its last bin."""
 
@@ -40,8 +42,12 @@ def draw_forest(results: list[LabelResult], measure: str) -> ReportFigure | None
     axes.plot([], [], "s-", color=GREY, label="the run's own, out of fold")
     axes.plot([], [], "o-", color=BLUE, label="here")
     axes.plot([], [], "o-", color=ORANGE, label="here, differs by more than chance")
-    if measure in ("observed_to_expected", "slope"):
+    if measure == "observed_to_expected":
         axes.axvline(1, color="black", linewidth=1, linestyle=":")
+        axes.set_xscale("log")
+        axes.set_xlim(*RATIOS)
+        axes.set_xticks(RATIO_TICKS, [f"{tick:g}" for tick in RATIO_TICKS])
+        axes.minorticks_off()
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_yticks(range(len(shown)), [result.label for result in shown], parse_math=False)
     axes.set_xlabel(f"{MEASURES[measure]} with 95% confidence interval")
@@ -55,7 +61,7 @@ def draw_calibration(validation: ExternalValidation, k: int, recalibrated: Predi
     """The calibration curve of a label before and after local recalibration, which is judged on other patients."""
     evaluated = validation.predictions.evaluated
     label, of_label = evaluated.labels[k], evaluated.of_label(k)
-    figure = Figure(figsize=(3.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(3.8, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     curve = validation.calibration_curves.get(label)
@@ -70,9 +76,7 @@ def draw_calibration(validation: ExternalValidation, k: int, recalibrated: Predi
         colour = BLUE if name else ORANGE
         axes.plot(bins.predicted, bins.observed, style, color=colour, markersize=4, label=name or "recalibrated there")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="predicted probability", ylabel="share of positives")
-    axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    axes.set_title("calibration")
     figure.legend(**LEGEND)
     return as_svg(
         figure,
@@ -81,26 +85,29 @@ def draw_calibration(validation: ExternalValidation, k: int, recalibrated: Predi
     )
 
 
-def draw_decision(curve: DecisionCurve) -> ReportFigure:
-    """The net benefit of a label's probabilities, of acting on everybody and on nobody."""
-    figure = Figure(figsize=(3.6, 4.2), layout="constrained")
+def draw_decision(curve: DecisionCurve, own: DecisionCurve | None) -> ReportFigure:
+    """The net benefit of a label's probabilities, of acting on everybody and on nobody; the run's own where known."""
+    figure = Figure(figsize=(3.8, 4.6), layout="constrained")
     axes = figure.subplots()
 
     def values(estimates: tuple[Estimate, ...], name: str = "value") -> list[float]:
         return [getattr(estimate, name) for estimate in estimates]
 
-    own = values(curve.net_benefit)
-    axes.fill_between(
-        THRESHOLDS, values(curve.net_benefit, "low"), values(curve.net_benefit, "high"), color=BLUE, alpha=0.2, lw=0
-    )
-    axes.plot(THRESHOLDS, own, color=BLUE, label="act on the model, with 95% interval")
+    here, low, high = (values(curve.net_benefit, name) for name in ("value", "low", "high"))
+    axes.fill_between(THRESHOLDS, low, high, color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(THRESHOLDS, here, color=BLUE, label="act on the model, with 95% interval")
     axes.plot(THRESHOLDS, values(curve.treat_all), color=ORANGE, linestyle="--", label="act on everybody")
     axes.axhline(0, color=GREY, linewidth=1, label="act on nobody")
-    highest = max([*own, *values(curve.treat_all), 0.01])
+    if own is not None:
+        axes.plot(
+            THRESHOLDS, values(own.net_benefit), color=GREY, linestyle=":", label="the model, the run's own images"
+        )
+    highest = max([*here, *values(curve.treat_all), 0.01])
     axes.set_ylim(-0.25 * highest, 1.15 * highest)
+    acted = [threshold for threshold, value in zip(THRESHOLDS, here, strict=True) if value]
+    axes.set_xlim(0, max(acted[-1] + 0.05 if acted else 0, 0.3))
     axes.set(xlabel="probability from which on one acts", ylabel="net benefit")
     axes.grid(alpha=0.3)
-    axes.set_title("decision curve")
     figure.legend(**LEGEND)
     useful = f"from {curve.useful[0]:g} to {curve.useful[-1]:g}" if curve.useful else "nowhere"
     return as_svg(figure, f"Decision curve of {curve.label}: better than acting on everybody or nobody {useful}")

@@ -106,6 +106,7 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     environment.filters["advice"] = advise
     environment.filters["by_prevalence"] = intercept_by_prevalence
     environment.filters["whole"] = _whole
+    environment.filters["bold"] = _bold
     environment.filters["drawn_number"] = _drawn_number
     return environment
 
@@ -124,7 +125,10 @@ def _figures(validation: ExternalValidation) -> dict[str, list[ReportFigure]]:
     evaluated = validation.predictions.evaluated
     recalibrated = _recalibrated(evaluated)
     return {
-        label: [draw_calibration(validation, k, recalibrated), draw_decision(validation.decision_curves[label])]
+        label: [
+            draw_calibration(validation, k, recalibrated),
+            draw_decision(validation.decision_curves[label], validation.own_decision_curves.get(label)),
+        ]
         for k, label in enumerate(evaluated.labels)
         if label in validation.decision_curves
     }
@@ -153,6 +157,12 @@ def _moved(
         }
         for row in rows
     ]
+
+
+def _bold(verdict: str) -> Markup:
+    """With its first word, up to the colon, in bold."""
+    word, colon, rest = verdict.partition(":")
+    return Markup("<strong>{}{}</strong>{}").format(word, colon, rest)
 
 
 def _whole(value: float) -> str:
