@@ -99,9 +99,7 @@ def draw_decision(curve: DecisionCurve, own: DecisionCurve | None) -> ReportFigu
     axes.plot(THRESHOLDS, values(curve.treat_all), color=ORANGE, linestyle="--", label="act on everybody")
     axes.axhline(0, color=GREY, linewidth=1, label="act on nobody")
     if own is not None:
-        axes.plot(
-            THRESHOLDS, values(own.net_benefit), color=GREY, linestyle=":", label="the model, the run's own images"
-        )
+        axes.plot(THRESHOLDS, values(own.net_benefit), color=GREY, linestyle=":", label="the model, own images")
     highest = max([*here, *values(curve.treat_all), 0.01])
     axes.set_ylim(-0.25 * highest, 1.15 * highest)
     acted = [threshold for threshold, value in zip(THRESHOLDS, here, strict=True) if value]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from catheters.audit.examination import thumbnails
 from catheters.config.settings import Settings
-from catheters.errors import UserError, counted
+from catheters.errors import UserError, counted, listed
 from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.external.case_mix import FeatureShift, feature_shift
 from catheters.evaluation.external.files import (
@@ -30,6 +30,7 @@ from catheters.evaluation.external.validation import ExternalChoices, ExternalVa
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.results import METRICS_FILE
+from catheters.evaluation.subgroups import make_groups
 from catheters.inference.loading import read_models
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.io.files import UnreadableFileError, read_json, write_text
@@ -89,6 +90,7 @@ def validate_config(
     settings = check_run(run)
     images = read_config(theirs, config, settings.label_columns)
     frozen = read_frozen_run(run)  # before the models, which take seconds
+    _check_groups(images, choices)
     caveats = check_ids(frozen, images)
     models = read_models([run]).without_calibration()
     predictor = Predictor(models, options.device)
@@ -172,6 +174,7 @@ def validate_predictions(
     settings = check_run(run)
     theirs, predicted = read_predicted(predictions, source, settings, are_logits=are_logits)
     frozen = read_frozen_run(run)
+    _check_groups(theirs, choices)
     caveats = check_ids(frozen, theirs)
     text = "only predictions came, no images: whether images of the training are among them is known by their ids alone"
     caveats.append(Caveat(kind="pictures_not_compared", text=text))
@@ -181,6 +184,15 @@ def validate_predictions(
     validation = _validate(frozen, theirs, evaluated, raw, {}, None, caveats, choices)
     why_not = "only predictions came, no images"
     return Validated(validation=validation, theirs=theirs, frozen=frozen, folder=folder, why_no_distances=why_not)
+
+
+def _check_groups(theirs: Theirs, choices: ExternalChoices) -> None:
+    """Raise a UserError where a column of subgroups is missing or cannot be put into groups."""
+    for column, edges in choices.band_edges.items():
+        if column not in theirs.columns:
+            there = f"there are {listed(theirs.columns)}" if theirs.columns else "it has ids, patients and labels alone"
+            raise UserError(f"--by {column}: {theirs.source} has no such column; {there}")
+        make_groups(column, theirs.columns[column], edges)
 
 
 def _validate(
@@ -205,9 +217,6 @@ def _validate(
         caveats: what is known of them so far.
         choices: of the validation.
     """
-    for column in choices.band_edges:
-        if column not in theirs.columns:
-            raise UserError(f"--by {column}: {theirs.source} has no such column")
     fold_thresholds = read_fold_thresholds(frozen.folder / METRICS_FILE)
     folds = sorted({fold for of_label in fold_thresholds.values() for fold in of_label})
     by_fold = {
