@@ -195,7 +195,7 @@ def validate(
         features=features,
         subgroups=score_subgroups(ranked, groups),
         local_fits=fit_locally(predictions, rule, choices.seed),
-        sample_sizes=_sample_sizes(predictions, results, choices.widths),
+        sample_sizes=sample_sizes(predictions, results, choices.widths),
         caveats=tuple(caveats),
     )
 
@@ -215,9 +215,16 @@ def _with_own_truth(own: OwnRun) -> dict[str, Numbers]:
     }
 
 
-def _sample_sizes(
+def sample_sizes(
     predictions: FrozenPredictions, results: Sequence[LabelResult], widths: Mapping[str, float]
 ) -> list[SampleSize]:
+    """What the wanted widths need, of each label that has both classes, if what was found here holds.
+
+    Args:
+        predictions: of n images.
+        results: (K,) what was found.
+        widths: measure -> wanted width of its interval.
+    """
     evaluated, found = predictions.evaluated, []
     for k, result in enumerate(results):
         if not result.is_judged:
