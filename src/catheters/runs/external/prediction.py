@@ -70,7 +70,8 @@ def predict_theirs(predictor: Predictor, theirs: Theirs, part_file: Path, option
     warn_of_precision([checkpoint.dtype_on(options.device) for checkpoint in models.checkpoints], options.device)
     prepare_device(options.device, deterministic=True)
     files = [checkpoint.file for checkpoint in models.checkpoints]
-    states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    # By their names in the run, which may have been copied since.
+    states = [(file.parent.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     images = Images(uids=tuple(theirs.uids.tolist()), paths=theirs.paths)
     say(
         f"{counted(len(images), 'image')} of {theirs.source}, {counted(len(files), 'model')} on "
@@ -83,7 +84,7 @@ def predict_theirs(predictor: Predictor, theirs: Theirs, part_file: Path, option
             part_file,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
-            key=f"external {version('catheters')} {[str(file) for file in files]} {states}",
+            key=f"external {version('catheters')} {states}",
         )
     except KeyboardInterrupt:
         raise Interrupted("the same command resumes where it stopped", interrupt_signal() or signal.SIGINT) from None
