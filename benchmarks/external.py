@@ -98,9 +98,7 @@ def main() -> None:
                     intervals = [result.here[name] for result in results]
                     found += [of.low <= 1 <= of.high for of in intervals if of.has_interval]
         ratio, slope = (f"{np.mean(found):.3f}" for found in held.values())
-        print(
-            f"{num_own:12d}  {num_external:8d}  {options.repeats:7d}  {sum(alarms):13d}  {ratio:>27}  {slope:>13}"
-        )
+        print(f"{num_own:12d}  {num_external:8d}  {options.repeats:7d}  {sum(alarms):13d}  {ratio:>27}  {slope:>13}")
 
 
 if __name__ == "__main__":

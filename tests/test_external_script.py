@@ -151,7 +151,7 @@ def test_predictions_that_were_made_elsewhere(validated_run: Path, run: Path, se
         for name in ("roc_auc", "sensitivity", "specificity", "observed_to_expected", "slope", "brier"):
             here = [of[label][name]["here"]["value"] for of in of_labels]
             assert here[1:] == pytest.approx(here[:1] * 2, abs=1e-6), name
-    assert {caveat["kind"] for caveat in read(run, "a")["caveats"]} == {"pictures_not_compared", "labels_not_told"}
+    assert {caveat["kind"] for caveat in read(run, "a")["caveats"]} == {"images_not_compared", "labels_not_told"}
 
 
 def test_labels_that_are_not_told_or_unknown(

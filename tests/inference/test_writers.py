@@ -54,7 +54,7 @@ def predictions(probabilities: np.ndarray) -> Predictions:
         reasons=("", "damaged PNG", ""),
         quality_flags=((), (), ("blank", "small")),
         distances=np.full((1, 3), np.nan),
-        pictures=(b"", b"", b""),
+        image_hashes=(b"", b"", b""),
     )
 
 

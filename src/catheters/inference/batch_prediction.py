@@ -45,14 +45,14 @@ class Predictions:
         reasons: (n,) why an image could not be read; empty for one that could.
         quality_flags: (n,) what a reader should know about it.
         distances: (C, n) see `Predicted`; NaN likewise.
-        pictures: (n,) perceptual hashes of the pixels that the first checkpoint sees; empty likewise.
+        image_hashes: (n,) perceptual hashes of the pixels that the first checkpoint sees; empty likewise.
     """
 
     probabilities: npt.NDArray[np.float32]
     reasons: tuple[str, ...]
     quality_flags: tuple[tuple[str, ...], ...]
     distances: npt.NDArray[np.float64]
-    pictures: tuple[bytes, ...]
+    image_hashes: tuple[bytes, ...]
 
     @property
     def is_read(self) -> npt.NDArray[np.bool_]:
@@ -81,7 +81,7 @@ def predict_images(
     reasons: list[str] = [""] * len(images)
     quality_flags: list[tuple[str, ...]] = [()] * len(images)
     distances = np.full((num_checkpoints, len(images)), np.nan)
-    pictures = [b""] * len(images)
+    image_hashes = [b""] * len(images)
     done, has_changed = (np.zeros(len(images), dtype=np.bool_) for _ in range(2))
 
     def take(entry: Entry) -> None:
@@ -90,7 +90,7 @@ def predict_images(
         reasons[row], quality_flags[row] = entry.reason or "", entry.quality_flags
         probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
         distances[:, row] = np.nan if entry.distances is None else entry.distances
-        pictures[row] = entry.picture
+        image_hashes[row] = entry.image_hash
 
     def take_if_same_file(entry: Entry) -> None:
         is_same = entry.state == file_state(images.paths[entry.row])
@@ -122,7 +122,7 @@ def predict_images(
         reasons=tuple(reasons),
         quality_flags=tuple(quality_flags),
         distances=distances,
-        pictures=tuple(pictures),
+        image_hashes=tuple(image_hashes),
     )
 
 
@@ -131,7 +131,7 @@ class _Arrived(NamedTuple):
 
     image: ReadImage
     state: State | None
-    picture: bytes = b""
+    image_hash: bytes = b""
 
 
 def _read_row(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> _Arrived:
@@ -151,7 +151,7 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | F
     readable = [(row, outcome) for row, outcome in arrived if outcome.image.reason is None]
     if readable:
         probabilities, quality_flags, distances = predictor.predict([outcome.image for _, outcome in readable])
-        for number, (row, (_, state, picture)) in enumerate(readable):
+        for number, (row, (_, state, image_hash)) in enumerate(readable):
             predictions = probabilities[:, number]
             if np.isfinite(predictions).all():
                 yield Entry(
@@ -161,7 +161,7 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | F
                     quality_flags=tuple(quality_flags[number]),
                     probabilities=predictions,
                     distances=distances[:, number],
-                    picture=picture,
+                    image_hash=image_hash,
                 )
             else:
                 yield Entry(row=row, state=state, reason=NO_NUMBER)

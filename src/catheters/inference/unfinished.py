@@ -16,7 +16,7 @@ from catheters.io.files import clear_end_when_full, parse_json
 from catheters.io.journal import ForeignJournalError, add_checksum, append_lines, check_line, read_journal
 from catheters.io.locks import exclusive_lock
 
-KEYS = {"row", "state", "reason", "quality_flags", "probabilities", "distances", "picture"}
+KEYS = {"row", "state", "reason", "quality_flags", "probabilities", "distances", "image_hash"}
 """Of a line."""
 State = tuple[int, int]
 """Size in bytes and time of the last change in ns: other ones mean another content."""
@@ -33,7 +33,7 @@ class Entry:
         quality_flags: what a reader should know about it.
         probabilities: (C, K) float32 of each checkpoint, in 0..1; None where there is a reason.
         distances: (C,) of the features, see `Predicted`; None likewise.
-        picture: perceptual hash of the pixels; empty likewise.
+        image_hash: perceptual hash of the pixels; empty likewise.
     """
 
     row: int
@@ -42,7 +42,7 @@ class Entry:
     quality_flags: tuple[str, ...] = ()
     probabilities: npt.NDArray[np.float32] | None = None
     distances: npt.NDArray[np.float64] | None = None
-    picture: bytes = b""
+    image_hash: bytes = b""
 
 
 def file_state(file: Path) -> State | None:
@@ -65,7 +65,7 @@ def encode_entry(entry: Entry) -> bytes:
         "distances": None
         if entry.distances is None
         else [_finite_or_none(value) for value in entry.distances.tolist()],
-        "picture": entry.picture.hex(),
+        "image_hash": entry.image_hash.hex(),
     }
     return add_checksum(json.dumps(content).encode())
 
@@ -98,7 +98,7 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
         quality_flags=tuple(quality_flags),
         probabilities=_decode_probabilities(content["probabilities"], shape) if reason is None else None,
         distances=_decode_distances(content["distances"], shape[0]) if reason is None else None,
-        picture=_decode_picture(content["picture"], is_read=reason is None),
+        image_hash=_decode_hash(content["image_hash"], is_read=reason is None),
     )
 
 
@@ -135,7 +135,7 @@ def _decode_distances(values: object, num_checkpoints: int) -> npt.NDArray[np.fl
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _decode_picture(text: object, *, is_read: bool) -> bytes:
+def _decode_hash(text: object, *, is_read: bool) -> bytes:
     if not isinstance(text, str) or len(text) != (2 * HASH_BYTES if is_read else 0):
         raise ValueError("no perceptual hash")
     return bytes.fromhex(text)

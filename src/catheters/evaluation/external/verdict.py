@@ -8,14 +8,23 @@ from catheters.evaluation.external.validation import ExternalValidation
 
 FEW = 10
 """Patients with a label, or without it, below which little can be said."""
-WORDS = {
+CHANGES = {
     "roc_auc": ("tells positives from negatives worse", "tells positives from negatives better", "AUC"),
     "sensitivity": ("finds fewer of the positives", "finds more of the positives", "sensitivity"),
     "specificity": ("gives more false alarms", "gives fewer false alarms", "specificity"),
-    "observed_to_expected": ("promises too many positives", "promises too few positives", "observed / expected"),
-    "slope": ("is surer than it may be", "is less sure than it may be", "calibration slope"),
+    "observed_to_expected": (
+        "finds fewer positives for each that it expects",
+        "finds more positives for each that it expects",
+        "observed / expected",
+    ),
+    "slope": ("gives more extreme probabilities", "gives more timid probabilities", "calibration slope"),
 }
 """Checked measure -> what the model does where it is lower, or higher, than out of fold; what it is called."""
+FAULTS = {
+    "observed_to_expected": ("too high on average", "too low on average", "observed / expected"),
+    "slope": ("too extreme", "too timid", "calibration slope"),
+}
+"""Measure that should be 1 -> what its probabilities are where it is below, or above; what it is called."""
 
 
 def summarise(validation: ExternalValidation) -> str:
@@ -56,7 +65,9 @@ def judge(result: LabelResult) -> str:
         which = "none" if not result.num_positives else "every one"
         return f"Cannot be judged: {which} of {counted(result.num_known, 'image')} has it."
     sentences = []
-    if result.alarms:
+    if all(math.isnan(p) for p in result.p_holm.values()):
+        sentences.append("Not compared: the run has no numbers of its own for it.")
+    elif result.alarms:
         sentences.append(f"Differs: {'; '.join(_describe(result, name) for name in result.alarms)}.")
     else:
         sentences.append("Holds: no checked number differs by more than chance.")
@@ -65,7 +76,7 @@ def judge(result: LabelResult) -> str:
             sentences.append(f"An AUC lower by {-low:.3f} is not ruled out.")
     off = [_miscalibrated(result, name) for name in result.miscalibrated if name not in result.alarms]
     if off:
-        sentences.append(f"Its probabilities are off here: {'; '.join(off)}.")
+        sentences.append(f"Its probabilities are {' and '.join(off)}.")
     fewest = min(result.num_positive_patients, result.num_negative_patients)
     if fewest < FEW:
         which = "with" if result.num_positive_patients == fewest else "without"
@@ -88,15 +99,14 @@ def advise(result: LabelResult) -> str:
 
 
 def _describe(result: LabelResult, name: str) -> str:
-    lower, higher, called = WORDS[name]
+    lower, higher, called = CHANGES[name]
     difference = result.differences[name]
     what = lower if difference.value < 0 else higher
     return f"{what} ({called} {result.alike[name].value:.2f}, own {result.own[name].value:.2f})"
 
 
 def _miscalibrated(result: LabelResult, name: str) -> str:
-    lower, higher, called = WORDS[name]
+    lower, higher, called = FAULTS[name]
     found = result.here[name]
-    what = lower if found.value < 1 else higher
     interval = "" if math.isnan(found.low) else f", {found.low:.2f} to {found.high:.2f}"
-    return f"it {what} ({called} {found.value:.2f}{interval})"
+    return f"{lower if found.value < 1 else higher} ({called} {found.value:.2f}{interval})"

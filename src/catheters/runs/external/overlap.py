@@ -9,7 +9,7 @@ from catheters.audit.duplicates import MAX_DISTANCE
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, open_cache
-from catheters.data.image_hashes import perceptual_hash
+from catheters.data.image_hashes import HASH_BYTES, perceptual_hash
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import UserError, counted
 from catheters.evaluation.caveats import Caveat
@@ -35,7 +35,7 @@ def check_ids(frozen: FrozenRun, theirs: Theirs) -> list[Caveat]:
     """
     own = frozen.own.predicted
     uids, patients = set(own.uids.tolist()), set(own.patient_ids.tolist())
-    for _, table in _training_tables(frozen.settings):
+    for _, table in _training_tables(frozen.settings, only_shared=True):
         uids |= set(table.uids.tolist())
         patients |= set(table.patient_ids.tolist())
     shared = [uid for uid in theirs.uids.tolist() if uid in uids]
@@ -51,7 +51,7 @@ def check_ids(frozen: FrozenRun, theirs: Theirs) -> list[Caveat]:
     return [Caveat(kind="patients_of_training", text=text)]
 
 
-def check_pictures(frozen: FrozenRun, theirs: Theirs, pictures: Sequence[bytes]) -> list[Caveat]:
+def check_images(frozen: FrozenRun, theirs: Theirs, image_hashes: Sequence[bytes]) -> list[Caveat]:
     """Refuse images that show what one of the training shows; those that nearly do are a caveat.
 
     Compared are perceptual hashes of the pixels that the model sees, those of the training from the run's cache.
@@ -59,13 +59,13 @@ def check_pictures(frozen: FrozenRun, theirs: Theirs, pictures: Sequence[bytes])
     Args:
         frozen: the run.
         theirs: n images.
-        pictures: (n,) their hashes, see `Predictions`.
+        image_hashes: (n,) their hashes, see `Predictions`.
 
     Raises:
         UserError: an image is one of the training.
     """
     hashes, reasons = [], []
-    for settings, table in _training_tables(frozen.settings):
+    for settings, table in _training_tables(frozen.settings, only_shared=False):
         try:
             hashes += _cached_hashes(settings, table)
         except CacheError as error:
@@ -75,10 +75,10 @@ def check_pictures(frozen: FrozenRun, theirs: Theirs, pictures: Sequence[bytes])
     caveats = []
     if reasons:
         text = f"not all images of the training could be compared with these: {reasons[0]}"
-        caveats.append(Caveat(kind="pictures_not_compared", text=text))
+        caveats.append(Caveat(kind="images_not_compared", text=text))
     if not hashes:
         return caveats
-    nearest = nearest_distances(pictures, hashes)
+    nearest = nearest_distances(image_hashes, hashes)
     same = theirs.uids[nearest <= SAME_DISTANCE].tolist()
     if same:
         _refuse(theirs, same, "show what an image of the training shows")
@@ -88,25 +88,25 @@ def check_pictures(frozen: FrozenRun, theirs: Theirs, pictures: Sequence[bytes])
             f"{theirs.source}: {counted(len(similar), 'image')} look nearly like one of the training, {similar[0]} for "
             "one: look at them, and list them in exclude_ids if they are the same"
         )
-        caveats.append(Caveat(kind="similar_pictures", text=text))
+        caveats.append(Caveat(kind="similar_images", text=text))
     return caveats
 
 
-def nearest_distances(pictures: Sequence[bytes], hashes: Collection[bytes]) -> npt.NDArray[np.int64]:
+def nearest_distances(image_hashes: Sequence[bytes], hashes: Collection[bytes]) -> npt.NDArray[np.int64]:
     """(n,) bits in which each hash differs from the nearest of others; blank images are near to none.
 
     Args:
-        pictures: (n,) of 32 bytes each.
+        image_hashes: (n,) of 32 bytes each.
         hashes: what they are compared with.
     """
     others = _words([other for other in set(hashes) if not _is_blank(other)])
-    found = np.full(len(pictures), np.iinfo(np.int64).max)
-    rows = np.array([row for row, picture in enumerate(pictures) if not _is_blank(picture)], dtype=np.intp)
+    found = np.full(len(image_hashes), np.iinfo(np.int64).max)
+    rows = np.array([row for row, of_image in enumerate(image_hashes) if not _is_blank(of_image)], dtype=np.intp)
     if not len(others):
         return found
     for start in range(0, len(rows), ROWS_AT_ONCE):
         block = rows[start : start + ROWS_AT_ONCE]
-        words = _words([pictures[row] for row in block])
+        words = _words([image_hashes[row] for row in block])
         distances = np.zeros((len(block), len(others)), dtype=np.uint16)
         for word in range(words.shape[1]):
             distances += np.bitwise_count(words[:, None, word] ^ others[None, :, word])
@@ -115,12 +115,12 @@ def nearest_distances(pictures: Sequence[bytes], hashes: Collection[bytes]) -> n
 
 
 def _words(hashes: Sequence[bytes]) -> npt.NDArray[np.uint64]:
-    return np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(len(hashes), -1)
+    return np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(len(hashes), HASH_BYTES // 8)
 
 
-def _is_blank(picture: bytes) -> bool:
+def _is_blank(image_hash: bytes) -> bool:
     """Of an image of one grey, which has no frequencies but the mean."""
-    return int.from_bytes(picture).bit_count() <= 1
+    return int.from_bytes(image_hash).bit_count() <= 1
 
 
 def _cached_hashes(settings: Settings, table: LabelTable) -> list[bytes]:
@@ -130,10 +130,10 @@ def _cached_hashes(settings: Settings, table: LabelTable) -> list[bytes]:
     return [perceptual_hash(np.ascontiguousarray(cache.images[row])) for row in tracked]
 
 
-def _training_tables(settings: Settings) -> Iterator[tuple[Settings, LabelTable]]:
-    """The label tables that are here and whose ids name the same images, with the settings that read them."""
-    of_tables = [settings, *(settings.of_extra_table(n) for n, shared in enumerate(settings.share_ids) if shared)]
-    for of_table in of_tables:
+def _training_tables(settings: Settings, *, only_shared: bool) -> Iterator[tuple[Settings, LabelTable]]:
+    """The label tables that are here, with the settings that read them; or those whose ids name the same images."""
+    numbers = [number for number, is_shared in enumerate(settings.share_ids) if is_shared or not only_shared]
+    for of_table in (settings, *map(settings.of_extra_table, numbers)):
         with silent(True):  # training has said all of it
             try:
                 yield of_table, read_label_table(build_table_source(of_table, may_lack_labels=True))

@@ -78,12 +78,13 @@ def choose_labels(labels: Sequence[str], tellable: Collection[str], others: Coll
     """
     told = [label for label in labels if label in tellable]
     unused = [name for name in dict.fromkeys([*tellable, *others]) if name not in labels]
+    written_as = {name.casefold(): name for name in unused}
     for label in labels:
-        near = [] if label in told else difflib.get_close_matches(label, unused, n=1, cutoff=NEAR)
+        near = [] if label in told else difflib.get_close_matches(label.casefold(), written_as, n=1, cutoff=NEAR)
         if near:
             raise TableError(
-                f"{file}: '{near[0]}' is none of the model's labels; is '{label}' meant? rename it there, or say with "
-                "derived_labels in a config how the table tells it"
+                f"{file}: '{written_as[near[0]]}' is none of the model's labels; is '{label}' meant? rename it there, "
+                "or say with derived_labels in a config how the table tells it"
             )
     if not told:
         raise TableError(

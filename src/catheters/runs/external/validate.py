@@ -36,7 +36,7 @@ from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.external.frozen_run import FrozenRun, check_run, read_frozen_run
-from catheters.runs.external.overlap import check_ids, check_pictures
+from catheters.runs.external.overlap import check_ids, check_images
 from catheters.runs.external.prediction import PredictionOptions, measure_own_distances, predict_theirs
 from catheters.runs.external.theirs import Theirs, read_config, read_predicted, untold_caveat
 from catheters.synthetic import kind_of_images
@@ -108,7 +108,7 @@ def validate_config(
         )
         caveats.append(Caveat(kind="left_out_images", text=text))
     images = images.take(rows)
-    caveats += check_pictures(frozen, images, [predictions.pictures[row] for row in rows])
+    caveats += check_images(frozen, images, [predictions.image_hashes[row] for row in rows])
     raw = predictor.combine(predictions.probabilities[:, rows])
     if not np.isfinite(raw).all():
         raise UserError(f"{run}: {NO_NUMBER}")
@@ -177,7 +177,7 @@ def validate_predictions(
     _check_groups(theirs, choices)
     caveats = check_ids(frozen, theirs)
     text = "only predictions came, no images: whether images of the training are among them is known by their ids alone"
-    caveats.append(Caveat(kind="pictures_not_compared", text=text))
+    caveats.append(Caveat(kind="images_not_compared", text=text))
     given = predicted.probabilities
     raw = None if are_calibrated and frozen.calibrator.changes_probabilities else given
     evaluated = predicted.with_probabilities(given if raw is None else frozen.calibrator(frozen.labels, given))
