@@ -13,6 +13,7 @@ from catheters.errors import UserError
 from catheters.evaluation.external import tables
 from catheters.evaluation.external.files import CARD_FILE, JSON_FILE, PAGE_FILE
 from catheters.evaluation.external.verdict import summarise
+from catheters.evaluation.intervals import FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.external.frozen_run import check_run
 from catheters.runs.external.prediction import PredictionOptions
@@ -107,7 +108,9 @@ def _print(validated: Validated) -> None:
     )
     for measure in tables.SHOWN:
         say(f"\n{tables.measures_table(validation.results, measure)}")
-    say("\n*: more than chance, by Holm over all labels and all that is checked\n")
+    say(
+        f"\n*: more than chance, by Holm over all labels and all that is checked; {FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}\n"
+    )
     say(tables.verdicts(validation.results))
     if shift := tables.describe_shift(validation):
         say(f"\n{shift}")

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from catheters.evaluation.external.case_mix import column_shifts, feature_shift, spreads
 from catheters.evaluation.external.decision_curve import THRESHOLDS, decision_curves
 from tests.evaluation.conftest import make_predictions
-from tests.evaluation.external.samples import draw
+from tests.evaluation.external.samples import draw, freeze
 
 
 def test_net_benefit_by_hand() -> None:
@@ -50,7 +50,7 @@ def test_the_interval_of_net_benefit_holds_the_truth() -> None:
 def test_spread_of_the_logits(rng: np.random.Generator) -> None:
     own = draw(rng, 300)
     here = own.with_probabilities(expit(0.5 * logit(own.probabilities) + 1))
-    for spread, k in zip(spreads(here, own), range(3), strict=True):
+    for spread, k in zip(spreads(here, freeze(here).alike, own), range(3), strict=True):
         logits = logit(own.probabilities[:, k])
         assert spread.own_mean.value == pytest.approx(logits.mean())
         assert spread.own_deviation.value == pytest.approx(logits.std())

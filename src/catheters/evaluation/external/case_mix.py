@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import logit
 
 from catheters.evaluation.calibration import SMALLEST
-from catheters.evaluation.external.measures import LabelResult, subtract_independent
+from catheters.evaluation.external.measures import Judged, LabelResult, mean_of_models, subtract_independent
 from catheters.evaluation.intervals import ANY, COUNT, Estimate, estimate
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
@@ -103,18 +103,18 @@ class FeatureShift:
         return [int(row) for row in order[:count]]
 
 
-def spreads(here: PredictionSet, own: PredictionSet) -> list[Spread]:
+def spreads(here: PredictionSet, alike: Sequence[Judged], own: PredictionSet) -> list[Spread]:
     """Of each label, mean and spread of the logits; no label has to be known for that.
 
     Args:
-        here: calibrated predictions of the images from elsewhere.
-        own: those of the run's own, out of fold; with the same labels in the same order.
+        here: the images from elsewhere.
+        alike: what one or more models, each alone, say of them; the mean over the models is taken.
+        own: calibrated predictions of the run's own images, out of fold; with the same labels in the same order.
     """
     found = []
     for k, label in enumerate(here.labels):
-        (mean, deviation), (own_mean, own_deviation) = (
-            _spread(of.probabilities[:, k], Patients(of.patient_ids)) for of in (here, own)
-        )
+        mean, deviation = _spread([of.probabilities[:, k] for of in alike], Patients(here.patient_ids))
+        own_mean, own_deviation = _spread([own.probabilities[:, k]], Patients(own.patient_ids))
         found.append(
             Spread(
                 label=label,
@@ -186,17 +186,17 @@ def feature_shift(of_models: Floats, own: Floats | None, patient_ids: Texts) -> 
     )
 
 
-def _spread(probabilities: Floats, patients: Patients) -> tuple[Estimate, Estimate]:
-    """Mean and standard deviation of the logits."""
-    logits = logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST))
-    squares = estimate(patients.mean((logits - logits.mean()) ** 2, COUNT))
+def _spread(of_models: Sequence[Floats], patients: Patients) -> tuple[Estimate, Estimate]:
+    """Mean and standard deviation of the logits of each model's (n,) probabilities, the mean over the models."""
+    logits = [logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST)) for probabilities in of_models]
+    squares = estimate(mean_of_models([patients.mean((of - of.mean()) ** 2, COUNT) for of in logits]))
     deviation = replace(
         squares,
         value=math.sqrt(squares.value),
         low=math.sqrt(squares.low) if squares.has_interval else math.nan,
         high=math.sqrt(squares.high) if squares.has_interval else math.nan,
     )
-    return estimate(patients.mean(logits, ANY)), deviation
+    return estimate(mean_of_models([patients.mean(of, ANY) for of in logits])), deviation
 
 
 def _numbers(values: Texts) -> Floats | None:

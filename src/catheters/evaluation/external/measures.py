@@ -141,7 +141,7 @@ def measure(evaluated: PredictionSet, judged: Sequence[Judged], has_threshold: n
     found: list[Numbers] = []
     for k in range(len(evaluated.labels)):
         parts = [_measure_label(evaluated, of_model, k, patients, has_threshold[k]) for of_model in judged]
-        found.append(nothing | {name: estimate(_mean([part[name] for part in parts])) for name in parts[0]})
+        found.append(nothing | {name: estimate(mean_of_models([part[name] for part in parts])) for name in parts[0]})
     return found
 
 
@@ -223,8 +223,8 @@ def _measure_label(
     return found
 
 
-def _mean(parts: Sequence[Contributions]) -> Contributions:
-    """Of several models' numbers of the same images; undefined where one is."""
+def mean_of_models(parts: Sequence[Contributions]) -> Contributions:
+    """The mean of several models' numbers of the same images; undefined where one is."""
     first = parts[0]
     if len(parts) == 1 or any(math.isnan(part.value) for part in parts):
         return first if len(parts) == 1 else UNDEFINED

@@ -17,7 +17,7 @@ from catheters.evaluation.external.local_fit import METHODS, NUM_DRAWS, Drawn
 from catheters.evaluation.external.measures import MEASURES
 from catheters.evaluation.external.validation import ExternalValidation
 from catheters.evaluation.external.verdict import advise, headline, judge, summarise
-from catheters.evaluation.intervals import METHOD
+from catheters.evaluation.intervals import FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE, METHOD
 from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
 from catheters.evaluation.report.figures import ReportFigure
@@ -89,6 +89,8 @@ def write_page(
             num_draws=NUM_DRAWS,
             significant=SIGNIFICANT,
             interval_method=METHOD,
+            few_patients_mark=FEW_PATIENTS_MARK,
+            few_patients_note=FEW_PATIENTS_NOTE,
         )
     )
     write_text(file, page)

@@ -190,7 +190,7 @@ def validate(
         calibration_curves={label: curve for label, curve in curves.items() if curve is not None},
         decision_curves=decision_curves(evaluated),
         own_decision_curves=decision_curves(own.predicted) if own.has_truth else {},
-        spreads=spreads(evaluated, own.predicted),
+        spreads=spreads(evaluated, predictions.alike, own.predicted),
         columns=column_shifts(columns, own.columns),
         features=features,
         subgroups=score_subgroups(ranked, groups),
