@@ -126,6 +126,7 @@ def read_run(
         _check_label_files(run, settings)
         table_source = build_table_source(settings)
         table = read_label_table(table_source)
+        columns = read_columns(table_source)
         labels = table.label_columns
         uid_column, predictions, _ = read_predictions(file, settings.uid_column, caveats=caveats)
         check_columns(predictions, labels, file)
@@ -134,7 +135,7 @@ def read_run(
             uids=table.uids,
             labels=table.labels,
             patient_ids=table.patient_ids,
-            frame=read_columns(table_source).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()],
+            frame=columns[columns[settings.uid_column].isin(table.uids)],  # in the same order
         )
         paths = table.paths
     evaluated, rows = hold_against(
