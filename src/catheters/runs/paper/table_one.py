@@ -168,7 +168,10 @@ def _describe_spacing(given: Input, add: Add) -> None:
     if not file.is_file():
         return
     known = read_spacing_table(file, settings.uid_column)
-    spacings = np.array([known[uid].x if uid in known else math.nan for uid in given.truth.uids.tolist()])
+    spacings = np.full(len(given.truth.uids), math.nan)
+    for row, uid in enumerate(given.truth.uids.tolist()):
+        if uid in known and (mm := known[uid].mm) is not None:
+            spacings[row] = mm[0]
     add(
         "pixel spacing in mm, median (IQR)",
         lambda is_in: median_and_quartiles(spacings[is_in & ~np.isnan(spacings)], decimals=3),
