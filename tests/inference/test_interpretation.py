@@ -10,7 +10,7 @@ import torch
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, LogitMap
 from catheters.evaluation.report.tables import threshold_text
-from catheters.evaluation.results import Thresholds
+from catheters.evaluation.thresholds import Thresholds
 from catheters.evaluation.selective_prediction import Band
 from catheters.inference.interpretation import (
     Findings,

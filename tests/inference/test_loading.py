@@ -13,7 +13,7 @@ from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.predict import main as predict
 from catheters.errors import UserError
 from catheters.evaluation.ensemble import EnsembleSpec, read_ensemble_spec
-from catheters.evaluation.results import read_thresholds
+from catheters.evaluation.thresholds import read_thresholds
 from catheters.inference.loading import is_model, read_models
 from catheters.labels import RANZCR_LABELS
 from tests.conftest import join_again

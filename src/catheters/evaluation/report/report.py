@@ -62,6 +62,8 @@ class Background:
         comparison: with another model.
         ensemble: how the predictions were combined.
         shared: what this and other models of the same images name to be read again; None for a single model.
+        study_figures: the flow of the images and Table 1.
+        checklists: a sentence about each reporting checklist that was answered.
     """
 
     predictions: str
@@ -75,6 +77,8 @@ class Background:
     comparison: Comparison | None
     ensemble: Ensemble | None
     shared: SharedCases | None = None
+    study_figures: Sequence[ReportFigure] = ()
+    checklists: Sequence[str] = ()
 
 
 def write_report(

@@ -46,6 +46,7 @@ class Input:
         file: the predictions.
         sha256: of that file's content.
         truth: the label table.
+        label_order: (K,) the labels as the columns of `truth.labels` are ordered.
         rows: (n,) its rows that are predicted.
         folder: where results go.
         heads: device type -> its labels; empty where the labels are of no device type.
@@ -59,6 +60,7 @@ class Input:
     file: Path
     sha256: str
     truth: Truth
+    label_order: tuple[str, ...]
     rows: npt.NDArray[np.intp]
     folder: Path
     heads: Mapping[str, tuple[str, ...]]
@@ -151,6 +153,7 @@ def read_run(
         file=file,
         sha256=sha256,
         truth=truth,
+        label_order=labels,
         rows=rows,
         folder=run,
         heads=heads,
@@ -272,6 +275,7 @@ def read_file(
         file=file,
         sha256=sha256,
         truth=truth,
+        label_order=labels,
         rows=rows,
         folder=file.with_name(f"{stem}_evaluation"),
         heads=heads,

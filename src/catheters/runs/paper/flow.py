@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from catheters.config.settings import Settings
 from catheters.data.cache.index import ABSENT, CacheError, CacheRow, read_index
@@ -35,6 +37,10 @@ class Count:
 
     images: int
     patients: int | None
+
+    def describe(self) -> dict[str, int | None]:
+        """As plain data."""
+        return {"images": self.images, "patients": self.patients}
 
     def __str__(self) -> str:
         images = _counted(self.images, "image")
@@ -83,6 +89,17 @@ class ImageFlow:
     folds: tuple[FoldCount, ...]
     is_out_of_fold: bool
     rows: pd.DataFrame
+
+    def describe(self) -> dict[str, Any]:
+        """The object `images` of `metrics.json`."""
+        return {
+            "in_label_table": self.in_table.describe(),
+            "left_out_of_study": [{"reason": why} | count.describe() for why, count in self.left_out_of_study.items()],
+            "looked_for": self.studied.describe(),
+            "left_out": [{"reason": why} | count.describe() for why, count in self.left_out.items()],
+            "evaluated": self.evaluated.describe(),
+            "without_known_label": self.without_labels,
+        }
 
     @property
     def num_unreadable(self) -> int:
@@ -158,7 +175,12 @@ def write_flow(folder: Path, flow: ImageFlow) -> None:
     frame = pd.DataFrame(rows, columns=["step", "reason", "images", "patients"])
     write_whole(folder / "flow.csv", lambda part: frame.to_csv(part, index=False))
     write_whole(folder / "left_out.csv", lambda part: flow.rows.to_csv(part, index=False))
-    write_svg(folder / "flow.svg", draw_flow(*_diagram(flow)))
+    write_svg(folder / "flow.svg", draw_images(flow))
+
+
+def draw_images(flow: ImageFlow) -> Figure:
+    """The flow diagram."""
+    return draw_flow(*_diagram(flow))
 
 
 def _diagram(flow: ImageFlow) -> tuple[list[Stage], list[list[str]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from catheters.data.spacing import read_spacing_table
 from catheters.io.files import write_whole
@@ -85,8 +86,8 @@ def describe_splits(given: Input, columns: Sequence[str]) -> TableOne:
     add("images", lambda is_in: f"{is_in.sum():,}")
     _describe_patients(given, add)
     add("label, n (%)", None)
-    for k, label in enumerate(evaluated.labels):
-        _describe_label(label, truth.labels[:, k], add)
+    for label in evaluated.labels:
+        _describe_label(label, truth.labels[:, given.label_order.index(label)], add)
     frame = truth.frame
     usual = [name for name in frame.columns if _NO_LETTERS.sub("", name.lower()) in USUAL_COLUMNS]
     for column in dict.fromkeys([*usual, *columns]):
@@ -107,9 +108,14 @@ def write_table_one(folder: Path, table: TableOne, title: str) -> None:
     """
     frame = pd.DataFrame([[name, *cells] for name, cells in table.rows], columns=["characteristic", *table.splits])
     write_whole(folder / "table1.csv", lambda part: frame.to_csv(part, index=False))
+    write_svg(folder / "table1.svg", draw_table_one(table, title))
+
+
+def draw_table_one(table: TableOne, title: str) -> Figure:
+    """The table as a figure."""
     header = ["", *(table.splits[split] for split in table.shown)]
     rows = [[name, *(cells[split] for split in table.shown)] for name, cells in table.rows]
-    write_svg(folder / "table1.svg", draw_table(title, header, rows, table.notes))
+    return draw_table(title, header, rows, table.notes)
 
 
 Add = Callable[[str, Describe | None], None]

@@ -1,0 +1,88 @@
+"""What a paper needs besides scores: the flow of the images, Table 1, and reporting checklists that the run answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.report.figures import ReportFigure, as_svg
+from catheters.evaluation.report.report import Background
+from catheters.runs.evaluation.inputs import Input
+from catheters.runs.paper.checklist import Checklist, answer_items, count_words, write_checklist
+from catheters.runs.paper.claim2024 import CLAIM_2024
+from catheters.runs.paper.facts import collect_facts
+from catheters.runs.paper.flow import ImageFlow, draw_images, trace_images, write_flow
+from catheters.runs.paper.stard_ai import STARD_AI
+from catheters.runs.paper.table_one import TableOne, describe_splits, draw_table_one, write_table_one
+from catheters.runs.paper.tripod_ai import TRIPOD_AI
+
+CHECKLISTS: Mapping[str, Checklist] = MappingProxyType(
+    {checklist.key: checklist for checklist in (CLAIM_2024, TRIPOD_AI, STARD_AI)}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The images and patients of an evaluation.
+
+    Attributes:
+        flow: what became of the images.
+        table_one: who and what they are.
+    """
+
+    flow: ImageFlow
+    table_one: TableOne
+
+
+def describe_study(given: Input, evaluation: Evaluation) -> Study:
+    """Count and describe the images and patients of an evaluation."""
+    return Study(flow=trace_images(given), table_one=describe_splits(given, list(evaluation.choices.band_edges)))
+
+
+def write_study(folder: Path, study: Study) -> None:
+    """Write flow diagram and Table 1, as SVG and CSV."""
+    write_flow(folder, study.flow)
+    write_table_one(folder, study.table_one, _title(study))
+
+
+def study_figures(study: Study) -> list[ReportFigure]:
+    """The same for the page."""
+    return [
+        as_svg(draw_images(study.flow), "Flow of the images, as in flow.csv"),
+        as_svg(draw_table_one(study.table_one, _title(study)), "Table 1, as in table1.csv"),
+    ]
+
+
+def _title(study: Study) -> str:
+    return f"Table 1. Images of {Path(study.flow.table).name}"
+
+
+def write_checklists(
+    given: Input, evaluation: Evaluation, background: Background, study: Study, keys: Sequence[str]
+) -> list[str]:
+    """Answer checklists from a run, and write them into its folder.
+
+    Args:
+        given: the predictions.
+        evaluation: of them.
+        background: what the page says besides.
+        study: its images and patients.
+        keys: of `CHECKLISTS`.
+
+    Returns:
+        A sentence for each: how many items are answered, and where they are.
+
+    Raises:
+        UserError: a checkpoint is damaged.
+    """
+    if not keys:
+        return []
+    facts = collect_facts(given, evaluation, background, study.flow, study.table_one)
+    sentences = []
+    for key in keys:
+        checklist = CHECKLISTS[key]
+        answered = answer_items(checklist, facts)
+        file = write_checklist(given.folder, checklist, answered, facts)
+        sentences.append(f"{count_words(checklist, answered)} -> {file}")
+    return sentences
