@@ -143,7 +143,7 @@ def _agreement(
 ) -> PairAgreement:
     rows = np.flatnonzero(~np.isnan(judged) & ~np.isnan(truth))
     of_rows, one, other = patients.take(rows), judged[rows] == 1, truth[rows] == 1
-    is_truth = MODEL == judge or LABEL_TABLE == reference
+    is_truth = judge == MODEL or reference == LABEL_TABLE
     return PairAgreement(
         label=label,
         judge=judge,

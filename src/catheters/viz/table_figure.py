@@ -11,9 +11,7 @@ COLUMN_GAP = 22
 ROW_HEIGHT = LINE_HEIGHT + 3
 
 
-def draw_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
-) -> Figure:
+def draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> Figure:
     """Draw a table.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from catheters.evaluation.by_patient import PATIENT_RULE
 from catheters.evaluation.caveats import LEAKS
 from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import METHODS, Ensemble
@@ -32,6 +33,7 @@ from catheters.evaluation.report.tables import (
     describe_counting,
     describe_error,
     edge,
+    likelihood_ratio,
     marked,
     number,
     per_cent,
@@ -120,6 +122,7 @@ def write_report(
             read_again_file=READ_AGAIN_FILE,
             num_models={} if background.shared is None else background.shared.num_models(),
             significant=SIGNIFICANT,
+            patient_rule=PATIENT_RULE,
             ensemble_methods=METHODS,
             **_of_lines(evaluation, draw_cases),
         )
@@ -163,6 +166,7 @@ def page_environment(*, autoescape: bool = True) -> jinja2.Environment:
         "coverage_exceptions": COVERAGE_EXCEPTIONS,
     }
     environment.filters["interval"] = with_interval
+    environment.filters["ratio"] = likelihood_ratio
     environment.filters["per_cent"] = per_cent
     environment.filters["agreement"] = agreement_estimates
     environment.filters["rule_note"] = describe_counting

@@ -1,5 +1,6 @@
 """What is known of a run and of its evaluation, for the answers of a checklist."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,8 @@ def collect_facts(
     fingerprint, models = None, []
     if given.settings is not None:
         run = given.file.parent
-        try:
+        with contextlib.suppress(UserError):  # of which the evaluation has warned
             fingerprint, environments = read_record(run)
-        except UserError:
-            pass  # of which the evaluation has warned
         models = [read_model(folder / "best.pt") for folder in finished_folds(run) if (folder / "best.pt").is_file()]
     return Facts(
         settings=given.settings,
