@@ -160,8 +160,8 @@ def _create_parser() -> argparse.ArgumentParser:
         "--reader-columns",
         default=READER_COLUMNS,
         metavar="PATTERN",
-        help="names of the columns of the label table that hold single readers' labels, to see how far these agree with "
-        "each other and with the model (%(default)r)",
+        help="names of the columns of the label table that hold single readers' labels, to see how far these agree "
+        "with each other and with the model (%(default)r)",
     )
     parser.add_argument(
         "--checklist",

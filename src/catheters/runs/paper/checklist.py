@@ -7,6 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
+from catheters.evaluation.intervals import FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.io.files import write_text, write_whole
 from catheters.runs.paper.facts import Facts
 
@@ -94,8 +95,8 @@ def count_words(checklist: Checklist, answered: Sequence[AnsweredItem]) -> str:
     """How many items are answered, for people."""
     counts = {status: sum(item.status == status for item in answered) for status in STATUS_WORDS}
     return (
-        f"{checklist.name}: {counts['answered']} of {len(answered)} items answered from the run, {counts['in part']} in "
-        f"part, {counts['author']} are the author's"
+        f"{checklist.name}: {counts['answered']} of {len(answered)} items answered from the run, {counts['in part']} "
+        f"in part, {counts['author']} are the author's"
     )
 
 
@@ -135,6 +136,8 @@ def _as_markdown(checklist: Checklist, answered: Sequence[AnsweredItem], facts: 
         "Answers are made from the files that they name, by the program. They say nothing about how the data were "
         "collected, about ethics or about patients: that is the author's. Research software, not a medical device.",
     ]
+    if FEW_PATIENTS_MARK in "".join(of.answer.text for of in answered if of.answer is not None):
+        parts.append(f"{FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}.")
     kind = facts.background.image_kind
     if kind != "real":
         parts.append(f"**These X-rays are {kind}.** The numbers say nothing about real ones.")
@@ -145,7 +148,7 @@ def _as_markdown(checklist: Checklist, answered: Sequence[AnsweredItem], facts: 
             parts.append(f"## {section}")
         lines = [f"**{of.item.number}. {of.item.topic}** ({STATUS_WORDS[of.status]})"]
         if of.answer is not None:
-            lines.append(f"{_plain(of.answer.text)} *From {of.answer.source}.*")
+            lines.append(f"{_plain(of.answer.text)} *From {_plain(of.answer.source)}.*")
         if of.author:
             lines.append(f"*Author:* {of.author}")
         parts.append("\n\n".join(lines))

@@ -45,7 +45,7 @@ STARD_AI = Checklist(
             None,
             "When a label is given, and whether prespecified.",
         ),
-        Item("17a", TEST, "What the index test knew", None, "Whether more than the X-ray went in; here it does not."),
+        Item("17a", TEST, "What the index test knew", model.model_input),
         Item(
             "17b", TEST, "What the assessors of the reference knew", None, "Clinical information, output of the model."
         ),

@@ -66,7 +66,7 @@ def describe_splits(given: Input, columns: Sequence[str]) -> TableOne:
     is_evaluated[given.rows] = True
     splits: dict[str, Bools] = {"evaluated": is_evaluated}
     shown = ["evaluated"]
-    notes = ["Evaluated images; n (%) of the images of which a label is known; IQR: interquartile range."]
+    notes = ["Everything is counted by image; n (%) of the images of which a label is known; IQR: interquartile range."]
     if evaluated.folds is not None and len(np.unique(evaluated.folds)) > 1:
         fold_of_row = np.full(len(truth.uids), -1)
         fold_of_row[given.rows] = evaluated.folds
@@ -83,9 +83,9 @@ def describe_splits(given: Input, columns: Sequence[str]) -> TableOne:
     def add(name: str, describe: Describe | None) -> None:
         rows.append((name, ["" if describe is None else describe(is_in) for is_in in splits.values()]))
 
-    add("images", lambda is_in: f"{is_in.sum():,}")
+    add("Images", lambda is_in: f"{is_in.sum():,}")
     _describe_patients(given, add)
-    add("label, n (%)", None)
+    add("Label, n (%)", None)
     for label in evaluated.labels:
         _describe_label(label, truth.labels[:, given.label_order.index(label)], add)
     frame = truth.frame
@@ -125,13 +125,13 @@ def _describe_patients(given: Input, add: Add) -> None:
     patients = given.truth.patient_ids
     if patients is None:
         return
-    add("patients", lambda is_in: f"{len(np.unique(patients[is_in])):,}")
+    add("Patients", lambda is_in: f"{len(np.unique(patients[is_in])):,}")
 
     def images_per_patient(is_in: Bools) -> str:
         counts = np.unique(patients[is_in], return_counts=True)[1]
         return median_and_quartiles(counts.astype(np.float64))
 
-    add("images per patient, median (IQR)", images_per_patient)
+    add("Images per patient, median (IQR)", images_per_patient)
 
 
 def _describe_label(label: str, values: npt.NDArray[np.float32], add: Add) -> None:
@@ -179,7 +179,7 @@ def _describe_spacing(given: Input, add: Add) -> None:
         if uid in known and (mm := known[uid].mm) is not None:
             spacings[row] = mm[0]
     add(
-        "pixel spacing in mm, median (IQR)",
+        "Pixel spacing in mm, median (IQR)",
         lambda is_in: median_and_quartiles(spacings[is_in & ~np.isnan(spacings)], decimals=3),
     )
     if np.isnan(spacings).any():

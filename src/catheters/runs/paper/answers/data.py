@@ -29,7 +29,7 @@ def data_sources(facts: Facts) -> Answer:
 
 def eligibility(facts: Facts) -> Answer:
     """What the settings and the files leave out."""
-    settings, flow = facts.settings, facts.flow
+    settings = facts.settings
     rules = []
     if settings is not None and settings.keep_rows:
         kept = "; ".join(
@@ -49,7 +49,7 @@ def _left_out(facts: Facts) -> str:
     counts = {**facts.flow.left_out_of_study, **facts.flow.left_out}
     if not counts:
         return "Every image of the label table is evaluated."
-    return f"Not evaluated: {'; '.join(f'{why}: {count}' for why, count in counts.items())}."
+    return f"Not evaluated: {'; '.join(f'{why} ({count})' for why, count in counts.items())}."
 
 
 def flow_numbers(facts: Facts) -> Answer:
@@ -128,11 +128,11 @@ def partitions(facts: Facts) -> Answer | None:
     else:
         how = f"whole patients at a time, balanced in every label, by seed {settings.seed_of_folds}"
     folds = "; ".join(
-        f"fold {fold.fold}: {fold.validation} to validate"
-        + ("" if fold.training is None else f", {fold.training} to train")
+        f"fold {fold.fold}, {fold.validation} to validate"
+        + ("" if fold.training is None else f" and {fold.training} to train")
         for fold in facts.flow.folds
     )
-    text = f"Images were assigned to {settings.num_folds} folds for cross-validation, {how}. {folds}."
+    text = f"Images were assigned to {settings.num_folds} folds for cross-validation, {how}: {folds}."
     return Answer(text=text, source="settings.json, flow.csv")
 
 
@@ -145,8 +145,8 @@ def disjoint_level(facts: Facts) -> Answer | None:
     if leaks:
         return Answer(text=f"The folds leak: {'; '.join(leaks)}.", source="metrics.json (caveats)")
     text = (
-        "The folds are disjoint by patient: no patient has images in two of them. Training also refuses folds that share "
-        "an image with the same pixels under another id."
+        "The folds are disjoint by patient: no patient has images in two of them. Training also refuses folds that "
+        "share an image with the same pixels under another id."
     )
     return Answer(text=text, source="predictions.csv, settings.json (allow_leaking_folds=False)")
 
@@ -171,9 +171,9 @@ def numbers_in_analyses(facts: Facts) -> Answer:
 
 def characteristics(facts: Facts) -> Answer:
     """What Table 1 says."""
-    rows = [name.strip() for name, cells in facts.table_one.rows if not name.startswith("  ")]
-    splits = listed(facts.table_one.splits)
-    return Answer(text=f"Table 1 gives {listed(rows)}, for: {splits}.", source="table1.csv, table1.svg")
+    rows = "; ".join(name for name, _ in facts.table_one.rows if not name.startswith("  "))
+    splits = "; ".join(facts.table_one.splits)
+    return Answer(text=f"Table 1 gives {rows}. For each of these: {splits}.", source="table1.csv, table1.svg")
 
 
 def label_distribution(facts: Facts) -> Answer:
@@ -224,7 +224,7 @@ def quality_checks(facts: Facts) -> Answer | None:
     if settings is None:
         return None
     text = (
-        "Every image file is decoded whole and checked: files that are missing or cannot be read are left out, X-rays in "
-        f"inverted grayscale are found by their pixels (setting inverted: {settings.inverted})."
+        "Every image file is decoded whole and checked: files that are missing or cannot be read are left out, X-rays "
+        f"in inverted grayscale are found by their pixels (setting inverted: {settings.inverted})."
     )
     return Answer(text=f"{text} {_left_out(facts)}", source="settings.json, flow.csv")

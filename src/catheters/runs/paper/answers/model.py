@@ -76,6 +76,14 @@ def architecture(facts: Facts) -> Answer | None:
     return Answer(text=text, source="settings.json, fold*/best.pt")
 
 
+def model_input(facts: Facts) -> Answer | None:
+    """What the model knows of an image that it predicts."""
+    if facts.settings is None:
+        return None
+    text = "The pixels of the X-ray alone go in: no clinical information, and no label of an image that is predicted."
+    return Answer(text=text, source="settings.json")
+
+
 def initialization(facts: Facts) -> Answer | None:
     """What training starts from."""
     settings = facts.settings
@@ -99,8 +107,8 @@ def training(facts: Facts) -> Answer | None:
     if settings is None:
         return None
     parts = [
-        f"At most {settings.num_epochs} epochs per fold, {settings.optimizer}{_params(settings.optimizer_params)}, peak "
-        f"learning rate {settings.peak_lr:g} after {counted(settings.warmup_epochs, 'warm-up epoch')}, schedule "
+        f"At most {settings.num_epochs} epochs per fold, {settings.optimizer}{_params(settings.optimizer_params)}, "
+        f"peak learning rate {settings.peak_lr:g} after {counted(settings.warmup_epochs, 'warm-up epoch')}, schedule "
         f"{settings.schedule}, weight decay {settings.weight_decay:g}",
         f"batches of {settings.batch_size} images{_accumulated(settings)}",
         f"loss {settings.loss_func}{_params(settings.loss_params)}",
@@ -159,8 +167,8 @@ def selection(facts: Facts) -> Answer | None:
     epochs = ", ".join(f"fold {model.fold} epoch {model.epoch}" for model in facts.models)
     text = (
         "Of each fold the epoch with the highest macro ROC AUC on the fold's validation images is kept"
-        f"{f' ({epochs})' if epochs else ''}. The fold is scored on the same images, so scores are slightly optimistic. "
-        "Settings were not searched by this run."
+        f"{f' ({epochs})' if epochs else ''}. The fold is scored on the same images, so scores are slightly "
+        "optimistic. Whether settings were searched before, the run does not know."
     )
     return Answer(text=text, source="fold*/best.pt")
 
@@ -177,8 +185,8 @@ def ensembling(facts: Facts) -> Answer | None:
     if facts.settings is None:
         return None
     text = (
-        f"None in the evaluation: each image is predicted by the one model that has not seen its patient. New images get "
-        f"the mean of the probabilities of {counted(len(facts.models), 'fold model')}."
+        f"None in the evaluation: each image is predicted by the one model that has not seen its patient. New images "
+        f"get the mean of the probabilities of {counted(len(facts.models), 'fold model')}."
     )
     return Answer(text=text, source="predictions.csv, fold*/best.pt")
 
@@ -218,8 +226,8 @@ def availability(facts: Facts) -> Answer | None:
         return None
     version = facts.environment["versions"].get("catheters", "unknown")
     text = (
-        f"Code: catheters {version}, commit {facts.environment['git_commit'] or 'unknown'}. The data that were trained on "
-        f"have the fingerprint {facts.fingerprint} (SHA-256)."
+        f"Code: catheters {version}, commit {facts.environment['git_commit'] or 'unknown'}. The data that were trained "
+        f"on have the fingerprint {facts.fingerprint} (SHA-256)."
     )
     return Answer(text=text, source="environment.json")
 

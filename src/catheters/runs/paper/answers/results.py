@@ -36,10 +36,10 @@ def metrics(facts: Facts) -> Answer:
     """Which measures there are."""
     evaluation = facts.evaluation
     text = (
-        f"{', '.join(METRICS.values())} of every label and their macro means; sensitivity, specificity, predictive values "
-        f"and likelihood ratios at a threshold by {evaluation.choices.rule.words}; sensitivity at a specificity of "
-        f"{evaluation.choices.at_specificity:g}; the same by patient ({PATIENT_RULE}); calibration slope, intercept and "
-        "observed over expected. Plots: ROC, precision-recall and reliability curves (report.html)."
+        f"{', '.join(METRICS.values())} of every label and their macro means; sensitivity, specificity, predictive "
+        f"values and likelihood ratios at a threshold by {evaluation.choices.rule.words}; sensitivity at a specificity "
+        f"of {evaluation.choices.at_specificity:g}; the same by patient ({PATIENT_RULE}); calibration slope, intercept "
+        "and observed over expected. Plots: ROC, precision-recall and reliability curves (report.html)."
     )
     return Answer(text=text, source="metrics.json, report.html")
 
@@ -79,10 +79,9 @@ def diagnostic_performance(facts: Facts) -> Answer:
     evaluation = facts.evaluation
 
     def describe(point: OperatingPoint) -> str:
-        return (
-            f"{with_interval(point.sensitivity)} and {with_interval(point.specificity)}, LR+ "
-            f"{likelihood_ratio(point.positive_likelihood_ratio)}, LR- {likelihood_ratio(point.negative_likelihood_ratio)}"
-        )
+        above, below = map(likelihood_ratio, (point.positive_likelihood_ratio, point.negative_likelihood_ratio))
+        rates = f"{with_interval(point.sensitivity)} and {with_interval(point.specificity)}"
+        return f"{rates}, LR+ {above}, LR- {below}"
 
     text = (
         f"Sensitivity and specificity (95% CI), each {evaluation.judged_parts} by the threshold that the others chose: "
@@ -127,9 +126,9 @@ def indeterminate(facts: Facts) -> Answer:
         for k, of in enumerate(evaluation.abstentions)
     )
     text = (
-        "Above, every image is decided, and images of which a label is unknown are left out for that label. With a band "
-        f"that defers uncertain images (at most {evaluation.choices.abstain_error:.0%} of each class decided wrongly), "
-        f"deferred would be: {deferred}. X-rays that could not be read: {facts.flow.num_unreadable:,}."
+        "Above, every image is decided, and images of which a label is unknown are left out for that label. With a "
+        f"band that defers uncertain images (at most {evaluation.choices.abstain_error:.0%} of each class decided "
+        f"wrongly), deferred would be: {deferred}. X-rays that could not be read: {facts.flow.num_unreadable:,}."
     )
     return Answer(text=text, source="metrics.json (abstention), flow.csv")
 
@@ -212,8 +211,8 @@ def internal_testing(facts: Facts) -> Answer | None:
         return None
     text = (
         f"{facts.flow.evaluated} by cross-validation with {counted(len(facts.flow.folds), 'fold')}: each image is "
-        "predicted by the model that was trained without its patient, and all folds are scored as one set. The epoch was "
-        "chosen on the same images, so scores are slightly optimistic; there is no other held-out set in this run."
+        "predicted by the model that was trained without its patient, and all folds are scored as one set. The epoch "
+        "was chosen on the same images, so scores are slightly optimistic; there is no other held-out set in this run."
     )
     return Answer(text=text, source="predictions.csv")
 
@@ -223,8 +222,9 @@ def failures(facts: Facts) -> Answer:
     evaluation = facts.evaluation
     errors = _of_points(evaluation.points, lambda point: f"{point.confusion[1]:,} / {point.confusion[2]:,}")
     text = (
-        f"False positive / false negative images: {errors}. The {counted(len(evaluation.hardest), 'most confident error')} "
-        f"are shown in report.html. {counted(len(evaluation.read_again), 'label')} of the table contradict the model and "
+        f"False positive / false negative images: {errors}. The "
+        f"{counted(len(evaluation.hardest), 'most confident error')} are "
+        f"shown in report.html. {counted(len(evaluation.read_again), 'label')} of the table contradict the model and "
         "are to be read again."
     )
     return Answer(text=text, source="hardest_cases.csv, read_again.csv, report.html")
