@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -10,7 +9,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from catheters.io.files import write_whole
 from catheters.viz.text import load_font
 
 FONT_SIZE = 12
@@ -30,12 +28,6 @@ def as_svg(figure: Figure) -> bytes:
     with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
-
-
-def write_svg(file: Path, figure: Figure) -> None:
-    """Write a figure; the file is whole or absent."""
-    content = as_svg(figure)
-    write_whole(file, lambda part: part.write_bytes(content))
 
 
 def make_canvas(width: float, height: float) -> tuple[Figure, Axes]:

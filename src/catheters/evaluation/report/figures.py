@@ -179,4 +179,9 @@ def thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 def as_svg(figure: Figure, text: str) -> ReportFigure:
     """A figure for a page, with what it shows in words."""
-    return ReportFigure(url="data:image/svg+xml;base64," + base64.b64encode(svg.as_svg(figure)).decode(), text=text)
+    return svg_figure(svg.as_svg(figure), text)
+
+
+def svg_figure(content: bytes, text: str) -> ReportFigure:
+    """The same of an SVG."""
+    return ReportFigure(url="data:image/svg+xml;base64," + base64.b64encode(content).decode(), text=text)

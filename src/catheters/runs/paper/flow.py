@@ -17,10 +17,8 @@ from catheters.data.tables.label_rules import read_patients
 from catheters.errors import counted
 from catheters.evaluation.caveats import LEAKS
 from catheters.io.csv_files import TableError, read_csv
-from catheters.io.files import write_whole
 from catheters.runs.evaluation.inputs import Input
 from catheters.viz.flow_diagram import Stage, draw_flow
-from catheters.viz.svg import write_svg
 
 NOT_KEPT, LISTED = "dropped by keep_rows", "listed in exclude_ids"
 NO_FILE, UNREADABLE, INVERTED = "no such file", "could not be read", "inverted grayscale, excluded by the settings"
@@ -158,8 +156,8 @@ def trace_images(given: Input) -> ImageFlow:
     )
 
 
-def write_flow(folder: Path, flow: ImageFlow) -> None:
-    """Write `flow.csv`, one row per number, `flow.svg`, and `left_out.csv`, one row per image that is left out."""
+def list_steps(flow: ImageFlow) -> pd.DataFrame:
+    """The table `flow.csv`: one row per number, `step`, `reason`, `images` and `patients`."""
     lines = [("in the label table", "", flow.in_table)]
     lines += [("left out of the study", reason, count) for reason, count in flow.left_out_of_study.items()]
     lines += [("looked for", "", flow.studied)]
@@ -172,10 +170,7 @@ def write_flow(folder: Path, flow: ImageFlow) -> None:
     rows = [
         (step, reason, count.images, "" if count.patients is None else count.patients) for step, reason, count in lines
     ]
-    frame = pd.DataFrame(rows, columns=["step", "reason", "images", "patients"])
-    write_whole(folder / "flow.csv", lambda part: frame.to_csv(part, index=False))
-    write_whole(folder / "left_out.csv", lambda part: flow.rows.to_csv(part, index=False))
-    write_svg(folder / "flow.svg", draw_images(flow))
+    return pd.DataFrame(rows, columns=["step", "reason", "images", "patients"])
 
 
 def draw_images(flow: ImageFlow) -> Figure:

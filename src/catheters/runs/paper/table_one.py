@@ -12,9 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from catheters.data.spacing import read_spacing_table
-from catheters.io.files import write_whole
 from catheters.runs.evaluation.inputs import Input
-from catheters.viz.svg import write_svg
 from catheters.viz.table_figure import draw_table
 
 USUAL_COLUMNS = (
@@ -98,21 +96,13 @@ def describe_splits(given: Input, columns: Sequence[str]) -> TableOne:
     return TableOne(splits=names, rows=rows, shown=tuple(map(names.index, shown)), notes=notes)
 
 
-def write_table_one(folder: Path, table: TableOne, title: str) -> None:
-    """Write `table1.csv`, with every split, and `table1.svg`, without the training parts, which follow from the rest.
-
-    Args:
-        folder: for the files.
-        table: what they say.
-        title: of the figure.
-    """
-    frame = pd.DataFrame([[name, *cells] for name, cells in table.rows], columns=["characteristic", *table.splits])
-    write_whole(folder / "table1.csv", lambda part: frame.to_csv(part, index=False))
-    write_svg(folder / "table1.svg", draw_table_one(table, title))
+def list_characteristics(table: TableOne) -> pd.DataFrame:
+    """The table `table1.csv`: a row per characteristic, a column per split."""
+    return pd.DataFrame([[name, *cells] for name, cells in table.rows], columns=["characteristic", *table.splits])
 
 
 def draw_table_one(table: TableOne, title: str) -> Figure:
-    """The table as a figure."""
+    """The table as a figure, without the training parts, which follow from the rest."""
     header = ["", *(table.splits[split] for split in table.shown)]
     rows = [[name, *(cells[split] for split in table.shown)] for name, cells in table.rows]
     return draw_table(title, header, rows, table.notes)
