@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, recall_score
 
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import fitting_folds
@@ -123,3 +124,20 @@ def test_readers_a_label_table_and_a_model(rng: np.random.Generator) -> None:
     rows = {(of, name, metric) for of, name, metric, _ in list_reader_estimates(results)}
     assert ("model against reader", "y: model and A", "kappa") in rows
     assert ("all readers", "x", "kappa") in rows
+
+
+def test_coverage(rng: np.random.Generator) -> None:
+    """Of 400 trials with 60 patients of three images; who is hard to read is so for all readers and all images."""
+
+    def draw(num_patients: int) -> tuple[Estimate, Estimate]:
+        whose = np.repeat(np.arange(num_patients), 3)
+        truth = rng.random(len(whose)) < 1 / (1 + np.exp(2 - rng.normal(size=num_patients)))[whose]
+        errors = rng.beta(1, 8, size=num_patients)[whose]
+        ratings = np.array([truth ^ (rng.random(len(whose)) < errors * often) for often in (1, 1.5, 0.7)])
+        patients = Patients(whose)
+        return as_kappa(cohen_kappa(*ratings[:2], patients)), as_kappa(fleiss_kappa(ratings, patients))
+
+    truth = [kappa.value for kappa in draw(40_000)]
+    held = np.array([[of.low < value < of.high for of, value in zip(draw(60), truth, strict=True)] for _ in range(400)])
+    assert (held.mean(axis=0) > 0.91).all()
+    assert (held.mean(axis=0) < 0.99).all()
