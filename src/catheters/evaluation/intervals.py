@@ -238,7 +238,12 @@ def _ends(contributions: Contributions, *, is_skewed: bool) -> tuple[float, floa
     if bounds != ANY:
         exact = exact_binomial(min(value, 1.0), max(contributions.effective_patients, 1))
     if contributions.is_constant:
-        return exact if bounds == SHARE or value == 0 else (math.nan, math.nan)
+        if bounds == ANY:
+            return math.nan, math.nan
+        if bounds == COUNT and value:  # as if the patients who were not drawn had none, or as many more
+            left = 1 - exact_binomial(0.0, max(contributions.effective_patients, 1))[1]
+            return value * left, value / left
+        return exact
     if bounds == COUNT:
         exact = (0.0, math.inf)
     low, high = _transformed_ends(contributions, contributions.skewness() if is_skewed else 0.0)
