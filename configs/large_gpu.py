@@ -9,21 +9,21 @@ Rules for Adaptive Gradient Algorithms"). Not run on RANZCR's images yet, so it 
 """
 
 from catheters import Settings
-from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.config.presets import GREY_MEAN, GREY_STD, POS_WEIGHT, TRANSFORMS
 from catheters.labels import RANZCR_HEADS
 
 settings = Settings(
     annotation_table="train_annotations.csv",
     image_size=768,
-    train_transforms=PUBLISHED_TRANSFORMS,
+    train_transforms=TRANSFORMS,
     batch_size=48,
-    grey_mean=PUBLISHED_GREY_MEAN,
-    grey_std=PUBLISHED_GREY_STD,
+    grey_mean=GREY_MEAN,
+    grey_std=GREY_STD,
     backbone_model="resnest101e",
     drop_path_rate=0.1,
     classifier="attention",
     heads=dict(RANZCR_HEADS),
-    pos_weight=dict(PUBLISHED_POS_WEIGHT),
+    pos_weight=dict(POS_WEIGHT),
     optimizer="AdamW",
     init_lr=1.13e-4,
     lr_batch_size=48,
