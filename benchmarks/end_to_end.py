@@ -23,7 +23,7 @@ from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, seconds_since
 
 from catheters.checkpoints.parts import build_classifier
-from catheters.config.presets import PUBLISHED_TRANSFORMS
+from catheters.config.published import MULTI_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader, default_num_workers
@@ -77,7 +77,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
         image_size=size,
         batch_size=batch_size,
         num_workers=options.num_workers,
-        train_transforms=PUBLISHED_TRANSFORMS,
+        train_transforms=MULTI_TRANSFORMS,
         augment_on=place,
         amp_dtype="bfloat16",
     )

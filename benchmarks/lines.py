@@ -24,7 +24,7 @@ from rows import Row, compare_seconds, create_parser, finish
 from timing import MEAN, STD, as_in_training, take_turns
 
 from catheters.checkpoints.parts import build_classifier
-from catheters.config.presets import PUBLISHED_SINGLE, PUBLISHED_TRANSFORMS
+from catheters.config.published import MULTI_TRANSFORMS, PUBLISHED_SINGLE
 from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation
 from catheters.data.augmentation import Augmentation
@@ -164,7 +164,7 @@ def samples_of(cache: Path, size: int, lines: DrawnLines | None) -> CachedRadiog
         np.arange(NUM_IMAGES),
         np.arange(NUM_IMAGES).astype(np.str_),
         np.zeros((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.float32),
-        Augmentation(PUBLISHED_TRANSFORMS, (size, size)),
+        Augmentation(MULTI_TRANSFORMS, (size, size)),
         seed=0,
         line_targets=None
         if lines is None

@@ -24,7 +24,8 @@ from rows import Row, compare_seconds, create_parser, finish
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
+from catheters.config.presets import GREY_MEAN, GREY_STD
+from catheters.config.published import MULTI_TRANSFORMS
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile
 from catheters.data.cache.row_checks import RowChecks
@@ -52,9 +53,9 @@ class PngFiles(Dataset[tuple[Tensor, Tensor]]):
 
         transforms = [
             getattr(A, name)(**({"size": (size, size)} if name == "RandomResizedCrop" else {}), **params)
-            for name, params in PUBLISHED_TRANSFORMS
+            for name, params in MULTI_TRANSFORMS
         ]
-        normalise = A.Normalize(mean=[PUBLISHED_GREY_MEAN] * 3, std=[PUBLISHED_GREY_STD] * 3)
+        normalise = A.Normalize(mean=[GREY_MEAN] * 3, std=[GREY_STD] * 3)
         self._compose = A.Compose([*transforms, normalise])
 
     def __len__(self) -> int:
@@ -102,7 +103,7 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
         cv2.imwrite(str(files[-1]), image)
     indices = np.arange(options.samples) % NUM_FILES
     shape = (size, size)
-    of_cpu, of_device = Augmentation(PUBLISHED_TRANSFORMS, shape), GpuAugmentation(PUBLISHED_TRANSFORMS, shape)
+    of_cpu, of_device = Augmentation(MULTI_TRANSFORMS, shape), GpuAugmentation(MULTI_TRANSFORMS, shape)
     digests = np.stack([np.frombuffer(hashlib.sha256(image.data).digest(), dtype=np.uint8) for image in images])
     checks = ChecksOfAFirstEpoch(folder / "cache.npy", digests)
     rows = []

@@ -104,9 +104,11 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
             lowest = self._of_groups(plan.min_lr)
             self._plateau = ReduceLROnPlateau(optimizer, mode="max", threshold=0.0, min_lr=lowest, eps=0.0, **plateau)
 
+    last_epoch: int  # torch's name for the number of steps taken
+
     def get_lr(self) -> list[float]:
         """The learning rates of the coming iteration, one per parameter group."""
-        steps_taken = self.last_epoch  # as torch calls it
+        steps_taken = self.last_epoch
         iteration = steps_taken - steps_taken % self._plan.num_held_steps
         num_warmup_steps = self._plan.num_warmup_steps
         if iteration < num_warmup_steps:
