@@ -22,6 +22,7 @@ SCRIPTS = {
     "preproc": "preproc_npy.py",
     "train": "train.py",
     "multi-train": "multi_train.py",
+    "compare": "compare.py",
     "evaluate": "evaluate.py",
     "predict": "predict.py",
     "synthetic": "python -m catheters.synthetic",

@@ -1,5 +1,6 @@
 """Training in a process of its own, to be signalled, starved or killed: forked, so that it need not import anything."""
 
+import contextlib
 import io
 import json
 import os
@@ -21,28 +22,30 @@ from catheters.training.manager import AnyExtension
 from tests import hangs
 
 
-class Training:
-    """A forked process that trains by `settings`, with its output in a file."""
+class Command:
+    """A forked process that runs a command, with its output in a file."""
 
     def __init__(
         self,
-        settings: Settings,
+        command: Callable[[list[str]], int],
         output: Path,
         environment: dict[str, str] | None = None,
-        extensions: Sequence[AnyExtension] = (),
         *,
-        fresh: bool = False,
+        in_group: bool = False,
     ) -> None:
-        """Start it; `environment` is added to the process's own, `extensions` to the training's."""
+        """Start it; `environment` is added to the process's own. With `in_group`, it leads a group of processes."""
         self.output = output
         self.pid = os.fork()
         if self.pid == 0:
-            self._train(settings, environment or {}, extensions, fresh=fresh)
+            self._run(command, environment or {}, in_group=in_group)
+        if in_group:
+            with contextlib.suppress(PermissionError):  # it has done so itself
+                os.setpgid(self.pid, self.pid)
 
-    def _train(
-        self, settings: Settings, environment: dict[str, str], extensions: Sequence[AnyExtension], *, fresh: bool
-    ) -> None:
+    def _run(self, command: Callable[[list[str]], int], environment: dict[str, str], *, in_group: bool) -> None:
         status: Any = 1
+        if in_group:
+            os.setpgid(0, 0)
         try:
             os.environ.update(environment)
             tqdm.set_lock(threading.RLock())  # the lock it is born with is the tests' own too, and would die with it
@@ -52,7 +55,7 @@ class Training:
             sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(number, "wb", 0)) for number in (1, 2))
             sys.__stderr__ = sys.stderr
             sys.stderr.reconfigure(line_buffering=True)
-            run_command(lambda arguments: train_in_stages(settings, fresh=fresh, extensions=extensions) or 0)
+            run_command(command)
         except SystemExit as end:
             status = end.code
         except BaseException:
@@ -102,7 +105,25 @@ class Training:
         assert self.wait() == -signal.SIGKILL, self.text
 
 
-def wait_until(is_so: Callable[[], bool], training: Training) -> None:
+class Training(Command):
+    """A forked process that trains by `settings`, with its output in a file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        output: Path,
+        environment: dict[str, str] | None = None,
+        extensions: Sequence[AnyExtension] = (),
+        *,
+        fresh: bool = False,
+    ) -> None:
+        """Start it; `environment` is added to the process's own, `extensions` to the training's."""
+        super().__init__(
+            lambda arguments: train_in_stages(settings, fresh=fresh, extensions=extensions) or 0, output, environment
+        )
+
+
+def wait_until(is_so: Callable[[], bool], training: Command) -> None:
     """Look again and again; a training that exits first fails the test, with what it printed."""
 
     def is_so_now() -> bool:

@@ -22,6 +22,7 @@ LIBRARIES = (
     "cv2",
     "huggingface_hub",
     "matplotlib.figure",
+    "optuna",
     "pandas",
     "pydantic",
     "pydicom",
@@ -109,9 +110,14 @@ def _run_script(request: dict[str, Any]) -> None:
     is_module = request["arguments"][0] == "-m"
     sys.argv = request["arguments"][is_module:]
     sys.path[0] = request["folder"] if is_module else str(Path(sys.argv[0]).resolve().parent)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww"))
-    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    streams = [
+        os.fdopen(0, "r", closefd=False),
+        os.fdopen(1, "w", closefd=False),
+        os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False),
+    ]
+    for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     status: Any = 0
     try:
         if is_module:

@@ -59,9 +59,9 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
         "calibration.json",
         "comparison.json",
         "hardest_cases.csv",
-        "label_errors.csv",
         "metrics.csv",
         "metrics.json",
+        "read_again.csv",
         "report.html",
     ]
     assert '<h2 id="comparison">' in (folder / "report.html").read_text()
@@ -73,6 +73,14 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
     gap = comparison["macro"]["roc_auc"]
     assert gap["value"] == pytest.approx(of_two - of_one)
     assert 0 < gap["low"] < gap["value"] < gap["high"]
+    assert gap["p"] < 0.05
+    of_label = comparison["per_label"][0]["roc_auc"]
+    assert of_label["p"] <= of_label["p_holm"] <= 1
+    assert "one test *" in done.stdout and "by all of them" in done.stdout
+    again = pd.read_csv(folder / "read_again.csv")
+    named = json.loads((folder / "metrics.json").read_text())["read_again"]["models"]["num_named"]["all labels"]
+    assert named["by_each"][1] == len(again)
+    assert named["by_all"] == (again["named_by_models"] == 2).sum()
     device = json.loads((folder / "metrics.json").read_text())["per_device"][0]
     assert (device["label"], device["operating_point"]["prevalence"]) == ("ETT", 0.02)
 
@@ -259,7 +267,7 @@ def test_members_of_other_folds_are_warned_of(files: list[str | Path], tmp_path:
     assert "warning: the members have other folds than each other" in done.stderr
 
 
-def test_label_errors_that_are_not_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_to_be_read_again_that_are_not_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,1,r\n4,0,s\n")
     (tmp_path / "p.csv").write_text("id,x\n1,0.5\n2,0.5\n3,0.5\n4,0.5\n")
     main(["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv"), "--resamples", "0"])

@@ -7,10 +7,10 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-HEAVY = {"torch", "timm", "scipy", "sklearn", "matplotlib", "pandas", "cv2", "albumentations"}
+HEAVY = {"torch", "timm", "scipy", "sklearn", "matplotlib", "pandas", "cv2", "albumentations", "optuna"}
 
 
-@pytest.mark.parametrize("name", ["preproc_npy", "train", "multi_train", "evaluate", "predict"])
+@pytest.mark.parametrize("name", ["preproc_npy", "train", "multi_train", "compare", "evaluate", "predict"])
 def test_help_loads_no_large_library(name: str) -> None:
     command = [sys.executable, "-X", "importtime", str(REPOSITORY / f"{name}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -19,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from catheters.commands.console import COMMANDS
 from catheters.config.loading import load_settings
 from catheters.config.presets import PRESETS
 from catheters.errors import SettingsError
@@ -94,7 +95,7 @@ def run(*command: str | Path, folder: Path, status: int = 0, **environment: str)
 def test_the_command_names_its_subcommands(tmp_path: Path) -> None:
     catheters = [sys.executable, "-m", "catheters"]
     listed = run(*catheters, folder=tmp_path)
-    assert all(f"\n  {name}" in listed for name in ("preproc", "train", "multi-train", "evaluate", "predict"))
+    assert all(f"\n  {name}" in listed for name in COMMANDS)
     assert "did you mean 'train'?" in run(*catheters, "tran", folder=tmp_path, status=2)
     assert run(*catheters, "--version", folder=tmp_path) == f"catheters {version('catheters')}\n"
     usage = run(*catheters, "multi-train", "--help", folder=tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from catheters.commands import evaluation_options, prediction_options
+from catheters.commands import compare_options, evaluation_options, prediction_options
 from catheters.commands.console import COMMANDS
 from catheters.config.loading import SETTING_NAMES, load_settings
 from catheters.inference.api import Result
@@ -26,6 +26,8 @@ from tests.docs.prose import complaints
 
 SETTINGS_SCRIPTS = {"preproc_npy.py", "train.py", "multi_train.py", "preproc", "train", "multi-train"}
 PARSERS: Mapping[str, Callable[[list[str]], Any]] = {
+    "compare.py": compare_options.parse_options,
+    "compare": compare_options.parse_options,
     "evaluate.py": evaluation_options.parse_options,
     "evaluate": evaluation_options.parse_options,
     "predict.py": prediction_options.parse_options,

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from catheters.evaluation.hard_cases import Case, hardest_cases, probable_label_errors, write_cases
+from catheters.evaluation.hard_cases import Case, SharedCases, hardest_cases, labels_to_read_again, write_cases
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
+from catheters.evaluation.report.tables import read_again_table
 from tests.evaluation.conftest import make_predictions
 
 
@@ -50,7 +51,7 @@ def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
     targets = right.copy()
     exchanged = rng.choice(2000, 20, replace=False)
     targets[exchanged, 0] = 1 - targets[exchanged, 0]
-    found = probable_label_errors(make_predictions(targets, probabilities))
+    found = labels_to_read_again(make_predictions(targets, probabilities))
     rows = {case.row for case in found if case.label == "label 0"}
     assert len(rows & set(exchanged.tolist())) >= 16
     assert len(found) <= 24
@@ -60,7 +61,7 @@ def test_exchanged_labels_are_found(rng: np.random.Generator) -> None:
 
 
 def test_nothing_to_find() -> None:
-    assert probable_label_errors(make_predictions([[0], [0]], [[0.2], [0.7]])) == []
+    assert labels_to_read_again(make_predictions([[0], [0]], [[0.2], [0.7]])) == []
 
 
 def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> None:
@@ -69,12 +70,12 @@ def test_a_model_that_knows_nothing_finds_nothing(rng: np.random.Generator) -> N
     sure = np.where(targets == 1, 0.99, 0.01)
     sure[:3, 1] = 1 - sure[:3, 1]
     sure[:, 0] = 0.97
-    assert {case.label for case in probable_label_errors(make_predictions(targets, sure))} == {"label 1"}
+    assert {case.label for case in labels_to_read_again(make_predictions(targets, sure))} == {"label 1"}
 
 
 def test_few_images_are_no_reason_to_warn() -> None:
     """Warnings are errors in these tests."""
-    assert probable_label_errors(make_predictions([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
+    assert labels_to_read_again(make_predictions([[1], [0], [0]], [[0.9], [0.1], [0.2]])) == []
 
 
 def test_the_list_is_a_csv(tmp_path: Path) -> None:
@@ -92,3 +93,21 @@ def test_the_list_is_a_csv(tmp_path: Path) -> None:
     }
     write_cases(tmp_path / "cases.csv", evaluated, [], "id")
     assert (tmp_path / "cases.csv").read_text() == "id,patient,label,in_table,probability,error\n"
+
+
+def test_what_several_models_name(tmp_path: Path) -> None:
+    """By hand: the first names 3, the second 2, and both one of these."""
+
+    def case(row: int, label: str) -> Case:
+        return Case(row=row, label=label, target=1, probability=0.01)
+
+    first, second = (case(0, "a"), case(1, "a"), case(1, "b")), (case(1, "a"), case(2, "b"))
+    shared = SharedCases(names=("one", "two"), labels=("a", "b"), lists=(first, second))
+    assert shared.count("a") == ([2, 1], 1, 2)
+    assert shared.count("b") == ([1, 1], 0, 2)
+    assert shared.count() == ([3, 2], 1, 4)
+    lines = [line.split() for line in read_again_table(shared).splitlines()]
+    assert lines[1:] == [["a", "2", "1", "1", "2"], ["b", "1", "1", "0", "2"], ["all", "labels", "3", "2", "1", "4"]]
+    evaluated = make_predictions([[1, 1]] * 3, [[0.01, 0.01]] * 3, labels=["a", "b"])
+    write_cases(tmp_path / "cases.csv", evaluated, list(second), "id", shared)
+    assert pd.read_csv(tmp_path / "cases.csv")["named_by_models"].tolist() == [2, 1]

@@ -53,8 +53,23 @@ def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
     assert [fold["num_images"] for fold in content["folds"]] == [102, 99, 99]
     assert {(group["column"], group["value"]) for group in content["subgroups"]} >= {("hospital", "north")}
     assert content["calibration"]["chosen"] in {row["method"] for row in content["calibration"]["methods"]}
-    best = max(content["calibration"]["methods"], key=lambda row: row["brier_skill"])
-    assert content["calibration"]["chosen"] == best["method"]
+    calibration = content["calibration"]
+    assert [step["method"] for step in calibration["steps"]] == ["temperature", "platt", "isotonic"]
+    better = [step["method"] for step in calibration["steps"] if step["is_better"]]
+    assert calibration["chosen"] == (["none", *better])[-1]
+    assert calibration["reason"] == evaluation.calibration.reason
+    recalibration = evaluation.recalibrations[0]
+    assert calibration["per_label"][0]["slope"]["high"] == recalibration.slope.high
+    assert calibration["per_label"][2]["observed_to_expected"]["value"] is None
+    assert [of["label"] for of in calibration["per_label_of_calibrated"]] == ["a", "b", "c"]
+    by_type = {(group["column"], group["is_case_mix"]) for group in content["subgroups"]}
+    assert by_type == {("hospital", False), ("device types in the image", True)}
+    north = next(group for group in content["subgroups"] if group["value"] == "north")
+    gap = north["macro"]["roc_auc"]["value"] - north["macro_of_rest"]["roc_auc"]["value"]
+    assert north["difference"]["roc_auc"]["value"] == pytest.approx(gap)
+    assert north["difference"]["average_precision"]["low"] is None
+    assert content["read_again"]["num_cases"] == sum(content["read_again"]["per_label"].values())
+    assert content["read_again"]["models"] is None
     assert content["intervals"]["num_resamples"] == 100
 
 
@@ -68,6 +83,9 @@ def test_metrics_csv_has_the_same_numbers(evaluation: Evaluation, tmp_path: Path
     assert ("device", "tube", "ppv") in frame.index
     assert ("macro", "all images", "brier") in frame.index
     assert ("macro of a group", "hospital: south", "roc_auc") in frame.index
+    assert ("macro of a group minus of the rest", "hospital: south", "brier") in frame.index
+    assert ("calibration", "a", "slope") in frame.index
+    assert ("calibration of calibrated", "b", "observed_to_expected") in frame.index
 
 
 def test_what_has_no_interval_by_rule_is_not_said_to_lack_one(rng: np.random.Generator) -> None:

@@ -1,11 +1,19 @@
-"""Groups by value and by bands; what does not overlap with the rest is named."""
+"""Groups by value and by bands; what differs from the rest is named, case mix is not."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from catheters.errors import UserError
-from catheters.evaluation.subgroups import count_device_types, make_groups, score_subgroups
+from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.report.tables import describe_apart
+from catheters.evaluation.subgroups import (
+    count_device_types,
+    follows_from_labels,
+    make_groups,
+    p_of_interval,
+    score_subgroups,
+)
 from tests.evaluation.conftest import make_predictions
 
 
@@ -46,8 +54,9 @@ def test_wrong_columns() -> None:
         make_groups("name", np.array([f"n{number}" for number in range(21)]), None)
 
 
-def test_what_is_apart_is_named(rng: np.random.Generator) -> None:
+def test_what_is_apart_is_named() -> None:
     """Label 0 is well predicted in one hospital and at random in the other; label 1 alike in both."""
+    rng = np.random.default_rng(1)
     targets = (rng.random((2000, 2)) < 0.3).astype(np.uint8)
     hospital = rng.integers(0, 2, 2000)
     signal = 2.0 * targets
@@ -63,6 +72,54 @@ def test_what_is_apart_is_named(rng: np.random.Generator) -> None:
     assert first.scores.values["roc_auc"] == pytest.approx(expected)
     assert second.rest is not None
     assert second.rest.values["roc_auc"] == pytest.approx(expected)
+    assert first.differences is not None and not first.is_case_mix
+    others = [roc_auc_score(targets[~is_first, k], probabilities[~is_first, k]) for k in range(2)]
+    assert first.differences.values["roc_auc"] == pytest.approx(np.subtract(expected, others))
+    gap, opposite = (group.macros("roc_auc")[2] for group in (first, second))
+    assert (gap.low, gap.value, gap.high) == pytest.approx((-opposite.high, -opposite.value, -opposite.low))
+    here, there, _ = first.macros("roc_auc")
+    assert gap.low > 0 and gap.value == pytest.approx(here.value - there.value)
+
+
+def test_patients_of_both_groups_are_resampled_together(rng: np.random.Generator) -> None:
+    """Every image twice, once in each group: the groups are alike in each resample, and so the difference is 0."""
+    targets = np.repeat((rng.random((60, 1)) < 0.4).astype(np.uint8), 2, axis=0)
+    probabilities = np.repeat(rng.random((60, 1)), 2, axis=0)
+    evaluated = make_predictions(targets, probabilities, patients=np.repeat(range(30), 4).tolist())
+    groups = {"view": {"AP": list(range(0, 120, 2)), "PA": list(range(1, 120, 2))}}
+    (group, _) = score_subgroups(evaluated, groups, 200, seed=0)
+    gap = group.macros("brier")[2]
+    assert (gap.low, gap.value, gap.high) == pytest.approx((0, 0, 0))
+    assert group.apart("brier") == group.apart("roc_auc") == []
+    assert (group.scores.num_images, group.scores.num_patients) == (60, 30)
+
+
+def test_groups_that_follow_from_the_labels_are_case_mix(rng: np.random.Generator) -> None:
+    targets = (rng.random((300, 3)) < 0.5).astype(np.float64)
+    targets[:5, 0] = np.nan
+    evaluated = make_predictions(targets, rng.random((300, 3)))
+    number = np.nansum(targets, axis=1).astype(int).astype(str)
+    by_chance, constant = rng.choice(["a", "b"], 300), np.full(300, "a")
+    groups = {name: make_groups(name, values, None) for name, values in (("number", number), ("view", by_chance))}
+    assert follows_from_labels(evaluated, groups["number"]) and not follows_from_labels(evaluated, groups["view"])
+    assert not follows_from_labels(evaluated, make_groups("all", constant, None))
+    few = evaluated.take(np.arange(12))  # hardly one shares its labels with another: nothing can be seen
+    assert not follows_from_labels(few, make_groups("number", number[:12], None))
+    scored = score_subgroups(evaluated, groups, 100, seed=0)
+    assert {(group.column, group.is_case_mix) for group in scored} == {("number", True), ("view", False)}
+    assert all(group.apart(metric) == [] for group in scored if group.is_case_mix for metric in ("roc_auc", "brier"))
+    assert describe_apart(scored[0]) == "case mix" and "case mix" not in describe_apart(scored[-1])
+
+
+def test_p_of_an_interval_by_hand() -> None:
+    """Two standard errors from 0: p = 0.0455; the side towards 0 counts."""
+    bound = 1.959964
+    two = Estimate(value=2.0, low=2 - bound, high=9.0)
+    assert p_of_interval(two) == pytest.approx(0.0455, abs=1e-4)
+    assert p_of_interval(Estimate(value=-2.0, low=-9.0, high=-2 + bound)) == pytest.approx(0.0455, abs=1e-4)
+    assert p_of_interval(Estimate(value=1.0, low=0.0, high=2.0)) == pytest.approx(0.05)
+    assert p_of_interval(Estimate(value=0.0, low=-1.0, high=1.0)) == 1
+    assert np.isnan(p_of_interval(Estimate(value=1.0, low=np.nan, high=np.nan)))
 
 
 def test_means_are_over_the_labels_of_both() -> None:
@@ -70,8 +127,8 @@ def test_means_are_over_the_labels_of_both() -> None:
     targets = [[1, 0], [0, 0], [1, 1], [0, 0]]
     evaluated = make_predictions(targets, [[0.9, 0.5], [0.1, 0.5], [0.3, 0.9], [0.6, 0.1]])
     (group, _) = score_subgroups(evaluated, {"c": {"in": [0, 1], "out": [2, 3]}}, 0, seed=0)
-    here, there = group.macros("roc_auc")
-    assert (here.value, there.value) == (1.0, 0.0)
+    here, there, gap = group.macros("roc_auc")
+    assert (here.value, there.value, gap.value) == (1.0, 0.0, 1.0)
     (whole,) = score_subgroups(evaluated, {"c": {"all": [0, 1, 2, 3]}}, 0, seed=0)
     assert whole.rest is None
     assert whole.apart("roc_auc") == []

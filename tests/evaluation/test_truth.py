@@ -38,34 +38,39 @@ def test_rows_are_matched_by_id() -> None:
         hold_against(make_truth(), predictions(id=["a", "z"]), "id", ("x", "y"), FILE, "model")
 
 
-def test_patients_of_the_predictions_or_of_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_patients_of_the_predictions_or_of_none() -> None:
     evaluated, _ = hold_against(make_truth(), predictions(patient=["s", "s"]), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["s", "s"]
     evaluated, _ = hold_against(make_truth(), predictions(patient=["12.0", "12"]), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["12", "12"]
-    assert capsys.readouterr().err == ""
+    assert evaluated.caveats == ()
     evaluated, _ = hold_against(make_truth(), predictions(), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["c", "a"]
-    assert "intervals take each for a patient of its own" in capsys.readouterr().err
+    (caveat,) = evaluated.caveats
+    assert caveat.kind == "no_patients"
+    assert "intervals take each for a patient of its own" in caveat.text
 
 
 @pytest.mark.parametrize(
     ("theirs", "is_warned"),
     [(["3", "1"], False), (["3", "3"], True), (["p", "r"], False), (["", ""], False)],
 )
-def test_patients_of_the_table_count(theirs: list[str], is_warned: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patients_of_the_table_count(theirs: list[str], is_warned: bool) -> None:
     """Images c and a are of two in the table; other names, or none, are no matter."""
     truth = make_truth(["p", "q", "r"])
     evaluated, _ = hold_against(truth, predictions(patient=theirs), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["r", "p"]
     warning = "p.csv and labels.csv name other patients: c and a are of one in the one and of two in the other"
-    assert (warning in capsys.readouterr().err) == is_warned
+    assert [caveat.kind for caveat in evaluated.caveats] == ["other_patients"] * is_warned
+    assert all(warning in caveat.text for caveat in evaluated.caveats)
 
 
-def test_patients_in_several_folds_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_patients_in_several_folds_are_warned_of() -> None:
     for patients, is_warned in ((["p", "q", "p"], True), (["p", "q", "r"], False)):
-        hold_against(make_truth(patients), predictions(fold=["0", "1"]), "id", ("x", "y"), FILE, "model")
-        assert ("1 of 1 patients are in several folds" in capsys.readouterr().err) == is_warned
+        given = predictions(fold=["0", "1"])
+        evaluated, _ = hold_against(make_truth(patients), given, "id", ("x", "y"), FILE, "model")
+        assert [caveat.kind for caveat in evaluated.caveats] == ["patients_in_several_folds"] * is_warned
+        assert all("1 of 1 patients are in several folds" in caveat.text for caveat in evaluated.caveats)
 
 
 def test_an_empty_patient_is_refused() -> None:
@@ -80,3 +85,5 @@ def test_an_empty_patient_is_refused() -> None:
 def test_folds(folds: list[str], expected: list[int] | None) -> None:
     evaluated, _ = hold_against(make_truth(["p"] * 3), predictions(fold=folds), "id", ("x", "y"), FILE, "model")
     assert (None if evaluated.folds is None else evaluated.folds.tolist()) == expected
+    found = "folds_passed_over" if expected is None else "patients_in_several_folds"
+    assert [caveat.kind for caveat in evaluated.caveats] == [found]

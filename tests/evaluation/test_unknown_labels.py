@@ -12,7 +12,7 @@ from catheters.evaluation.alignment import align_predictions
 from catheters.evaluation.calibration import METHODS, fit_calibrator, log_losses
 from catheters.evaluation.ensemble import fit_weights
 from catheters.evaluation.evaluation import Choices, evaluate
-from catheters.evaluation.hard_cases import hardest_cases, is_informative, probable_label_errors
+from catheters.evaluation.hard_cases import hardest_cases, is_informative, labels_to_read_again
 from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
 from catheters.evaluation.prediction_set import PredictionSet, device_type_presence
@@ -100,14 +100,14 @@ def test_calibration_is_fitted_on_the_known(partly: PredictionSet, method: str) 
         assert maps[label] == fit_calibrator(method, alone(partly, k)).maps[label]
 
 
-def test_probable_label_errors_are_those_of_the_known(partly: PredictionSet) -> None:
+def test_what_is_to_be_read_again_is_of_the_known(partly: PredictionSet) -> None:
     """Nothing is said of what nobody knows; one label's rows are found as if it were alone."""
     targets = partly.targets.copy()
     wrong = np.flatnonzero(~np.isnan(targets[:, 2]))[:8]
     targets[wrong, 2] = 1 - targets[wrong, 2]
     probabilities = np.where(np.isnan(partly.targets), 0.99, np.where(partly.targets == 1, 0.98, 0.01))
     evaluated = make_predictions(targets, probabilities, folds=(np.arange(NUM_IMAGES) % 3).tolist())
-    found = probable_label_errors(evaluated)
+    found = labels_to_read_again(evaluated)
     assert {(case.row, case.label) for case in found} == {(int(row), "label 2") for row in wrong}
 
 

@@ -106,6 +106,60 @@ def test_deferred_labels_that_are_not_predicted_positive_are_named(findings: Fin
     )
 
 
+def make_findings(probabilities: list[float], exclusive: tuple[tuple[str, ...], ...] = ()) -> Findings:
+    """One image of RANZCR's first ten labels, all predicted positive from 0.1 on but the ninth and tenth from 0.5."""
+    labels = RANZCR_LABELS[:10]
+    made = np.array([probabilities])
+    thresholds = np.array([0.1] * 8 + [0.5] * 2)
+    heads = {"ETT": labels[:3], "NGT": labels[3:7], "CVC": labels[7:]}
+    return Findings(
+        labels=labels,
+        heads=heads,
+        exclusive=exclusive,
+        rule="chosen by youden",
+        probabilities=made,
+        uncalibrated=made,
+        thresholds=thresholds,
+        is_predicted_positive=made >= thresholds,
+        presence={name: np.array([0.9]) for name in heads},
+        presence_thresholds=dict.fromkeys(heads, 0.5),
+        is_deferred=np.zeros(made.shape, dtype=np.bool_),
+        spread=None,
+    )
+
+
+def test_a_tube_has_one_position() -> None:
+    """All of ETT's labels are predicted positive: the most probable is said. Of CVCs there may be several."""
+    findings = make_findings([0.22, 0.15, 0.61, 0.02, 0.3, 0.05, 0.12, 0.4, 0.1, 0.7])
+    assert describe_device_type(findings, "ETT", 0) == (
+        "ETT: present, normal position (0.61, threshold 0.10; or abnormal position, 0.22, threshold 0.10; or "
+        "borderline position, 0.15, threshold 0.10)"
+    )
+    assert describe_device_type(findings, "NGT", 0) == (
+        "NGT: present, borderline position (0.30, threshold 0.10; or normal position, 0.12, threshold 0.10)"
+    )
+    assert describe_device_type(findings, "CVC", 0) == (
+        "CVC: present, abnormal position (0.40, threshold 0.10), normal position (0.70, threshold 0.50) (of one line "
+        "or of several)"
+    )
+
+
+def test_what_is_likelier_but_below_its_threshold_is_an_alternative() -> None:
+    """CVC's labels exclude each other here: normal is likelier than abnormal, and not predicted positive."""
+    findings = make_findings([0.0] * 7 + [0.2, 0.1, 0.45], exclusive=(RANZCR_LABELS[7:10],))
+    findings.is_deferred[0, 8:] = True
+    assert describe_device_type(findings, "CVC", 0) == (
+        "CVC: present, abnormal position (0.20, threshold 0.10; or normal position, 0.45, threshold 0.50, deferred); "
+        "deferred: borderline position (0.10, threshold 0.50)"
+    )
+    assert describe_device_type(findings, "ETT", 0) == "ETT: present, position unclear (0.90, threshold 0.50)"
+    findings = dataclasses.replace(make_findings([0.4, 0.2, 0.3] + [0.0] * 7, exclusive=(RANZCR_LABELS[:2],)), heads={})
+    assert describe_others(findings, 0) == (
+        "ETT - Abnormal (0.40, threshold 0.10; or ETT - Normal, 0.30, threshold 0.10; or ETT - Borderline, 0.20, "
+        "threshold 0.10)"
+    )
+
+
 def test_what_is_present(findings: Findings) -> None:
     """By the device type's own operating point; one of a single label by the label's, whatever the other says."""
     assert [findings.is_present("NGT", row) for row in range(4)] == [True, False, True, False]

@@ -187,7 +187,7 @@ def test_an_ensemble_whose_member_has_changed(
     command = [str(run), str(other), "--ensemble", method, "--out", str(ensemble), "--resamples", "0"]
     assert evaluate(command) == 0
     assert sorted(path.name for path in ensemble.glob("*.csv")) == [
-        *("hardest_cases.csv", "label_errors.csv", "metrics.csv", "predictions.csv")
+        *("hardest_cases.csv", "metrics.csv", "predictions.csv", "read_again.csv")
     ]
     assert read_models([ensemble]).calibrator is not None
     capsys.readouterr()

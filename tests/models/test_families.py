@@ -150,12 +150,13 @@ def sizes_of(family: str) -> tuple[int, int]:
 
 def create_checkpoint(family: str, classifier: str) -> Checkpoint:
     """Random weights, as training would keep them, whose predictions differ from one half and from each other."""
-    settings = create_settings(family, classifier, sizes_of(family)[0])
+    size = sizes_of(family)[0]
+    settings = create_settings(family, classifier, size)
     torch.manual_seed(0)
     model = build_classifier(settings, 0.5, 0.25).eval()
     last = model.head.linear if isinstance(model.head, LinearHead) else model.head.outputs
     with torch.no_grad():
-        spread = model(create_images(3, settings.image_size)).logits.std()
+        spread = model(create_images(3, size)).logits.std()
         for parameter in last.parameters():
             parameter.div_(spread)
     return Checkpoint(

@@ -13,26 +13,28 @@ from catheters.commands.evaluation_options import read_choices
 from catheters.config.loading import changed_settings, load_settings
 from catheters.errors import UserError, counted, listed
 from catheters.evaluation.alignment import align_predictions
+from catheters.evaluation.comparison import Comparison, compare
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
-from catheters.evaluation.evaluation import Choices, Evaluation
+from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.hard_cases import READ_AGAIN_FILE, SharedCases
 from catheters.evaluation.lines.evaluation import LineEvaluation
-from catheters.evaluation.metrics import one_class_warnings, score_labels
+from catheters.evaluation.options import NO_CALIBRATION
+from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
 from catheters.evaluation.report import tables
-from catheters.evaluation.report.report import Comparison
 from catheters.evaluation.results import (
     METRICS_FILE,
     some_lack_intervals,
 )
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores, difference
+from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL
 from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
 from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
 from catheters.runs.evaluation.explanations import check_explainable
 from catheters.runs.evaluation.inputs import Input, read_file, read_run
 from catheters.runs.evaluation.label_source import LabelSource
-from catheters.runtime.console import say, warn
+from catheters.runtime.console import say
 from catheters.runtime.progress import track
 
 
@@ -68,17 +70,30 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
             raise UserError(f"{folder}: holds predictions that are to be combined; name another folder with --out")
         _make_folder(folder)
         ensemble, combined = _combine(options.ensemble, inputs, folder)
-        _evaluate(combined, choices, command, None, ensemble)
+        _report(combined, evaluate_input(combined, choices).evaluation, command, None, ensemble, None)
         return 0
     _check_folders(inputs)
     for given in inputs:
         _make_folder(given.folder)
-    scores_of_first: Scores | None = None
-    for number, given in enumerate(inputs):
+    evaluations = [evaluate_input(given, choices).evaluation for given in inputs]  # all, to see where they agree
+    shared = None
+    if len(inputs) > 1:
+        lists = tuple(tuple(evaluation.read_again) for evaluation in evaluations)
+        names = tuple(member.name for member in members)
+        shared = SharedCases(names=names, labels=first.evaluated.labels, lists=lists)
+    for number, (given, evaluation) in enumerate(zip(inputs, evaluations, strict=True)):
+        comparison = None
         if number:
             say()
-        scores = _evaluate(given, choices, command, scores_of_first, None)
-        scores_of_first = scores_of_first or scores
+            of_first = evaluations[0]
+            comparison = compare(
+                of_first.evaluated,
+                evaluation.evaluated,
+                (of_first.scores, evaluation.scores),
+                choices.seed,
+                of_first.caveats,
+            )
+        _report(given, evaluation, command, comparison, None, shared)
     return 0
 
 
@@ -150,12 +165,6 @@ def _make_folder(folder: Path) -> None:
 def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, Input]:
     """Combine the inputs, print what each adds, and write the ensemble and its spec."""
     first, members = inputs[0], [given.evaluated for given in inputs]
-    folds = {None if member.folds is None else member.folds.tobytes() for member in members}
-    if len(folds) > 1:
-        warn(
-            "the members have other folds than each other: what is fitted on some folds of the ensemble has seen "
-            "images of the others"
-        )
     ensemble = combine(method, members, str(folder))
     say(tables.ensemble_table(ensemble))
     combined, file, written = ensemble.combined, folder / "predictions.csv", folder / "predictions.new.csv"
@@ -181,39 +190,36 @@ def _combine(method: str, inputs: list[Input], folder: Path) -> tuple[Ensemble, 
 
 def _print_comparison(comparison: Comparison, folder: Path) -> None:
     """The paired differences, which go into the second's folder."""
-    file = folder / COMPARISON_FILE
-    say(f"\npaired differences over the same patients; *: the interval leaves out 0 -> {file}")
-    say(tables.differences_table(comparison.first, comparison.second, comparison.differences))
+    permutations = counted(comparison.tests.num_permutations, "permutation")
+    say(
+        f"\npaired differences over the same patients; p by {permutations} within patients, Holm's over the labels; "
+        f"*: below {SIGNIFICANT} -> {folder / COMPARISON_FILE}"
+    )
+    say("\n\n".join(tables.differences_table(comparison, metric) for metric in METRICS))
 
 
-def _evaluate(
-    given: Input, choices: Choices, command: str, scores_of_first: Scores | None, ensemble: Ensemble | None
-) -> Scores:
-    """Evaluate predictions, print tables and write files into the input's folder; returns the labels' scores.
+def _report(
+    given: Input,
+    evaluation: Evaluation,
+    command: str,
+    comparison: Comparison | None,
+    ensemble: Ensemble | None,
+    shared: SharedCases | None,
+) -> None:
+    """Print tables and write files into the input's folder.
 
     Args:
         given: the predictions.
-        choices: what the user decides.
+        evaluation: of them.
         command: for the page.
-        scores_of_first: of the model to compare with, on the same images.
+        comparison: with the first model.
         ensemble: how the predictions were combined.
+        shared: what several models name to be read again.
     """
     evaluated = given.evaluated
     say(f"{given.file}: {len(evaluated)} of {counted(len(given.truth.uids), 'image')} in {given.truth.source}")
-    for warning in one_class_warnings(score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)):
-        warn(warning)
-    evaluation = evaluate_input(given, choices).evaluation
-    if evaluation.scores.num_patients == 1:
-        warn(
-            "all images are of one patient: there are no intervals, operating points or calibration, which "
-            "others would have to judge"
-        )
     _print(evaluation)
-    comparison = None
-    if scores_of_first is not None:
-        differences = difference(scores_of_first, evaluation.scores)
-        comparison = Comparison(first=scores_of_first, second=evaluation.scores, differences=differences)
-    background = write_evaluation(given, evaluation, command, comparison, ensemble)
+    background = write_evaluation(given, evaluation, command, comparison, ensemble, shared)
     if background.environment:
         say(f"\n{given.file.parent}, as its folder records it")
         say(textwrap.indent("\n  and was resumed with\n".join(background.environment), "  "))
@@ -221,17 +227,18 @@ def _evaluate(
     # What people look for comes last, where a terminal stands still.
     if comparison is not None:
         _print_comparison(comparison, given.folder)
+    if shared is not None:
+        say(f"\n{tables.read_again_table(shared)}")
     if evaluation.uninformative_labels:
         say(
-            "\nno label errors are sought where the calibrated probabilities are no better than the prevalence: "
-            f"{listed(evaluation.uninformative_labels)}"
+            "\nno labels to be read again are sought where the calibrated probabilities are no better than the "
+            f"prevalence: {listed(evaluation.uninformative_labels)}"
         )
     say(
-        f"\n{counted(len(evaluation.label_errors), 'label')} probably wrong -> {given.folder / 'label_errors.csv'}\n"
+        f"\n{counted(len(evaluation.read_again), 'label')} to be read again -> {given.folder / READ_AGAIN_FILE}\n"
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {given.folder / METRICS_FILE}\n"
         f"a page to look at -> {given.folder / 'report.html'}"
     )
-    return evaluation.scores
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -250,6 +257,13 @@ def _print(evaluation: Evaluation) -> None:
     say(tables.abstention_table(evaluation.abstentions))
     if evaluation.calibration_is_judged:
         say(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
+        for step in evaluation.calibration.steps:
+            say(step)
+    say(f"calibration {evaluation.calibrator.method} is kept: {evaluation.calibration.reason}\n")
+    say(tables.recalibration_table(evaluation.recalibrations, "as they are"))
+    if evaluation.calibrator.method != NO_CALIBRATION:
+        of = f"by {evaluation.calibrator.method}"
+        say(f"\n{tables.recalibration_table(evaluation.recalibrations_of_calibrated, of)}")
     if evaluation.folds:
         say(f"\n{tables.folds_table(evaluation)}")
     if evaluation.subgroups:

@@ -154,7 +154,8 @@ def _create_parser() -> argparse.ArgumentParser:
         "--calibration",
         choices=[BEST_CALIBRATION, NO_CALIBRATION, *CALIBRATION_METHODS],
         default=BEST_CALIBRATION,
-        help="which one calibration.json holds (default: the one of the best Brier skill)",
+        help="which one calibration.json holds (default: the simplest, unless Brier skill or log loss is better beyond "
+        "its interval)",
     )
     parser.add_argument(
         "--resamples",

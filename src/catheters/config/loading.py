@@ -65,6 +65,13 @@ def settings_to_json(settings: Settings) -> str:
     return _adapter.dump_json(settings, indent=2).decode() + "\n"
 
 
+def config_text(settings: Settings) -> str:
+    """A config module of these settings: those that are not the defaults, by name, nothing else."""
+    plain = dataclasses.asdict(settings)
+    values = "".join(f"    {name}={plain[name]!r},\n" for name in changed_settings(settings))
+    return f"from catheters import Settings\n\nsettings = Settings(\n{values})\n"
+
+
 def settings_from_json(text: str, source: str, written_by: str | None = None) -> Settings:
     """The inverse of `settings_to_json`.
 
@@ -230,19 +237,20 @@ def _run_config(config_file: Path) -> Settings:
         raise SettingsError(f"{config_file}:{error.lineno}: {error.msg}") from None
     except ModuleNotFoundError as error:
         if error.name not in MOVED:
-            raise SettingsError(f"{_where(config_file, error)}: {type(error).__name__}: {error}") from None
+            raise SettingsError(f"{where_in_file(config_file, error)}: {type(error).__name__}: {error}") from None
         raise SettingsError(
-            f"{_where(config_file, error)}: {error.name} is a module of version 0.2.0; write `{MOVED[error.name]}`"
+            f"{where_in_file(config_file, error)}: {error.name} is a module of version 0.2.0; write "
+            f"`{MOVED[error.name]}`"
         ) from None
     except (Exception, SystemExit) as error:
-        raise SettingsError(f"{_where(config_file, error)}: {type(error).__name__}: {error}") from None
+        raise SettingsError(f"{where_in_file(config_file, error)}: {type(error).__name__}: {error}") from None
     if not isinstance(settings, Settings):
         raise SettingsError(f"{config_file}: no `settings = Settings(...)` in it; config.py shows how it looks")
     return settings
 
 
-def _where(config_file: Path, error: BaseException) -> str:
-    """The line of the config in which an error arose."""
+def where_in_file(config_file: Path, error: BaseException) -> str:
+    """The file and, where it is known, the line of the config in which an error arose."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(config_file)]
     return f"{config_file}:{lines[-1]}" if lines else str(config_file)
 

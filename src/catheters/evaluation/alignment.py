@@ -57,4 +57,13 @@ def _share_patients(members: Sequence[PredictionSet]) -> list[PredictionSet]:
                 f"{member.name} has other patients than {knowing[0].name}: {one} and {other} are of one in the one and "
                 "of two in the other; give one label table that names them, with --labels and --patient-column"
             )
-    return [replace(member, patient_ids=knowing[0].patient_ids) for member in members] if knowing else list(members)
+    if not knowing:
+        return list(members)
+    return [
+        replace(
+            member,
+            patient_ids=knowing[0].patient_ids,
+            caveats=tuple(caveat for caveat in member.caveats if caveat.kind != "no_patients"),
+        )
+        for member in members
+    ]

@@ -251,11 +251,14 @@ def calibrate_across_folds(method: str, evaluated: PredictionSet, folds: npt.NDA
     return calibrated
 
 
+def cross_entropies(targets: Floats, probabilities: Floats) -> Floats:
+    """(n, K) binary cross-entropies, of probabilities kept `SMALLEST` from 0 and 1; of no use where unknown."""
+    return np.asarray(-np.log(np.clip(np.where(targets == 1, probabilities, 1 - probabilities), SMALLEST, 1)))
+
+
 def log_losses(evaluated: PredictionSet) -> Floats:
-    """(K,) mean binary cross-entropies, of probabilities kept `SMALLEST` from 0 and 1."""
-    probabilities = evaluated.probabilities
-    likelihoods = np.clip(np.where(evaluated.targets == 1, probabilities, 1 - probabilities), SMALLEST, 1)
-    return mean_of_known(-np.log(likelihoods), evaluated.is_known)
+    """(K,) mean binary cross-entropies."""
+    return mean_of_known(cross_entropies(evaluated.targets, evaluated.probabilities), evaluated.is_known)
 
 
 def calibrator_to_json(calibrator: Calibrator) -> dict[str, Any]:

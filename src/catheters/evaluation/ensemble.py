@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from catheters.errors import UserError
 from catheters.evaluation.calibration import SMALLEST
+from catheters.evaluation.caveats import Caveat, join_caveats
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.evaluation.options import ENSEMBLE_METHODS
 from catheters.evaluation.prediction_set import PredictionSet, common_groups, fitting_folds
@@ -167,7 +168,8 @@ def combine(method: str, members: Sequence[PredictionSet], name: str) -> Ensembl
             kept = np.where(is_in, of_fold, 0.0) if of_fold[is_in].sum() > 0 else is_in.astype(np.float64)
             combined[folds == fold] = _combine(how, kept, stacked[:, folds == fold])
         exclusive = common_groups(taken) if how.gives_probabilities else ()
-        return replace(first.with_probabilities(combined, name), exclusive=exclusive)
+        combined_set = first.with_probabilities(combined, name)
+        return replace(combined_set, exclusive=exclusive, caveats=_caveats_of(how, members))
 
     order = np.arange(len(members))
     parts = tuple(
@@ -180,6 +182,24 @@ def combine(method: str, members: Sequence[PredictionSet], name: str) -> Ensembl
         for m, member in enumerate(track(members, "scoring members", len(members), unit="member", leave=False))
     )
     return Ensemble(method=method, members=parts, combined=ensemble_of(order >= 0))
+
+
+def _caveats_of(how: Method, members: Sequence[PredictionSet]) -> tuple[Caveat, ...]:
+    """Those of all members, and of their combination."""
+    own = []
+    if len({None if member.folds is None else member.folds.tobytes() for member in members}) > 1:
+        text = (
+            "the members have other folds than each other: what is fitted on some folds of the ensemble has seen "
+            "images of the others"
+        )
+        own.append(Caveat(kind="other_folds", text=text))
+    if not how.gives_probabilities:
+        text = (
+            "this ensemble holds ranks, no probabilities: its Brier scores, device types, calibration and thresholds "
+            "mean little, and nothing for new images"
+        )
+        own.append(Caveat(kind="no_probabilities", text=text))
+    return join_caveats([*(member.caveats for member in members), own])
 
 
 def fit_weights(stacked: Floats, targets: Floats, folds: npt.NDArray[np.int64]) -> Floats:

@@ -6,28 +6,29 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.calibration import (
-    IDENTITY,
-    METHODS,
-    Calibrator,
-    calibrate_across_folds,
-    fit_calibrator,
-    log_losses,
-    reliability,
+from catheters.evaluation.calibration import Calibrator
+from catheters.evaluation.calibration_choice import (
+    Calibrated,
+    CalibrationChoice,
+    calibrate_by_all,
+    choose_calibration,
+    fit_chosen,
 )
-from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, probable_label_errors
+from catheters.evaluation.caveats import Caveat, join_caveats
+from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, labels_to_read_again
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
+from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
-from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NO_CALIBRATION, NUM_RESAMPLES
+from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NUM_RESAMPLES
 from catheters.evaluation.prediction_set import (
     PredictionSet,
     device_type_presence,
     fitting_folds,
-    mean_of_known,
     names_several_folds,
 )
+from catheters.evaluation.recalibration import Recalibration, recalibrate
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.selective_prediction import Abstention, abstain
 from catheters.evaluation.subgroups import Subgroup, count_device_types, make_groups, score_subgroups
@@ -46,7 +47,8 @@ class Choices:
         seed: of the resamples.
         rule: how thresholds are chosen.
         prevalences: label or device type -> the prevalence for which its predictive values are restated.
-        calibration: a key of `calibration.METHODS`, `none`, or `best`: whichever of these has the best Brier skill.
+        calibration: a key of `calibration.METHODS`, `none`, or `best`: the simplest of these, unless another is better
+            beyond chance, see `choose_calibration`.
         abstain_error: share of each class that may be decided wrongly, while the rest is deferred.
         band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
         max_explained: images of a run whose heatmaps are held against drawn tips; 0: none, `ALL_IMAGES`: all.
@@ -60,25 +62,6 @@ class Choices:
     abstain_error: float = ERROR_RATE
     band_edges: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
     max_explained: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrated:
-    """How well probabilities are calibrated by a method, across folds; means over the labels with both classes.
-
-    Attributes:
-        method: of calibration; `none` for the probabilities as they are.
-        probabilities: (n, K).
-        brier_skill: 1 - Brier score / that of predicting the prevalence; 1 at best, 0 for knowing nothing.
-        log_loss: mean binary cross-entropy.
-        expected_error: expected calibration error.
-    """
-
-    method: str
-    probabilities: Floats
-    brier_skill: float
-    log_loss: float
-    expected_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +91,16 @@ class Evaluation:
         presence_points: those of the device types.
         abstentions: what each label is when uncertain images are deferred to a person.
         calibrations: every method, and none; that alone where no other patients could judge a method.
+        calibration: which of them is chosen, and why.
         calibrator: the chosen one, fitted on all images.
+        recalibrations: slope, intercept and more of each label's probabilities as they are.
+        recalibrations_of_calibrated: the same of the probabilities that the chosen one gives across folds.
         folds: each fold by itself; empty where the predictions name none.
         subgroups: by each column.
         hardest: the most confident errors.
-        label_errors: labels that are probably wrong.
-        uninformative_labels: names of those that no label errors are sought of, see `is_informative`.
+        read_again: labels to be read again by a person.
+        uninformative_labels: names of those of which none are sought for that, see `is_informative`.
+        caveats: what has to be known before a score is believed.
         explanations: how well heatmaps point at drawn tips; None where that was not asked for.
         lines: how well lines and tips are found; None where no lines were predicted and drawn.
     """
@@ -127,12 +114,16 @@ class Evaluation:
     presence_points: list[OperatingPoint]
     abstentions: list[Abstention]
     calibrations: list[Calibrated]
+    calibration: CalibrationChoice
     calibrator: Calibrator
+    recalibrations: list[Recalibration]
+    recalibrations_of_calibrated: list[Recalibration]
     folds: list[FoldScore]
     subgroups: list[Subgroup]
     hardest: list[Case]
-    label_errors: list[Case]
+    read_again: list[Case]
     uninformative_labels: list[str]
+    caveats: tuple[Caveat, ...]
     explanations: Explanations | None = None
     lines: LineEvaluation | None = None
 
@@ -185,13 +176,13 @@ def evaluate(
     bootstrap = PatientBootstrap(evaluated.patient_ids, choices.num_resamples, choices.seed)
     folds = fitting_folds(evaluated)
     presence = device_type_presence(evaluated, heads)
-    can_be_judged = len(np.unique(folds)) > 1  # else there are no others to fit on
-    methods = (NO_CALIBRATION, *METHODS) if can_be_judged else (NO_CALIBRATION,)
-    calibrations = [_calibrated(method, evaluated, folds) for method in methods]
-    chosen = choices.calibration if can_be_judged else NO_CALIBRATION
-    if chosen == BEST_CALIBRATION:
-        chosen = max(calibrations, key=lambda calibrated: calibrated.brier_skill).method
-    calibrated = next(calibrated for calibrated in calibrations if calibrated.method == chosen)
+    calibrations = calibrate_by_all(evaluated, folds)
+    # Evidence takes intervals, also where the user asks for none.
+    of_choice = bootstrap
+    if not choices.num_resamples:
+        of_choice = PatientBootstrap(evaluated.patient_ids, NUM_RESAMPLES, choices.seed)
+    choice = choose_calibration(choices.calibration, evaluated, calibrations, of_choice)
+    calibrated = next(calibrated for calibrated in calibrations if calibrated.method == choice.method)
     calibrated_predictions = evaluated.with_probabilities(calibrated.probabilities)
     points = judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences)
     return Evaluation(
@@ -204,42 +195,30 @@ def evaluate(
         presence_points=judge(presence, folds, choices.rule, bootstrap, choices.prevalences),
         abstentions=abstain(evaluated, folds, points, bootstrap, choices.abstain_error),
         calibrations=calibrations,
-        calibrator=_fit(chosen, evaluated),
+        calibration=choice,
+        calibrator=fit_chosen(choice.method, evaluated),
+        recalibrations=recalibrate(evaluated, bootstrap),
+        recalibrations_of_calibrated=recalibrate(calibrated_predictions, bootstrap),
         folds=_score_folds(evaluated, choices),
         subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
         hardest=hardest_cases(evaluated, folds, points),
-        label_errors=probable_label_errors(calibrated_predictions),
+        read_again=labels_to_read_again(calibrated_predictions),
         uninformative_labels=np.array(evaluated.labels)[~is_informative(calibrated_predictions)].tolist(),
+        caveats=join_caveats([evaluated.caveats, _find_caveats(evaluated)]),
     )
 
 
-def _fit(method: str, evaluated: PredictionSet) -> Calibrator:
-    if method == NO_CALIBRATION:
-        return Calibrator(method=method, maps=dict.fromkeys(evaluated.labels, IDENTITY))
-    return fit_calibrator(method, evaluated)
-
-
-def _calibrated(method: str, evaluated: PredictionSet, folds: npt.NDArray[np.int64]) -> Calibrated:
-    probabilities = evaluated.probabilities
-    if method != NO_CALIBRATION:
-        probabilities = calibrate_across_folds(method, evaluated, folds)
-    calibrated, is_known = evaluated.with_probabilities(probabilities), evaluated.is_known
-    prevalence = mean_of_known(evaluated.targets, is_known)
-    has_both = (prevalence > 0) & (prevalence < 1)
-    if not has_both.any():
-        nan = float("nan")
-        return Calibrated(method=method, probabilities=probabilities, brier_skill=nan, log_loss=nan, expected_error=nan)
-    brier = mean_of_known((probabilities - evaluated.targets) ** 2, is_known)[has_both]
-    knowing_nothing = (prevalence * (1 - prevalence))[has_both]
-    of_labels = map(calibrated.of_label, np.flatnonzero(has_both).tolist())
-    errors = [reliability(of.targets, of.probabilities).expected_error for of in of_labels]
-    return Calibrated(
-        method=method,
-        probabilities=probabilities,
-        brier_skill=float((1 - brier / knowing_nothing).mean()),
-        log_loss=float(log_losses(calibrated)[has_both].mean()),
-        expected_error=float(np.mean(errors)),
-    )
+def _find_caveats(evaluated: PredictionSet) -> list[Caveat]:
+    """What the predictions themselves show."""
+    metrics = score_labels(evaluated.targets, evaluated.probabilities, evaluated.labels)
+    found = [Caveat(kind="undefined_label", text=text) for text in one_class_warnings(metrics)]
+    if len(np.unique(evaluated.patient_ids)) == 1:
+        text = (
+            "all images are of one patient: there are no intervals, operating points or calibration, which others "
+            "would have to judge"
+        )
+        found.append(Caveat(kind="one_patient", text=text))
+    return found
 
 
 def _score_folds(evaluated: PredictionSet, choices: Choices) -> list[FoldScore]:

@@ -1,7 +1,8 @@
-"""Single images that deserve a second look: the most confident errors, and labels that are probably wrong."""
+"""Single images that deserve a second look: the most confident errors, and labels that are to be read again."""
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,8 @@ from catheters.io.files import write_whole
 
 NUM_HARDEST = 5
 NEARLY_WRONG = 0.05
-"""A label that its probability gives less of being right is a probable error."""
+"""A label that its probability gives less of being right is to be read again."""
+READ_AGAIN_FILE = "read_again.csv"
 
 Error = Literal["missed", "false alarm"]
 
@@ -85,8 +87,11 @@ def is_informative(evaluated: PredictionSet) -> npt.NDArray[np.bool_]:
     return informative
 
 
-def probable_label_errors(evaluated: PredictionSet) -> list[Case]:
-    """Labels that confident learning holds for wrong, the surest first.
+def labels_to_read_again(evaluated: PredictionSet) -> list[Case]:
+    """Labels that confident learning holds for wrong, the surest first: for a person to read again.
+
+    Two good models name many different ones (of 513 and 726 on the same images 175 were in common): what is named is
+    where a model contradicts the table, not where the table is wrong. `SharedCases` counts what several models name.
 
     Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels, JAIR 70 (2021), by the
     cleanlab library, each label against all others: what both of its rules of pruning pick, by class and by noise rate,
@@ -114,9 +119,44 @@ def probable_label_errors(evaluated: PredictionSet) -> list[Case]:
     return sorted(cases, key=lambda case: case.confidence)
 
 
-def write_cases(file: Path, evaluated: PredictionSet, cases: list[Case], uid_column: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SharedCases:
+    """How many of several models of the same images name the same labels.
+
+    Attributes:
+        names: (M,) the models.
+        labels: (K,) of all of them.
+        lists: (M,) what each of them names.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    lists: tuple[tuple[Case, ...], ...]
+
+    def num_models(self) -> Mapping[tuple[int, str], int]:
+        """Row and label -> how many models name them."""
+        return Counter((case.row, case.label) for cases in self.lists for case in cases)
+
+    def count(self, label: str | None = None) -> tuple[list[int], int, int]:
+        """How many each model names, how many all do, and how many any does; None: of all labels together."""
+        numbers = {key: number for key, number in self.num_models().items() if label in (None, key[1])}
+        of_models = [sum(label in (None, case.label) for case in cases) for cases in self.lists]
+        return of_models, sum(number == len(self.lists) for number in numbers.values()), len(numbers)
+
+
+def write_cases(
+    file: Path, evaluated: PredictionSet, cases: list[Case], uid_column: str, shared: SharedCases | None = None
+) -> None:
     """Write one row per image: id, patient, label, what the table says, the probability. The file is whole or
-    absent."""
+    absent.
+
+    Args:
+        file: the CSV.
+        evaluated: the predictions that they are of.
+        cases: to write.
+        uid_column: name of the id column.
+        shared: several models' cases; a column says how many of these models name each one.
+    """
     frame = pd.DataFrame(
         {
             uid_column: [evaluated.uids[case.row] for case in cases],
@@ -127,6 +167,9 @@ def write_cases(file: Path, evaluated: PredictionSet, cases: list[Case], uid_col
             "error": [case.error for case in cases],
         }
     )
+    if shared is not None:
+        num_models = shared.num_models()
+        frame["named_by_models"] = [num_models[case.row, case.label] for case in cases]
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import GroupKFold
 
+from catheters.evaluation.caveats import Caveat
 from catheters.labels import SELDOM_TOGETHER
 
 Floats = npt.NDArray[np.float64]
@@ -49,6 +50,7 @@ class PredictionSet:
         targets: (n, K) 0, 1 or NaN where it is unknown.
         probabilities: (n, K) in 0..1.
         exclusive: groups of labels that the model has a softmax over, so that their probabilities sum to 1 at most.
+        caveats: what has to be known of them before a score is believed.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PredictionSet:
     targets: Floats
     probabilities: Floats
     exclusive: tuple[tuple[str, ...], ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.uids), len(self.labels))

@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from catheters.config.settings import PREDICTION_COLUMNS
 from catheters.errors import counted, listed
+from catheters.evaluation.caveats import Caveat
 from catheters.io.csv_files import TableError, check_columns, check_ids, read_csv
 from catheters.io.files import write_whole
 from catheters.runtime.console import warn
@@ -50,7 +51,7 @@ def write_predictions(
 
 
 def read_predictions(
-    file: Path, uid_column: str | None = None, *, are_logits: bool = False
+    file: Path, uid_column: str | None = None, *, are_logits: bool = False, caveats: list[Caveat] | None = None
 ) -> tuple[str, pd.DataFrame, tuple[str, ...]]:
     """Read a file of predictions.
 
@@ -58,8 +59,9 @@ def read_predictions(
         file: a CSV.
         uid_column: name of the id column; None: the first column.
         are_logits: the columns hold logits, whose sigmoids are the probabilities.
+        caveats: takes what has to be known of the predictions; None: that is warned of.
 
-    Images that could not be predicted are left out, with a warning.
+    Images that could not be predicted are left out, with a caveat.
 
     Returns:
         The id column's name; the table, ids as text and probabilities as float64; the label columns.
@@ -81,7 +83,7 @@ def read_predictions(
     labels = tuple(column for column in frame.columns if column not in others)
     if not labels:
         raise TableError(f"{file}: no column of probabilities beside {listed(frame.columns)}")
-    frame = _leave_out_unpredicted(frame, file)
+    frame, found = _leave_out_unpredicted(frame, file)
     values = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
     is_probability = (values >= 0) & (values <= 1)  # NaN is neither
     is_right = np.isfinite(values) if are_logits else is_probability
@@ -96,22 +98,29 @@ def read_predictions(
             f"{_guess_scale(values.to_numpy())}"
         )
     if are_logits and is_probability.all(axis=None):
-        warn(
+        text = (
             f"{file}: every value lies in 0..1, as probabilities do; they are taken for logits, since --logits says so"
         )
+        found.append(Caveat(kind="taken_for_logits", text=text))
+    if caveats is None:
+        for caveat in found:
+            warn(caveat.text)
+    else:
+        caveats += found
     frame[list(labels)] = expit(values) if are_logits else values
     return uid_column, frame, labels
 
 
-def _leave_out_unpredicted(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+def _leave_out_unpredicted(frame: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, list[Caveat]]:
     if "reason" not in frame:
-        return frame
+        return frame, []
     has_reason = (frame["reason"].str.strip() != "").to_numpy()
     if has_reason.all():
         raise TableError(f"{file}: none of its images could be predicted; the first: {frame['reason'].iloc[0]}")
-    if has_reason.any():
-        warn(f"{file}: {has_reason.sum()} of {counted(len(frame), 'image')} could not be predicted and are left out")
-    return frame[~has_reason].reset_index(drop=True)
+    if not has_reason.any():
+        return frame, []
+    text = f"{file}: {has_reason.sum()} of {counted(len(frame), 'image')} could not be predicted and are left out"
+    return frame[~has_reason].reset_index(drop=True), [Caveat(kind="left_out_images", text=text)]
 
 
 def _guess_scale(values: npt.NDArray[np.float64]) -> str:

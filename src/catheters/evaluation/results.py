@@ -1,6 +1,5 @@
 """What was found out as `metrics.json` and `metrics.csv`, for other programs; see docs/reference/metrics-json.md."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,19 @@ from typing import Any
 import pandas as pd
 
 from catheters.errors import UserError
+from catheters.evaluation.caveats import Caveat
+from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.hard_cases import SharedCases
 from catheters.evaluation.intervals import LEVEL, Estimate
 from catheters.evaluation.lines.results import describe_lines, list_line_estimates
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import presence_rule
+from catheters.evaluation.recalibration import Recalibration
 from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
 from catheters.evaluation.selective_prediction import Abstention, Band
-from catheters.io.files import read_written_json, write_text, write_whole
+from catheters.io.files import read_written_json, write_json, write_whole
 
 FORMAT_VERSION = 2
 METRICS_FILE, CALIBRATION_FILE = "metrics.json", "calibration.json"
@@ -26,6 +30,8 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 """Of an operating point."""
 DECIDED_RATES = ("decided", "missed", "false_alarms", "accuracy")
 """Of what is decided."""
+RECALIBRATION = ("slope", "intercept", "in_the_large", "observed_to_expected")
+"""Of a label's probabilities."""
 Row = tuple[str, str, str, float, float, float]
 """Of `metrics.csv`: of, name, metric, value, low, high."""
 
@@ -38,6 +44,7 @@ def write_metrics(
     calibration_sha256: str,
     labels: str,
     num_labelled: int,
+    shared: SharedCases | None = None,
 ) -> None:
     """Write `metrics.json`; what is undefined is null. The file is whole or absent.
 
@@ -51,6 +58,7 @@ def write_metrics(
         calibration_sha256: of the `calibration.json` of the same evaluation.
         labels: where the true ones come from.
         num_labelled: images in the label table.
+        shared: what this and other models name to be read again; None for a single model.
     """
     scores, choices = evaluation.scores, evaluation.choices
     content = {
@@ -61,6 +69,7 @@ def write_metrics(
         "num_images": scores.num_images,
         "num_patients": scores.num_patients,
         "num_images_in_label_table": num_labelled,
+        "caveats": _caveats(evaluation.caveats),
         "intervals": {
             "level": LEVEL,
             "method": "expanded percentiles of a bootstrap over patients",
@@ -79,6 +88,7 @@ def write_metrics(
         },
         "calibration": {
             "chosen": evaluation.calibrator.method,
+            "reason": evaluation.calibration.reason,
             "sha256": calibration_sha256,
             "methods": [
                 {
@@ -89,6 +99,18 @@ def write_metrics(
                 }
                 for calibrated in evaluation.calibrations
             ],
+            "steps": [
+                {
+                    "method": step.method,
+                    "simpler": step.simpler,
+                    "is_better": step.is_better,
+                    "brier_skill_difference": _interval(step.brier_skill),
+                    "log_loss_difference": _interval(step.log_loss),
+                }
+                for step in evaluation.calibration.steps
+            ],
+            "per_label": _recalibrations(evaluation.recalibrations),
+            "per_label_of_calibrated": _recalibrations(evaluation.recalibrations_of_calibrated),
         },
         "folds": [
             {
@@ -105,15 +127,19 @@ def write_metrics(
                 **_counts(group.scores),
                 "macro": {metric: _interval(group.macros(metric)[0]) for metric in METRICS},
                 "macro_of_rest": {metric: _interval(group.macros(metric)[1]) for metric in METRICS},
+                "difference": {metric: _interval(group.macros(metric)[2]) for metric in METRICS},
+                "is_case_mix": group.is_case_mix,
                 "apart": {metric: group.apart(metric) for metric in METRICS},
                 "per_label": _labels(group.scores, None),
+                "difference_per_label": None if group.differences is None else _labels(group.differences, None),
             }
             for group in evaluation.subgroups
         ],
+        "read_again": _read_again(evaluation, shared),
         "explanations": None if evaluation.explanations is None else evaluation.explanations.describe(),
         "lines": None if evaluation.lines is None else describe_lines(evaluation.lines),
     }
-    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+    write_json(file, content)
 
 
 def write_table(file: Path, evaluation: Evaluation) -> None:
@@ -125,17 +151,32 @@ def write_table(file: Path, evaluation: Evaluation) -> None:
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
 
-def write_comparison(file: Path, first: Scores, second: Scores, differences: Scores) -> None:
+def write_comparison(file: Path, comparison: Comparison) -> None:
     """Write the paired differences of two models as JSON. The file is whole or absent."""
+    differences, tests = comparison.differences, comparison.tests
+    macro, per_label = _macro(differences), _labels(differences, None)
+    for metric in METRICS:
+        # The means are one test each: there is nothing to adjust for.
+        macro[metric] |= {"p": tests.p_macro[metric]}
+        for entry in per_label:
+            p, p_holm = tests.of(metric, entry["label"])
+            entry[metric] |= {"p": p, "p_holm": p_holm}
     content = {
         "format_version": FORMAT_VERSION,
-        "first": first.name,
-        "second": second.name,
+        "first": comparison.first.name,
+        "second": comparison.second.name,
         "difference": "second minus first, in the same resamples of the patients",
-        "macro": _macro(differences),
-        "per_label": _labels(differences, None),
+        "test": {
+            "method": "permutation within patients, of ranks (roc_auc, average_precision) and probabilities (brier)",
+            "num_permutations": tests.num_permutations,
+            "adjustment": "Holm, over the labels of a metric",
+            "significant_below": SIGNIFICANT,
+        },
+        "macro": macro,
+        "per_label": per_label,
+        "caveats_of_first": _caveats(comparison.caveats_of_first),
     }
-    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+    write_json(file, content)
 
 
 def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
@@ -153,6 +194,13 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
     for abstention in evaluation.abstentions:
         for metric, estimate in _estimates(abstention, DECIDED_RATES).items():
             yield _row("decided", abstention.label, metric, estimate)
+    for of, recalibrations in (
+        ("calibration", evaluation.recalibrations),
+        ("calibration of calibrated", evaluation.recalibrations_of_calibrated),
+    ):
+        for recalibration in recalibrations:
+            for metric, estimate in _estimates(recalibration, RECALIBRATION).items():
+                yield _row(of, recalibration.label, metric, estimate)
     for metric in METRICS:
         yield _row("macro", "all images", metric, evaluation.scores.macro(metric))
     for number, fold in enumerate(evaluation.folds):
@@ -160,7 +208,10 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
             yield _row("macro of a fold", str(fold.fold), metric, evaluation.fold_macros(metric)[number])
     for group in evaluation.subgroups:
         for metric in METRICS:
-            yield _row("macro of a group", f"{group.column}: {group.value}", metric, group.macros(metric)[0])
+            here, _, gap = group.macros(metric)
+            yield _row("macro of a group", f"{group.column}: {group.value}", metric, here)
+            if group.differences is not None:
+                yield _row("macro of a group minus of the rest", f"{group.column}: {group.value}", metric, gap)
     for pointing in () if evaluation.explanations is None else evaluation.explanations.scores:
         for metric, estimate in pointing.estimates.items():
             yield _row(f"tips in the hottest part, {pointing.method}", pointing.device_type, metric, estimate)
@@ -240,7 +291,7 @@ def some_lack_intervals(evaluation: Evaluation) -> bool:
     return any(
         not math.isnan(value)
         and math.isnan(low)
-        and (of != "macro of a group" or metric == "roc_auc")
+        and (not of.startswith("macro of a group") or metric == "roc_auc")
         and not (of.startswith("macro") and metric in NO_MACRO_INTERVAL)
         for of, _, metric, value, low, _ in list_estimates(evaluation)
     )
@@ -248,6 +299,29 @@ def some_lack_intervals(evaluation: Evaluation) -> bool:
 
 def _row(of: str, name: str, metric: str, estimate: Estimate) -> Row:
     return of, name, metric, estimate.value, estimate.low, estimate.high
+
+
+def _caveats(caveats: Sequence[Caveat]) -> list[dict[str, str]]:
+    return [{"kind": caveat.kind, "text": caveat.text} for caveat in caveats]
+
+
+def _read_again(evaluation: Evaluation, shared: SharedCases | None) -> dict[str, Any]:
+    labels = evaluation.evaluated.labels
+    content: dict[str, Any] = {
+        "num_cases": len(evaluation.read_again),
+        "per_label": {label: sum(case.label == label for case in evaluation.read_again) for label in labels},
+        "models": None,
+    }
+    if shared is not None:
+        counts = {label: shared.count(label) for label in labels} | {"all labels": shared.count()}
+        content["models"] = {
+            "names": list(shared.names),
+            "num_named": {
+                name: {"by_each": by_each, "by_all": by_all, "by_any": by_any}
+                for name, (by_each, by_all, by_any) in counts.items()
+            },
+        }
+    return content
 
 
 def _counts(scores: Scores) -> dict[str, int]:
@@ -294,19 +368,20 @@ def _abstention(abstention: Abstention) -> dict[str, Any]:
     }
 
 
-def _estimates(of: OperatingPoint | Abstention, names: Sequence[str]) -> dict[str, Estimate]:
+def _recalibrations(recalibrations: Sequence[Recalibration]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": recalibration.label,
+            **{name: _interval(estimate) for name, estimate in _estimates(recalibration, RECALIBRATION).items()},
+        }
+        for recalibration in recalibrations
+    ]
+
+
+def _estimates(of: OperatingPoint | Abstention | Recalibration, names: Sequence[str]) -> dict[str, Estimate]:
     """Its attributes of these names."""
     return {name: getattr(of, name) for name in names}
 
 
 def _interval(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-
-
-def _null_for_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _null_for_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_null_for_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

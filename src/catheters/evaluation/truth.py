@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.prediction_set import PredictionSet, find_torn_patient
 from catheters.io.csv_files import TableError, check_filled
 from catheters.io.near_misses import same_id_hint, without_decimals
-from catheters.runtime.console import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ def hold_against(
 ) -> tuple[PredictionSet, npt.NDArray[np.intp]]:
     """Predictions beside the truth, and (n,) the rows of the label table that they are of.
 
-    Patients are those of the label table, with a warning where the predictions group the images otherwise, or else of
-    the predictions; where neither says, each image is a patient of its own, with a warning. Folds are those of the
+    Patients are those of the label table, with a caveat where the predictions group the images otherwise, or else of
+    the predictions; where neither says, each image is a patient of its own, with a caveat. Folds are those of the
     predictions.
 
     Args:
@@ -78,22 +78,24 @@ def hold_against(
     """
     uids = predictions[uid_column].tolist()
     rows = match_rows(truth, uids, file)
+    caveats: list[Caveat] = []
     if truth.patient_ids is not None:
         patient_ids = truth.patient_ids[rows]
         if "patient" in predictions:
             others = _patients_of(predictions)
-            _warn_of_other_patients(patient_ids, others, np.array(uids), file, truth.source)
+            caveats += _find_other_patients(patient_ids, others, np.array(uids), file, truth.source)
     elif "patient" in predictions:
         check_filled(predictions, "patient", file)
         patient_ids = _patients_of(predictions)
     else:
-        warn(
-            f"neither {file} nor {truth.source} says whose the images are: intervals take each for a patient "
-            "of its own and come out too narrow where patients have several; name their column with --patient-column"
+        text = (
+            f"neither {file} nor {truth.source} says whose the images are: intervals take each for a patient of its "
+            "own and come out too narrow where patients have several; name their column with --patient-column"
         )
+        caveats.append(Caveat(kind="no_patients", text=text))
         patient_ids = np.array(uids, dtype=np.str_)
-    folds = _read_folds(predictions, file)
-    _warn_of_shared_patients(patient_ids, folds, file)
+    folds, of_folds = _read_folds(predictions, file)
+    caveats += [*of_folds, *_find_shared_patients(patient_ids, folds, file)]
     evaluated = PredictionSet(
         name=name,
         labels=labels,
@@ -103,6 +105,7 @@ def hold_against(
         targets=truth.labels[rows].astype(np.float64),
         probabilities=predictions[list(labels)].to_numpy(dtype=np.float64),
         exclusive=exclusive,
+        caveats=tuple(caveats),
     )
     return evaluated, rows
 
@@ -112,47 +115,51 @@ def _patients_of(predictions: pd.DataFrame) -> npt.NDArray[np.str_]:
     return np.array([without_decimals(patient) for patient in predictions["patient"]], dtype=np.str_)
 
 
-def _warn_of_other_patients(
+def _find_other_patients(
     patient_ids: npt.NDArray[np.str_],
     others: npt.NDArray[np.str_],
     uids: npt.NDArray[np.str_],
     file: Path,
     source: str,
-) -> None:
+) -> list[Caveat]:
     is_named = others != ""
     torn = find_torn_patient(patient_ids[is_named], others[is_named])
-    if torn is not None:
-        one, other = (uids[is_named][row] for row in torn)
-        warn(
-            f"{file} and {source} name other patients: {one} and {other} are of one in the one and of two in "
-            f"the other; intervals are over those of {source}"
-        )
+    if torn is None:
+        return []
+    one, other = (uids[is_named][row] for row in torn)
+    text = (
+        f"{file} and {source} name other patients: {one} and {other} are of one in the one and of two in the other; "
+        f"intervals are over those of {source}"
+    )
+    return [Caveat(kind="other_patients", text=text)]
 
 
-def _warn_of_shared_patients(
+def _find_shared_patients(
     patient_ids: npt.NDArray[np.str_], folds: npt.NDArray[np.int64] | None, file: Path
-) -> None:
+) -> list[Caveat]:
     if folds is None:
-        return
+        return []
     num_folds = pd.Series(folds).groupby(patient_ids).nunique()
     num_shared = int((num_folds > 1).sum())
-    if num_shared:
-        warn(
-            f"{file}: {num_shared} of {len(num_folds)} patients are in several folds: models may have seen "
-            "them, and scores be too good"
-        )
+    if not num_shared:
+        return []
+    text = (
+        f"{file}: {num_shared} of {len(num_folds)} patients are in several folds: models may have seen them, and "
+        "scores be too good"
+    )
+    return [Caveat(kind="patients_in_several_folds", text=text)]
 
 
-def _read_folds(predictions: pd.DataFrame, file: Path) -> npt.NDArray[np.int64] | None:
+def _read_folds(predictions: pd.DataFrame, file: Path) -> tuple[npt.NDArray[np.int64] | None, list[Caveat]]:
     """(n,) folds; None where an image has none. Names that are no numbers are numbered."""
     if "fold" not in predictions:
-        return None
+        return None, []
     text = predictions["fold"]
     if (text == "").any():
-        if (text != "").any():
-            warn(f"{file}: some images have no fold: folds are passed over")
-        return None
+        is_mixed = bool((text != "").any())
+        said = f"{file}: some images have no fold: folds are passed over"
+        return None, [Caveat(kind="folds_passed_over", text=said)] if is_mixed else []
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
     if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all():
-        return numbers.astype(np.int64)
-    return np.unique(text.to_numpy(dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+        return numbers.astype(np.int64), []
+    return np.unique(text.to_numpy(dtype=np.str_), return_inverse=True)[1].astype(np.int64), []

@@ -12,6 +12,7 @@ from catheters.evaluation.prediction_set import probability_of_any
 from catheters.inference.loading import Models
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage
+from catheters.labels import SELDOM_TOGETHER
 
 Floats = npt.NDArray[np.float64]
 
@@ -155,27 +156,26 @@ def describe_device_type(findings: Findings, device_type: str, row: int) -> str:
 
     Whether it is there is said by the device type's own operating point, what position it has by those of its labels.
     Where a label is predicted positive and the device type is not, it is uncertain. Labels that are deferred are named,
-    predicted positive or not.
+    predicted positive or not. A tube has one position: of labels that an image has one of, the most probable of those
+    that are predicted positive is said, and the others in its brackets (see `positions_of`).
     """
     columns = findings.of_device_type(device_type)
-    positives = [k for k in columns if findings.is_predicted_positive[row, k]]
+    positions = positions_of(findings, columns, row)
     presence, threshold = findings.presence[device_type][row], findings.presence_thresholds[device_type]
     is_present = findings.is_present(device_type, row)
     if len(columns) == 1:
         found = "present" if is_present else "not seen"
         return f"{device_type}: {found} {_label_in_brackets(findings, columns[0], row)}"
     in_brackets = f"({_short(presence)}, {_threshold(threshold)})"
-    positions = ", ".join(
-        f"{_state(findings.labels[k], device_type)} {_label_in_brackets(findings, k, row)}" for k in positives
-    )
+    names = {k: _state(findings.labels[k], device_type) for k in columns}
+    said = ", ".join(_describe_position(findings, position, row, names) for position in positions)
+    # Several lines of a kind may lie in several positions, and which of them is not known.
+    said += " (of one line or of several)" if len(positions) > 1 else ""
     if not is_present:
-        sentence = (
-            f"{device_type}: {f'uncertain {in_brackets}, {positions}' if positives else f'not seen {in_brackets}'}"
-        )
+        sentence = f"{device_type}: {f'uncertain {in_brackets}, {said}' if positions else f'not seen {in_brackets}'}"
     else:
-        sentence = f"{device_type}: present, {positions or f'position unclear {in_brackets}'}"
-    deferred = _deferred_below(findings, columns, row, [_state(findings.labels[k], device_type) for k in columns])
-    return "; ".join(filter(None, [sentence, deferred]))
+        sentence = f"{device_type}: present, {said or f'position unclear {in_brackets}'}"
+    return "; ".join(filter(None, [sentence, _deferred_below(findings, names, row, positions)]))
 
 
 def describe_others(findings: Findings, row: int) -> str:
@@ -183,13 +183,47 @@ def describe_others(findings: Findings, row: int) -> str:
     decided."""
     of_device_types = {label for labels in findings.heads.values() for label in labels}
     columns = [k for k, label in enumerate(findings.labels) if label not in of_device_types]
-    positives = ", ".join(
-        f"{findings.labels[k]} {_label_in_brackets(findings, k, row)}"
-        for k in columns
-        if findings.is_predicted_positive[row, k]
-    )
-    deferred = _deferred_below(findings, columns, row, [findings.labels[k] for k in columns])
-    return "; ".join(filter(None, [positives, deferred])) or "none"
+    names = {k: findings.labels[k] for k in columns}
+    positions = positions_of(findings, columns, row)
+    said = ", ".join(_describe_position(findings, position, row, names) for position in positions)
+    return "; ".join(filter(None, [said, _deferred_below(findings, names, row, positions)])) or "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """What is said of labels that an image has one of at most, or of one label alone.
+
+    Attributes:
+        column: the label that is said.
+        alternatives: others that are predicted positive too, or are more probable; the most probable one first.
+    """
+
+    column: int
+    alternatives: tuple[int, ...] = ()
+
+
+def positions_of(findings: Findings, columns: Sequence[int], row: int) -> list[Position]:
+    """What is predicted positive of some labels of an image, so that nothing contradicts itself.
+
+    Labels of which an image has one, by the models' softmax or as a rule (`SELDOM_TOGETHER`: a tube has one position),
+    may have thresholds by which several are predicted positive. The most probable of these is said, the others are its
+    alternatives, and so are labels that are more probable and below their thresholds. All other labels stand by
+    themselves.
+    """
+    positions, seen = [], set[int]()
+    for column in columns:
+        if column in seen:
+            continue
+        groups = [labels for labels in (*findings.exclusive, *SELDOM_TOGETHER) if findings.labels[column] in labels]
+        alike = {findings.labels[column]}.union(*groups)
+        together = [k for k in columns if findings.labels[k] in alike and k not in seen]
+        seen.update(together)
+        together.sort(key=lambda k: -findings.probabilities[row, k])
+        positives = [k for k in together if findings.is_predicted_positive[row, k]]
+        if positives:
+            likelier = together[: together.index(positives[0])]
+            positions.append(Position(column=positives[0], alternatives=(*likelier, *positives[1:])))
+    return positions
 
 
 def describe_deferred(findings: Findings, row: int) -> str:
@@ -234,22 +268,37 @@ def _state(label: str, device_type: str) -> str:
     return WORDS.get(state, state)
 
 
-def _deferred_below(findings: Findings, columns: Sequence[int], row: int, names: Sequence[str]) -> str:
-    """Those of `columns` that are deferred and not predicted positive, by their `names`; empty where there are none.
+def _describe_position(findings: Findings, position: Position, row: int, names: Mapping[int, str]) -> str:
+    """As in "normal position (0.61, threshold 0.40; or abnormal position, 0.22, threshold 0.10)"."""
+    in_brackets = "; or ".join(
+        [
+            _numbers_of_said(findings, position.column, row),
+            *(f"{names[k]}, {_numbers_of_said(findings, k, row)}" for k in position.alternatives),
+        ]
+    )
+    return f"{names[position.column]} ({in_brackets})"
 
-    Of a label that is predicted positive, its brackets say so.
+
+def _deferred_below(findings: Findings, names: Mapping[int, str], row: int, positions: Sequence[Position]) -> str:
+    """The labels, column -> name, that are deferred and not said in a position; empty where there are none.
+
+    Of one that is said, its brackets say so.
     """
+    said = {k for position in positions for k in (position.column, *position.alternatives)}
     deferred = [
         f"{name} ({_numbers(findings, k, row)})"
-        for k, name in zip(columns, names, strict=True)
-        if findings.is_deferred[row, k] and not findings.is_predicted_positive[row, k]
+        for k, name in names.items()
+        if findings.is_deferred[row, k] and k not in said
     ]
     return f"deferred: {', '.join(deferred)}" if deferred else ""
 
 
 def _label_in_brackets(findings: Findings, k: int, row: int) -> str:
-    deferred = ", deferred" if findings.is_deferred[row, k] else ""
-    return f"({_numbers(findings, k, row)}{deferred})"
+    return f"({_numbers_of_said(findings, k, row)})"
+
+
+def _numbers_of_said(findings: Findings, k: int, row: int) -> str:
+    return f"{_numbers(findings, k, row)}{', deferred' if findings.is_deferred[row, k] else ''}"
 
 
 def _numbers(findings: Findings, k: int, row: int) -> str:

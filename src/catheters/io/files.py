@@ -72,6 +72,19 @@ class UnreadableFileError(UserError):
     """A file of this program's that is missing, damaged, or not what its name says."""
 
 
+def write_json(file: Path, content: Any) -> None:
+    """Write plain data as JSON, which has no NaN: that becomes null. The file is whole or absent."""
+    write_text(file, json.dumps(_null_for_nan(content), indent=2) + "\n")
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_null_for_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def parse_json(text: str) -> Any:
     """JSON as RFC 8259 has it: NaN, Infinity and numbers that float64 cannot hold are refused.
 

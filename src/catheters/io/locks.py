@@ -1,6 +1,8 @@
 """Exclusive locks between processes."""
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +36,32 @@ def exclusive_lock(lock_file: Path, refusal: str, *, timeout_s: float = 0, remov
         if remove:
             lock_file.unlink(missing_ok=True)  # before the release: afterwards it may be another process's
         lock.release()
+
+
+class InheritedLock:
+    """An exclusive lock that this process and those that it starts with it hold: it is free when all have exited."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Keep a descriptor that is locked."""
+        self.descriptor = descriptor
+
+    @classmethod
+    def take(cls, lock_file: Path) -> "InheritedLock | None":
+        """The lock, where it is free; it is one with `exclusive_lock` of the same file.
+
+        Processes started with `pass_fds=[lock.descriptor]` hold it as well.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Let it go, as far as this process holds it."""
+        os.close(self.descriptor)

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve
 
+from catheters.evaluation.caveats import Caveat
+from catheters.evaluation.comparison import compare
 from catheters.evaluation.ensemble import combine
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
 from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.paired_tests import describe_p
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.report.figures import MAX_POINTS, ReportFigure, draw_aucs, thin
-from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
+from catheters.evaluation.report.report import Background, write_model_card, write_report
 from catheters.evaluation.report.tables import with_interval
-from catheters.evaluation.scores import difference, score
+from catheters.evaluation.scores import score
 from tests.browser import PHONE, SCREEN, Browser
 from tests.evaluation.conftest import make_predictions
 
@@ -106,13 +109,17 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
     first, second = make_pair(rng)
     bootstrap = PatientBootstrap(first.patient_ids, 50, seed=0)
     scores = [score(evaluated, bootstrap) for evaluated in (first, second)]
-    comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
+    comparison = compare(first, second, (scores[0], scores[1]), seed=0)
     ensemble = combine("weights", [first, second], "ensemble")
     background = make_background(image_kind="synthetic", comparison=comparison, ensemble=ensemble, settings={})
     write_report(tmp_path / "report.html", evaluation, background, thumbnails)
     page = (tmp_path / "report.html").read_text()
     assert "<strong>Synthetic data.</strong>" in page
     assert with_interval(comparison.differences.macro("roc_auc"), 4) in page
+    gap = " ".join(page[page.index("Against first") :][:300].split())
+    said = "that is more than chance" if comparison.tests.p_macro["roc_auc"] < 0.05 else "neither is shown"
+    assert f"(p-value {describe_p(comparison.tests.p_macro['roc_auc'])}); {said}" in html.unescape(gap)
+    assert page.count('aria-label="Comparison of ') == 3
     for member in ensemble.members:
         assert f"<td>{member.weight:.3f}</td>" in page
     assert "<summary>Settings</summary>" not in page
@@ -170,7 +177,7 @@ def shown(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> I
     pair = make_pair(rng)
     bootstrap = PatientBootstrap(pair[0].patient_ids, 50, seed=0)
     scores = [score(evaluated, bootstrap) for evaluated in pair]
-    comparison = Comparison(first=scores[0], second=scores[1], differences=difference(*scores))
+    comparison = compare(*pair, (scores[0], scores[1]), seed=0)
     ensemble = combine("weights", list(pair), "ensemble")
     background = make_background(image_kind="synthetic", comparison=comparison, ensemble=ensemble, curves=[CURVES])
     write_report(tmp_path / "report.html", evaluation, background, thumbnails)
@@ -217,7 +224,7 @@ def test_no_table_is_cut_on_a_screen(rng: np.random.Generator, tmp_path: Path, b
 def test_ids_of_dicom_stay_in_their_cells(
     rng: np.random.Generator, tmp_path: Path, browser: Browser, width: int
 ) -> None:
-    """UIDs have up to 64 characters, of images as of patients; probable label errors show both side by side."""
+    """UIDs have up to 64 characters, of images as of patients; what is to be read again shows both side by side."""
     targets = rng.integers(0, 2, (200, 1)).astype(np.uint8)
     is_wrong = np.arange(200) % 40 == 0
     probabilities = np.where((targets == 1) ^ is_wrong[:, None], 0.99, 0.01) + rng.uniform(-0.009, 0.009, (200, 1))
@@ -231,8 +238,8 @@ def test_ids_of_dicom_stay_in_their_cells(
     write_report(tmp_path / "report.html", evaluation, make_background(), None)
     browser.show(width)
     browser.open((tmp_path / "report.html").as_uri())
-    rows = "document.querySelector('[aria-label=\"Probable label errors\"] tbody').rows.length"
-    assert browser.evaluate(rows) == len(evaluation.label_errors) > 0
+    rows = "document.querySelector('[aria-label=\"Labels to be read again\"] tbody').rows.length"
+    assert browser.evaluate(rows) == len(evaluation.read_again) > 0
     assert browser.overfull_cells() == []
     assert width == PHONE or browser.cut_boxes() == []
 
@@ -260,9 +267,10 @@ def test_the_first_lines_say_what_to_conclude(evaluation: Evaluation, tmp_path: 
     from_file = {**make_background().settings, "pretrained": "nih/best.pt"}
     write_report(file, evaluation, make_background(settings=from_file), None)
     assert "weights that training began with are from a file, and may have been trained on these" in text_of(file)
-    leaking = {**make_background().settings, "allow_leaking_folds": True}
-    write_report(file, evaluation, make_background(settings=leaking), None)
+    leaking = Caveat(kind="leaking_folds", text="run: was trained with allow_leaking_folds")
+    write_report(file, dataclasses.replace(evaluation, caveats=(leaking,)), make_background(), None)
     assert "may share patients or equal images" in text_of(file)
+    assert "Caveats. run: was trained with allow_leaking_folds." in text_of(file)
     assert "out-of-fold" not in text_of(file)
 
 

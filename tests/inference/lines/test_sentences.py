@@ -53,7 +53,7 @@ def taken(
     [
         (0, 12.0, "ETT - Abnormal", "ETT: the model says Normal; by rule Abnormal (tip 12.0 mm above the carina)"),
         (0, -8.0, "ETT - Abnormal", "ETT: the model says Normal; by rule Abnormal (tip 8.0 mm below the carina)"),
-        (1, 12.0, "ETT - Abnormal", "ETT: the model says Borderline, Normal; by rule Abnormal (tip 12.0 mm above"),
+        (1, 12.0, "ETT - Abnormal", "ETT: the model says Normal (or Borderline); by rule Abnormal (tip 12.0 mm above"),
         (2, 50.0, "ETT - Normal", "ETT: the model says none of its labels; by rule Normal (tip 50.0 mm above"),
         (0, 50.0, "ETT - Normal", ""),
         (1, 25.0, "ETT - Borderline", ""),

@@ -16,7 +16,7 @@ from catheters.evaluation.evaluation import Choices
 @pytest.mark.slow
 def test_the_same_as_the_command(evaluated_run: Path, tmp_path: Path) -> None:
     """Against metrics.json, and the page word for word but for the command that made it."""
-    result = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0))
+    result = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0, calibration="temperature"))
     metrics = json.loads((evaluated_run / "metrics.json").read_text())
     assert result.macro_auc == metrics["macro"]["roc_auc"]["value"]
     points = {point["label"]: point["operating_point"]["threshold"] for point in metrics["per_label"]}
@@ -71,14 +71,18 @@ def test_wrong_inputs(evaluated_run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) -> None:
     """But for the command in the page, and where the files are."""
-    folder = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0)).write(tmp_path / "new" / "deep")
+    folder = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0, calibration="temperature")).write(
+        tmp_path / "new" / "deep"
+    )
     written = {file.name for file in folder.iterdir()}
     assert written == {
-        *("metrics.json", "metrics.csv", "calibration.json", "hardest_cases.csv", "label_errors.csv"),
+        *("metrics.json", "metrics.csv", "calibration.json", "hardest_cases.csv", "read_again.csv"),
         *("report.html", "MODEL_CARD.md"),
     }
     for name in written - {"report.html", "MODEL_CARD.md"}:
         assert (folder / name).read_bytes() == (evaluated_run / name).read_bytes(), name
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/x: results cannot be written there"):
-        catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0)).write(tmp_path / "file" / "x")
+        catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0, calibration="temperature")).write(
+            tmp_path / "file" / "x"
+        )

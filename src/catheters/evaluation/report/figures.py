@@ -58,7 +58,7 @@ def draw_aucs(names: Sequence[str], estimates: Sequence[Estimate]) -> ReportFigu
     axes.set_xlabel("ROC AUC with 95% confidence interval; dotted: chance")
     axes.grid(axis="x", alpha=0.3)
     words = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
-    return _as_svg(figure, f"ROC AUC with intervals: {words}")
+    return as_svg(figure, f"ROC AUC with intervals: {words}")
 
 
 def draw_roc(
@@ -72,7 +72,7 @@ def draw_roc(
     axes.plot([1 - point.specificity.value], [point.sensitivity.value], "o", color=ORANGE, label="operating point")
     figure.legend(**LEGEND)
     axes.set_title(f"ROC, AUC {area.value:.3f}")
-    return _as_svg(
+    return as_svg(
         figure,
         f"ROC curve of {label}, AUC {area.value:.3f}; the operating point has sensitivity "
         f"{point.sensitivity.value:.3f} and specificity {point.specificity.value:.3f}",
@@ -94,7 +94,7 @@ def draw_precision_recall(
         axes.plot([found / (found + missed)], [found / (found + false)], "o", color=ORANGE, label="operating point")
     figure.legend(**LEGEND)
     axes.set_title(f"precision and recall, AP {precision.value:.3f}")
-    return _as_svg(
+    return as_svg(
         figure,
         f"Precision-recall curve of {label}, average precision {precision.value:.3f}, prevalence {prevalence:.3f}",
     )
@@ -123,7 +123,7 @@ def draw_reliability(
         words += f", {calibrated.expected_error:.3f} after calibration by {method}"
     figure.legend(**LEGEND)
     axes.set_title("reliability")
-    return _as_svg(figure, f"Reliability curve of {label}: {words}")
+    return as_svg(figure, f"Reliability curve of {label}: {words}")
 
 
 def draw_agreement(name: str, unit: str, predicted: Floats, truth: Floats, agreement: Agreement) -> ReportFigure:
@@ -160,7 +160,7 @@ def draw_agreement(name: str, unit: str, predicted: Floats, truth: Floats, agree
     axes.set_title(name if len(shown) == len(rows) else f"{name}, {len(shown)} of {len(rows)}", parse_math=False)
     axes.grid(alpha=0.3)
     pairs = counted(agreement.num_pairs, "pair")
-    return _as_svg(figure, f"Difference against mean of {name}, {pairs}: {words}")
+    return as_svg(figure, f"Difference against mean of {name}, {pairs}: {words}")
 
 
 def _small(x: str, y: str) -> tuple[Figure, Axes]:
@@ -179,7 +179,8 @@ def thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[kept], y[kept]
 
 
-def _as_svg(figure: Figure, text: str) -> ReportFigure:
+def as_svg(figure: Figure, text: str) -> ReportFigure:
+    """A figure for a page, with what it shows in words."""
     FigureCanvasSVG(figure)
     content = io.BytesIO()
     # Text stays text: smaller, and sharp at any size.

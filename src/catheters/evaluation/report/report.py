@@ -9,11 +9,14 @@ from typing import Any
 
 import jinja2
 
+from catheters.evaluation.caveats import LEAKS
+from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
-from catheters.evaluation.hard_cases import Case
+from catheters.evaluation.hard_cases import READ_AGAIN_FILE, Case, SharedCases
 from catheters.evaluation.lines.comparison import MAP_WIDTH, TipCase
 from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
+from catheters.evaluation.paired_tests import SIGNIFICANT, describe_p
 from catheters.evaluation.report.figures import (
     ReportFigure,
     draw_agreement,
@@ -24,6 +27,7 @@ from catheters.evaluation.report.figures import (
 )
 from catheters.evaluation.report.tables import (
     agreement_estimates,
+    describe_apart,
     describe_counting,
     describe_error,
     edge,
@@ -33,27 +37,12 @@ from catheters.evaluation.report.tables import (
     threshold_text,
     with_interval,
 )
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
+from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL
 from catheters.io.files import write_text
 from catheters.labels import ImageKind
 
-MAX_LABEL_ERRORS = 30
-"""Probable label errors that the page lists; `label_errors.csv` has all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two models on the same images.
-
-    Attributes:
-        first: the other one.
-        second: the one that the page is about.
-        differences: second minus first.
-    """
-
-    first: Scores
-    second: Scores
-    differences: Scores
+MAX_READ_AGAIN = 30
+"""Labels to be read again that the page lists; the CSV file has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +60,7 @@ class Background:
         curves: figure of each fold's training.
         comparison: with another model.
         ensemble: how the predictions were combined.
+        shared: what this and other models of the same images name to be read again; None for a single model.
     """
 
     predictions: str
@@ -83,6 +73,7 @@ class Background:
     curves: Sequence[ReportFigure]
     comparison: Comparison | None
     ensemble: Ensemble | None
+    shared: SharedCases | None = None
 
 
 def write_report(
@@ -107,7 +98,7 @@ def write_report(
     thumbnails = None if make_thumbnails is None else make_thumbnails(rows)
     figures = {label: _figures(evaluation, label) for label in scores.labels}
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.jinja")
         .render(
             evaluation=evaluation,
@@ -118,10 +109,13 @@ def write_report(
             forest=_forest(evaluation),
             figures=figures,
             is_out_of_fold=bool(evaluation.folds and background.settings),
-            may_leak=bool(background.settings) and background.settings["allow_leaking_folds"],
+            may_leak=any(caveat.kind in LEAKS for caveat in evaluation.caveats),
             has_own_weights=bool(background.settings) and isinstance(background.settings["pretrained"], str),
             hardest=_hardest(evaluation, thumbnails),
-            label_errors=[_describe(evaluation, case, None) for case in evaluation.label_errors[:MAX_LABEL_ERRORS]],
+            read_again=[_describe(evaluation, case, None) for case in evaluation.read_again[:MAX_READ_AGAIN]],
+            read_again_file=READ_AGAIN_FILE,
+            num_models={} if background.shared is None else background.shared.num_models(),
+            significant=SIGNIFICANT,
             ensemble_methods=METHODS,
             **_of_lines(evaluation, draw_cases),
         )
@@ -135,7 +129,7 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
     Its headings are those of Mitchell et al., Model cards for model reporting, FAT* 2019.
     """
     card = (
-        _environment(autoescape=False)
+        page_environment(autoescape=False)
         .get_template("model_card.md.jinja")
         .render(
             evaluation=evaluation,
@@ -144,12 +138,14 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
             metrics=METRICS,
             no_macro_interval=NO_MACRO_INTERVAL,
             ensemble_methods=METHODS,
+            read_again_file=READ_AGAIN_FILE,
         )
     )
     write_text(file, card)
 
 
-def _environment(*, autoescape: bool = True) -> jinja2.Environment:
+def page_environment(*, autoescape: bool = True) -> jinja2.Environment:
+    """What fills the templates of this folder."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("catheters.evaluation.report", "."),
         autoescape=autoescape,
@@ -168,6 +164,8 @@ def _environment(*, autoescape: bool = True) -> jinja2.Environment:
     environment.filters["markdown"] = _escape_markdown
     environment.filters["marked"] = marked
     environment.filters["sortable"] = _sortable
+    environment.filters["p"] = describe_p
+    environment.filters["apart"] = describe_apart
     return environment
 
 
@@ -262,6 +260,7 @@ def _describe(evaluation: Evaluation, case: Case, thumbnail: str | None) -> dict
         label for label, target in zip(evaluated.labels, evaluated.targets[case.row], strict=True) if target == 1
     ]
     return {
+        "row": case.row,
         "uid": str(evaluated.uids[case.row]),
         "patient": str(evaluated.patient_ids[case.row]),
         "fold": None if evaluated.folds is None else int(evaluated.folds[case.row]),

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from catheters.errors import counted
+from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
+from catheters.evaluation.hard_cases import SharedCases
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.evaluation import LineEvaluation
@@ -13,6 +15,8 @@ from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.lines.measurements import MeasuredLengths, Pair, RuleEvaluation
 from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.paired_tests import describe_p
+from catheters.evaluation.recalibration import Recalibration
 from catheters.evaluation.scores import METRICS, Scores
 from catheters.evaluation.selective_prediction import Abstention
 from catheters.evaluation.subgroups import Subgroup
@@ -121,6 +125,21 @@ def calibration_table(evaluation: Evaluation) -> str:
     )
 
 
+def recalibration_table(recalibrations: Sequence[Recalibration], of: str) -> str:
+    """One row per label: calibration slope and intercept, calibration in the large, observed over expected."""
+    return text_table(
+        [of, "slope", "intercept", "in the large", "observed / expected"],
+        [
+            [
+                label.label,
+                *map(with_interval, (label.slope, label.intercept, label.in_the_large)),
+                with_interval(label.observed_to_expected),
+            ]
+            for label in recalibrations
+        ],
+    )
+
+
 def folds_table(evaluation: Evaluation) -> str:
     """One row per fold, and their spread."""
     macros = [evaluation.fold_macros(metric) for metric in METRICS]
@@ -140,20 +159,25 @@ def folds_table(evaluation: Evaluation) -> str:
 
 
 def subgroups_table(subgroups: Sequence[Subgroup]) -> str:
-    """One row per group: its macro AUC beside that of the rest, and the labels whose intervals do not overlap."""
+    """One row per group: its macro AUC beside that of the rest, their difference, and the labels that are apart."""
     return text_table(
-        ["group", "images", "patients", "macro AUC", "of all others", "apart"],
+        ["group", "images", "patients", "macro AUC", "of all others", "difference", "apart"],
         [
             [
                 f"{group.column}: {group.value}",
                 f"{group.scores.num_images}",
                 f"{group.scores.num_patients}",
                 *map(with_interval, group.macros("roc_auc")),
-                ", ".join(group.apart("roc_auc")) or "-",
+                describe_apart(group),
             ]
             for group in subgroups
         ],
     )
+
+
+def describe_apart(group: Subgroup) -> str:
+    """The labels whose ROC AUC differs from the rest's by more than chance; that it is case mix where it is."""
+    return "case mix" if group.is_case_mix else ", ".join(group.apart("roc_auc")) or "-"
 
 
 def explanations_table(explanations: Explanations) -> str:
@@ -181,19 +205,40 @@ def explanations_table(explanations: Explanations) -> str:
     )
 
 
-def differences_table(first: Scores, second: Scores, differences: Scores) -> str:
-    """One row per label: both ROC AUCs and their paired difference; * where its interval leaves out 0."""
+def differences_table(comparison: Comparison, metric: str) -> str:
+    """One row per label: both scores, their paired difference, p-values; * where the adjusted one is below 0.05."""
+    first, second, tests = comparison.first, comparison.second, comparison.tests
+    three = (first, second, comparison.differences)
 
-    def row(name: str, of_first: Estimate, of_second: Estimate, gap: Estimate) -> list[str]:
-        marked = with_interval(gap, 4) + (" *" if gap.low > 0 or gap.high < 0 else "  ")
-        return [name, with_interval(of_first), with_interval(of_second), marked]
+    def row(name: str, estimates: Sequence[Estimate], p: float, p_holm: str, *, is_marked: bool) -> list[str]:
+        of_first, of_second, gap = estimates
+        star = " *" if is_marked else "  "
+        return [
+            name,
+            with_interval(of_first),
+            with_interval(of_second),
+            with_interval(gap, 4),
+            describe_p(p),
+            p_holm + star,
+        ]
 
-    rows = [
-        row(label, *(scores.estimate("roc_auc", label) for scores in (first, second, differences)))
-        for label in first.labels
-    ]
-    rows.append(row("macro mean", *(scores.macro("roc_auc") for scores in (first, second, differences))))
-    return text_table(["ROC AUC", first.name, second.name, "difference  "], rows)
+    rows = []
+    for label in first.labels:
+        p, p_holm = tests.of(metric, label)
+        estimates = [scores.estimate(metric, label) for scores in three]
+        rows.append(row(label, estimates, p, describe_p(p_holm), is_marked=tests.is_significant(metric, label)))
+    macros, is_marked = [scores.macro(metric) for scores in three], tests.is_significant(metric, None)
+    rows.append(row("macro mean", macros, tests.p_macro[metric], "one test", is_marked=is_marked))
+    return text_table([METRICS[metric], first.name, second.name, "difference", "p", "Holm's p  "], rows)
+
+
+def read_again_table(shared: SharedCases) -> str:
+    """One row per label: how many each model names to be read again, how many all of them do, and any."""
+    rows = []
+    for label in (*shared.labels, None):
+        by_each, by_all, by_any = shared.count(label)
+        rows.append([label or "all labels", *map(str, by_each), f"{by_all}", f"{by_any}"])
+    return text_table(["to be read again", *shared.names, "by all of them", "by any"], rows)
 
 
 def ensemble_table(ensemble: Ensemble) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from catheters.inference.interpretation import Findings
+from catheters.inference.interpretation import Findings, positions_of
 from catheters.inference.lines.finding import FoundLines
 from catheters.inference.lines.measuring import TakenMeasurement
 from catheters.inference.lines.prediction import PredictedLine
@@ -84,8 +84,8 @@ def describe_disagreement(findings: Findings, row: int, taken: TakenMeasurement)
     positives = _positives(findings, row, device_type)
     if label in positives:
         return ""
-    said = ", ".join(_short(positive, device_type) for positive in positives) or "none of its labels"
     where = taken.measurement.describe().removeprefix(f"{device_type} ")
+    said = _said(findings, row, device_type)
     return f"{device_type}: the model says {said}; by rule {_short(label, device_type)} ({where})"
 
 
@@ -106,8 +106,7 @@ def describe_lengths(findings: Findings, row: int, device_type: str, taken: Sequ
         definition = each.measurement.definition
         if _has_tip_of(definition, device_type) and not any(_has_tip_of(definition, name) for name in unsure):
             disagrees = describe_disagreement(findings, row, each) != ""
-            said = [_short(label, device_type) for label in _positives(findings, row, device_type)]
-            but = f", but the model says {', '.join(said) or 'none of its labels'}" if disagrees else ""
+            but = f", but the model says {_said(findings, row, device_type)}" if disagrees else ""
             parts.append(f"; {describe_measurement(each)}{but}")
     return "".join(dict.fromkeys(parts))
 
@@ -118,6 +117,15 @@ def _has_tip_of(definition: MeasurementDefinition, device_type: str) -> bool:
 
 def _positives(findings: Findings, row: int, device_type: str) -> list[str]:
     return [findings.labels[k] for k in findings.of_device_type(device_type) if findings.is_predicted_positive[row, k]]
+
+
+def _said(findings: Findings, row: int, device_type: str) -> str:
+    """As in "Normal", or "Normal (or Abnormal)" where a tube, which has one position, may have another."""
+    said = []
+    for position in positions_of(findings, findings.of_device_type(device_type), row):
+        name, *others = (_short(findings.labels[k], device_type) for k in (position.column, *position.alternatives))
+        said.append(f"{name} (or {', '.join(others)})" if others else name)
+    return ", ".join(said) or "none of its labels"
 
 
 def _short(label: str, device_type: str) -> str:

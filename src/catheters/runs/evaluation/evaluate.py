@@ -12,14 +12,15 @@ from catheters.audit.examination import thumbnails
 from catheters.config.settings import Settings
 from catheters.errors import UserError, counted
 from catheters.evaluation.calibration import write_calibrator
+from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
-from catheters.evaluation.hard_cases import write_cases
+from catheters.evaluation.hard_cases import READ_AGAIN_FILE, SharedCases, write_cases
 from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.results import CASES_FILE, write_tip_cases
 from catheters.evaluation.report.figures import ReportFigure
-from catheters.evaluation.report.report import Background, Comparison, write_model_card, write_report
+from catheters.evaluation.report.report import Background, write_model_card, write_report
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_comparison, write_metrics, write_table
 from catheters.io.files import sha256_of
 from catheters.io.run_record import describe_environment_in_words, read_record
@@ -32,6 +33,8 @@ from catheters.runtime.console import warn
 from catheters.synthetic import kind_of_images
 
 COMPARISON_FILE = "comparison.json"
+READ_AGAIN_OF_0_2 = "label_errors.csv"
+"""What version 0.2.0 called `READ_AGAIN_FILE`."""
 AnyPath = str | os.PathLike[str]
 
 
@@ -40,8 +43,8 @@ class EvaluationResult:
     """What is found out about predictions, as objects, and the page of it. Research software, not a medical device.
 
     Attributes:
-        evaluation: scores with intervals, operating points, calibration, folds, subgroups, hardest cases, probable
-            label errors: what `metrics.json` holds, and more.
+        evaluation: scores with intervals, caveats, operating points, calibration, folds, subgroups, hardest cases,
+            labels to be read again: what `metrics.json` holds, and more.
     """
 
     evaluation: Evaluation
@@ -139,13 +142,15 @@ def evaluate(
 
 
 def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
-    """Score predictions that are read and matched to their labels.
+    """Score predictions that are read and matched to their labels, and warn of what has to be known of them.
 
     Raises:
         UserError: a column cannot be put into groups; for explanations see `explain_run`.
     """
     columns = {column: given.column(column) for column in choices.band_edges}
     evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
+    for caveat in evaluation.caveats:
+        warn(caveat.text)
     evaluation = dataclasses.replace(evaluation, lines=evaluate_lines(given, choices))
     if choices.max_explained:
         evaluation = dataclasses.replace(evaluation, explanations=explain_run(given, evaluation))
@@ -153,7 +158,12 @@ def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
 
 
 def write_evaluation(
-    given: Input, evaluation: Evaluation, command: str, comparison: Comparison | None, ensemble: Ensemble | None
+    given: Input,
+    evaluation: Evaluation,
+    command: str,
+    comparison: Comparison | None,
+    ensemble: Ensemble | None,
+    shared: SharedCases | None = None,
 ) -> Background:
     """Write all files of an evaluation into the folder of its predictions.
 
@@ -163,6 +173,7 @@ def write_evaluation(
         command: that makes it, for the page.
         comparison: with another model.
         ensemble: how the predictions were combined.
+        shared: what several models name to be read again.
 
     Returns:
         What the page says besides the evaluation.
@@ -173,20 +184,21 @@ def write_evaluation(
     metrics.unlink(missing_ok=True)
     (folder / COMPARISON_FILE).unlink(missing_ok=True)
     if comparison is not None:
-        write_comparison(folder / COMPARISON_FILE, comparison.first, comparison.second, comparison.differences)
+        write_comparison(folder / COMPARISON_FILE, comparison)
     write_table(folder / "metrics.csv", evaluation)
     write_calibrator(calibration, evaluation.calibrator, given.sha256)
     write_cases(folder / "hardest_cases.csv", given.evaluated, evaluation.hardest, given.uid_column)
-    write_cases(folder / "label_errors.csv", given.evaluated, evaluation.label_errors, given.uid_column)
+    write_cases(folder / READ_AGAIN_FILE, given.evaluated, evaluation.read_again, given.uid_column, shared)
+    (folder / READ_AGAIN_OF_0_2).unlink(missing_ok=True)
     (folder / CASES_FILE).unlink(missing_ok=True)
     if evaluation.lines is not None:
         write_tip_cases(folder / CASES_FILE, given.evaluated, evaluation.lines.cases, given.uid_column)
-    background = background_of(given, command, comparison, ensemble)
+    background = dataclasses.replace(background_of(given, command, comparison, ensemble), shared=shared)
     write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_figures_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     sha256_of_calibration = sha256_of(calibration)
     source, num_labelled = given.truth.source, background.num_labelled
-    write_metrics(metrics, evaluation, given.file, given.sha256, sha256_of_calibration, source, num_labelled)
+    write_metrics(metrics, evaluation, given.file, given.sha256, sha256_of_calibration, source, num_labelled, shared)
     return background
 
 

@@ -15,6 +15,7 @@ from catheters.data.landmarks import read_landmarks
 from catheters.data.spacing import read_spacing_table
 from catheters.data.tables.label_table import read_columns, read_label_table
 from catheters.errors import UserError, counted
+from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.predictions import read_predictions
 from catheters.evaluation.truth import Truth, hold_against
@@ -116,8 +117,9 @@ def read_run(
     check_finished(run, how_to_mend, (file.name, LINES_FILE, MEASUREMENTS_FILE))
     # Before it is read: what is written over it meanwhile is then never taken for what was evaluated.
     sha256 = sha256_of(file)
+    caveats = _leaks_of(run, settings)
     if source is not None:
-        uid_column, predictions, labels = read_predictions(file, source.id_column)
+        uid_column, predictions, labels = read_predictions(file, source.id_column, caveats=caveats)
         truth, left_out = read_truth(source, source.rules_for(settings), uid_column, labels)
         predictions, paths = _without(predictions, uid_column, left_out, file, truth), None
     else:
@@ -125,7 +127,7 @@ def read_run(
         table_source = build_table_source(settings)
         table = read_label_table(table_source)
         labels = table.label_columns
-        uid_column, predictions, _ = read_predictions(file, settings.uid_column)
+        uid_column, predictions, _ = read_predictions(file, settings.uid_column, caveats=caveats)
         check_columns(predictions, labels, file)
         truth = Truth(
             source=str(table_source.file),
@@ -138,7 +140,8 @@ def read_run(
     evaluated, rows = hold_against(
         truth, predictions, uid_column, labels, file, str(run), tuple(settings.exclusive.values())
     )
-    _warn_of_missing_folds(run, settings, evaluated)
+    caveats += [*evaluated.caveats, *_find_missing_folds(run, settings, evaluated)]
+    evaluated = replace(evaluated, caveats=tuple(caveats))
     paths = None if paths is None else tuple(paths[row] for row in rows)
     heads = settings.heads or known_heads(labels)
     return Input(
@@ -229,11 +232,13 @@ def read_file(
     """
     sha256 = sha256_of(file) if file.is_file() else ""  # else reading it says what is wrong
     stem = Path(file.name.removesuffix(".gz")).stem
-    uid_column, predictions, labels = read_predictions(file, source.id_column, are_logits=are_logits)
+    caveats: list[Caveat] = []
+    uid_column, predictions, labels = read_predictions(file, source.id_column, are_logits=are_logits, caveats=caveats)
     rules = source.rules_for(None)
     truth, left_out = read_truth(source, rules, uid_column, labels)
     predictions = _without(predictions, uid_column, left_out, file, truth)
     evaluated, rows = hold_against(truth, predictions, uid_column, labels, file, str(file))
+    evaluated = replace(evaluated, caveats=(*caveats, *evaluated.caveats))
     heads, paths, lines = _heads_of(rules, labels), None, None
     if path_pattern is not None:
         all_paths = paths_of_table(truth.frame, path_pattern, uid_column, source.file)
@@ -299,15 +304,27 @@ def _read_measurements(run: Path, settings: Settings) -> MeasurementTables | Non
     )
 
 
-def _warn_of_missing_folds(run: Path, settings: Settings, evaluated: PredictionSet) -> None:
+def _leaks_of(run: Path, settings: Settings) -> list[Caveat]:
+    if not settings.allow_leaking_folds:
+        return []
+    text = (
+        f"{run}: was trained with allow_leaking_folds: its folds may share patients or equal images, and scores be far "
+        "too good"
+    )
+    return [Caveat(kind="leaking_folds", text=text)]
+
+
+def _find_missing_folds(run: Path, settings: Settings, evaluated: PredictionSet) -> list[Caveat]:
     if evaluated.folds is None:
-        return
+        return []
     missing = sorted(set(settings.folds_to_train) - set(evaluated.folds.tolist()))
-    if missing:
-        warn(
-            f"{run}: not all of its {settings.num_folds} folds are finished: the images of "
-            f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to resume"
-        )
+    if not missing:
+        return []
+    text = (
+        f"{run}: not all of its {settings.num_folds} folds are finished: the images of "
+        f"{', '.join(f'fold {fold}' for fold in missing)} are in no score; run train.py to resume"
+    )
+    return [Caveat(kind="missing_folds", text=text)]
 
 
 def _check_label_files(run: Path, settings: Settings) -> None:

@@ -1,0 +1,270 @@
+"""The jobs of a comparison in processes of their own, several at a time: a crash costs one of them."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from catheters.config.loading import config_text, load_settings
+from catheters.config.settings import Settings
+from catheters.errors import counted
+from catheters.io.files import write_text
+from catheters.runs.comparison.queue import Job, JobQueue, TakenJob
+from catheters.runs.run import is_long_enough
+from catheters.runtime.console import note, say, warn
+from catheters.runtime.host import available_cores
+from catheters.runtime.interrupts import raise_if_interrupted
+from catheters.runtime.progress import duration
+from catheters.training.extensions.log import read_epochs
+
+SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_QUEUES = 1.0
+"""While nothing can be taken: other processes may leave something."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What a job is trained by.
+
+    Attributes:
+        settings: of the run that it is a part of, its one fold chosen.
+        folder: of the comparison.
+    """
+
+    settings: Settings
+    folder: Path
+
+    @property
+    def fold(self) -> int:
+        """The one that is trained."""
+        (fold,) = self.settings.folds_to_train
+        return fold
+
+    @property
+    def fold_folder(self) -> Path:
+        """Where its model lies."""
+        return self.settings.run_folder / f"fold{self.fold}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the fold is trained."""
+        return is_long_enough(self.settings.in_stages()[-1], self.fold_folder)
+
+    @property
+    def config_file(self) -> Path:
+        """A config of exactly these settings, but for the fold: it can be trained by hand as well."""
+        return self.folder / "configs" / f"{self.settings.run_name}.py"
+
+    def write_config(self) -> None:
+        """Write it; what it says may not depend on files that the user changes meanwhile."""
+        settings = dataclasses.replace(self.settings, folds=None)
+        self.config_file.parent.mkdir(parents=True, exist_ok=True)
+        text = config_text(settings)
+        if not self.config_file.is_file() or self.config_file.read_text(encoding="utf-8") != text:
+            write_text(self.config_file, text)
+        assert load_settings(self.config_file) == settings, "a config says what it was made of"
+
+    @property
+    def log_file(self) -> Path:
+        """What its process prints."""
+        return self.folder / "logs" / f"{self.settings.run_name}_fold{self.fold}.log"
+
+    def best_score(self) -> float | None:
+        """Macro ROC AUC of the best epoch; None: its log does not say."""
+        scores = [entry.get("val/macro_auc") for entry in read_epochs(self.fold_folder)]
+        return max((score for score in scores if score is not None), default=None)
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """A job in a process of its own."""
+
+    taken: TakenJob
+    of_job: JobSettings
+    process: "subprocess.Popen[bytes]"
+    gpu: str | None
+    started: float = field(default_factory=time.monotonic)
+
+    def exit_status(self) -> tuple[int, int] | None:
+        """Its exit status and the most bytes that it had; None while it runs."""
+        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.process.returncode, usage.ru_maxrss * 1024
+
+
+def visible_gpus(settings: Sequence[Settings]) -> tuple[str, ...]:
+    """Names of the GPUs that jobs can be given, as `CUDA_VISIBLE_DEVICES` has them; none where a setting chooses."""
+    if any(of.device == "cpu" or of.device.startswith("cuda:") for of in settings):
+        return ()
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named) if len(named) == count else tuple(map(str, range(count)))
+
+
+def run_jobs(queue: JobQueue, jobs: Mapping[Job, JobSettings], num_parallel: int, gpus: Sequence[str]) -> None:
+    """Train the jobs that wait, until none is left, neither here nor in another process of the same comparison.
+
+    Args:
+        queue: it holds all of `jobs`.
+        jobs: what each is trained by.
+        num_parallel: processes at a time.
+        gpus: from `visible_gpus`; each process is given the one with fewest others.
+
+    Raises:
+        KeyboardInterrupt: all processes were stopped, each with a snapshot where it trains.
+    """
+    working: list[_Work] = []
+    seconds: list[float] = []
+    next_look, is_waiting = 0.0, False
+    try:
+        while True:
+            raise_if_interrupted()
+            for work in list(working):
+                status = work.exit_status()
+                if status is not None:
+                    working.remove(work)
+                    _record(queue, work, *status)
+                    seconds.append(time.monotonic() - work.started)
+                    _say_progress(queue, jobs, seconds, num_parallel)
+                    next_look = 0.0
+            now = time.monotonic()
+            while len(working) < num_parallel and now >= next_look:
+                taken = queue.take(jobs)
+                if taken is None:
+                    next_look = now + SECONDS_BETWEEN_QUEUES
+                    break
+                is_waiting = False
+                if jobs[taken.job].is_finished:
+                    queue.finish(taken, jobs[taken.job].best_score(), None)
+                    say(f"{taken.job}: already trained, in {jobs[taken.job].settings.run_folder}")
+                else:
+                    working.append(_start(taken, jobs[taken.job], working, num_parallel, gpus))
+            if not working:
+                num_open = sum(not state.is_finished() for state in queue.states(jobs).values())
+                if not num_open:
+                    return
+                if not is_waiting and next_look:
+                    note(f"{counted(num_open, 'job')} left, in other processes of this comparison: waiting for them")
+                    is_waiting = True
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        _stop(working)
+        for work in working:
+            queue.give_back(work.taken)
+
+
+def train_alone(of_job: JobSettings) -> str | None:
+    """Train a job while nothing else is, outside of any queue; returns what it said where it failed.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    process = _start_process(of_job, dict(os.environ))
+    try:
+        while process.poll() is None:
+            raise_if_interrupted()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    return None if process.returncode == 0 else _reason(process.returncode, of_job.log_file)
+
+
+def _start(
+    taken: TakenJob, of_job: JobSettings, working: Sequence[_Work], num_parallel: int, gpus: Sequence[str]
+) -> _Work:
+    environment = dict(os.environ)
+    gpu = min(gpus, key=lambda name: sum(work.gpu == name for work in working), default=None)
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    elif num_parallel > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(available_cores() // num_parallel, 1)))
+    # With the lock, it keeps others out of the run even if this process is killed.
+    process = _start_process(of_job, environment, (taken.lock.descriptor,))
+    return _Work(taken=taken, of_job=of_job, process=process, gpu=gpu)
+
+
+def _start_process(
+    of_job: JobSettings, environment: Mapping[str, str], descriptors: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
+    of_job.write_config()
+    of_job.log_file.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "catheters", "train", "--config", str(of_job.config_file)]
+    with of_job.log_file.open("ab") as log:
+        return subprocess.Popen(
+            [*command, f"folds=[{of_job.fold}]"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=descriptors,
+        )
+
+
+def _record(queue: JobQueue, work: _Work, status: int, memory_bytes: int) -> None:
+    """Keep in the queue how a process ended, and say it."""
+    job, of_job = work.taken.job, work.of_job
+    if status == 0 and of_job.is_finished:
+        score = of_job.best_score()
+        queue.finish(work.taken, score, memory_bytes)
+        auc = "" if score is None else f"macro AUC {score:.4f}, "
+        say(f"{job}: {auc}{duration(time.monotonic() - work.started)}")
+        return
+    reason = _reason(status, of_job.log_file)
+    queue.fail(work.taken, reason)
+    warn(f"{job}: failed: {reason} ({of_job.log_file})")
+
+
+def _reason(status: int, log_file: Path) -> str:
+    """Why a process failed, in a line."""
+    if status < 0:
+        of_memory = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-status).name}{of_memory}"
+    return _last_line(log_file) or f"exit status {status}"
+
+
+def _last_line(file: Path) -> str:
+    """What a process said of its failure: its last line that begins with `error: `, else its last one."""
+    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1]
+
+
+def _say_progress(queue: JobQueue, jobs: Mapping[Job, JobSettings], seconds: list[float], num_parallel: int) -> None:
+    states = list(queue.states(jobs).values())
+    num_open = sum(not state.is_finished() for state in states)
+    failed = sum(state == TrialState.FAIL for state in states)
+    words = f"{len(states) - num_open} of {counted(len(states), 'job')} done"
+    words += f", {failed} of them failed" if failed else ""
+    if num_open:
+        left = sum(seconds) / len(seconds) * -(-num_open // num_parallel)
+        words += f", about {duration(left)} left if no other process helps"
+    note(words)
+
+
+def _stop(working: Sequence[_Work]) -> None:
+    """Ask all processes to stop, and wait until they have; a second interrupt kills them."""
+    for work in working:
+        with contextlib.suppress(ProcessLookupError):
+            work.process.send_signal(signal.SIGTERM)
+    try:
+        for work in working:
+            while work.exit_status() is None:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        for work in working:
+            work.process.kill()
+        raise
