@@ -92,7 +92,7 @@ class SettingFields:
     image_size: PixelSize | Annotated[tuple[PixelSize, PixelSize], ListOrTuple] = 1024
     """Height and width of the cached images, in pixels: one number for both, or [height, width]."""
     resize: Literal["stretch", "pad"] = "stretch"
-    """stretch: the X-ray is stretched to image_size, as published; pad: it keeps its aspect, black fills the rest."""
+    """stretch: the X-ray is stretched to image_size; pad: it keeps its aspect, black fills the rest."""
     crop_borders: bool = False
     """Cut off black borders first."""
     inverted: Literal["keep", "invert", "exclude"] = "keep"
