@@ -37,7 +37,6 @@ from catheters.io.files import read_json, write_json, write_text
 from catheters.runs.preproc import preproc
 from catheters.runs.provenance import git_commit
 from catheters.runtime.console import say
-from catheters.runtime.progress import duration
 
 PAIRS = {"single": ("published_single", "single"), "multi": ("published_multi", "multi")}
 """Heads -> the presets that are compared, the published one first."""
@@ -61,8 +60,8 @@ OF_SAMPLE = (
 """Settings that are the sample's in every recipe."""
 XRAYS = Path("../shared/data/xrays")
 """Where `configs/projection.py` looks for them too."""
-NUM_SEMI_SYNTHETIC = 624
-"""Drawings on X-rays: 12 on each of 52."""
+NUM_IMAGES = {"sample": 600, "semi": 624}
+"""The second: 12 on each of 52 X-rays."""
 
 
 def transferred(recipe: Settings, epochs: int, **place: Any) -> Settings:
@@ -112,14 +111,14 @@ def make_data(data: str, options: argparse.Namespace) -> None:
     Raises:
         UserError: there are no X-rays to draw on.
     """
-    arguments = [str(options.folder / data)]
+    arguments = [str(options.folder / data), "--num-images", str(options.num_images or NUM_IMAGES[data])]
     if data == "semi":
         if not options.xrays.is_dir():
             raise UserError(
                 f"--xrays {options.xrays}: no such folder; name one of frontal chest X-rays, or take --only "
                 f"{' '.join(name for name, (of, _) in COMPARISONS.items() if of != 'semi')}"
             )
-        arguments += ["--on", str(options.xrays), "--num-images", str(NUM_SEMI_SYNTHETIC)]
+        arguments += ["--on", str(options.xrays)]
         patients = options.patients or options.xrays / "index.csv"
         arguments += ["--patients", str(patients)] if options.patients or patients.is_file() else []
     synthetic(arguments)
@@ -165,7 +164,7 @@ def markdown(outcomes: Mapping[str, Mapping[str, Any]]) -> str:
                 gap = f"{numbers['difference']:+.3f}"
                 if numbers["low"] is not None:
                     gap += f" ({numbers['low']:+.3f} to {numbers['high']:+.3f})"
-            seconds = "-" if numbers["seconds"] is None else duration(numbers["seconds"])
+            seconds = "-" if numbers["seconds"] is None else f"{numbers['seconds']:.0f} s"
             lines.append(f"| {outcome_of['data']} | `{recipe}` | {seeds} | {auc} | {gap} | {seconds} |")
     return "\n".join(lines)
 
@@ -195,6 +194,9 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--patients", type=Path, metavar="CSV", help="with the columns file and patient_id (default: their index.csv)"
+    )
+    parser.add_argument(
+        "--num-images", type=int, metavar="N", help="of each data set (default: 600 synthetic, 624 semi-synthetic)"
     )
     parser.add_argument(
         "--folder",

@@ -1,6 +1,7 @@
 """Every config trains one step on the tiny sample, with its own model, loss, optimizer and schedule."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,49 @@ def test_the_published_recipes() -> None:
     assert [name for name, _ in single.train_transforms] == [*names, "HueSaturationValue", "Affine", "CoarseDropout"]
     assert [params.get("p", 1.0) for _, params in single.train_transforms] == [1, 0.5, 0.5, *[0.25] * 5, 0.35]
     assert [params.get("p", 1.0) for _, params in multi.train_transforms] == [0.5, 0.65, 1, 0.5]
+
+
+def test_the_page_of_the_published_recipes_has_their_numbers() -> None:
+    """What stands in the presets is what the page says: the cell of the preset, or the original's where it is kept."""
+    page = (REPOSITORY / "docs" / "reference" / "published.md").read_text(encoding="utf-8")
+    single_page, _, multi_page = page.partition("\n## Multi-head\n")
+    single, multi = load_settings("published_single"), load_settings("published_multi")
+    for settings, text in ((single, single_page), (multi, multi_page)):
+        cells = {name: preset if preset != "same" else original for name, original, preset in table_rows(text)}
+        early_stop = f"{settings.early_stop}" + (" epochs" if cells["early stopping"].endswith("epochs") else "")
+        assert cells["image size"] == f"{settings.image_size}"
+        assert cells["backbone"] == f"`{settings.backbone_model}`"
+        assert cells["early stopping"] == early_stop
+        assert cells["seed"] == f"{settings.seed}"
+        assert numbers_in(cells["batch"])[:2] == [settings.batch_size, settings.valid_batch_size]
+    cells = {name: (original, preset) for name, original, preset in table_rows(single_page)}
+    assert numbers_in(cells["input"][1]) == [single.grey_mean, single.grey_std]
+    lengths = [single.init_lr, single.cosine_epochs, single.peak_lr, single.min_lr]
+    assert numbers_in(cells["learning rate"][0]) == pytest.approx(lengths)
+    assert cells["optimizer"][0] == single.optimizer == multi.optimizer
+    assert f'`schedule_step="{single.schedule_step}"`' == cells["it changes"][1]
+    cells = {name: (original, preset) for name, original, preset in table_rows(multi_page)}
+    assert numbers_in(cells["learning rate"][0]) == [multi.init_lr, multi.restart_epochs, multi.num_epochs]
+    assert numbers_in(cells["grey values"][0]) == pytest.approx([multi.grey_mean, multi.grey_std], abs=5e-5)
+    assert cells["folds"][1] == f"`folds={multi.folds}`"
+    for settings, text in ((single, single_page), (multi, multi_page)):
+        of_page = text.partition("The transforms, in their order:")[2]
+        rows = [line for line in of_page.splitlines() if line.startswith("|")][2:]
+        assert len(rows) == len(settings.train_transforms)
+        for row, (name, params) in zip(rows, settings.train_transforms, strict=True):
+            if name != "RandomResizedCrop":
+                assert numbers_in(row.split("|")[1])[-1] == params["p"], row
+
+
+def table_rows(text: str) -> list[tuple[str, str, str]]:
+    """First three cells of each row of tables that have four."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return [(row[0], row[1], row[2]) for row in rows if len(row) == 4]
+
+
+def numbers_in(text: str) -> list[float]:
+    """As they stand, from left to right."""
+    return [float(number) for number in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?:e-\d+)?", text)]
 
 
 def one_of(settings: Settings, name: str) -> list[tuple[str, dict[str, Any]]]:
