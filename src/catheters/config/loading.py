@@ -157,6 +157,10 @@ def _ignored(settings: Settings) -> dict[str, str]:
             settings.schedule == "constant" or (is_cosine and settings.cosine_epochs == 0),
         ),
         "cosine_epochs": (schedule, not is_cosine),
+        "schedule_step": (
+            f"{schedule} and warmup_epochs=0",
+            settings.schedule in ("constant", "plateau") and settings.warmup_epochs == 0,
+        ),
         "restart_epochs": (schedule, settings.schedule != "cosine_restarts"),
         "plateau_patience": (schedule, settings.schedule != "plateau"),
         "plateau_factor": (schedule, settings.schedule != "plateau"),

@@ -100,6 +100,7 @@ def build_schedule(settings: Settings, optimizer: torch.optim.Optimizer, steps_p
         num_cosine_steps=settings.cosine_epochs * steps_per_epoch,
         num_restart_steps=settings.restart_epochs * steps_per_epoch,
         num_steps=settings.num_epochs * steps_per_epoch,
+        num_held_steps=steps_per_epoch if settings.schedule_step == "epoch" else 1,
         init_lr=settings.init_lr,
         peak_lr=settings.peak_lr,
         min_lr=settings.min_lr,
