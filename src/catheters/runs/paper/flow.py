@@ -117,7 +117,7 @@ def trace_images(given: Input) -> ImageFlow:
     is_studied = raw.index.isin(truth.frame.index)
     listed = _listed_ids(settings)
     dropped = raw[~is_studied]
-    uid_column = given.uid_column if given.uid_column in raw else str(truth.frame.columns[0])
+    uid_column = next(name for name in (given.uid_column, *_own_column(settings), *raw.columns) if name in raw)
     dropped_uids = dropped[uid_column].to_numpy(dtype=np.str_)
     dropped_patients = _patients_of(dropped, settings, Path(truth.source))
     dropped_reasons = np.where(np.isin(dropped_uids, list(listed)), LISTED, NOT_KEPT)
@@ -214,6 +214,10 @@ def _side(heading: str, counts: dict[str, Count]) -> list[str]:
     return [f"{heading}: {_counted(total, 'image')}", *(f"{count.images:,}  {why}" for why, count in counts.items())]
 
 
+def _own_column(settings: Settings | None) -> tuple[str, ...]:
+    return () if settings is None else (settings.uid_column,)
+
+
 def _listed_ids(settings: Settings | None) -> set[str]:
     """The ids that `exclude_ids` names; none where the file is not here."""
     if settings is None or settings.exclude_ids is None or not Path(settings.exclude_ids).is_file():
@@ -236,6 +240,8 @@ def _patients_of(frame: pd.DataFrame, settings: Settings | None, file: Path) -> 
 
 def _reasons(given: Input, uids: Sequence[str], listed: set[str]) -> list[str]:
     """Why each of these images of the label table has no prediction."""
+    if not uids:
+        return []
     entries = _cache_rows(given.settings)
     unpredicted = _unpredicted(given)
     return [_reason(given, uid, listed, entries, unpredicted) for uid in uids]

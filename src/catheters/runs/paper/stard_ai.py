@@ -31,7 +31,7 @@ STARD_AI = Checklist(
         Item("13", DATASET, "Devices and software", model.software, "Manufacturer and model of the X-ray devices."),
         Item("14", DATASET, "Acquisition and preprocessing", model.preprocessing, "How the X-rays were taken."),
         Item("15a", TEST, "Index test", model.architecture),
-        Item("15b", TEST, "How the index test was developed", model.training),
+        Item("15b", TEST, "How the index test was developed", results.development),
         Item(
             "15c", TEST, "Thresholds of the index test", results.thresholds, "Whether prespecified, and why this rule."
         ),
@@ -49,7 +49,7 @@ STARD_AI = Checklist(
         Item(
             "17b", TEST, "What the assessors of the reference knew", None, "Clinical information, output of the model."
         ),
-        Item("18", ANALYSIS, "Statistical methods", results.uncertainty),
+        Item("18", ANALYSIS, "Statistical methods", results.statistical_methods),
         Item("19", ANALYSIS, "Indeterminate results", results.indeterminate),
         Item("20", ANALYSIS, "Missing data", data.missing_data),
         Item("21", ANALYSIS, "Analyses of variability", results.robustness, "Which were prespecified."),

@@ -139,6 +139,8 @@ def _describe_column(column: str, values: npt.NDArray[np.str_], add: Add) -> str
     numbers = np.array([math.nan if match is None else float(match[0]) for match in matches])
     distinct = np.unique(values[is_given]).tolist()
     are_numbers = bool((~np.isnan(numbers) | ~is_given).all()) and len(np.unique(numbers[is_given])) > MAX_DIGITS
+    if not distinct:
+        return f"{column} is empty."
     if are_numbers:
         add(f"{column}, median (IQR)", lambda is_in: median_and_quartiles(numbers[is_in & is_given]))
     elif len(distinct) > MAX_VALUES:

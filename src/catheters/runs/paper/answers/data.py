@@ -92,7 +92,7 @@ def missing_data(facts: Facts) -> Answer:
 def reference_standard(facts: Facts) -> Answer:
     """Which labels there are, and how cells of the table become them."""
     settings, labels = facts.settings, facts.evaluation.evaluated.labels
-    text = f"{len(labels)} labels, each 0, 1 or unknown for an image: {', '.join(labels)}."
+    text = f"{counted(len(labels), 'label')}, 0, 1 or unknown for an image: {', '.join(labels)}."
     if settings is None:
         return Answer(text=f"{text} They are columns of {Path(facts.flow.table).name}.", source="metrics.json")
     if settings.findings_column is not None:

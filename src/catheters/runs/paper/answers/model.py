@@ -15,7 +15,7 @@ def technology(facts: Facts) -> Answer | None:
     if settings is None:
         return None
     text = (
-        f"Deep learning: a multi-label classifier of chest radiographs ({len(settings.label_columns)} labels) on the "
+        f"Deep learning: a classifier of chest radiographs ({counted(len(settings.label_columns), 'label')}) on the "
         f"network {settings.backbone_model}."
     )
     return Answer(text=text, source="settings.json")
@@ -64,7 +64,7 @@ def architecture(facts: Facts) -> Answer | None:
         head = f"attention heads, one per device type ({listed(settings.device_types) or 'one for all labels'})"
     text = (
         f"Input: one grey image of {height} x {width} pixels. Network: timm's {settings.backbone_model}. Head: {head}. "
-        f"Output: {len(settings.label_columns)} probabilities, by a sigmoid each"
+        f"Output: a probability per label ({len(settings.label_columns)}), by a sigmoid each"
     )
     text += f", by a softmax over {listed(settings.exclusive)}." if settings.exclusive else "."
     if settings.lines is not None:

@@ -12,6 +12,8 @@ from catheters.evaluation.options import NO_CALIBRATION
 from catheters.evaluation.readers import PairAgreement
 from catheters.evaluation.report.tables import likelihood_ratio, threshold_text, with_interval
 from catheters.evaluation.scores import METRICS
+from catheters.runs.paper.answers.data import partitions
+from catheters.runs.paper.answers.model import training
 from catheters.runs.paper.checklist import Answer
 from catheters.runs.paper.facts import Facts
 
@@ -24,7 +26,7 @@ def headline(facts: Facts) -> Answer:
     """The one number, and of how many."""
     scores = facts.evaluation.scores
     text = (
-        f"Macro ROC AUC {with_interval(scores.macro('roc_auc'))} (95% CI) over {len(scores.labels)} labels, "
+        f"Macro ROC AUC {with_interval(scores.macro('roc_auc'))} (95% CI) over {counted(len(scores.labels), 'label')}, "
         f"{facts.flow.evaluated}."
     )
     if not facts.flow.is_out_of_fold:
@@ -57,6 +59,22 @@ def uncertainty(facts: Facts) -> Answer:
             "patients, with Holm's correction over the labels."
         )
     return Answer(text=text, source="metrics.json (intervals)")
+
+
+def statistical_methods(facts: Facts) -> Answer:
+    """Both of the above."""
+    first, second = metrics(facts), uncertainty(facts)
+    return Answer(text=f"{first.text} {second.text}", source="metrics.json, report.html")
+
+
+def development(facts: Facts) -> Answer | None:
+    """Training, and the folds that it was done and tested on, with their sizes."""
+    trained, split = training(facts), partitions(facts)
+    if trained is None or split is None:
+        return None
+    tested = internal_testing(facts)
+    texts = [trained.text, split.text, *([] if tested is None else [tested.text])]
+    return Answer(text=" ".join(texts), source="settings.json, flow.csv, predictions.csv")
 
 
 def performance(facts: Facts) -> Answer:
