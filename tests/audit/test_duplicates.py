@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from catheters.audit.duplicates import MAX_DISTANCE, equal_groups, near_groups, near_pairs
-from catheters.audit.examination import perceptual_hash
-from catheters.data.decoding.image import DecodedImage
 from catheters.data.decoding.radiograph import read_radiograph
+from catheters.data.image_hashes import perceptual_hash
 from tests.conftest import SHARED_DATA
 
 
@@ -54,7 +53,7 @@ def test_an_image_that_is_there_very_often(rng: np.random.Generator) -> None:
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> int:
-    hashes = [int.from_bytes(perceptual_hash(DecodedImage(image, image.shape))) for image in (one, other)]
+    hashes = [int.from_bytes(perceptual_hash(image)) for image in (one, other)]
     return (hashes[0] ^ hashes[1]).bit_count()
 
 
@@ -66,5 +65,5 @@ def test_real_radiographs() -> None:
         assert distance(image, cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)) <= MAX_DISTANCE
         assert distance(image, cv2.imdecode(cv2.imencode(".jpg", image)[1], 0)) <= MAX_DISTANCE
         assert distance(image, (255 * (image / 255) ** 0.7).astype(np.uint8)) <= MAX_DISTANCE
-    hashes = [perceptual_hash(DecodedImage(image, image.shape)) for image in images]
+    hashes = [perceptual_hash(image) for image in images]
     assert near_groups(hashes) == []

@@ -106,6 +106,8 @@ def entry(**changes: object) -> dict[str, object]:
         "reason": None,
         "quality_flags": ["odd"],
         "probabilities": probabilities,
+        "distances": [0.5, None],
+        "image_hash": "0f" * 32,
     } | changes
 
 
@@ -122,6 +124,8 @@ def with_probability(value: object) -> dict[str, object]:
         *(framed(with_probability(value)) for value in (7, -0.1, 1.5, "0.5", None, True, float("nan"), float("inf"))),
         *(framed(content) for content in ([1], {"row": 0}, 3, entry(extra=1), entry(probabilities=None))),
         *(framed(entry(probabilities=rows)) for rows in ([], [[0.5] * 11], [[0.5] * 10] * 2, [0.5, 0.5], 0.5)),
+        *(framed(entry(distances=values)) for values in (None, [0.5], [0.5, -1.0], [0.5, "1"], [0.5, float("nan")])),
+        *(framed(entry(image_hash=text)) for text in (None, "", "0f" * 31, "0g" * 32)),
         *(framed(entry(reason=reason)) for reason in ("", 1, "with probabilities")),
         *(framed(entry(quality_flags=quality_flags)) for quality_flags in (None, "text", [1])),
         *(framed(entry(state=state)) for state in ([1], [1, 2.0], "x", [1, 2, 3])),
@@ -165,12 +169,19 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     state = file_state(tmp_path / "a")
     assert state == (3, 1_700_000_000_123_456_789)
     assert file_state(tmp_path / "b") is None
-    read = decode_entry(
-        encode_entry(Entry(row=4, state=state, reason=None, quality_flags=("é", "b"), probabilities=probabilities)),
-        5,
-        SHAPE,
+    distances, image_hash = np.array([1 / 3, np.nan]), bytes(range(32))
+    written = Entry(
+        row=4,
+        state=state,
+        reason=None,
+        quality_flags=("é", "b"),
+        probabilities=probabilities,
+        distances=distances,
+        image_hash=image_hash,
     )
+    read = decode_entry(encode_entry(written), 5, SHAPE)
     assert (read.row, read.state, read.reason, read.quality_flags) == (4, state, None, ("é", "b"))
     assert read.probabilities is not None and (read.probabilities == probabilities).all()
+    assert np.array_equal(read.distances, distances, equal_nan=True) and read.image_hash == image_hash
     failed = Entry(row=0, state=None, reason="gone")
     assert decode_entry(encode_entry(failed), 5, SHAPE) == failed

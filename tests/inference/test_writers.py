@@ -53,6 +53,8 @@ def predictions(probabilities: np.ndarray) -> Predictions:
         probabilities=probabilities[np.newaxis].astype(np.float32),
         reasons=("", "damaged PNG", ""),
         quality_flags=((), (), ("blank", "small")),
+        distances=np.full((1, 3), np.nan),
+        image_hashes=(b"", b"", b""),
     )
 
 

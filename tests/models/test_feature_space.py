@@ -28,12 +28,12 @@ def test_one_in_a_hundred_ordinary_images_is_far(rng: np.random.Generator) -> No
     space = fit_feature_space(draw(rng, 2000), np.repeat(np.arange(500), 4).astype(np.str_))
     assert space is not None
     others = draw(rng, 4000).astype(np.float64)
-    assert space.are_far(others).mean() == pytest.approx(0.01, abs=0.006)
-    assert space.are_far(others + 6).all()
+    assert (space.over_limit(others) > 1).mean() == pytest.approx(0.01, abs=0.006)
+    assert (space.over_limit(others + 6) > 1).all()
     against = np.array(
         [[1.0, 8.0, 3.0, 4.0, 5.0], [4.0, 8.0, 3.0, 4.0, 5.0]]
     )  # the second lies along what goes together
-    assert space.are_far(against).tolist() == [True, False]
+    assert (space.over_limit(against) > 1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("num_images", [120, 400])
@@ -47,8 +47,8 @@ def test_fewer_images_than_channels(rng: np.random.Generator, num_images: int) -
     space = fit_feature_space(draw_wide(num_images), np.repeat(np.arange(num_images // 4), 4).astype(np.str_))
     assert space is not None
     assert space.components.shape == (num_images * 4 // 5 // 10, 1280)
-    assert space.are_far(draw_wide(2000).astype(np.float64)).mean() < 0.04
-    assert space.are_far(draw_wide(100).astype(np.float64) * 2).mean() > 0.95
+    assert (space.over_limit(draw_wide(2000).astype(np.float64)) > 1).mean() < 0.04
+    assert (space.over_limit(draw_wide(100).astype(np.float64) * 2) > 1).mean() > 0.95
 
 
 def test_too_few_to_tell(rng: np.random.Generator) -> None:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from catheters.audit.examination import HASH_SIZE
+from catheters.data.image_hashes import HASH_BYTES
 
 MAX_DISTANCE = 32
 """Perceptual hashes, of 256 bits, that differ in more are taken for different images (see `perceptual_hash`)."""
-WORDS_PER_HASH = HASH_SIZE**2 // 64
+WORDS_PER_HASH = HASH_BYTES // 8
 ROWS_AT_ONCE = 64
 """Rows that are compared with all others at a time: some 60 MB for 112,120 images."""
 
@@ -36,7 +36,7 @@ def near_groups(hashes: Sequence[bytes], max_distance: int = MAX_DISTANCE) -> li
         The groups of two and more, as positions in order.
     """
     # Equal ones once: of an image that is there n times, n * n pairs would have to be kept.
-    unique, unique_of = np.unique(np.array(hashes, dtype=np.void(HASH_SIZE**2 // 8).dtype), return_inverse=True)
+    unique, unique_of = np.unique(np.array(hashes, dtype=np.void(HASH_BYTES).dtype), return_inverse=True)
     pairs = near_pairs([value.tobytes() for value in unique], max_distance)
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(unique), len(unique)))
     _, group_of = connected_components(links, directed=False)

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import imagehash
-import numpy as np
-from PIL import Image
 
-from catheters.data.decoding.image import DecodedImage, Note, UnreadableImage
+from catheters.data.decoding.image import Note, UnreadableImage
 from catheters.data.decoding.radiograph import decode_radiograph, polarity_notes, read_file, read_radiograph
+from catheters.data.image_hashes import HASH_BYTES, perceptual_hash
 from catheters.errors import one_line
 from catheters.runtime.host import available_cores
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.workers import Failure, map_guarded
 
-HASH_SIZE = 16
-"""Side of a perceptual hash: 256 bits."""
 EXAMINED_SIZE = (256, 256)
 """Enough of a JPEG to judge it by, in pixels; its damage is found all the same."""
 THUMBNAIL_SIZE = 220
@@ -47,7 +43,7 @@ class Examined:
     full_shape: tuple[int, int] = (0, 0)
     grey_mean: float = 0.0
     grey_std: float = 0.0
-    perceptual_hash: bytes = bytes(HASH_SIZE**2 // 8)
+    perceptual_hash: bytes = bytes(HASH_BYTES)
     notes: tuple[Note, ...] = ()
     is_stretched: bool = False
 
@@ -69,22 +65,10 @@ def examine(paths: tuple[Path, ...], row: int) -> Examined:
         full_shape=decoded.full_shape,
         grey_mean=float(mean.item()),
         grey_std=float(std.item()),
-        perceptual_hash=perceptual_hash(decoded),
+        perceptual_hash=perceptual_hash(decoded.image),
         notes=(*decoded.notes, *polarity_notes(decoded.image, decoded.notes)),
         is_stretched=decoded.is_stretched,
     )
-
-
-def perceptual_hash(decoded: DecodedImage) -> bytes:
-    """The signs of an image's 16 x 16 lowest frequencies, in 32 bytes (imagehash.phash).
-
-    On 52 real chest radiographs of 36 patients, other images of the same patient differ in 74 bits or more, those of
-    other patients in 84 or more; the same image after JPEG compression, halving, other brightness, gamma or local
-    contrast or a crop of 1% a side in at most 32, after a turn by one degree in at most 36.
-    """
-    side = 4 * HASH_SIZE  # what phash would scale it to, by OpenCV's area averaging in place of Pillow's Lanczos
-    small = cv2.resize(decoded.image, (side, side), interpolation=cv2.INTER_AREA)
-    return np.packbits(imagehash.phash(Image.fromarray(small), hash_size=HASH_SIZE).hash).tobytes()
 
 
 def _thumbnail(paths: tuple[Path, ...], row: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catheters.commands.command_line import program
+from catheters.commands.external_options import add_external_options, check_external, check_not_external
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.options import (
     ALL_IMAGES,
@@ -31,6 +32,7 @@ intervals over patients, operating points, calibration, folds, subgroups, hardes
   python evaluate.py saved_models/config saved_models/multi_config   several runs, each compared with the first
   python evaluate.py --ensemble weights saved_models/a saved_models/b --out saved_models/ensemble
   python evaluate.py --predictions FILE.csv --labels FILE.csv        any program's predictions
+  python evaluate.py --external saved_models/config --config theirs.py   a run, frozen, on images from elsewhere
 
 Research software, not a medical device.
 """
@@ -40,6 +42,10 @@ def main(arguments: list[str]) -> int:
     """Print tables and write `metrics.json`, `report.html` and more for each run or file. Returns the exit status."""
     options = parse_options(arguments)
     # SciPy, scikit-learn and matplotlib take seconds to load; `--help` and a mistake are answered at once.
+    if options.external is not None:
+        from catheters.commands.external import validate_external
+
+        return validate_external(options, arguments)
     from catheters.commands.evaluate import evaluate_inputs
 
     return evaluate_inputs(options, arguments)
@@ -197,12 +203,17 @@ def _create_parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="of the choice of images of --explanations (%(default)s)",
+        help="of the images of --explanations, and of the local patients of --external (%(default)s)",
     )
+    add_external_options(parser)
     return parser
 
 
 def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.external is not None:
+        check_external(parser, options)
+        return
+    check_not_external(parser, options)
     if not options.runs and (options.predictions is None or options.labels is None):
         parser.error("give run folders, or both --predictions and --labels")
     if options.runs and options.predictions is not None:
@@ -262,15 +273,9 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices"
             raise UserError(f"--prevalence {text}: {unknown_name(name, 'a label or device type', names)}")
         if name in prevalences:
             raise UserError(f"--prevalence {text}: {name} has one already")
-        prevalences[name] = _number(number, f"--prevalence {text}")
+        prevalences[name] = read_number(number, f"--prevalence {text}")
         if not 0 < prevalences[name] < 1:
             raise UserError(f"--prevalence {text}: a number between 0 and 1 is expected, as in {name}=0.02")
-    edges: dict[str, Sequence[float] | None] = {}
-    for text in options.by:
-        column, equals, numbers = text.partition("=")
-        if column in edges:
-            raise UserError(f"--by {text}: {column} is asked for twice")
-        edges[column] = [_number(number, f"--by {text}") for number in numbers.split(",")] if equals else None
     return Choices(
         seed=options.seed,
         rule=parse_rule(options.operating_point),
@@ -279,9 +284,24 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices"
         abstain_error=options.abstain_error,
         at_specificity=options.at_specificity,
         reader_columns=options.reader_columns,
-        band_edges=edges,
+        band_edges=read_band_edges(options.by),
         max_explained=options.explanations,
     )
+
+
+def read_band_edges(texts: Iterable[str]) -> dict[str, Sequence[float] | None]:
+    """Column -> where its bands begin, or None, of `COLUMN[=EDGES]`.
+
+    Raises:
+        UserError: a column comes twice, or an edge is no number.
+    """
+    edges: dict[str, Sequence[float] | None] = {}
+    for text in texts:
+        column, equals, numbers = text.partition("=")
+        if column in edges:
+            raise UserError(f"--by {text}: {column} is asked for twice")
+        edges[column] = [read_number(number, f"--by {text}") for number in numbers.split(",")] if equals else None
+    return edges
 
 
 def _num_images(text: str) -> int:
@@ -296,7 +316,12 @@ def _num_images(text: str) -> int:
     return number
 
 
-def _number(text: str, where: str) -> float:
+def read_number(text: str, where: str) -> float:
+    """A finite number of an option.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         number = float(text)
     except ValueError:

@@ -31,6 +31,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--image-size", type=int, default=512, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other images (default: %(default)s)")
+    parser.add_argument(
+        "--hospital",
+        choices=("first", "second"),
+        default="first",
+        help="second: other patients, catheters, tones and noise, for external validation (default: %(default)s)",
+    )
     parser.add_argument("--num-workers", type=int, default=None, help="threads (default: one per core)")
     options = vars(parser.parse_args(arguments))
     radiographs, patients = options.pop("on"), options.pop("patients")
@@ -39,10 +45,13 @@ def main(arguments: list[str]) -> int:
         parser.error("--patients: says whose radiographs --on draws on; name their folder with --on")
     if radiographs is not None and num_test_images:
         parser.error("--num-test-images: --on draws no test images; leave it out")
+    if radiographs is not None and options["hospital"] != "first":
+        parser.error("--hospital: --on draws on the radiographs that there are; leave it out")
     # OpenCV takes a moment to load; `--help` is answered at once.
     from catheters.synthetic import generate_on, generate_sample
 
     if radiographs is not None:
+        options.pop("hospital")
         generate_on(radiographs=radiographs, patients=patients, **options)
     else:
         generate_sample(**options, num_test_images=NUM_TEST_IMAGES if num_test_images is None else num_test_images)

@@ -18,6 +18,11 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "left_out_images": "images could not be predicted: they are in no score",
         "taken_for_logits": "what was taken for logits looks like probabilities",
         "no_probabilities": "an ensemble of ranks, which are no probabilities",
+        "labels_not_told": "an external label table does not tell all labels of the model",
+        "patients_of_training": "patients from elsewhere have ids of the training's: they may be the same people",
+        "images_not_compared": "images from elsewhere could not be compared with all of the training",
+        "similar_images": "images from elsewhere look nearly like some of the training",
+        "own_table_missing": "the run's label table is not here, so some of its own numbers are missing",
     }
 )
 """Kind -> what it means."""

@@ -26,3 +26,14 @@ ENSEMBLE_METHODS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Their meanings, for people."""
+INTERVAL_WIDTHS: Mapping[str, float] = MappingProxyType(
+    {
+        "roc_auc": 0.1,
+        "observed_to_expected": 0.4,
+        "slope": 0.4,
+        "sensitivity": 0.1,
+        "specificity": 0.1,
+        "ppv": 0.1,
+    }
+)
+"""Number of an external validation -> width of its 95% interval that a sample size is given for."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
+from catheters.data.image_hashes import perceptual_hash
 from catheters.data.preprocessing import Preprocessing
 from catheters.errors import counted
 from catheters.inference.inputs import Images
@@ -43,11 +44,15 @@ class Predictions:
         probabilities: (C, n, K) float32 of each checkpoint; NaN for images that could not be read.
         reasons: (n,) why an image could not be read; empty for one that could.
         quality_flags: (n,) what a reader should know about it.
+        distances: (C, n) see `Predicted`; NaN likewise.
+        image_hashes: (n,) perceptual hashes of the pixels that the first checkpoint sees; empty likewise.
     """
 
     probabilities: npt.NDArray[np.float32]
     reasons: tuple[str, ...]
     quality_flags: tuple[tuple[str, ...], ...]
+    distances: npt.NDArray[np.float64]
+    image_hashes: tuple[bytes, ...]
 
     @property
     def is_read(self) -> npt.NDArray[np.bool_]:
@@ -75,6 +80,8 @@ def predict_images(
     probabilities = np.full((num_checkpoints, len(images), num_labels), np.nan, dtype=np.float32)
     reasons: list[str] = [""] * len(images)
     quality_flags: list[tuple[str, ...]] = [()] * len(images)
+    distances = np.full((num_checkpoints, len(images)), np.nan)
+    image_hashes = [b""] * len(images)
     done, has_changed = (np.zeros(len(images), dtype=np.bool_) for _ in range(2))
 
     def take(entry: Entry) -> None:
@@ -82,6 +89,8 @@ def predict_images(
         done[row] = True
         reasons[row], quality_flags[row] = entry.reason or "", entry.quality_flags
         probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
+        distances[:, row] = np.nan if entry.distances is None else entry.distances
+        image_hashes[row] = entry.image_hash
 
     def take_if_same_file(entry: Entry) -> None:
         is_same = entry.state == file_state(images.paths[entry.row])
@@ -108,14 +117,21 @@ def predict_images(
                 write(new)
                 for entry in new:
                     take(entry)
-    return Predictions(probabilities=probabilities, reasons=tuple(reasons), quality_flags=tuple(quality_flags))
+    return Predictions(
+        probabilities=probabilities,
+        reasons=tuple(reasons),
+        quality_flags=tuple(quality_flags),
+        distances=distances,
+        image_hashes=tuple(image_hashes),
+    )
 
 
 class _Arrived(NamedTuple):
-    """What a worker read, and the state of the file before that."""
+    """What a worker read, the state of the file before that, and the perceptual hash of the pixels."""
 
     image: ReadImage
     state: State | None
+    image_hash: bytes = b""
 
 
 def _read_row(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...], row: int) -> _Arrived:
@@ -123,7 +139,8 @@ def _read_row(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...]
     end_opencv_threads()
     state = file_state(paths[row])  # first: what replaces the file from now on is then known for another one
     try:
-        return _Arrived(read_image(read_file(paths[row]), preprocessings), state)
+        image = read_image(read_file(paths[row]), preprocessings)
+        return _Arrived(image, state, perceptual_hash(image.pixels[0]) if image.reason is None else b"")
     except UnreadableImage as error:
         return _Arrived(ReadImage(reason=str(error)), state)
 
@@ -131,10 +148,10 @@ def _read_row(paths: tuple[Path, ...], preprocessings: tuple[Preprocessing, ...]
 def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | Failure]]) -> Iterator[Entry]:
     """What became of each image."""
     arrived = [(row, outcome) for row, outcome in batch if isinstance(outcome, _Arrived)]
-    readable = [(row, image, state) for row, (image, state) in arrived if image.reason is None]
+    readable = [(row, outcome) for row, outcome in arrived if outcome.image.reason is None]
     if readable:
-        probabilities, quality_flags = predictor.predict([image for _, image, _ in readable])
-        for number, (row, _, state) in enumerate(readable):
+        probabilities, quality_flags, distances = predictor.predict([outcome.image for _, outcome in readable])
+        for number, (row, (_, state, image_hash)) in enumerate(readable):
             predictions = probabilities[:, number]
             if np.isfinite(predictions).all():
                 yield Entry(
@@ -143,10 +160,12 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | F
                     reason=None,
                     quality_flags=tuple(quality_flags[number]),
                     probabilities=predictions,
+                    distances=distances[:, number],
+                    image_hash=image_hash,
                 )
             else:
                 yield Entry(row=row, state=state, reason=NO_NUMBER)
-    for row, (image, state) in arrived:
+    for row, (image, state, _) in arrived:
         if image.reason is not None:
             yield Entry(row=row, state=state, reason=image.reason)
     for row, outcome in batch:

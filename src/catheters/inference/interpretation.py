@@ -137,7 +137,7 @@ def find_one(predictor: Predictor, image: ReadImage) -> tuple[Findings, tuple[st
     """
     if image.reason is not None:
         raise UnreadableImage(image.reason)
-    probabilities, (quality_flags,) = predictor.predict([image])
+    probabilities, (quality_flags,), _ = predictor.predict([image])
     if not np.isfinite(probabilities).all():
         raise UnreadableImage(NO_NUMBER)
     return find(predictor, probabilities), quality_flags

@@ -1,6 +1,7 @@
 """Pixels to probabilities, by one checkpoint or many."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,22 @@ REMEDIES = "fewer models or device=cpu (--device cpu) may fit"
 """What takes less room on a device."""
 NO_NUMBER = "a model outputs NaN or infinity"
 """Reason why an image that could be read has no probabilities."""
+
+
+class Predicted(NamedTuple):
+    """What models say of B images.
+
+    Attributes:
+        probabilities: (C, B, K) of each checkpoint, labels in the order of `models.labels`.
+        quality_flags: (B,) those of the images, with one more where most of the checkpoints that can tell find an image
+            out-of-distribution.
+        distances: (C, B) squared distances of the features over the checkpoint's limit, see `FeatureSpace`; NaN of
+            checkpoints that cannot tell.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    quality_flags: list[tuple[str, ...]]
+    distances: Floats
 
 
 class Predictor:
@@ -54,15 +71,11 @@ class Predictor:
                 checkpoint.model.to(device)
 
     @torch.inference_mode()
-    def predict(self, batch: Sequence[ReadImage]) -> tuple[npt.NDArray[np.float32], list[tuple[str, ...]]]:
+    def predict(self, batch: Sequence[ReadImage]) -> Predicted:
         """Predict some images.
 
         Args:
             batch: B images that could be read, as the `preprocessings` make them.
-
-        Returns:
-            (C, B, K) probabilities of each checkpoint, labels in the order of `models.labels`; (B,) the images'
-            quality flags, with one more where most of the checkpoints that can tell find an image out-of-distribution.
 
         Raises:
             DeviceError: the device has no room for so many.
@@ -72,23 +85,24 @@ class Predictor:
         with device_work(what, f"a smaller batch (--batch-size), {REMEDIES}"):
             return self._predict_batch(batch)
 
-    def _predict_batch(self, batch: Sequence[ReadImage]) -> tuple[npt.NDArray[np.float32], list[tuple[str, ...]]]:
+    def _predict_batch(self, batch: Sequence[ReadImage]) -> Predicted:
         images = {}
         for number, preprocessing in enumerate(self.preprocessings):
             pixels = np.stack([image.pixels[number] for image in batch])
             images[preprocessing] = torch.from_numpy(pixels)[:, None].to(self.device)
-        probabilities, votes = [], []
-        for checkpoint in self.models.checkpoints:
+        probabilities, distances = [], np.full((len(self.models.checkpoints), len(batch)), np.nan)
+        for number, checkpoint in enumerate(self.models.checkpoints):
             predicted, features = self._predict(checkpoint, images[checkpoint.preprocessing])
             probabilities.append(predicted)
             if checkpoint.feature_space is not None:
-                votes.append(checkpoint.feature_space.are_far(features.astype(np.float64)))
+                distances[number] = checkpoint.feature_space.over_limit(features.astype(np.float64))
+        votes = [of_checkpoint > 1 for of_checkpoint in distances if not np.isnan(of_checkpoint).all()]
         are_far = np.mean(votes, axis=0) > 0.5 if votes else np.zeros(len(batch), dtype=np.bool_)
         quality_flags = [
             (*image.quality_flags, *([OUT_OF_DISTRIBUTION] if far else []))
             for image, far in zip(batch, are_far, strict=True)
         ]
-        return np.stack(probabilities), quality_flags
+        return Predicted(np.stack(probabilities), quality_flags, distances)
 
     def _predict(
         self, checkpoint: Checkpoint, images: Tensor

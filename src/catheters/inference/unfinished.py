@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from catheters.data.image_hashes import HASH_BYTES
 from catheters.errors import UserError
 from catheters.io.files import clear_end_when_full, parse_json
 from catheters.io.journal import ForeignJournalError, add_checksum, append_lines, check_line, read_journal
 from catheters.io.locks import exclusive_lock
 
+KEYS = {"row", "state", "reason", "quality_flags", "probabilities", "distances", "image_hash"}
+"""Of a line."""
 State = tuple[int, int]
 """Size in bytes and time of the last change in ns: other ones mean another content."""
 
@@ -29,6 +32,8 @@ class Entry:
         reason: why it has no probabilities; None for one that has.
         quality_flags: what a reader should know about it.
         probabilities: (C, K) float32 of each checkpoint, in 0..1; None where there is a reason.
+        distances: (C,) of the features, see `Predicted`; None likewise.
+        image_hash: perceptual hash of the pixels; empty likewise.
     """
 
     row: int
@@ -36,6 +41,8 @@ class Entry:
     reason: str | None
     quality_flags: tuple[str, ...] = ()
     probabilities: npt.NDArray[np.float32] | None = None
+    distances: npt.NDArray[np.float64] | None = None
+    image_hash: bytes = b""
 
 
 def file_state(file: Path) -> State | None:
@@ -55,6 +62,10 @@ def encode_entry(entry: Entry) -> bytes:
         "reason": entry.reason,
         "quality_flags": entry.quality_flags,
         "probabilities": None if entry.probabilities is None else entry.probabilities.tolist(),
+        "distances": None
+        if entry.distances is None
+        else [_finite_or_none(value) for value in entry.distances.tolist()],
+        "image_hash": entry.image_hash.hex(),
     }
     return add_checksum(json.dumps(content).encode())
 
@@ -71,7 +82,7 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
         ValueError: it was not written as it is, or not for such images and models.
     """
     content = parse_json(check_line(line).decode())
-    if not isinstance(content, dict) or content.keys() != {"row", "state", "reason", "quality_flags", "probabilities"}:
+    if not isinstance(content, dict) or content.keys() != KEYS:
         raise ValueError("no entry")
     row, reason, quality_flags = content["row"], content["reason"], content["quality_flags"]
     if type(row) is not int or not 0 <= row < num_images:
@@ -86,6 +97,8 @@ def decode_entry(line: bytes, num_images: int, shape: tuple[int, int]) -> Entry:
         reason=reason,
         quality_flags=tuple(quality_flags),
         probabilities=_decode_probabilities(content["probabilities"], shape) if reason is None else None,
+        distances=_decode_distances(content["distances"], shape[0]) if reason is None else None,
+        image_hash=_decode_hash(content["image_hash"], is_read=reason is None),
     )
 
 
@@ -107,6 +120,25 @@ def _decode_probabilities(rows: object, shape: tuple[int, int]) -> npt.NDArray[n
         if not all(type(number) in (int, float) and math.isfinite(number) and 0 <= number <= 1 for number in row):
             raise ValueError("no probabilities")
     return np.array(rows, dtype=np.float32)
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _decode_distances(values: object, num_checkpoints: int) -> npt.NDArray[np.float64]:
+    if not isinstance(values, list) or len(values) != num_checkpoints:
+        raise ValueError("of other checkpoints")
+    for value in values:
+        if value is not None and not (type(value) in (int, float) and math.isfinite(value) and value >= 0):
+            raise ValueError("no distances")
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _decode_hash(text: object, *, is_read: bool) -> bytes:
+    if not isinstance(text, str) or len(text) != (2 * HASH_BYTES if is_read else 0):
+        raise ValueError("no perceptual hash")
+    return bytes.fromhex(text)
 
 
 @contextlib.contextmanager

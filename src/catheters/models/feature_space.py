@@ -52,10 +52,9 @@ class FeatureSpace:
         distances: Floats = (along**2 / self.variances).sum(axis=1) + beside / self.noise
         return distances
 
-    def are_far(self, features: Floats) -> npt.NDArray[np.bool_]:
-        """(n, C) -> (n,) whether an image is farther than 99% of ordinary ones."""
-        far: npt.NDArray[np.bool_] = self.squared_distances(features) > self.limit
-        return far
+    def over_limit(self, features: Floats) -> Floats:
+        """(n, C) -> (n,) squared distances over the limit: above 1 an image is farther than 99% of ordinary ones."""
+        return self.squared_distances(features) / self.limit
 
     def state_dict(self) -> dict[str, Any]:
         """As data that `torch.load(weights_only=True)` reads; float32, which is as much as features are known to."""

@@ -8,34 +8,9 @@ import numpy as np
 
 from catheters.labels import RANZCR_LABELS
 from catheters.synthetic.anatomy import Patient, View, draw_patient, draw_view
+from catheters.synthetic.hospitals import FIRST, Hospital, States
 from catheters.synthetic.lines_and_tubes import ENTRIES, Catheter, place_catheter
 from catheters.synthetic.radiographs import Radiograph
-
-ETT_STATES = {(): 0.53, ("Abnormal",): 0.08, ("Borderline",): 0.11, ("Normal",): 0.28}
-NGT_STATES = {
-    (): 0.50,
-    ("Abnormal",): 0.075,
-    ("Borderline",): 0.075,
-    ("Incompletely Imaged",): 0.14,
-    ("Normal",): 0.19,
-    ("Normal", "Abnormal"): 0.01,
-    ("Normal", "Incompletely Imaged"): 0.01,
-}
-CVC_STATES = {
-    (): 0.13,
-    ("Normal",): 0.45,
-    ("Borderline",): 0.16,
-    ("Abnormal",): 0.09,
-    ("Normal", "Borderline"): 0.07,
-    ("Normal", "Abnormal"): 0.04,
-    ("Borderline", "Abnormal"): 0.02,
-    ("Normal", "Normal"): 0.03,
-    ("Normal", "Borderline", "Abnormal"): 0.01,
-}
-SWAN_STATES = {(): 0.91, ("Present",): 0.09}
-STATES = {"ETT": ETT_STATES, "NGT": NGT_STATES, "CVC": CVC_STATES, "Swan": SWAN_STATES}
-"""Device type -> positions of all catheters of that type in an image -> share of the images. RANZCR's order of
-frequency, but no label so rare that a fold of a small sample could miss it."""
 
 CHANCE_TO_CHANGE = 0.25
 """How often an image's catheters of a device type differ from what its patient mostly has."""
@@ -64,6 +39,8 @@ class ImagePlan:
     """Seed of noise, exposure, leads and whatever else decides no label."""
     background: Radiograph | None = None
     """The real radiograph that the catheters are drawn on; None: the chest is drawn as well."""
+    hospital: Hospital = FIRST
+    """Where it is taken."""
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -80,7 +57,7 @@ def images_per_patient(num_images: int, rng: np.random.Generator) -> list[int]:
     return counts
 
 
-def usual_states(counts: list[int], shares: dict[tuple[str, ...], float], rng: np.random.Generator) -> list[list[str]]:
+def usual_states(counts: list[int], shares: States, rng: np.random.Generator) -> list[list[str]]:
     """What each patient mostly has, such that the shares of images hold as nearly as whole patients allow.
 
     Independent draws would leave a rare label of a small sample to chance, since a patient brings several images at
@@ -109,13 +86,14 @@ def plan_image(
     entries: list[str],
     view_of: Callable[[np.random.Generator], View],
     seed: tuple[int, ...],
+    hospital: Hospital = FIRST,
 ) -> ImagePlan:
     """Catheters of one image: mostly what the patient usually has, each a little elsewhere than in the last image."""
     rng = np.random.default_rng(seed)
     uid = synthetic_uid(rng)
     view = view_of(rng)
     catheters: list[Catheter] = []
-    for type_number, (device_type, shares) in enumerate(STATES.items()):
+    for type_number, (device_type, shares) in enumerate(hospital.states.items()):
         states = usual[device_type]
         if rng.random() < CHANCE_TO_CHANGE:
             states = list(list(shares)[rng.choice(len(shares), p=list(shares.values()))])
@@ -125,7 +103,7 @@ def plan_image(
             catheters.append(
                 place_catheter(device_type, state, entry, patient=patient, view=view, habit=habit, rng=rng)
             )
-    return ImagePlan(uid, patient_id, patient, view, tuple(catheters), (*seed, 1))
+    return ImagePlan(uid, patient_id, patient, view, tuple(catheters), (*seed, 1), hospital=hospital)
 
 
 def draw_entries(rng: np.random.Generator) -> list[str]:
@@ -134,14 +112,18 @@ def draw_entries(rng: np.random.Generator) -> list[str]:
     return [*entries, "right jugular" if rng.random() < 0.75 else "left jugular"]
 
 
-def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_patient: int = 0) -> list[ImagePlan]:
+def plan_sample(
+    num_images: int, *, image_size: int = 512, seed: int = 0, first_patient: int = 0, hospital: Hospital = FIRST
+) -> list[ImagePlan]:
     """Plan `num_images` images, shuffled as in RANZCR's table. The same arguments give the same plan.
 
-    `first_patient` is the number of the first patient, so that two plans (training and test) share nobody.
+    `first_patient` is the number of the first patient, beside the hospital's own, so that two plans (training and test)
+    share nobody.
     """
+    first_patient += hospital.first_patient
     rng = np.random.default_rng([seed, first_patient])
     counts = images_per_patient(num_images, rng)
-    usual = {device_type: usual_states(counts, shares, rng) for device_type, shares in STATES.items()}
+    usual = {device_type: usual_states(counts, shares, rng) for device_type, shares in hospital.states.items()}
     plans = []
     for index, count in enumerate(counts):
         number = first_patient + index
@@ -152,7 +134,7 @@ def plan_sample(num_images: int, *, image_size: int = 512, seed: int = 0, first_
         for image in range(count):
             seeds = (seed, number, 1 + image)
             view_of = partial(draw_view, image_size=image_size)
-            plans.append(plan_image(patient, f"syn{number:06d}", of_patient, entries, view_of, seeds))
+            plans.append(plan_image(patient, f"syn{number:06d}", of_patient, entries, view_of, seeds, hospital))
     return [plans[i] for i in rng.permutation(len(plans))]
 
 
@@ -163,7 +145,7 @@ def plan_on(radiographs: Sequence[Radiograph], num_images: int, digest: str, *, 
     `digest` is of the radiographs, hexadecimal: drawings on others have other ids.
     """
     rng = np.random.default_rng([seed, 0])
-    usual = {device_type: usual_states([1] * num_images, shares, rng) for device_type, shares in STATES.items()}
+    usual = {device_type: usual_states([1] * num_images, shares, rng) for device_type, shares in FIRST.states.items()}
     plans = []
     for number in range(num_images):
         radiograph = radiographs[number % len(radiographs)]

@@ -8,6 +8,7 @@ from catheters.polylines import lengths_along
 from catheters.synthetic.anatomy import Points, smooth_curve
 from catheters.synthetic.canvas import Canvas, Layer, shrink
 from catheters.synthetic.chest import chest_attenuation
+from catheters.synthetic.hospitals import Hospital
 from catheters.synthetic.lines_and_tubes import Catheter, cut
 from catheters.synthetic.plan import ImagePlan
 
@@ -30,7 +31,7 @@ def render_image(plan: ImagePlan) -> NDArray[np.uint8]:
         attenuation += catheter_layer(fine, catheter, canvas.shape)
     if rng.random() < 0.6:
         attenuation += lead_layer(fine, rng, canvas.shape)
-    image = expose(attenuation, rng)
+    image = expose(attenuation, rng, plan.hospital)
     if rng.random() < 0.5:
         image *= collimation(canvas, rng)
     pixels = np.clip(np.round(image), 0, 255).astype(np.uint8)
@@ -119,8 +120,8 @@ def lead_layer(fine: Canvas, rng: np.random.Generator, shape: tuple[int, int]) -
     return np.asarray(0.20 * shrink(wires, shape) + 0.26 * shrink(pads, shape), np.float32)
 
 
-def expose(attenuation: Layer, rng: np.random.Generator) -> Layer:
-    """Absorption (H, W) -> grey values (H, W) in [0, 255]: scatter, tone curve and grain."""
+def expose(attenuation: Layer, rng: np.random.Generator, hospital: Hospital) -> Layer:
+    """Absorption (H, W) -> grey values (H, W) in [0, 255]: scatter, the hospital's tone curve and grain."""
     height, width = attenuation.shape
     sigma = max(height, width) / 16
     small = cv2.resize(attenuation, (max(width // 8, 1), max(height // 8, 1)), interpolation=cv2.INTER_AREA)
@@ -130,13 +131,13 @@ def expose(attenuation: Layer, rng: np.random.Generator) -> Layer:
     # without the scatter all is about a fifth less; white is not the brightest, which is left to catheters and bone
     tone = (signal - np.float32(0.74 * black)) / np.float32(0.82 * (white - black) + 1e-6)
     tone = np.maximum(tone * np.float32(rng.uniform(0.68, 0.82)), 0)
-    tone = np.asarray(cv2.pow(tone, rng.uniform(0.85, 1.25)), np.float32)
+    tone = np.asarray(cv2.pow(tone, rng.uniform(*hospital.gamma)), np.float32)
     # a soft shoulder, so that opaque lines keep their contrast over the white abdomen
     excess = np.maximum(tone - np.float32(0.7), 0)
     tone += excess / (1 + 2 * excess) - excess
     grain = rng.standard_normal(attenuation.shape, dtype=np.float32)
     blurred = cv2.GaussianBlur(grain, (0, 0), 0.8)
-    noise = np.float32(rng.uniform(0.006, 0.018)) * (grain * 0.6 + blurred * 1.4)
+    noise = np.float32(rng.uniform(*hospital.noise)) * (grain * 0.6 + blurred * 1.4)
     return np.asarray(255 * np.clip(tone + noise * (1.2 - 0.6 * tone), 0, 1), np.float32)
 
 

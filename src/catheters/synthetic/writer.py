@@ -1,6 +1,7 @@
 """A sample as files: RANZCR CLiP's layout, so that whatever reads the one reads the other."""
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Collection, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from catheters.errors import UserError, counted
+from catheters.errors import UserError, counted, look_up
 from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.labels import RANZCR_LABELS, ImageKind
 from catheters.polylines import lengths_along
@@ -19,6 +20,7 @@ from catheters.runtime.host import available_cores
 from catheters.runtime.opencv_threads import without_opencv_threads
 from catheters.runtime.progress import track
 from catheters.synthetic.anatomy import LANDMARKS
+from catheters.synthetic.hospitals import FIRST, HOSPITALS
 from catheters.synthetic.lines_and_tubes import Catheter
 from catheters.synthetic.plan import ImagePlan, plan_on, plan_sample
 from catheters.synthetic.radiographs import find_radiographs, read_radiographs
@@ -52,6 +54,7 @@ def generate_sample(
     num_test_images: int = 60,
     image_size: int = 512,
     seed: int = 0,
+    hospital: str = "first",
     num_workers: int | None = None,
 ) -> None:
     """Write a synthetic data set in RANZCR CLiP's layout into `folder`.
@@ -59,17 +62,21 @@ def generate_sample(
     The files are the same, byte for byte, for the same arguments, whatever `num_workers` (threads; None: one per core).
     `train.csv` comes last: a folder without it is unfinished, and the same call finishes it. A finished sample of the
     same arguments is left as it is; one that an earlier version wrote without `landmarks.csv` and `spacing.csv` gets
-    them. `image_size` is the longer side in pixels.
+    them. `image_size` is the longer side in pixels. `hospital` is a key of `HOSPITALS`: the second one has other
+    patients, catheters, tones and noise.
 
     Raises UserError for impossible arguments, and for a folder that holds anything but a sample of these arguments.
     """
-    arguments = {
+    arguments: dict[str, object] = {
         "generator_version": GENERATOR_VERSION,
         "num_images": num_images,
         "num_test_images": num_test_images,
         "image_size": image_size,
         "seed": seed,
     }
+    taken_at = look_up(HOSPITALS, hospital, "hospital")
+    if taken_at is not FIRST:
+        arguments["hospital"] = hospital
     num_workers = num_workers if num_workers is not None else available_cores()
     check_arguments(num_images, num_test_images, image_size, seed, num_workers)
     is_finished = is_complete(folder, arguments)
@@ -77,8 +84,8 @@ def generate_sample(
     if is_finished and not missing:
         say(f"{folder}: the synthetic sample is already there, with the same arguments; nothing to do")
         return
-    train = plan_sample(num_images, image_size=image_size, seed=seed)
-    test = plan_sample(num_test_images, image_size=image_size, seed=seed, first_patient=FIRST_TEST_PATIENT)
+    plan = functools.partial(plan_sample, image_size=image_size, seed=seed, hospital=taken_at)
+    train, test = plan(num_images), plan(num_test_images, first_patient=FIRST_TEST_PATIENT)
     if is_finished:
         write_places_and_scales(folder, missing, train, test)
         say(f"{folder}: added {' and '.join(missing)} to the synthetic sample of an earlier version")

@@ -1,0 +1,266 @@
+"""`evaluate.py --external` as a user runs it: a tiny run on a second synthetic hospital, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from catheters.commands.evaluation_options import main
+from catheters.config.loading import config_text
+from catheters.config.settings import Settings
+from catheters.errors import UserError
+from catheters.labels import RANZCR_LABELS
+from catheters.synthetic import generate_sample
+from tests.conftest import assert_user_error, run_script
+
+WriteTheirs = Callable[..., Path]
+NUM_IMAGES = 30
+
+
+@pytest.fixture(scope="session")
+def second_hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 synthetic images of another hospital, with the views and ages that its table tells."""
+    folder = tmp_path_factory.mktemp("second")
+    generate_sample(folder, num_images=NUM_IMAGES, num_test_images=0, image_size=64, hospital="second", num_workers=1)
+    table = pd.read_csv(folder / "train.csv")
+    table["view"] = ["AP", "PA", "AP"] * (NUM_IMAGES // 3)
+    table.to_csv(folder / "train.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def run(evaluated_run: Path, tmp_path: Path) -> Path:
+    """A copy of the evaluated run, which the test may write into."""
+    return Path(shutil.copytree(evaluated_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def validated_run(evaluated_run: Path, second_hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the evaluated run, validated on the second hospital by the script; not to be changed."""
+    folder = tmp_path_factory.mktemp("validated")
+    run = Path(shutil.copytree(evaluated_run, folder / "run"))
+    (folder / "theirs.py").write_text(config_text(Settings(dataset_folder=str(second_hospital))))
+    done = run_script(
+        "evaluate.py", "--external", run, "--config", folder / "theirs.py", "--workers", "1", "--by", "view"
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return run
+
+
+@pytest.fixture
+def theirs(second_hospital: Path, tmp_path: Path) -> WriteTheirs:
+    """Writes theirs.py of a copy of the second hospital's table, changed as the test says."""
+
+    def write(change: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table, **settings: object) -> Path:
+        table = change(pd.read_csv(second_hospital / "train.csv"))
+        table.to_csv(second_hospital / f"{tmp_path.name}.csv", index=False)
+        file = tmp_path / "theirs.py"
+        values = {"dataset_folder": str(second_hospital), "label_table": f"{tmp_path.name}.csv", **settings}
+        file.write_text(config_text(dataclasses.replace(Settings(), **values)))  # type: ignore[arg-type]
+        return file
+
+    return write
+
+
+def read(run: Path, name: str = "theirs") -> dict:
+    return json.loads((run / "external" / name / "external.json").read_text())
+
+
+def test_a_run_on_a_second_hospital(validated_run: Path, second_hospital: Path, tmp_path: Path) -> None:
+    said, run = (validated_run.parent / "stdout.txt").read_text(), validated_run
+    assert "On 30 images of" in said and "a page to look at" in said
+    assert "patients for" in said and "model by model" in said
+    folder = run / "external" / "theirs"
+    found = read(run)
+    assert (found["num_images"], found["image_kind"]) == (NUM_IMAGES, "synthetic")
+    # The predictions are those of predict.py, and the scores those of scikit-learn.
+    written = pd.read_csv(folder / "predictions.csv")
+    images = [second_hospital / "train" / f"{uid}.jpg" for uid in written["StudyInstanceUID"]]
+    predicted = run_script(
+        "predict.py", "--model", run, *images, "--out", tmp_path / "p.csv", "--workers", "1", "--batch-size", "4"
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    by_predict = pd.read_csv(tmp_path / "p.csv").set_index("StudyInstanceUID").loc[written["StudyInstanceUID"]]
+    assert written[list(RANZCR_LABELS)].to_numpy() == pytest.approx(
+        by_predict[list(RANZCR_LABELS)].to_numpy(), abs=1e-6
+    )
+    table = pd.read_csv(second_hospital / "train.csv").set_index("StudyInstanceUID").loc[written["StudyInstanceUID"]]
+    of_labels = {entry["label"]: entry for entry in found["per_label"]}
+    assert list(of_labels) == list(RANZCR_LABELS)
+    label = "NGT - Normal"
+    assert of_labels[label]["roc_auc"]["here"]["value"] == pytest.approx(roc_auc_score(table[label], written[label]))
+    ratio = table[label].sum() / written[label].sum()
+    assert of_labels[label]["observed_to_expected"]["here"]["value"] == pytest.approx(ratio)
+    assert of_labels[label]["prevalence"]["own"]["value"] is not None
+    metrics = {entry["label"]: entry for entry in json.loads((run / "metrics.json").read_text())["per_label"]}
+    assert of_labels[label]["roc_auc"]["own"] == metrics[label]["roc_auc"]
+    assert of_labels[label]["sensitivity"]["own"] == metrics[label]["operating_point"]["sensitivity"]
+    assert [group["value"] for group in found["subgroups"]] == ["AP", "PA"]
+    assert found["case_mix"]["features"] is None or len(found["case_mix"]["features"]["farthest"]) == NUM_IMAGES
+    page = (folder / "external.html").read_text()
+    assert "Synthetic data." in page and "not a medical device" in page and "model by model" in page
+    assert ">nan" not in page.lower() and "Infinity" not in (folder / "external.json").read_text()
+    assert "not a medical device" in (folder / "EXTERNAL_CARD.md").read_text()
+    card = (run / "MODEL_CARD.md").read_text()
+    assert card.count("## External validation") == 1 and "- [theirs](external/theirs/EXTERNAL_CARD.md)" in card
+
+
+def test_the_same_command_again_predicts_nothing_anew(
+    validated_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing else comes out, and the model card names the validation once."""
+    run = Path(shutil.copytree(validated_run.parent, tmp_path / "copy")) / "run"
+    found, card = read(validated_run), (validated_run / "MODEL_CARD.md").read_text()
+    (run / "external" / "theirs" / "external.json").unlink()
+    assert main(["--external", str(run), "--config", str(validated_run.parent / "theirs.py"), "--by", "view"]) == 0
+    assert f"{NUM_IMAGES} of {NUM_IMAGES} images were predicted before" in capsys.readouterr().out
+    again = read(run)
+    for entry in (found, again):
+        del entry["run"], entry["command"]
+    assert again == found
+    assert (run / "MODEL_CARD.md").read_text() == card
+
+
+def test_predictions_that_were_made_elsewhere(validated_run: Path, run: Path, second_hospital: Path) -> None:
+    """With the run's calibration, a temperature for each label, or without: the same numbers."""
+    out = run.parent
+    calibrated = validated_run / "external" / "theirs" / "predictions.csv"
+    frame = pd.read_csv(calibrated)
+    maps = json.loads((run / "calibration.json").read_text())["maps"]
+    for label in RANZCR_LABELS:
+        frame[label] = np.log(frame[label] / (1 - frame[label])) / maps[label]["slope"]
+    frame.drop(columns="patient").to_csv(out / "logits.csv", index=False)
+    told = ["NGT - Normal", "CVC - Normal"]
+    table = pd.read_csv(second_hospital / "train.csv")[["StudyInstanceUID", "PatientID", *told]]
+    table.to_csv(out / "labels.csv", index=False)
+    command = ["--external", str(run), "--labels", str(out / "labels.csv"), "--predictions"]
+    assert main([*command, str(calibrated), "--name", "a"]) == 0
+    assert main([*command, str(out / "logits.csv"), "--logits", "--name", "b"]) == 0
+    of_labels = [
+        {entry["label"]: entry for entry in read(*of)["per_label"]} for of in ((validated_run,), (run, "a"), (run, "b"))
+    ]
+    for label in told:
+        for name in ("roc_auc", "sensitivity", "specificity", "observed_to_expected", "slope", "brier"):
+            here = [of[label][name]["here"]["value"] for of in of_labels]
+            assert here[1:] == pytest.approx(here[:1] * 2, abs=1e-6), name
+    assert {caveat["kind"] for caveat in read(run, "a")["caveats"]} == {"images_not_compared", "labels_not_told"}
+
+
+def test_labels_that_are_not_told_or_unknown(
+    run: Path, theirs: WriteTheirs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column that is missing is not validated; a blank counts nowhere; further columns are passed over."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        changed = table[["StudyInstanceUID", "PatientID", "ETT - Normal", "CVC - Normal"]].assign(Pneumothorax=0)
+        changed["ETT - Normal"] = changed["ETT - Normal"].astype(object)
+        changed.loc[:9, "ETT - Normal"] = ""
+        return changed
+
+    config = theirs(change, label_values={"": "unknown"})
+    assert main(["--external", str(run), "--config", str(config), "--workers", "1"]) == 0
+    assert "does not tell ETT - Abnormal, ETT - Borderline, NGT - Abnormal" in capsys.readouterr().err
+    of_labels = {entry["label"]: entry for entry in read(run)["per_label"]}
+    assert of_labels["ETT - Normal"]["num_known"] == NUM_IMAGES - 10
+    assert of_labels["Swan Ganz Catheter Present"]["verdict"] == "Not validated: the table does not tell this label."
+    assert of_labels["Swan Ganz Catheter Present"]["roc_auc"]["here"]["value"] is None
+
+
+def refused(run: Path, config: Path, *more: str) -> str:
+    with pytest.raises(UserError) as error:
+        main(["--external", str(run), "--config", str(config), "--workers", "1", *more])
+    return str(error.value)
+
+
+def test_images_of_the_training_are_refused_by_id(run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "same.py"
+    config.write_text(config_text(Settings(dataset_folder=str(sample_folder))))
+    message = refused(run, config)
+    assert "40 of 40 images have the id of an image of the training" in message and message.count("2.25.") == 5
+
+
+def test_images_of_the_training_are_refused_by_what_they_show(run: Path, sample_folder: Path, tmp_path: Path) -> None:
+    """One of four images is a training image, compressed again and a little brighter, under another name."""
+    folder = tmp_path / "copied"
+    generate_sample(folder, num_images=4, num_test_images=0, image_size=64, hospital="second", seed=3, num_workers=1)
+    table = pd.read_csv(folder / "train.csv")
+    image = cv2.imread(str(next(iter(sorted((sample_folder / "train").glob("*.jpg"))))), cv2.IMREAD_GRAYSCALE)
+    victim = table["StudyInstanceUID"][2]
+    brighter = np.clip(image * 0.97 + 4, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(folder / "train" / f"{victim}.jpg"), brighter, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    config = tmp_path / "copied.py"
+    config.write_text(config_text(Settings(dataset_folder=str(folder))))
+    message = refused(run, config)
+    assert f"1 of 4 images show what an image of the training shows: {victim}" in message
+
+
+def test_wrong_names_of_labels_are_refused(run: Path, theirs: WriteTheirs) -> None:
+    misspelt = theirs(
+        lambda table: table.rename(columns={"ETT - Normal": "ETT  Normal"}),
+        label_columns=("NGT - Normal", "CVC - Normal"),
+    )
+    assert "'ETT  Normal' is none of the model's labels; is 'ETT - Normal' meant?" in refused(run, misspelt)
+    renamed = dict(zip(RANZCR_LABELS, map("finding {}".format, range(11)), strict=True))
+    foreign = theirs(lambda table: table.rename(columns=renamed), label_columns=tuple(renamed.values()))
+    assert "tells none of the model's labels (ETT - Abnormal" in refused(run, foreign)
+
+
+def test_tables_that_cannot_validate_are_refused(run: Path, theirs: WriteTheirs) -> None:
+    one_class = theirs(lambda table: table.assign(**dict.fromkeys(RANZCR_LABELS, 0)))
+    assert "no label has both positives and negatives there" in refused(run, one_class)
+    no_patients = theirs(lambda table: table.drop(columns="PatientID"))
+    assert "PatientID" in refused(run, no_patients)
+    no_images = theirs(path_pattern="nowhere/{uid}.jpg")
+    assert "none of its 30 images could be predicted" in refused(run, no_images, "--name", "elsewhere")
+    assert "--by machine:" in refused(run, theirs(), "--by", "machine")
+    assert "--want-width slop=0.1: 'slop' is not a number; did you mean 'slope'?" in refused(
+        run, theirs(), "--want-width", "slop=0.1"
+    )
+
+
+def test_runs_that_are_not_frozen_are_refused(run: Path, theirs: WriteTheirs) -> None:
+    config = theirs()
+    predictions = run / "predictions.csv"
+    (run / "metrics.json").rename(run / "elsewhere.json")
+    assert f"{run}: has no evaluation; run evaluate.py {run} first" in refused(run, config)
+    (run / "elsewhere.json").rename(run / "metrics.json")
+    predictions.write_text(predictions.read_text() + "\n")
+    assert "is the evaluation of other predictions than" in refused(run, config)
+    assert "no such folder; give a run folder" in refused(run.parent / "nothing", config)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--external", "run"], "give --config theirs.py, or --predictions FILE and --labels FILE"),
+        (["saved", "--external", "run", "--config", "a.py"], "--external names the one run"),
+        (["--external", "run", "--config", "a.py", "--labels", "b.csv"], "--labels goes with --predictions"),
+        (["--external", "run", "--predictions", "a.csv"], "--predictions goes with --labels"),
+        (["--external", "run", "--predictions", "a.csv", "b.csv", "--labels", "c.csv"], "one file of predictions"),
+        (["--external", "run", "--predictions", "a.csv", "--labels", "b.csv", "--device", "cpu"], "no model is run"),
+        (["--external", "run", "--config", "a.py", "--logits"], "--logits goes with --predictions"),
+        (["--external", "run", "--config", "a.py", "--prevalence", "ETT=0.1"], "--prevalence does nothing"),
+        (["--external", "run", "--config", "a.py", "--name", "a/b"], "--name: the name of a folder"),
+        (["--external", "run", "--config", "a.py", "--batch-size", "0"], "--batch-size: 1 or more"),
+        (["saved", "--name", "a"], "--name goes with --external"),
+        (["saved", "--want-width", "slope=1"], "--want-width goes with --external"),
+    ],
+)
+def test_options_that_do_not_go_together(options: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(options)
+    assert error.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    result = run_script("evaluate.py", "--external", tmp_path / "none", "--config", "theirs.py")
+    assert_user_error(result, "--external", "no such folder; give a run folder that train.py wrote")
