@@ -121,7 +121,7 @@ def _train(
     where = f"{counted(len(gpus), 'GPU')}, " if gpus else ""
     done = f", {num_done} of them trained already" if num_done else ""
     note(f"{counted(len(jobs), 'job')}{done}; {where}{num_parallel} at a time -> {folder}")
-    run_jobs(queue, jobs, num_parallel, gpus)
+    run_jobs(queue, jobs, lambda taken: jobs[taken.job], num_parallel, gpus)
 
 
 def _report(
