@@ -16,8 +16,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import filelock
 import optuna
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
@@ -79,8 +77,6 @@ class StudyQueue(Generic[J]):
         study_name: str,
         *,
         direction: str = "minimize",
-        sampler: BaseSampler | None = None,
-        pruner: BasePruner | None = None,
     ) -> None:
         """Open the file, or make it; what a power cut has left of a last line is removed.
 
@@ -88,9 +84,7 @@ class StudyQueue(Generic[J]):
             folder: holds the file.
             kind: of the jobs.
             study_name: what the jobs are parts of.
-            direction: what a good score is, "minimize" or "maximize"; where nothing is sampled it has no meaning.
-            sampler: proposes the parameters of trials; None: Optuna's own.
-            pruner: says which trials to stop early; None: Optuna's own.
+            direction: "minimize" or "maximize" the score, for those that propose further trials by it.
 
         Raises:
             UserError: the file is damaged, or holds jobs of another kind.
@@ -111,8 +105,6 @@ class StudyQueue(Generic[J]):
                 storage=self._storage,
                 study_name=study_name,
                 direction=direction,
-                sampler=sampler,
-                pruner=pruner,
                 load_if_exists=True,
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -122,12 +122,12 @@ def _read_config(source: str, overrides: Sequence[str]) -> Variant:
     return Variant(name=Path(source).stem, source=source, settings=settings)
 
 
-def refuse_own_overrides(overrides: Sequence[str]) -> None:
-    """Raise a SettingsError where an override is of a setting that no variant says of itself."""
+def refuse_own_overrides(overrides: Sequence[str], by: str = "the comparison") -> None:
+    """Raise a SettingsError where an override is of a setting that the comparison, or whatever it is, sets itself."""
     for text in overrides:
         name = text.partition("=")[0]
         if name in SET_BY_COMPARISON:
-            raise SettingsError(f"command line: {name} is set by the comparison: {SET_BY_COMPARISON[name]}")
+            raise SettingsError(f"command line: {name} is set by {by}: {SET_BY_COMPARISON[name]}")
 
 
 def _read_file_of_variants(file: Path, overrides: Sequence[str]) -> list[Variant]:
