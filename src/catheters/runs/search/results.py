@@ -1,6 +1,7 @@
 """What the trials of a search gave, and the configs that a comparison takes."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from catheters.runs.search.study import SearchQueue, TrialJob
 
 BASE_FILE = "base.py"
 BEST_FILE = "best.py"
+TEXT_WIDTH = 100
 STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -53,9 +55,9 @@ def write_configs(folder: Path, search: Search, result: SearchResult) -> None:
     if best is None or result.is_base_best:
         (folder / BEST_FILE).unlink(missing_ok=True)
         return
+    verdict = textwrap.fill(f"{result.verdict[:1].upper()}{result.verdict[1:]}:", TEXT_WIDTH)
     said = (
-        f'"""{result.name}, trial {best.number}: macro ROC AUC {best.macro_auc:.4f}.\n\n'
-        f"{result.verdict[:1].upper()}{result.verdict[1:]}:\n\n  {result.comparison}\n\n"
-        'Research software, not a medical device.\n"""\n\n'
+        f'"""{result.name}, trial {best.number}: macro ROC AUC {best.macro_auc:.4f}.\n\n{verdict}\n\n'
+        f'  {result.comparison}\n\nResearch software, not a medical device.\n"""\n\n'
     )
     write_text(folder / BEST_FILE, said + config_text(dataclasses.replace(base, **best.values)))
