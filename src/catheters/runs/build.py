@@ -16,6 +16,7 @@ from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.tables.label_rules import LabelRules
 from catheters.data.tables.label_table import TableSource
 from catheters.models.classifier import Classifier
+from catheters.runs.advice import advice_at_chance
 from catheters.runtime.distributed import ALONE, Processes
 from catheters.runtime.precision import choose_dtype
 from catheters.training.context import TrainContext
@@ -190,6 +191,7 @@ def build_context(
         save=lambda file, model, scores: save_checkpoint(file, model, settings, environment, scores, first_stage),
         label_columns=settings.label_columns,
         num_epochs=settings.num_epochs,
+        warmup_epochs=settings.warmup_epochs,
         early_stop=settings.early_stop,
         images_per_batch=settings.images_per_batch,
         snapshot_minutes=settings.snapshot_minutes,
@@ -197,4 +199,5 @@ def build_context(
         trackers=settings.trackers,
         sync_batch_norm=settings.sync_batch_norm,
         num_models_left=num_models_left,
+        advice_at_chance=advice_at_chance(settings),
     )
