@@ -20,8 +20,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
-from catheters.evaluation.intervals import Contributions, Estimate, estimate, mean_estimate, subtract
+from catheters.evaluation.intervals import UNDEFINED, Contributions, Estimate, estimate, mean_estimate, subtract
 from catheters.evaluation.patients import Patients
+from catheters.evaluation.recalibration import measure as measure_calibration
 from catheters.labels import RANZCR_LABELS
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +42,14 @@ LEAST_PATIENTS = 10
 """With the label, and without it, for a label to count."""
 LEAST_TRIALS = 100
 """Of a cell, for the table to speak of it."""
+CALIBRATION: Mapping[str, str] = {
+    "slope": "calibration slope",
+    "intercept": "calibration intercept",
+    "in_the_large": "calibration in the large",
+    "observed_to_expected": "observed over expected",
+}
+"""What a recalibration measures -> its name in the table. It has neither mean nor difference."""
+NO_CALIBRATION = dict.fromkeys(CALIBRATION.values(), UNDEFINED)
 SHARES = (4, 52, 241, 9, 18, 91, 159, 106, 281, 709, 28)
 """Images in a thousand that have each of RANZCR's labels, rounded up where rare."""
 
@@ -148,7 +157,12 @@ def simulate(
 def _compare(
     truth: list[Measured], found: list[Measured], labels: list[int]
 ) -> Iterator[tuple[str, str, float, Estimate]]:
-    for metric in truth[0][0]:
+    for metric in CALIBRATION.values():
+        for k in labels:
+            part, true_value = found[0][k][metric], truth[0][k][metric].value
+            if not np.isnan([part.value, true_value]).any():
+                yield metric, f"label {k}", true_value, estimate(part)
+    for metric in (metric for metric in truth[0][0] if metric not in NO_CALIBRATION):
         true = [[of_label[metric].value for of_label in of_model] for of_model in truth]
         parts = [[of_model[k][metric] for k in labels] for of_model in found]
         gaps = [subtract(*pair) for pair in zip(*parts, strict=True)]
@@ -174,6 +188,8 @@ def measure(patients: Patients, targets: Targets, scores: Floats, distances: Flo
     probabilities = expit(logit(prevalence) + distances * scores - distances**2 / 2)
     ones, of_labels = np.ones(len(targets)), []
     for k in range(targets.shape[1]):
+        has_both = len(np.unique(targets[:, k])) == 2
+        calibration = measure_calibration(targets[:, k], probabilities[:, k], patients) if has_both else {}
         positive, called = targets[:, k] == 1, scores[:, k] >= distances[k] / 2
         area, precision = patients.ranking(targets[:, k], scores[:, k])
         of_labels.append(
@@ -186,6 +202,8 @@ def measure(patients: Patients, targets: Targets, scores: Floats, distances: Flo
                 "PPV": patients.ratio(positive & called, called),
                 "NPV": patients.ratio(~positive & ~called, ~called),
             }
+            | NO_CALIBRATION
+            | {CALIBRATION[name]: part for name, part in calibration.items()}
         )
     return of_labels
 

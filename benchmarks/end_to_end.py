@@ -2,7 +2,7 @@
 
     python benchmarks/end_to_end.py
 
-On a GPU: EfficientNet-B3, bfloat16, the published augmentation, 512 and 1024 px, augmented by the DataLoader workers
+On a GPU: EfficientNet-B3, bfloat16, a full augmentation, 512 and 1024 px, augmented by the DataLoader workers
 and on the device; it takes a machine as users have it to say anything. On a CPU a small model at a small size: that
 shows that the command works. The two sides take turns, some steps each; what was loaded before them is not timed.
 """
@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from loading import cache_file
 from rows import Row, compare_seconds, create_parser, finish
-from timing import MEAN, STD, as_in_training, seconds_since
+from timing import FULL_CHAIN, MEAN, STD, as_in_training, seconds_since
 
 from catheters.checkpoints.parts import build_classifier
-from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.config.settings import Settings
 from catheters.data.batch import Batch
 from catheters.data.loader import EpochLoader, default_num_workers
@@ -77,7 +76,7 @@ def compare(size: int, batch_size: int, augment_on: str, device: torch.device, o
         image_size=size,
         batch_size=batch_size,
         num_workers=options.num_workers,
-        train_transforms=PUBLISHED_TRANSFORMS,
+        train_transforms=FULL_CHAIN,
         augment_on=place,
         amp_dtype="bfloat16",
     )

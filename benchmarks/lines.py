@@ -3,7 +3,7 @@
     python benchmarks/lines.py
 
 Steps of a model with a line decoder beside those of the same model without, taking turns, on batches in memory, for all
-four families. Samples with line targets beside the same samples without, by one DataLoader process, with the published
+four families. Samples with line targets beside the same samples without, by one DataLoader process, with a full
 augmentation: 2 lines of 40 points in each third image, as RANZCR CLiP has them, and in all. Prediction of an auxiliary
 model, without its lines, beside the plain model, and with its lines. Images and lines are made up.
 """
@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from loading import cache_file, draw
 from rows import Row, compare_seconds, create_parser, finish
-from timing import MEAN, STD, as_in_training, take_turns
+from timing import FULL_CHAIN, MEAN, STD, as_in_training, take_turns
 
 from catheters.checkpoints.parts import build_classifier
-from catheters.config.presets import PUBLISHED_SINGLE, PUBLISHED_TRANSFORMS
+from catheters.config.presets import SINGLE
 from catheters.config.settings import Settings
 from catheters.data.annotations import Annotation
 from catheters.data.augmentation import Augmentation
@@ -55,7 +55,7 @@ def main() -> int:
     rows = []
     for backbone in options.backbones:
         settings = dataclasses.replace(
-            PUBLISHED_SINGLE,
+            SINGLE,
             backbone_model=backbone,
             pretrained=False,
             image_size=options.image_size,
@@ -157,14 +157,14 @@ def annotate(rng: np.random.Generator, size: int, every: int) -> DrawnLines:
 
 
 def samples_of(cache: Path, size: int, lines: DrawnLines | None) -> CachedRadiographs:
-    """As training loads them, with the published augmentation."""
+    """As training loads them, with a full augmentation."""
     map_shape = (-(-size // 4), -(-size // 4))
     return CachedRadiographs(
         cache_file(cache),
         np.arange(NUM_IMAGES),
         np.arange(NUM_IMAGES).astype(np.str_),
         np.zeros((NUM_IMAGES, len(RANZCR_LABELS)), dtype=np.float32),
-        Augmentation(PUBLISHED_TRANSFORMS, (size, size)),
+        Augmentation(FULL_CHAIN, (size, size)),
         seed=0,
         line_targets=None
         if lines is None

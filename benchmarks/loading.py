@@ -2,11 +2,11 @@
 
     python benchmarks/loading.py
 
-Milliseconds per sample through the published augmentation, by 1, 2 and 4 DataLoader workers at 512 and 1024 px. Taking
-turns with it: one PNG file per sample, decoded to three channels, augmented and normalised in float, which is what the
-published program does, by as many processes; and the bare copy of cached images into a batch, by one process. And the
-same with every row compared with its checksum, which training does at the first read of a row and then no more. The
-images are made up.
+Milliseconds per sample through a full augmentation, by 1, 2 and 4 DataLoader workers at 512 and 1024 px. Taking turns
+with it: one PNG file per sample, decoded to three channels, augmented and normalised in float, as the scripts of
+docs/reference/published.md do, by as many processes; and the bare copy of cached images into a batch, by one process.
+And the same with every row compared with its checksum, which training does at the first read of a row and then no more.
+The images are made up.
 """
 
 import argparse
@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rows import Row, compare_seconds, create_parser, finish
+from timing import FULL_CHAIN
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_TRANSFORMS
+from catheters.config.presets import GREY_MEAN, GREY_STD
 from catheters.data.augmentation import Augmentation
 from catheters.data.cache.cache import CacheFile
 from catheters.data.cache.row_checks import RowChecks
@@ -52,9 +53,9 @@ class PngFiles(Dataset[tuple[Tensor, Tensor]]):
 
         transforms = [
             getattr(A, name)(**({"size": (size, size)} if name == "RandomResizedCrop" else {}), **params)
-            for name, params in PUBLISHED_TRANSFORMS
+            for name, params in FULL_CHAIN
         ]
-        normalise = A.Normalize(mean=[PUBLISHED_GREY_MEAN] * 3, std=[PUBLISHED_GREY_STD] * 3)
+        normalise = A.Normalize(mean=[GREY_MEAN] * 3, std=[GREY_STD] * 3)
         self._compose = A.Compose([*transforms, normalise])
 
     def __len__(self) -> int:
@@ -102,7 +103,7 @@ def compare(size: int, folder: Path, options: argparse.Namespace) -> list[Row]:
         cv2.imwrite(str(files[-1]), image)
     indices = np.arange(options.samples) % NUM_FILES
     shape = (size, size)
-    of_cpu, of_device = Augmentation(PUBLISHED_TRANSFORMS, shape), GpuAugmentation(PUBLISHED_TRANSFORMS, shape)
+    of_cpu, of_device = Augmentation(FULL_CHAIN, shape), GpuAugmentation(FULL_CHAIN, shape)
     digests = np.stack([np.frombuffer(hashlib.sha256(image.data).digest(), dtype=np.uint8) for image in images])
     checks = ChecksOfAFirstEpoch(folder / "cache.npy", digests)
     rows = []

@@ -1,4 +1,4 @@
-"""EfficientNet, one attention head per device type: the published multi-head preset on RANZCR CLiP in dataset/.
+"""EfficientNet, one attention head per device type: the multi-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/efficientnet_multi.py
     python multi_train.py --config configs/efficientnet_multi.py
@@ -9,6 +9,6 @@ yet, so it states no time and no score.
 
 from dataclasses import replace
 
-from catheters.config.presets import PUBLISHED_MULTI
+from catheters.config.presets import MULTI
 
-settings = replace(PUBLISHED_MULTI, backbone_model="efficientnet_b5")
+settings = replace(MULTI, backbone_model="efficientnet_b5")

@@ -13,7 +13,7 @@ yet, so it states no time and no score.
 """
 
 from catheters import Settings
-from catheters.config.presets import PUBLISHED_TRANSFORMS
+from catheters.config.presets import TRANSFORMS
 from catheters.labels import NIH_LABELS
 
 settings = Settings(
@@ -28,7 +28,7 @@ settings = Settings(
     image_size=512,
     num_folds=10,
     folds=(0,),
-    train_transforms=PUBLISHED_TRANSFORMS,
+    train_transforms=TRANSFORMS,
     batch_size=32,
     backbone_model="resnest50d",
     optimizer="AdamW",

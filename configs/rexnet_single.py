@@ -1,4 +1,4 @@
-"""ReXNet, one linear head: the published single-head preset on RANZCR CLiP in dataset/.
+"""ReXNet, one linear head: the single-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/rexnet_single.py
     python train.py --config configs/rexnet_single.py
@@ -9,6 +9,6 @@ yet, so it states no time and no score.
 
 from dataclasses import replace
 
-from catheters.config.presets import PUBLISHED_SINGLE
+from catheters.config.presets import SINGLE
 
-settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")
+settings = replace(SINGLE, backbone_model="rexnet_200")

@@ -1,4 +1,4 @@
-"""SE-ResNet, one attention head per device type: the published multi-head preset on RANZCR CLiP in dataset/.
+"""SE-ResNet, one attention head per device type: the multi-head preset on RANZCR CLiP in dataset/.
 
     python preproc_npy.py --config configs/seresnet_multi.py
     python multi_train.py --config configs/seresnet_multi.py
@@ -9,6 +9,6 @@ yet, so it states no time and no score.
 
 from dataclasses import replace
 
-from catheters.config.presets import PUBLISHED_MULTI
+from catheters.config.presets import MULTI
 
-settings = replace(PUBLISHED_MULTI, backbone_model="seresnet152d")
+settings = replace(MULTI, backbone_model="seresnet152d")

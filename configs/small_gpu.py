@@ -9,10 +9,10 @@ a third, for more time. Not run on RANZCR's images yet, so it states no time and
 
 from dataclasses import replace
 
-from catheters.config.presets import PUBLISHED_SINGLE
+from catheters.config.presets import SINGLE
 
 settings = replace(
-    PUBLISHED_SINGLE,
+    SINGLE,
     image_size=640,
     batch_size=8,
     accumulation_steps=2,

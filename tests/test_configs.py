@@ -1,16 +1,19 @@
 """Every config trains one step on the tiny sample, with its own model, loss, optimizer and schedule."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from catheters.checkpoints.parts import build_classifier, build_preprocessing
 from catheters.config.loading import load_settings
-from catheters.config.presets import PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD, PUBLISHED_POS_WEIGHT, PUBLISHED_TRANSFORMS
+from catheters.config.presets import MULTI, SINGLE
 from catheters.config.settings import Settings
 from catheters.data.cache.writer import build_cache
 from catheters.data.tables.label_table import read_label_table
@@ -74,32 +77,97 @@ def test_one_step(config: Path, sample_folder: Path, tmp_path: Path) -> None:
     assert set(as_is.label_columns) < set(predictions.columns)
 
 
-def test_the_two_scripts_have_the_published_settings() -> None:
-    """Learning rates, lengths, weights and grey values as published, and the same in the ready-made configs."""
+def test_the_ready_made_configs_are_the_two_presets() -> None:
     single, multi = (load_settings(REPOSITORY / name) for name in ("config.py", "multi_config.py"))
-    assert (single.init_lr, single.warmup_epochs, single.warmup_multiplier) == (3e-5, 1, 10.0)
-    assert (single.cosine_epochs, single.min_lr, single.early_stop) == (20, 1e-7, 5)
-    assert (single.image_size, single.batch_size, single.folds_to_train) == (1024, 12, (0, 1, 2, 3, 4))
-    assert (multi.image_size, multi.optimizer, multi.init_lr) == (512, "Adam", 6.5e-5)
-    assert (multi.schedule, multi.restart_epochs, multi.num_epochs, multi.early_stop) == ("cosine_restarts", 16, 15, 3)
-    assert (multi.grey_mean, multi.grey_std) == (PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD) == (0.4887, 0.2306)
-    assert multi.heads == RANZCR_HEADS
+    assert differing(single, SINGLE) == {"run_name", "folds"}
+    assert differing(multi, MULTI) == {"run_name"}
+    assert single.folds_to_train == multi.folds_to_train == SINGLE.folds_to_train == (0, 1, 2, 3, 4)
     assert [len(labels) for labels in multi.heads.values()] == [3, 4, 3, 1]
-    for settings in (single, multi):
-        assert settings.train_transforms == PUBLISHED_TRANSFORMS
-        assert settings.pos_weight == PUBLISHED_POS_WEIGHT
-        assert settings.label_columns == RANZCR_LABELS
-    own = {"backbone_model", "run_name", "folds"}
     for family in ("rexnet", "seresnet", "efficientnet", "resnest"):
         for script, settings in (("single", single), ("multi", multi)):
             ready_made = load_settings(REPOSITORY / "configs" / f"{family}_{script}.py")
             assert ready_made.backbone_model.startswith(family)
-            differing = {
-                field.name
-                for field in dataclasses.fields(Settings)
-                if getattr(ready_made, field.name) != getattr(settings, field.name)
-            }
-            assert differing <= own
+            assert differing(ready_made, settings) <= {"backbone_model", "run_name", "folds"}
+
+
+def differing(one: Settings, other: Settings) -> set[str]:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    return {name for name in names if getattr(one, name) != getattr(other, name)}
+
+
+def test_the_published_recipes() -> None:
+    """Numbers of the original scripts, as docs/reference/published.md has them."""
+    single, multi = load_settings("published_single"), load_settings("published_multi")
+    assert (single.image_size, single.batch_size, single.valid_batch_size, single.seed) == (1024, 12, 16, 9527)
+    assert (single.backbone_model, single.optimizer, single.init_lr) == ("efficientnet_b3", "Adam", 3e-5)
+    assert (single.schedule, single.schedule_step) == ("cosine", "epoch")
+    assert (single.warmup_epochs, single.warmup_multiplier, single.cosine_epochs) == (1, 10.0, 20)
+    assert (single.min_lr, single.early_stop, single.folds_to_train) == (1e-7, 5, (0, 1, 2, 3, 4))
+    assert (multi.image_size, multi.batch_size, multi.valid_batch_size, multi.seed) == (512, 64, 16, 4213)
+    assert (multi.backbone_model, multi.optimizer, multi.init_lr) == ("inception_v3", "Adam", 6.5e-5)
+    assert (multi.schedule, multi.schedule_step, multi.restart_epochs) == ("cosine_restarts", "iteration", 16)
+    assert (multi.num_epochs, multi.min_lr, multi.early_stop, multi.folds_to_train) == (15, 0.0, 3, (0, 2, 4))
+    assert multi.heads == RANZCR_HEADS
+    for settings in (single, multi):
+        assert settings.label_columns == RANZCR_LABELS
+        assert {label: settings.pos_weight.get(label, 1.0) for label in RANZCR_LABELS} == {
+            label: 2.0 if label.startswith("CVC") else 1.0 for label in RANZCR_LABELS
+        }
+    spread = [params["std_range"] for name, params in one_of(single, "GaussNoise")]
+    assert np.square(np.multiply(spread, 255)) == pytest.approx(np.array([[5.0, 30.0]]), rel=1e-3)
+    names = ["RandomResizedCrop", "HorizontalFlip", "RandomBrightnessContrast", "OneOf", "OneOf", "CLAHE"]
+    assert [name for name, _ in single.train_transforms] == [*names, "HueSaturationValue", "Affine", "CoarseDropout"]
+    assert [params.get("p", 1.0) for _, params in single.train_transforms] == [1, 0.5, 0.5, *[0.25] * 5, 0.35]
+    assert [params.get("p", 1.0) for _, params in multi.train_transforms] == [0.5, 0.65, 1, 0.5]
+
+
+def test_the_page_of_the_published_recipes_has_their_numbers() -> None:
+    """What stands in the presets is what the page says: the cell of the preset, or the original's where it is kept."""
+    page = (REPOSITORY / "docs" / "reference" / "published.md").read_text(encoding="utf-8")
+    single_page, _, multi_page = page.partition("\n## Multi-head\n")
+    single, multi = load_settings("published_single"), load_settings("published_multi")
+    for settings, text in ((single, single_page), (multi, multi_page)):
+        cells = {name: preset if preset != "same" else original for name, original, preset in table_rows(text)}
+        early_stop = f"{settings.early_stop}" + (" epochs" if cells["early stopping"].endswith("epochs") else "")
+        assert cells["image size"] == f"{settings.image_size}"
+        assert cells["backbone"] == f"`{settings.backbone_model}`"
+        assert cells["early stopping"] == early_stop
+        assert cells["seed"] == f"{settings.seed}"
+        assert numbers_in(cells["batch"])[:2] == [settings.batch_size, settings.valid_batch_size]
+    cells = {name: (original, preset) for name, original, preset in table_rows(single_page)}
+    assert numbers_in(cells["input"][1]) == [single.grey_mean, single.grey_std]
+    lengths = [single.init_lr, single.cosine_epochs, single.peak_lr, single.min_lr]
+    assert numbers_in(cells["learning rate"][0]) == pytest.approx(lengths)
+    assert cells["optimizer"][0] == single.optimizer == multi.optimizer
+    assert f'`schedule_step="{single.schedule_step}"`' == cells["it changes"][1]
+    cells = {name: (original, preset) for name, original, preset in table_rows(multi_page)}
+    assert numbers_in(cells["learning rate"][0]) == [multi.init_lr, multi.restart_epochs, multi.num_epochs]
+    assert numbers_in(cells["grey values"][0]) == pytest.approx([multi.grey_mean, multi.grey_std], abs=5e-5)
+    assert cells["folds"][1] == f"`folds={multi.folds}`"
+    for settings, text in ((single, single_page), (multi, multi_page)):
+        of_page = text.partition("The transforms, in their order:")[2]
+        rows = [line for line in of_page.splitlines() if line.startswith("|")][2:]
+        assert len(rows) == len(settings.train_transforms)
+        for row, (name, params) in zip(rows, settings.train_transforms, strict=True):
+            if name != "RandomResizedCrop":
+                assert numbers_in(row.split("|")[1])[-1] == params["p"], row
+
+
+def table_rows(text: str) -> list[tuple[str, str, str]]:
+    """First three cells of each row of tables that have four."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return [(row[0], row[1], row[2]) for row in rows if len(row) == 4]
+
+
+def numbers_in(text: str) -> list[float]:
+    """As they stand, from left to right."""
+    return [float(number) for number in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?:e-\d+)?", text)]
+
+
+def one_of(settings: Settings, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """A transform's (name, params) in the choices of a chain."""
+    choices = [params["transforms"] for of, params in settings.train_transforms if of == "OneOf"]
+    return [pair for choice in choices for pair in choice if pair[0] == name]
 
 
 def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path, settings: Settings) -> None:

@@ -58,11 +58,16 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
         "MODEL_CARD.md",
         "calibration.json",
         "comparison.json",
+        "flow.csv",
+        "flow.svg",
         "hardest_cases.csv",
+        "left_out.csv",
         "metrics.csv",
         "metrics.json",
         "read_again.csv",
         "report.html",
+        "table1.csv",
+        "table1.svg",
     ]
     assert '<h2 id="comparison">' in (folder / "report.html").read_text()
     comparison = json.loads((folder / "comparison.json").read_text())

@@ -6,14 +6,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from catheters.config.loading import load_settings
+from catheters.config.published import SINGLE_TRANSFORMS
 from catheters.data.augmentation import Augmentation
 from catheters.data.quiet_albumentations import A
 from catheters.errors import SettingsError
-from tests.conftest import REPOSITORY
+from tests.data.chains import FULL_CHAIN
 
 FLIP = (("HorizontalFlip", {"p": 0.5}),)
-TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
+TRANSFORMS = FULL_CHAIN
+ONE_OF = (
+    ("OneOf", {"transforms": (("HorizontalFlip", {}), ("VerticalFlip", {}), ("GaussNoise", {})), "p": 0.75}),
+    ("CLAHE", {"p": 0.5}),
+)
 
 
 def test_flip_is_a_flip_half_the_time(rng: np.random.Generator) -> None:
@@ -69,7 +73,8 @@ FOLLOWED = {
     "affine": ((("Affine", {"scale": (0.8, 1.2), "rotate": (-30, 30), "p": 1.0}),), 0.05),
     "affine with a mirrored border": ((("Affine", MIRRORED),), 0.05),
     "crop": ((("RandomResizedCrop", {"scale": (0.5, 1.0), "ratio": (0.8, 1.2)}),), 0.5),
-    "published but for the cut-out": (TRANSFORMS[:3], 0.3),
+    "full chain but for the holes": (TRANSFORMS[:3], 0.3),
+    "one of several": (ONE_OF[:1], 0.3),
     "elastic": ((("ElasticTransform", {"alpha": 20, "sigma": 10, "p": 1.0}),), 2.0),
     "grid distortion": ((("GridDistortion", {"p": 1.0}),), 2.0),
     "optical distortion": ((("OpticalDistortion", {"p": 1.0}),), 2.0),
@@ -101,6 +106,29 @@ def test_points_follow_the_pixels(case: str) -> None:
                 assert np.abs(moved[1] - centre).max() < tolerance, (seed, point)
                 num_checked += 1
     assert num_checked > 12
+
+
+def test_one_of_several(rng: np.random.Generator) -> None:
+    """Each in a quarter of the images, never two; none in a quarter. Points follow the one that is chosen."""
+    augmentation = Augmentation(ONE_OF[:1], (16, 24))
+    image = rng.integers(0, 256, (16, 24), dtype=np.uint8)
+    points = np.array([[3.0, 5.0]])
+    results = {"none": (image, [[3, 5]]), "across": (image[:, ::-1], [[20, 5]]), "down": (image[::-1], [[3, 10]])}
+    counts = dict.fromkeys([*results, "noise"], 0)
+    for seed in range(400):
+        augmented, moved = augmentation.with_points(image, points, seed)
+        found = next((name for name, (result, _) in results.items() if (augmented == result).all()), "noise")
+        assert moved.tolist() == (results[found][1] if found != "noise" else points.tolist())
+        counts[found] += 1
+    assert min(counts.values()) > 65  # 100 expected, 4 standard deviations of 8.7
+
+
+def test_the_published_chain_gives_grey_images(rng: np.random.Generator) -> None:
+    augmentation = Augmentation(SINGLE_TRANSFORMS, (64, 48))
+    image = rng.integers(0, 256, (64, 48), dtype=np.uint8)
+    results = [augmentation(image, seed) for seed in range(12)]
+    assert {(result.shape, result.dtype) for result in results} == {((64, 48), np.dtype(np.uint8))}
+    assert len({result.tobytes() for result in results}) == 12
 
 
 def test_points_and_pixels_have_the_same_draws() -> None:
@@ -145,6 +173,14 @@ def test_transforms_that_lose_their_points_are_named() -> None:
             {"height": 8, "width": 8, "p": 0.01},
             "Resize: turns uint8",
         ),  # rarely, and then in the middle of a run
+        ("OneOf", {}, "OneOf: {}; expected {'transforms': "),
+        ("OneOf", {"transforms": ()}, "OneOf: .*expected {'transforms': "),
+        ("OneOf", {"transforms": ("HorizontalFlip",)}, "OneOf: .*expected {'transforms': "),
+        ("OneOf", {"transforms": FLIP, "q": 1}, "OneOf: .*expected {'transforms': "),
+        ("OneOf", {"transforms": FLIP, "p": 2}, "OneOf: p=2; a probability in 0..1 is expected"),
+        ("OneOf", {"transforms": ONE_OF}, "OneOf: holds another one"),
+        ("OneOf", {"transforms": (("HorizontalFlop", {}),)}, "'HorizontalFlop' is not an albumentations transform"),
+        ("OneOf", {"transforms": (("Resize", {"height": 8, "width": 8}),)}, "Resize: turns uint8"),
         ("Normalize", {"mean": (0.5,), "std": (0.5,)}, r"into float32"),
     ],
 )

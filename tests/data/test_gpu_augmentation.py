@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from catheters.config.presets import PUBLISHED_TRANSFORMS
 from catheters.data.augmentation import Augmentation
 from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.errors import SettingsError
+from tests.data.chains import FULL_CHAIN
 
 Chain = tuple[tuple[str, dict[str, Any]], ...]
 
@@ -68,7 +68,7 @@ def test_what_needs_no_interpolation_is_the_same(chain: Chain, rng: np.random.Ge
         (("VerticalFlip", {"p": 0.5}), ("Affine", AFFINE), ("HorizontalFlip", {"p": 0.5}), CROP),
         (("RandomSizedCrop", {"min_max_height": (40, 90)}),),
         (("RandomBrightnessContrast", {"p": 0.8}), ("Affine", AFFINE)),
-        PUBLISHED_TRANSFORMS,
+        FULL_CHAIN,
     ],
 )
 def test_warps_differ_by_interpolation_alone(chain: Chain) -> None:
@@ -82,11 +82,11 @@ def test_warps_differ_by_interpolation_alone(chain: Chain) -> None:
 
 
 def test_images_have_the_statistics_of_the_cpu(sample_folder: Path) -> None:
-    """The published chain over synthetic radiographs: how bright, how spread, how much is black, how sharp."""
+    """A full chain over synthetic radiographs: how bright, how spread, how much is black, how sharp."""
     for file in sorted((sample_folder / "train").glob("*.jpg"))[:4]:
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         assert image is not None
-        of_cpu, of_device = both(PUBLISHED_TRANSFORMS, image, range(200))
+        of_cpu, of_device = both(FULL_CHAIN, image, range(200))
         for statistic, tolerance in (
             (lambda pixels: pixels.mean(axis=(1, 2)), 0.5),
             (lambda pixels: pixels.std(axis=(1, 2)), 1.0),
@@ -103,6 +103,7 @@ def test_images_have_the_statistics_of_the_cpu(sample_folder: Path) -> None:
     ("chain", "message"),
     [
         ((("GaussNoise", {}),), "GaussNoise runs on a CPU only; set augment_on='cpu' (a device does HorizontalFlip, "),
+        ((("OneOf", {"transforms": (("HorizontalFlip", {}),)}),), "OneOf runs on a CPU only; set augment_on='cpu'"),
         ((("Affine", {"interpolation": 0}),), "Affine: another interpolation than linear is for a CPU only"),
         ((("Affine", {"border_mode": 3}),), "Affine: border_mode=3 is for a CPU only"),
         ((("Affine", {"fit_output": True}),), "Affine: fit_output=True is for a CPU only"),

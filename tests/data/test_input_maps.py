@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from catheters.config.presets import PUBLISHED_TRANSFORMS, SAMPLE
+from catheters.config.presets import SAMPLE
 from catheters.data.augmentation import Augmentation
 from catheters.data.gpu_augmentation import GpuAugmentation
+from tests.data.chains import FULL_CHAIN
 from tests.data.test_gpu_augmentation import smooth_image
 
 SHAPE = (48, 64)
@@ -50,7 +51,7 @@ def test_what_changes_greys_leaves_maps(name: str, rng: np.random.Generator) -> 
     assert np.array_equal(moved_maps, maps)
 
 
-@pytest.mark.parametrize("chain", [PUBLISHED_TRANSFORMS, SAMPLE.train_transforms], ids=["published", "sample"])
+@pytest.mark.parametrize("chain", [FULL_CHAIN, SAMPLE.train_transforms], ids=["full", "sample"])
 def test_a_device_moves_them_as_the_cpu(chain: Any) -> None:
     """But for the rounding of one interpolation; border and cutout fill the image alone."""
     image = smooth_image(SHAPE)

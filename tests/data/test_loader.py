@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from catheters.checkpoints.parts import build_preprocessing
-from catheters.config.loading import load_settings
 from catheters.config.settings import Settings
 from catheters.data.augmentation import Augmentation
 from catheters.data.batch import Batch
@@ -22,16 +21,15 @@ from catheters.data.loader import BatchesInOrder, EpochBatches, EpochLoader, cre
 from catheters.data.samples import CachedRadiographs, sample_seed
 from catheters.data.tables.label_table import read_label_table
 from catheters.runs.build import build_table_source
-from tests.conftest import REPOSITORY
+from tests.data.chains import FULL_CHAIN
 
 CPU = torch.device("cpu")
-TRANSFORMS = load_settings(REPOSITORY / "config.py").train_transforms
 
 
 def samples(settings: Settings, rows: list[int], augment: bool = True) -> CachedRadiographs:
     table = read_label_table(build_table_source(settings))
     chosen = np.array(rows)
-    augmentation = Augmentation(TRANSFORMS, settings.image_shape) if augment else None
+    augmentation = Augmentation(FULL_CHAIN, settings.image_shape) if augment else None
     cache_file = open_cache(settings.cache_file, table, build_preprocessing(settings)).file
     return CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, settings.seed)
 
@@ -222,7 +220,7 @@ def test_what_the_device_augments_comes_with_its_draws(cached: Settings) -> None
     """The image as it is in the cache, and the draws of its seed."""
     table = read_label_table(build_table_source(cached))
     cache_file = open_cache(cached.cache_file, table, build_preprocessing(cached)).file
-    augmentation = GpuAugmentation(TRANSFORMS, cached.image_shape)
+    augmentation = GpuAugmentation(FULL_CHAIN, cached.image_shape)
     chosen = np.array([5, 9, 11])
     data = CachedRadiographs(cache_file, chosen, table.uids[chosen], table.labels[chosen], augmentation, cached.seed)
     (batch,) = create_loader(data, BatchesInOrder(3, 3), 0, CPU)

@@ -273,3 +273,11 @@ def test_counts_are_on_the_logarithm() -> None:
     assert (none.low, none.high) == pytest.approx((0, 1 - 0.025 ** (1 / 12)))
     some = estimate(patients.ratio(np.array([3.0] + [1.0] * 5 + [0.0] * 6), np.ones(12), COUNT))
     assert 0 < some.low < some.value < some.high < math.inf
+
+
+def test_counts_that_do_not_vary_have_an_interval() -> None:
+    """Two in each image of nine patients: as if those not drawn, at most 1 - .025^(1/9) of all, had none, or more."""
+    found = estimate(Patients(np.arange(9)).mean(np.full(9, 2.0), COUNT))
+    left = 0.025 ** (1 / 9)
+    assert (found.low, found.high) == pytest.approx((2 * left, 2 / left))
+    assert not estimate(Patients(np.arange(9)).mean(np.full(9, 2.0), ANY)).has_interval

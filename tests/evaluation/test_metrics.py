@@ -4,8 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu, norm
 
 from catheters.evaluation.metrics import (
+    LabelMetrics,
+    chance_bound,
+    chance_standard_error,
     macro_mean,
     metrics_table,
     one_class_warnings,
@@ -55,3 +59,28 @@ def test_table() -> None:
     assert lines[1].split() == ["a", "2", "4", "0.6250", "0.7500"]
     assert lines[2].split() == ["b", "0", "4", "nan", "nan"]
     assert lines[-1].split() == ["macro", "mean", "0.6250", "0.7500"]
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 4), (8, 57), (200, 9)])
+def test_chance_has_the_variance_of_mann_and_whitney(m: int, n: int, rng: np.random.Generator) -> None:
+    """scipy's p-value without continuity correction is that of U in this many standard errors from its mean."""
+    scores = rng.random(m + n)
+    found = mannwhitneyu(scores[:m], scores[m:], alternative="greater", method="asymptotic", use_continuity=False)
+    auc = found.statistic / (m * n)
+    assert found.pvalue == pytest.approx(norm.sf((auc - 0.5) / chance_standard_error(m, n)), rel=1e-9)
+
+
+def test_the_bound_of_chance_by_hand() -> None:
+    """Of (m, n) = (1, 2) and (2, 2): variances 4/24 and 5/48; a label of one class has no AUC and no part in it."""
+
+    def metric(num_positives: int, num_images: int) -> LabelMetrics:
+        auc = 0.5 if 0 < num_positives < num_images else math.nan
+        return LabelMetrics(
+            label="x", num_positives=num_positives, num_images=num_images, roc_auc=auc, average_precision=auc
+        )
+
+    assert chance_bound([metric(1, 3), metric(0, 9), metric(2, 4)]) == 1.0  # 0.5 + 1.645 * 0.365 is beyond any AUC
+    large = [metric(100, 300), metric(200, 400)]
+    error = (math.sqrt(301 / (12 * 100 * 200)) + math.sqrt(401 / (12 * 200 * 200))) / 2
+    assert chance_bound([*large, metric(0, 9)]) == pytest.approx(0.5 + 1.645 * error)
+    assert math.isnan(chance_bound([metric(0, 9)]))

@@ -10,8 +10,8 @@ import torch
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, LogitMap
 from catheters.evaluation.report.tables import threshold_text
-from catheters.evaluation.results import Thresholds
 from catheters.evaluation.selective_prediction import Band
+from catheters.evaluation.thresholds import Thresholds
 from catheters.inference.interpretation import (
     Findings,
     describe_deferred,

@@ -13,7 +13,7 @@ from catheters.commands.evaluation_options import main as evaluate
 from catheters.commands.predict import main as predict
 from catheters.errors import UserError
 from catheters.evaluation.ensemble import EnsembleSpec, read_ensemble_spec
-from catheters.evaluation.results import read_thresholds
+from catheters.evaluation.thresholds import read_thresholds
 from catheters.inference.loading import is_model, read_models
 from catheters.labels import RANZCR_LABELS
 from tests.conftest import join_again
@@ -187,7 +187,8 @@ def test_an_ensemble_whose_member_has_changed(
     command = [str(run), str(other), "--ensemble", method, "--out", str(ensemble)]
     assert evaluate(command) == 0
     assert sorted(path.name for path in ensemble.glob("*.csv")) == [
-        *("hardest_cases.csv", "metrics.csv", "predictions.csv", "read_again.csv")
+        *("flow.csv", "hardest_cases.csv", "left_out.csv", "metrics.csv", "predictions.csv", "read_again.csv"),
+        "table1.csv",
     ]
     assert read_models([ensemble]).calibrator is not None
     capsys.readouterr()

@@ -20,7 +20,7 @@ from catheters.data.tables.label_table import read_label_table
 from catheters.errors import SettingsError, UserError
 from catheters.evaluation.calibration import read_calibrator
 from catheters.evaluation.ensemble import read_ensemble_spec
-from catheters.evaluation.results import read_thresholds
+from catheters.evaluation.thresholds import read_thresholds
 from catheters.inference.loading import read_models
 from catheters.io.npy_files import open_npy
 from catheters.io.run_record import read_record

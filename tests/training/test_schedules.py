@@ -32,6 +32,14 @@ def test_published_schedule_at_every_iteration() -> None:
     assert learning_rates(Settings(), n, 21 * n) == pytest.approx(expected, rel=1e-12)
 
 
+def test_an_epoch_at_a_time() -> None:
+    """As the published single-head script: an epoch at 3e-5, the next at 3e-4, then down a step each epoch."""
+    n = 7
+    expected = [3e-5, *(1e-7 + (3e-4 - 1e-7) * 0.5 * (1 + math.cos(math.pi * i / 20)) for i in range(20))]
+    held = [rate for rate in expected for _ in range(n)]
+    assert learning_rates(Settings(schedule_step="epoch"), n, 21 * n) == pytest.approx(held, rel=1e-12)
+
+
 def test_no_overshoot_at_the_hand_over() -> None:
     """warmup-scheduler by itself gives 0, .5, 1, 1.025, 1, .927 for warm-up 2, cosine 10, multiplier 1."""
     settings = Settings(init_lr=1.0, warmup_epochs=2, warmup_multiplier=1.0, cosine_epochs=10, min_lr=0.0)

@@ -22,6 +22,7 @@ OF_EPOCH = (
     "epoch_log",
     "plateau_schedule",
     "stopping",
+    "chance_check",
     "snapshots",
 )
 """Extensions that do what version 0.2.0 did after the last batch of an epoch."""

@@ -61,12 +61,7 @@ def compare(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     folds = choose_common_folds(variants, options.folds)
     data = read_common_data(variants)
     folder = Path(variants[0].settings.saved_models_folder)
-    if (folder / "settings.json").exists():
-        raise UserError(f"{folder}: holds a run; give the comparison another --name")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); set saved_models_folder") from None
+    make_folder(folder, "comparison")
     if len(options.seeds) <= FEW_SEEDS:
         warn(
             f"{counted(len(options.seeds), 'seed')} says little about what other seeds would give; take three or more"
@@ -84,6 +79,20 @@ def compare(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if num_done < len(jobs):
         _train(queue, jobs, num_done, folder, options.jobs)
     return _report(options, variants, folds, data, jobs, queue, folder, arguments)
+
+
+def make_folder(folder: Path, what: str) -> None:
+    """Make the folder of a comparison, or of a search, unless it is there.
+
+    Raises:
+        UserError: it is a run's, or cannot be made.
+    """
+    if (folder / "settings.json").exists():
+        raise UserError(f"{folder}: holds a run; give the {what} another --name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); set saved_models_folder") from None
 
 
 def _default_name(sources: Sequence[str], variants: Sequence[Variant]) -> str:
@@ -120,7 +129,7 @@ def _train(
     where = f"{counted(len(gpus), 'GPU')}, " if gpus else ""
     done = f", {num_done} of them trained already" if num_done else ""
     note(f"{counted(len(jobs), 'job')}{done}; {where}{num_parallel} at a time -> {folder}")
-    run_jobs(queue, jobs, num_parallel, gpus)
+    run_jobs(queue, jobs, lambda taken: jobs[taken.job], num_parallel, gpus)
 
 
 def _report(

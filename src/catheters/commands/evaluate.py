@@ -13,6 +13,7 @@ from catheters.commands.evaluation_options import read_choices
 from catheters.config.loading import changed_settings, load_settings
 from catheters.errors import UserError, counted, listed
 from catheters.evaluation.alignment import align_predictions
+from catheters.evaluation.by_patient import PATIENT_RULE
 from catheters.evaluation.comparison import Comparison, compare
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Evaluation
@@ -23,7 +24,7 @@ from catheters.evaluation.options import NO_CALIBRATION
 from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import device_type_presence
 from catheters.evaluation.predictions import write_predictions
-from catheters.evaluation.report import tables
+from catheters.evaluation.report import study_tables, tables
 from catheters.evaluation.results import (
     METRICS_FILE,
     some_lack_intervals,
@@ -35,6 +36,7 @@ from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, 
 from catheters.runs.evaluation.explanations import check_explainable
 from catheters.runs.evaluation.inputs import Input, read_file, read_run
 from catheters.runs.evaluation.label_source import LabelSource
+from catheters.runs.evaluation.reader_inputs import read_readings
 from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
 
@@ -59,6 +61,7 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
     for given in inputs:
         for column, edges in choices.band_edges.items():
             make_groups(column, given.column(column), edges)
+        read_readings(given, choices.reader_columns)
         if choices.max_explained:
             check_explainable(given)
     members = align_predictions([given.evaluated for given in inputs])
@@ -73,7 +76,8 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
             raise UserError(f"{folder}: holds predictions that are to be combined; name another folder with --out")
         _make_folder(folder)
         ensemble, combined = _combine(options.ensemble, inputs, folder)
-        _report(combined, evaluate_input(combined, choices).evaluation, command, None, ensemble, None)
+        evaluation = evaluate_input(combined, choices).evaluation
+        _report(combined, evaluation, command, None, ensemble, None, options.checklist)
         return 0
     _check_folders(inputs)
     for given in inputs:
@@ -96,7 +100,7 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
                 choices.seed,
                 of_first.caveats,
             )
-        _report(given, evaluation, command, comparison, None, shared)
+        _report(given, evaluation, command, comparison, None, shared, options.checklist)
     return 0
 
 
@@ -208,6 +212,7 @@ def _report(
     comparison: Comparison | None,
     ensemble: Ensemble | None,
     shared: SharedCases | None,
+    checklists: Sequence[str],
 ) -> None:
     """Print tables and write files into the input's folder.
 
@@ -218,11 +223,12 @@ def _report(
         comparison: with the first model.
         ensemble: how the predictions were combined.
         shared: what several models name to be read again.
+        checklists: reporting checklists to be answered.
     """
     evaluated = given.evaluated
     say(f"{given.file}: {len(evaluated)} of {counted(len(given.truth.uids), 'image')} in {given.truth.source}")
     _print(evaluation)
-    background = write_evaluation(given, evaluation, command, comparison, ensemble, shared)
+    background = write_evaluation(given, evaluation, command, comparison, ensemble, shared, checklists)
     if background.environment:
         say(f"\n{given.file.parent}, as its folder records it")
         say(textwrap.indent("\n  and was resumed with\n".join(background.environment), "  "))
@@ -242,6 +248,8 @@ def _report(
         f"macro AUC {tables.with_interval(evaluation.scores.macro('roc_auc'), 4)} -> {given.folder / METRICS_FILE}\n"
         f"a page to look at -> {given.folder / 'report.html'}"
     )
+    for sentence in background.checklists:
+        say(sentence)
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -254,9 +262,14 @@ def _print(evaluation: Evaluation) -> None:
     part = evaluation.judged_parts
     say(f"\noperating points by {choices.rule}, each {part} judged by the threshold that the others chose")
     say(tables.points_table([*evaluation.points, *evaluation.presence_points]))
+    say(f"\nsensitivity at a specificity of {choices.at_specificity:g}, judged in the same way")
+    say(study_tables.fixed_table(evaluation.fixed_points))
+    say(f"\nby patient: {PATIENT_RULE}")
+    say(study_tables.patients_table(evaluation.by_patient))
     share = f"{choices.abstain_error:.0%}"
     say(f"\ndeferred, aiming at {share} at most of all positives missed, and of all negatives predicted positive")
     say(tables.abstention_table(evaluation.abstentions))
+    say(f"\n{study_tables.indeterminate_table(evaluation)}")
     if evaluation.calibration_is_judged:
         say(f"\neach {part} calibrated by a fit on the others\n{tables.calibration_table(evaluation)}")
         for step in evaluation.calibration.steps:
@@ -274,6 +287,8 @@ def _print(evaluation: Evaluation) -> None:
         say(f"\n{tables.explanations_table(evaluation.explanations)}")
     if evaluation.lines is not None:
         _print_lines(evaluation.lines)
+    if evaluation.readers is not None:
+        say(f"\n{study_tables.readers_text(evaluation.readers)}")
     if evaluation.scores.num_patients == 1:
         return
     say(f"\n{FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}")

@@ -11,11 +11,14 @@ from catheters.commands.external_options import add_external_options, check_exte
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.options import (
     ALL_IMAGES,
+    AT_SPECIFICITY,
     BEST_CALIBRATION,
     CALIBRATION_METHODS,
+    CHECKLIST_KEYS,
     ENSEMBLE_METHODS,
     ERROR_RATE,
     NO_CALIBRATION,
+    READER_COLUMNS,
 )
 
 if TYPE_CHECKING:
@@ -153,6 +156,27 @@ def _create_parser() -> argparse.ArgumentParser:
         "predicted positive (%(default)s)",
     )
     parser.add_argument(
+        "--at-specificity",
+        type=float,
+        default=AT_SPECIFICITY,
+        metavar="P",
+        help="specificity at which the sensitivity of every label is given besides (%(default)s)",
+    )
+    parser.add_argument(
+        "--reader-columns",
+        default=READER_COLUMNS,
+        metavar="PATTERN",
+        help="names of the columns of the label table that hold single readers' labels, to see how far these agree "
+        "with each other and with the model (%(default)r)",
+    )
+    parser.add_argument(
+        "--checklist",
+        action="append",
+        choices=CHECKLIST_KEYS,
+        default=[],
+        help="answer a reporting checklist from what the run knows, as checklist_....md and .csv; repeatable",
+    )
+    parser.add_argument(
         "--calibration",
         choices=[BEST_CALIBRATION, NO_CALIBRATION, *CALIBRATION_METHODS],
         default=BEST_CALIBRATION,
@@ -220,6 +244,11 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--annotations goes with single models; an ensemble of predictions has no lines")
     if not 0 < options.abstain_error < 0.5:
         parser.error("--abstain-error: above 0 and below 0.5")
+    if not 0 < options.at_specificity < 1:
+        parser.error("--at-specificity: above 0 and below 1")
+    fields = (options.reader_columns.count("{label}"), options.reader_columns.count("{reader}"))
+    if fields != (1, 1):
+        parser.error(f"--reader-columns: {{label}} and {{reader}} once each, as in {READER_COLUMNS!r}")
     if options.seed < 0:
         parser.error("--seed is not negative")
 
@@ -253,6 +282,8 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices"
         prevalences=prevalences,
         calibration=options.calibration,
         abstain_error=options.abstain_error,
+        at_specificity=options.at_specificity,
+        reader_columns=options.reader_columns,
         band_edges=read_band_edges(options.by),
         max_explained=options.explanations,
     )

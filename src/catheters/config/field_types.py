@@ -41,6 +41,17 @@ def in_words(annotation: Any) -> str:
     return "None" if annotation is NoneType else str(annotation.__name__)
 
 
+def number_type(annotation: Any) -> type[int] | type[float] | None:
+    """Which numbers a type takes, itself or as one of a union: float for fractions, int for whole ones, None: none."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return number_type(arguments[0])
+    if origin in (Union, UnionType):
+        taken = set(map(number_type, arguments))
+        return float if float in taken else int if int in taken else None
+    return annotation if annotation in (int, float) else None
+
+
 def bounded_numbers(annotation: Any, constraints: Iterable[object] = ()) -> Iterator[tuple[dict[str, float], str]]:
     """The numbers with bounds that a type takes, itself or inside: each one's bounds, and the number in words.
 

@@ -86,6 +86,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "epochs",
             "init_lr",
             "schedule",
+            "schedule_step",
             "warmup_epochs",
             "warmup_multiplier",
             "cosine_epochs",

@@ -45,12 +45,7 @@ def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequenc
         SettingsError: the file or an override is wrong.
     """
     file = None if config_file is None else Path(config_file)
-    settings = Settings() if file is None else _run_config(file)
-    values = dict(_parse_override(text) for text in overrides)
-    try:
-        settings = dataclasses.replace(settings, **values)
-    except WrongSetting as error:
-        raise SettingsError(f"command line: {error}") from None
+    settings = with_overrides(Settings() if file is None else _run_config(file), overrides)
     try:
         return dataclasses.replace(settings, run_name=settings.run_name or (file.stem if file else None))
     except WrongSetting:
@@ -58,6 +53,19 @@ def load_settings(config_file: str | os.PathLike[str] | None, overrides: Sequenc
             f"{file}: its name is that of the run folder, which has letters, digits, '_', '.' and '-' only; rename the "
             "file or set run_name"
         ) from None
+
+
+def with_overrides(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """The settings with `name=value` overrides of the command line.
+
+    Raises:
+        SettingsError: an override is wrong.
+    """
+    values = dict(_parse_override(text) for text in overrides)
+    try:
+        return dataclasses.replace(settings, **values)
+    except WrongSetting as error:
+        raise SettingsError(f"command line: {error}") from None
 
 
 def settings_to_json(settings: Settings) -> str:
@@ -157,6 +165,10 @@ def _ignored(settings: Settings) -> dict[str, str]:
             settings.schedule == "constant" or (is_cosine and settings.cosine_epochs == 0),
         ),
         "cosine_epochs": (schedule, not is_cosine),
+        "schedule_step": (
+            f"{schedule} and warmup_epochs=0",
+            settings.schedule in ("constant", "plateau") and settings.warmup_epochs == 0,
+        ),
         "restart_epochs": (schedule, settings.schedule != "cosine_restarts"),
         "plateau_patience": (schedule, settings.schedule != "plateau"),
         "plateau_factor": (schedule, settings.schedule != "plateau"),

@@ -1,7 +1,7 @@
 """Presets: settings that configs in `configs/` start from.
 
-A config is one of them with a few changes: `settings = replace(PUBLISHED_SINGLE, backbone_model="rexnet_200")`. The
-published ones are for RANZCR CLiP, unpacked in `dataset/`. Each can be named in place of a config: `--config sample`.
+A config is one of them with a few changes: `settings = replace(SINGLE, backbone_model="rexnet_200")`. All but the
+samples are for RANZCR CLiP, unpacked in `dataset/`. Each can be named in place of a config: `--config sample`.
 """
 
 from collections.abc import Mapping
@@ -9,75 +9,75 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from catheters.config.published import PUBLISHED_MULTI, PUBLISHED_POS_WEIGHT, PUBLISHED_SINGLE
 from catheters.config.settings import Settings
 from catheters.labels import RANZCR_HEADS
 
-PUBLISHED_TRANSFORMS = (
-    ("HorizontalFlip", {"p": 0.5}),
-    ("Affine", {"scale": (0.9, 1.1), "translate_percent": (-0.06, 0.06), "rotate": (-15, 15), "p": 0.8}),
-    ("RandomResizedCrop", {"scale": (0.85, 1.0), "ratio": (0.9, 1.1)}),
-    ("CoarseDropout", {"num_holes_range": (1, 5), "hole_height_range": (0.03, 0.1), "hole_width_range": (0.03, 0.1)}),
+TRANSFORMS = (
+    # No flip: which side a catheter comes from matters. Border mode 4 mirrors the image beyond its edge.
+    (
+        "Affine",
+        {
+            "scale": (0.9, 1.1),
+            "translate_percent": (-0.06, 0.06),
+            "rotate": (-3, 3),
+            "border_mode": 4,
+            "p": 1.0,
+        },
+    ),
 )
-"""Horizontal flip; shift, scale and rotate; random resized crop; cutout. The flip doubles the views of a tube, and
-loses which side a catheter comes from."""
+"""Shift, scale and rotate a little; docs/how-to/better-models.md has what each choice was worth."""
 
-PUBLISHED_POS_WEIGHT = MappingProxyType({"CVC - Abnormal": 2.0, "CVC - Borderline": 2.0, "CVC - Normal": 2.0})
-"""Positives of the catheters whose labels are hardest to tell apart count twice."""
+POS_WEIGHT = PUBLISHED_POS_WEIGHT
+"""As published: positives of the catheters whose labels are hardest to tell apart count twice."""
 
-PUBLISHED_GREY_MEAN, PUBLISHED_GREY_STD = 0.4887, 0.2306
-"""Grey mean and standard deviation of RANZCR's images as the multi-head solution has them, in 0..1."""
+GREY_MEAN, GREY_STD = 0.4887, 0.2306
+"""Grey mean and standard deviation of RANZCR's images, in 0..1, as the published multi-head recipe has them."""
 
-PUBLISHED_SINGLE = Settings(
+SINGLE = Settings(
     annotation_table="train_annotations.csv",
     image_size=1024,
-    train_transforms=PUBLISHED_TRANSFORMS,
+    train_transforms=TRANSFORMS,
     batch_size=12,
-    pos_weight=dict(PUBLISHED_POS_WEIGHT),
-    optimizer="Adam",
+    backbone_model="resnest50d",
+    lines="pooled",
+    pos_weight=dict(POS_WEIGHT),
+    optimizer="AdamW",
     init_lr=3e-5,
-    warmup_epochs=1,
+    weight_decay=0.02,
+    warmup_epochs=3,
     warmup_multiplier=10.0,
-    cosine_epochs=20,
+    cosine_epochs=18,
     min_lr=1e-7,
     early_stop=5,
 )
-"""One linear head: warm-up over one epoch to ten times 3e-5, then a cosine over 20 epochs."""
+"""One linear head, which also reads what lies at the tips of lines: `config.py`."""
 
-PUBLISHED_MULTI = Settings(
-    annotation_table="train_annotations.csv",
+MULTI = replace(
+    SINGLE,
     image_size=512,
-    train_transforms=PUBLISHED_TRANSFORMS,
     batch_size=16,
-    grey_mean=PUBLISHED_GREY_MEAN,
-    grey_std=PUBLISHED_GREY_STD,
+    grey_mean=GREY_MEAN,
+    grey_std=GREY_STD,
     classifier="attention",
     heads=dict(RANZCR_HEADS),
-    pos_weight=dict(PUBLISHED_POS_WEIGHT),
-    optimizer="Adam",
-    init_lr=6.5e-5,
     lr_batch_size=16,
-    warmup_epochs=0,
-    schedule="cosine_restarts",
-    epochs=15,
-    restart_epochs=16,
-    min_lr=0.0,
-    early_stop=3,
 )
-"""One attention head per device type: from 6.5e-5 along a cosine over 15 epochs."""
+"""One attention head per device type, likewise: `multi_config.py`."""
 
 VIT = Settings(
     annotation_table="train_annotations.csv",
     image_size=518,
-    train_transforms=PUBLISHED_TRANSFORMS,
+    train_transforms=TRANSFORMS,
     batch_size=8,
     accumulation_steps=4,
-    grey_mean=PUBLISHED_GREY_MEAN,
-    grey_std=PUBLISHED_GREY_STD,
+    grey_mean=GREY_MEAN,
+    grey_std=GREY_STD,
     backbone_model="vit_base_patch14_dinov2",
     drop_path_rate=0.1,
     classifier="attention",
     heads=dict(RANZCR_HEADS),
-    pos_weight=dict(PUBLISHED_POS_WEIGHT),
+    pos_weight=dict(POS_WEIGHT),
     optimizer="AdamW",
     init_lr=1e-5,
     lr_batch_size=32,
@@ -159,6 +159,8 @@ SAMPLE_LINES = replace(
 
 PRESETS: Mapping[str, Settings] = MappingProxyType(
     {
+        "single": SINGLE,
+        "multi": MULTI,
         "published_single": PUBLISHED_SINGLE,
         "published_multi": PUBLISHED_MULTI,
         "vit": VIT,

@@ -92,7 +92,7 @@ class SettingFields:
     image_size: PixelSize | Annotated[tuple[PixelSize, PixelSize], ListOrTuple] = 1024
     """Height and width of the cached images, in pixels: one number for both, or [height, width]."""
     resize: Literal["stretch", "pad"] = "stretch"
-    """stretch: the X-ray is stretched to image_size, as published; pad: it keeps its aspect, black fills the rest."""
+    """stretch: the X-ray is stretched to image_size; pad: it keeps its aspect, black fills the rest."""
     crop_borders: bool = False
     """Cut off black borders first."""
     inverted: Literal["keep", "invert", "exclude"] = "keep"
@@ -128,7 +128,8 @@ class SettingFields:
 
     # Batches
     train_transforms: Transforms = ()
-    """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`."""
+    """albumentations transforms of the training images, as (name, params); an absent `size` means `image_size`.
+    ("OneOf", {"transforms": ((name, params), ...), "p": 0.5}) applies one of several."""
     augment_on: Literal["cpu", "device"] = "cpu"
     """cpu: the DataLoader workers augment. device: they only draw, and the GPU augments whole batches (both flips,
     Affine, RandomResizedCrop, RandomSizedCrop, CoarseDropout, RandomBrightnessContrast), for a GPU that waits for
@@ -256,6 +257,8 @@ class SettingFields:
     restart_epochs. one_cycle: up in warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines.
     constant: the peak after warm-up. plateau: that, times plateau_factor after plateau_patience epochs without a better
     macro AUC."""
+    schedule_step: Literal["iteration", "epoch"] = "iteration"
+    """When the learning rate changes: at each step of the optimizer, or only where an epoch begins."""
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Epochs per fold; None: warmup_epochs + cosine_epochs. Fewer end the schedule early."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 1

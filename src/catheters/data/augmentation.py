@@ -17,6 +17,10 @@ Params = dict[str, Any] | None
 """What albumentations drew for a transform and an image; None: it is not applied."""
 Points = npt.NDArray[np.float64]
 
+Transforms = Sequence[tuple[str, dict[str, Any]]]
+
+ONE_OF = "OneOf"
+"""Applies one of several: ("OneOf", {"transforms": ((name, params), ...), "p": 0.25})."""
 ROW_COLUMN = 5
 """albumentations' keypoints are x, y, z, angle, scale; columns after these go along unchanged."""
 
@@ -28,10 +32,10 @@ class Augmentation:
     """A chain of albumentations transforms whose draws depend on nothing but a seed given with each image.
 
     Attributes:
-        transforms: (name, params) pairs, in their order.
+        transforms: (name, params) pairs, in their order; see `ONE_OF`.
     """
 
-    def __init__(self, transforms: tuple[tuple[str, dict[str, Any]], ...], image_shape: tuple[int, int]) -> None:
+    def __init__(self, transforms: Transforms, image_shape: tuple[int, int]) -> None:
         """Build and try the chain.
 
         Args:
@@ -48,7 +52,7 @@ class Augmentation:
         self._compose = A.Compose(created, mask_interpolation=cv2.INTER_LINEAR)
         # Twins that carry points: the pixels that training sees must not hang on how points are carried along.
         self._followers = [
-            _create_transform(name, _with_plain_border(name, params), image_shape) for name, params in transforms
+            _create_transform(name, _with_plain_border(name, params), image_shape) for name, params in _each(transforms)
         ]
         _check_result(transforms, image_shape)
 
@@ -63,6 +67,8 @@ class Augmentation:
             (H, W) uint8.
         """
         _seed(self._compose, seed)
+        for transform in self._leaves:
+            transform.params = {}  # one that is not chosen would keep those of an image before
         augmented: npt.NDArray[np.uint8] = self._compose(image=image)["image"]
         return augmented
 
@@ -98,21 +104,21 @@ class Augmentation:
         """
         augmented = self(image, seed)
         # An applied transform has the image's shape among its parameters, others have none.
-        applied = [transform.get_applied_params() or None for transform in self._compose.transforms]
+        applied = [transform.get_applied_params() or None for transform in self._leaves]
         return augmented, self.carry(points, applied)
 
     def draw(self, seed: int) -> Iterator[tuple[A.BasicTransform, Params]]:
         """What `__call__` draws with this seed, where that does not depend on an image's pixels.
 
         Yields:
-            Each transform with its parameters for this image, or None where it is not applied.
+            Each transform with its parameters for this image, or None where it is not applied, or is `ONE_OF` several.
         """
         _seed(self._compose, seed)
         # As albumentations goes about it (Compose.__call__ and BasicTransform.__call__), up to the pixels.
         self._compose.py_random.random()  # whether to run at all, which it does
         data = {"image": np.broadcast_to(np.uint8(0), self._image_shape)}
         for transform in self._compose.transforms:
-            if not transform.should_apply():
+            if isinstance(transform, A.BaseCompose) or not transform.should_apply():
                 yield transform, None
                 continue
             params = transform.update_transform_params(transform.get_params(), data)
@@ -121,14 +127,20 @@ class Augmentation:
     @property
     def unfollowed(self) -> tuple[str, ...]:
         """Names of the transforms whose pixels `carry` cannot follow."""
-        return tuple(name for name, _ in self.transforms if name in WRONG_POINTS)
+        return tuple(name for name, _ in _each(self.transforms) if name in WRONG_POINTS)
+
+    @property
+    def _leaves(self) -> Iterator[A.BasicTransform]:
+        """The transforms themselves, those of `ONE_OF` one after another."""
+        for transform in self._compose.transforms:
+            yield from transform.transforms if isinstance(transform, A.BaseCompose) else (transform,)
 
     def carry(self, points: Points, drawn: Sequence[Params]) -> Points:
         """Where points of an image lie once it is transformed.
 
         Args:
             points: (n, 2) x and y in pixels, whole numbers being the centres; they may lie outside, and NaN stays NaN.
-            drawn: what was drawn for each transform of the chain.
+            drawn: what was drawn for each transform of the chain, those of `ONE_OF` one after another.
 
         Returns:
             (n, 2); NaN for points that a distortion moved out of what it can follow.
@@ -210,10 +222,10 @@ def _with_plain_border(name: str, params: dict[str, Any]) -> dict[str, Any]:
     return {**params, "border_mode": cv2.BORDER_CONSTANT} if has_border else params
 
 
-def _check_result(transforms: tuple[tuple[str, dict[str, Any]], ...], image_shape: tuple[int, int]) -> None:
+def _check_result(transforms: Transforms, image_shape: tuple[int, int]) -> None:
     """Apply each transform for certain, whatever its `p`, and see that a grey uint8 image stays one of that size."""
     image = np.zeros(image_shape, dtype=np.uint8)
-    for name, params in transforms:
+    for name, params in _each(transforms):
         transform = _create_transform(name, params, image_shape)
         transform.p = 1.0
         try:
@@ -227,7 +239,37 @@ def _check_result(transforms: tuple[tuple[str, dict[str, Any]], ...], image_shap
             )
 
 
-def _create_transform(name: str, params: dict[str, Any], image_shape: tuple[int, int]) -> A.BasicTransform:
+def _each(transforms: Transforms) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and parameters of each transform, those of `ONE_OF` one after another."""
+    for name, params in transforms:
+        if name == ONE_OF:
+            yield from params["transforms"]
+        else:
+            yield name, params
+
+
+def _create_choice(params: dict[str, Any], image_shape: tuple[int, int]) -> A.OneOf:
+    pairs = params.get("transforms")
+    are_pairs = isinstance(pairs, list | tuple) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs
+    )
+    if not are_pairs or not pairs or set(params) - {"transforms", "p"}:
+        raise SettingsError(
+            f"train_transforms: {ONE_OF}: {params!r}; expected {{'transforms': ((name, parameters), ...), 'p': 0..1}}"
+        )
+    if any(name == ONE_OF for name, _ in pairs):
+        raise SettingsError(f"train_transforms: {ONE_OF}: holds another one; name its transforms themselves")
+    p = params.get("p", 0.5)
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise SettingsError(f"train_transforms: {ONE_OF}: p={p!r}; a probability in 0..1 is expected")
+    return A.OneOf([_create_transform(name, of_name, image_shape) for name, of_name in pairs], p=p)
+
+
+def _create_transform(
+    name: str, params: dict[str, Any], image_shape: tuple[int, int]
+) -> A.BasicTransform | A.BaseCompose:
+    if name == ONE_OF:
+        return _create_choice(params, image_shape)
     transform_class = getattr(A, name, None)
     if not (inspect.isclass(transform_class) and issubclass(transform_class, A.BasicTransform)):
         known = [

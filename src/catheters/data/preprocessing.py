@@ -29,8 +29,7 @@ class Preprocessing:
 
     Attributes:
         image_shape: (height, width) of the result, in pixels.
-        resize: "stretch" scales both sides independently, as published for RANZCR CLiP; "pad" keeps the aspect and
-            fills up with black.
+        resize: "stretch" scales both sides independently; "pad" keeps the aspect and fills up with black.
         crop_borders: whether black borders are cut off first.
         inverted: what becomes of radiographs that look like inverted grayscale: "keep", "invert" or "exclude".
         resampling: "area" averages all pixels of the file by areas; "quick" is what version 0.2.0 did: JPEGs decoded

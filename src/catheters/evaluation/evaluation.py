@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from catheters.evaluation.by_patient import PatientResults, score_patients
 from catheters.evaluation.calibration import Calibrator
 from catheters.evaluation.calibration_choice import (
     Calibrated,
@@ -21,7 +22,7 @@ from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
-from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE
+from catheters.evaluation.options import AT_SPECIFICITY, BEST_CALIBRATION, ERROR_RATE, READER_COLUMNS
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import (
     PredictionSet,
@@ -29,6 +30,7 @@ from catheters.evaluation.prediction_set import (
     fitting_folds,
     names_several_folds,
 )
+from catheters.evaluation.readers import ReaderResults
 from catheters.evaluation.recalibration import Recalibration, recalibrate
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.selective_prediction import Abstention, abstain
@@ -50,6 +52,8 @@ class Choices:
         calibration: a key of `calibration.METHODS`, `none`, or `best`: the simplest of these, unless another is better
             beyond chance, see `choose_calibration`.
         abstain_error: share of each class that may be decided wrongly, while the rest is deferred.
+        at_specificity: specificity at which the sensitivity of every label is given besides.
+        reader_columns: names of the columns with single readers' labels, with {label} and {reader}.
         band_edges: column of `columns` -> where its bands of numbers begin; None where the column says it itself.
         max_explained: images of a run whose heatmaps are held against drawn tips; 0: none, `ALL_IMAGES`: all.
     """
@@ -59,6 +63,8 @@ class Choices:
     prevalences: Mapping[str, float] = field(default_factory=dict)
     calibration: str = BEST_CALIBRATION
     abstain_error: float = ERROR_RATE
+    at_specificity: float = AT_SPECIFICITY
+    reader_columns: str = READER_COLUMNS
     band_edges: Mapping[str, Sequence[float] | None] = field(default_factory=dict)
     max_explained: int = 0
 
@@ -88,6 +94,8 @@ class Evaluation:
         presence_scores: of the device types.
         points: the labels' operating points.
         presence_points: those of the device types.
+        fixed_points: the labels' operating points at the specificity that `choices` names.
+        by_patient: the same patient by patient.
         abstentions: what each label is when uncertain images are deferred to a person.
         calibrations: every method, and none; that alone where no other patients could judge a method.
         calibration: which of them is chosen, and why.
@@ -102,6 +110,7 @@ class Evaluation:
         caveats: what has to be known before a score is believed.
         explanations: how well heatmaps point at drawn tips; None where that was not asked for.
         lines: how well lines and tips are found; None where no lines were predicted and drawn.
+        readers: how far several readers and the model agree; None where the label table has none.
     """
 
     evaluated: PredictionSet
@@ -111,6 +120,8 @@ class Evaluation:
     presence_scores: Scores
     points: list[OperatingPoint]
     presence_points: list[OperatingPoint]
+    fixed_points: list[OperatingPoint]
+    by_patient: PatientResults
     abstentions: list[Abstention]
     calibrations: list[Calibrated]
     calibration: CalibrationChoice
@@ -125,6 +136,7 @@ class Evaluation:
     caveats: tuple[Caveat, ...]
     explanations: Explanations | None = None
     lines: LineEvaluation | None = None
+    readers: ReaderResults | None = None
 
     @property
     def judged_parts(self) -> str:
@@ -188,6 +200,8 @@ def evaluate(
         presence_scores=score(presence, patients),
         points=points,
         presence_points=judge(presence, folds, choices.rule, patients, choices.prevalences),
+        fixed_points=judge(evaluated, folds, Rule(name="specificity", required=choices.at_specificity), patients, {}),
+        by_patient=score_patients(evaluated, presence, choices.rule),
         abstentions=abstain(evaluated, folds, points, patients, choices.abstain_error),
         calibrations=calibrations,
         calibration=choice,

@@ -10,6 +10,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from catheters.errors import counted
 
+ONE_SIDED_95 = 1.645
+"""Standard errors that a normally distributed score exceeds once in twenty times."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMetrics:
@@ -48,6 +51,30 @@ def macro_mean(values: Sequence[float]) -> float:
     """The mean of what is defined; NaN where nothing is. Kaggle's score for RANZCR CLiP is this over the ROC AUCs."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
+
+
+def chance_standard_error(num_positives: int, num_negatives: int) -> float:
+    """Standard error of the ROC AUC of scores that have nothing to do with the label.
+
+    The AUC is the Mann-Whitney statistic over m n, whose variance then is (m + n + 1) / (12 m n) for m positives and n
+    negatives (Mann and Whitney 1947, "On a test of whether one of two random variables is stochastically larger than
+    the other"); ties make it smaller.
+    """
+    return math.sqrt((num_positives + num_negatives + 1) / (12 * num_positives * num_negatives))
+
+
+def chance_bound(metrics: Sequence[LabelMetrics]) -> float:
+    """The macro ROC AUC that models without any skill exceed once in twenty times at most, in 0.5..1; NaN without AUCs.
+
+    Labels of the same images depend on each other in unknown ways. The standard error of a mean is at most the mean of
+    the standard errors, which is taken; images are taken as independent of each other.
+    """
+    errors = [
+        chance_standard_error(metric.num_positives, metric.num_images - metric.num_positives)
+        for metric in metrics
+        if not math.isnan(metric.roc_auc)
+    ]
+    return min(0.5 + ONE_SIDED_95 * float(np.mean(errors)), 1.0) if errors else math.nan
 
 
 def one_class_warnings(metrics: Sequence[LabelMetrics]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Thresholds, and what a reader gets who follows them: sensitivity, specificity, predictive values.
+"""Thresholds, and what a reader gets who follows them: sensitivity, specificity, predictive values, likelihood ratios.
 
 A threshold that is chosen and judged on the same images promises too much. Here each fold is judged by the threshold
 that the other folds chose; the one to use on new images is chosen on all.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, estimate
+from catheters.evaluation.likelihood_ratios import likelihood_ratios
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 
@@ -57,6 +58,8 @@ class OperatingPoint:
         specificity: negatives not predicted positive.
         ppv: share of positives among what is predicted positive.
         npv: share of negatives among what is not.
+        positive_likelihood_ratio: the positive likelihood ratio, sensitivity / (1 - specificity).
+        negative_likelihood_ratio: the negative likelihood ratio, (1 - sensitivity) / specificity.
         prevalence: for which the two predictive values hold.
         is_restated: the prevalence is one that was asked for, not that of the images.
     """
@@ -69,6 +72,8 @@ class OperatingPoint:
     specificity: Estimate
     ppv: Estimate
     npv: Estimate
+    positive_likelihood_ratio: Estimate
+    negative_likelihood_ratio: Estimate
     prevalence: float
     is_restated: bool
 
@@ -191,13 +196,17 @@ def _judge(
             specificity=NO_ESTIMATE,
             ppv=NO_ESTIMATE,
             npv=NO_ESTIMATE,
+            positive_likelihood_ratio=NO_ESTIMATE,
+            negative_likelihood_ratio=NO_ESTIMATE,
             prevalence=prevalence,
             is_restated=restated is not None,
         )
     is_predicted = scores >= np.array([thresholds[int(fold)] for fold in folds])
     is_positive = targets == 1
-    sensitivity = estimate(patients.ratio(is_positive & is_predicted, is_positive))
-    specificity = estimate(patients.ratio(~is_positive & ~is_predicted, ~is_positive))
+    of_positives = patients.ratio(is_positive & is_predicted, is_positive)
+    of_negatives = patients.ratio(~is_positive & ~is_predicted, ~is_positive)
+    sensitivity, specificity = estimate(of_positives), estimate(of_negatives)
+    positive_likelihood_ratio, negative_likelihood_ratio = likelihood_ratios(of_positives, of_negatives)
     if restated is None:
         ppv = estimate(patients.ratio(is_positive & is_predicted, is_predicted))
         npv = estimate(patients.ratio(~is_positive & ~is_predicted, ~is_predicted))
@@ -223,6 +232,8 @@ def _judge(
         specificity=specificity,
         ppv=ppv,
         npv=npv,
+        positive_likelihood_ratio=positive_likelihood_ratio,
+        negative_likelihood_ratio=negative_likelihood_ratio,
         prevalence=prevalence,
         is_restated=restated is not None,
     )

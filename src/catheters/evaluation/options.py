@@ -6,6 +6,12 @@ from types import MappingProxyType
 
 ERROR_RATE = 0.05
 """Of each class, where the user asks for no other."""
+AT_SPECIFICITY = 0.9
+"""At which the sensitivity of every label is given besides."""
+READER_COLUMNS = "{label} [{reader}]"
+"""Names of the columns of a label table that hold what single readers said."""
+CHECKLIST_KEYS = ("claim2024", "tripod-ai", "stard-ai")
+"""Reporting checklists that a run answers."""
 ALL_IMAGES = maxsize
 """Of `--explanations` without a number."""
 NO_CALIBRATION = "none"

@@ -3,13 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from catheters.errors import UserError
+from catheters.evaluation.by_patient import PATIENT_RULE
 from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.evaluation import Evaluation
@@ -19,15 +18,16 @@ from catheters.evaluation.lines.results import describe_lines, list_line_estimat
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import presence_rule
+from catheters.evaluation.reader_results import describe_readers, list_reader_estimates
 from catheters.evaluation.recalibration import Recalibration
 from catheters.evaluation.scores import METRICS, Scores
-from catheters.evaluation.selective_prediction import Abstention, Band
-from catheters.io.files import read_written_json, write_json, write_whole
+from catheters.evaluation.selective_prediction import Abstention
+from catheters.io.files import write_json, write_whole
 
 FORMAT_VERSION = 2
 METRICS_FILE, CALIBRATION_FILE = "metrics.json", "calibration.json"
 """What other commands read of an evaluation; the first one, written last, says that it is complete."""
-RATES = ("sensitivity", "specificity", "ppv", "npv")
+RATES = ("sensitivity", "specificity", "ppv", "npv", "positive_likelihood_ratio", "negative_likelihood_ratio")
 """Of an operating point."""
 DECIDED_RATES = ("decided", "missed", "false_alarms", "accuracy")
 """Of what is decided."""
@@ -46,6 +46,7 @@ def write_metrics(
     labels: str,
     num_labelled: int,
     shared: SharedCases | None = None,
+    images: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `metrics.json`; what is undefined is null. The file is whole or absent.
 
@@ -60,6 +61,7 @@ def write_metrics(
         labels: where the true ones come from.
         num_labelled: images in the label table.
         shared: what this and other models name to be read again; None for a single model.
+        images: what became of each image of the label table, as plain data; None where that was not traced.
     """
     scores, choices = evaluation.scores, evaluation.choices
     content = {
@@ -70,6 +72,7 @@ def write_metrics(
         "num_images": scores.num_images,
         "num_patients": scores.num_patients,
         "num_images_in_label_table": num_labelled,
+        "images": images,
         "caveats": _caveats(evaluation.caveats),
         "intervals": {
             "level": LEVEL,
@@ -82,6 +85,17 @@ def write_metrics(
         "presence_rule": presence_rule(evaluation.evaluated.exclusive),
         "per_label": _labels(scores, evaluation.points),
         "per_device": _labels(evaluation.presence_scores, evaluation.presence_points),
+        "sensitivity_at_specificity": {
+            "specificity": choices.at_specificity,
+            "per_label": [_fixed(point) for point in evaluation.fixed_points],
+        },
+        "by_patient": {
+            "rule": PATIENT_RULE,
+            "num_patients": evaluation.by_patient.scores.num_patients,
+            "macro": _macro(evaluation.by_patient.scores),
+            "per_label": _labels(evaluation.by_patient.scores, evaluation.by_patient.points),
+            "per_device": _labels(evaluation.by_patient.presence_scores, evaluation.by_patient.presence_points),
+        },
         "abstention": {
             "error_rate": choices.abstain_error,
             "per_label": [_abstention(abstention) for abstention in evaluation.abstentions],
@@ -138,6 +152,7 @@ def write_metrics(
         "read_again": _read_again(evaluation, shared),
         "explanations": None if evaluation.explanations is None else evaluation.explanations.describe(),
         "lines": None if evaluation.lines is None else describe_lines(evaluation.lines),
+        "readers": None if evaluation.readers is None else describe_readers(evaluation.readers),
     }
     write_json(file, content)
 
@@ -147,6 +162,8 @@ def write_table(file: Path, evaluation: Evaluation) -> None:
     rows = list(list_estimates(evaluation))
     if evaluation.lines is not None:
         rows += [_row(*of_lines) for of_lines in list_line_estimates(evaluation.lines)]
+    if evaluation.readers is not None:
+        rows += [_row(*of_readers) for of_readers in list_reader_estimates(evaluation.readers)]
     frame = pd.DataFrame(rows, columns=["of", "name", "metric", "value", "low", "high"])
     write_whole(file, lambda part: frame.to_csv(part, index=False))
 
@@ -180,10 +197,13 @@ def write_comparison(file: Path, comparison: Comparison) -> None:
 
 
 def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
-    """Every number that has an interval or should have one, but those of lines."""
+    """Every number that has an interval or should have one, but those of lines and readers."""
+    by_patient = evaluation.by_patient
     parts = (
         ("label", evaluation.scores, evaluation.points),
         ("device", evaluation.presence_scores, evaluation.presence_points),
+        ("label by patient", by_patient.scores, by_patient.points),
+        ("device by patient", by_patient.presence_scores, by_patient.presence_points),
     )
     for of, scores, points in parts:
         for label, point in zip(scores.labels, points, strict=True):
@@ -191,6 +211,10 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
                 yield _row(of, label, metric, scores.estimate(metric, label))
             for metric, estimate in _estimates(point, RATES).items():
                 yield _row(of, label, metric, estimate)
+    for point in evaluation.fixed_points:
+        of = f"label at specificity {evaluation.choices.at_specificity:g}"
+        yield _row(of, point.label, "sensitivity", point.sensitivity)
+        yield _row(of, point.label, "specificity", point.specificity)
     for abstention in evaluation.abstentions:
         for metric, estimate in _estimates(abstention, DECIDED_RATES).items():
             yield _row("decided", abstention.label, metric, estimate)
@@ -203,6 +227,7 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
                 yield _row(of, recalibration.label, metric, estimate)
     for metric in METRICS:
         yield _row("macro", "all images", metric, evaluation.scores.macro(metric))
+        yield _row("macro by patient", "all patients", metric, by_patient.scores.macro(metric))
     for number, fold in enumerate(evaluation.folds):
         for metric in METRICS:
             yield _row("macro of a fold", str(fold.fold), metric, evaluation.fold_macros(metric)[number])
@@ -215,74 +240,6 @@ def list_estimates(evaluation: Evaluation) -> Iterator[Row]:
     for pointing in () if evaluation.explanations is None else evaluation.explanations.scores:
         for metric, estimate in pointing.estimates.items():
             yield _row(f"tips in the hottest part, {pointing.method}", pointing.device_type, metric, estimate)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """The operating points for new images; labels that could not be judged are not among them.
-
-    Attributes:
-        rule: how they were chosen.
-        labels: label -> the probability, uncalibrated, from which on it is predicted positive.
-        device_types: device type -> likewise.
-        outdated_device_types: those that have none, since an earlier version, which combined the labels by another
-            rule, has chosen it.
-        predictions_sha256: of the file of predictions on which they were chosen.
-        calibration_sha256: of the `calibration.json` of the same evaluation; None where an earlier version, which did
-            not write that, has written them.
-        bands: label -> the probabilities, uncalibrated, at which it is deferred.
-        abstain_error: share of each class that may be decided wrongly outside of the bands.
-    """
-
-    rule: str
-    labels: Mapping[str, float]
-    device_types: Mapping[str, float]
-    outdated_device_types: tuple[str, ...] = ()
-    predictions_sha256: str
-    calibration_sha256: str | None
-    bands: Mapping[str, Band]
-    abstain_error: float
-
-
-def read_thresholds(file: Path, exclusive: Sequence[Sequence[str]] = ()) -> Thresholds:
-    """The operating points in a `metrics.json`.
-
-    Raises:
-        UserError: it is missing, damaged or of another version.
-    """
-    content = read_written_json(file, FORMAT_VERSION)
-    try:
-        labels, device_types = (
-            {
-                str(entry["label"]): float(entry["operating_point"]["threshold"])
-                for entry in content[part]
-                if entry["operating_point"]["threshold"] is not None
-            }
-            for part in ("per_label", "per_device")
-        )
-        bands = {
-            str(entry["label"]): Band(
-                low=-math.inf if entry["low"] is None else float(entry["low"]),
-                high=math.inf if entry["high"] is None else float(entry["high"]),
-            )
-            for entry in content["abstention"]["per_label"]
-        }
-        outdated_device_types: tuple[str, ...] = ()
-        if content.get("presence_rule") != presence_rule(exclusive):
-            device_types, outdated_device_types = {}, tuple(device_types)
-        of_calibration = content["calibration"].get("sha256")
-        return Thresholds(
-            rule=str(content["operating_point_rule"]),
-            labels=labels,
-            device_types=device_types,
-            outdated_device_types=outdated_device_types,
-            predictions_sha256=str(content["predictions_sha256"]),
-            calibration_sha256=None if of_calibration is None else str(of_calibration),
-            bands=bands,
-            abstain_error=float(content["abstention"]["error_rate"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{file}: damaged; run evaluate.py again") from None
 
 
 def some_lack_intervals(evaluation: Evaluation) -> bool:
@@ -356,12 +313,25 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
     }
 
 
+def _fixed(point: OperatingPoint) -> dict[str, Any]:
+    """Of a label at the specificity that was asked for: what is reached where the threshold was not chosen."""
+    return {
+        "label": point.label,
+        "threshold": point.threshold,
+        "fold_thresholds": {str(fold): threshold for fold, threshold in point.fold_thresholds.items()},
+        "sensitivity": _interval(point.sensitivity),
+        "specificity": _interval(point.specificity),
+    }
+
+
 def _abstention(abstention: Abstention) -> dict[str, Any]:
     edges = {"low": abstention.band.low, "high": abstention.band.high}
     return {
         "label": abstention.label,
         **{name: edge if math.isfinite(edge) else None for name, edge in edges.items()},
         **{name: _interval(estimate) for name, estimate in _estimates(abstention, DECIDED_RATES).items()},
+        "num_deferred_positives": abstention.num_deferred_positives,
+        "num_deferred_negatives": abstention.num_deferred_negatives,
     }
 
 
@@ -380,5 +350,8 @@ def _estimates(of: OperatingPoint | Abstention | Recalibration, names: Sequence[
     return {name: getattr(of, name) for name in names}
 
 
-def _interval(estimate: Estimate) -> dict[str, float | bool]:
-    return dataclasses.asdict(estimate)
+def _interval(estimate: Estimate) -> dict[str, Any]:
+    """An infinite number, which JSON has not, is null and named."""
+    content = dataclasses.asdict(estimate)
+    infinite = [name for name in ("value", "low", "high") if math.isinf(content[name])]
+    return content if not infinite else content | dict.fromkeys(infinite) | {"infinite": infinite}

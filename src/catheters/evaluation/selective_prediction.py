@@ -56,6 +56,8 @@ class Abstention:
         missed: share of all positives that are predicted negative.
         false_alarms: share of all negatives that are predicted positive.
         accuracy: of what is decided.
+        num_deferred_positives: positives that are deferred.
+        num_deferred_negatives: negatives that are deferred.
     """
 
     label: str
@@ -64,6 +66,8 @@ class Abstention:
     missed: Estimate
     false_alarms: Estimate
     accuracy: Estimate
+    num_deferred_positives: int
+    num_deferred_negatives: int
 
 
 def choose_band(targets: npt.NDArray[np.uint8], probabilities: Floats, threshold: float, error_rate: float) -> Band:
@@ -123,6 +127,8 @@ def _abstain(
             missed=NO_ESTIMATE,
             false_alarms=NO_ESTIMATE,
             accuracy=NO_ESTIMATE,
+            num_deferred_positives=int((targets == 1).sum()),
+            num_deferred_negatives=int((targets == 0).sum()),
         )
     is_deferred = np.empty(len(targets), dtype=np.bool_)
     is_predicted = np.empty(len(targets), dtype=np.bool_)
@@ -140,6 +146,8 @@ def _abstain(
         missed=estimate(patients.ratio(is_positive & is_decided & ~is_predicted, is_positive)),
         false_alarms=estimate(patients.ratio(~is_positive & is_predicted, ~is_positive)),
         accuracy=estimate(patients.ratio(is_decided & (is_predicted == is_positive), is_decided)),
+        num_deferred_positives=int((is_positive & is_deferred).sum()),
+        num_deferred_negatives=int((~is_positive & is_deferred).sum()),
     )
 
 

@@ -22,7 +22,7 @@ class Truth:
         uids: (N,) image ids.
         labels: (N, K) 0, 1 or NaN where it is unknown.
         patient_ids: (N,) patients; None where the table does not say.
-        frame: (N rows) the table itself, as text, for subgroups.
+        frame: (N rows) the table itself, as text, for subgroups; its index counts the rows of the file.
     """
 
     source: str

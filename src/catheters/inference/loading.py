@@ -11,7 +11,8 @@ from catheters.errors import UserError, listed
 from catheters.evaluation.calibration import Calibrator, read_calibrator
 from catheters.evaluation.ensemble import METHODS, EnsembleSpec, read_ensemble_spec
 from catheters.evaluation.prediction_set import common_groups
-from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
+from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE
+from catheters.evaluation.thresholds import Thresholds, read_thresholds
 from catheters.io.files import sha256_of
 from catheters.labels import known_heads
 from catheters.runtime.console import warn

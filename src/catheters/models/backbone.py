@@ -44,8 +44,7 @@ def create_backbone(
     Raises:
         UserError: a name, an option or a file is wrong, or the weights cannot be had. Never a silent random start.
     """
-    if not timm.is_model(name):
-        raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
+    check_name(name)
     arguments = _arguments(name, image_shape, drop_path_rate)
     in_chans = IN_CHANS + num_input_maps
     if pretrained is False:
@@ -71,6 +70,12 @@ def create_backbone(
         except (AttributeError, AssertionError):
             raise SettingsError(f"grad_checkpointing=True: {name} has none; set it to False") from None
     return backbone, origin
+
+
+def check_name(name: str) -> None:
+    """Raise a SettingsError where timm has no model of that name."""
+    if not timm.is_model(name):
+        raise SettingsError(f"backbone_model: {unknown_name(name, 'a timm model', timm.list_models())}")
 
 
 def check_patches(backbone: nn.Module, name: str, image_shape: tuple[int, int]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 ATTENTION_CHANNELS = (64, 32, 16, 1)
 """Widths of the 3x3 convolutions that make a head's attention map, after the features' own."""
 ATTENTION_DROP_RATE = 0.5
-"""Dropout before an attention head's last layer, as published for RANZCR CLiP."""
+"""Dropout before an attention head's last layer, as in docs/reference/published.md."""
 
 
 class LinearHead(nn.Module):

@@ -1,5 +1,6 @@
 """Where weights come from: a file, a folder as timm and transformers save one, or a model on the Hugging Face Hub."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,17 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from catheters.errors import UserError, listed, one_line
+from catheters.errors import UserError, listed, one_line, unknown_name
 from catheters.io.files import UnreadableFileError, read_json
 
 HUB = ("hf-hub:", "hf_hub:")
 """timm's two names of the Hub, before OWNER/REPO or OWNER/REPO@REVISION."""
 FOLDER = "local-dir:"
 """timm's name of a folder, before its path."""
+OTHER_SOURCE = re.compile(r"[A-Za-z][\w+.-]*:")
+"""The beginning of an address, or of a source that nobody knows."""
+HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/|$)")
+"""A model's page on the Hub, or a file there."""
 CONFIG_FILE = "config.json"
 USUAL_NAMES = (
     "model.safetensors",
@@ -68,8 +73,8 @@ def find_weights(pretrained: str, *, may_download: bool = True) -> WeightSource:
         may_download: whether the Hub may be asked for what is not in the cache.
 
     Raises:
-        UserError: no such folder or model, no weights in it, several files, or the Hub cannot be reached. A path is
-            taken as it is.
+        UserError: no such source, folder or model, no weights in it, several files, or the Hub cannot be reached. A
+            path is taken as it is.
     """
     where = f"pretrained={pretrained}"
     if pretrained.startswith(HUB):
@@ -83,8 +88,22 @@ def find_weights(pretrained: str, *, may_download: bool = True) -> WeightSource:
         file = folder / _choose(_names_in(folder), where)
         origin = str(file)
     else:
+        _check_path(pretrained, where)
         return WeightSource(file=Path(pretrained), origin=pretrained, architecture=None)
     return WeightSource(file=file, origin=origin, architecture=_architecture_in(file.parent))
+
+
+def _check_path(pretrained: str, where: str) -> None:
+    """Refuse what is meant for a source that there is not, instead of a file; a file may have any name."""
+    beginning = OTHER_SOURCE.match(pretrained)
+    if beginning is None or Path(pretrained).exists():
+        return
+    forms = f"the path of a file, {FOLDER}FOLDER, {HUB[0]}OWNER/REPO or {HUB[0]}OWNER/REPO@REVISION is expected"
+    if not pretrained[beginning.end() :].startswith("//"):
+        raise UserError(f"{where}: {unknown_name(beginning[0], 'a source of weights', (HUB[0], FOLDER))}; {forms}")
+    page = HUB_PAGE.match(pretrained)
+    instead = "download the file and name its path" if page is None else f"set pretrained={HUB[0]}{page[1]}"
+    raise UserError(f"{where}: weights are not taken from an address; {instead}; {forms}")
 
 
 def fetch_from_hub(model_id: str, where: str, *, may_download: bool = True) -> Path:

@@ -16,6 +16,7 @@ from catheters.data.gpu_augmentation import GpuAugmentation
 from catheters.data.tables.label_rules import LabelRules
 from catheters.data.tables.label_table import TableSource
 from catheters.models.classifier import Classifier
+from catheters.runs.advice import advice_at_chance
 from catheters.runtime.distributed import ALONE, Processes
 from catheters.runtime.precision import choose_dtype
 from catheters.training.context import TrainContext
@@ -100,6 +101,7 @@ def build_schedule(settings: Settings, optimizer: torch.optim.Optimizer, steps_p
         num_cosine_steps=settings.cosine_epochs * steps_per_epoch,
         num_restart_steps=settings.restart_epochs * steps_per_epoch,
         num_steps=settings.num_epochs * steps_per_epoch,
+        num_held_steps=steps_per_epoch if settings.schedule_step == "epoch" else 1,
         init_lr=settings.init_lr,
         peak_lr=settings.peak_lr,
         min_lr=settings.min_lr,
@@ -189,6 +191,7 @@ def build_context(
         save=lambda file, model, scores: save_checkpoint(file, model, settings, environment, scores, first_stage),
         label_columns=settings.label_columns,
         num_epochs=settings.num_epochs,
+        warmup_epochs=settings.warmup_epochs,
         early_stop=settings.early_stop,
         images_per_batch=settings.images_per_batch,
         snapshot_minutes=settings.snapshot_minutes,
@@ -196,4 +199,5 @@ def build_context(
         trackers=settings.trackers,
         sync_batch_norm=settings.sync_batch_norm,
         num_models_left=num_models_left,
+        advice_at_chance=advice_at_chance(settings),
     )

@@ -24,6 +24,7 @@ class TrainContext:
         save: writes a checkpoint, of a model with its scores.
         label_columns: (K,) labels, in the order of the model's columns.
         num_epochs: epochs to train.
+        warmup_epochs: those of them during which the learning rate rises.
         early_stop: patience of early stopping, epochs without a better one; 0: no early stopping.
         images_per_batch: images in a global batch.
         snapshot_minutes: minutes after which a snapshot is due within an epoch; None: never.
@@ -31,6 +32,7 @@ class TrainContext:
         trackers: names of `TRACKERS`.
         sync_batch_norm: whether batch norm sees the whole global batch.
         num_models_left: models of the run that come after this one, for the time left.
+        advice_at_chance: what to try where it learns nothing, the likeliest first.
     """
 
     what: str
@@ -43,6 +45,7 @@ class TrainContext:
     save: Callable[[Path, Classifier, Mapping[str, float]], None]
     label_columns: tuple[str, ...]
     num_epochs: int
+    warmup_epochs: int
     early_stop: int
     images_per_batch: int
     snapshot_minutes: float | None
@@ -50,3 +53,4 @@ class TrainContext:
     trackers: tuple[str, ...]
     sync_batch_norm: bool
     num_models_left: int
+    advice_at_chance: tuple[str, ...]

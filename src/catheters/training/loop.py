@@ -11,6 +11,7 @@ from catheters.data.loader import EpochLoader, Loader
 from catheters.runtime.interrupts import deferred_interrupts
 from catheters.runtime.progress import track
 from catheters.training.context import TrainContext
+from catheters.training.extensions.chance import ChanceCheck
 from catheters.training.extensions.checkpoints import BestCheckpoint, LastCheckpoint
 from catheters.training.extensions.epochs import EpochLog, LoadNextEpoch, PlateauSchedule, Stopping
 from catheters.training.extensions.log import TrainingLog
@@ -48,6 +49,15 @@ def train_fold(
     validation = Validation(step, valid_loader, context.label_columns, context.folder)
     best = BestCheckpoint(step, validation, context, fold)
     stopping = Stopping(extensions, context.num_epochs, context.what, step.processes, best, context.early_stop)
+    chance_check = ChanceCheck(
+        validation,
+        stopping,
+        context.num_epochs,
+        context.warmup_epochs,
+        context.what,
+        context.advice_at_chance,
+        step.processes,
+    )
     snapshots = Snapshots(context, step, log, best, stopping, len(train_loader))
     in_order = [
         log,
@@ -59,6 +69,7 @@ def train_fold(
         *create_trackers(context, log, step.processes),
         *extensions,
         stopping,
+        chance_check,  # knows by now whether this epoch is the last
         snapshots,
     ]
     _train(step, train_loader, context, log, in_order, stopping, snapshots)

@@ -22,7 +22,7 @@ AnyExtension = Extension | ExtensionEntry
 
 BUILT_IN = (
     *("log", "load_next_epoch", "validation", "best_checkpoint", "last_checkpoint", "epoch_log", "plateau_schedule"),
-    *("stopping", "snapshots", "tensorboard", "mlflow", "wandb"),
+    *("stopping", "chance_check", "snapshots", "tensorboard", "mlflow", "wandb"),
 )
 """Names of extensions that a user's may not have."""
 

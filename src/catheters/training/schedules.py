@@ -23,6 +23,7 @@ class Plan:
         num_cosine_steps: the one cosine, from `peak_lr` to `min_lr`.
         num_restart_steps: each of the cosines with restarts.
         num_steps: the whole run.
+        num_held_steps: the learning rate changes after so many, and stays the same between.
         init_lr: the learning rate that warm-up starts from.
         peak_lr: the peak learning rate, after warm-up.
         min_lr: the lowest learning rate after it.
@@ -32,6 +33,7 @@ class Plan:
     num_cosine_steps: int
     num_restart_steps: int
     num_steps: int
+    num_held_steps: int = 1
     init_lr: float
     peak_lr: float
     min_lr: float
@@ -102,19 +104,24 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
             lowest = self._of_groups(plan.min_lr)
             self._plateau = ReduceLROnPlateau(optimizer, mode="max", threshold=0.0, min_lr=lowest, eps=0.0, **plateau)
 
+    last_epoch: int  # torch's name for the number of steps taken
+
     def get_lr(self) -> list[float]:
         """The learning rates of the coming iteration, one per parameter group."""
-        iteration = self.last_epoch  # torch's name for the number of steps taken
+        steps_taken = self.last_epoch
+        iteration = steps_taken - steps_taken % self._plan.num_held_steps
         num_warmup_steps = self._plan.num_warmup_steps
         if iteration < num_warmup_steps:
             if self._is_one_cycle:
                 progress = iteration / max(num_warmup_steps - 1, 1)
                 return self._of_groups(_half_cosine(self._plan.init_lr, self._plan.peak_lr, progress))
             if self.multiplier > 1:
+                self.last_epoch = iteration
                 rates: list[float] = super().get_lr()
+                self.last_epoch = steps_taken
                 return rates
             return self._of_groups(self._plan.peak_lr * (iteration + 1) / (num_warmup_steps + 1))
-        if self._is_plateau and iteration > num_warmup_steps:
+        if self._is_plateau and steps_taken > num_warmup_steps:
             return [group["lr"] for group in self.optimizer.param_groups]
         return self._of_groups(self._rate(self._plan, iteration - num_warmup_steps))
 

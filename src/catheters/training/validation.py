@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from catheters.data.batch import Batch
 from catheters.data.loader import BatchesInOrder, Loader
 from catheters.errors import UserError
-from catheters.evaluation.metrics import macro_mean, score_labels
+from catheters.evaluation.metrics import LabelMetrics, macro_mean, score_labels
 from catheters.models.classifier import Classifier
 from catheters.models.outputs import Outputs
 from catheters.runtime.precision import autocast
@@ -35,6 +35,7 @@ class Validation(Extension):
     Attributes:
         scores: of the last epoch, `val/loss`, `val/macro_auc` and `val/auc/<label>`, of several losses
             `val/loss/<name>`; with EMA weights also `val/raw/...` of the raw weights.
+        metrics: (K,) of each label in the last epoch, of the weights that are scored and kept.
         probabilities: (n, K) float32, what it predicted, in the order of the validation images.
     """
 
@@ -61,6 +62,7 @@ class Validation(Extension):
         self._labels = labels
         self._folder = folder
         self.scores: Mapping[str, float] = {}
+        self.metrics: Sequence[LabelMetrics] = ()
         self.probabilities: npt.NDArray[np.float32] = np.empty((0, len(labels)), np.float32)
 
     @property
@@ -74,13 +76,15 @@ class Validation(Extension):
         Raises:
             UserError: an output, the loss or the score is NaN or infinite; the best checkpoint so far is kept.
         """
-        self.probabilities, scores = self._score(self._step.scored_model, "val", manager)
+        self.probabilities, self.metrics, scores = self._score(self._step.scored_model, "val", manager)
         if self._step.ema is not None:
-            scores |= self._score(self._step.model, "val/raw", manager)[1]
+            scores |= self._score(self._step.model, "val/raw", manager)[2]
         self.scores = scores
         report(scores)
 
-    def _score(self, model: Classifier, prefix: str, manager: Any) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
+    def _score(
+        self, model: Classifier, prefix: str, manager: Any
+    ) -> tuple[npt.NDArray[np.float32], list[LabelMetrics], dict[str, float]]:
         snapshots = manager.get_extension("snapshots")
         outputs, batch = predict(model, self._loader, self._step, lambda: snapshots.stop_if_asked(manager))
         losses = self._step.losses(outputs, batch)
@@ -101,7 +105,7 @@ class Validation(Extension):
         assert math.isfinite(macro_auc), "folds that cannot be scored are refused before"
         terms = {f"{prefix}/loss/{name}": float(value) for name, value in losses.items()} if len(losses) > 1 else {}
         aucs = {f"{prefix}/auc/{metric.label}": metric.roc_auc for metric in metrics}
-        return probabilities, {f"{prefix}/loss": loss, **terms, f"{prefix}/macro_auc": macro_auc, **aucs}
+        return probabilities, metrics, {f"{prefix}/loss": loss, **terms, f"{prefix}/macro_auc": macro_auc, **aucs}
 
 
 @torch.inference_mode()

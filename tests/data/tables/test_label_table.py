@@ -108,9 +108,22 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no such folder; put the data set there or set dataset_folder"):
-        read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path / "absent"))))
-    with pytest.raises(TableError, match=r"train\.csv: no such file"):
+    """The message says where RANZCR CLiP's files go and how a sample is drawn; of other labels it cannot know."""
+    ranzcr = r"; RANZCR CLiP is its train\.csv and train/ .* `python -m catheters\.synthetic dataset/sample`"
+    absent = str(tmp_path / "absent")
+    folder = r"absent: no such folder; put the data set there or set dataset_folder"
+    with pytest.raises(TableError, match=folder + ranzcr):
+        read_label_table(build_table_source(Settings(dataset_folder=absent)))
+    missing = r"train\.csv: no such file; put it there, or set dataset_folder and label_table"
+    with pytest.raises(TableError, match=missing + ranzcr) as error:
+        read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path))))
+    assert "\n" not in str(error.value)
+    with pytest.raises(TableError, match=f"{missing}$"):
+        read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path), label_columns=("Mass",))))
+    with pytest.raises(TableError, match=f"{folder}$"):
+        read_label_table(build_table_source(Settings(dataset_folder=absent, label_columns=("Mass",))))
+    (tmp_path / "Train.csv").touch()
+    with pytest.raises(TableError, match=r"train\.csv: no such file; \S+/Train\.csv is there: is it meant\?$"):
         read_label_table(build_table_source(Settings(dataset_folder=str(tmp_path))))
 
 

@@ -77,7 +77,7 @@ def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) 
     written = {file.name for file in folder.iterdir()}
     assert written == {
         *("metrics.json", "metrics.csv", "calibration.json", "hardest_cases.csv", "read_again.csv"),
-        *("report.html", "MODEL_CARD.md"),
+        *("report.html", "MODEL_CARD.md", "flow.csv", "flow.svg", "left_out.csv", "table1.csv", "table1.svg"),
     }
     for name in written - {"report.html", "MODEL_CARD.md"}:
         assert (folder / name).read_bytes() == (evaluated_run / name).read_bytes(), name

@@ -21,10 +21,13 @@ from catheters.data.tables.label_rules import (
 )
 from catheters.errors import counted
 from catheters.io.csv_files import TableError, check_columns, check_filled, check_ids, line_number, read_csv
-from catheters.io.near_misses import number_in, same_id_hint
+from catheters.io.near_misses import file_hint, number_in, same_id_hint
 from catheters.io.path_pattern import fill_pattern, pattern_fields
+from catheters.labels import RANZCR_LABELS
 from catheters.runtime.console import say, warn
 
+SAMPLE_FOLDER = "dataset/sample"
+"""Where the preset `sample` looks for its data."""
 ROUNDING = 1e-3
 """Of the soft labels of an exclusive group, whose sum is 1 at most."""
 
@@ -129,7 +132,12 @@ def read_label_table(source: TableSource) -> LabelTable:
     """
     folder, file = source.dataset_folder, source.file
     if not folder.is_dir():
-        raise TableError(f"{folder}: no such folder; put the data set there or set dataset_folder")
+        raise TableError(
+            f"{folder}: no such folder; put the data set there or set dataset_folder{_where_data_are(source)}"
+        )
+    if not file.exists():
+        hint = file_hint(file) or f"; put it there, or set dataset_folder and label_table{_where_data_are(source)}"
+        raise TableError(f"{file}: no such file{hint}")
     raw = read_csv(file)
     frame = choose_rows(raw, source.keep_rows, file)
     if len(frame) < len(raw):
@@ -162,6 +170,16 @@ def read_label_table(source: TableSource) -> LabelTable:
     if source.exclude_ids is not None:
         table = table.take(_rows_not_listed(table.uids, source.exclude_ids, column))
     return _settle_exclusive(table, source)
+
+
+def _where_data_are(source: TableSource) -> str:
+    """How to come by a data set of RANZCR CLiP's labels, as the end of a message; empty for other labels."""
+    if source.label_columns != RANZCR_LABELS:
+        return ""
+    return (
+        "; RANZCR CLiP is its train.csv and train/ from Kaggle, see docs/how-to/ranzcr.md; a synthetic sample for "
+        f"`--config sample` is drawn by `python -m catheters.synthetic {SAMPLE_FOLDER}`, and `make demo` trains on it"
+    )
 
 
 def _settle_exclusive(table: LabelTable, source: TableSource) -> LabelTable:

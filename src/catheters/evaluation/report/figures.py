@@ -1,17 +1,14 @@
 """The report's figures: small, one thing each, as SVG in a data URL."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -20,6 +17,7 @@ from catheters.evaluation.calibration import reliability
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.agreement import Agreement
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.viz import svg
 from catheters.viz.curves import BLUE, ORANGE
 
 Floats = npt.NDArray[np.float64]
@@ -181,9 +179,9 @@ def thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 def as_svg(figure: Figure, text: str) -> ReportFigure:
     """A figure for a page, with what it shows in words."""
-    FigureCanvasSVG(figure)
-    content = io.BytesIO()
-    # Text stays text: smaller, and sharp at any size.
-    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return ReportFigure(url="data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode(), text=text)
+    return svg_figure(svg.as_svg(figure), text)
+
+
+def svg_figure(content: bytes, text: str) -> ReportFigure:
+    """The same of an SVG."""
+    return ReportFigure(url="data:image/svg+xml;base64," + base64.b64encode(content).decode(), text=text)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from catheters.evaluation.by_patient import PATIENT_RULE
 from catheters.evaluation.caveats import LEAKS
 from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import METHODS, Ensemble
@@ -32,6 +33,7 @@ from catheters.evaluation.report.tables import (
     describe_counting,
     describe_error,
     edge,
+    likelihood_ratio,
     marked,
     number,
     per_cent,
@@ -62,6 +64,8 @@ class Background:
         comparison: with another model.
         ensemble: how the predictions were combined.
         shared: what this and other models of the same images name to be read again; None for a single model.
+        study_figures: the flow of the images and Table 1.
+        checklists: a sentence about each reporting checklist that was answered.
     """
 
     predictions: str
@@ -75,6 +79,8 @@ class Background:
     comparison: Comparison | None
     ensemble: Ensemble | None
     shared: SharedCases | None = None
+    study_figures: Sequence[ReportFigure] = ()
+    checklists: Sequence[str] = ()
 
 
 def write_report(
@@ -116,6 +122,7 @@ def write_report(
             read_again_file=READ_AGAIN_FILE,
             num_models={} if background.shared is None else background.shared.num_models(),
             significant=SIGNIFICANT,
+            patient_rule=PATIENT_RULE,
             ensemble_methods=METHODS,
             **_of_lines(evaluation, draw_cases),
         )
@@ -159,6 +166,7 @@ def page_environment(*, autoescape: bool = True) -> jinja2.Environment:
         "coverage_exceptions": COVERAGE_EXCEPTIONS,
     }
     environment.filters["interval"] = with_interval
+    environment.filters["ratio"] = likelihood_ratio
     environment.filters["per_cent"] = per_cent
     environment.filters["agreement"] = agreement_estimates
     environment.filters["rule_note"] = describe_counting

@@ -50,6 +50,19 @@ def with_interval(estimate: Estimate, decimals: int = 3) -> str:
     return f"{value} ({low} to {high}){FEW_PATIENTS_MARK if estimate.few_patients else ''}"
 
 
+def likelihood_ratio(estimate: Estimate) -> str:
+    """`6.25 (4.44 to 8.66)`, in three digits; `infinite` where nothing lies below the line."""
+    if math.isnan(estimate.value):
+        return "undefined"
+    value, low, high = (
+        "infinite" if math.isinf(number) else f"{number:.0f}" if number >= 100 else f"{number:#.3g}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    if math.isnan(estimate.low):
+        return value
+    return f"{value} ({low} to {high}){FEW_PATIENTS_MARK if estimate.few_patients else ''}"
+
+
 def number(value: float) -> str:
     """`0.9123`; `undefined` for NaN."""
     return "undefined" if math.isnan(value) else f"{value:.4f}"
@@ -77,14 +90,15 @@ def scores_table(scores: Scores, *, with_mean: bool) -> str:
 
 
 def points_table(points: Sequence[OperatingPoint]) -> str:
-    """One row per label: threshold, sensitivity, specificity, predictive values."""
+    """One row per label: threshold, sensitivity, specificity, predictive values, likelihood ratios."""
     return text_table(
-        ["label", "threshold", "sensitivity", "specificity", "PPV", "NPV", "prevalence"],
+        ["label", "threshold", "sensitivity", "specificity", "PPV", "NPV", "LR+", "LR-", "prevalence"],
         [
             [
                 point.label,
                 threshold_text(point.threshold),
                 *map(with_interval, (point.sensitivity, point.specificity, point.ppv, point.npv)),
+                *map(likelihood_ratio, (point.positive_likelihood_ratio, point.negative_likelihood_ratio)),
                 f"{number(point.prevalence)}{' (given)' if point.is_restated else ''}",
             ]
             for point in points

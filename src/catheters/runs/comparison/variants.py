@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,20 @@ from typing import Any
 import numpy as np
 
 from catheters.checkpoints.parts import build_preprocessing
-from catheters.config.loading import SETTING_NAMES, load_settings, where_in_file
-from catheters.config.mistakes import WrongSetting, unknown_setting
-from catheters.config.presets import PRESETS
-from catheters.config.settings import FIELDS, IMAGES_AND_LABELS, Settings
+from catheters.config.loading import SETTING_NAMES, load_settings
+from catheters.config.settings import IMAGES_AND_LABELS, Settings
 from catheters.data.cache.cache import open_cache
 from catheters.data.tables.folds import choose_folds
 from catheters.data.tables.label_table import LabelTable, read_label_table
-from catheters.errors import SettingsError, UserError, unknown_name
+from catheters.errors import SettingsError, UserError
 from catheters.runs.build import build_table_source
+from catheters.runs.comparison.definitions import (
+    check_defined,
+    check_setting,
+    read_base,
+    run_definitions,
+    with_values,
+)
 
 NAMES_IN_FILE = ("base", "variants")
 """What a file of variants defines."""
@@ -113,79 +117,48 @@ def read_variants(sources: Sequence[str], overrides: Sequence[str]) -> list[Vari
 
 
 def _read_config(source: str, overrides: Sequence[str]) -> Variant:
-    _refuse_own_overrides(overrides)
+    refuse_own_overrides(overrides)
     settings = load_settings(source, overrides)
     return Variant(name=Path(source).stem, source=source, settings=settings)
 
 
-def _refuse_own_overrides(overrides: Sequence[str]) -> None:
+def refuse_own_overrides(overrides: Sequence[str], by: str = "the comparison") -> None:
+    """Raise a SettingsError where an override is of a setting that the comparison, or whatever it is, sets itself."""
     for text in overrides:
         name = text.partition("=")[0]
         if name in SET_BY_COMPARISON:
-            raise SettingsError(f"command line: {name} is set by the comparison: {SET_BY_COMPARISON[name]}")
+            raise SettingsError(f"command line: {name} is set by {by}: {SET_BY_COMPARISON[name]}")
 
 
 def _read_file_of_variants(file: Path, overrides: Sequence[str]) -> list[Variant]:
     """`base`, then each of `variants`."""
-    try:
-        content = runpy.run_path(str(file))
-    except WrongSetting as error:
-        raise SettingsError(f"{where_in_file(file, error)}: {error}") from None
-    except SyntaxError as error:
-        raise SettingsError(f"{file}:{error.lineno}: {error.msg}") from None
-    except (Exception, SystemExit) as error:
-        raise SettingsError(f"{where_in_file(file, error)}: {type(error).__name__}: {error}") from None
+    content = run_definitions(file)
     if isinstance(content.get("settings"), Settings) and "variants" not in content:
         raise SettingsError(
             f"{file}: is one config, which has nothing to be compared with; name a second one, or write a file with "
             "`base` and `variants`"
         )
-    for name in NAMES_IN_FILE:
-        if name not in content:
-            own = [other for other in content if not other.startswith("__") and other not in NAMES_IN_FILE]
-            near = next((other for other in own if unknown_name(other, "", [name]).endswith(f"'{name}'?")), None)
-            what = "no" if near is None else f"'{near}', but no"
-            raise SettingsError(
-                f'{file}: has {what} `{name}`; write base = "sample" and variants = {{"ema": {{"ema_decay": 0.99}}}}'
-            )
-    base, variants = content["base"], content["variants"]
-    if isinstance(base, Settings):
-        settings, name = dataclasses.replace(base), "base"
-    elif isinstance(base, str):
-        source = base if base in PRESETS and not Path(base).is_file() else _beside(file, base)
-        settings, name = load_settings(source), Path(base).stem
-    else:
-        raise SettingsError(f"{file}: base is {base!r}; a preset's name, a config file or Settings(...) is expected")
+    if "space" in content and "variants" not in content:
+        raise SettingsError(f"{file}: is the space of a search; write --search {file}")
+    check_defined(file, content, NAMES_IN_FILE, 'base = "sample" and variants = {"ema": {"ema_decay": 0.99}}')
+    variants = content["variants"]
     if not isinstance(variants, dict) or not variants or not all(isinstance(key, str) for key in variants):
         raise SettingsError(
             f'{file}: variants is {variants!r}; a dict is expected as in {{"ema": {{"ema_decay": 0.99}}}}'
         )
-    _refuse_own_overrides(overrides)
-    overridden = load_settings(None, overrides)
-    over = {text.partition("=")[0] for text in overrides}
-    over_values = {name: getattr(overridden, name) for name in over}
-    found = [Variant(name=name, source=f"{file}: base", settings=dataclasses.replace(settings, **over_values))]
+    refuse_own_overrides(overrides)
+    settings, name = read_base(file, content["base"], overrides)
+    found = [Variant(name=name, source=f"{file}: base", settings=settings)]
     for key, changes in variants.items():
         where = f"{file}: variants[{key!r}]"
         if not isinstance(changes, dict):
             raise SettingsError(f"{where} is {changes!r}; a dict of settings is expected, as in {{'ema_decay': 0.99}}")
         for setting in changes:
-            if setting not in SETTING_NAMES:
-                raise SettingsError(f"{where}: {unknown_setting(str(setting), FIELDS)}")
+            check_setting(setting, where)
             if setting in SET_BY_COMPARISON:
                 raise SettingsError(f"{where}: {setting} is set by the comparison: {SET_BY_COMPARISON[setting]}")
-        try:
-            found.append(
-                Variant(name=key, source=where, settings=dataclasses.replace(settings, **{**over_values, **changes}))
-            )
-        except WrongSetting as error:
-            raise SettingsError(f"{where}: {error}") from None
+        found.append(Variant(name=key, source=where, settings=with_values(settings, changes, where)))
     return found
-
-
-def _beside(file: Path, name: str) -> str:
-    """A config that a file names: in the folder of the command, else beside the file."""
-    return name if Path(name).is_file() or not (file.parent / name).is_file() else str(file.parent / name)
 
 
 def place_runs(variants: Sequence[Variant], name: str) -> list[Variant]:

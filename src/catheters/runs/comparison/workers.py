@@ -1,23 +1,25 @@
-"""The jobs of a comparison in processes of their own, several at a time: a crash costs one of them."""
+"""The jobs of a comparison or a search in processes of their own, several at a time: a crash costs one of them."""
 
 import contextlib
 import dataclasses
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic
 
 from optuna.trial import TrialState
 
 from catheters.config.loading import config_text, load_settings
 from catheters.config.settings import Settings
-from catheters.errors import counted
+from catheters.errors import UserError, counted
 from catheters.io.files import write_text
-from catheters.runs.comparison.queue import Job, JobQueue, TakenJob
+from catheters.runs.comparison.queue import J, StudyQueue, TakenJob
 from catheters.runs.run import is_long_enough
 from catheters.runtime.console import note, say, warn
 from catheters.runtime.host import available_cores
@@ -35,8 +37,8 @@ class JobSettings:
     """What a job is trained by.
 
     Attributes:
-        settings: of the run that it is a part of, its one fold chosen.
-        folder: of the comparison.
+        settings: of the run that it is a part of, its folds chosen; a comparison's jobs have one each.
+        folder: of the comparison, or the search.
     """
 
     settings: Settings
@@ -54,13 +56,23 @@ class JobSettings:
         return self.settings.run_folder / f"fold{self.fold}"
 
     @property
+    def fold_folders(self) -> tuple[Path, ...]:
+        """Where the models of all its folds lie."""
+        return tuple(self.settings.run_folder / f"fold{fold}" for fold in self.settings.folds_to_train)
+
+    @property
     def is_finished(self) -> bool:
-        """Whether the fold is trained."""
-        return is_long_enough(self.settings.in_stages()[-1], self.fold_folder)
+        """Whether all its folds are trained."""
+        return all(is_long_enough(self.settings.in_stages()[-1], folder) for folder in self.fold_folders)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it was stopped because others are better."""
+        return False
 
     @property
     def config_file(self) -> Path:
-        """A config of exactly these settings, but for the fold: it can be trained by hand as well."""
+        """A config of exactly these settings, but for the folds: it can be trained by hand as well."""
         return self.folder / "configs" / f"{self.settings.run_name}.py"
 
     def write_config(self) -> None:
@@ -77,17 +89,34 @@ class JobSettings:
         """What its process prints."""
         return self.folder / "logs" / f"{self.settings.run_name}_fold{self.fold}.log"
 
+    @property
+    def command(self) -> list[str]:
+        """What trains it, once its config is written."""
+        return [sys.executable, "-m", "catheters", "train", "--config", str(self.config_file), f"folds=[{self.fold}]"]
+
     def best_score(self) -> float | None:
-        """Macro ROC AUC of the best epoch; None: its log does not say."""
-        scores = [entry.get("val/macro_auc") for entry in read_epochs(self.fold_folder)]
-        return max((score for score in scores if score is not None), default=None)
+        """Macro ROC AUC of the best epoch, of several folds the mean; None: a log does not say."""
+        best = []
+        for folder in self.fold_folders:
+            scores = [entry.get("val/macro_auc") for entry in read_epochs(folder)]
+            best.append(max((score for score in scores if score is not None), default=None))
+        known = [score for score in best if score is not None]
+        return statistics.fmean(known) if known and len(known) == len(best) else None
+
+    def facts(self) -> Mapping[str, float]:
+        """What the queue shall keep of it beside the score, once it is trained."""
+        return {}
+
+    def describe(self) -> str:
+        """What it is, for its line: the end of a sentence, or nothing."""
+        return ""
 
 
 @dataclass(kw_only=True)
-class _Work:
+class _Work(Generic[J]):
     """A job in a process of its own."""
 
-    taken: TakenJob
+    taken: TakenJob[J]
     of_job: JobSettings
     process: "subprocess.Popen[bytes]"
     gpu: str | None
@@ -113,19 +142,26 @@ def visible_gpus(settings: Sequence[Settings]) -> tuple[str, ...]:
     return tuple(named) if len(named) == count else tuple(map(str, range(count)))
 
 
-def run_jobs(queue: JobQueue, jobs: Mapping[Job, JobSettings], num_parallel: int, gpus: Sequence[str]) -> None:
-    """Train the jobs that wait, until none is left, neither here nor in another process of the same comparison.
+def run_jobs(
+    queue: StudyQueue[J],
+    jobs: Collection[J],
+    settings_of: Callable[[TakenJob[J]], JobSettings],
+    num_parallel: int,
+    gpus: Sequence[str],
+) -> None:
+    """Train the jobs that wait, until none is left, neither here nor in another process of the same command.
 
     Args:
         queue: it holds all of `jobs`.
-        jobs: what each is trained by.
+        jobs: to train.
+        settings_of: what a job is trained by, once it is taken; a UserError lets it fail.
         num_parallel: processes at a time.
         gpus: from `visible_gpus`; each process is given the one with fewest others.
 
     Raises:
         KeyboardInterrupt: all processes were stopped, each with a snapshot where it trains.
     """
-    working: list[_Work] = []
+    working: list[_Work[J]] = []
     seconds: list[float] = []
     next_look, is_waiting = 0.0, False
     try:
@@ -146,17 +182,24 @@ def run_jobs(queue: JobQueue, jobs: Mapping[Job, JobSettings], num_parallel: int
                     next_look = now + SECONDS_BETWEEN_QUEUES
                     break
                 is_waiting = False
-                if jobs[taken.job].is_finished:
-                    queue.finish(taken, jobs[taken.job].best_score(), None)
-                    say(f"{taken.job}: already trained, in {jobs[taken.job].settings.run_folder}")
+                try:
+                    of_job = settings_of(taken)
+                except UserError as error:
+                    queue.fail(taken, str(error))
+                    warn(f"{taken.job}: failed: {error}")
+                    continue
+                if of_job.is_finished:
+                    _finish(queue, taken, of_job, None)
+                    say(f"{taken.job}: already trained, in {of_job.settings.run_folder}")
                 else:
-                    working.append(_start(taken, jobs[taken.job], working, num_parallel, gpus))
+                    working.append(_start(taken, of_job, working, num_parallel, gpus))
             if not working:
                 num_open = sum(not state.is_finished() for state in queue.states(jobs).values())
                 if not num_open:
                     return
                 if not is_waiting and next_look:
-                    note(f"{counted(num_open, 'job')} left, in other processes of this comparison: waiting for them")
+                    noun = next(iter(jobs)).NOUN
+                    note(f"{counted(num_open, noun)} left, in other processes of the same command: waiting for them")
                     is_waiting = True
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
@@ -184,8 +227,8 @@ def train_alone(of_job: JobSettings) -> str | None:
 
 
 def _start(
-    taken: TakenJob, of_job: JobSettings, working: Sequence[_Work], num_parallel: int, gpus: Sequence[str]
-) -> _Work:
+    taken: TakenJob[J], of_job: JobSettings, working: Sequence[_Work[J]], num_parallel: int, gpus: Sequence[str]
+) -> _Work[J]:
     environment = dict(os.environ)
     gpu = min(gpus, key=lambda name: sum(work.gpu == name for work in working), default=None)
     if gpu is not None:
@@ -202,10 +245,9 @@ def _start_process(
 ) -> "subprocess.Popen[bytes]":
     of_job.write_config()
     of_job.log_file.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "catheters", "train", "--config", str(of_job.config_file)]
     with of_job.log_file.open("ab") as log:
         return subprocess.Popen(
-            [*command, f"folds=[{of_job.fold}]"],
+            of_job.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -214,18 +256,25 @@ def _start_process(
         )
 
 
-def _record(queue: JobQueue, work: _Work, status: int, memory_bytes: int) -> None:
+def _record(queue: StudyQueue[J], work: _Work[J], status: int, memory_bytes: int) -> None:
     """Keep in the queue how a process ended, and say it."""
     job, of_job = work.taken.job, work.of_job
     if status == 0 and of_job.is_finished:
-        score = of_job.best_score()
-        queue.finish(work.taken, score, memory_bytes)
+        score = _finish(queue, work.taken, of_job, memory_bytes)
         auc = "" if score is None else f"macro AUC {score:.4f}, "
-        say(f"{job}: {auc}{duration(time.monotonic() - work.started)}")
+        pruned = "pruned, " if of_job.is_pruned else ""
+        say(f"{job}: {pruned}{auc}{duration(time.monotonic() - work.started)}{of_job.describe()}")
         return
     reason = _reason(status, of_job.log_file)
     queue.fail(work.taken, reason)
     warn(f"{job}: failed: {reason} ({of_job.log_file})")
+
+
+def _finish(queue: StudyQueue[J], taken: TakenJob[J], of_job: JobSettings, memory_bytes: int | None) -> float | None:
+    """Record that a job is trained; returns its score."""
+    score = of_job.best_score()
+    queue.finish(taken, score, memory_bytes, is_pruned=of_job.is_pruned, facts=of_job.facts())
+    return score
 
 
 def _reason(status: int, log_file: Path) -> str:
@@ -243,19 +292,21 @@ def _last_line(file: Path) -> str:
     return (errors or lines or [""])[-1]
 
 
-def _say_progress(queue: JobQueue, jobs: Mapping[Job, JobSettings], seconds: list[float], num_parallel: int) -> None:
+def _say_progress(queue: StudyQueue[J], jobs: Collection[J], seconds: list[float], num_parallel: int) -> None:
     states = list(queue.states(jobs).values())
     num_open = sum(not state.is_finished() for state in states)
-    failed = sum(state == TrialState.FAIL for state in states)
-    words = f"{len(states) - num_open} of {counted(len(states), 'job')} done"
-    words += f", {failed} of them failed" if failed else ""
+    words = f"{len(states) - num_open} of {counted(len(states), next(iter(jobs)).NOUN)} done"
+    for state, what in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
+        number = states.count(state)
+        words += f", {number} of them {what}" if number else ""
+    words += queue.describe_best(jobs)
     if num_open:
         left = sum(seconds) / len(seconds) * -(-num_open // num_parallel)
         words += f", about {duration(left)} left if no other process helps"
     note(words)
 
 
-def _stop(working: Sequence[_Work]) -> None:
+def _stop(working: Sequence[_Work[J]]) -> None:
     """Ask all processes to stop, and wait until they have; a second interrupt kills them."""
     for work in working:
         with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catheters.audit.examination import thumbnails
 from catheters.config.settings import Settings
-from catheters.errors import UserError, counted
+from catheters.errors import UserError, counted, look_up
 from catheters.evaluation.calibration import write_calibrator
 from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import Ensemble
@@ -19,6 +19,8 @@ from catheters.evaluation.evaluation import evaluate as evaluate_predictions
 from catheters.evaluation.hard_cases import READ_AGAIN_FILE, SharedCases, write_cases
 from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.results import CASES_FILE, write_tip_cases
+from catheters.evaluation.prediction_set import fitting_folds
+from catheters.evaluation.readers import compare_readers
 from catheters.evaluation.report.figures import ReportFigure
 from catheters.evaluation.report.report import Background, write_model_card, write_report
 from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, write_comparison, write_metrics, write_table
@@ -29,6 +31,15 @@ from catheters.runs.evaluation.inputs import Input, read_file, read_run
 from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.evaluation.line_figures import draw_cases
 from catheters.runs.evaluation.lines import evaluate_lines
+from catheters.runs.evaluation.reader_inputs import read_readings
+from catheters.runs.paper.study import (
+    CHECKLISTS,
+    Study,
+    describe_study,
+    study_figures,
+    write_checklists,
+    write_study,
+)
 from catheters.runtime.console import warn
 from catheters.synthetic import kind_of_images
 
@@ -61,26 +72,29 @@ class EvaluationResult:
         """Mean ROC AUC over the labels that have one; `evaluation.scores.macro("roc_auc")` has its interval too."""
         return self.evaluation.scores.macro("roc_auc").value
 
-    def write(self, folder: AnyPath | None = None) -> Path:
+    def write(self, folder: AnyPath | None = None, *, checklists: Sequence[str] = ()) -> Path:
         """Write what `evaluate.py` writes: `metrics.json`, `calibration.json`, `report.html` and more.
 
         `catheters.load` and `predict.py` then use calibration and operating points.
 
         Args:
             folder: for the files; None: the run folder, or FILE_evaluation beside a file.
+            checklists: reporting checklists to be answered: `claim2024`, `tripod-ai`, `stard-ai`.
 
         Returns:
             The folder.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: it cannot be made, or a checklist is not known.
         """
+        for key in checklists:
+            look_up(CHECKLISTS, key, "checklists")
         given = self._given if folder is None else dataclasses.replace(self._given, folder=Path(folder))
         try:
             given.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{given.folder}: results cannot be written there ({error.strerror})") from None
-        write_evaluation(given, self.evaluation, "catheters.evaluate", None, None)
+        write_evaluation(given, self.evaluation, "catheters.evaluate", None, None, checklists=checklists)
         return given.folder
 
     def report(self, file: AnyPath) -> None:
@@ -91,7 +105,8 @@ class EvaluationResult:
         """
         if not Path(file).absolute().parent.is_dir():
             raise UserError(f"{file}: no such folder; make it first")
-        background = background_of(self._given, "catheters.evaluate", None, None)
+        study = describe_study(self._given, self.evaluation)
+        background = background_of(self._given, study, "catheters.evaluate", None, None)
         write_report(Path(file), self.evaluation, background, thumbnails_of(self._given), line_figures_of(self._given))
 
 
@@ -145,13 +160,17 @@ def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
     """Score predictions that are read and matched to their labels, and warn of what has to be known of them.
 
     Raises:
-        UserError: a column cannot be put into groups; for explanations see `explain_run`.
+        UserError: a column cannot be put into groups, or is no reader's; for explanations see `explain_run`.
     """
+    readings = read_readings(given, choices.reader_columns)
     columns = {column: given.column(column) for column in choices.band_edges}
     evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
     for caveat in evaluation.caveats:
         warn(caveat.text)
-    evaluation = dataclasses.replace(evaluation, lines=evaluate_lines(given))
+    readers = None
+    if readings is not None:
+        readers = compare_readers(given.evaluated, readings, evaluation.points, fitting_folds(given.evaluated))
+    evaluation = dataclasses.replace(evaluation, lines=evaluate_lines(given), readers=readers)
     if choices.max_explained:
         evaluation = dataclasses.replace(evaluation, explanations=explain_run(given, evaluation))
     return EvaluationResult(evaluation=evaluation, _given=given)
@@ -164,6 +183,7 @@ def write_evaluation(
     comparison: Comparison | None,
     ensemble: Ensemble | None,
     shared: SharedCases | None = None,
+    checklists: Sequence[str] = (),
 ) -> Background:
     """Write all files of an evaluation into the folder of its predictions.
 
@@ -174,6 +194,7 @@ def write_evaluation(
         comparison: with another model.
         ensemble: how the predictions were combined.
         shared: what several models name to be read again.
+        checklists: keys of `CHECKLISTS`, to be answered.
 
     Returns:
         What the page says besides the evaluation.
@@ -193,20 +214,36 @@ def write_evaluation(
     (folder / CASES_FILE).unlink(missing_ok=True)
     if evaluation.lines is not None:
         write_tip_cases(folder / CASES_FILE, given.evaluated, evaluation.lines.cases, given.uid_column)
-    background = dataclasses.replace(background_of(given, command, comparison, ensemble), shared=shared)
+    study = describe_study(given, evaluation)
+    write_study(folder, study)
+    background = dataclasses.replace(background_of(given, study, command, comparison, ensemble), shared=shared)
+    answered = write_checklists(given, evaluation, background, study, checklists)
+    background = dataclasses.replace(background, checklists=answered)
     write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_figures_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
     sha256_of_calibration = sha256_of(calibration)
-    source, num_labelled = given.truth.source, background.num_labelled
-    write_metrics(metrics, evaluation, given.file, given.sha256, sha256_of_calibration, source, num_labelled, shared)
+    write_metrics(
+        metrics,
+        evaluation,
+        given.file,
+        given.sha256,
+        sha256_of_calibration,
+        given.truth.source,
+        background.num_labelled,
+        shared,
+        study.flow.describe(),
+    )
     return background
 
 
-def background_of(given: Input, command: str, comparison: Comparison | None, ensemble: Ensemble | None) -> Background:
+def background_of(
+    given: Input, study: Study, command: str, comparison: Comparison | None, ensemble: Ensemble | None
+) -> Background:
     """What the page says besides the evaluation.
 
     Args:
         given: the predictions.
+        study: their images and patients.
         command: that makes the page.
         comparison: with another model.
         ensemble: how the predictions were combined.
@@ -222,6 +259,7 @@ def background_of(given: Input, command: str, comparison: Comparison | None, ens
         curves=[] if given.settings is None else _read_curves(given.file.parent),
         comparison=comparison,
         ensemble=ensemble,
+        study_figures=study_figures(study),
     )
 
 

@@ -46,6 +46,7 @@ class Input:
         file: the predictions.
         sha256: of that file's content.
         truth: the label table.
+        label_order: (K,) the labels as the columns of `truth.labels` are ordered.
         rows: (n,) its rows that are predicted.
         folder: where results go.
         heads: device type -> its labels; empty where the labels are of no device type.
@@ -59,6 +60,7 @@ class Input:
     file: Path
     sha256: str
     truth: Truth
+    label_order: tuple[str, ...]
     rows: npt.NDArray[np.intp]
     folder: Path
     heads: Mapping[str, tuple[str, ...]]
@@ -126,6 +128,7 @@ def read_run(
         _check_label_files(run, settings)
         table_source = build_table_source(settings)
         table = read_label_table(table_source)
+        columns = read_columns(table_source)
         labels = table.label_columns
         uid_column, predictions, _ = read_predictions(file, settings.uid_column, caveats=caveats)
         check_columns(predictions, labels, file)
@@ -134,7 +137,7 @@ def read_run(
             uids=table.uids,
             labels=table.labels,
             patient_ids=table.patient_ids,
-            frame=read_columns(table_source).set_index(settings.uid_column, drop=False).loc[table.uids.tolist()],
+            frame=columns[columns[settings.uid_column].isin(table.uids)],  # in the same order
         )
         paths = table.paths
     evaluated, rows = hold_against(
@@ -150,6 +153,7 @@ def read_run(
         file=file,
         sha256=sha256,
         truth=truth,
+        label_order=labels,
         rows=rows,
         folder=run,
         heads=heads,
@@ -271,6 +275,7 @@ def read_file(
         file=file,
         sha256=sha256,
         truth=truth,
+        label_order=labels,
         rows=rows,
         folder=file.with_name(f"{stem}_evaluation"),
         heads=heads,

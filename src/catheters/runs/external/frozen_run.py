@@ -17,7 +17,8 @@ from catheters.evaluation.operating_points import Rule, parse_rule
 from catheters.evaluation.options import NO_CALIBRATION
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
 from catheters.evaluation.predictions import read_predictions
-from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE, Thresholds, read_thresholds
+from catheters.evaluation.results import CALIBRATION_FILE, METRICS_FILE
+from catheters.evaluation.thresholds import Thresholds, read_thresholds
 from catheters.io.files import read_json, sha256_of
 from catheters.runs.build import build_table_source
 from catheters.runs.evaluation.inputs import read_run
