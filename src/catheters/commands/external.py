@@ -108,9 +108,8 @@ def _print(validated: Validated) -> None:
     )
     for measure in tables.SHOWN:
         say(f"\n{tables.measures_table(validation.results, measure)}")
-    say(
-        f"\n*: more than chance, by Holm over all labels and all that is checked; {FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}\n"
-    )
+    say("\n*: more than chance, by Holm over all labels and all that is checked")
+    say(f"{FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}\n")
     say(tables.verdicts(validation.results))
     if shift := tables.describe_shift(validation):
         say(f"\n{shift}")
