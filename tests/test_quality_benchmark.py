@@ -98,9 +98,7 @@ def test_schedules_fill_the_epochs(quality: ModuleType, tmp_path: Path) -> None:
 
 def test_xrays_are_asked_for(quality: ModuleType, tmp_path: Path) -> None:
     options = quality.parse_options(["--folder", str(tmp_path), "--xrays", str(tmp_path / "none")])
-    with pytest.raises(
-        UserError, match=r"none: no such folder; .* or take --only sample_single sample_multi .*$"
-    ):
+    with pytest.raises(UserError, match=r"none: no such folder; .* or take --only sample_single sample_multi .*$"):
         quality.make_data("semi", options)
 
 
