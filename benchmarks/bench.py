@@ -36,14 +36,13 @@ QUICK_ARGUMENTS = {
     "waiting": "--configs configs/sample.py --epochs 2",
     "end_to_end": "--backbone test_resnet --sizes 32 --batch-sizes 2 --steps 4 --rounds 2 --num-images 4",
     "memory": "--rows 60 120 --rounds 1",
-    "evaluation": "--every 20 --rounds 1 --resamples 100 --trials 0",
+    "evaluation": "--every 20 --rounds 1",
     "prediction": "--backbones test_resnet --image-size 64 --num-images 4 --rounds 1 --memory-images 2 3",
     "export": "--backbones test_resnet --image-size 32 --rounds 2",
 }
 """Benchmark -> arguments with which it finishes within seconds, to see that it works."""
-FULL_ARGUMENTS = {"evaluation": ["--trials", "0"], "resizing": ["--ways", "area", "quick"]}
-"""Benchmark -> further arguments: the coverage of confidence intervals is no matter of speed, and takes minutes; ways
-of resizing that no setting has were measured once."""
+FULL_ARGUMENTS = {"resizing": ["--ways", "area", "quick"]}
+"""Benchmark -> further arguments: ways of resizing that no setting has were measured once."""
 WRITTEN = ("benchmarks/results", "docs", "README.md")
 """What no benchmark measures, and what they write."""
 TITLES = {

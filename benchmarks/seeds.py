@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import PatientBootstrap
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.variants.seeds import MACRO, SeedDifference, compare_seeds
 
-NUM_IMAGES, NUM_LABELS, NUM_RESAMPLES = 2, 2, 300
-"""Images of a patient; labels; resamples of the patients."""
+NUM_IMAGES, NUM_LABELS = 2, 2
+"""Images of a patient; labels."""
 PREVALENCE, DISTANCE = 0.4, 1.5
 """Share of positives, and by how much they score higher, in standard deviations of the images."""
 CHANCES = {
@@ -45,7 +45,7 @@ def simulate(
     shape = (len(patients), NUM_LABELS)
     targets = (rng.random(shape) < PREVALENCE).astype(np.float64)
     images = rng.normal(size=shape)
-    bootstrap = PatientBootstrap(patients.astype(np.str_), NUM_RESAMPLES, seed=0)
+    numbered = Patients(patients)
 
     def run(shared: npt.NDArray[np.float64], distance: float) -> Scores:
         logits = (distance + rng.normal(0, of_run)) * targets + images + shared + rng.normal(0, of_image, shape)
@@ -58,7 +58,7 @@ def simulate(
             targets=targets,
             probabilities=1 / (1 + np.exp(-logits)),
         )
-        return score(evaluated, bootstrap)
+        return score(evaluated, numbered)
 
     variants: list[Sequence[Scores]] = []
     for distance in (DISTANCE, DISTANCE + effect):

@@ -172,7 +172,7 @@ def evaluated_run(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     settings = tiny_settings(sample_folder, tmp_path_factory.mktemp("evaluated"))
     build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
     train_run(dataclasses.replace(settings, epochs=1), fresh=False)
-    assert evaluate([str(settings.run_folder), "--resamples", "0", "--calibration", "temperature"]) == 0
+    assert evaluate([str(settings.run_folder), "--calibration", "temperature"]) == 0
     return settings.run_folder
 
 

@@ -44,7 +44,7 @@ def trained(cached: Settings) -> Settings:
 
 @pytest.mark.slow
 def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) -> None:
-    options = ["--by", "view", "--operating-point", "sensitivity=0.9", "--prevalence", "ETT=0.02", "--resamples", "200"]
+    options = ["--by", "view", "--operating-point", "sensitivity=0.9", "--prevalence", "ETT=0.02"]
     done = run_script("evaluate.py", *files, *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -85,7 +85,7 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
     assert (device["label"], device["operating_point"]["prevalence"]) == ("ETT", 0.02)
 
     out = tmp_path / "ensemble"
-    combined = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out, "--resamples", "100")
+    combined = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", out)
     assert combined.returncode == 0, combined.stderr
     assert "of the ensemble without it" in combined.stdout
     one, two, both = (
@@ -96,7 +96,7 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
         assert both[label].to_numpy() == pytest.approx((one[label] + two[label]).to_numpy() / 2)
     assert both["patient"].iloc[0] == "p0"
     assert '<h2 id="ensemble">' in (out / "report.html").read_text()
-    apart = run_script("evaluate.py", *files, "--out", tmp_path / "all", "--resamples", "100")
+    apart = run_script("evaluate.py", *files, "--out", tmp_path / "all")
     assert apart.returncode == 0, apart.stderr
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["one_evaluation", "two_evaluation"]
     over = run_script(
@@ -109,7 +109,7 @@ def test_two_models_and_their_ensemble(files: list[str | Path], tmp_path: Path) 
     (tmp_path / "foreign" / "predictions.csv").write_text("another model's")
     foreign = run_script("evaluate.py", *files, "--ensemble", "mean", "--out", tmp_path / "foreign")
     assert_user_error(foreign, "holds predictions of its own; name another folder for the ensemble")
-    again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:], "--resamples", "100")
+    again = run_script("evaluate.py", "--predictions", out / "predictions.csv", *files[-2:])
     assert again.returncode == 0, again.stderr
 
 
@@ -196,7 +196,7 @@ def test_groups_of_a_run_are_of_the_rows_that_it_keeps(trained: Settings, capsys
     settings = dataclasses.replace(trained, dataset_folder=str(folder), keep_rows={"kept": ("yes", "maybe")})
     (trained.run_folder / "settings.json").write_text(settings_to_json(settings))
     (trained.run_folder / "comparison.json").write_text("of an earlier evaluation")
-    main([str(trained.run_folder), "--by", "view", "--resamples", "0"])
+    main([str(trained.run_folder), "--by", "view"])
     groups = json.loads((trained.run_folder / "metrics.json").read_text())["subgroups"]
     groups = [group for group in groups if group["column"] == "view"]
     assert [(group["value"], group["num_images"]) for group in groups] == [("AP", 40)]
@@ -211,7 +211,7 @@ def test_a_fold_that_is_not_finished(trained: Settings, capsys: pytest.CaptureFi
     predictions = pd.read_csv(file, dtype=str)
     predictions[predictions["fold"] == "0"].to_csv(file, index=False)
     join_again(trained.run_folder)
-    main([str(trained.run_folder), "--resamples", "0"])
+    main([str(trained.run_folder)])
     printed = capsys.readouterr()
     assert "not all of its 2 folds are finished: the images of fold 1 are in no score; run train.py" in printed.err
     assert "each part of the patients, split for this, judged by" in printed.out
@@ -221,10 +221,18 @@ def test_a_score_without_an_interval_is_explained(tmp_path: Path, capsys: pytest
     (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,0,r\n4,0,s\n")
     (tmp_path / "p.csv").write_text("id,x\n1,0.9\n2,0.3\n3,0.1\n4,0.2\n")
     files = ["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv")]
-    main([*files, "--resamples", "100"])
-    assert "any other score without an interval: fewer than two patients have the label" in capsys.readouterr().out
-    main([*files, "--resamples", "0"])
-    assert "score without an interval" not in capsys.readouterr().out
+    main(files)
+    assert "a score without an interval: fewer than two patients have the label" in capsys.readouterr().out
+    rows = [(number, number % 2, 0.1 + 0.8 * (number % 2) + number / 1000) for number in range(40)]
+    (tmp_path / "labels.csv").write_text("id,x,patient\n" + "".join(f"{n},{x},p{n}\n" for n, x, _ in rows))
+    (tmp_path / "p.csv").write_text("id,x\n" + "".join(f"{n},{p}\n" for n, _, p in rows))
+    main(files)
+    assert "a score without an interval" not in capsys.readouterr().out
+
+
+def test_resamples_of_earlier_versions_are_ignored(files: list[str | Path], capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(file) for file in files] + ["--resamples", "2000"])
+    assert "--resamples: nothing is resampled any more; leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -262,7 +270,7 @@ def test_members_of_other_folds_are_warned_of(files: list[str | Path], tmp_path:
     for name, num_folds in (("one", 3), ("two", 4)):
         frame = pd.read_csv(tmp_path / f"{name}.csv", dtype={"id": str})
         frame.assign(fold=frame["id"].astype(int) // 4 % num_folds).to_csv(tmp_path / f"{name}.csv", index=False)
-    done = run_script("evaluate.py", *files, "--ensemble", "mean", "--resamples", "0")
+    done = run_script("evaluate.py", *files, "--ensemble", "mean")
     assert done.returncode == 0, done.stderr
     assert "warning: the members have other folds than each other" in done.stderr
 
@@ -270,7 +278,7 @@ def test_members_of_other_folds_are_warned_of(files: list[str | Path], tmp_path:
 def test_labels_to_be_read_again_that_are_not_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.csv").write_text("id,x,patient\n1,1,p\n2,0,q\n3,1,r\n4,0,s\n")
     (tmp_path / "p.csv").write_text("id,x\n1,0.5\n2,0.5\n3,0.5\n4,0.5\n")
-    main(["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv"), "--resamples", "0"])
+    main(["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "labels.csv")])
     sentence = "are no better than the prevalence: x"
     assert sentence in " ".join(capsys.readouterr().out.split())
     assert sentence in " ".join((tmp_path / "p_evaluation" / "report.html").read_text().split())

@@ -47,7 +47,7 @@ def test_predictions_against_nihs_table(tmp_path: Path, monkeypatch: pytest.Monk
         "settings = Settings(uid_column='Image Index', patient_column='Patient ID', path_pattern='{uid}', "
         "findings_column='Finding Labels', label_columns=('Mass', 'Hernia'))\n"
     )
-    command = ["--predictions", "t.csv", "--labels", "Data_Entry_2017.csv", "--resamples", "0"]
+    command = ["--predictions", "t.csv", "--labels", "Data_Entry_2017.csv"]
     with pytest.raises(UserError, match=r"'Mass' is not a column of it; .*--config FILE says how training reads it"):
         evaluate(command)
     assert evaluate([*command, "--config", "nih.py"]) == 0
@@ -64,7 +64,7 @@ def test_a_run_against_nihs_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     Path("Data_Entry_2017.csv").write_text(NIH_TABLE)
     write_run(Path("run"), NIH)
-    assert evaluate(["run", "--labels", "Data_Entry_2017.csv", "--out", "out", "--resamples", "0"]) == 0
+    assert evaluate(["run", "--labels", "Data_Entry_2017.csv", "--out", "out"]) == 0
     assert aucs(Path("out")) == {"Mass": 0.75, "Hernia": 0.5}
 
 
@@ -116,7 +116,7 @@ def test_patients_in_chexperts_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows = [f"{path},Frontal,{number % 2}\n" for number, path in enumerate(paths)]
     Path("valid.csv").write_text("Path,Frontal/Lateral,Edema\n" + "".join(rows))
     write_run(Path("run"), CHEXPERT, "Path,Edema\n" + "".join(f"{path},.{n + 1}\n" for n, path in enumerate(paths)))
-    assert evaluate(["run", "--labels", "valid.csv", "--out", "out", "--resamples", "0"]) == 0
+    assert evaluate(["run", "--labels", "valid.csv", "--out", "out"]) == 0
     metrics = json.loads(Path("out/metrics.json").read_text())
     assert (metrics["num_images"], metrics["num_patients"]) == (4, 3)
 
@@ -144,7 +144,7 @@ def test_predictions_of_rows_that_keep_rows_drops(
     rows = [f"{line},{view}" for line, view in zip(lines, ("view", "PA", "PA", "PA", "LL", "PA"), strict=True)]
     Path("table.csv").write_text("\n".join(rows) + "\n")
     write_run(Path("run"), Settings(**{**NIH.__dict__, "keep_rows": {"view": "PA"}}))
-    assert evaluate(["run", "--labels", "table.csv", "--out", "out", "--resamples", "0"]) == 0
+    assert evaluate(["run", "--labels", "table.csv", "--out", "out"]) == 0
     assert "1 of 4 images left out" in capsys.readouterr().out
     assert aucs(Path("out")) == {"Mass": 1.0, "Hernia": 0.5}
 

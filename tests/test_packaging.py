@@ -136,7 +136,7 @@ def test_installed_away_from_the_checkout(tmp_path: Path) -> None:
     small = ("--config", "sample", "image_size=64", "num_folds=2", "epochs=1", "warmup_epochs=0")
     run(command, "preproc", *small, folder=work)
     run(command, "train", *small, folder=work)
-    run(command, "evaluate", "saved_models/sample", "--resamples", "100", folder=work)
+    run(command, "evaluate", "saved_models/sample", folder=work)
     run(command, "predict", "--model", "saved_models/sample", "dataset/sample/test", "--out", "p.csv", folder=work)
     assert len(pd.read_csv(work / "p.csv")) == 2
     assert "</html>" in (work / "saved_models/sample/report.html").read_text()

@@ -38,9 +38,7 @@ def test_out_of_fold_predictions_are_repeated(evaluated_run: Path, sample_folder
     difference = predicted.loc[of_fold.index, LABELS] - of_fold[LABELS]
     assert difference.abs().max(axis=None) < 1e-5
     # ... which is the contract's file: it can be evaluated.
-    evaluated = run_script(
-        "evaluate.py", "--predictions", out, "--labels", sample_folder / "train.csv", "--resamples", "0"
-    )
+    evaluated = run_script("evaluate.py", "--predictions", out, "--labels", sample_folder / "train.csv")
     assert evaluated.returncode == 0, evaluated.stderr
 
 

@@ -26,7 +26,7 @@ def test_they_are_in_the_evaluation_the_card_and_metrics_json(tmp_path: Path, rn
     targets = np.stack([rng.random(40) < 0.5, np.zeros(40)], axis=1)
     given = make_predictions(targets, rng.random((40, 2)), labels=["x", "never"], patients=[0] * 40)
     given = dataclasses.replace(given, caveats=(LEAKING,))
-    evaluation = evaluate(given, {}, {}, Choices(num_resamples=0))
+    evaluation = evaluate(given, {}, {}, Choices())
     assert [caveat.kind for caveat in evaluation.caveats] == ["leaking_folds", "undefined_label", "one_patient"]
     write_metrics(tmp_path / "metrics.json", evaluation, tmp_path / "p.csv", "", "", "labels.csv", 40)
     written = json.loads((tmp_path / "metrics.json").read_text())["caveats"]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from catheters.evaluation.hard_cases import Case, SharedCases, hardest_cases, labels_to_read_again, write_cases
-from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
 from catheters.evaluation.report.tables import read_again_table
 from tests.evaluation.conftest import make_predictions
@@ -15,7 +15,7 @@ from tests.evaluation.conftest import make_predictions
 
 def errors_of(evaluated: PredictionSet) -> list[Case]:
     folds = fitting_folds(evaluated)
-    points = judge(evaluated, folds, parse_rule("youden"), PatientBootstrap(evaluated.patient_ids, 0, seed=0), {})
+    points = judge(evaluated, folds, parse_rule("youden"), Patients(evaluated.patient_ids), {})
     return hardest_cases(evaluated, folds, points)
 
 

@@ -1,167 +1,283 @@
-"""Intervals against the plain loop over resamples, DeLong's formula, and the truth that a simulation knows."""
+"""Contributions against leaving patients out, Obuchowski's and DeLong's formulas; intervals by hand."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.stats import norm
+from scipy.optimize import brentq
+from scipy.stats import beta, binom, norm
+from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import (
+    ANY,
+    COUNT,
+    FEW_PATIENTS,
+    LEAST_SKEWNESS,
+    SHARE,
+    Bounds,
+    Contributions,
+    estimate,
+    exact_binomial,
+    kish,
+    mean_estimate,
+    subtract,
+)
+from catheters.evaluation.patients import Patients, quantiles
 from tests.evaluation.conftest import correlated
 
+Floats = npt.NDArray[np.float64]
 
-def drawn_images(bootstrap: PatientBootstrap, num_images: int) -> list[npt.NDArray[np.intp]]:
-    """For each resample the positions of its images, as often as they were drawn."""
-    numbers = bootstrap.sums(np.eye(num_images)).astype(int)
-    return [np.repeat(np.arange(num_images), row) for row in numbers]
+
+def leave_out(patients: npt.NDArray[np.str_], statistic: Callable[[npt.NDArray[np.intp]], float]) -> Floats:
+    """How much lower a number of image rows is without each patient, by the plain loop."""
+    rows = np.arange(len(patients))
+    whole = statistic(rows)
+    return np.array([whole - statistic(rows[patients != patient]) for patient in np.unique(patients)])
+
+
+def share(of_patients: Floats, value: float, effective: float = 1e9, bounds: Bounds = SHARE) -> Contributions:
+    return Contributions(
+        value=value, of_patients=of_patients, num_patients=99, effective_patients=effective, bounds=bounds
+    )
+
+
+def test_ratios_are_the_jackknifes(rng: np.random.Generator) -> None:
+    """Exactly, with patients of 1 to 40 images."""
+    patients = np.repeat(np.arange(8), [1, 40, 2, 2, 3, 9, 1, 5]).astype(str)
+    parts, wholes = rng.random(63), (rng.random(63) < 0.7).astype(float)
+    found = Patients(patients).ratio(parts * wholes, wholes)
+    expected = leave_out(patients, lambda rows: (parts * wholes)[rows].sum() / wholes[rows].sum())
+    assert found.value == pytest.approx((parts * wholes).sum() / wholes.sum())
+    assert found.of_patients == pytest.approx(expected)
+    sizes = np.array([wholes[patients == patient].sum() for patient in np.unique(patients)])
+    assert found.effective_patients == pytest.approx(sizes.sum() ** 2 / (sizes**2).sum())
+    assert found.num_patients == (sizes > 0).sum()
+
+
+def test_means_leave_out_what_is_unknown() -> None:
+    patients = Patients(np.array(list("aabbbcd")))
+    found = patients.mean(np.array([1.0, math.nan, 2.0, 3.0, math.nan, 6.0, math.nan]), COUNT)
+    assert (found.value, found.num_patients) == (3.0, 3)
+    assert math.isnan(patients.mean(np.full(7, math.nan)).value)
+    assert patients.num_patients_with(np.array([1, 1, 0, 0, 0, 0, 1], dtype=bool)) == 2
+
+
+def obuchowski(targets: npt.NDArray[np.uint8], scores: Floats, patients: npt.NDArray[np.str_]) -> float:
+    """The variance of Obuchowski 1997, formulas 2 to 6, by a double loop over images."""
+    positives, negatives = scores[targets == 1], scores[targets == 0]
+
+    def psi(x: float, y: float) -> float:
+        return 1.0 if x > y else 0.5 if x == y else 0.0
+
+    area = np.mean([[psi(x, y) for y in negatives] for x in positives])
+    names = np.unique(patients)
+    m, n = (np.array([((patients == name) & (targets == target)).sum() for name in names]) for target in (1, 0))
+    x = np.array([sum(np.mean([psi(s, y) for y in negatives]) for s in scores[(patients == name) & (targets == 1)])
+                  for name in names])  # fmt: skip
+    y = np.array([sum(np.mean([psi(s, t) for s in positives]) for t in scores[(patients == name) & (targets == 0)])
+                  for name in names])  # fmt: skip
+    num_positive, num_negative, num_all = (m > 0).sum(), (n > 0).sum(), len(names)
+    s10 = num_positive / ((num_positive - 1) * m.sum()) * ((x - m * area) ** 2)[m > 0].sum()
+    s01 = num_negative / ((num_negative - 1) * n.sum()) * ((y - n * area) ** 2)[n > 0].sum()
+    s11 = num_all / (num_all - 1) * ((x - m * area) * (y - n * area)).sum()
+    return float(s10 / m.sum() + s01 / n.sum() + 2 * s11 / (m.sum() * n.sum()))
 
 
 @pytest.mark.parametrize("decimals", [1, 9])
-def test_scores_equal_the_plain_loop(rng: np.random.Generator, decimals: int) -> None:
-    """With many ties, and with none."""
-    targets, scores, patients = correlated(rng, num_patients=40, num_images=5, distance=1.0)
+def test_ranking_is_scikit_learns_and_obuchowskis(rng: np.random.Generator, decimals: int) -> None:
+    """With many ties, and with none. The classes' own factors are 1 / (1 - share) here, n / (n - 1) in the paper."""
+    targets, scores, patients = correlated(rng, num_patients=60, num_images=4, distance=1.0)
     scores = np.round(scores, decimals)
-    bootstrap = PatientBootstrap(patients, 300, seed=1)
-    areas, precisions = bootstrap.ranking_scores(targets, scores)
-    resamples = drawn_images(bootstrap, len(targets))
-    assert areas == pytest.approx([roc_auc_score(targets[rows], scores[rows]) for rows in resamples])
-    assert precisions == pytest.approx([average_precision_score(targets[rows], scores[rows]) for rows in resamples])
+    area, precision = Patients(patients).ranking(targets, scores)
+    assert area.value == pytest.approx(roc_auc_score(targets, scores))
+    assert precision.value == pytest.approx(average_precision_score(targets, scores))
+    assert area.standard_error**2 == pytest.approx(obuchowski(targets, scores, patients), rel=0.04)
+    assert area.of_patients == pytest.approx(
+        leave_out(patients, lambda rows: float(roc_auc_score(targets[rows], scores[rows]))), abs=2e-4
+    )
+    of_precision = leave_out(patients, lambda rows: float(average_precision_score(targets[rows], scores[rows])))
+    assert np.corrcoef(precision.of_patients, of_precision)[0, 1] > 0.995
+    assert precision.standard_error == pytest.approx(np.sqrt((of_precision**2).sum()), rel=0.05)
 
 
-def test_quantiles_equal_the_plain_loop(rng: np.random.Generator) -> None:
-    """Of values of which an image has none, one or several, with ties, against NumPy on the repeated values."""
-    _, _, patients = correlated(rng, num_patients=15, num_images=4, distance=1.0)
-    image_rows = rng.integers(0, len(patients), 70)
-    values = np.round(rng.exponential(5.0, 70), 1)
-    bootstrap = PatientBootstrap(patients, 300, seed=1)
-    levels = [0.0, 0.1, 0.5, 0.9, 1.0]
-    found = bootstrap.quantiles(values, image_rows, levels)
-    numbers = bootstrap.sums(np.eye(len(patients))).astype(int)
-    expected = [np.quantile(np.repeat(values, row[image_rows]), levels) for row in numbers]
-    assert found == pytest.approx(np.array(expected))
-
-
-def test_quantiles_of_infinite_values() -> None:
-    """Patients a, b and c have an error of 1, of 3, and a tip that was missed."""
-    bootstrap = PatientBootstrap(np.array(["a", "b", "c"]), 200, seed=0)
-    values = np.array([1.0, 3.0, math.inf])
-    medians = bootstrap.quantiles(values, np.arange(3), [0.5])[:, 0]
-    drawn = [np.sort(np.repeat(values, row)) for row in bootstrap.sums(np.eye(3)).astype(int)]
-    assert medians.tolist() == [row[1] for row in drawn]
-    quartiles = bootstrap.quantiles(values, np.arange(3), [0.75])[:, 0]  # half way between the second and the third
-    assert quartiles.tolist() == [math.inf if row[2] == math.inf else (row[1] + row[2]) / 2 for row in drawn]
-    estimate = percentile_estimate(3.0, medians, 3)
-    assert (estimate.low, estimate.high) == (1.0, math.inf)
-
-
-def test_quantiles_of_nothing() -> None:
-    """A resample without a value is undefined."""
-    bootstrap = PatientBootstrap(np.array(["a", "b"]), 100, seed=0)
-    found = bootstrap.quantiles(np.array([7.0]), np.array([1]), [0.5])[:, 0]
-    is_drawn = bootstrap.sums(np.array([[0], [1]]))[:, 0] > 0
-    assert (np.isnan(found) == ~is_drawn).all()
-    assert set(found[is_drawn]) == {7.0}
-    assert np.isnan(bootstrap.quantiles(np.empty(0), np.empty(0, dtype=np.intp), [0.5])).all()
-
-
-def test_means_of_what_is_defined() -> None:
-    """Patients of whom nothing is known say nothing, and do not make the interval any narrower."""
-    patients = np.array(list("aabbbcd"))
-    values = np.array([1.0, math.nan, 2.0, 3.0, math.nan, 6.0, math.nan])
-    bootstrap = PatientBootstrap(patients, 500, seed=0)
-    estimate = bootstrap.mean(values)
-    assert estimate.value == 3.0
-    numbers = bootstrap.sums(np.eye(7)).astype(int)
-    rows = [np.repeat(values, row) for row in numbers]
-    means = np.array([np.nanmean(row) if not np.isnan(row).all() else math.nan for row in rows])
-    assert estimate == percentile_estimate(3.0, means, 3)
-    assert math.isnan(bootstrap.mean(np.full(7, math.nan)).value)
-    assert bootstrap.num_patients_with(~np.isnan(values)) == 3
-
-
-def test_whole_patients_are_drawn(rng: np.random.Generator) -> None:
-    patients = np.array(list("aabbbc"))
-    bootstrap = PatientBootstrap(patients, 200, seed=0)
-    numbers = bootstrap.sums(np.eye(6)).astype(int)
-    assert (numbers[:, 0] == numbers[:, 1]).all()
-    assert (numbers[:, 2] == numbers[:, 3]).all() and (numbers[:, 3] == numbers[:, 4]).all()
-    of_patients = numbers[:, [0, 2, 5]]
-    assert (of_patients.sum(axis=1) == 3).all()  # as many patients as there are
-    assert of_patients.mean(axis=0) == pytest.approx(1, abs=0.2)
-    again = PatientBootstrap(patients, 200, seed=0)
-    assert (again.sums(np.eye(6)) == numbers).all()
-    assert (PatientBootstrap(patients, 200, seed=1).sums(np.eye(6)) != numbers).any()
-
-
-def test_one_class_in_a_resample_is_undefined() -> None:
-    """Of two patients, a resample without the one who has the label has no positive."""
-    bootstrap = PatientBootstrap(np.array(["a", "a", "b"]), 100, seed=0)
-    areas, precisions = bootstrap.ranking_scores(np.array([1, 0, 0], dtype=np.uint8), np.array([0.9, 0.5, 0.1]))
-    is_drawn = bootstrap.sums(np.array([[1], [0], [0]]))[:, 0] > 0
-    assert (np.isnan(areas) == ~is_drawn).all()
-    assert (np.isnan(precisions) == ~is_drawn).all()
-    assert set(areas[is_drawn]) == {1.0}
-
-
-def test_percentiles_by_hand() -> None:
-    """With many patients the plain ones; with 20 wider: sqrt(20/19) 2.093 is the normal's 2.147, 1.589% a side."""
-    replicates = np.linspace(0, 1, 100_001)
-    plain = percentile_estimate(0.5, replicates, num_patients=10**9)
-    assert (plain.low, plain.high) == pytest.approx((0.025, 0.975), abs=1e-6)
-    few = percentile_estimate(0.5, replicates, num_patients=20)
-    assert (few.low, few.high) == pytest.approx((0.01588, 0.98412), abs=2e-4)
-    assert math.isnan(percentile_estimate(0.5, replicates, num_patients=1).low)
-    half = percentile_estimate(0.5, np.array([math.nan, math.nan, 0.1, 0.2]), num_patients=9)
-    assert math.isnan(half.low) and half.value == 0.5
-    assert math.isnan(percentile_estimate(math.nan, replicates, num_patients=9).low)
-
-
-def test_one_patient_has_no_interval() -> None:
-    bootstrap = PatientBootstrap(np.array(["a", "a"]), 100, seed=0)
-    areas, _ = bootstrap.ranking_scores(np.array([1, 0], dtype=np.uint8), np.array([0.9, 0.1]))
-    assert len(areas) == 0
-    assert math.isnan(percentile_estimate(1.0, areas, bootstrap.num_patients).low)
-
-
-def delong(targets: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988): the area and its standard error."""
+def test_area_is_delongs_where_patients_have_one_image(rng: np.random.Generator) -> None:
+    """DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988), and the interval that is normal with many patients."""
+    targets = (rng.random(3000) < 0.2).astype(np.uint8)
+    scores = targets + rng.normal(size=3000)
     wins = (scores[targets == 1][:, None] > scores[targets == 0][None]).astype(float)
     of_positives, of_negatives = wins.mean(axis=1), wins.mean(axis=0)
     variance = of_positives.var(ddof=1) / len(of_positives) + of_negatives.var(ddof=1) / len(of_negatives)
-    return float(wins.mean()), float(np.sqrt(variance))
+    area, _ = Patients(np.arange(3000).astype(str)).ranking(targets, scores)
+    assert area.standard_error == pytest.approx(math.sqrt(variance), rel=1e-3)
+    found, half = estimate(area), norm.ppf(0.975) * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((area.value - half, area.value + half), abs=0.2 * half)
 
 
-def test_interval_is_delongs_where_patients_have_one_image(rng: np.random.Generator) -> None:
-    targets = (rng.random(800) < 0.2).astype(np.uint8)
-    scores = targets + rng.normal(size=800)
-    area, standard_error = delong(targets, scores)
-    areas, _ = PatientBootstrap(np.arange(800).astype(str), 4000, seed=0).ranking_scores(targets, scores)
-    estimate = percentile_estimate(area, areas, 800)
-    half = norm.ppf(0.975) * standard_error
-    assert estimate.low == pytest.approx(area - half, abs=0.1 * half)
-    assert estimate.high == pytest.approx(area + half, abs=0.1 * half)
+def test_derivatives_of_average_precision(rng: np.random.Generator) -> None:
+    """Against scikit-learn with a little more weight on one image."""
+    targets = np.array([1, 0, 1, 1, 0, 0, 1, 0], dtype=np.uint8)
+    scores = np.array([0.9, 0.9, 0.8, 0.5, 0.5, 0.4, 0.2, 0.1])
+    _, precision = Patients(np.arange(8).astype(str)).ranking(targets, scores)
+    for image in range(8):
+        weights = np.ones(8)
+        weights[image] += 1e-6
+        slope = (average_precision_score(targets, scores, sample_weight=weights) - precision.value) / 1e-6
+        left = 1 - targets[image] / 4  # of the positives
+        assert precision.of_patients[image] * left == pytest.approx(slope, abs=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("num_patients", "num_trials"), [(30, 1500), (60, 1500), (150, 1500)])
-def test_coverage(num_patients: int, num_trials: int) -> None:
-    """Of 95% intervals 93 to 97% hold the truth though patients' images are alike; resampled images do not do that."""
-    rng = np.random.default_rng(1)
-    truth = norm.cdf(1.5 / 2)
-    num_held, num_held_by_images = 0, 0
-    for trial in range(num_trials):
-        targets, scores, patients = correlated(rng, num_patients, num_images=6, distance=1.5)
-        area = float(roc_auc_score(targets, scores))
-        for units, num_units in ((patients, num_patients), (np.arange(len(targets)).astype(str), len(targets))):
-            areas, _ = PatientBootstrap(units, 400, seed=trial).ranking_scores(targets, scores)
-            estimate = percentile_estimate(area, areas, num_units)
-            is_held = estimate.low <= truth <= estimate.high
-            if units is patients:
-                num_held += is_held
-            else:
-                num_held_by_images += is_held
-    print(f"{num_patients} patients: {num_held / num_trials:.3f}; by images {num_held_by_images / num_trials:.3f}")
-    assert 0.93 <= num_held / num_trials <= 0.97
-    assert num_held_by_images / num_trials < 0.91
+def test_one_class_is_undefined() -> None:
+    for found in Patients(np.array(["a", "b"])).ranking(np.array([1, 1], dtype=np.uint8), np.array([0.9, 0.5])):
+        assert math.isnan(found.value) and not estimate(found).has_interval
+
+
+def test_clopper_and_pearson() -> None:
+    """Found where the binomial tails are 2.5% each; of part of a patient, by the beta distribution."""
+    low, high = exact_binomial(3 / 20, 20)
+    assert low == pytest.approx(brentq(lambda p: binom.sf(2, 20, p) - 0.025, 1e-6, 0.5))
+    assert high == pytest.approx(brentq(lambda p: binom.cdf(3, 20, p) - 0.025, 0.01, 0.9))
+    assert exact_binomial(0.3, 7.5) == pytest.approx((beta.ppf(0.025, 2.25, 6.25), beta.ppf(0.975, 3.25, 5.25)))
+    assert exact_binomial(0.0, 10) == pytest.approx((0, 1 - 0.025**0.1))
+    assert exact_binomial(1.0, 10) == pytest.approx((0.025**0.1, 1))
+
+
+def test_rates_of_one_have_width() -> None:
+    """All of 12 patients' positives are found: as exact as that many patients are, however many images they have."""
+    patients = Patients(np.repeat(np.arange(12), 6))
+    found = estimate(patients.ratio(np.ones(72), np.ones(72)))
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.025 ** (1 / 12))
+    targets = np.tile([1, 0], 36).astype(np.uint8)
+    area, precision = patients.ranking(targets, targets + 0.0)
+    for perfect in (area, precision):
+        assert estimate(perfect).low == pytest.approx(0.025 ** (1 / 12))
+    gap = estimate(subtract(area, area))  # no patient tells them apart
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0, 0.025 ** (1 / 12) - 1, 1 - 0.025 ** (1 / 12)))
+
+
+def test_interval_by_hand() -> None:
+    """Student's t by Satterthwaite, Hall's cubic and the logit, each solved another way."""
+    of_patients = np.array([0.03, -0.01, -0.01, -0.02, 0.02, -0.01])
+    found = share(of_patients, 0.3, bounds=ANY)
+    error = math.sqrt((of_patients**2).sum())
+    inverse = (of_patients**4).sum() / (of_patients**2).sum() ** 2
+    quantile = student_t.ppf(0.975, min(2 / (inverse - 1 / 6), 5))
+    skewness = (of_patients**3).sum() / error**3
+
+    def ends(centre: float, scale: float, skewness: float) -> tuple[float, float]:
+        def cubic(w: float) -> float:
+            return w + skewness * w**2 / 3 + skewness**2 * w**3 / 27 + skewness / 6
+
+        solved = [brentq(lambda w, q=q: cubic(w) - q, -500, 500) for q in (quantile, -quantile)]
+        return centre - scale * solved[0], centre - scale * solved[1]
+
+    by_hand = estimate(found)
+    assert (by_hand.low, by_hand.high) == pytest.approx(ends(0.3, error, skewness))
+    on_logit = estimate(share(of_patients, 0.3))  # too many effective patients for the least skewness to matter
+    expected = ends(math.log(0.3 / 0.7), error / 0.21, skewness)
+    exact = exact_binomial(0.3, 1e9)
+    assert on_logit.low == pytest.approx(max(1 / (1 + math.exp(-expected[0])), exact[0]))
+    wide = share(of_patients, 0.3, effective=20)
+    assert wide.skewness() == pytest.approx(max(skewness, LEAST_SKEWNESS * 0.4 / math.sqrt(20)))
+    near_one = share(of_patients, 0.999, effective=20)
+    assert near_one.skewness() == pytest.approx(-LEAST_SKEWNESS * 0.998 / math.sqrt(20))
+    assert found.student == pytest.approx(quantile)
+    assert share(of_patients, 0.3, effective=3).student == pytest.approx(student_t.ppf(0.975, 2))
+
+
+def test_never_wider_than_the_exact_binomial(rng: np.random.Generator) -> None:
+    """Patients all right or all wrong are what it is of; those who differ less say more."""
+    is_right = np.repeat(rng.random(40) < 0.9, 3).astype(float)
+    patients = Patients(np.repeat(np.arange(40), 3))
+    found, exact = estimate(patients.ratio(is_right, np.ones(120))), exact_binomial(is_right.mean(), 40)
+    assert exact[0] <= found.low < found.value < found.high <= exact[1]
+    assert found.low == pytest.approx(exact[0], abs=0.05) and found.high == pytest.approx(exact[1], abs=0.05)
+
+
+def test_few_patients_are_marked() -> None:
+    images = np.ones(30)
+    right = np.tile([1.0, 1.0, 0.0], 10)
+    even, uneven = Patients(np.repeat(np.arange(15), 2)), Patients(np.array([0] * 24 + list(range(1, 7))))
+    assert not estimate(even.ratio(right, images)).few_patients
+    assert kish(uneven.sums(images)) < FEW_PATIENTS and estimate(uneven.ratio(right, images)).few_patients
+    one_bad = Patients(np.arange(30))
+    assert estimate(one_bad.ratio(np.arange(30) > 0, images)).few_patients  # a single patient makes up the variance
+    one = estimate(Patients(np.zeros(30)).ratio(right, images))
+    assert one.is_defined and not one.has_interval
+
+
+def test_mean_by_hand(rng: np.random.Generator) -> None:
+    """Of independent numbers distances add by their squares, of equal ones as they are."""
+    first, second = (np.kron(rng.permutation([1.0, -1.0] * 200), pattern) * 1e-3 for pattern in ([1, 0], [0, 1]))
+    parts = [share(first, 0.5), share(second, 0.4)]
+    ends = [mean_estimate([part]) for part in parts]
+    mean = mean_estimate(parts)
+    assert mean.value == pytest.approx(0.45)
+    assert mean.value - mean.low == pytest.approx(math.hypot(0.5 - ends[0].low, 0.4 - ends[1].low) / 2)
+    assert mean.high - mean.value == pytest.approx(math.hypot(ends[0].high - 0.5, ends[1].high - 0.4) / 2)
+    twice = mean_estimate([parts[0], parts[0]])
+    assert (twice.low, twice.high) == pytest.approx((ends[0].low, ends[0].high))
+    assert not mean_estimate([]).is_defined
+
+
+def test_differences_are_paired(rng: np.random.Generator) -> None:
+    """In the middle of the scale a difference has Student's interval; what both models share cancels."""
+    shared, own = rng.normal(size=(2, 500)) * [[2e-3], [2e-4]]
+    gap = subtract(share(shared, 0.5), share(shared + own, 0.52))
+    found = estimate(gap)
+    half = gap.student * math.sqrt((own**2).sum())
+    assert found.value == pytest.approx(0.02)
+    assert found.high - found.value == pytest.approx(half, rel=0.05)
+    assert found.high - found.value > half
+    near_one = estimate(subtract(share(shared / 20, 0.995), share((shared + own) / 20, 0.996)))
+    assert near_one.high - near_one.value > 1.2 * half / 20  # there the spread itself is unsure
+
+
+def test_quantiles_are_woodruffs(rng: np.random.Generator) -> None:
+    """The ends are the quantiles at the ends of the share below; infinite values too."""
+    values = np.append(rng.exponential(size=195), [math.inf] * 5)
+    patients = Patients(np.repeat(np.arange(100), 2))
+    (median,) = patients.quantiles(values, np.arange(200), [0.5])
+    assert median.value == pytest.approx(np.median(values))
+    below = patients.ratio(values <= median.value, np.ones(200))
+    half = below.student * below.standard_error / 0.25
+    levels = [1 / (1 + math.exp(half)), 1 / (1 + math.exp(-half))]
+    assert (median.low, median.high) == pytest.approx(tuple(np.quantile(values, levels)))
+    (highest,) = patients.quantiles(values, np.arange(200), [0.97])
+    assert highest.high == math.inf
+    assert not patients.quantiles(np.empty(0), np.empty(0, dtype=np.intp), [0.5])[0].is_defined
+
+
+def test_plain_quantiles() -> None:
+    assert quantiles(np.array([3.0, 1.0, math.inf]), [0.0, 0.5, 0.75]).tolist() == [1.0, 3.0, math.inf]
+    assert quantiles(np.array([3.0, 1.0]), [0.25]).tolist() == [1.5]
+
+
+def test_limits_are_nearly_the_jackknifes(rng: np.random.Generator) -> None:
+    patients = np.repeat(np.arange(40), 3).astype(str)
+    values = 1e6 + rng.normal(size=120) + np.repeat(rng.normal(size=40), 3)
+    lower, upper = Patients(patients).spread_limits(values, 1.96)
+    for sign, found in ((-1, lower), (1, upper)):
+        expected = leave_out(patients, lambda rows, s=sign: values[rows].mean() + s * 1.96 * values[rows].std(ddof=1))
+        assert found.value == pytest.approx(values.mean() + sign * 1.96 * values.std(ddof=1))
+        assert found.of_patients == pytest.approx(expected, abs=0.02)
+
+
+def test_counts_are_on_the_logarithm() -> None:
+    """No false line in 12 patients is no proof of none; some have an interval above 0."""
+    patients = Patients(np.arange(12))
+    none = estimate(patients.ratio(np.zeros(12), np.ones(12), COUNT))
+    assert (none.low, none.high) == pytest.approx((0, 1 - 0.025 ** (1 / 12)))
+    some = estimate(patients.ratio(np.array([3.0] + [1.0] * 5 + [0.0] * 6), np.ones(12), COUNT))
+    assert 0 < some.low < some.value < some.high < math.inf
+
+
+def test_counts_that_do_not_vary_have_an_interval() -> None:
+    """Two in each image of nine patients: as if those not drawn, at most 1 - .025^(1/9) of all, had none, or more."""
+    found = estimate(Patients(np.arange(9)).mean(np.full(9, 2.0), COUNT))
+    left = 0.025 ** (1 / 9)
+    assert (found.low, found.high) == pytest.approx((2 * left, 2 / left))
+    assert not estimate(Patients(np.arange(9)).mean(np.full(9, 2.0), ANY)).has_interval

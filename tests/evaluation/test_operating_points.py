@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from catheters.errors import UserError
-from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
-from catheters.evaluation.operating_points import Rule, choose_threshold, judge, parse_rule
+from catheters.evaluation.intervals import Estimate, estimate
+from catheters.evaluation.operating_points import Rule, choose_threshold, judge, parse_rule, restate
+from catheters.evaluation.patients import Patients
 from tests.evaluation.conftest import make_predictions
 
 TARGETS = np.array([1, 1, 0, 1, 0, 0, 0, 0], dtype=np.uint8)
@@ -88,9 +89,9 @@ def test_each_fold_is_judged_by_the_others_threshold() -> None:
     """Fold 1's scores are higher by .4: the threshold of each is wrong for the other."""
     targets = [[0], [1], [0], [1]]
     evaluated = make_predictions(targets, [[0.1], [0.2], [0.5], [0.6]], folds=[0, 0, 1, 1])
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 0, seed=0)
+    patients = Patients(evaluated.patient_ids)
     assert evaluated.folds is not None
-    (point,) = judge(evaluated, evaluated.folds, parse_rule("youden"), bootstrap, {})
+    (point,) = judge(evaluated, evaluated.folds, parse_rule("youden"), patients, {})
     assert point.fold_thresholds == {0: 0.6, 1: 0.2}
     assert point.confusion == (1, 1, 1, 1)  # fold 1 predicted positive as a whole, fold 0 not at all
     assert (point.sensitivity.value, point.specificity.value) == (0.5, 0.5)
@@ -98,31 +99,28 @@ def test_each_fold_is_judged_by_the_others_threshold() -> None:
     assert point.prevalence == 0.5
 
 
-def test_rates_and_intervals_equal_the_plain_loop(rng: np.random.Generator) -> None:
+def test_rates_have_the_intervals_of_their_patients(rng: np.random.Generator) -> None:
     targets = (rng.random((120, 1)) < 0.4).astype(np.uint8)
     evaluated = make_predictions(
         targets, np.clip(0.3 * targets + 0.7 * rng.random((120, 1)), 0, 1), np.repeat(range(40), 3).tolist()
     )
     folds = np.repeat(np.arange(40) % 4, 3)
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 400, seed=0)
-    (point,) = judge(evaluated, folds, parse_rule("f1"), bootstrap, {})
+    patients = Patients(evaluated.patient_ids)
+    (point,) = judge(evaluated, folds, parse_rule("f1"), patients, {})
     called = evaluated.probabilities[:, 0] >= np.array([point.fold_thresholds[fold] for fold in folds.tolist()])
     positive = targets[:, 0] == 1
     assert point.sensitivity.value == pytest.approx(called[positive].mean())
     assert point.specificity.value == pytest.approx(1 - called[~positive].mean())
     assert point.ppv.value == pytest.approx(positive[called].mean())
     assert point.npv.value == pytest.approx(1 - positive[~called].mean())
-    numbers = bootstrap.sums(np.eye(120)).astype(int)
-    num_patients = len(np.unique(evaluated.patient_ids[positive]))
-    for estimate, of_whom, what in (
+    for found, of_whom, what in (
         (point.sensitivity, positive, called),
         (point.specificity, ~positive, ~called),
         (point.ppv, called, positive),
         (point.npv, ~called, ~positive),
     ):
-        resampled = np.array([np.repeat(what, n)[np.repeat(of_whom, n)].mean() for n in numbers])
-        expected = percentile_estimate(estimate.value, resampled, num_patients)
-        assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+        assert found == estimate(patients.ratio(of_whom & what, of_whom))
+        assert found.low < found.value < found.high
 
 
 def test_predictive_values_for_another_prevalence() -> None:
@@ -131,19 +129,30 @@ def test_predictive_values_for_another_prevalence() -> None:
     evaluated = make_predictions(targets, [[0.9]] * 3 + [[0.1]] + [[0.9]] + [[0.1]] * 4, folds=[0] * 9)
     twice = make_predictions(targets * 2, evaluated.probabilities.tolist() * 2, folds=[0] * 9 + [1] * 9)
     assert twice.folds is not None
-    bootstrap = PatientBootstrap(twice.patient_ids, 0, seed=0)
-    (own,) = judge(twice, twice.folds, parse_rule("youden"), bootstrap, {})
-    (other,) = judge(twice, twice.folds, parse_rule("youden"), bootstrap, {"label 0": 0.02})
+    patients = Patients(twice.patient_ids)
+    (own,) = judge(twice, twice.folds, parse_rule("youden"), patients, {})
+    (other,) = judge(twice, twice.folds, parse_rule("youden"), patients, {"label 0": 0.02})
     assert (own.sensitivity.value, own.specificity.value, own.ppv.value) == (0.75, 0.8, 0.75)
     assert other.ppv.value == pytest.approx(15 / (15 + 196))
     assert other.npv.value == pytest.approx(784 / (784 + 5))
     assert other.prevalence == 0.02
 
 
+def test_restated_values_take_the_ends_of_both_rates() -> None:
+    """2% ill: sensitivity .6 to .9, specificity .7 to .85; where nothing is called positive there is no PPV."""
+    sensitivity, specificity = Estimate(value=0.8, low=0.6, high=0.9), Estimate(value=0.8, low=0.7, high=0.85)
+    ppv = restate(sensitivity, specificity, 0.02)
+    assert (ppv.value, ppv.low, ppv.high) == pytest.approx((16 / 212, 12 / 306, 18 / 165))
+    npv = restate(specificity, sensitivity, 0.98)
+    assert (npv.low, npv.high) == pytest.approx((686 / 694, 833 / 835))
+    nothing = Estimate(value=0.0, low=0.0, high=0.3)
+    assert math.isnan(restate(nothing, Estimate(value=1.0, low=0.9, high=1.0), 0.02).value)
+
+
 def test_what_cannot_be_judged_is_nan() -> None:
     """The only positive is in fold 0: what the others chose there is no threshold."""
     evaluated = make_predictions([[1], [0], [0]], [[0.9], [0.5], [0.1]], folds=[0, 0, 1])
     assert evaluated.folds is not None
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 10, seed=0)
-    (point,) = judge(evaluated, evaluated.folds, parse_rule("youden"), bootstrap, {})
+    patients = Patients(evaluated.patient_ids)
+    (point,) = judge(evaluated, evaluated.folds, parse_rule("youden"), patients, {})
     assert math.isnan(point.threshold) and math.isnan(point.sensitivity.value)

@@ -12,7 +12,8 @@ from catheters.evaluation.calibration_choice import (
     choose_calibration,
     fit_chosen,
 )
-from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, fitting_folds
 from catheters.evaluation.recalibration import fit_intercept, fit_slope, recalibrate
 from tests.evaluation.conftest import make_predictions
@@ -32,7 +33,7 @@ def test_slope_and_intercept_are_scikit_learns(rng: np.random.Generator) -> None
     targets, logits = evaluated.targets[:, 0].astype(np.uint8), logit(evaluated.probabilities[:, 0])
     fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], targets)
     assert fit_slope(targets, logits) == pytest.approx((fitted.intercept_[0], fitted.coef_[0, 0]), abs=1e-4)
-    found = recalibrate(evaluated, PatientBootstrap(evaluated.patient_ids, 400, seed=0))[0]
+    found = recalibrate(evaluated, Patients(evaluated.patient_ids))[0]
     assert found.slope.low < 0.6 < found.slope.high and found.intercept.low < -0.4 < found.intercept.high
     moved = fit_intercept(targets, logits)
     assert expit(logits + moved).sum() == pytest.approx(targets.sum())
@@ -42,7 +43,7 @@ def test_slope_and_intercept_are_scikit_learns(rng: np.random.Generator) -> None
 
 
 def test_intervals_are_near_those_of_refits(rng: np.random.Generator) -> None:
-    """One step of Newton's method against a fit in every resample, drawn by hand."""
+    """One step of Newton's method against fits of resampled patients."""
     evaluated = make_distorted(rng, 0.8, 0.2, num_images=1200)
     targets, logits = evaluated.targets[:, 0].astype(np.uint8), logit(evaluated.probabilities[:, 0])
     refits = []
@@ -50,7 +51,7 @@ def test_intervals_are_near_those_of_refits(rng: np.random.Generator) -> None:
         rows = (rng.integers(0, 300, 300)[:, None] * 4 + np.arange(4)).ravel()
         refits.append((*fit_slope(targets[rows], logits[rows])[::-1], fit_intercept(targets[rows], logits[rows])))
     spreads = np.std(refits, axis=0)
-    found = recalibrate(evaluated, PatientBootstrap(evaluated.patient_ids, 2000, seed=0))[0]
+    found = recalibrate(evaluated, Patients(evaluated.patient_ids))[0]
     for estimate, spread in zip((found.slope, found.intercept, found.in_the_large), spreads, strict=True):
         assert (estimate.high - estimate.low) / (2 * 1.96) == pytest.approx(spread, rel=0.15)
 
@@ -60,9 +61,7 @@ def test_what_has_no_slope(rng: np.random.Generator) -> None:
     targets = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [np.nan, 1, 0, 0]])
     probabilities = np.array([[0.9, 0.3, 0.1, 0.8], [0.8, 0.3, 0.2, 0.6], [0.3, 0.3, 0.3, 0.5], [0.0, 0.3, 0.4, 0.1]])
     probabilities = np.concatenate([probabilities, [[0.7, 0.3, 0.5, 0.4]]])
-    apart, equal, one_class, mixed = recalibrate(
-        make_predictions(targets, probabilities), PatientBootstrap(np.arange(5).astype(str), 50, seed=0)
-    )
+    apart, equal, one_class, mixed = recalibrate(make_predictions(targets, probabilities), Patients(np.arange(5)))
     assert np.isnan([apart.slope.value, apart.intercept.value, equal.slope.value, one_class.in_the_large.value]).all()
     assert apart.observed_to_expected.value == pytest.approx(2 / 2.0)
     assert equal.in_the_large.value == pytest.approx(logit(0.6) - logit(0.3))
@@ -72,8 +71,7 @@ def test_what_has_no_slope(rng: np.random.Generator) -> None:
 
 def choose(evaluated: PredictionSet, asked: str = "best") -> tuple[str, str, list[CalibrationStep]]:
     calibrations = calibrate_by_all(evaluated, fitting_folds(evaluated))
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 300, seed=0)
-    choice = choose_calibration(asked, evaluated, calibrations, bootstrap)
+    choice = choose_calibration(asked, evaluated, calibrations, Patients(evaluated.patient_ids))
     assert fit_chosen(choice.method, evaluated).method == choice.method
     return choice.method, choice.reason, list(choice.steps)
 

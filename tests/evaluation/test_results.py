@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
-from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, Estimate
 from catheters.evaluation.operating_points import parse_rule
 from catheters.evaluation.report import tables
 from catheters.evaluation.results import some_lack_intervals, write_metrics, write_table
@@ -27,7 +27,7 @@ def evaluation(rng: np.random.Generator) -> Evaluation:
         labels=["a", "b", "c"],
     )
     columns = {"hospital": rng.choice(["north", "south"], 300).astype(np.str_)}
-    choices = Choices(num_resamples=100, rule=parse_rule("sensitivity=0.8"), prevalences={"a": 0.1})
+    choices = Choices(rule=parse_rule("sensitivity=0.8"), prevalences={"a": 0.1})
     return evaluate(evaluated, {"tube": ("a", "b"), "line": ("c",)}, columns, choices)
 
 
@@ -42,9 +42,9 @@ def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
     assert content["macro"]["roc_auc"]["value"] == pytest.approx((a["roc_auc"]["value"] + b["roc_auc"]["value"]) / 2)
     for part in (content, content["folds"][0], content["subgroups"][0]):
         precision = part["macro"]["average_precision"]
-        assert 0 < precision["value"] < 1 and precision["low"] is None and precision["high"] is None
-    assert "average_precision" in content["intervals"]["none_for_macro_means_of"]
-    assert c["roc_auc"] == {"value": None, "low": None, "high": None}
+        assert 0 < precision["value"] < 1 and precision["low"] < precision["value"] < precision["high"]
+    assert list(COVERAGE_EXCEPTIONS) == content["intervals"]["exceptions"]
+    assert c["roc_auc"] == {"value": None, "low": None, "high": None, "few_patients": False}
     assert c["operating_point"]["threshold"] is None
     assert a["operating_point"]["prevalence"] == 0.1
     assert sum(a["operating_point"]["confusion"].values()) == 300
@@ -67,10 +67,11 @@ def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
     north = next(group for group in content["subgroups"] if group["value"] == "north")
     gap = north["macro"]["roc_auc"]["value"] - north["macro_of_rest"]["roc_auc"]["value"]
     assert north["difference"]["roc_auc"]["value"] == pytest.approx(gap)
-    assert north["difference"]["average_precision"]["low"] is None
+    gap_of_precision = north["difference"]["average_precision"]
+    assert gap_of_precision["low"] < gap_of_precision["value"] < gap_of_precision["high"]
     assert content["read_again"]["num_cases"] == sum(content["read_again"]["per_label"].values())
     assert content["read_again"]["models"] is None
-    assert content["intervals"]["num_resamples"] == 100
+    assert content["intervals"]["level"] == 0.95 and content["intervals"]["few_patients"]
 
 
 def test_metrics_csv_has_the_same_numbers(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_metrics_csv_has_the_same_numbers(evaluation: Evaluation, tmp_path: Path
 def test_what_has_no_interval_by_rule_is_not_said_to_lack_one(rng: np.random.Generator) -> None:
     targets = (rng.random((60, 2)) < 0.5).astype(np.uint8)
     evaluated = make_predictions(targets, 0.25 + 0.25 * targets + 0.5 * rng.random((60, 2)))
-    assert not some_lack_intervals(evaluate(evaluated, {}, {}, Choices(num_resamples=100)))
+    assert not some_lack_intervals(evaluate(evaluated, {}, {}, Choices()))
 
 
 def test_one_patient_has_no_calibration(rng: np.random.Generator) -> None:
@@ -99,7 +100,7 @@ def test_one_patient_has_no_calibration(rng: np.random.Generator) -> None:
     targets = (rng.random((40, 2)) < 0.5).astype(np.uint8)
     evaluated = make_predictions(targets, rng.random((40, 2)), patients=[7] * 40)
     for calibration in ("best", "platt"):
-        evaluation = evaluate(evaluated, {}, {}, Choices(num_resamples=0, calibration=calibration))
+        evaluation = evaluate(evaluated, {}, {}, Choices(calibration=calibration))
         assert [calibrated.method for calibrated in evaluation.calibrations] == ["none"]
         assert evaluation.calibrator.method == "none" and not evaluation.calibration_is_judged
 

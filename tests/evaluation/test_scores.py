@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from catheters.evaluation.intervals import PatientBootstrap
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import device_type_presence, fitting_folds, probability_of_any
-from catheters.evaluation.scores import difference, score
+from catheters.evaluation.scores import METRICS, difference, score
 from catheters.labels import RANZCR_HEADS
 from tests.conftest import SHARED_DATA
 from tests.evaluation.conftest import make_predictions
@@ -19,7 +19,7 @@ def test_scores_are_scikit_learns(rng: np.random.Generator) -> None:
     targets = (rng.random((90, 3)) < 0.4).astype(np.uint8)
     probabilities = rng.random((90, 3))
     evaluated = make_predictions(targets, probabilities, rng.integers(0, 30, 90).tolist())
-    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 200, seed=0))
+    scores = score(evaluated, Patients(evaluated.patient_ids))
     expected = {"roc_auc": roc_auc_score, "average_precision": average_precision_score, "brier": brier_score_loss}
     for metric, function in expected.items():
         values = [function(targets[:, k], probabilities[:, k]) for k in range(3)]
@@ -33,31 +33,30 @@ def test_scores_are_scikit_learns(rng: np.random.Generator) -> None:
     assert scores.num_positive_patients[0] == len(set(of_first.tolist()))
 
 
-def test_no_interval_of_the_macro_mean_of_average_precision(rng: np.random.Generator) -> None:
-    """It would miss the truth too often (benchmarks/evaluation.py); labels, other means, differences do."""
+def test_macro_means_and_their_differences_have_intervals(rng: np.random.Generator) -> None:
+    """That of average precision too; the mean is surer than a label."""
     targets = (rng.random((90, 3)) < 0.4).astype(np.uint8)
     first, second = (make_predictions(targets, rng.random((90, 3))) for _ in range(2))
-    bootstrap = PatientBootstrap(first.patient_ids, 200, seed=0)
-    of_first, of_second = score(first, bootstrap), score(second, bootstrap)
-    gap = difference(of_first, of_second)
-    for scores in (of_first, gap):
-        estimate = scores.macro("average_precision")
-        assert estimate.value == pytest.approx(scores.values["average_precision"].mean())
-        assert math.isnan(estimate.low) == math.isnan(estimate.high) == (scores is of_first)
-        assert not math.isnan(scores.estimate("average_precision", "label 0").low)
-        assert not math.isnan(scores.macro("roc_auc").low) and not math.isnan(scores.macro("brier").low)
+    patients = Patients(first.patient_ids)
+    of_first, of_second = score(first, patients), score(second, patients)
+    for scores in (of_first, difference(of_first, of_second)):
+        for metric in METRICS:
+            mean, one = scores.macro(metric), scores.estimate(metric, "label 0")
+            assert mean.value == pytest.approx(scores.values[metric].mean())
+            assert mean.low < mean.value < mean.high
+            assert mean.high - mean.low < one.high - one.low
 
 
-def test_brier_replicates_equal_the_plain_loop(rng: np.random.Generator) -> None:
+def test_brier_contributions_are_the_jackknifes(rng: np.random.Generator) -> None:
     targets, probabilities = (rng.random((40, 2)) < 0.5).astype(np.uint8), rng.random((40, 2))
     evaluated = make_predictions(targets, probabilities, np.repeat(np.arange(10), 4).tolist())
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 50, seed=3)
-    numbers = bootstrap.sums(np.eye(40)).astype(int)
-    loop = [
-        [brier_score_loss(np.repeat(targets[:, k], n), np.repeat(probabilities[:, k], n)) for k in range(2)]
-        for n in numbers
+    found = score(evaluated, Patients(evaluated.patient_ids)).contributions["brier"][1].of_patients
+    without = [
+        brier_score_loss(targets[rows, 1], probabilities[rows, 1])
+        for patient in np.unique(evaluated.patient_ids)
+        for rows in [evaluated.patient_ids != patient]
     ]
-    assert score(evaluated, bootstrap).replicates["brier"] == pytest.approx(np.array(loop))
+    assert found == pytest.approx(brier_score_loss(targets[:, 1], probabilities[:, 1]) - np.array(without))
 
 
 def test_a_label_of_one_patient_has_no_interval(rng: np.random.Generator) -> None:
@@ -65,7 +64,7 @@ def test_a_label_of_one_patient_has_no_interval(rng: np.random.Generator) -> Non
     targets = np.zeros((100, 2), dtype=np.uint8)
     targets[:3, 0], targets[::2, 1] = 1, 1
     evaluated = make_predictions(targets, rng.random((100, 2)), np.repeat(range(25), 4).tolist())
-    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 300, seed=0))
+    scores = score(evaluated, Patients(evaluated.patient_ids))
     assert scores.num_positive_patients[0] == 1
     assert not math.isnan(scores.estimate("roc_auc", "label 0").value)
     assert math.isnan(scores.estimate("roc_auc", "label 0").low)
@@ -75,7 +74,7 @@ def test_a_label_of_one_patient_has_no_interval(rng: np.random.Generator) -> Non
 
 def test_what_is_undefined_is_left_out_of_the_mean() -> None:
     evaluated = make_predictions([[1, 0], [0, 0], [1, 0], [0, 0]], [[0.9, 0.1], [0.8, 0.1], [0.3, 0.1], [0.3, 0.1]])
-    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 50, seed=0))
+    scores = score(evaluated, Patients(evaluated.patient_ids))
     assert math.isnan(scores.estimate("roc_auc", "label 1").value)
     assert scores.macro("roc_auc").value == pytest.approx(2.5 / 4)
     assert math.isnan(scores.macro("roc_auc", np.array([False, True])).value)
@@ -83,18 +82,19 @@ def test_what_is_undefined_is_left_out_of_the_mean() -> None:
 
 
 def test_differences_are_paired(rng: np.random.Generator) -> None:
-    """Two models that err alike: their difference is surer than either score. A model against itself: exactly 0."""
+    """Two models that err alike: their difference is surer than either score. A model against itself: 0."""
     targets = (rng.random((300, 1)) < 0.3).astype(np.uint8)
     shared = rng.normal(size=(300, 1))
     first = make_predictions(targets, 1 / (1 + np.exp(-(targets + shared))))
     second = make_predictions(targets, 1 / (1 + np.exp(-(1.2 * targets + shared + 0.1 * rng.normal(size=(300, 1))))))
-    bootstrap = PatientBootstrap(first.patient_ids, 1000, seed=0)
-    of_first, of_second = score(first, bootstrap), score(second, bootstrap)
+    patients = Patients(first.patient_ids)
+    of_first, of_second = score(first, patients), score(second, patients)
     gap, alone = difference(of_first, of_second).macro("roc_auc"), of_first.macro("roc_auc")
     assert gap.value == pytest.approx(of_second.macro("roc_auc").value - alone.value)
     assert 0 < gap.high - gap.low < (alone.high - alone.low) / 3
     none = difference(of_first, of_first).macro("brier")
-    assert (none.value, none.low, none.high) == (0, 0, 0)
+    assert none.value == 0 and none.low < 0 < none.high  # as sure as 300 patients are
+    assert none.high - none.low < 0.03
 
 
 def test_device_presence_by_hand() -> None:
@@ -112,7 +112,7 @@ def test_device_presence_by_hand() -> None:
     assert presence.probabilities == pytest.approx(np.array([[0.9, 0.7], [1.0, 0.93]]))
     none = device_type_presence(evaluated, {})
     assert none.targets.shape == (3, 0)
-    assert score(none, PatientBootstrap(none.patient_ids, 10, seed=0)).replicates["brier"].shape == (10, 0)
+    assert score(none, Patients(none.patient_ids)).contributions["brier"] == []
 
 
 def test_probability_of_any_label_of_several_devices() -> None:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import fitting_folds
 from catheters.evaluation.selective_prediction import EVERYTHING, Band, abstain, choose_band
 from tests.evaluation.conftest import make_predictions
@@ -65,9 +65,9 @@ def test_judged_on_other_folds(rng: np.random.Generator) -> None:
     targets = (rng.random((600, 2)) < [0.4, 0.0]).astype(np.uint8)
     probabilities = 1 / (1 + np.exp(-(2.0 * targets - 1 + rng.normal(size=targets.shape))))
     evaluated = make_predictions(targets, probabilities, folds=[number % 3 for number in range(600)])
-    folds, bootstrap = fitting_folds(evaluated), PatientBootstrap(evaluated.patient_ids, 200, seed=0)
-    points = judge(evaluated, folds, parse_rule("youden"), bootstrap, {})
-    one, never = abstain(evaluated, folds, points, bootstrap, 0.05)
+    folds, patients = fitting_folds(evaluated), Patients(evaluated.patient_ids)
+    points = judge(evaluated, folds, parse_rule("youden"), patients, {})
+    one, never = abstain(evaluated, folds, points, patients, 0.05)
     is_predicted, is_decided = np.zeros(600, dtype=bool), np.zeros(600, dtype=bool)
     for fold in range(3):
         here = folds == fold

@@ -13,8 +13,8 @@ from catheters.evaluation.calibration import METHODS, fit_calibrator, log_losses
 from catheters.evaluation.ensemble import fit_weights
 from catheters.evaluation.evaluation import Choices, evaluate
 from catheters.evaluation.hard_cases import hardest_cases, is_informative, labels_to_read_again
-from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.operating_points import judge, parse_rule
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, device_type_presence
 from catheters.evaluation.scores import score
 from catheters.evaluation.selective_prediction import abstain
@@ -49,7 +49,7 @@ def alone(evaluated: PredictionSet, k: int) -> PredictionSet:
 
 
 def test_scores_are_scikit_learns_on_the_known(partly: PredictionSet) -> None:
-    scores = score(partly, PatientBootstrap(partly.patient_ids, 300, seed=0))
+    scores = score(partly, Patients(partly.patient_ids))
     metrics = {"roc_auc": roc_auc_score, "average_precision": average_precision_score, "brier": brier_score_loss}
     for k in range(3):
         part = alone(partly, k)
@@ -62,31 +62,29 @@ def test_scores_are_scikit_learns_on_the_known(partly: PredictionSet) -> None:
     assert widths[0] < widths[1] < widths[2]  # the fewer are known, the wider
 
 
-def test_resamples_are_those_of_all_patients(partly: PredictionSet) -> None:
-    """Brier scores of each resample, by hand from the same draws."""
-    scores = score(partly, PatientBootstrap(partly.patient_ids, 20, seed=3))
-    patients = np.unique(partly.patient_ids)
-    rng = np.random.default_rng(3)
-    for resample in range(20):
-        counts = np.bincount(rng.integers(0, 60, 60), minlength=60)
-        weights = counts[np.searchsorted(patients, partly.patient_ids)].astype(np.float64)
-        known = ~np.isnan(partly.targets[:, 2])
-        errors = (partly.probabilities[known, 2] - partly.targets[known, 2]) ** 2
-        expected = np.average(errors, weights=weights[known])
-        assert scores.replicates["brier"][resample, 2] == pytest.approx(expected)
+def test_intervals_are_those_of_the_patients_with_known_labels(partly: PredictionSet) -> None:
+    """Of a label that is unknown of some images: as if these images were not there."""
+    scores = score(partly, Patients(partly.patient_ids))
+    part = alone(partly, 2)
+    expected = score(part, Patients(part.patient_ids))
+    for metric in ("roc_auc", "average_precision", "brier"):
+        found, by_itself = scores.estimate(metric, scores.labels[2]), expected.estimate(metric, scores.labels[2])
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (by_itself.value, by_itself.low, by_itself.high), abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("rule", ["youden", "sensitivity=0.9"])
 def test_operating_points_and_bands_are_those_of_the_known(partly: PredictionSet, rule: str) -> None:
     """But for intervals: patients without a known image are drawn as well."""
     assert partly.folds is not None
-    of_all = judge(partly, partly.folds, parse_rule(rule), PatientBootstrap(partly.patient_ids, 50, 0), {})
-    bands = abstain(partly, partly.folds, of_all, PatientBootstrap(partly.patient_ids, 50, 0), 0.1)
+    of_all = judge(partly, partly.folds, parse_rule(rule), Patients(partly.patient_ids), {})
+    bands = abstain(partly, partly.folds, of_all, Patients(partly.patient_ids), 0.1)
     for k in range(3):
         part = alone(partly, k)
         assert part.folds is not None
-        (point,) = judge(part, part.folds, parse_rule(rule), PatientBootstrap(part.patient_ids, 50, 0), {})
-        (band,) = abstain(part, part.folds, [point], PatientBootstrap(part.patient_ids, 50, 0), 0.1)
+        (point,) = judge(part, part.folds, parse_rule(rule), Patients(part.patient_ids), {})
+        (band,) = abstain(part, part.folds, [point], Patients(part.patient_ids), 0.1)
         assert (of_all[k].threshold, of_all[k].fold_thresholds) == (point.threshold, point.fold_thresholds)
         assert (of_all[k].confusion, of_all[k].prevalence) == (point.confusion, point.prevalence)
         assert sum(of_all[k].confusion) == len(part)
@@ -139,7 +137,7 @@ def test_everything_of_a_label_that_nobody_knows(partly: PredictionSet) -> None:
     evaluated = make_predictions(
         targets, partly.probabilities, partly.patient_ids.tolist(), partly.folds.tolist(), ["a", "b", "c"]
     )
-    evaluation = evaluate(evaluated, {"tube": ("a", "b"), "line": ("c",)}, {}, Choices(num_resamples=50))
+    evaluation = evaluate(evaluated, {"tube": ("a", "b"), "line": ("c",)}, {}, Choices())
     assert math.isnan(evaluation.scores.values["roc_auc"][1]) and math.isnan(evaluation.scores.values["brier"][1])
     assert math.isnan(evaluation.points[1].threshold) and math.isnan(evaluation.points[1].prevalence)
     assert "b" in evaluation.uninformative_labels
@@ -169,7 +167,7 @@ def test_a_fold_that_does_not_know_a_label(partly: PredictionSet) -> None:
         targets, partly.probabilities, partly.patient_ids.tolist(), partly.folds.tolist(), ["a", "b", "c"]
     )
     folds = partly.folds
-    (point, *_) = judge(evaluated, folds, parse_rule("youden"), PatientBootstrap(evaluated.patient_ids, 0, 0), {})
+    (point, *_) = judge(evaluated, folds, parse_rule("youden"), Patients(evaluated.patient_ids), {})
     assert point.fold_thresholds[2] == point.threshold
     assert len(hardest_cases(evaluated, folds, [point])) == 10
 
@@ -189,12 +187,12 @@ def test_the_numbers_of_what_is_known_alone_are_those_of_before(rng: np.random.G
     targets = (rng.random((500, 11)) < 0.3).astype(np.uint8)
     evaluated = make_predictions(targets, rng.random(targets.shape))
     squared = (evaluated.probabilities - targets) ** 2
-    scores = score(evaluated, PatientBootstrap(evaluated.patient_ids, 20, 0))
+    scores = score(evaluated, Patients(evaluated.patient_ids))
     np.testing.assert_array_equal(scores.values["brier"], squared.mean(axis=0))
     likelihoods = np.where(targets == 1, evaluated.probabilities, 1 - evaluated.probabilities)
     np.testing.assert_array_equal(log_losses(evaluated), -np.log(likelihoods).mean(axis=0))
     np.testing.assert_array_equal(is_informative(evaluated), squared.mean(axis=0) < targets.var(axis=0))
-    everything = evaluate(evaluated, {}, {}, Choices(num_resamples=20))
+    everything = evaluate(evaluated, {}, {}, Choices())
     (plain,) = (of for of in everything.calibrations if of.method == "none")
     prevalence = targets.mean(axis=0)
     assert plain.brier_skill == (1 - squared.mean(axis=0) / (prevalence * (1 - prevalence))).mean()

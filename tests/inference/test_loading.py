@@ -124,7 +124,7 @@ def test_a_calibration_of_another_evaluation_is_passed_over(run: Path, capsys: p
     predictions = (run / "predictions.csv").read_bytes()
     (run / "predictions.csv").write_bytes(predictions + b"\n")
     join_again(run)
-    assert evaluate([str(run), "--resamples", "0"]) == 0
+    assert evaluate([str(run)]) == 0
     assert read_models([run]).calibrator is not None
     (run / "calibration.json").write_text(old)
     capsys.readouterr()
@@ -132,9 +132,9 @@ def test_a_calibration_of_another_evaluation_is_passed_over(run: Path, capsys: p
     assert models.calibrator is None and models.thresholds is None
     assert "calibration.json is of another evaluation than" in capsys.readouterr().err
     # The same predictions, evaluated by other choices
-    assert evaluate([str(run), "--resamples", "0", "--calibration", "platt"]) == 0
+    assert evaluate([str(run), "--calibration", "platt"]) == 0
     of_platt = (run / "calibration.json").read_text()
-    assert evaluate([str(run), "--resamples", "0", "--calibration", "isotonic"]) == 0
+    assert evaluate([str(run), "--calibration", "isotonic"]) == 0
     (run / "calibration.json").write_text(of_platt)
     assert read_models([run]).calibrator is None
 
@@ -145,13 +145,13 @@ def test_an_evaluation_that_ended_too_early_is_passed_over(run: Path, capsys: py
     (run / "MODEL_CARD.md").unlink()
     (run / "MODEL_CARD.md").mkdir()  # so that it cannot be written
     with pytest.raises(OSError, match="MODEL_CARD"):
-        evaluate([str(run), "--resamples", "0"])
+        evaluate([str(run)])
     assert (run / "calibration.json").is_file() and not (run / "metrics.json").exists()
     models = read_models([run])
     assert models.calibrator is None and models.thresholds is None
     assert "its evaluation did not finish and is passed over; run evaluate.py again" in capsys.readouterr().err
     (run / "MODEL_CARD.md").rmdir()
-    assert evaluate([str(run), "--resamples", "0"]) == 0
+    assert evaluate([str(run)]) == 0
     assert read_models([run]).calibrator is not None
 
 
@@ -184,7 +184,7 @@ def test_an_ensemble_whose_member_has_changed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:
     other, ensemble = shutil.copytree(run, tmp_path / "other"), tmp_path / "ensemble"
-    command = [str(run), str(other), "--ensemble", method, "--out", str(ensemble), "--resamples", "0"]
+    command = [str(run), str(other), "--ensemble", method, "--out", str(ensemble)]
     assert evaluate(command) == 0
     assert sorted(path.name for path in ensemble.glob("*.csv")) == [
         *("hardest_cases.csv", "metrics.csv", "predictions.csv", "read_again.csv")
@@ -231,10 +231,7 @@ def test_an_ensemble_whose_member_has_changed(
 def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "other")
     ensemble = tmp_path / "ensemble"
-    assert (
-        evaluate([str(run), str(tmp_path / "other"), "--ensemble", "rank", "--out", str(ensemble), "--resamples", "0"])
-        == 0
-    )
+    assert evaluate([str(run), str(tmp_path / "other"), "--ensemble", "rank", "--out", str(ensemble)]) == 0
     models = read_models([ensemble])
     assert not models.gives_probabilities
     assert models.thresholds is None and models.calibrator is None
@@ -246,9 +243,7 @@ def test_ranks_have_no_thresholds(run: Path, tmp_path: Path) -> None:
     assert predict(["--model", str(ensemble), xray, "--out", str(tmp_path / "p.csv")]) == 0
     assert not (tmp_path / "p_details.csv").exists()
     mean = tmp_path / "mean"
-    assert (
-        evaluate([str(run), str(tmp_path / "other"), "--ensemble", "mean", "--out", str(mean), "--resamples", "0"]) == 0
-    )
+    assert evaluate([str(run), str(tmp_path / "other"), "--ensemble", "mean", "--out", str(mean)]) == 0
     assert read_models([mean]).thresholds is not None
 
 

@@ -49,7 +49,7 @@ def test_a_label_with_gaps(cached: Settings, capsys: pytest.CaptureFixture[str])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(CVC) and "/" in line)
     assert line.split()[-2:] == counts
 
-    assert evaluate([str(settings.run_folder), "--resamples", "0"]) == 0
+    assert evaluate([str(settings.run_folder)]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{CVC}  "))
     metrics = json.loads((settings.run_folder / "metrics.json").read_text())
     (of_label,) = (entry for entry in metrics["per_label"] if entry["label"] == CVC)
@@ -101,7 +101,7 @@ def test_label_values_of_a_foreign_table(evaluated_run: Path, sample_folder: Pat
     frame.to_csv(tmp_path / "theirs.csv", index=False)
     predictions = pd.read_csv(evaluated_run / "predictions.csv", dtype=str)
     predictions.to_csv(tmp_path / "p.csv", index=False)
-    options = ("--predictions", tmp_path / "p.csv", "--labels", tmp_path / "theirs.csv", "--resamples", "0")
+    options = ("--predictions", tmp_path / "p.csv", "--labels", tmp_path / "theirs.csv")
     assert_user_error(run_script("evaluate.py", *options), "line 2, column 'CVC - Normal': '?' is not 0 or 1")
     result = run_script("evaluate.py", *options, "--label-values", '{"?": "unknown"}')
     assert result.returncode == 0, result.stderr
@@ -149,7 +149,7 @@ def test_soft_labels(cached: Settings) -> None:
         pd.testing.assert_series_equal(hard["fold"], soft["fold"])  # the folds are those of hard labels
     aucs = []
     for run in (plain, settings):
-        assert evaluate([str(run.run_folder), "--resamples", "0"]) == 0
+        assert evaluate([str(run.run_folder)]) == 0
         (entry,) = (
             of for of in json.loads((run.run_folder / "metrics.json").read_text())["per_label"] if of["label"] == CVC
         )
@@ -172,7 +172,7 @@ def test_an_exclusive_table_reads_the_same_from_elsewhere(cached: Settings) -> N
     train_run(settings, fresh=False)
     known = []
     for options in ([], ["--labels", str(settings.label_table)]):
-        assert evaluate([str(settings.run_folder), "--resamples", "0", *options]) == 0
+        assert evaluate([str(settings.run_folder), *options]) == 0
         metrics = json.loads((settings.run_folder / "metrics.json").read_text())
         known.append([(of["num_known"], of["roc_auc"]["value"]) for of in metrics["per_label"]])
     assert known[0] == known[1]
@@ -202,5 +202,5 @@ def test_patients_of_a_foreign_table_with_gaps(evaluated_run: Path, sample_folde
     pd.read_csv(evaluated_run / "predictions.csv", dtype=str).to_csv(tmp_path / "p.csv", index=False)
     for options in ([], ["--label-values", '{"?": "unknown"}']):
         files = ["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "theirs.csv")]
-        assert evaluate([*files, "--resamples", "0", *options]) == 0
+        assert evaluate([*files, *options]) == 0
         assert json.loads((tmp_path / "p_evaluation/metrics.json").read_text())["num_patients"] == 1

@@ -77,5 +77,5 @@ def test_its_run_is_made_longer_from_its_snapshot(made: Settings, capsys: pytest
 
 @pytest.mark.slow
 def test_its_runs_are_evaluated(made: Settings) -> None:
-    assert evaluate(["saved_models/run", "saved_models/other", "--resamples", "0", "--out", "now"]) == 0
+    assert evaluate(["saved_models/run", "saved_models/other", "--out", "now"]) == 0
     assert Path("now/other/metrics.json").is_file()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from catheters.commands.command_line import program
 from catheters.errors import UserError, counted
-from catheters.evaluation.options import NUM_RESAMPLES
 from catheters.evaluation.variants.comparison import compare_variants
 from catheters.evaluation.variants.files import (
     CSV_FILE,
@@ -148,7 +147,6 @@ def _report(
             name=folder.name,
             seeds=options.seeds,
             folds=folds,
-            num_resamples=NUM_RESAMPLES,
             image_kind=kind_of_images(data.source.parent),
             notes=_notes(variants, options.equal),
             command=f"{program('compare.py')} {shlex.join(arguments)}",

@@ -17,6 +17,7 @@ from catheters.evaluation.comparison import Comparison, compare
 from catheters.evaluation.ensemble import Ensemble, combine, write_ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import READ_AGAIN_FILE, SharedCases
+from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.options import NO_CALIBRATION
 from catheters.evaluation.paired_tests import SIGNIFICANT
@@ -27,14 +28,14 @@ from catheters.evaluation.results import (
     METRICS_FILE,
     some_lack_intervals,
 )
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL
+from catheters.evaluation.scores import METRICS
 from catheters.evaluation.subgroups import make_groups
 from catheters.io.files import sha256_of
 from catheters.runs.evaluation.evaluate import COMPARISON_FILE, evaluate_input, write_evaluation
 from catheters.runs.evaluation.explanations import check_explainable
 from catheters.runs.evaluation.inputs import Input, read_file, read_run
 from catheters.runs.evaluation.label_source import LabelSource
-from catheters.runtime.console import say
+from catheters.runtime.console import say, warn
 from catheters.runtime.progress import track
 
 
@@ -48,6 +49,8 @@ def evaluate_inputs(options: argparse.Namespace, arguments: Sequence[str]) -> in
     Returns:
         The exit status.
     """
+    if options.resamples is not None:
+        warn("--resamples: nothing is resampled any more; leave it out")
     inputs = _read_inputs(options)  # all of them, before anything is written
     first = inputs[0]
     choices = read_choices(
@@ -243,9 +246,8 @@ def _report(
 
 def _print(evaluation: Evaluation) -> None:
     choices = evaluation.choices
-    if evaluation.scores.num_patients > 1 and choices.num_resamples:
-        patients = counted(evaluation.scores.num_patients, "patient")
-        say(f"95% intervals over {patients}, {counted(choices.num_resamples, 'resample')}")
+    if evaluation.scores.num_patients > 1:
+        say(f"95% intervals over {counted(evaluation.scores.num_patients, 'patient')}")
     say(tables.scores_table(evaluation.scores, with_mean=True))
     if evaluation.presence.labels:
         say(f"\nany label of the device type\n{tables.scores_table(evaluation.presence_scores, with_mean=False)}")
@@ -272,14 +274,15 @@ def _print(evaluation: Evaluation) -> None:
         say(f"\n{tables.explanations_table(evaluation.explanations)}")
     if evaluation.lines is not None:
         _print_lines(evaluation.lines)
-    if evaluation.scores.num_patients == 1 or not choices.num_resamples:
+    if evaluation.scores.num_patients == 1:
         return
-    for metric, reason in NO_MACRO_INTERVAL.items():
-        say(f"\nthe macro mean of {METRICS[metric]} has no interval: {reason}")
+    say(f"\n{FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}")
+    for exception in COVERAGE_EXCEPTIONS:
+        say(exception)
     if some_lack_intervals(evaluation):
         say(
-            "\nany other score without an interval: fewer than two patients have the label, or lack it, or are in the "
-            "group or fold, or most resamples have one of its labels in all or none of their images"
+            "a score without an interval: fewer than two patients have the label, or lack it, or are in the group or "
+            "fold"
         )
 
 

@@ -15,14 +15,10 @@ from catheters.evaluation.options import (
     ENSEMBLE_METHODS,
     ERROR_RATE,
     NO_CALIBRATION,
-    NUM_RESAMPLES,
 )
 
 if TYPE_CHECKING:
     from catheters.evaluation.evaluation import Choices
-
-MIN_RESAMPLES = 100
-"""Fewer have no 2.5th percentile to speak of."""
 
 DESCRIPTION = """\
 Score predictions against labels: ROC AUC, average precision and Brier score of every label and device type with 95%
@@ -160,9 +156,7 @@ def _create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resamples",
         type=int,
-        default=NUM_RESAMPLES,
-        metavar="N",
-        help=f"of the patients, for the intervals: {MIN_RESAMPLES} or more, 0 for no intervals (%(default)s)",
+        help=argparse.SUPPRESS,  # of earlier versions, whose intervals needed them
     )
     parser.add_argument(
         "--explanations",
@@ -179,7 +173,7 @@ def _create_parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="of the resamples, and of the images of --explanations (%(default)s)",
+        help="of the choice of images of --explanations (%(default)s)",
     )
     return parser
 
@@ -213,8 +207,6 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--images goes with --predictions; a run knows its own")
     if options.ensemble is not None and options.annotations is not None:
         parser.error("--annotations goes with single models; an ensemble of predictions has no lines")
-    if options.resamples != 0 and options.resamples < MIN_RESAMPLES:
-        parser.error(f"--resamples: {MIN_RESAMPLES} or more, or 0 for no intervals")
     if not 0 < options.abstain_error < 0.5:
         parser.error("--abstain-error: above 0 and below 0.5")
     if options.seed < 0:
@@ -251,7 +243,6 @@ def read_choices(options: argparse.Namespace, names: Iterable[str]) -> "Choices"
             raise UserError(f"--by {text}: {column} is asked for twice")
         edges[column] = [_number(number, f"--by {text}") for number in numbers.split(",")] if equals else None
     return Choices(
-        num_resamples=options.resamples,
         seed=options.seed,
         rule=parse_rule(options.operating_point),
         prevalences=prevalences,

@@ -2,7 +2,7 @@
 
 Of methods that are about equally good, chance decides which has the best score. So the methods are tried from the
 simplest on, and one takes the place of the one before where Brier skill or log loss is better beyond the interval of
-the paired difference, over the same resamples of the patients, and neither is worse beyond its own.
+the paired difference, over the patients, and neither is worse beyond its own.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ from catheters.evaluation.calibration import (
     log_losses,
     reliability,
 )
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import ANY, Estimate, mean_estimate
 from catheters.evaluation.options import BEST_CALIBRATION, NO_CALIBRATION
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, mean_of_known
 
 Floats = npt.NDArray[np.float64]
@@ -101,7 +102,7 @@ def calibrate_by_all(evaluated: PredictionSet, folds: npt.NDArray[np.int64]) -> 
 
 
 def choose_calibration(
-    asked: str, evaluated: PredictionSet, calibrations: Sequence[Calibrated], bootstrap: PatientBootstrap
+    asked: str, evaluated: PredictionSet, calibrations: Sequence[Calibrated], patients: Patients
 ) -> CalibrationChoice:
     """Choose a method.
 
@@ -109,13 +110,13 @@ def choose_calibration(
         asked: a key of `METHODS` or `none`, which are obeyed, or `best`.
         evaluated: n predictions.
         calibrations: of them, see `calibrate_by_all`.
-        bootstrap: of their patients.
+        patients: of them.
     """
     if len(calibrations) == 1:
         return CalibrationChoice(method=NO_CALIBRATION, reason="no other patients could judge one", steps=())
     steps, kept = [], calibrations[0]
     for calibrated in calibrations[1:]:
-        step = _compare(evaluated, kept, calibrated, bootstrap)
+        step = _compare(evaluated, kept, calibrated, patients)
         kept = calibrated if step.is_better else kept
         steps.append(step)
     if asked != BEST_CALIBRATION:
@@ -159,29 +160,23 @@ def _calibrated(method: str, evaluated: PredictionSet, folds: npt.NDArray[np.int
 
 
 def _compare(
-    evaluated: PredictionSet, simpler: Calibrated, calibrated: Calibrated, bootstrap: PatientBootstrap
+    evaluated: PredictionSet, simpler: Calibrated, calibrated: Calibrated, patients: Patients
 ) -> CalibrationStep:
     """The paired differences; a label's Brier skill is measured by its prevalence in all images."""
     targets, is_known = evaluated.targets, evaluated.is_known
     prevalence = mean_of_known(targets, is_known)
     has_both = (prevalence > 0) & (prevalence < 1)
     scales = np.sqrt(np.where(has_both, prevalence * (1 - prevalence), 1))
-    names = {"method": calibrated.method, "simpler": simpler.method}
-    if not has_both.any():
-        return CalibrationStep(**names, brier_skill=NO_ESTIMATE, log_loss=NO_ESTIMATE)
 
     def mean_difference(of_simpler: Floats, of_method: Floats) -> Estimate:
-        gaps = np.where(is_known, of_method - of_simpler, 0)[:, has_both]
-        known = is_known[:, has_both].astype(np.float64)
-        value = float((gaps.sum(axis=0) / known.sum(axis=0)).mean())
-        with np.errstate(invalid="ignore"):
-            replicates = (bootstrap.sums(gaps) / bootstrap.sums(known)).mean(axis=1)
-        return percentile_estimate(value, replicates, bootstrap.num_patients)
+        gaps = np.where(is_known, of_method - of_simpler, 0)
+        return mean_estimate([patients.ratio(gaps[:, k], is_known[:, k], ANY) for k in np.flatnonzero(has_both)])
 
     pair = simpler.probabilities, calibrated.probabilities
     # The skill rises where the squared error falls.
     return CalibrationStep(
-        **names,
+        method=calibrated.method,
+        simpler=simpler.method,
         brier_skill=mean_difference(*(-(((probabilities - targets) / scales) ** 2) for probabilities in pair)),
         log_loss=mean_difference(*(cross_entropies(targets, probabilities) for probabilities in pair)),
     )

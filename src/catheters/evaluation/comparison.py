@@ -39,7 +39,7 @@ def compare(
     Args:
         first: the other one.
         second: the one that it is compared with.
-        scores: of both, in the same resamples of the patients.
+        scores: of both, of the same patients.
         seed: of the permutations.
         caveats_of_first: what has to be known of the other one.
     """

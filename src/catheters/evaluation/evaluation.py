@@ -16,12 +16,13 @@ from catheters.evaluation.calibration_choice import (
 )
 from catheters.evaluation.caveats import Caveat, join_caveats
 from catheters.evaluation.hard_cases import Case, hardest_cases, is_informative, labels_to_read_again
-from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
 from catheters.evaluation.metrics import one_class_warnings, score_labels
 from catheters.evaluation.operating_points import OperatingPoint, Rule, judge
-from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE, NUM_RESAMPLES
+from catheters.evaluation.options import BEST_CALIBRATION, ERROR_RATE
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import (
     PredictionSet,
     device_type_presence,
@@ -43,8 +44,7 @@ class Choices:
     """What the user decides.
 
     Attributes:
-        num_resamples: of the patients, for the intervals.
-        seed: of the resamples.
+        seed: of the permutations of a comparison, and of the images whose heatmaps are held against drawn tips.
         rule: how thresholds are chosen.
         prevalences: label or device type -> the prevalence for which its predictive values are restated.
         calibration: a key of `calibration.METHODS`, `none`, or `best`: the simplest of these, unless another is better
@@ -54,7 +54,6 @@ class Choices:
         max_explained: images of a run whose heatmaps are held against drawn tips; 0: none, `ALL_IMAGES`: all.
     """
 
-    num_resamples: int = NUM_RESAMPLES
     seed: int = 0
     rule: Rule = field(default_factory=lambda: Rule(name="youden"))
     prevalences: Mapping[str, float] = field(default_factory=dict)
@@ -173,34 +172,30 @@ def evaluate(
     groups = {name: make_groups(name, values, choices.band_edges.get(name)) for name, values in columns.items()}
     if heads:
         groups[NUM_DEVICE_TYPES] = make_groups(NUM_DEVICE_TYPES, count_device_types(evaluated, heads), None)
-    bootstrap = PatientBootstrap(evaluated.patient_ids, choices.num_resamples, choices.seed)
+    patients = Patients(evaluated.patient_ids)
     folds = fitting_folds(evaluated)
     presence = device_type_presence(evaluated, heads)
     calibrations = calibrate_by_all(evaluated, folds)
-    # Evidence takes intervals, also where the user asks for none.
-    of_choice = bootstrap
-    if not choices.num_resamples:
-        of_choice = PatientBootstrap(evaluated.patient_ids, NUM_RESAMPLES, choices.seed)
-    choice = choose_calibration(choices.calibration, evaluated, calibrations, of_choice)
+    choice = choose_calibration(choices.calibration, evaluated, calibrations, patients)
     calibrated = next(calibrated for calibrated in calibrations if calibrated.method == choice.method)
     calibrated_predictions = evaluated.with_probabilities(calibrated.probabilities)
-    points = judge(evaluated, folds, choices.rule, bootstrap, choices.prevalences)
+    points = judge(evaluated, folds, choices.rule, patients, choices.prevalences)
     return Evaluation(
         evaluated=evaluated,
         presence=presence,
         choices=choices,
-        scores=score(evaluated, bootstrap),
-        presence_scores=score(presence, bootstrap),
+        scores=score(evaluated, patients),
+        presence_scores=score(presence, patients),
         points=points,
-        presence_points=judge(presence, folds, choices.rule, bootstrap, choices.prevalences),
-        abstentions=abstain(evaluated, folds, points, bootstrap, choices.abstain_error),
+        presence_points=judge(presence, folds, choices.rule, patients, choices.prevalences),
+        abstentions=abstain(evaluated, folds, points, patients, choices.abstain_error),
         calibrations=calibrations,
         calibration=choice,
         calibrator=fit_chosen(choice.method, evaluated),
-        recalibrations=recalibrate(evaluated, bootstrap),
-        recalibrations_of_calibrated=recalibrate(calibrated_predictions, bootstrap),
-        folds=_score_folds(evaluated, choices),
-        subgroups=score_subgroups(evaluated, groups, choices.num_resamples, choices.seed),
+        recalibrations=recalibrate(evaluated, patients),
+        recalibrations_of_calibrated=recalibrate(calibrated_predictions, patients),
+        folds=_score_folds(evaluated),
+        subgroups=score_subgroups(evaluated, groups),
         hardest=hardest_cases(evaluated, folds, points),
         read_again=labels_to_read_again(calibrated_predictions),
         uninformative_labels=np.array(evaluated.labels)[~is_informative(calibrated_predictions)].tolist(),
@@ -221,12 +216,11 @@ def _find_caveats(evaluated: PredictionSet) -> list[Caveat]:
     return found
 
 
-def _score_folds(evaluated: PredictionSet, choices: Choices) -> list[FoldScore]:
+def _score_folds(evaluated: PredictionSet) -> list[FoldScore]:
     if evaluated.folds is None:
         return []
     scores = []
     for fold in np.unique(evaluated.folds):
         images = evaluated.take(evaluated.folds == fold)
-        bootstrap = PatientBootstrap(images.patient_ids, choices.num_resamples, choices.seed)
-        scores.append(FoldScore(fold=int(fold), scores=score(images, bootstrap)))
+        scores.append(FoldScore(fold=int(fold), scores=score(images, Patients(images.patient_ids))))
     return scores

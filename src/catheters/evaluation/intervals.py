@@ -1,26 +1,62 @@
-"""Intervals by a bootstrap over patients: images of one patient are alike, so whole patients are drawn.
+"""Intervals over patients: images of one patient are alike, so patients are what varies.
 
-Each resample draws as many patients as there are, with replacement, and counts an image as often as its patient was
-drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). Nothing is copied: every metric
-is computed from the counts, for all resamples side by side.
+How much a number depends on each patient is known in closed form (`Contributions`), so nothing is resampled. The
+interval is built on the scale on which the number is closest to normal: the logit of a share. It has
+
+- the jackknife's variance over patients, which leaves each patient out in turn (Efron and Tibshirani, An Introduction
+  to the Bootstrap, 1993, chapter 11);
+- Student's t with the degrees of freedom that this variance itself has where few patients make it up (Satterthwaite,
+  An approximate distribution of estimates of variance components, Biometrics Bulletin 2 (1946));
+- Hall's correction for skewness (On the removal of skewness by transformation, Journal of the Royal Statistical
+  Society B 54 (1992), 221-228), since the patient who would lower a score most may not have been among them;
+- at most the width of the exact binomial interval (Clopper and Pearson, Biometrika 26 (1934)), in which every patient
+  counts as all right or all wrong. It alone gives a share of exactly 0 or 1 its width.
+
+Means over labels and differences of two models combine such intervals by the correlation of their contributions (Zou
+and Donner, Construction of confidence limits about effect measures, Statistics in Medicine 27 (2008)).
 """
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.stats import norm
-from scipy.stats import t as student_t
+from scipy.special import betaincinv, expit, logit, stdtrit
 
 LEVEL = 0.95
-BLOCK = 250
-"""Resamples computed side by side; what is in memory at a time is this many numbers for each positive image."""
+TAIL = (1 - LEVEL) / 2
+FEW_PATIENTS = 10
+"""Effective patients below which a number is marked."""
+DOMINATED = 2
+"""Patients that make up the variance, effectively, below which a number is marked."""
+LEAST_SKEWNESS = 3.0
+"""Of one patient's contribution to a share near 0 or 1, though the data show less: the patients who would show it are
+rarely drawn. Chosen in simulations, see docs/explanation/confidence-intervals.md."""
+NEAREST = 1e-6
+"""How near to the ends of its scale a number is taken to be."""
+
+METHOD = "over patients: jackknife, Student's t and Hall's correction on the logit, at most the exact binomial"
+FEW_PATIENTS_MARK = "\u2020"
+FEW_PATIENTS_NOTE = "a few patients decide this number; its interval is rather too wide"
+COVERAGE_EXCEPTIONS = (
+    "in simulations, with 100 patients or more and 10 with the label, a label's 95% interval held the truth in 95 to "
+    "96% of trials on average, at worst in 83% (NPV), 87% (Brier score, PPV), 88% (calibration slope), 89% (ROC AUC, "
+    "average precision) or 91% (sensitivity, specificity), and of some labels in more than 99%",
+    "macro means: 93 to 99% of trials; differences of two models, of a label 78 to 100%, 97% on average, and of macro "
+    "means 94 to 100%: rather too wide",
+    "fewer than 10 positive or negative patients, and calibrated or restated values, are not covered by this",
+    "Brier skill, log loss and calibration error of the calibration methods have no interval; the calibration error of "
+    "few patients is too large, so that no interval of it holds",
+)
+"""What 93 to 97% does not hold of, by benchmarks/coverage.py; see docs/explanation/confidence-intervals.md."""
 
 Floats = npt.NDArray[np.float64]
+Bounds = tuple[float, float]
+
+SHARE: Bounds = (0.0, 1.0)
+COUNT: Bounds = (0.0, math.inf)
+ANY: Bounds = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +67,13 @@ class Estimate:
         value: on the images themselves.
         low: lower end of the 95% interval; NaN where there is none.
         high: upper end.
+        few_patients: whether a few patients decide the number, so that its interval may miss more often.
     """
 
     value: float
     low: float
     high: float
+    few_patients: bool = False
 
     @property
     def is_defined(self) -> bool:
@@ -55,210 +93,193 @@ NO_ESTIMATE = Estimate(value=math.nan, low=math.nan, high=math.nan)
 """Of what is undefined."""
 
 
-def percentile_estimate(value: float, replicates: Floats, num_patients: int) -> Estimate:
-    """The expanded percentile interval of (R,) resampled values.
+@dataclass(frozen=True, kw_only=True)
+class Contributions:
+    """A number and how much of it each patient makes up.
 
-    Percentiles alone are too narrow with few patients, as a normal interval is beside Student's: they are moved out by
-    as much (Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), 3.3).
-    Resamples in which the value is undefined (NaN) are left out; where they are most, there is no interval.
-
-    Args:
-        value: on the images themselves.
-        replicates: (R,) in resamples.
-        num_patients: that the value depends on; of one there is no interval. For a label they are those of its rarer
-            class: however many others there are, they say nothing more about it.
+    Attributes:
+        value: the number; NaN where it is undefined.
+        of_patients: (P,) how much the number is lower without the patient, to first order; they sum to about 0.
+        num_patients: patients that the number depends on; for a ranking, those of the class that has fewer.
+        effective_patients: Kish's number of these, by their images: as many patients with one image each would say as
+            much (Survey Sampling, 1965, 11.7).
+        bounds: what the number lies between: `SHARE`, `COUNT` or `ANY`.
+        widening: of a difference: how much wider its interval is than the plain one, for itself and in a mean.
     """
-    defined = replicates[~np.isnan(replicates)]
-    if math.isnan(value) or num_patients < 2 or len(defined) <= len(replicates) / 2:
+
+    value: float
+    of_patients: Floats
+    num_patients: int
+    effective_patients: float
+    bounds: Bounds = SHARE
+    widening: tuple[float, float] | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """The jackknife's."""
+        return math.sqrt(float(self.of_patients @ self.of_patients))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the patients show no variation at all."""
+        return self.standard_error < 1e-9
+
+    @property
+    def patients_in_variance(self) -> float:
+        """How many patients make up the variance, effectively: 1 where a single one does."""
+        squares = (self.of_patients / np.abs(self.of_patients).max()) ** 2  # in tiny ones the fourth power is lost
+        return float(squares.sum() ** 2 / (squares @ squares))
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of the variance, at least 1."""
+        num_patients = len(self.of_patients)
+        spread = max(1 / self.patients_in_variance - 1 / num_patients, 1e-12)
+        return float(max(min(2 / spread, num_patients - 1, self.effective_patients - 1), 1))
+
+    @property
+    def student(self) -> float:
+        """The quantile of Student's t."""
+        return float(stdtrit(self.degrees_of_freedom, 1 - TAIL))
+
+    def skewness(self) -> float:
+        """Of the number itself, at least that of `LEAST_SKEWNESS` for a share."""
+        found = float((self.of_patients**3).sum() / self.standard_error**3)
+        if self.bounds == SHARE:
+            least = LEAST_SKEWNESS * (1 - 2 * self.value) / math.sqrt(self.effective_patients)
+            return found if abs(found) >= abs(least) else least
+        return found
+
+
+UNDEFINED = Contributions(value=math.nan, of_patients=np.zeros(0), num_patients=0, effective_patients=0.0)
+"""Of what is undefined."""
+
+
+def kish(weights: Floats) -> float:
+    """Kish's effective number of (P,) patients by what each weighs; 0 where nothing does."""
+    total = float(weights.sum())
+    return total**2 / float(weights @ weights) if total else 0.0
+
+
+def exact_binomial(share: float, num_patients: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of patients, whose number need not be whole."""
+    found = share * num_patients
+    low = float(betaincinv(found, num_patients - found + 1, TAIL)) if found > 0 else 0.0
+    high = float(betaincinv(found + 1, num_patients - found, 1 - TAIL)) if found < num_patients else 1.0
+    return low, high
+
+
+def estimate(contributions: Contributions) -> Estimate:
+    """The number with its interval; without one where it depends on fewer than two patients, or on none's variation."""
+    value = contributions.value
+    if math.isnan(value) or contributions.num_patients < 2:
         return Estimate(value=value, low=math.nan, high=math.nan)
-    widening = math.sqrt(num_patients / (num_patients - 1))
-    tail = norm.cdf(widening * student_t.ppf((1 - LEVEL) / 2, num_patients - 1))
-    if np.isfinite(defined).all():
-        low, high = np.quantile(defined, [tail, 1 - tail])
-    else:
-        low, high = quantiles(defined, [tail, 1 - tail])
-    return Estimate(value=value, low=float(low), high=float(high))
+    low, high = _ends(contributions, is_skewed=True)
+    is_dominated = not contributions.is_constant and contributions.patients_in_variance < DOMINATED
+    few_patients = contributions.effective_patients < FEW_PATIENTS or is_dominated
+    return Estimate(value=value, low=low, high=high, few_patients=few_patients)
 
 
-def quantiles(values: Floats, levels: Sequence[float]) -> Floats:
-    """(m,) values, infinite ones too, -> (L,) quantiles, linear between values; NaN of none."""
-    if not len(values):
-        return np.full(len(levels), math.nan)
-    ordered, positions = np.sort(values), np.asarray(levels) * (len(values) - 1)
-    lower, upper = (ordered[whole.astype(np.intp)] for whole in (np.floor(positions), np.ceil(positions)))
-    return _between(lower, upper, positions % 1)
+def subtract(first: Contributions, second: Contributions) -> Contributions:
+    """The second share minus the first one, of the same patients.
 
-
-def _between(lower: Floats, upper: Floats, share: Floats) -> Floats:
-    """`share` of the way from one number to another, which may be infinite."""
-    is_same = (lower == upper) | (share == 0)
-    way = np.where(is_same, 0.0, upper) - np.where(is_same, 0.0, lower)
-    return np.where(is_same, lower, lower + share * way)
-
-
-class PatientBootstrap:
-    """Resamples of the patients of n images."""
-
-    def __init__(self, patient_ids: npt.NDArray[np.str_], num_resamples: int, seed: int) -> None:
-        """Draw them.
-
-        Args:
-            patient_ids: (n,) whose image each one is.
-            num_resamples: R; 0 gives point values without intervals.
-            seed: the same one draws the same patients again, so that two models are resampled alike.
-        """
-        patients, self._patient_of = np.unique(patient_ids, return_inverse=True)
-        self.num_patients = len(patients)
-        places = (self._patient_of, np.arange(len(patient_ids)))
-        self._images_of = coo_array((np.ones(len(patient_ids)), places)).tocsr()  # (patients, n) 0/1
-        if self.num_patients == 1:
-            num_resamples = 0  # all resamples would be the same
-        self.num_resamples = num_resamples
-        rng = np.random.default_rng(seed)
-        # (patients, R); small, since an archive has tens of thousands of patients
-        self._counts = np.empty((self.num_patients, num_resamples), dtype=np.uint16)
-        for resample in range(num_resamples):
-            drawn = rng.integers(0, self.num_patients, self.num_patients)
-            self._counts[:, resample] = np.bincount(drawn, minlength=self.num_patients)
-
-    def take(self, rows: npt.NDArray[np.intp]) -> "PatientBootstrap":
-        """The same resamples of the patients, of some of the images, in their order."""
-        if len(rows) == len(self._patient_of):  # as a rule all labels are known
-            return self
-        part = copy.copy(self)
-        part._patient_of = self._patient_of[rows]
-        part._images_of = self._images_of[:, rows]
-        return part
-
-    def sums(self, values: npt.NDArray[np.generic]) -> Floats:
-        """Sums over the resampled images.
-
-        Args:
-            values: (n, M) numbers of the images.
-
-        Returns:
-            (R, M).
-        """
-        of_patients = (self._images_of @ np.asarray(values, np.float64)).T  # (M, patients)
-        blocks = [(of_patients @ block).T for block in self._blocks()]
-        return np.concatenate([np.empty((0, len(of_patients))), *blocks])
-
-    def num_patients_with(self, is_in: npt.NDArray[np.bool_]) -> int:
-        """Patients of whom at least one of the (n,) images is in."""
-        return len(np.unique(self._patient_of[is_in]))
-
-    def mean(self, values: Floats) -> Estimate:
-        """The mean of the (n,) numbers of the images with its interval; NaN are left out, in the resamples too."""
-        return self.ratio(np.nan_to_num(values), (~np.isnan(values)).astype(np.float64))
-
-    def ratio(self, parts: Floats, wholes: Floats) -> Estimate:
-        """The sum of (n,) numbers over the sum of (n,) others, 0 where an image has none, with its interval."""
-        sums = self.sums(np.stack([parts, wholes], axis=1))
-        value = float(parts.sum() / wholes.sum()) if wholes.sum() else math.nan
-        with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = np.where(sums[:, 1] == 0, math.nan, sums[:, 0] / sums[:, 1])
-        return percentile_estimate(value, replicates, self.num_patients_with(wholes != 0))
-
-    def quantiles(self, values: Floats, image_rows: npt.NDArray[np.intp], levels: Sequence[float]) -> Floats:
-        """Quantiles over the resampled images, linear between values as NumPy's.
-
-        Args:
-            values: (m,) numbers, infinite ones too.
-            image_rows: (m,) the image that each belongs to, 0..n - 1.
-            levels: (L,) in 0..1.
-
-        Returns:
-            (R, L); NaN in resamples without a value.
-        """
-        order = np.argsort(values)
-        ordered, patients = values[order], self._patient_of[image_rows[order]]
-        results = [np.full((0, len(levels)), math.nan)]
-        for block in self._blocks():
-            up_to = np.cumsum(block[patients], axis=0)  # (m, R) values up to each one
-            found = np.full((block.shape[1], len(levels)), math.nan)
-            num_values = up_to[-1] if len(values) else np.zeros(block.shape[1])
-            has_values = num_values > 0
-            for column, level in enumerate(levels):
-                positions = level * (num_values[has_values] - 1)
-                lower, upper = (
-                    ordered[(up_to[:, has_values] <= whole).sum(axis=0)]
-                    for whole in (np.floor(positions), np.ceil(positions))
-                )
-                found[has_values, column] = _between(lower, upper, positions % 1)
-            results.append(found)
-        return np.concatenate(results)
-
-    def ranking_scores(self, targets: npt.NDArray[np.uint8], scores: Floats) -> tuple[Floats, Floats]:
-        """ROC AUC and average precision of one label in every resample.
-
-        Args:
-            targets: (n,) 0/1.
-            scores: (n,) that rank the images.
-
-        Returns:
-            (R,) areas under the ROC curve, (R,) average precisions, as scikit-learn defines them; NaN where a
-            resample has one class alone.
-        """
-        ranking = _Ranking(targets, scores, self._patient_of, self.num_patients)
-        parts = [ranking.scores(block) for block in self._blocks()]
-        if not parts:
-            return np.empty(0), np.empty(0)
-        areas, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return areas, precisions
-
-    def _blocks(self) -> Iterator[Floats]:
-        for start in range(0, self.num_resamples, BLOCK):
-            yield self._counts[:, start : start + BLOCK].astype(np.float64, order="C")
-
-
-class _Ranking:
-    """One label's images in the order of their scores, ready to be counted in any resample.
-
-    Only scores that a positive has matter: below, a level is such a score, from the highest. Three sparse matrices
-    turn counts of patients into each level's positives, negatives of just this score, and negatives between the level
-    above and this one.
+    Its interval is Student's, widened as the logit's intervals of the two shares are wider than Student's: near 0 and 1
+    the spread itself is unsure.
     """
+    if math.isnan(first.value) or math.isnan(second.value):
+        return UNDEFINED
+    sides = np.array([_widening(share) for share in (first, second)])  # (2, 2) larger side, mean of both
+    larger, mean = np.clip(np.sqrt((sides**2).mean(axis=0)), 1, 5).tolist()
+    return Contributions(
+        value=second.value - first.value,
+        of_patients=second.of_patients - first.of_patients,
+        num_patients=min(first.num_patients, second.num_patients),
+        effective_patients=min(first.effective_patients, second.effective_patients),
+        bounds=ANY,
+        widening=(larger, mean),
+    )
 
-    def __init__(
-        self, targets: npt.NDArray[np.uint8], scores: Floats, patient_of: npt.NDArray[np.intp], num_patients: int
-    ) -> None:
-        is_positive = targets == 1
-        levels = -np.unique(-scores[is_positive])  # from the highest
-        of_negatives = scores[~is_positive]
-        # The first level that is below or at the score; the last row is for scores below all levels.
-        row = np.searchsorted(-levels, -of_negatives, side="left")
-        is_tied = np.zeros(len(row), dtype=np.bool_)
-        in_levels = row < len(levels)
-        is_tied[in_levels] = levels[row[in_levels]] == of_negatives[in_levels]
-        shape = (len(levels) + 1, num_patients)
-        patient_of_negatives = patient_of[~is_positive]
 
-        def count(rows: npt.NDArray[np.intp], patients: npt.NDArray[np.intp]) -> coo_array:
-            return coo_array((np.ones(len(rows)), (rows, patients)), shape=shape).tocsr()
+def mean_estimate(parts: Sequence[Contributions]) -> Estimate:
+    """The mean of several numbers of the same patients; NaN of none, or where one of them is.
 
-        self._positives = count(np.searchsorted(-levels, -scores[is_positive]), patient_of[is_positive])
-        self._between = count(row[~is_tied], patient_of_negatives[~is_tied])
-        self._tied = count(row[is_tied], patient_of_negatives[is_tied]) if is_tied.any() else None
+    Single numbers' skewness is not corrected for here: in a mean it is less. A number of one patient is as unsure as
+    one patient makes it.
+    """
+    if not parts or any(math.isnan(part.value) for part in parts):
+        return NO_ESTIMATE
+    values = np.array([part.value for part in parts])
+    value = float(values.mean())
+    if all(part.num_patients < 2 for part in parts):
+        return Estimate(value=value, low=math.nan, high=math.nan)
+    ends = np.array([_ends(part, is_skewed=False) for part in parts])  # (K, 2)
+    contributions = np.array([part.of_patients for part in parts])  # (K, P)
+    norms = np.sqrt((contributions**2).sum(axis=1))
+    units = contributions / np.where(norms > 0, norms, 1)[:, None]
+    correlations = units @ units.T
+    np.fill_diagonal(correlations, 1)
+    low, high = (
+        math.sqrt(max(float(distances @ correlations @ distances), 0)) / len(parts)
+        for distances in (values - ends[:, 0], ends[:, 1] - values)
+    )
+    few_patients = any(part.effective_patients < FEW_PATIENTS for part in parts)
+    return Estimate(value=value, low=value - low, high=value + high, few_patients=few_patients)
 
-    def scores(self, counts: Floats) -> tuple[Floats, Floats]:
-        """ROC AUC and average precision for (patients, R) counts."""
-        positives = (self._positives @ counts)[:-1]  # (levels, R)
-        negatives = np.cumsum(self._between @ counts, axis=0)
-        half_tied: Floats | float = 0.0
-        if self._tied is not None:
-            tied = self._tied @ counts
-            negatives += np.cumsum(tied, axis=0)  # down to each level, and with those at it
-            half_tied = tied[:-1] / 2
-        all_negatives = negatives[-1]
-        negatives = negatives[:-1]
-        all_positives = positives.sum(axis=0)
-        # A positive beats the negatives that are below it, and half of those beside it.
-        wins = all_negatives * all_positives - np.einsum("lr,lr->r", positives, negatives - half_tied)
-        found = np.cumsum(positives, axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # A level that no drawn patient reaches is 0 / 0, and counts for nothing.
-            precision = np.nan_to_num(found / (found + negatives), nan=0.0)
-            areas = wins / (all_positives * all_negatives)
-            precisions = np.einsum("lr,lr->r", positives, precision) / all_positives
-        has_both = (all_positives > 0) & (all_negatives > 0)
-        return np.where(has_both, areas, math.nan), np.where(has_both, precisions, math.nan)
+
+def _ends(contributions: Contributions, *, is_skewed: bool) -> tuple[float, float]:
+    value, bounds = contributions.value, contributions.bounds
+    if contributions.widening is not None:
+        if contributions.is_constant:  # no patient tells the two apart
+            half = exact_binomial(0.0, max(contributions.effective_patients, 1))[1]
+        else:
+            half = contributions.student * contributions.standard_error * contributions.widening[0 if is_skewed else 1]
+        return max(value - half, -1.0), min(value + half, 1.0)
+    exact = (-math.inf, math.inf)
+    if bounds != ANY:
+        exact = exact_binomial(min(value, 1.0), max(contributions.effective_patients, 1))
+    if contributions.is_constant:
+        if bounds == ANY:
+            return math.nan, math.nan
+        if bounds == COUNT and value:  # as if the patients who were not drawn had none, or as many more
+            left = 1 - exact_binomial(0.0, max(contributions.effective_patients, 1))[1]
+            return value * left, value / left
+        return exact
+    if bounds == COUNT:
+        exact = (0.0, math.inf)
+    low, high = _transformed_ends(contributions, contributions.skewness() if is_skewed else 0.0)
+    return min(max(low, exact[0]), value), max(min(high, exact[1]), value)
+
+
+def _transformed_ends(contributions: Contributions, skewness: float) -> tuple[float, float]:
+    """On the logit, the logarithm or as it is."""
+    value, error = contributions.value, contributions.standard_error
+    below, above = (_hall(sign * contributions.student, skewness) for sign in (1, -1))
+    if contributions.bounds == ANY:
+        return value - error * below, value - error * above
+    if contributions.bounds == COUNT:
+        error /= value
+        return value * math.exp(-error * below), value * math.exp(min(-error * above, 700))
+    value = min(max(value, NEAREST), 1 - NEAREST)
+    error /= value * (1 - value)
+    centre = float(logit(value))
+    return float(expit(centre - error * below)), float(expit(centre - error * above))
+
+
+def _hall(quantile: float, skewness: float) -> float:
+    """What a quantile of the number less its truth, over the standard error, is for a skewed one.
+
+    Hall's transformation is W + g W^2 / 3 + g^2 W^3 / 27 + g / 6, with g the skewness of the number; this inverts it.
+    """
+    if abs(skewness) < 1e-6:
+        return quantile
+    inside = 1 + skewness * (quantile - skewness / 6)
+    return 3 / skewness * (float(np.cbrt(inside)) - 1)
+
+
+def _widening(share: Contributions) -> tuple[float, float]:
+    """Of the logit's interval over Student's: of the larger side, and of the mean of both."""
+    if share.is_constant:
+        return 1.0, 1.0
+    half = share.student * share.standard_error
+    low, high = _transformed_ends(share, 0.0)
+    return max(share.value - low, high - share.value) / half, (high - low) / 2 / half

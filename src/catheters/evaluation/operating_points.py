@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.errors import UserError, unknown_name
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, estimate
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 
 Counts = npt.NDArray[np.int64]
@@ -147,7 +148,7 @@ def judge(
     evaluated: PredictionSet,
     folds: npt.NDArray[np.int64],
     rule: Rule,
-    bootstrap: PatientBootstrap,
+    patients: Patients,
     prevalences: Mapping[str, float],
 ) -> list[OperatingPoint]:
     """The operating point of every label.
@@ -158,10 +159,10 @@ def judge(
         evaluated: predictions and truth.
         folds: (n,) see `fitting_folds`.
         rule: how thresholds are chosen.
-        bootstrap: of these images' patients.
+        patients: of these images.
         prevalences: label -> prevalence for which its predictive values are restated; others keep the images' own.
     """
-    return [_judge(evaluated, k, folds, rule, bootstrap, prevalences) for k in range(len(evaluated.labels))]
+    return [_judge(evaluated, k, folds, rule, patients, prevalences) for k in range(len(evaluated.labels))]
 
 
 def _judge(
@@ -169,13 +170,13 @@ def _judge(
     k: int,
     folds: npt.NDArray[np.int64],
     rule: Rule,
-    bootstrap: PatientBootstrap,
+    patients: Patients,
     prevalences: Mapping[str, float],
 ) -> OperatingPoint:
     label, of_label = evaluated.labels[k], evaluated.of_label(k)
     targets, scores = of_label.targets, of_label.probabilities
     numbers = np.unique(folds)  # those without a known image too: their images' heatmaps are judged by a threshold
-    folds, patient_ids = folds[of_label.rows], evaluated.patient_ids[of_label.rows]
+    folds, patients = folds[of_label.rows], patients.take(of_label.rows)
     thresholds = {int(fold): choose_threshold(rule, targets[folds != fold], scores[folds != fold]) for fold in numbers}
     restated = prevalences.get(label)
     of_images = float(targets.mean()) if len(targets) else math.nan
@@ -195,45 +196,53 @@ def _judge(
         )
     is_predicted = scores >= np.array([thresholds[int(fold)] for fold in folds])
     is_positive = targets == 1
-    outcomes = np.stack(
-        [
-            is_positive & is_predicted,
-            ~is_positive & is_predicted,
-            is_positive & ~is_predicted,
-            ~is_positive & ~is_predicted,
-        ],
-        axis=1,
-    )
-    totals = outcomes.sum(axis=0)
-    values = _rates(totals[None].astype(np.float64), restated)
-    replicates = _rates(bootstrap.take(of_label.rows).sums(outcomes), restated)
-    num_patients = min(len(np.unique(patient_ids[targets == target])) for target in (0, 1))
-    estimates = {name: percentile_estimate(float(values[name][0]), replicates[name], num_patients) for name in values}
-    true_positive, false_positive, false_negative, true_negative = map(int, totals)
+    sensitivity = estimate(patients.ratio(is_positive & is_predicted, is_positive))
+    specificity = estimate(patients.ratio(~is_positive & ~is_predicted, ~is_positive))
+    if restated is None:
+        ppv = estimate(patients.ratio(is_positive & is_predicted, is_predicted))
+        npv = estimate(patients.ratio(~is_positive & ~is_predicted, ~is_predicted))
+    else:
+        ppv = restate(sensitivity, specificity, restated)
+        npv = restate(specificity, sensitivity, 1 - restated)
+    confusion = [
+        int((is_of & is_called).sum())
+        for is_called, is_of in (
+            (is_predicted, is_positive),
+            (is_predicted, ~is_positive),
+            (~is_predicted, is_positive),
+            (~is_predicted, ~is_positive),
+        )
+    ]
+    true_positive, false_positive, false_negative, true_negative = confusion
     return OperatingPoint(
         label=label,
         threshold=choose_threshold(rule, targets, scores),
         fold_thresholds=thresholds,
         confusion=(true_positive, false_positive, false_negative, true_negative),
+        sensitivity=sensitivity,
+        specificity=specificity,
+        ppv=ppv,
+        npv=npv,
         prevalence=prevalence,
         is_restated=restated is not None,
-        **estimates,
     )
 
 
-def _rates(outcomes: Floats, prevalence: float | None) -> dict[str, Floats]:
-    """Rates of (R, 4) true positives, false positives, false negatives, true negatives.
+def restate(hit: Estimate, reject: Estimate, prevalence: float) -> Estimate:
+    """The predictive value for a prevalence, by Bayes' theorem, of the rate of the class that it speaks of and the
+    other's.
 
-    With a prevalence the predictive values follow from sensitivity and specificity by Bayes' theorem.
+    Its ends are those for both rates' ends, so that it is on the safe side. The negative predictive value is that of
+    specificity, sensitivity and 1 - prevalence.
     """
-    tp, fp, fn, tn = outcomes.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-        if prevalence is None:
-            ppv, npv = tp / (tp + fp), tn / (tn + fn)
-        else:
-            ppv = sensitivity * prevalence
-            ppv = ppv / (ppv + (1 - specificity) * (1 - prevalence))
-            npv = specificity * (1 - prevalence)
-            npv = npv / (npv + (1 - sensitivity) * prevalence)
-    return {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}
+
+    def predictive_value(hit: float, reject: float) -> float:
+        right, wrong = hit * prevalence, (1 - reject) * (1 - prevalence)
+        return right / (right + wrong) if right + wrong else math.nan
+
+    return Estimate(
+        value=predictive_value(hit.value, reject.value),
+        low=predictive_value(hit.low, reject.low),
+        high=predictive_value(hit.high, reject.high),
+        few_patients=hit.few_patients or reject.few_patients,
+    )

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from sys import maxsize
 from types import MappingProxyType
 
-NUM_RESAMPLES = 2000
-"""Of the patients, for the intervals."""
 ERROR_RATE = 0.05
 """Of each class, where the user asks for no other."""
 ALL_IMAGES = maxsize

@@ -16,13 +16,27 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from catheters.evaluation.calibration import SMALLEST
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import (
+    ANY,
+    COUNT,
+    NO_ESTIMATE,
+    UNDEFINED,
+    Bounds,
+    Contributions,
+    Estimate,
+    estimate,
+    kish,
+)
+from catheters.evaluation.patients import LEAST_REST, Patients
 from catheters.evaluation.prediction_set import PredictionSet
 
 MAX_STEPS = 100
 """Of Newton's method; some ten are enough."""
 FARTHEST = 100.0
 """Intercepts are sought this far from 0 at most; logits of probabilities kept `SMALLEST` from 0 and 1 are below 17."""
+
+NAMES = ("slope", "intercept", "in_the_large", "observed_to_expected")
+"""What is measured of a label."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,18 +60,70 @@ class Recalibration:
     observed_to_expected: Estimate
 
 
-def recalibrate(evaluated: PredictionSet, bootstrap: PatientBootstrap) -> list[Recalibration]:
+def recalibrate(evaluated: PredictionSet, patients: Patients) -> list[Recalibration]:
     """What would make the probabilities right, of each label, with one value of NaN for those of one class.
 
-    Each resample's slope and intercepts are one step of Newton's method from those of all images (the one-step
-    bootstrap of Moulton and Zeger, Bootstrapping generalized linear models, Computational Statistics & Data Analysis 11
-    (1991)), so that nothing is fitted thousands of times.
+    Without a patient, slope and intercepts are one step of Newton's method from those of all images (the one-step
+    jackknife of Pregibon, Logistic regression diagnostics, Annals of Statistics 9 (1981)), so that nothing is fitted
+    anew for each.
 
     Args:
         evaluated: n predictions.
-        bootstrap: of their patients.
+        patients: of these images.
     """
-    return [_of_label(evaluated, k, bootstrap) for k in range(len(evaluated.labels))]
+    found = []
+    for k, label in enumerate(evaluated.labels):
+        of_label = evaluated.of_label(k)
+        estimates = dict.fromkeys(NAMES, NO_ESTIMATE)
+        if of_label.has_both:
+            parts = measure(of_label.targets, of_label.probabilities, patients.take(of_label.rows))
+            estimates = {name: estimate(part) for name, part in parts.items()}
+        found.append(Recalibration(label=label, **estimates))
+    return found
+
+
+def measure(targets: npt.NDArray[np.uint8], probabilities: Floats, patients: Patients) -> dict[str, Contributions]:
+    """`NAMES` -> the number and what each patient makes up of it; as sure as the rarer class.
+
+    Args:
+        targets: (n,) 0/1, both of them there.
+        probabilities: (n,).
+        patients: of these images.
+    """
+    logits: Floats = logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST))
+    intercept, slope = fit_slope(targets, logits)
+    in_the_large = fit_intercept(targets, logits)
+    by_both, by_one = expit(intercept + slope * logits), expit(in_the_large + logits)
+    weights = by_both * (1 - by_both)
+    gradient, gradient_by_logit = patients.sums(targets - by_both), patients.sums((targets - by_both) * logits)
+    sums = np.stack([patients.sums(weights * logits**power) for power in range(3)])  # (3, P)
+    total = sums.sum(axis=1)
+    weight, by_logit, by_square = total[:, None] - sums
+    # A patient who is nearly all of it cannot be left out.
+    least = LEAST_REST * (total[0] * total[2] - total[1] ** 2)
+    determinant = np.maximum(weight * by_square - by_logit**2, least)
+    weights_of_one = patients.sums(by_one * (1 - by_one))
+    left = np.maximum(weights_of_one.sum() - weights_of_one, LEAST_REST * weights_of_one.sum())
+    ratio = patients.ratio(targets, probabilities, COUNT)
+    shares = [patients.sums(targets == value) for value in (0, 1)]
+
+    def of_rarer_class(value: float, of_patients: Floats, bounds: Bounds = ANY) -> Contributions:
+        if math.isnan(value):
+            return UNDEFINED
+        return Contributions(
+            value=value,
+            of_patients=of_patients,
+            num_patients=min(int((share > 0).sum()) for share in shares),
+            effective_patients=min(map(kish, shares)),
+            bounds=bounds,
+        )
+
+    return {
+        "slope": of_rarer_class(slope, (weight * gradient_by_logit - by_logit * gradient) / determinant),
+        "intercept": of_rarer_class(intercept, (by_square * gradient - by_logit * gradient_by_logit) / determinant),
+        "in_the_large": of_rarer_class(in_the_large, patients.sums(targets - by_one) / left),
+        "observed_to_expected": of_rarer_class(ratio.value, ratio.of_patients, COUNT),
+    }
 
 
 def fit_slope(targets: npt.NDArray[np.uint8], logits: Floats) -> tuple[float, float]:
@@ -86,44 +152,6 @@ def fit_slope(targets: npt.NDArray[np.uint8], logits: Floats) -> tuple[float, fl
 def fit_intercept(targets: npt.NDArray[np.uint8], logits: Floats) -> float:
     """The intercept with a slope of 1 by which as many positives are expected as there are."""
     return float(brentq(lambda moved: (expit(moved + logits) - targets).sum(), -FARTHEST, FARTHEST))
-
-
-def _of_label(evaluated: PredictionSet, k: int, bootstrap: PatientBootstrap) -> Recalibration:
-    of_label, label = evaluated.of_label(k), evaluated.labels[k]
-    if not of_label.has_both:
-        none = NO_ESTIMATE
-        return Recalibration(label=label, slope=none, intercept=none, in_the_large=none, observed_to_expected=none)
-    targets, probabilities = of_label.targets, of_label.probabilities
-    logits: Floats = logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST))
-    of_known = bootstrap.take(of_label.rows)
-    intercept, slope = fit_slope(targets, logits)
-    in_the_large = fit_intercept(targets, logits)
-    by_both, by_one = expit(intercept + slope * logits), expit(in_the_large + logits)
-    weights = by_both * (1 - by_both)
-    columns = [
-        *(targets - by_both, (targets - by_both) * logits, weights, weights * logits, weights * logits**2),
-        *(targets - by_one, by_one * (1 - by_one), targets, 1 - targets, probabilities),
-    ]
-    sums = of_known.sums(np.stack(columns, axis=1)).T  # (10, R)
-    gradient, gradient_by_logit, weight, weight_by_logit, weight_by_square = sums[:5]
-    gradient_of_one, weight_of_one, positives, negatives, expected = sums[5:]
-    has_both = (positives > 0) & (negatives > 0)
-    num_patients = min(of_known.num_patients_with(targets == value) for value in (0, 1))
-
-    def estimate(value: float, replicates: Floats) -> Estimate:
-        return percentile_estimate(value, np.where(has_both, replicates, math.nan), num_patients)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        determinant = weight * weight_by_square - weight_by_logit**2
-        slopes = slope + (weight * gradient_by_logit - weight_by_logit * gradient) / determinant
-        intercepts = intercept + (weight_by_square * gradient - weight_by_logit * gradient_by_logit) / determinant
-        return Recalibration(
-            label=label,
-            slope=estimate(slope, slopes),
-            intercept=estimate(intercept, intercepts),
-            in_the_large=estimate(in_the_large, in_the_large + gradient_of_one / weight_of_one),
-            observed_to_expected=estimate(float(targets.sum() / probabilities.sum()), positives / expected),
-        )
 
 
 def _log_likelihood(targets: npt.NDArray[np.uint8], logits: Floats) -> float:

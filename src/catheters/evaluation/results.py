@@ -1,5 +1,6 @@
 """What was found out as `metrics.json` and `metrics.csv`, for other programs; see docs/reference/metrics-json.md."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import SharedCases
-from catheters.evaluation.intervals import LEVEL, Estimate
+from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, FEW_PATIENTS_NOTE, LEVEL, METHOD, Estimate
 from catheters.evaluation.lines.results import describe_lines, list_line_estimates
 from catheters.evaluation.operating_points import OperatingPoint
 from catheters.evaluation.paired_tests import SIGNIFICANT
 from catheters.evaluation.prediction_set import presence_rule
 from catheters.evaluation.recalibration import Recalibration
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL, Scores
+from catheters.evaluation.scores import METRICS, Scores
 from catheters.evaluation.selective_prediction import Abstention, Band
 from catheters.io.files import read_written_json, write_json, write_whole
 
@@ -72,10 +73,9 @@ def write_metrics(
         "caveats": _caveats(evaluation.caveats),
         "intervals": {
             "level": LEVEL,
-            "method": "expanded percentiles of a bootstrap over patients",
-            "num_resamples": choices.num_resamples,
-            "seed": choices.seed,
-            "none_for_macro_means_of": NO_MACRO_INTERVAL,
+            "method": METHOD,
+            "few_patients": FEW_PATIENTS_NOTE,
+            "exceptions": list(COVERAGE_EXCEPTIONS),
         },
         "macro": _macro(scores),
         "operating_point_rule": str(choices.rule),
@@ -165,7 +165,7 @@ def write_comparison(file: Path, comparison: Comparison) -> None:
         "format_version": FORMAT_VERSION,
         "first": comparison.first.name,
         "second": comparison.second.name,
-        "difference": "second minus first, in the same resamples of the patients",
+        "difference": "second minus first, of the same patients",
         "test": {
             "method": "permutation within patients, of ranks (roc_auc, average_precision) and probabilities (brier)",
             "num_permutations": tests.num_permutations,
@@ -289,10 +289,7 @@ def some_lack_intervals(evaluation: Evaluation) -> bool:
     """Whether a number that the tables show lacks an interval that such a number has; of groups they show the ROC AUC
     alone."""
     return any(
-        not math.isnan(value)
-        and math.isnan(low)
-        and (not of.startswith("macro of a group") or metric == "roc_auc")
-        and not (of.startswith("macro") and metric in NO_MACRO_INTERVAL)
+        not math.isnan(value) and math.isnan(low) and (not of.startswith("macro of a group") or metric == "roc_auc")
         for of, _, metric, value, low, _ in list_estimates(evaluation)
     )
 
@@ -383,5 +380,5 @@ def _estimates(of: OperatingPoint | Abstention | Recalibration, names: Sequence[
     return {name: getattr(of, name) for name in names}
 
 
-def _interval(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+def _interval(estimate: Estimate) -> dict[str, float | bool]:
+    return dataclasses.asdict(estimate)

@@ -9,14 +9,15 @@ positive. With too few of a class to promise that, the label is never decided so
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, estimate
 from catheters.evaluation.operating_points import OperatingPoint
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 
 Floats = npt.NDArray[np.float64]
@@ -87,7 +88,7 @@ def abstain(
     evaluated: PredictionSet,
     folds: npt.NDArray[np.int64],
     points: Sequence[OperatingPoint],
-    bootstrap: PatientBootstrap,
+    patients: Patients,
     error_rate: float,
 ) -> list[Abstention]:
     """What every label's uncertain images are, and how the others fare, each fold by the thresholds that the others
@@ -97,10 +98,10 @@ def abstain(
         evaluated: n images.
         folds: (n,) see `fitting_folds`.
         points: of the labels.
-        bootstrap: of these images' patients.
+        patients: of these images.
         error_rate: share of each class that may be decided wrongly.
     """
-    return [_abstain(evaluated, k, folds, point, bootstrap, error_rate) for k, point in enumerate(points)]
+    return [_abstain(evaluated, k, folds, point, patients, error_rate) for k, point in enumerate(points)]
 
 
 def _abstain(
@@ -108,12 +109,12 @@ def _abstain(
     k: int,
     folds: npt.NDArray[np.int64],
     point: OperatingPoint,
-    bootstrap: PatientBootstrap,
+    patients: Patients,
     error_rate: float,
 ) -> Abstention:
     of_label = evaluated.of_label(k)
     targets, probabilities = of_label.targets, of_label.probabilities
-    folds, patient_ids = folds[of_label.rows], evaluated.patient_ids[of_label.rows]
+    folds, patients = folds[of_label.rows], patients.take(of_label.rows)
     if math.isnan(point.threshold):
         return Abstention(
             label=point.label,
@@ -131,35 +132,15 @@ def _abstain(
         is_deferred[here] = band.is_deferred(probabilities[here])
         is_predicted[here] = probabilities[here] >= band.high
     is_positive = targets == 1
-    counts = np.stack(
-        [
-            np.ones(len(targets)),
-            ~is_deferred,
-            is_positive,
-            is_positive & ~is_deferred & ~is_predicted,
-            ~is_positive,
-            ~is_positive & is_predicted,
-            ~is_deferred & (is_predicted == is_positive),
-        ],
-        axis=1,
+    is_decided = ~is_deferred
+    return Abstention(
+        label=point.label,
+        band=choose_band(targets, probabilities, point.threshold, error_rate),
+        decided=estimate(patients.ratio(is_decided, np.ones(len(targets)))),
+        missed=estimate(patients.ratio(is_positive & is_decided & ~is_predicted, is_positive)),
+        false_alarms=estimate(patients.ratio(~is_positive & is_predicted, ~is_positive)),
+        accuracy=estimate(patients.ratio(is_decided & (is_predicted == is_positive), is_decided)),
     )
-    values, replicates = _rates(counts.sum(axis=0)[None]), _rates(bootstrap.take(of_label.rows).sums(counts))
-    num_patients = min(len(np.unique(patient_ids[targets == target])) for target in (0, 1))
-    estimates = {name: percentile_estimate(float(values[name][0]), replicates[name], num_patients) for name in values}
-    band = choose_band(targets, probabilities, point.threshold, error_rate)
-    return Abstention(label=point.label, band=band, **estimates)
-
-
-def _rates(counts: Floats) -> Mapping[str, Floats]:
-    """Of (R, 7) images, decided, positives, missed, negatives, false alarms, right."""
-    images, decided, positives, missed, negatives, alarms, right = counts.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "decided": decided / images,
-            "missed": missed / positives,
-            "false_alarms": alarms / negatives,
-            "accuracy": right / decided,
-        }
 
 
 def _whole(number: float) -> int:

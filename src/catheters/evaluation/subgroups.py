@@ -11,10 +11,11 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from catheters.errors import UserError
-from catheters.evaluation.intervals import LEVEL, NO_ESTIMATE, Estimate, PatientBootstrap
+from catheters.evaluation.intervals import LEVEL, NO_ESTIMATE, Estimate
 from catheters.evaluation.paired_tests import SIGNIFICANT, adjust_by_holm
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, is_any
-from catheters.evaluation.scores import NO_MACRO_INTERVAL, Scores, difference, score
+from catheters.evaluation.scores import Scores, difference, score
 from catheters.runtime.progress import track
 
 MAX_GROUPS = 20
@@ -36,7 +37,7 @@ class Subgroup:
         value: it, or a band of numbers.
         scores: of these images.
         rest: of all others; None where there are none.
-        differences: of these images minus of all others, in the same resamples of the patients; None likewise.
+        differences: of these images minus of all others, patients paired; None likewise.
         is_case_mix: whether the column follows from the labels, so that its groups differ in what they show. Scores
             then differ since the cases do.
     """
@@ -54,8 +55,6 @@ class Subgroup:
             return self.scores.macro(metric), NO_ESTIMATE, NO_ESTIMATE
         is_defined = ~np.isnan(self.differences.values[metric])
         here, there, gap = (part.macro(metric, is_defined) for part in (self.scores, self.rest, self.differences))
-        if metric in NO_MACRO_INTERVAL:  # in other images the shifts of resamples do not cancel
-            gap = replace(gap, low=math.nan, high=math.nan)
         return here, there, gap
 
     def apart(self, metric: str) -> list[str]:
@@ -123,24 +122,19 @@ def make_groups(column: str, values: npt.NDArray[np.str_], edges: Sequence[float
     return names
 
 
-def score_subgroups(
-    evaluated: PredictionSet, groups: Mapping[str, Mapping[str, Sequence[int]]], num_resamples: int, seed: int
-) -> list[Subgroup]:
+def score_subgroups(evaluated: PredictionSet, groups: Mapping[str, Mapping[str, Sequence[int]]]) -> list[Subgroup]:
     """Score each group and its rest.
 
     Args:
         evaluated: all images.
         groups: column -> group -> rows, see `make_groups`.
-        num_resamples: for the intervals.
-        seed: of the resamples.
     """
-
-    bootstrap = PatientBootstrap(evaluated.patient_ids, num_resamples, seed)
+    patients = Patients(evaluated.patient_ids)
 
     def score_rows(is_in: npt.NDArray[np.bool_]) -> Scores:
-        """In the same resamples of all patients, since some have images here and in the rest."""
+        """Patients are those of all images, since some have images here and in the rest."""
         part = evaluated.take(is_in)
-        scores = score(part, bootstrap.take(np.flatnonzero(is_in)))
+        scores = score(part, patients.take(np.flatnonzero(is_in)))
         return replace(scores, num_patients=len(np.unique(part.patient_ids)))
 
     subgroups = []

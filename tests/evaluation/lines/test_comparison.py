@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from catheters.data.line_targets import draw_line
-from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.lines.comparison import DeviceLines, LineSet, compare_lines
+from catheters.evaluation.patients import Patients
 
 Line = list[tuple[float, float]]
 
@@ -31,7 +31,7 @@ def compare(
         full_shapes=np.array([(800, 1000)] * count),
         mm_per_pixel=np.array([mm_per_pixel] * count),
     )
-    (found,) = compare_lines(lines, PatientBootstrap(np.arange(count).astype(str), 200, seed=0), draw_line)
+    (found,) = compare_lines(lines, Patients(np.arange(count).astype(str)), draw_line)
     return found
 
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from catheters.evaluation.intervals import PatientBootstrap, percentile_estimate
+from catheters.evaluation.intervals import estimate, subtract
 from catheters.evaluation.lines.explanations import OVERALL, Hits, PointingScore, score_explanations
+from catheters.evaluation.patients import Patients
 
 PATIENTS = np.array(list("aabbccd"))
 TRAINED = np.array([1.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.0])
@@ -14,9 +15,9 @@ RANDOMISED = np.array([0.0, 0.5, 0.0, 0.0, 1.0, 0.0, 0.0])
 TYPES = np.array([0, 1, 0, 1, 0, 0, 1])
 
 
-def scores(num_resamples: int = 400) -> dict[str, PointingScore]:
+def scores() -> dict[str, PointingScore]:
     hits = {"Grad-CAM": Hits(trained=TRAINED, randomised=RANDOMISED)}
-    found = score_explanations(hits, ("ETT", "NGT", "CVC"), TYPES, PATIENTS, num_resamples, seed=3)
+    found = score_explanations(hits, ("ETT", "NGT", "CVC"), TYPES, PATIENTS)
     assert {score.method for score in found} == {"Grad-CAM"}
     return {score.device_type: score for score in found}
 
@@ -35,33 +36,20 @@ def test_shares_by_hand() -> None:
 
 
 def test_intervals_are_paired_and_of_patients() -> None:
-    """Each resample repeats the cases of its patients; both models are in the same one."""
-    counts = PatientBootstrap(PATIENTS, 400, seed=3).sums(np.eye(7)).astype(int)  # (R, 7) how often each is drawn
-    is_ett = TYPES == 0
-    means = []
-    for row in counts:
-        drawn = np.repeat(np.arange(7)[is_ett], row[is_ett])
-        means.append([TRAINED[drawn].mean(), RANDOMISED[drawn].mean()] if len(drawn) else [math.nan, math.nan])
-    trained, randomised = np.array(means).T
+    patients, is_ett = Patients(PATIENTS), np.where(TYPES == 0, 1.0, math.nan)
+    trained, randomised = patients.mean(TRAINED * is_ett), patients.mean(RANDOMISED * is_ett)
     score = scores()["ETT"]
-    for estimate, expected in (
-        (score.hits, percentile_estimate(1.0, trained, 3)),
-        (score.randomised, percentile_estimate(0.25, randomised, 3)),
-        (score.difference, percentile_estimate(0.75, trained - randomised, 3)),
-    ):
-        assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
-            (expected.value, expected.low, expected.high)
-        )
+    assert (score.hits, score.randomised) == (estimate(trained), estimate(randomised))
+    assert score.difference == estimate(subtract(randomised, trained))
     # Not those of two models apart: what both hit or miss together does not widen it.
     overall = scores()[OVERALL]
     apart = overall.hits.high - overall.hits.low + overall.randomised.high - overall.randomised.low
     assert overall.difference.high - overall.difference.low < apart
 
 
-def test_without_resamples_or_with_one_patient_there_is_no_interval() -> None:
-    assert not scores(num_resamples=0)["ETT"].hits.has_interval
+def test_of_one_patient_there_is_no_interval() -> None:
     hits = {"Grad-CAM": Hits(trained=TRAINED[:2], randomised=RANDOMISED[:2])}
-    [score] = score_explanations(hits, (), TYPES[:2], PATIENTS[:2], 100, seed=0)
+    [score] = score_explanations(hits, (), TYPES[:2], PATIENTS[:2])
     assert (score.num_patients, score.hits.value) == (1, 0.75)
     assert not score.hits.has_interval and not score.difference.has_interval
 
@@ -69,7 +57,7 @@ def test_without_resamples_or_with_one_patient_there_is_no_interval() -> None:
 def test_without_cases() -> None:
     """Whether no kind of heatmap was made, or kinds without a case."""
     none = np.empty(0)
-    arguments = (("ETT",), none.astype(np.intp), none.astype(np.str_), 100, 0)
+    arguments = (("ETT",), none.astype(np.intp), none.astype(np.str_))
     assert score_explanations({}, *arguments) == ()
     found = score_explanations({"Grad-CAM": Hits(trained=none, randomised=none)}, *arguments)
     assert [(score.device_type, score.num_cases) for score in found] == [("ETT", 0), (OVERALL, 0)]

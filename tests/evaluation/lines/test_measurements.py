@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from catheters.evaluation.intervals import PatientBootstrap
+from catheters.evaluation.intervals import estimate, subtract
 from catheters.evaluation.lines.measurements import MM, PER_CENT, Length, LengthSet, compare_lengths, judge_rule
+from catheters.evaluation.patients import Patients
 from tests.evaluation.conftest import make_predictions
 
 NAME = "ETT tip above carina"
@@ -30,13 +31,11 @@ def test_pairs_of_images() -> None:
             [[length(10)], [length(20)], [length(30)], [length(40)], []],
         ),
         np.array(list("aabcd")),
-        num_resamples=200,
-        seed=0,
     )
     assert (measured.name, measured.unit, len(measured.truth)) == (NAME, MM, 4)
     np.testing.assert_array_equal(measured.predicted, [11, 23, 35, math.nan])
     assert measured.measured.value == 3 / 4
-    assert measured.measured.high == 1
+    assert measured.measured.low < 3 / 4 < measured.measured.high < 1  # of three patients
     agreement = measured.agreement
     assert agreement.num_pairs == 3
     assert agreement.mean_difference.value == pytest.approx(3)
@@ -50,16 +49,14 @@ def test_several_tubes_are_paired_by_their_points() -> None:
     """The first predicted one is the nearer to the second true one, however alike the lengths are."""
     predicted = [length(10, tip=(90, 0)), length(50, tip=(3, 4))]
     true = [length(10, tip=(0, 0)), length(50, tip=(90, 1)), length(7, tip=(500, 500))]
-    measured = compare_lengths(lengths([predicted], [true]), np.array(["a"]), num_resamples=100, seed=0)
+    measured = compare_lengths(lengths([predicted], [true]), np.array(["a"]))
     np.testing.assert_array_equal(measured.predicted, [50, 10, math.nan])
     np.testing.assert_array_equal(measured.truth, [10, 50, 7])
 
 
 def test_without_spacing_lengths_are_parts_of_the_height() -> None:
     nan = math.nan
-    measured = compare_lengths(
-        lengths([[length(nan, share=0.12)]], [[length(nan, share=0.1)]]), np.array(["a"]), num_resamples=100, seed=0
-    )
+    measured = compare_lengths(lengths([[length(nan, share=0.12)]], [[length(nan, share=0.1)]]), np.array(["a"]))
     assert measured.unit == PER_CENT
     assert measured.agreement.mean_difference.value == pytest.approx(2)
     assert not measured.agreement.lower_limit.is_defined  # of one pair
@@ -69,14 +66,12 @@ def test_where_some_have_a_spacing_lengths_are_those_in_mm() -> None:
     measured = compare_lengths(
         lengths([[length(9)], [length(math.nan)]], [[length(10)], [length(math.nan)]]),
         np.array(["a", "b"]),
-        num_resamples=100,
-        seed=0,
     )
     np.testing.assert_array_equal(measured.truth, [10])
 
 
 def test_no_true_length() -> None:
-    measured = compare_lengths(lengths([[length(9)]], [[]]), np.array(["a"]), num_resamples=100, seed=0)
+    measured = compare_lengths(lengths([[length(9)]], [[]]), np.array(["a"]))
     assert (len(measured.truth), measured.agreement.num_pairs) == (0, 0)
     assert not measured.measured.is_defined and not measured.agreement.mean_difference.is_defined
 
@@ -90,9 +85,9 @@ def test_labels_by_rule_and_by_model() -> None:
     by_rule = ["Abnormal", "Normal", "Abnormal", "Normal", "Normal", ""]
     by_model = [[0.6, 0.1, 0.9], [0.4, 0.3, 0], [0.1, 0.2, 0], [0.3, 0.4, 1], [0.5, 0.4, 0], [0.9, 0, 0]]
     evaluated = make_predictions(targets, by_model, patients=list("aabcde"), labels=LABELS)
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 400, seed=0)
+    patients = Patients(evaluated.patient_ids)
     of_images = [[length(1, label=f"ETT - {label}" if label else "")] for label in by_rule]
-    rule = judge_rule(lengths(of_images, [[]] * 6), evaluated, HEADS, bootstrap)
+    rule = judge_rule(lengths(of_images, [[]] * 6), evaluated, HEADS, patients)
     assert rule is not None
     assert (rule.name, rule.num_images, rule.num_several, rule.num_without_label) == (NAME, 5, 0, 1)
     assert (rule.accuracy.rule.value, rule.accuracy.model.value, rule.accuracy.difference.value) == (0.4, 0.4, 0)
@@ -105,18 +100,18 @@ def test_labels_by_rule_and_by_model() -> None:
     assert abnormal.specificity.difference.value == pytest.approx(1 / 3)
     assert (normal.label, normal.num_positives) == ("ETT - Normal", 2)
     assert normal.specificity.rule.value == pytest.approx(1 / 3)
-    # Patients a to d: images 0 and 1, 2, 3, 4. The difference in every resample is that of both rates there.
-    counts = bootstrap.sums(np.eye(6))[:, [1, 2, 4]]  # images that are not abnormal
-    differences = (counts @ [1 - 0, 0 - 1, 1 - 0]) / np.where(counts.sum(axis=1) > 0, counts.sum(axis=1), np.nan)
-    low, high = abnormal.specificity.difference.low, abnormal.specificity.difference.high
-    assert np.nanmin(differences) <= low < 1 / 3 < high <= np.nanmax(differences)
+    # The difference is that of both rates, of the same patients.
+    negative, images = np.array([0, 1, 1, 0, 1, 0]), Patients(evaluated.patient_ids)
+    right = np.array([0, 0, 1, 0, 0, 0]), np.array([0, 1, 0, 0, 1, 0])  # by model, by rule
+    rates = [images.ratio(negative * of_one, negative) for of_one in right]
+    assert abnormal.specificity.difference == estimate(subtract(*rates))
 
 
 def test_two_labels_by_rule_in_an_image() -> None:
     """One of them is the image's: half right. The model's is one of them, so they do not disagree."""
     evaluated = make_predictions([[1, 0, 0]], [[0.2, 0.6, 0]], labels=LABELS)
     both = [[length(1, label="ETT - Abnormal"), length(50, label="ETT - Normal")]]
-    rule = judge_rule(lengths(both, [[]]), evaluated, HEADS, PatientBootstrap(evaluated.patient_ids, 100, seed=0))
+    rule = judge_rule(lengths(both, [[]]), evaluated, HEADS, Patients(evaluated.patient_ids))
     assert rule is not None
     assert (rule.accuracy.rule.value, rule.accuracy.model.value, rule.disagreement.value) == (0.5, 0, 0)
     assert (rule.num_images, rule.num_several, rule.num_without_label) == (1, 1, 0)
@@ -124,6 +119,6 @@ def test_two_labels_by_rule_in_an_image() -> None:
 
 def test_no_label_by_rule() -> None:
     evaluated = make_predictions([[1, 0, 0]], [[0.2, 0.6, 0]], labels=LABELS)
-    bootstrap = PatientBootstrap(evaluated.patient_ids, 100, seed=0)
-    assert judge_rule(lengths([[length(1)]], [[]]), evaluated, HEADS, bootstrap) is None
-    assert judge_rule(lengths([[]], [[]]), evaluated, HEADS, bootstrap) is None
+    patients = Patients(evaluated.patient_ids)
+    assert judge_rule(lengths([[length(1)]], [[]]), evaluated, HEADS, patients) is None
+    assert judge_rule(lengths([[]], [[]]), evaluated, HEADS, patients) is None

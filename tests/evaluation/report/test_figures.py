@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from catheters.evaluation.evaluation import Choices, evaluate
-from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.lines.agreement import measure_agreement
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.report.figures import (
     MAX_PAIRS,
     ReportFigure,
@@ -28,7 +28,7 @@ def content(figure: ReportFigure) -> str:
 def draw(predicted: list[float], truth: list[float]) -> ReportFigure:
     patients = np.arange(len(predicted)).astype(str)
     pairs = np.array(predicted), np.array(truth)
-    agreement = measure_agreement(*pairs, PatientBootstrap(patients, 100, seed=0))
+    agreement = measure_agreement(*pairs, Patients(patients))
     return draw_agreement("tip above the carina", "mm", *pairs, agreement)
 
 
@@ -57,7 +57,7 @@ def boxes_of(svg: str) -> tuple[tuple[float, float], list[tuple[float, float]]]:
 @pytest.mark.parametrize("kind", ["roc", "precision and recall", "reliability", "agreement"])
 def test_legends_cover_nothing(kind: str, rng: np.random.Generator) -> None:
     targets = rng.integers(0, 2, 200).astype(np.uint8)
-    evaluation = evaluate(make_predictions(targets[:, None], rng.random((200, 1))), {}, {}, Choices(num_resamples=0))
+    evaluation = evaluate(make_predictions(targets[:, None], rng.random((200, 1))), {}, {}, Choices())
     point, score = evaluation.points[0], evaluation.scores.estimate("roc_auc", "label 0")
     scores = evaluation.evaluated.probabilities[:, 0]
     figure = {

@@ -14,8 +14,9 @@ from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.comparison import compare
 from catheters.evaluation.ensemble import combine
 from catheters.evaluation.evaluation import Choices, Evaluation, evaluate
-from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.paired_tests import describe_p
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.report.figures import MAX_POINTS, ReportFigure, draw_aucs, thin
 from catheters.evaluation.report.report import Background, write_model_card, write_report
@@ -71,7 +72,7 @@ def make_background(**changes: object) -> Background:
 @pytest.fixture
 def evaluation(rng: np.random.Generator) -> Evaluation:
     columns = {"view": rng.choice(["AP", "PA"], 240).astype(np.str_)}
-    return evaluate(make_pair(rng)[1], {"device": ("tube", HOSTILE)}, columns, Choices(num_resamples=100))
+    return evaluate(make_pair(rng)[1], {"device": ("tube", HOSTILE)}, columns, Choices())
 
 
 def thumbnails(rows: list[int]) -> dict[int, str]:
@@ -107,8 +108,8 @@ def test_the_page_holds_the_numbers_and_nothing_from_elsewhere(evaluation: Evalu
 
 def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> None:
     first, second = make_pair(rng)
-    bootstrap = PatientBootstrap(first.patient_ids, 50, seed=0)
-    scores = [score(evaluated, bootstrap) for evaluated in (first, second)]
+    patients = Patients(first.patient_ids)
+    scores = [score(evaluated, patients) for evaluated in (first, second)]
     comparison = compare(first, second, (scores[0], scores[1]), seed=0)
     ensemble = combine("weights", [first, second], "ensemble")
     background = make_background(image_kind="synthetic", comparison=comparison, ensemble=ensemble, settings={})
@@ -133,9 +134,7 @@ def test_what_only_some_pages_have(rng: np.random.Generator, evaluation: Evaluat
 
 def test_a_page_without_a_score(tmp_path: Path) -> None:
     nothing = make_predictions([[0], [0]], [[0.2], [0.7]])
-    write_report(
-        tmp_path / "report.html", evaluate(nothing, {}, {}, Choices(num_resamples=100)), make_background(), None
-    )
+    write_report(tmp_path / "report.html", evaluate(nothing, {}, {}, Choices()), make_background(), None)
     assert "with intervals:" not in (tmp_path / "report.html").read_text()  # the words of the figure of all scores
 
 
@@ -175,8 +174,8 @@ def test_the_model_card(evaluation: Evaluation, tmp_path: Path) -> None:
 def shown(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> Iterator[Browser]:
     """The page with all that some pages have, in a browser."""
     pair = make_pair(rng)
-    bootstrap = PatientBootstrap(pair[0].patient_ids, 50, seed=0)
-    scores = [score(evaluated, bootstrap) for evaluated in pair]
+    patients = Patients(pair[0].patient_ids)
+    scores = [score(evaluated, patients) for evaluated in pair]
     comparison = compare(*pair, (scores[0], scores[1]), seed=0)
     ensemble = combine("weights", list(pair), "ensemble")
     background = make_background(image_kind="synthetic", comparison=comparison, ensemble=ensemble, curves=[CURVES])
@@ -234,7 +233,7 @@ def test_ids_of_dicom_stay_in_their_cells(
     predictions = make_predictions(targets, probabilities, patients=ids[200:], labels=labels)
     predictions = dataclasses.replace(predictions, uids=np.array(ids[:200]))
     groups = {"scanner": np.array(ids[:2], dtype=np.str_)[targets[:, 0]]}
-    evaluation = evaluate(predictions, {}, groups, Choices(num_resamples=50))
+    evaluation = evaluate(predictions, {}, groups, Choices())
     write_report(tmp_path / "report.html", evaluation, make_background(), None)
     browser.show(width)
     browser.open((tmp_path / "report.html").as_uri())
@@ -279,7 +278,8 @@ def test_what_chance_may_have_made_is_called_so(rng: np.random.Generator, tmp_pa
     by_chance = make_predictions(targets, rng.random((200, 1)))
     write_report(tmp_path / "report.html", evaluate(by_chance, {}, {}, Choices()), make_background(), None)
     assert "may be no better than chance" in text_of(tmp_path / "report.html")
-    without = evaluate(by_chance, {}, {}, Choices(num_resamples=0))
+    of_one = make_predictions(targets, by_chance.probabilities, patients=[7] * 200)
+    without = evaluate(of_one, {}, {}, Choices())
     write_report(tmp_path / "report.html", without, make_background(), None)
-    assert "95%" not in text_of(tmp_path / "report.html")
+    assert "95% CI" not in text_of(tmp_path / "report.html")
     assert "chance;" in text_of(tmp_path / "report.html")

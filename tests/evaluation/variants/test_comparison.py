@@ -55,7 +55,6 @@ def compare(
         name="named",
         seeds=seeds,
         folds=(0, 1),
-        num_resamples=300,
         image_kind="synthetic",
         notes=(),
         command="python compare.py",

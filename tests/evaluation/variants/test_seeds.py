@@ -8,24 +8,30 @@ import pytest
 from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
-from catheters.evaluation.intervals import PatientBootstrap
+from catheters.evaluation.intervals import ANY, UNDEFINED, Contributions
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.scores import Scores, score
-from catheters.evaluation.variants.seeds import MACRO, compare_seeds, is_shown, mean_difference
+from catheters.evaluation.variants.seeds import MACRO, SeedDifference, compare_seeds, is_shown, mean_difference
 from tests.evaluation.conftest import make_predictions
 
 Floats = npt.NDArray[np.float64]
 
 
-def test_the_interval_by_hand() -> None:
-    """Three seeds and five resamples: every part worked out on paper.
+def of_seed(value: float, of_patients: Floats, num_patients: int | None = None) -> Contributions:
+    number = len(of_patients) if num_patients is None else num_patients
+    return Contributions(
+        value=value, of_patients=of_patients, num_patients=number, effective_patients=number, bounds=ANY
+    )
 
-    Differences .01, .03, .05: mean .03, s^2 = .0004. The resamples' means are .01, .02, .03, .04, .05, whose variance
-    is .00025; the variances of the seeds' columns are .00025 each, since all three move together. With 11 patients both
-    are 1.1 times as much: V = .000275, and I = (.000275 - .000275) / 2 = 0.
+
+def test_the_interval_by_hand() -> None:
+    """Three seeds and eleven patients: every part worked out on paper.
+
+    Differences .01, .03, .05: mean .03, s^2 = .0004. Each patient makes up .005 or -.005 of all three: V and each V_s
+    are 11 x .000025 = .000275, so I = (.000275 - .000275) / 2 = 0. Eleven patients alike have 10 degrees of freedom.
     """
-    moved = np.array([[-0.02], [-0.01], [0.0], [0.01], [0.02]])
-    of_seeds = np.array([0.01, 0.03, 0.05])
-    found = mean_difference(of_seeds, of_seeds + moved, num_patients=11)
+    moved = 0.005 * np.array([1.0, -1] * 5 + [1])
+    found = mean_difference([of_seed(value, moved) for value in (0.01, 0.03, 0.05)])
     assert found.estimate.value == pytest.approx(0.03)
     assert found.patient_variance == pytest.approx(0.000275)
     assert found.seed_variance == pytest.approx(0.0004 / 3)
@@ -35,40 +41,39 @@ def test_the_interval_by_hand() -> None:
     assert cochran > student_t.ppf(0.975, satterthwaite)  # so t is Cochran's
     assert found.estimate.high - 0.03 == pytest.approx(cochran * math.sqrt(variance))
     assert 0.03 - found.estimate.low == pytest.approx(cochran * math.sqrt(variance))
-    at_the_edge = mean_difference(of_seeds - found.estimate.low, of_seeds + moved, num_patients=11)
+    at_the_edge = mean_difference([of_seed(value - found.estimate.low, moved) for value in (0.01, 0.03, 0.05)])
     assert at_the_edge.p_value == pytest.approx(0.05)
 
 
 def test_chance_of_seed_and_patient_together_counts_once() -> None:
-    """Resamples that move each seed by itself, with a variance of 1 each: V = 1 / 4, of one 1, so I = V = 1 / 4."""
-    rng = np.random.default_rng(0)
-    replicates, _ = np.linalg.qr(rng.normal(size=(500, 5)) - 0)
-    replicates = replicates - replicates.mean(axis=0)
-    replicates, _ = np.linalg.qr(replicates)
-    replicates = replicates[:, :4] * math.sqrt(499)  # uncorrelated columns of a variance of 1
-    large = 1_000_001
-    found = mean_difference(np.array([-1.0, 1.0, -1.0, 1.0]), replicates, num_patients=large)
-    assert found.patient_variance == pytest.approx(1 / 4, rel=1e-4)
-    assert found.seed_variance == pytest.approx((4 / 3) / 4 - 1 / 4, rel=1e-3)
-    still = mean_difference(np.array([0.1, -0.1, 0.1, -0.1]), replicates, num_patients=large)
-    assert still.seed_variance == 0
+    """Patients of their own move each seed, with a variance of 1 each: V = 1 / 4, of one 1, so I = V = 1 / 4."""
+    of_patients = np.kron(np.eye(4), np.full(1000, 1 / math.sqrt(1000)))  # (4, 4000)
+
+    def found(values: list[float]) -> SeedDifference:
+        return mean_difference([of_seed(*pair) for pair in zip(values, of_patients, strict=True)])
+
+    apart = found([-1.0, 1.0, -1.0, 1.0])
+    assert apart.patient_variance == pytest.approx(1 / 4)
+    assert apart.seed_variance == pytest.approx((4 / 3) / 4 - 1 / 4)
+    assert found([0.1, -0.1, 0.1, -0.1]).seed_variance == 0
 
 
 def test_one_seed_holds_the_patients_alone() -> None:
-    replicates = np.array([[0.0], [0.1], [0.2]])
-    found = mean_difference(np.array([0.1]), replicates, num_patients=5)
+    found = mean_difference([of_seed(0.1, np.array([0.1, -0.1, 0.1, -0.1, 0.0]))])
     assert math.isnan(found.seed_variance)
+    # Four of five patients make up the variance: 2 / (1/4 - 1/5) = 40 would be the degrees of freedom, 5 - 1 are.
     assert found.degrees_of_freedom == 4
-    assert found.standard_error == pytest.approx(math.sqrt(0.01 * 5 / 4))
+    assert found.standard_error == pytest.approx(0.2)
 
 
 def test_without_an_interval() -> None:
-    values, replicates = np.array([0.1, 0.2]), np.zeros((10, 2))
-    assert not mean_difference(values, replicates, num_patients=1).estimate.has_interval
-    replicates[:6, 0] = math.nan
-    assert not mean_difference(values, replicates, num_patients=9).estimate.has_interval
-    same = mean_difference(np.zeros(2), np.zeros((10, 2)), num_patients=9)
-    assert (same.estimate.low, same.estimate.high, same.p_value) == (0, 0, 1)
+    parts = np.array([0.1, -0.1])
+    assert not mean_difference([of_seed(0.1, parts, num_patients=1)]).estimate.has_interval
+    assert not mean_difference([of_seed(0.1, parts), UNDEFINED]).estimate.is_defined
+    same = mean_difference([of_seed(0.0, np.zeros(9))] * 2)
+    # None of nine patients tells the two apart: the exact binomial's end for 0 of 9.
+    assert same.estimate.high == -same.estimate.low == pytest.approx(1 - 0.025 ** (1 / 9))
+    assert same.p_value == 1
 
 
 def test_differences_are_those_of_scikit_learn() -> None:
@@ -77,11 +82,11 @@ def test_differences_are_those_of_scikit_learn() -> None:
     targets = (rng.random((60, 3)) < 0.4).astype(np.float64)
     targets[:, 2] = 0  # undefined
     patients = np.repeat(np.arange(30), 2)
-    bootstrap = PatientBootstrap(patients.astype(np.str_), 100, seed=0)
+    numbered = Patients(patients)
 
     def run() -> tuple[Floats, Scores]:
         probabilities = rng.random((60, 3))
-        return probabilities, score(make_predictions(targets, probabilities, patients.tolist()), bootstrap)
+        return probabilities, score(make_predictions(targets, probabilities, patients.tolist()), numbered)
 
     (one, of_one), (two, of_two), (three, of_three), (four, of_four) = run(), run(), run(), run()
     found = compare_seeds([of_one, of_two], [of_three, of_four])
@@ -105,9 +110,10 @@ def chance(
     num_patients = 60
     each = rng.normal(0, of_patients, (num_patients, 1)) + rng.normal(0, of_both, (num_patients, num_seeds))
     each = each * math.sqrt(num_patients) + rng.normal(shift, of_seeds, num_seeds)
-    # A resample of the patients, each counted as often as it is drawn.
-    counts = rng.multinomial(num_patients, np.full(num_patients, 1 / num_patients), 200)
-    found = mean_difference(each.mean(axis=0), counts @ each / num_patients, num_patients)
+    means = each.mean(axis=0)
+    # What a mean is lower by without a patient.
+    parts = (each - means) / (num_patients - 1)
+    found = mean_difference([of_seed(*pair) for pair in zip(means.tolist(), parts.T, strict=True)])
     return is_shown(found, found.p_value)
 
 

@@ -16,7 +16,7 @@ from catheters.evaluation.evaluation import Choices
 @pytest.mark.slow
 def test_the_same_as_the_command(evaluated_run: Path, tmp_path: Path) -> None:
     """Against metrics.json, and the page word for word but for the command that made it."""
-    result = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0, calibration="temperature"))
+    result = catheters.evaluate(evaluated_run, choices=Choices(calibration="temperature"))
     metrics = json.loads((evaluated_run / "metrics.json").read_text())
     assert result.macro_auc == metrics["macro"]["roc_auc"]["value"]
     points = {point["label"]: point["operating_point"]["threshold"] for point in metrics["per_label"]}
@@ -45,7 +45,7 @@ def test_predictions_from_elsewhere(tmp_path: Path, rng: np.random.Generator) ->
     patients = [f"p{number // 2}" for number in range(80)]
     table = pd.DataFrame({"id": ids, "who": patients, "ETT - Normal": targets, "view": ["AP", "PA"] * 40})
     table.to_csv(tmp_path / "l.csv", index=False)
-    choices = Choices(num_resamples=200, band_edges={"view": None})
+    choices = Choices(band_edges={"view": None})
     result = catheters.evaluate(
         tmp_path / "p.csv", tmp_path / "l.csv", choices=choices, patient_column="who", logits=True
     )
@@ -71,7 +71,7 @@ def test_wrong_inputs(evaluated_run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) -> None:
     """But for the command in the page, and where the files are."""
-    folder = catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0, calibration="temperature")).write(
+    folder = catheters.evaluate(evaluated_run, choices=Choices(calibration="temperature")).write(
         tmp_path / "new" / "deep"
     )
     written = {file.name for file in folder.iterdir()}
@@ -83,6 +83,4 @@ def test_it_writes_what_the_command_writes(evaluated_run: Path, tmp_path: Path) 
         assert (folder / name).read_bytes() == (evaluated_run / name).read_bytes(), name
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/x: results cannot be written there"):
-        catheters.evaluate(evaluated_run, choices=Choices(num_resamples=0, calibration="temperature")).write(
-            tmp_path / "file" / "x"
-        )
+        catheters.evaluate(evaluated_run, choices=Choices(calibration="temperature")).write(tmp_path / "file" / "x")

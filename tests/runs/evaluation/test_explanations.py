@@ -132,7 +132,7 @@ def make_predictor(file: Path) -> Predictor:
 def test_the_numbers_of_a_run(changes: dict[str, object], make_run: MakeRun) -> None:
     """Those of Grad-CAM against the maps on the X-rays; attention heads have a second kind."""
     run = make_run("numbers", **changes)
-    assert main([str(run), "--resamples", "200", "--explanations"]) == 0
+    assert main([str(run), "--explanations"]) == 0
     explanations = json.loads((run / "metrics.json").read_text())["explanations"]
     scores = {(score["method"], score["device_type"]): score for score in explanations["scores"]}
     methods = {method for method, _ in scores}
@@ -166,7 +166,7 @@ def test_nothing_else_changes(plain_run: Path, tmp_path: Path) -> None:
     before = {file: file.read_bytes() for file in plain_run.glob("**/*") if file.is_file()}
     metrics = []
     for options in ([], ["--explanations"]):
-        assert main([str(plain_run), "--resamples", "100", "--out", str(tmp_path / "out"), *options]) == 0
+        assert main([str(plain_run), "--out", str(tmp_path / "out"), *options]) == 0
         metrics.append(json.loads((tmp_path / "out" / "metrics.json").read_text()))
     assert metrics[0]["explanations"] is None and metrics[1]["explanations"] is not None
     assert metrics[0] == {**metrics[1], "explanations": None}
@@ -176,12 +176,12 @@ def test_nothing_else_changes(plain_run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_some_images_only(plain_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def explained(number: int) -> Explanations:
-        choices = Choices(num_resamples=0, max_explained=number)
+        choices = Choices(max_explained=number)
         found = catheters.evaluate(plain_run, choices=choices).evaluation.explanations
         assert found is not None
         return found
 
-    assert main([str(plain_run), "--resamples", "0", "--out", str(tmp_path / "out"), "--explanations", "3"]) == 0
+    assert main([str(plain_run), "--out", str(tmp_path / "out"), "--explanations", "3"]) == 0
     three, everything = explained(3), explained(ALL_IMAGES)
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())["explanations"]
     assert three.num_images == written["num_images"] == 3
@@ -218,7 +218,7 @@ def test_nothing_drawn_is_predicted_positive(copied: Path, sample_folder: Path, 
     table = pd.read_csv(sample_folder / "train_annotations.csv", dtype=str)
     table.assign(StudyInstanceUID="elsewhere").to_csv(tmp_path / "elsewhere.csv", index=False)
     change_settings(copied, annotation_table=str(tmp_path / "elsewhere.csv"))
-    done = run_script("evaluate.py", copied, "--resamples", "0", "--explanations")
+    done = run_script("evaluate.py", copied, "--explanations")
     assert done.returncode == 0, done.stderr
     assert "no image has a drawn device type that is predicted positive" in done.stderr
     explanations = json.loads((copied / "metrics.json").read_text())["explanations"]
@@ -256,10 +256,10 @@ def test_a_model_that_is_gone_or_damaged(copied: Path, capsys: pytest.CaptureFix
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"fold1/best\.pt: damaged or changed"):
-        main([str(copied), "--resamples", "0", "--explanations"])
+        main([str(copied), "--explanations"])
     file.unlink()
     with pytest.raises(UserError, match=r"fold1/best\.pt: missing"):
-        main([str(copied), "--resamples", "0", "--explanations"])
+        main([str(copied), "--explanations"])
     assert capsys.readouterr().out == ""
     assert not (copied / "metrics.json").exists()
 
@@ -280,4 +280,4 @@ def test_predictions_without_a_model(copied: Path, sample_folder: Path, capsys: 
         assert stopped.value.code == 2
         assert part in capsys.readouterr().err
     with pytest.raises(UserError, match=r"predictions\.csv: has no models whose heatmaps could be made"):
-        catheters.evaluate(file, labels, choices=Choices(num_resamples=0, max_explained=1))
+        catheters.evaluate(file, labels, choices=Choices(max_explained=1))

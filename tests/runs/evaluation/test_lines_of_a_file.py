@@ -21,7 +21,7 @@ def others(run: Path) -> list[str]:
     data = run.parent / "data"
     (run / "predictions.csv").rename(run.parent / "out.csv")
     (run / "predictions_lines.csv").rename(run.parent / "out_lines.csv")
-    return ["--predictions", str(run.parent / "out.csv"), "--labels", str(data / "train.csv"), "--resamples", "0"]
+    return ["--predictions", str(run.parent / "out.csv"), "--labels", str(data / "train.csv")]
 
 
 def test_lines_beside_a_file(others: list[str], run: Path) -> None:
@@ -33,7 +33,7 @@ def test_lines_beside_a_file(others: list[str], run: Path) -> None:
     assert (ett["num_images"], ett["tips_found"]["value"], ett["false_lines_per_image"]["value"]) == (5, 0.5, 0.4)
     assert len(figures((folder / "report.html").read_text())) == 2
     result = catheters.evaluate(
-        others[1], others[3], annotations=annotations, images="train/{uid}.jpg", choices=Choices(num_resamples=0)
+        others[1], others[3], annotations=annotations, images="train/{uid}.jpg", choices=Choices()
     )
     assert result.evaluation.lines is not None
     assert result.evaluation.lines.per_device[0].summary.found.value == 0.5

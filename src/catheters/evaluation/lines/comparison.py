@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import Estimate, PatientBootstrap
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.lines.distances import centreline_distance
 from catheters.evaluation.lines.overlap import dice
 from catheters.evaluation.lines.summary import LineSummary, estimate_errors, estimate_tip_errors, summarise_lines
 from catheters.evaluation.lines.tips import TipMatches, match_tips, tip_tolerance
+from catheters.evaluation.patients import Patients
 
 Floats = npt.NDArray[np.float64]
 Polylines = Mapping[str, Sequence[Floats]]
@@ -138,7 +139,7 @@ class _Scale:
 
 
 def compare_lines(
-    lines: LineSet, bootstrap: PatientBootstrap, draw: Callable[[Floats, npt.NDArray[np.uint8]], None]
+    lines: LineSet, patients: Patients, draw: Callable[[Floats, npt.NDArray[np.uint8]], None]
 ) -> list[DeviceLines]:
     """Compare the lines of each device type in the images where it is known which there are.
 
@@ -147,14 +148,14 @@ def compare_lines(
 
     Args:
         lines: predicted beside drawn.
-        bootstrap: of the patients of these n images.
+        patients: of these n images.
         draw: draws a polyline in pixels of a (h, w) mask into it, 255 inside.
     """
-    return [_compare(lines, number, bootstrap, draw) for number in range(len(lines.device_types))]
+    return [_compare(lines, number, patients, draw) for number in range(len(lines.device_types))]
 
 
 def _compare(
-    lines: LineSet, number: int, bootstrap: PatientBootstrap, draw: Callable[[Floats, npt.NDArray[np.uint8]], None]
+    lines: LineSet, number: int, patients: Patients, draw: Callable[[Floats, npt.NDArray[np.uint8]], None]
 ) -> DeviceLines:
     device_type, num_images = lines.device_types[number], len(lines.predicted)
     matches: list[TipMatches | None] = [None] * num_images
@@ -176,11 +177,11 @@ def _compare(
                 distances.append(centreline_distance(*pair, scale.width / STEPS_ACROSS))
                 rows_of_pairs.append(row)
         cases += _cases(row, device_type, predicted, drawn, (height, width), matched, scale)
-    summary = summarise_lines(device_type, matches, coefficients, bootstrap, 1 / widths)
-    tip_error_mm, tip_error_90_mm = estimate_tip_errors(matches, bootstrap, mm)
+    summary = summarise_lines(device_type, matches, coefficients, patients, 1 / widths)
+    tip_error_mm, tip_error_90_mm = estimate_tip_errors(matches, patients, mm)
     rows, lengths = np.array(rows_of_pairs, dtype=np.intp), np.array(distances, dtype=np.float64)
-    distance, distance_90 = estimate_errors(lengths / widths[rows], rows, bootstrap, num_images)
-    distance_mm, distance_90_mm = estimate_errors(lengths * mm[rows], rows, bootstrap, num_images)
+    distance, distance_90 = estimate_errors(lengths / widths[rows], rows, patients)
+    distance_mm, distance_90_mm = estimate_errors(lengths * mm[rows], rows, patients)
     return DeviceLines(
         summary=summary,
         num_pairs=len(rows),

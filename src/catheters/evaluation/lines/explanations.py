@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap
+from catheters.evaluation.intervals import Estimate, estimate, subtract
 from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
+from catheters.evaluation.patients import Patients
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,7 +41,7 @@ class PointingScore:
         num_patients: whose images they are.
         hits: share of the cases whose tip lies in the hottest part.
         randomised: the same of the randomised model.
-        difference: `hits` less `randomised`, in the same resamples of the patients.
+        difference: `hits` less `randomised`; the patients are paired.
         chance: the share that a heatmap hits which knows nothing.
     """
 
@@ -88,8 +89,6 @@ def score_explanations(
     device_types: Sequence[str],
     type_of: npt.NDArray[np.intp],
     patient_ids: npt.NDArray[np.str_],
-    num_resamples: int,
-    seed: int,
 ) -> tuple[PointingScore, ...]:
     """The shares of n cases that are hit, with intervals over patients.
 
@@ -102,37 +101,30 @@ def score_explanations(
         device_types: (T,) names.
         type_of: (n,) the device type of each case, 0..T - 1.
         patient_ids: (n,) whose image each one is.
-        num_resamples: of the patients.
-        seed: of the resamples.
     """
     parts = {name: type_of == number for number, name in enumerate(device_types)}
     parts[OVERALL] = np.ones(len(type_of), dtype=np.bool_)
-    bootstrap = PatientBootstrap(patient_ids, num_resamples, seed) if len(patient_ids) else None
+    patients = Patients(patient_ids)
     return tuple(
-        _score(method, of_method, name, is_in, bootstrap)
+        _score(method, of_method, name, is_in, patients)
         for method, of_method in hits.items()
         for name, is_in in parts.items()
     )
 
 
 def _score(
-    method: str, hits: Hits, device_type: str, is_in: npt.NDArray[np.bool_], bootstrap: PatientBootstrap | None
+    method: str, hits: Hits, device_type: str, is_in: npt.NDArray[np.bool_], patients: Patients
 ) -> PointingScore:
-    if bootstrap is None:
-        num_patients, trained, randomised, difference = 0, NO_ESTIMATE, NO_ESTIMATE, NO_ESTIMATE
-    else:
-        num_patients = bootstrap.num_patients_with(is_in)
-        trained, randomised = (
-            bootstrap.mean(np.where(is_in, of_model, np.nan)) for of_model in (hits.trained, hits.randomised)
-        )
-        difference = bootstrap.mean(np.where(is_in, hits.trained - hits.randomised, np.nan))
+    trained, randomised = (
+        patients.mean(np.where(is_in, of_model, np.nan)) for of_model in (hits.trained, hits.randomised)
+    )
     return PointingScore(
         method=method,
         device_type=device_type,
         num_cases=int(is_in.sum()),
-        num_patients=num_patients,
-        hits=trained,
-        randomised=randomised,
-        difference=difference,
+        num_patients=patients.num_patients_with(is_in),
+        hits=estimate(trained),
+        randomised=estimate(randomised),
+        difference=estimate(subtract(randomised, trained)),
         chance=HOTTEST_SHARE,
     )

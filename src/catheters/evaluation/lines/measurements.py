@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, PatientBootstrap
+from catheters.evaluation.intervals import NO_ESTIMATE, Estimate, estimate, subtract
 from catheters.evaluation.lines.agreement import Agreement, measure_agreement
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 
 Floats = npt.NDArray[np.float64]
@@ -80,7 +81,7 @@ class Pair:
     Attributes:
         rule: by rule.
         model: by model.
-        difference: rule minus model, in the same resamples.
+        difference: rule minus model; the patients are paired.
     """
 
     rule: Estimate
@@ -140,9 +141,7 @@ NOTHING_MEASURED = Agreement(
 )
 
 
-def compare_lengths(
-    lengths: LengthSet, patient_ids: npt.NDArray[np.str_], num_resamples: int, seed: int
-) -> MeasuredLengths:
+def compare_lengths(lengths: LengthSet, patient_ids: npt.NDArray[np.str_]) -> MeasuredLengths:
     """Compare predicted with true lengths.
 
     Of several tubes in an image those are paired whose points are nearest, at the least total distance.
@@ -150,8 +149,6 @@ def compare_lengths(
     Args:
         lengths: of n images.
         patient_ids: (n,) whose image each one is.
-        num_resamples: of the patients, for the intervals.
-        seed: of the resamples.
     """
     unit = MM if any(not math.isnan(length.mm) for of_image in lengths.true for length in of_image) else PER_CENT
     predicted: list[float] = []
@@ -169,14 +166,14 @@ def compare_lengths(
             name=lengths.name, unit=unit, predicted=pair[0], truth=pair[1], measured=NO_ESTIMATE,
             agreement=NOTHING_MEASURED,
         )  # fmt: skip
-    bootstrap = PatientBootstrap(patient_ids[rows], num_resamples, seed)  # of the patients who have one
+    patients = Patients(patient_ids[rows])  # of the patients who have one
     return MeasuredLengths(
         name=lengths.name,
         unit=unit,
         predicted=pair[0],
         truth=pair[1],
-        measured=bootstrap.mean((~np.isnan(pair[0])).astype(np.float64)),
-        agreement=measure_agreement(*pair, bootstrap),
+        measured=estimate(patients.ratio(~np.isnan(pair[0]), np.ones(len(rows)))),
+        agreement=measure_agreement(*pair, patients),
     )
 
 
@@ -196,7 +193,7 @@ def _partners(predicted: Sequence[Length], true: Sequence[Length]) -> list[Lengt
 
 
 def judge_rule(
-    lengths: LengthSet, evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]], bootstrap: PatientBootstrap
+    lengths: LengthSet, evaluated: PredictionSet, heads: Mapping[str, tuple[str, ...]], patients: Patients
 ) -> RuleEvaluation | None:
     """Hold labels by rule and by model against the true ones; None where no image of
     which the labels are known has one by rule.
@@ -205,7 +202,7 @@ def judge_rule(
         lengths: of n images.
         evaluated: their labels and predictions.
         heads: device type -> its labels.
-        bootstrap: of their patients.
+        patients: of these images.
     """
     by_rule = [{length.label_by_rule for length in of_image} - {""} for of_image in lengths.predicted]
     given = set().union(*by_rule)
@@ -221,9 +218,8 @@ def judge_rule(
     is_likeliest = np.eye(len(labels))[evaluated.probabilities[:, columns].argmax(axis=1)]
 
     def compare(by_rule: Floats, by_model: Floats, wholes: Floats) -> Pair:
-        parts = (by_rule, by_model, by_rule - by_model)
-        rule, model, difference = (bootstrap.ratio(part * wholes, wholes) for part in parts)
-        return Pair(rule=rule, model=model, difference=difference)
+        rule, model = (patients.ratio(part * wholes, wholes) for part in (by_rule, by_model))
+        return Pair(rule=estimate(rule), model=estimate(model), difference=estimate(subtract(model, rule)))
 
     right_by_rule: Floats = np.asarray((is_given * targets).sum(axis=1) / np.maximum(is_given.sum(axis=1), 1))
     right_by_model: Floats = np.asarray((is_likeliest * targets).sum(axis=1))
@@ -234,7 +230,7 @@ def judge_rule(
         num_several=int((is_given.sum(axis=1) > 1).sum()),
         num_without_label=int((has_label * (targets.sum(axis=1) == 0)).sum()),
         accuracy=compare(right_by_rule, right_by_model, has_label),
-        disagreement=bootstrap.ratio(is_other * has_label, has_label),
+        disagreement=estimate(patients.ratio(is_other * has_label, has_label)),
         labels=[
             RuleLabel(
                 label=label,

@@ -1,5 +1,6 @@
 """What was found out about lines as part of `metrics.json` and `metrics.csv`, and `lines_cases.csv`."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def _describe_device(device: DeviceLines) -> dict[str, Any]:
 
 
 def _interval(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return dataclasses.asdict(estimate)
 
 
 def _error_interval(estimate: Estimate) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import Estimate, PatientBootstrap, percentile_estimate, quantiles
+from catheters.evaluation.intervals import COUNT, Estimate, estimate
 from catheters.evaluation.lines.tips import TipMatches
+from catheters.evaluation.patients import Patients
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,7 +45,7 @@ def summarise_lines(
     device_type: str,
     matches: Sequence[TipMatches | None],
     dice: Floats,
-    bootstrap: PatientBootstrap,
+    patients: Patients,
     unit_per_pixel: Floats | None = None,
 ) -> LineSummary:
     """Summarise the images of one device type.
@@ -53,7 +54,7 @@ def summarise_lines(
         device_type: its name.
         matches: (n,) of each image; None where it is not known which lines there are.
         dice: (n,) of each image; NaN where it is undefined.
-        bootstrap: of the patients of these n images.
+        patients: of these n images.
         unit_per_pixel: (n,) what a pixel measures, such as millimetres, or 1 / width for parts of the width; NaN leaves
             an image's tips out of the errors only. None: errors are in pixels.
     """
@@ -63,47 +64,38 @@ def summarise_lines(
         np.array([0.0 if matched is None else number(matched) for matched in matches])
         for number in (lambda m: m.is_found.sum(), lambda m: len(m.errors), lambda m: m.num_false)
     )
-    median_error, error_90 = estimate_tip_errors(matches, bootstrap, unit_per_pixel)
+    median_error, error_90 = estimate_tip_errors(matches, patients, unit_per_pixel)
     return LineSummary(
         device_type=device_type,
         num_images=int(is_known.sum()),
         num_tips=int(tips.sum()),
-        found=bootstrap.ratio(found, tips),
+        found=estimate(patients.ratio(found, tips)),
         median_error=median_error,
         error_90=error_90,
-        false_per_image=bootstrap.ratio(false, is_known.astype(np.float64)),
-        dice=bootstrap.mean(np.where(is_known, dice, np.nan)),
+        false_per_image=estimate(patients.ratio(false, is_known, COUNT)),
+        dice=estimate(patients.mean(np.where(is_known, dice, np.nan))),
     )
 
 
 def estimate_tip_errors(
-    matches: Sequence[TipMatches | None], bootstrap: PatientBootstrap, unit_per_pixel: Floats | None = None
+    matches: Sequence[TipMatches | None], patients: Patients, unit_per_pixel: Floats | None = None
 ) -> tuple[Estimate, Estimate]:
     """Median and 90th percentile of the tips' errors; see `summarise_lines`."""
     units = np.ones(len(matches)) if unit_per_pixel is None else unit_per_pixel
     of_images = [np.empty(0) if matched is None else matched.errors for matched in matches]
     image_rows = np.repeat(np.arange(len(matches)), [len(errors) for errors in of_images])
     errors = np.concatenate([np.empty(0), *of_images]) * units[image_rows]
-    return estimate_errors(errors, image_rows, bootstrap, len(matches))
+    return estimate_errors(errors, image_rows, patients)
 
 
-def estimate_errors(
-    errors: Floats, image_rows: npt.NDArray[np.intp], bootstrap: PatientBootstrap, num_images: int
-) -> tuple[Estimate, Estimate]:
+def estimate_errors(errors: Floats, image_rows: npt.NDArray[np.intp], patients: Patients) -> tuple[Estimate, Estimate]:
     """The quantiles at `ERROR_LEVELS` with intervals; errors that are NaN are left out.
 
     Args:
         errors: (m,) infinite ones too.
-        image_rows: (m,) the image of each, 0..num_images - 1.
-        bootstrap: of the patients of the images.
-        num_images: how many there are.
+        image_rows: (m,) the image of each, 0..n - 1.
+        patients: of the images.
     """
     is_defined = ~np.isnan(errors)
-    errors, image_rows = errors[is_defined], image_rows[is_defined]
-    num_patients = bootstrap.num_patients_with(np.bincount(image_rows, minlength=num_images) > 0)
-    replicates = bootstrap.quantiles(errors, image_rows, ERROR_LEVELS)
-    median, upper = (
-        percentile_estimate(float(value), replicates[:, column], num_patients)
-        for column, value in enumerate(quantiles(errors, ERROR_LEVELS))
-    )
+    median, upper = patients.quantiles(errors[is_defined], image_rows[is_defined], ERROR_LEVELS)
     return median, upper

@@ -14,6 +14,7 @@ from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import READ_AGAIN_FILE, Case, SharedCases
+from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE, METHOD
 from catheters.evaluation.lines.comparison import MAP_WIDTH, TipCase
 from catheters.evaluation.lines.tips import TOLERANCE_MM, TOLERANCE_SHARE
 from catheters.evaluation.paired_tests import SIGNIFICANT, describe_p
@@ -37,7 +38,7 @@ from catheters.evaluation.report.tables import (
     threshold_text,
     with_interval,
 )
-from catheters.evaluation.scores import METRICS, NO_MACRO_INTERVAL
+from catheters.evaluation.scores import METRICS
 from catheters.io.files import write_text
 from catheters.labels import ImageKind
 
@@ -105,7 +106,6 @@ def write_report(
             background=background,
             scores=scores,
             metrics=METRICS,
-            no_macro_interval=NO_MACRO_INTERVAL,
             forest=_forest(evaluation),
             figures=figures,
             is_out_of_fold=bool(evaluation.folds and background.settings),
@@ -136,7 +136,6 @@ def write_model_card(file: Path, evaluation: Evaluation, background: Background)
             background=background,
             scores=evaluation.scores,
             metrics=METRICS,
-            no_macro_interval=NO_MACRO_INTERVAL,
             ensemble_methods=METHODS,
             read_again_file=READ_AGAIN_FILE,
         )
@@ -153,6 +152,12 @@ def page_environment(*, autoescape: bool = True) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {
+        "interval_method": METHOD,
+        "few_patients_mark": FEW_PATIENTS_MARK,
+        "few_patients_note": FEW_PATIENTS_NOTE,
+        "coverage_exceptions": COVERAGE_EXCEPTIONS,
+    }
     environment.filters["interval"] = with_interval
     environment.filters["per_cent"] = per_cent
     environment.filters["agreement"] = agreement_estimates

@@ -1,5 +1,6 @@
 """What was found out as text, for a terminal."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +9,7 @@ from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import METHODS, Ensemble
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.hard_cases import SharedCases
-from catheters.evaluation.intervals import Estimate
+from catheters.evaluation.intervals import FEW_PATIENTS_MARK, Estimate
 from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.evaluation import LineEvaluation
 from catheters.evaluation.lines.explanations import Explanations
@@ -35,7 +36,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def with_interval(estimate: Estimate, decimals: int = 3) -> str:
     """`0.912 (0.900 to 0.923)`, without a bracket where there is no interval; `undefined` for NaN.
 
-    Infinite is the error of a tip that no predicted one is left for: `missed`.
+    Marked where a few patients decide the number. Infinite is the error of a tip that no predicted one
+    is left for: `missed`.
     """
     if math.isnan(estimate.value):
         return "undefined"
@@ -43,7 +45,9 @@ def with_interval(estimate: Estimate, decimals: int = 3) -> str:
         "missed" if math.isinf(number) else f"{number:.{decimals}f}"
         for number in (estimate.value, estimate.low, estimate.high)
     )
-    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
+    if math.isnan(estimate.low):
+        return value
+    return f"{value} ({low} to {high}){FEW_PATIENTS_MARK if estimate.few_patients else ''}"
 
 
 def number(value: float) -> str:
@@ -254,7 +258,7 @@ def ensemble_table(ensemble: Ensemble) -> str:
 def per_cent(estimate: Estimate) -> str:
     """`1.23 (1.01 to 1.52)` of a share."""
     value, low, high = (100 * number for number in (estimate.value, estimate.low, estimate.high))
-    return with_interval(Estimate(value=value, low=low, high=high), 2)
+    return with_interval(dataclasses.replace(estimate, value=value, low=low, high=high), 2)
 
 
 def lines_table(lines: LineEvaluation) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import PatientBootstrap
 from catheters.evaluation.metrics import macro_mean, score_labels
 from catheters.evaluation.paired_tests import adjust_by_holm
+from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.scores import Scores, score
 from catheters.evaluation.variants.seeds import MACRO, SeedDifference, compare_seeds, is_shown
@@ -122,7 +122,6 @@ class VariantComparison:
         folds: likewise.
         num_images: images that count.
         num_patients: their patients.
-        num_resamples: of the patients.
         results: of each variant, the first one first.
         image_kind: whether the X-rays are real.
         notes: what has to be known beside the numbers.
@@ -135,7 +134,6 @@ class VariantComparison:
     folds: tuple[int, ...]
     num_images: int
     num_patients: int
-    num_resamples: int
     results: tuple[VariantResult, ...]
     image_kind: ImageKind
     notes: tuple[str, ...]
@@ -189,7 +187,6 @@ def compare_variants(
     name: str,
     seeds: Sequence[int],
     folds: Sequence[int],
-    num_resamples: int,
     image_kind: ImageKind,
     notes: Sequence[str],
     command: str,
@@ -202,7 +199,6 @@ def compare_variants(
         name: of the comparison.
         seeds: that were asked for.
         folds: likewise.
-        num_resamples: of the patients.
         image_kind: see `VariantComparison`.
         notes: likewise.
         command: likewise.
@@ -211,7 +207,7 @@ def compare_variants(
     used = np.unique(np.concatenate([run.rows for run in runs])) if runs else np.empty(0, dtype=np.intp)
     place = np.full(len(truth), -1, dtype=np.intp)
     place[used] = np.arange(len(used))
-    bootstrap = PatientBootstrap(truth.patient_ids[used], num_resamples, seed=0) if len(used) else None
+    patients = Patients(truth.patient_ids[used])
     assert truth.folds is not None, "a comparison is one of folds"
     num_wanted = int(np.isin(truth.folds[used], folds).sum())
     known: dict[tuple[int, int, bytes], Scores] = {}
@@ -222,8 +218,7 @@ def compare_variants(
             run = variants[number].runs[seed]
             probabilities = run.probabilities[np.searchsorted(run.rows, rows)]
             of_run = truth.take(rows).with_probabilities(probabilities, variants[number].name)
-            assert bootstrap is not None
-            known[key] = score(of_run, bootstrap.take(place[rows]))
+            known[key] = score(of_run, patients.take(place[rows]))
         return known[key]
 
     found: list[tuple[tuple[int, ...], bool, dict[str, SeedDifference]]] = []
@@ -245,8 +240,7 @@ def compare_variants(
         seeds=tuple(seeds),
         folds=tuple(folds),
         num_images=len(used),
-        num_patients=0 if bootstrap is None else bootstrap.num_patients,
-        num_resamples=num_resamples,
+        num_patients=patients.num_patients,
         results=tuple(
             VariantResult(
                 given=variant,

@@ -53,7 +53,6 @@ def write_json(file: Path, comparison: VariantComparison, inputs: Mapping[str, s
         "folds": list(comparison.folds),
         "num_images": comparison.num_images,
         "num_patients": comparison.num_patients,
-        "num_resamples": comparison.num_resamples,
         "image_kind": comparison.image_kind,
         "notes": list(comparison.notes),
         "variants": [_describe(result) for result in comparison.results],

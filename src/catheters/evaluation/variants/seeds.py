@@ -4,19 +4,19 @@ Each way is trained with the same seeds, and each seed gives a difference on the
 readers are in studies of several readers and several cases, and the patients the cases: both are samples, and the
 interval has to hold for others. The variance of the mean difference has the parts of Obuchowski and Rockette
 (Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests, Communications in Statistics 24
-(1995), 285-308), that of the patients here by a bootstrap:
+(1995), 285-308), that of the patients here by the jackknife (see `intervals`):
 
     variance = V + max(s^2 / S - I, 0)
 
-V is the variance of the mean over the S seeds where patients are resampled. s^2 is the sample variance of the seeds'
-differences. I is what both hold, the chance that is of a seed and a patient together: with V_s, the variance of one
-seed's difference where patients are resampled, I = (mean of V_s - V) / (S - 1), from 0 to V.
+V is the variance over patients of the mean over the S seeds. s^2 is the sample variance of the seeds' differences. I is
+what both hold, the chance that is of a seed and a patient together: with V_s, the variance over patients of one seed's
+difference, I = (mean of V_s - V) / (S - 1), from 0 to V.
 
 The interval is Student's t times the square root of the variance. Its degrees of freedom are those of Satterthwaite (An
-approximate distribution of estimates of variance components, Biometrics Bulletin 2 (1946), 110-114) for V, with those
-of P patients, and s^2 / S, of S seeds:
+approximate distribution of estimates of variance components, Biometrics Bulletin 2 (1946), 110-114) for V, with F that
+depend on how many patients make it up, and s^2 / S, of S seeds:
 
-    degrees of freedom = variance^2 / (V^2 / (P - 1) + (s^2 / S)^2 / (S - 1))
+    degrees of freedom = variance^2 / (V^2 / F + (s^2 / S)^2 / (S - 1))
 
 With two or three seeds s^2 often comes out small by chance, and these degrees of freedom then too many. So t is never
 below that of Cochran (Approximate significance levels of the Behrens-Fisher test, Biometrics 20 (1964), 191-195): the
@@ -25,14 +25,14 @@ mean of both parts' own t, weighted by the parts.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import t as student_t
 
-from catheters.evaluation.intervals import LEVEL, Estimate
+from catheters.evaluation.intervals import ANY, LEVEL, UNDEFINED, Contributions, Estimate, exact_binomial
 from catheters.evaluation.scores import Scores, difference
 
 Floats = npt.NDArray[np.float64]
@@ -48,10 +48,9 @@ class SeedDifference:
     """The mean difference over S seeds, of one score.
 
     Attributes:
-        estimate: it, with its 95% interval; there is none where fewer than two patients count, or where most resamples
-            leave the score undefined.
+        estimate: it, with its 95% interval; there is none where fewer than two patients count.
         of_seeds: (S,) each seed's difference.
-        patient_variance: V, of the mean where patients are resampled; NaN without an interval.
+        patient_variance: V, of the mean over patients; NaN without an interval.
         seed_variance: what the seeds add to it, 0 at least; NaN with one seed, whose interval holds the patients alone.
         degrees_of_freedom: of Student's t; NaN without an interval.
         p_value: of no difference, two-sided; NaN without an interval.
@@ -75,49 +74,55 @@ class SeedDifference:
         return math.sqrt(self.patient_variance + np.nan_to_num(self.seed_variance))
 
 
-def mean_difference(of_seeds: Floats, replicates: Floats, num_patients: int) -> SeedDifference:
+def mean_difference(of_seeds: Sequence[Contributions]) -> SeedDifference:
     """The mean over S seeds with its interval, see this module.
 
     Args:
-        of_seeds: (S,) difference of each seed, on the images themselves.
-        replicates: (R, S) the same in R resamples of the patients, which are the same ones for all seeds; those in
-            which one is undefined (NaN) are left out, and where they are most, there is no interval.
-        num_patients: that the score depends on, for a label those of its rarer class.
+        of_seeds: (S,) difference of each seed, and what each patient makes up of it; of the same patients.
     """
     num_seeds = len(of_seeds)
-    value = float(of_seeds.mean())
-    defined = replicates[~np.isnan(replicates).any(axis=1)]
-    if math.isnan(value) or num_patients < 2 or len(defined) <= max(len(replicates) / 2, 1):
+    values = np.array([difference_of.value for difference_of in of_seeds])
+    value = float(values.mean())
+    if math.isnan(value) or min(difference_of.num_patients for difference_of in of_seeds) < 2:
         nothing = Estimate(value=value, low=math.nan, high=math.nan)
         return SeedDifference(
             estimate=nothing,
-            of_seeds=of_seeds,
+            of_seeds=values,
             patient_variance=math.nan,
             seed_variance=math.nan,
             degrees_of_freedom=math.nan,
             p_value=math.nan,
         )
-    # The variance of resamples is (P - 1) / P of that of the mean of P patients.
-    widening = num_patients / (num_patients - 1)
-    of_mean = float(defined.mean(axis=1).var(ddof=1)) * widening
+    of_patients = np.stack([difference_of.of_patients for difference_of in of_seeds])  # (S, P)
+    mean = Contributions(
+        value=value,
+        of_patients=of_patients.mean(axis=0),
+        num_patients=min(difference_of.num_patients for difference_of in of_seeds),
+        effective_patients=min(difference_of.effective_patients for difference_of in of_seeds),
+        bounds=ANY,
+    )
+    of_mean = mean.standard_error**2
+    of_patients_freedom = float(mean.num_patients - 1) if mean.is_constant else mean.degrees_of_freedom
     observed, added = 0.0, math.nan
     if num_seeds > 1:
-        observed = float(of_seeds.var(ddof=1)) / num_seeds
-        of_one = float(defined.var(axis=0, ddof=1).mean()) * widening
+        observed = float(values.var(ddof=1)) / num_seeds
+        of_one = float((of_patients**2).sum(axis=1).mean())
         shared = min(max((of_one - of_mean) / (num_seeds - 1), 0.0), of_mean)
         added = max(observed - shared, 0.0)
     variance = of_mean + float(np.nan_to_num(added))
-    spread = of_mean**2 / (num_patients - 1) + (observed**2 / (num_seeds - 1) if num_seeds > 1 else 0.0)
-    freedom = variance**2 / spread if spread else float(num_patients - 1)
+    spread = of_mean**2 / of_patients_freedom + (observed**2 / (num_seeds - 1) if num_seeds > 1 else 0.0)
+    freedom = variance**2 / spread if spread else of_patients_freedom
     if num_seeds > 1 and variance:
-        freedom = min(freedom, _cochran_freedom(of_mean, num_patients - 1, added, num_seeds - 1))
+        freedom = min(freedom, _cochran_freedom(of_mean, of_patients_freedom, added, num_seeds - 1))
     error = math.sqrt(variance)
     half = float(student_t.ppf(1 - ALPHA / 2, freedom)) * error
-    # Where no resample and no seed differs from another, the error is 0.
+    if mean.is_constant:  # no patient tells the two apart, which as many patients cannot be sure of
+        half = max(half, exact_binomial(0.0, max(mean.effective_patients, 1))[1])
+    # Where no patient and no seed differs from another, the error is 0.
     p_value = float(2 * student_t.sf(abs(value) / error, freedom)) if error else float(value == 0)
     return SeedDifference(
         estimate=Estimate(value=value, low=value - half, high=value + half),
-        of_seeds=of_seeds,
+        of_seeds=values,
         patient_variance=of_mean,
         seed_variance=added,
         degrees_of_freedom=freedom,
@@ -125,7 +130,7 @@ def mean_difference(of_seeds: Floats, replicates: Floats, num_patients: int) -> 
     )
 
 
-def _cochran_freedom(one: float, of_one: int, other: float, of_other: int) -> float:
+def _cochran_freedom(one: float, of_one: float, other: float, of_other: float) -> float:
     """The degrees of freedom of the t that is the mean of two variances' own, weighted by them."""
     level = 1 - ALPHA / 2
     aim = float(np.average(student_t.ppf(level, [of_one, of_other]), weights=[one, other]))
@@ -139,7 +144,7 @@ def compare_seeds(first: Sequence[Scores], second: Sequence[Scores]) -> dict[str
     """The second's ROC AUC minus the first's, of the mean over the labels and of each label.
 
     Args:
-        first: S scores, of one seed each, all in the same resamples of the same patients.
+        first: S scores, of one seed each, all of the same patients.
         second: the other way to train, of the same seeds in the same order; each pair is of the same images.
 
     Returns:
@@ -148,20 +153,34 @@ def compare_seeds(first: Sequence[Scores], second: Sequence[Scores]) -> dict[str
     """
     pairs = [difference(one, other) for one, other in zip(first, second, strict=True)]
     labels = pairs[0].labels
-    values = np.array([pair.values[METRIC] for pair in pairs])  # (S, K)
-    replicates = np.stack([pair.replicates[METRIC] for pair in pairs], axis=1)  # (R, S, K)
-    is_defined = ~np.isnan(values).any(axis=0)
-    results: dict[str, SeedDifference] = {}
-    if is_defined.any():
-        num_patients = min(pair.num_patients for pair in pairs)
-        of_macro, in_resamples = values[:, is_defined].mean(axis=1), replicates[:, :, is_defined].mean(axis=2)
-        results[MACRO] = mean_difference(of_macro, in_resamples, num_patients)
-    else:
-        results[MACRO] = mean_difference(np.full(len(pairs), math.nan), np.empty((0, len(pairs))), 0)
+    defined = [k for k in range(len(labels)) if not any(np.isnan(pair.values[METRIC][k]) for pair in pairs)]
+    widened = [[_widened(part, in_mean=False) for part in pair.contributions[METRIC]] for pair in pairs]
+    results = {MACRO: mean_difference([_macro(pair, defined) for pair in pairs])}
     for k, label in enumerate(labels):
-        rarer = min(min(pair.num_positive_patients[k], pair.num_negative_patients[k]) for pair in pairs)
-        results[label] = mean_difference(values[:, k], replicates[:, :, k], rarer)
+        results[label] = mean_difference([of_labels[k] for of_labels in widened])
     return results
+
+
+def _widened(of_label: Contributions, *, in_mean: bool) -> Contributions:
+    """With the patients' parts as much larger as the interval of the difference is wider, see `intervals.subtract`."""
+    if of_label.widening is None:
+        return of_label
+    factor = of_label.widening[1 if in_mean else 0]
+    return replace(of_label, of_patients=of_label.of_patients * factor, widening=None)
+
+
+def _macro(pair: Scores, labels: Sequence[int]) -> Contributions:
+    """The mean over some of the labels."""
+    parts = [_widened(pair.contributions[METRIC][k], in_mean=True) for k in labels]
+    if not parts:
+        return UNDEFINED
+    return Contributions(
+        value=float(np.mean([part.value for part in parts])),
+        of_patients=np.mean([part.of_patients for part in parts], axis=0),
+        num_patients=max(part.num_patients for part in parts),
+        effective_patients=max(part.effective_patients for part in parts),
+        bounds=ANY,
+    )
 
 
 def is_shown(difference_of: SeedDifference, adjusted_p_value: float) -> bool:

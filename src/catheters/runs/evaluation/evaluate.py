@@ -112,7 +112,7 @@ def evaluate(
     Args:
         predictions: a run folder, or a CSV with an id column and one column of probabilities per label.
         labels: the label table, as CSV; None: the run's own.
-        choices: resamples, operating points, prevalences, calibration, columns of subgroups, and whether heatmaps are
+        choices: operating points, prevalences, calibration, columns of subgroups, and whether heatmaps are
             held against drawn tips; None: evaluate.py's.
         rules: settings that tell how to read `labels`; None: those of the run, or else plain 0/1 columns.
         id_column: name of the id column; None: as the predictions call it, or the rules.
@@ -151,7 +151,7 @@ def evaluate_input(given: Input, choices: Choices) -> EvaluationResult:
     evaluation = evaluate_predictions(given.evaluated, given.heads, columns, choices)
     for caveat in evaluation.caveats:
         warn(caveat.text)
-    evaluation = dataclasses.replace(evaluation, lines=evaluate_lines(given, choices))
+    evaluation = dataclasses.replace(evaluation, lines=evaluate_lines(given))
     if choices.max_explained:
         evaluation = dataclasses.replace(evaluation, explanations=explain_run(given, evaluation))
     return EvaluationResult(evaluation=evaluation, _given=given)

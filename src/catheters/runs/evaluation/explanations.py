@@ -148,8 +148,6 @@ def explain_run(given: Input, evaluation: Evaluation) -> Explanations:
         tuple(device_types),
         np.array([case.type_number for case in cases], dtype=np.intp),
         evaluation.evaluated.patient_ids[rows],
-        choices.num_resamples,
-        choices.seed,
     )
     return Explanations(num_images=num_images, num_images_with_cases=num_with_cases, scores=scores)
 
