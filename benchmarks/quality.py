@@ -1,9 +1,10 @@
 """How well the presets learn beside the published recipes: python benchmarks/quality.py.
 
-Four comparisons, each by compare.py: the recipe of `published_single` with that of `single`, and `published_multi` with
-`multi`, on the synthetic sample and on real chest X-rays with drawn catheters (semi-synthetic).
+Three comparisons, each by compare.py: the recipe of `published_single` with that of `single`, `published_multi` with
+`multi`, and `single` with itself less one of its choices. Each on the synthetic sample, and on real chest X-rays with
+drawn catheters (semi-synthetic).
 
-  python benchmarks/quality.py                                          all four, three seeds each
+  python benchmarks/quality.py                                          all six, three seeds each
   python benchmarks/quality.py --only sample_single --epochs 6          a first look
   python benchmarks/quality.py num_workers=0 channels_last=False        settings of all runs, as for compare.py
 
@@ -28,7 +29,8 @@ from catheters.commands.command_line import run_command
 from catheters.commands.compare_options import main as compare
 from catheters.commands.synthetic import main as synthetic
 from catheters.config.loading import config_text
-from catheters.config.presets import PRESETS, SAMPLE, SAMPLE_LINES
+from catheters.config.presets import PRESETS, SAMPLE, SAMPLE_LINES, SINGLE
+from catheters.config.published import PUBLISHED_SINGLE
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.evaluation.variants.files import JSON_FILE
@@ -38,11 +40,29 @@ from catheters.runs.preproc import preproc
 from catheters.runs.provenance import git_commit
 from catheters.runtime.console import say
 
-PAIRS = {"single": ("published_single", "single"), "multi": ("published_multi", "multi")}
-"""Heads -> the presets that are compared, the published one first."""
 DATA = {"sample": "synthetic", "semi": "semi-synthetic"}
-COMPARISONS = {f"{data}_{heads}": (data, heads) for heads in PAIRS for data in DATA}
-"""Name of a comparison -> its data and heads."""
+OF_OPTIMIZER = ("optimizer", "weight_decay", "warmup_epochs", "schedule_step")
+PARTS = {
+    "labels_alone": ("lines",),
+    "published_transforms": ("train_transforms",),
+    "published_optimizer": OF_OPTIMIZER,
+}
+"""Recipe -> what it has of `published_single`, and the rest of `single`."""
+RECIPES = {
+    **{preset: PRESETS[preset] for preset in ("published_single", "single", "published_multi", "multi")},
+    **{
+        part: dataclasses.replace(SINGLE, **{name: getattr(PUBLISHED_SINGLE, name) for name in names})
+        for part, names in PARTS.items()
+    },
+}
+COMPARED = {
+    "single": ("published_single", "single"),
+    "multi": ("published_multi", "multi"),
+    "parts": ("single", *PARTS),
+}
+"""Recipes that are compared, the first one with the others."""
+COMPARISONS = {f"{data}_{what}": (data, what) for what in COMPARED for data in DATA}
+"""Name of a comparison -> its data, and what is compared."""
 OF_SAMPLE = (
     "image_size",
     "num_folds",
@@ -89,11 +109,11 @@ def transferred(recipe: Settings, epochs: int, **place: Any) -> Settings:
 
 
 def recipes_of(name: str, folder: Path, epochs: int, image_size: int) -> dict[str, Settings]:
-    """The recipes of a comparison, the published one first, in a folder of images, caches and runs."""
-    data, heads = COMPARISONS[name]
+    """The recipes of a comparison, in their order, in a folder of images, caches and runs."""
+    data, what = COMPARISONS[name]
     return {
-        preset: transferred(
-            PRESETS[preset],
+        recipe: transferred(
+            RECIPES[recipe],
             epochs,
             dataset_folder=str(folder / data),
             cache_folder=str(folder / "cache"),
@@ -101,8 +121,14 @@ def recipes_of(name: str, folder: Path, epochs: int, image_size: int) -> dict[st
             saved_models_folder=str(folder),
             image_size=image_size,
         )
-        for preset in PAIRS[heads]
+        for recipe in COMPARED[what]
     }
+
+
+def run_folder_of(name: str) -> str:
+    """Name of the folder of a comparison's runs: `single` is trained once, for its parts too."""
+    data, what = COMPARISONS[name]
+    return f"{data}_{'single' if what == 'parts' else what}"
 
 
 def make_data(data: str, options: argparse.Namespace) -> None:
@@ -152,7 +178,7 @@ def outcome(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
 def markdown(outcomes: Mapping[str, Mapping[str, Any]]) -> str:
     """The table of all comparisons."""
     lines = [
-        "| images | recipe | seeds | macro ROC AUC | difference from the published one (95% interval) | a fold |",
+        "| images | recipe | seeds | macro ROC AUC | difference from the row without one (95% interval) | a fold |",
         "|---|---|---|---|---|---|",
     ]
     for outcome_of in outcomes.values():
@@ -221,15 +247,16 @@ def main(arguments: Sequence[str]) -> int:
     for name in options.only:
         make_data(COMPARISONS[name][0], options)
         recipes = recipes_of(name, options.folder, options.epochs, options.size)
-        configs = [options.folder / f"{name}_recipes" / f"{preset}.py" for preset in recipes]
+        configs = [options.folder / f"{name}_recipes" / f"{recipe}.py" for recipe in recipes]
         for config, settings in zip(configs, recipes.values(), strict=True):
             config.parent.mkdir(parents=True, exist_ok=True)
             write_text(config, config_text(settings))
             preproc(settings)
         seeds, folds = (map(str, numbers) for numbers in (options.seeds, options.folds))
-        command = [*map(str, configs), *options.overrides, "--name", name, "--seeds", *seeds, "--folds", *folds]
+        runs = run_folder_of(name)
+        command = [*map(str, configs), *options.overrides, "--name", runs, "--seeds", *seeds, "--folds", *folds]
         status = max(status, compare(command))
-        outcomes[name] = outcome(name, options.folder / name, options)
+        outcomes[name] = outcome(name, options.folder / runs, options)
         outcomes = {key: outcomes[key] for key in COMPARISONS if key in outcomes}
         if options.json is not None:
             write_json(options.json, outcomes)
