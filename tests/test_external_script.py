@@ -129,6 +129,22 @@ def test_the_same_command_again_predicts_nothing_anew(
     assert (run / "MODEL_CARD.md").read_text() == card
 
 
+def test_an_evaluation_knows_the_validations_of_what_is_frozen(validated_run: Path, tmp_path: Path) -> None:
+    """The model card names them again, and checklists are answered by them, unless the thresholds are others."""
+    run = Path(shutil.copytree(validated_run.parent, tmp_path / "copy")) / "run"
+    summary = read(run)["summary"]
+
+    def evaluated(*options: str) -> tuple[str, str]:
+        assert main([str(run), "--checklist", "claim2024", *options]) == 0
+        return (run / "MODEL_CARD.md").read_text(), (run / "checklist_claim2024.md").read_text()
+
+    card, checklist = evaluated("--by", "view")
+    assert card.count("## External validation") == 1 and summary in card
+    assert summary in checklist and "external/theirs/external.json" in checklist
+    card, checklist = evaluated("--operating-point", "specificity=0.8")
+    assert "## External validation" not in card and summary not in checklist
+
+
 def test_predictions_that_were_made_elsewhere(validated_run: Path, run: Path, second_hospital: Path) -> None:
     """With the run's calibration, a temperature for each label, or without: the same numbers."""
     out = run.parent

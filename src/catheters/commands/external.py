@@ -12,12 +12,13 @@ from catheters.config.loading import load_settings
 from catheters.errors import UserError
 from catheters.evaluation.external import tables
 from catheters.evaluation.external.files import CARD_FILE, JSON_FILE, PAGE_FILE
+from catheters.evaluation.external.known import FOLDER
 from catheters.evaluation.external.verdict import summarise
 from catheters.evaluation.intervals import FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.external.frozen_run import check_run
 from catheters.runs.external.prediction import PredictionOptions
-from catheters.runs.external.validate import FOLDER, Validated, validate_config, validate_predictions, write_all
+from catheters.runs.external.validate import Validated, validate_config, validate_predictions, write_all
 from catheters.runtime.console import say, warn
 from catheters.runtime.device import open_device
 from catheters.runtime.host import available_cores

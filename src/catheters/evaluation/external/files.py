@@ -39,7 +39,6 @@ def write_validation(file: Path, validation: ExternalValidation, inputs: Mapping
         "num_images": validation.num_images,
         "num_patients": validation.num_patients,
         "caveats": [{"kind": caveat.kind, "text": caveat.text} for caveat in validation.caveats],
-        "frozen": {"operating_point_rule": str(validation.rule), "calibration": validation.calibration},
         "intervals": {
             "level": LEVEL,
             "method": METHOD,

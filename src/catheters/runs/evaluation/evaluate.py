@@ -16,6 +16,7 @@ from catheters.evaluation.comparison import Comparison
 from catheters.evaluation.ensemble import Ensemble
 from catheters.evaluation.evaluation import Choices, Evaluation
 from catheters.evaluation.evaluation import evaluate as evaluate_predictions
+from catheters.evaluation.external.known import add_to_model_card, describe_frozen, read_validations
 from catheters.evaluation.hard_cases import READ_AGAIN_FILE, SharedCases, write_cases
 from catheters.evaluation.lines.comparison import TipCase
 from catheters.evaluation.lines.results import CASES_FILE, write_tip_cases
@@ -217,10 +218,13 @@ def write_evaluation(
     study = describe_study(given, evaluation)
     write_study(folder, study)
     background = dataclasses.replace(background_of(given, study, command, comparison, ensemble), shared=shared)
-    answered = write_checklists(given, evaluation, background, study, checklists)
+    frozen = describe_frozen(given.sha256, str(evaluation.choices.rule), evaluation.calibrator.method)
+    validations = read_validations(folder, frozen)
+    answered = write_checklists(given, evaluation, background, study, validations, checklists)
     background = dataclasses.replace(background, checklists=answered)
     write_report(folder / "report.html", evaluation, background, thumbnails_of(given), line_figures_of(given))
     write_model_card(folder / "MODEL_CARD.md", evaluation, background)
+    add_to_model_card(folder, validations)
     sha256_of_calibration = sha256_of(calibration)
     write_metrics(
         metrics,

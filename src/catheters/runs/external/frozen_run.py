@@ -11,6 +11,7 @@ from catheters.config.loading import read_run_settings
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, calibrate_across_folds, read_calibrator
+from catheters.evaluation.external.known import describe_frozen
 from catheters.evaluation.external.own_numbers import read_own_macro_auc, read_own_numbers
 from catheters.evaluation.external.validation import OwnRun
 from catheters.evaluation.operating_points import Rule, parse_rule
@@ -37,6 +38,7 @@ class FrozenRun:
         thresholds: of its evaluation, for probabilities before calibration.
         calibrator: of its evaluation.
         rule: by which its thresholds were chosen.
+        predictions_sha256: of its out-of-fold predictions.
         metrics_sha256: of the evaluation's `metrics.json`.
         own: its own out-of-fold numbers and predictions.
     """
@@ -46,6 +48,7 @@ class FrozenRun:
     thresholds: Thresholds
     calibrator: Calibrator
     rule: Rule
+    predictions_sha256: str
     metrics_sha256: str
     own: OwnRun
 
@@ -53,6 +56,11 @@ class FrozenRun:
     def labels(self) -> tuple[str, ...]:
         """(K,) that it predicts."""
         return self.settings.label_columns
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What is frozen, see `describe_frozen`."""
+        return describe_frozen(self.predictions_sha256, str(self.rule), self.calibrator.method)
 
     def raw_thresholds(self) -> npt.NDArray[np.float64]:
         """(K,) for probabilities before calibration; NaN where a label could not be judged."""
@@ -88,6 +96,7 @@ def read_frozen_run(run: Path) -> FrozenRun:
         thresholds=thresholds,
         calibrator=calibrator,
         rule=parse_rule(thresholds.rule),
+        predictions_sha256=current,
         metrics_sha256=sha256_of(metrics),
         own=_read_own(run, settings, metrics, calibrator),
     )

@@ -1,11 +1,9 @@
 """External validation from files to files: a frozen run, images and labels from elsewhere, a page and a card."""
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ from catheters.evaluation.external.files import (
     write_table,
     write_validation,
 )
+from catheters.evaluation.external.known import add_to_model_card, read_validations
 from catheters.evaluation.external.measures import FrozenPredictions, Judged
 from catheters.evaluation.external.own_numbers import read_fold_thresholds
 from catheters.evaluation.external.page import ExternalBackground, write_card, write_page
@@ -33,7 +32,6 @@ from catheters.evaluation.results import METRICS_FILE
 from catheters.evaluation.subgroups import make_groups
 from catheters.inference.loading import read_models
 from catheters.inference.predictor import NO_NUMBER, Predictor
-from catheters.io.files import UnreadableFileError, read_json, write_text
 from catheters.runs.evaluation.label_source import LabelSource
 from catheters.runs.external.frozen_run import FrozenRun, check_run, read_frozen_run
 from catheters.runs.external.overlap import check_ids, check_images
@@ -41,9 +39,6 @@ from catheters.runs.external.prediction import PredictionOptions, measure_own_di
 from catheters.runs.external.theirs import Theirs, read_config, read_predicted, untold_caveat
 from catheters.synthetic import kind_of_images
 
-FOLDER = "external"
-"""In the run folder, a folder for each validation."""
-CARD_SECTION = "## External validation"
 Floats = npt.NDArray[np.float64]
 
 
@@ -296,32 +291,9 @@ def write_all(validated: Validated, name: str, command: str) -> None:
         "run": str(frozen.folder),
         "labels": theirs.source,
         "metrics_sha256": frozen.metrics_sha256,
+        "frozen": frozen.description,
         "image_kind": background.image_kind,
         "command": command,
     }
     write_validation(folder / JSON_FILE, validation, inputs)
-    add_to_model_card(frozen.folder, frozen.metrics_sha256)
-
-
-def add_to_model_card(run: Path, metrics_sha256: str) -> None:
-    """Let the run's model card, where there is one, name the validations of its evaluation as it is now."""
-    card = run / "MODEL_CARD.md"
-    if not card.is_file():
-        return
-    lines = []
-    for file in sorted((run / FOLDER).glob(f"*/{JSON_FILE}")):
-        content = _read(file)
-        if content.get("metrics_sha256") == metrics_sha256:
-            link = f"{FOLDER}/{file.parent.name}/{CARD_FILE}"
-            lines.append(f"- [{file.parent.name}]({link}): {content['summary']}")
-    text = re.sub(rf"\n*{CARD_SECTION}\n.*?(?=\n## |\Z)", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
-    section = f"\n\n{CARD_SECTION}\n\n" + "\n".join(lines) + "\n" if lines else "\n"
-    write_text(card, text.rstrip("\n") + section)
-
-
-def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        content = read_json(file)
-    except UnreadableFileError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    add_to_model_card(frozen.folder, read_validations(frozen.folder, frozen.description))

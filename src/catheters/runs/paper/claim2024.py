@@ -61,7 +61,7 @@ CLAIM_2024 = Checklist(
         Item("30", EVALUATION, "Robustness and sensitivity analyses", results.robustness, "Analyses of your own."),
         Item("31", EVALUATION, "Explainability", results.explainability, "Say what was done, or that nothing was."),
         Item("32", EVALUATION, "Testing on internal data", results.internal_testing),
-        Item("33", EVALUATION, "Testing on external data", None, "Evaluate on another hospital's images, or say none."),
+        Item("33", EVALUATION, "Testing on external data", results.external_testing, "What it was, or that none was."),
         Item("34", EVALUATION, "Registration as a clinical trial", None, "The number, or that it is no trial."),
         Item("35", OF_DATA, "Numbers included and excluded", data.flow_numbers),
         Item("36", OF_DATA, "Characteristics of each partition", data.characteristics, "What the label table lacks."),

@@ -51,6 +51,7 @@ class Facts:
         num_environments: under how many it was trained.
         fingerprint: of the data that it was trained on; None likewise.
         models: of the finished folds; empty likewise.
+        validations: on images from elsewhere: name -> its `external.json`.
     """
 
     settings: Settings | None
@@ -62,10 +63,16 @@ class Facts:
     num_environments: int
     fingerprint: str | None
     models: tuple[ModelFacts, ...]
+    validations: Mapping[str, Mapping[str, Any]]
 
 
 def collect_facts(
-    given: Input, evaluation: Evaluation, background: Background, flow: ImageFlow, table_one: TableOne
+    given: Input,
+    evaluation: Evaluation,
+    background: Background,
+    flow: ImageFlow,
+    table_one: TableOne,
+    validations: Mapping[str, Mapping[str, Any]],
 ) -> Facts:
     """Read what the run folder knows besides.
 
@@ -89,6 +96,7 @@ def collect_facts(
         num_environments=len(environments),
         fingerprint=fingerprint,
         models=tuple(models),
+        validations=validations,
     )
 
 

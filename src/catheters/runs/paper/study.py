@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from catheters.evaluation.evaluation import Evaluation
 from catheters.evaluation.report.figures import ReportFigure, svg_figure
@@ -72,7 +73,12 @@ def study_figures(study: Study) -> list[ReportFigure]:
 
 
 def write_checklists(
-    given: Input, evaluation: Evaluation, background: Background, study: Study, keys: Sequence[str]
+    given: Input,
+    evaluation: Evaluation,
+    background: Background,
+    study: Study,
+    validations: Mapping[str, Mapping[str, Any]],
+    keys: Sequence[str],
 ) -> list[str]:
     """Answer checklists from a run, and write them into its folder.
 
@@ -81,6 +87,7 @@ def write_checklists(
         evaluation: of them.
         background: what the page says besides.
         study: its images and patients.
+        validations: of this evaluation on images from elsewhere, see `read_validations`.
         keys: of `CHECKLISTS`.
 
     Returns:
@@ -91,7 +98,7 @@ def write_checklists(
     """
     if not keys:
         return []
-    facts = collect_facts(given, evaluation, background, study.flow, study.table_one)
+    facts = collect_facts(given, evaluation, background, study.flow, study.table_one, validations)
     sentences = []
     for key in keys:
         checklist = CHECKLISTS[key]

@@ -50,7 +50,13 @@ TRIPOD_AI = Checklist(
         Item("13", METHODS, "Class imbalance", model.class_imbalance),
         Item("14", METHODS, "Fairness", results.subgroups, "Which approaches to fairness were taken, and why."),
         Item("15", METHODS, "Output and thresholds", results.thresholds, "Why this rule."),
-        Item("16", METHODS, "Development against evaluation data", results.internal_testing, "Differences, if any."),
+        Item(
+            "16",
+            METHODS,
+            "Development against evaluation data",
+            results.tested_on,
+            "Differences, if any.",
+        ),
         Item("17", METHODS, "Ethical approval", None, "Committee, number, consent or its waiver."),
         Item("18a", OPEN, "Funding", None, "Sources, and the funders' role."),
         Item("18b", OPEN, "Conflicts of interest", None, "Of all authors."),
@@ -61,9 +67,7 @@ TRIPOD_AI = Checklist(
         Item("19", INVOLVEMENT, "Involvement of patients and the public", None, "Which, or that there was none."),
         Item("20a", RESULTS, "Flow of participants", data.flow_numbers),
         Item("20b", RESULTS, "Characteristics", data.characteristics, "Dates, and what the label table lacks."),
-        Item(
-            "20c", RESULTS, "Comparison with the development data", data.characteristics, "For an external evaluation."
-        ),
+        Item("20c", RESULTS, "Comparison with the development data", results.case_mix, "For an external evaluation."),
         Item("21", RESULTS, "Participants and events in each analysis", data.numbers_in_analyses),
         Item("22", RESULTS, "The full model", model.full_model, "Where it can be had, and under which terms."),
         Item("23a", RESULTS, "Performance with intervals", results.accuracy_estimates, "Key subgroups, with --by."),

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from catheters.errors import counted, listed
 from catheters.evaluation.by_patient import PATIENT_RULE
 from catheters.evaluation.evaluation import NUM_DEVICE_TYPES
+from catheters.evaluation.external.files import JSON_FILE
+from catheters.evaluation.external.known import FOLDER
 from catheters.evaluation.intervals import COVERAGE_EXCEPTIONS, METHOD
 from catheters.evaluation.lines.pointing_game import HOTTEST_SHARE
 from catheters.evaluation.operating_points import OperatingPoint
@@ -233,6 +235,40 @@ def internal_testing(facts: Facts) -> Answer | None:
         "was chosen on the same images, so scores are slightly optimistic; there is no other held-out set in this run."
     )
     return Answer(text=text, source="predictions.csv")
+
+
+def external_testing(facts: Facts) -> Answer | None:
+    """What the frozen model did on images from elsewhere."""
+    if not facts.validations:
+        return None
+    texts = [f"{name}: {content['summary']}" for name, content in facts.validations.items()]
+    text = f"Model, thresholds and calibration were frozen. {' '.join(texts)}"
+    return Answer(text=text, source=_files_of_validations(facts))
+
+
+def tested_on(facts: Facts) -> Answer | None:
+    """Which images were developed on, and which evaluated."""
+    answers = [answer for answer in (internal_testing(facts), external_testing(facts)) if answer is not None]
+    if not answers:
+        return None
+    return Answer(text=" ".join(of.text for of in answers), source=", ".join(of.source for of in answers))
+
+
+def case_mix(facts: Facts) -> Answer | None:
+    """Sizes and prevalences of images from elsewhere beside those of the run."""
+    if not facts.validations:
+        return None
+    texts = []
+    for name, content in facts.validations.items():
+        known = [of for of in content["per_label"] if of["num_known"]]
+        shares = "; ".join(f"{of['label']} {of['num_positives']:,} of {of['num_known']:,}" for of in known)
+        images, patients = counted(content["num_images"], "image"), counted(content["num_patients"], "patient")
+        texts.append(f"{name}: {images} of {patients}; positive: {shares}.")
+    return Answer(text=" ".join(texts), source=_files_of_validations(facts))
+
+
+def _files_of_validations(facts: Facts) -> str:
+    return ", ".join(f"{FOLDER}/{name}/{JSON_FILE}" for name in facts.validations)
 
 
 def failures(facts: Facts) -> Answer:
