@@ -1,4 +1,4 @@
-"""Several ways to train against the first, with several seeds each: python compare.py --help."""
+"""Several ways to train against the first, or a search for better ones: python compare.py --help."""
 
 from catheters.commands.command_line import run_command
 from catheters.commands.compare_options import main

@@ -15,7 +15,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "preproc": ("preproc_options", "X-rays to a .npy image cache, or an audit of them (preproc_npy.py)"),
         "train": ("train", "train every fold, one linear head by config.py (train.py)"),
         "multi-train": ("train", "the same by multi_config.py, one head per device type (multi_train.py)"),
-        "compare": ("compare_options", "several ways to train against the first, with several seeds (compare.py)"),
+        "compare": (
+            "compare_options",
+            "ways to train, with several seeds, against the first; or a search (compare.py)",
+        ),
         "evaluate": ("evaluation_options", "predictions and labels to metrics with intervals (evaluate.py)"),
         "predict": ("predict", "checkpoints and X-rays to probabilities (predict.py)"),
         "synthetic": ("synthetic", "draw the synthetic sample that `--config sample` trains on"),

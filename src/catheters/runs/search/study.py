@@ -130,14 +130,14 @@ class SearchQueue(StudyQueue[TrialJob]):
         trial = self.trial(taken.trial_id)
         return {name: dimension.suggest(trial, name) for name, dimension in space.items()}
 
-    def trials(self, wanted: Sequence[TrialJob]) -> dict[TrialJob, FrozenTrial]:
+    def trials(self, wanted: Collection[TrialJob]) -> dict[TrialJob, FrozenTrial]:
         """The last attempt at each."""
         latest = self._latest()
         return {job: latest[job] for job in wanted if job in latest}
 
     def describe_best(self, wanted: Collection[TrialJob]) -> str:
         """The best trial so far, as the end of a sentence."""
-        complete = {job: trial for job, trial in self._latest().items() if trial.state == TrialState.COMPLETE}
+        complete = {job: trial for job, trial in self.trials(wanted).items() if trial.state == TrialState.COMPLETE}
         best = max(complete, key=lambda job: (complete[job].value, -job.number), default=None)
         return "" if best is None else f", the best so far is {best} with {complete[best].value:.4f}"
 
