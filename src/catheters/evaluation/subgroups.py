@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from catheters.evaluation.paired_tests import SIGNIFICANT, adjust_by_holm
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet, is_any
 from catheters.evaluation.scores import Scores, difference, score
+from catheters.io.near_misses import number_or_age_in
 from catheters.runtime.progress import track
 
 MAX_GROUPS = 20
@@ -24,8 +24,6 @@ MAX_NUMBERS = 8
 MISSING = "(empty)"
 MIN_REPEATS = 20
 """Images beyond the first of their combination of labels, from which on a column is seen to follow from the labels."""
-
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(?=Y?$)")  # ages are also written as in DICOM: 058Y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +95,12 @@ def make_groups(column: str, values: npt.NDArray[np.str_], edges: Sequence[float
         UserError: too many groups, or no numbers where edges are given.
     """
     values = np.char.strip(values)
-    numbers = [_NUMBER.match(value) for value in values.tolist()]
-    are_numbers = all(match is not None or value == "" for match, value in zip(numbers, values.tolist(), strict=True))
+    numbers = [number_or_age_in(value) for value in values.tolist()]
+    are_numbers = all(number is not None or value == "" for number, value in zip(numbers, values.tolist(), strict=True))
     if edges is not None and not are_numbers:
-        row = next(row for row, match in enumerate(numbers) if match is None and values[row] != "")
+        row = next(row for row, number in enumerate(numbers) if number is None and values[row] != "")
         raise UserError(f"--by {column}: bands are of numbers, {str(values[row])!r} is none")
-    parsed = np.array([np.nan if match is None else float(match[0]) for match in numbers])
+    parsed = np.array([np.nan if number is None else number for number in numbers])
     distinct = np.unique(parsed[~np.isnan(parsed)])
     if are_numbers and (edges is not None or len(distinct) > MAX_NUMBERS):
         if edges is None:
@@ -112,7 +110,8 @@ def make_groups(column: str, values: npt.NDArray[np.str_], edges: Sequence[float
     else:
         order = np.unique(values).tolist()
         if are_numbers:
-            order.sort(key=lambda value: float(_NUMBER.match(value)[0]) if value else np.inf)  # type: ignore[index]
+            number_of = dict(zip(values.tolist(), parsed.tolist(), strict=True))
+            order.sort(key=lambda value: number_of[value] if value else np.inf)
         names = {value or MISSING: np.flatnonzero(values == value).tolist() for value in order}
     if len(names) > MAX_GROUPS:
         raise UserError(

@@ -69,3 +69,8 @@ def number_in(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def number_or_age_in(text: str) -> float | None:
+    """The finite number that a text holds, also an age in years as DICOM writes it, `058Y`; or None."""
+    return number_in(text.strip().removesuffix("Y"))

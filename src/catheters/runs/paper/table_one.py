@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from catheters.data.spacing import read_spacing_table
+from catheters.io.near_misses import number_or_age_in
 from catheters.runs.evaluation.inputs import Input
 from catheters.viz.table_figure import draw_table
 
@@ -25,7 +26,6 @@ MAX_VALUES = 12
 """Different values of a column that are counted one by one."""
 MAX_DIGITS = 8
 """Different numbers up to which a column that is not an age is counted value by value."""
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(?=Y?$)")  # ages are also written as in DICOM: 058Y
 _NO_LETTERS = re.compile(r"[^a-z]")
 Bools = npt.NDArray[np.bool_]
 Describe = Callable[[Bools], str]
@@ -135,8 +135,8 @@ def _describe_column(column: str, values: npt.NDArray[np.str_], add: Add) -> str
     """Numbers by median and quartiles, other values one by one; a note where they are too many."""
     values = np.char.strip(values)
     is_given = values != ""
-    matches = [_NUMBER.match(value) for value in values.tolist()]
-    numbers = np.array([math.nan if match is None else float(match[0]) for match in matches])
+    found = [number_or_age_in(value) for value in values.tolist()]
+    numbers = np.array([math.nan if number is None else number for number in found])
     distinct = np.unique(values[is_given]).tolist()
     are_numbers = bool((~np.isnan(numbers) | ~is_given).all()) and len(np.unique(numbers[is_given])) > MAX_DIGITS
     if not distinct:
