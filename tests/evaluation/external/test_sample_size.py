@@ -1,5 +1,6 @@
 """Sample sizes, against the examples of the papers' own package and against intervals of simulated samples."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -47,6 +48,10 @@ def test_shares_by_hand() -> None:
     predicted = 0.8 * 0.1 + 0.1 * 0.9
     assert images_needed("ppv", here, 0.1) == math.ceil(4 * norm.ppf(0.975) ** 2 * 0.24 / 0.01 / predicted)
     assert math.isnan(images_needed("sensitivity", assumed(QUANTILES, 0.0, 0.8), 0.1))
+    # A share of 1 does not say that no patient is needed, and a billion images are no plan.
+    of_all = dataclasses.replace(assumed(QUANTILES, 0.3, 0.8), sensitivity=1.0, specificity=0.0)
+    assert all(math.isnan(images_needed(name, of_all, 0.1)) for name in ("sensitivity", "specificity"))
+    assert math.isnan(images_needed("roc_auc", assumed(QUANTILES, 0.001, 0.8), 0.0001))
 
 
 @pytest.mark.parametrize("measure", ["roc_auc", "slope", "observed_to_expected"])

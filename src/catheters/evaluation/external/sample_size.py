@@ -81,7 +81,8 @@ class SampleSize:
 
 
 def images_needed(measure: str, assumed: Assumed, width: float) -> float:
-    """Independent images for a 95% interval of a width; NaN where what is assumed does not say it.
+    """Independent images for a 95% interval of a width; NaN where what is assumed does not say it, as a share of 0 or 1
+    does not, or where a billion would not do.
 
     Args:
         measure: a key of `INTERVAL_WIDTHS`.
@@ -130,6 +131,8 @@ def _of_area(assumed: Assumed, width: float) -> float:
         return math.nan
     if variance(2) <= wanted:
         return 2.0
+    if variance(MOST_IMAGES) > wanted:
+        return math.nan
     return float(brentq(lambda images: variance(images) - wanted, 2, MOST_IMAGES))
 
 
@@ -150,8 +153,8 @@ def _of_slope(assumed: Assumed, width: float) -> float:
 
 
 def _of_share(share: float, share_of_images: float, width: float) -> float:
-    """Of a share of some of the images, as normal."""
-    if not share_of_images > 0:
+    """Of a share of some of the images, as normal; of one of 0 or 1 that would say that none are needed."""
+    if not (share_of_images > 0 and 0 < share < 1):
         return math.nan
     return share * (1 - share) / ((width / 2 / QUANTILE) ** 2 * share_of_images)
 
