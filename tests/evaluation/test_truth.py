@@ -60,7 +60,7 @@ def test_patients_of_the_table_count(theirs: list[str], is_warned: bool) -> None
     truth = make_truth(["p", "q", "r"])
     evaluated, _ = hold_against(truth, predictions(patient=theirs), "id", ("x", "y"), FILE, "model")
     assert evaluated.patient_ids.tolist() == ["r", "p"]
-    warning = "p.csv and labels.csv name other patients: c and a are of one in the one and of two in the other"
+    warning = "p.csv and labels.csv name other patients: images are of one in the one and of two in the other"
     assert [caveat.kind for caveat in evaluated.caveats] == ["other_patients"] * is_warned
     assert all(warning in caveat.text for caveat in evaluated.caveats)
 

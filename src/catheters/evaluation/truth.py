@@ -11,6 +11,7 @@ from catheters.evaluation.caveats import Caveat
 from catheters.evaluation.prediction_set import PredictionSet, find_torn_patient
 from catheters.io.csv_files import TableError, check_filled
 from catheters.io.near_misses import same_id_hint, without_decimals
+from catheters.runtime.console import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +128,11 @@ def _find_other_patients(
     if torn is None:
         return []
     one, other = (uids[is_named][row] for row in torn)
+    say(f"{one} and {other} are of one patient in one of {file} and {source}, and of two in the other")
+    # Without ids: caveats go into cards, which leave the hospital.
     text = (
-        f"{file} and {source} name other patients: {one} and {other} are of one in the one and of two in the other; "
-        f"intervals are over those of {source}"
+        f"{file} and {source} name other patients: images are of one in the one and of two in the other; intervals are "
+        f"over those of {source}"
     )
     return [Caveat(kind="other_patients", text=text)]
 

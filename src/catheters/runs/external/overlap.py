@@ -17,7 +17,7 @@ from catheters.io.csv_files import TableError
 from catheters.runs.build import build_table_source
 from catheters.runs.external.frozen_run import FrozenRun
 from catheters.runs.external.theirs import Theirs
-from catheters.runtime.console import silent
+from catheters.runtime.console import say, silent
 from catheters.runtime.progress import track
 
 SAME_DISTANCE = 16
@@ -29,6 +29,8 @@ ROWS_AT_ONCE = 64
 
 def check_ids(frozen: FrozenRun, theirs: Theirs) -> list[Caveat]:
     """Refuse images of the training; what remains unsure is a caveat.
+
+    Caveats go into the card, which leaves the hospital: ids are said on the terminal alone.
 
     Raises:
         UserError: an image has the id of one that the run was trained on or validated with.
@@ -44,9 +46,10 @@ def check_ids(frozen: FrozenRun, theirs: Theirs) -> list[Caveat]:
     same = sorted(set(theirs.patient_ids.tolist()) & patients)
     if not same:
         return []
+    say(f"patients with the id of a patient of the training: {_named(same)}")
     text = (
-        f"{theirs.source}: {counted(len(same), 'patient')} have the id of a patient of the training, {same[0]} for "
-        "one: if they are the same people, the model has seen them, and the numbers may be too good"
+        f"{theirs.source}: {counted(len(same), 'patient')} with the id of a patient of the training: if they are the "
+        "same people, the model has seen them, and the numbers may be too good"
     )
     return [Caveat(kind="patients_of_training", text=text)]
 
@@ -69,7 +72,8 @@ def check_images(frozen: FrozenRun, theirs: Theirs, image_hashes: Sequence[bytes
         try:
             hashes += _cached_hashes(settings, table)
         except CacheError as error:
-            reasons.append(error.found)
+            say(error.found)
+            reasons.append(f"the cache {settings.cache_file} cannot be read")
     if not _training_tables_are_here(frozen.settings):
         reasons.append(f"{build_table_source(frozen.settings).file} is not here")
     caveats = []
@@ -84,9 +88,10 @@ def check_images(frozen: FrozenRun, theirs: Theirs, image_hashes: Sequence[bytes
         _refuse(theirs, same, "show what an image of the training shows")
     similar = theirs.uids[nearest <= MAX_DISTANCE].tolist()
     if similar:
+        say(f"images nearly like one of the training: {_named(similar)}")
         text = (
-            f"{theirs.source}: {counted(len(similar), 'image')} look nearly like one of the training, {similar[0]} for "
-            "one: look at them, and list them in exclude_ids if they are the same"
+            f"{theirs.source}: {counted(len(similar), 'image')} nearly like one of the training: look at them, and "
+            "list them in exclude_ids if they are the same"
         )
         caveats.append(Caveat(kind="similar_images", text=text))
     return caveats
@@ -134,11 +139,12 @@ def _training_tables(settings: Settings, *, only_shared: bool) -> Iterator[tuple
     """The label tables that are here, with the settings that read them; or those whose ids name the same images."""
     numbers = [number for number, is_shared in enumerate(settings.share_ids) if is_shared or not only_shared]
     for of_table in (settings, *map(settings.of_extra_table, numbers)):
-        with silent(True):  # training has said all of it
-            try:
-                yield of_table, read_label_table(build_table_source(of_table, may_lack_labels=True))
-            except TableError:
-                continue
+        try:
+            with silent(True):  # training has said all of it
+                table = read_label_table(build_table_source(of_table, may_lack_labels=True))
+        except TableError:
+            continue
+        yield of_table, table
 
 
 def _training_tables_are_here(settings: Settings) -> bool:
@@ -147,8 +153,12 @@ def _training_tables_are_here(settings: Settings) -> bool:
 
 
 def _refuse(theirs: Theirs, uids: Sequence[str], what: str) -> None:
-    named = ", ".join(uids[:MAX_NAMED]) + (" ..." if len(uids) > MAX_NAMED else "")
     raise UserError(
-        f"{theirs.source}: {len(uids)} of {counted(len(theirs.uids), 'image')} {what}: {named}; an external validation "
-        "is of images that the model has not seen: leave them out (exclude_ids), or give other images other ids"
+        f"{theirs.source}: {len(uids)} of {counted(len(theirs.uids), 'image')} {what}: {_named(uids)}; an external "
+        "validation is of images that the model has not seen: leave them out (exclude_ids), or give other images "
+        "other ids"
     )
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:MAX_NAMED]) + (" ..." if len(ids) > MAX_NAMED else "")
