@@ -55,7 +55,10 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; exits with status 2 where they do not go together."""
     parser = _create_parser()
     options = parser.parse_args(arguments)
-    _check_together(parser, options)
+    if options.external is None:
+        _check_together(parser, options)
+    else:
+        check_external(parser, options, arguments)
     return options
 
 
@@ -210,9 +213,6 @@ def _create_parser() -> argparse.ArgumentParser:
 
 
 def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.external is not None:
-        check_external(parser, options)
-        return
     check_not_external(parser, options)
     if not options.runs and (options.predictions is None or options.labels is None):
         parser.error("give run folders, or both --predictions and --labels")

@@ -1,6 +1,7 @@
 """The options of `evaluate.py --external`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
 
 OF_EXTERNAL = ("name", "uncalibrated", "want_width", "device", "batch_size", "workers", "fresh")
 """Options that nothing else takes."""
-OF_OTHERS = ("ensemble", "annotations", "images", "prevalence", "explanations")
-"""Options that it does not take."""
+OF_OTHERS = (
+    *("ensemble", "annotations", "images", "prevalence", "explanations", "operating_point", "checklist"),
+    *("calibration", "at_specificity", "abstain_error", "reader_columns", "resamples"),
+)
+"""Options that it does not take: the run's evaluation has decided all of this."""
 
 
 def add_external_options(parser: argparse.ArgumentParser) -> None:
@@ -58,13 +62,21 @@ def check_not_external(parser: argparse.ArgumentParser, options: argparse.Namesp
             parser.error(f"--{name.replace('_', '-')} goes with --external")
 
 
-def check_external(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Exit with status 2 where the options do not go together."""
+def check_external(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Exit with status 2 where the options do not go together.
+
+    Args:
+        parser: of the command.
+        options: what it made of the arguments.
+        arguments: themselves.
+    """
     if options.runs:
         parser.error(f"--external names the one run; {options.runs[0]} is one more")
+    # Without defaults, so that naming one is seen as well.
+    given = parser.parse_args(arguments, argparse.Namespace(**dict.fromkeys(OF_OTHERS)))
     for name in OF_OTHERS:
-        if getattr(options, name):
-            parser.error(f"--{name} does nothing with --external")
+        if getattr(given, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} does nothing with --external: the run's evaluation is frozen")
     if options.predictions is None:
         if options.labels is not None:
             parser.error("--external: --labels goes with --predictions; a config names its own label table")
