@@ -13,10 +13,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from catheters.commands.evaluation_options import main
-from catheters.config.loading import config_text
+from catheters.config.loading import config_text, load_settings
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.labels import RANZCR_LABELS
+from catheters.runs.external.frozen_run import read_frozen_run
+from catheters.runs.external.overlap import check_ids
+from catheters.runs.external.theirs import read_config
 from catheters.synthetic import generate_sample
 from tests.conftest import assert_user_error, run_script
 
@@ -100,6 +103,12 @@ def test_a_run_on_a_second_hospital(validated_run: Path, second_hospital: Path, 
     ratio = table[label].sum() / written[label].sum()
     assert of_labels[label]["observed_to_expected"]["here"]["value"] == pytest.approx(ratio)
     assert of_labels[label]["prevalence"]["own"]["value"] is not None
+    # The mean of the models, each alone, is what the sentence holds against the run's own.
+    areas = [
+        of["roc_auc"]["alike"]["value"] for of in of_labels.values() if of["roc_auc"]["alike"]["value"] is not None
+    ]
+    assert found["alike_macro_roc_auc"]["value"] == pytest.approx(np.mean(areas))
+    assert f"model by model it is {np.mean(areas):.3f}" in found["summary"] and "compared labels" in found["summary"]
     metrics = {entry["label"]: entry for entry in json.loads((run / "metrics.json").read_text())["per_label"]}
     assert of_labels[label]["roc_auc"]["own"] == metrics[label]["roc_auc"]
     assert of_labels[label]["sensitivity"]["own"] == metrics[label]["operating_point"]["sensitivity"]
@@ -138,7 +147,7 @@ def test_an_evaluation_knows_the_validations_of_what_is_frozen(validated_run: Pa
         assert main([str(run), "--checklist", "claim2024", *options]) == 0
         return (run / "MODEL_CARD.md").read_text(), (run / "checklist_claim2024.md").read_text()
 
-    card, checklist = evaluated("--by", "view")
+    card, checklist = evaluated("--calibration", "temperature")
     assert card.count("## External validation") == 1 and summary in card
     assert summary in checklist and "external/theirs/external.json" in checklist
     card, checklist = evaluated("--operating-point", "specificity=0.8")
@@ -168,6 +177,48 @@ def test_predictions_that_were_made_elsewhere(validated_run: Path, run: Path, se
             here = [of[label][name]["here"]["value"] for of in of_labels]
             assert here[1:] == pytest.approx(here[:1] * 2, abs=1e-6), name
     assert {caveat["kind"] for caveat in read(run, "a")["caveats"]} == {"images_not_compared", "labels_not_told"}
+    # The run has several models: together they raise no alarm of what only single ones could tell.
+    assert read(validated_run)["is_model_by_model"] and not read(run, "a")["is_model_by_model"]
+    page = (run / "external" / "a" / "external.html").read_text()
+    assert "raise no alarm here" in page and "model by model" not in page.lower() and "one in 20" not in page
+    assert {"sensitivity", "specificity", "slope"} <= set(of_labels[1][told[0]]["not_compared"])
+
+
+def test_nothing_else_is_overwritten(validated_run: Path, theirs: WriteTheirs, tmp_path: Path) -> None:
+    """Neither a run, nor predictions of another kind, nor the validation of another config of the same name."""
+    run = Path(shutil.copytree(validated_run, tmp_path / "copy"))
+    before = (run / "predictions.csv").read_bytes()
+    config = theirs()
+    assert "has the validation of" in refused(run, config)
+    assert "has a settings.json that is of no validation" in refused(run, config, "--out", str(run))
+    assert ".. is no name of a folder" in refused(run, config, "--name", "..")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "predictions.csv").write_text("id\n")
+    assert "has a predictions.csv that is of no" in refused(run, config, "--out", str(tmp_path / "other"))
+    assert (run / "predictions.csv").read_bytes() == before
+
+
+def test_a_label_table_that_was_changed_since_gives_no_own_truth(run: Path) -> None:
+    """One positive more, and the prevalence is no longer that of the evaluation."""
+    frozen = read_frozen_run(run)
+    assert frozen.own.has_truth and not frozen.why_no_truth
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["per_label"][0]["num_positives"] += 1
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    changed = read_frozen_run(run)
+    assert not changed.own.has_truth and not changed.own.columns
+    assert changed.why_no_truth == "its label table was changed since its evaluation"
+
+
+def test_ids_of_patients_are_said_on_the_terminal_alone(
+    run: Path, theirs: WriteTheirs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = read_frozen_run(run)
+    patient = str(frozen.own.predicted.patient_ids[0])
+    images = read_config(load_settings(theirs(lambda table: table.assign(PatientID=patient))), Path("t"), frozen.labels)
+    (caveat,) = check_ids(frozen, images)
+    assert patient not in caveat.text and "1 patient with the id" in caveat.text
+    assert patient in capsys.readouterr().out
 
 
 def test_labels_that_are_not_told_or_unknown(
@@ -264,6 +315,9 @@ def test_runs_that_are_not_frozen_are_refused(run: Path, theirs: WriteTheirs) ->
         (["--external", "run", "--predictions", "a.csv", "--labels", "b.csv", "--device", "cpu"], "no model is run"),
         (["--external", "run", "--config", "a.py", "--logits"], "--logits goes with --predictions"),
         (["--external", "run", "--config", "a.py", "--prevalence", "ETT=0.1"], "--prevalence does nothing"),
+        (["--external", "run", "--config", "a.py", "--operating-point", "youden"], "the run's evaluation is frozen"),
+        (["--external", "run", "--config", "a.py", "--checklist", "claim2024"], "--checklist does nothing"),
+        (["--external", "run", "--config", "a.py", "--abstain-error", "0.1"], "--abstain-error does nothing"),
         (["--external", "run", "--config", "a.py", "--name", "a/b"], "--name: the name of a folder"),
         (["--external", "run", "--config", "a.py", "--batch-size", "0"], "--batch-size: 1 or more"),
         (["saved", "--name", "a"], "--name goes with --external"),

@@ -12,13 +12,19 @@ from catheters.config.loading import load_settings
 from catheters.errors import UserError
 from catheters.evaluation.external import tables
 from catheters.evaluation.external.files import CARD_FILE, JSON_FILE, PAGE_FILE
-from catheters.evaluation.external.known import FOLDER
+from catheters.evaluation.external.known import FOLDER, read_source
 from catheters.evaluation.external.verdict import summarise
 from catheters.evaluation.intervals import FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.runs.evaluation.label_source import LabelSource
-from catheters.runs.external.frozen_run import check_run
+from catheters.runs.external.frozen_run import PREDICTIONS_FILE, check_run
 from catheters.runs.external.prediction import PredictionOptions
-from catheters.runs.external.validate import Validated, validate_config, validate_predictions, write_all
+from catheters.runs.external.validate import (
+    PART_FILE,
+    Validated,
+    validate_config,
+    validate_predictions,
+    write_all,
+)
 from catheters.runtime.console import say, warn
 from catheters.runtime.device import open_device
 from catheters.runtime.host import available_cores
@@ -61,7 +67,7 @@ def validate_external(options: argparse.Namespace, arguments: Sequence[str]) -> 
             are_calibrated=not (options.uncalibrated or options.logits),
         )
     _print(validated)
-    write_all(validated, name, f"{program('evaluate.py')} {shlex.join(arguments)}")
+    write_all(validated, name, _source(options), f"{program('evaluate.py')} {shlex.join(arguments)}")
     say(f"\n{summarise(validated.validation)}")
     say(f"a page to look at -> {folder / PAGE_FILE}\na card for the model -> {folder / CARD_FILE}")
     say(f"all numbers -> {folder / JSON_FILE}")
@@ -70,11 +76,14 @@ def validate_external(options: argparse.Namespace, arguments: Sequence[str]) -> 
 
 def _find_folder(options: argparse.Namespace) -> tuple[str, Path]:
     """The name and the folder of the results, made and writable."""
-    file = options.config if options.predictions is None else options.predictions[0]
+    file = _source(options)
     name = options.name or Path(file.name.removesuffix(".gz")).stem
+    if name in (".", ".."):
+        raise UserError(f"{name} is no name of a folder for the results; give one with --name")
     folder = options.out or options.external / FOLDER / name
     if options.out is not None and (folder.is_file() or not folder.absolute().parent.is_dir()):
         raise UserError(f"{folder}: a folder for the results is expected, in one that exists")
+    _check_not_taken(folder, file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -84,6 +93,26 @@ def _find_folder(options: argparse.Namespace) -> tuple[str, Path]:
             f"{folder}: results cannot be written there ({error.strerror}); name another folder with --out"
         ) from None
     return name, folder
+
+
+def _source(options: argparse.Namespace) -> Path:
+    """The config or the predictions that are validated."""
+    return Path(options.config if options.predictions is None else options.predictions[0])
+
+
+def _check_not_taken(folder: Path, source: Path) -> None:
+    """Raise a UserError where the results would overwrite anything but those of an earlier validation of the source."""
+    of_run = next((name for name in ("settings.json", "ensemble.json") if (folder / name).exists()), None)
+    is_validation = (folder / JSON_FILE).exists() or (folder / PART_FILE).exists()
+    if of_run is None and (folder / PREDICTIONS_FILE).exists() and not is_validation:
+        of_run = PREDICTIONS_FILE
+    if of_run is not None:
+        raise UserError(f"{folder}: has a {of_run} that is of no validation; name another folder with --out")
+    earlier = read_source(folder)
+    if earlier not in (None, str(source.resolve())):
+        raise UserError(
+            f"{folder}: has the validation of {earlier}, not of {source}; give this one another name with --name"
+        )
 
 
 def _label_source(options: argparse.Namespace) -> LabelSource:
@@ -108,7 +137,7 @@ def _print(validated: Validated) -> None:
         f"by {validation.rule}, calibration {validation.calibration}, both frozen"
     )
     for measure in tables.SHOWN:
-        say(f"\n{tables.measures_table(validation.results, measure)}")
+        say(f"\n{tables.measures_table(validation, measure)}")
     say("\n*: more than chance, by Holm over all labels and all that is checked")
     say(f"{FEW_PATIENTS_MARK}: {FEW_PATIENTS_NOTE}\n")
     say(tables.verdicts(validation.results))

@@ -68,14 +68,20 @@ def test_columns_that_both_tables_have() -> None:
         "name": np.array([f"n{number}" for number in range(10)] * 1),
         "only here": np.array(["x"] * 10),
         "machine": np.array(["new"] * 10),
+        "PatientAge": np.array(["058Y", "060Y", "062Y", "", "060Y"] * 2),
+        "sex": np.array(["m", "F", " m", "", "f"] * 2),
     }
     own = {
         "view": np.array(["AP"] * 2 + ["PA"] * 8),
         "age": np.array(["50", "60", "70", "80", "60"] * 2),
         "name": np.array([f"m{number}" for number in range(25)]),
         "machine": np.array(["old"] * 10),
+        "PatientAge": np.array(["070Y", "072Y", "068Y", "070Y", "070Y"] * 2),
+        "sex": np.array(["M", "F", "M", "F", "F"] * 2),
     }
-    shifts = {(shift.column, shift.value): shift for shift in column_shifts(here, own)}
+    found, passed_over = column_shifts(here, own)
+    shifts = {(shift.column, shift.value): shift for shift in found}
+    assert passed_over == ["name"]
     assert shifts["view", "AP"].difference == pytest.approx(0.4 / math.sqrt(0.2))
     assert shifts["view", "PA"].difference == pytest.approx(-0.4 / math.sqrt(0.2))
     age = shifts["age", None]
@@ -83,7 +89,12 @@ def test_columns_that_both_tables_have() -> None:
     assert (age.here, age.own) == (75, 64)
     assert age.difference == pytest.approx(11 / deviation)
     assert shifts["machine", "new"].difference == math.inf and shifts["machine", "new"].is_large
-    assert {column for column, _ in shifts} == {"view", "age", "machine"}
+    assert (shifts["PatientAge", None].here, shifts["PatientAge", None].own) == (60, 70)
+    assert (shifts["PatientAge", "not given"].here, shifts["PatientAge", "not given"].own) == (0.2, 0)
+    assert {(name, of.here, of.own) for (column, name), of in shifts.items() if column == "sex"} == {
+        ("m", 0.4, 0.4), ("f", 0.4, 0.6), ("not given", 0.2, 0)
+    }  # fmt: skip
+    assert {column for column, _ in shifts} == {"view", "age", "machine", "PatientAge", "sex"}
 
 
 def test_images_that_moved() -> None:

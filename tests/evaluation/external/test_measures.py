@@ -14,9 +14,11 @@ from catheters.evaluation.external.calibration_curve import calibration_curve
 from catheters.evaluation.external.case_mix import intercept_by_prevalence
 from catheters.evaluation.external.measures import (
     CHECKED,
+    OF_ALL_TOGETHER,
     Judged,
     LabelResult,
     compare,
+    macro_auc,
     measure,
     subtract_independent,
 )
@@ -216,3 +218,22 @@ def test_one_class_and_no_label_have_no_numbers(rng: np.random.Generator) -> Non
         roc_auc_score(evaluated.targets[:, 2], evaluated.probabilities[:, 2])
     )
     assert all(math.isnan(third.p_holm[name]) for name in CHECKED) and not third.alarms
+
+
+def test_models_together_raise_no_alarm_of_what_single_models_alone_could_tell(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Slope, sensitivity and specificity; the mean of two models' AUCs is the mean over the labels, too."""
+    numbers, thresholds, by_fold = own_numbers(draw(rng, 150), tmp_path)
+    predictions = freeze(Elsewhere().draw(rng, 150), thresholds, by_fold)
+    for result in compare(predictions, numbers, OF_ALL_TOGETHER):
+        assert set(result.alarms) <= set(OF_ALL_TOGETHER)
+        assert result.not_compared == ("sensitivity", "specificity", "slope")
+    evaluated = predictions.evaluated
+    guess = rng.random(evaluated.probabilities.shape)
+    guessed = Judged(probabilities=guess, scores=guess, predicted=guess)
+    areas = [
+        roc_auc_score(evaluated.targets[:, k], of[:, k]) for of in (evaluated.probabilities, guess) for k in range(3)
+    ]
+    found = macro_auc(evaluated, [predictions.frozen, guessed], np.ones(3, dtype=np.bool_))
+    assert found.value == pytest.approx(np.mean(areas)) and found.low < found.value < found.high

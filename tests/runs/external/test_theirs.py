@@ -99,12 +99,12 @@ def test_verdicts_in_words() -> None:
     assert judge(result()) == (
         "Holds: no checked number differs by more than chance. An AUC lower by 0.070 is not ruled out."
     )
-    assert advise(result()) == ""
+    assert advise(result()) == "no step follows from these numbers"
     numbers = result().here
     high = Estimate(value=0.6, low=0.5, high=0.7)
     off = result(here={**numbers, "observed_to_expected": high})
     assert "Its probabilities are too high on average (observed / expected 0.60, 0.50 to 0.70)." in judge(off)
-    assert advise(off) == "recalibrate on local patients"
+    assert advise(off) == "before any use: recalibrate on local patients, and validate that on others"
     lower = Estimate(value=-0.2, low=-0.3, high=-0.1)
     worse = result(
         alike={**numbers, "roc_auc": Estimate(value=0.7, low=0.6, high=0.8)},
@@ -112,10 +112,33 @@ def test_verdicts_in_words() -> None:
         p_holm={**result().p_holm, "roc_auc": 0.001},
     )
     assert judge(worse) == "Differs: tells positives from negatives worse (AUC 0.70, own 0.90)."
-    assert advise(worse) == "find out why before it is used there"
+    assert advise(worse) == "before any use: find out why, and validate again"
     few = result(num_positive_patients=1)
+    assert advise(few) == "before any use: validate it on more patients"
     assert judge(few).endswith("Only 1 patient with it: little can be said.")
     assert judge(result(num_known=0, num_positives=0)).startswith("Not validated")
     assert judge(result(num_positives=0)) == "Cannot be judged: none of 300 images has it."
     alone = result(own=dict.fromkeys(MEASURES, NO_ESTIMATE), p_holm=dict.fromkeys(CHECKED, float("nan")))
     assert judge(alone).startswith("Not compared: the run has no numbers of its own")
+    assert advise(alone) == "before any use: compare it with numbers of the run's own"
+
+
+def test_what_is_not_compared_does_not_hold() -> None:
+    """Only a label of which all checked numbers have a p-value holds; the side that lacks an interval is named."""
+    p_holm = result().p_holm
+    unsure = Estimate(value=0.9, low=float("nan"), high=float("nan"))
+    lacking = dict.fromkeys(("roc_auc", "slope"), float("nan"))
+    here = result(
+        alike={**result().alike, "roc_auc": unsure, "slope": unsure},
+        differences={**result().differences, "roc_auc": unsure},
+        p_holm={**p_holm, **lacking},
+    )
+    assert here.is_compared and here.not_compared == ("roc_auc", "slope")
+    assert judge(here) == "Not shown to differ: not compared are AUC, calibration slope (there is no interval here)."
+    assert advise(here) == "before any use: validate it on more patients"
+    own = result(own={**result().own, "slope": NO_ESTIMATE}, p_holm={**p_holm, "slope": float("nan")})
+    assert "calibration slope (the run has no numbers of its own for it)" in judge(own)
+    nothing = result(alike=dict.fromkeys(MEASURES, unsure), p_holm=dict.fromkeys(CHECKED, float("nan")))
+    assert not nothing.is_compared and judge(nothing).startswith("Not compared: there is no interval here.")
+    together = result(checked=("roc_auc", "observed_to_expected"), p_holm={**p_holm, "slope": float("nan")})
+    assert "calibration slope (the models' single predictions are not known)" in judge(together)

@@ -19,13 +19,15 @@ from catheters.evaluation.external.measures import Judged, LabelResult, mean_of_
 from catheters.evaluation.intervals import ANY, COUNT, Estimate, estimate
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
-from catheters.io.near_misses import number_in
+from catheters.io.near_misses import number_or_age_in
 
 Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
 
 MAX_VALUES = 20
 """Different texts up to which a column is one of groups; one of more is a name or free text, and is passed over."""
+NOT_GIVEN = "not given"
+"""The group of images of which a column is blank."""
 LARGE = 0.1
 """Standardised difference from which on groups are taken to be out of balance (Austin, Balance diagnostics for
 comparing the distribution of baseline covariates between treatment groups in propensity-score matched samples,
@@ -141,25 +143,44 @@ def intercept_by_prevalence(result: LabelResult) -> float:
     return float(logit(here) - logit(own))
 
 
-def column_shifts(here: Mapping[str, Texts], own: Mapping[str, Texts]) -> list[ColumnShift]:
+def column_shifts(here: Mapping[str, Texts], own: Mapping[str, Texts]) -> tuple[list[ColumnShift], list[str]]:
     """The standardised differences of the columns that both have, the largest of a column's groups first.
+
+    Texts that differ in case alone are one group, and so are blanks: `NOT_GIVEN`.
 
     Args:
         here: column -> (n,) values as text.
         own: column -> (m,) values as text.
+
+    Returns:
+        The differences; the columns that are passed over, since they have more than 20 different texts.
     """
     shifts: list[ColumnShift] = []
+    passed_over = []
     for column in (column for column in here if column in own):
         values, others = (np.char.strip(of[column]) for of in (here, own))
         numbers, other_numbers = (_numbers(of) for of in (values, others))
         if numbers is not None and other_numbers is not None and len(np.unique([*numbers, *other_numbers])) > 2:
             shifts.append(_of_numbers(column, numbers, other_numbers))
+            if (values == "").any() or (others == "").any():
+                shifts.append(_of_group(column, NOT_GIVEN, values == "", others == ""))
             continue
-        groups = sorted({*values.tolist(), *others.tolist()})
-        if 2 <= len(groups) <= MAX_VALUES:
-            of_groups = [_of_group(column, group, values == group, others == group) for group in groups]
+        groups, other_groups = ([value.casefold() for value in of.tolist()] for of in (values, others))
+        written_as = dict(zip([*other_groups, *groups], [*others.tolist(), *values.tolist()], strict=True))
+        if len(written_as) > MAX_VALUES:
+            passed_over.append(column)
+        elif len(written_as) > 1:
+            of_groups = [
+                _of_group(
+                    column,
+                    written_as[group] or NOT_GIVEN,
+                    [value == group for value in groups],
+                    [value == group for value in other_groups],
+                )
+                for group in sorted(written_as)
+            ]
             shifts += sorted(of_groups, key=lambda shift: -abs(shift.difference))
-    return shifts
+    return shifts, passed_over
 
 
 def feature_shift(of_models: Floats, own: Floats | None, patient_ids: Texts) -> FeatureShift | None:
@@ -201,7 +222,7 @@ def _spread(of_models: Sequence[Floats], patients: Patients) -> tuple[Estimate, 
 
 def _numbers(values: Texts) -> Floats | None:
     """(n,) texts as numbers, blanks left out; None where one is none."""
-    found = [number_in(value) for value in values.tolist() if value]
+    found = [number_or_age_in(value) for value in values.tolist() if value]
     if not found or any(number is None for number in found):
         return None
     return np.array(found, dtype=np.float64)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from catheters.evaluation.calibration import reliability
 from catheters.evaluation.external.case_mix import FeatureShift
 from catheters.evaluation.external.decision_curve import THRESHOLDS, DecisionCurve
-from catheters.evaluation.external.measures import MEASURES, LabelResult
+from catheters.evaluation.external.measures import MEASURES
 from catheters.evaluation.external.validation import ExternalValidation
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.prediction_set import PredictionSet
@@ -21,9 +21,9 @@ MOST_SHOWN = 99.5
 """Percentile of the distances at which a histogram ends; what is beyond is in its last bin."""
 
 
-def draw_forest(results: list[LabelResult], measure: str) -> ReportFigure | None:
-    """One row per label: the number here, orange where it differs by more than chance, and the run's own."""
-    shown = [result for result in results if result.here[measure].is_defined]
+def draw_forest(validation: ExternalValidation, measure: str) -> ReportFigure | None:
+    """One row per label: the number here, as the run's own was found, orange where it differs by more than chance."""
+    shown = [result for result in validation.judged if result.alike[measure].is_defined]
     if not shown:
         return None
     figure = Figure(figsize=(6.2, 1.2 + 0.42 * len(shown)), layout="constrained")
@@ -32,7 +32,7 @@ def draw_forest(results: list[LabelResult], measure: str) -> ReportFigure | None
         colour = ORANGE if measure in result.alarms else BLUE
         for estimate, offset, of_colour, marker in (
             (result.own[measure], -0.15, GREY, "s"),
-            (result.here[measure], 0.15, colour, "o"),
+            (result.alike[measure], 0.15, colour, "o"),
         ):
             if not estimate.is_defined:
                 continue
@@ -40,7 +40,7 @@ def draw_forest(results: list[LabelResult], measure: str) -> ReportFigure | None
                 axes.plot([estimate.low, estimate.high], [row + offset] * 2, color=of_colour, linewidth=2)
             axes.plot([estimate.value], [row + offset], marker, color=of_colour, markersize=5)
     axes.plot([], [], "s-", color=GREY, label="the run's own, out of fold")
-    axes.plot([], [], "o-", color=BLUE, label="here")
+    axes.plot([], [], "o-", color=BLUE, label=f"here, {validation.alike_name}")
     axes.plot([], [], "o-", color=ORANGE, label="here, differs by more than chance")
     if measure == "observed_to_expected":
         axes.axvline(1, color="black", linewidth=1, linestyle=":")
@@ -53,8 +53,8 @@ def draw_forest(results: list[LabelResult], measure: str) -> ReportFigure | None
     axes.set_xlabel(f"{MEASURES[measure]} with 95% confidence interval")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(**LEGEND, ncols=2)
-    words = ", ".join(f"{of.label} {of.here[measure].value:.3f} against {of.own[measure].value:.3f}" for of in shown)
-    return as_svg(figure, f"{MEASURES[measure]} here and out of fold: {words}")
+    words = ", ".join(f"{of.label} {of.alike[measure].value:.3f} against {of.own[measure].value:.3f}" for of in shown)
+    return as_svg(figure, f"{MEASURES[measure]} here, {validation.alike_name}, and out of fold: {words}")
 
 
 def draw_calibration(validation: ExternalValidation, k: int, recalibrated: PredictionSet) -> ReportFigure:

@@ -45,11 +45,13 @@ def write_validation(file: Path, validation: ExternalValidation, inputs: Mapping
             "differences": "alike minus own, of samples that share no patient: variances add",
         },
         "alarms": {
-            "checked": list(CHECKED),
+            "checked": list(validation.checked),
             "adjustment": "Holm, over all labels and all that is checked",
             "below": SIGNIFICANT,
         },
+        "is_model_by_model": validation.is_model_by_model,
         "macro_roc_auc": _interval(validation.macro_auc),
+        "alike_macro_roc_auc": _interval(validation.alike_macro_auc),
         "own_macro_roc_auc": _interval(validation.own_macro_auc),
         "per_label": [_label(result) for result in validation.results],
         "calibration_curves": {
@@ -75,6 +77,7 @@ def write_validation(file: Path, validation: ExternalValidation, inputs: Mapping
                 for spread in validation.spreads
             ],
             "columns": [_column(shift) for shift in validation.columns],
+            "columns_passed_over": validation.columns_passed_over,
             "features": None
             if features is None
             else {
@@ -138,6 +141,7 @@ def _label(result: LabelResult) -> dict[str, Any]:
         "num_positive_patients": result.num_positive_patients,
         "num_negative_patients": result.num_negative_patients,
         "alarms": list(result.alarms),
+        "not_compared": list(result.not_compared),
         "in_the_large_by_prevalence": intercept_by_prevalence(result),
         **{
             measure: {

@@ -28,6 +28,15 @@ def describe_frozen(predictions_sha256: str, operating_point_rule: str, calibrat
     }
 
 
+def read_source(folder: Path) -> str | None:
+    """The config or the predictions whose validation a folder holds; None where it holds none that can be read."""
+    try:
+        content = read_json(folder / JSON_FILE)
+    except UnreadableFileError:
+        return None
+    return str(content["source"]) if isinstance(content, dict) and "source" in content else None
+
+
 def read_validations(run: Path, frozen: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
     """Those of the run as it is evaluated now: name of the folder -> its `external.json`.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from catheters.evaluation.intervals import NO_ESTIMATE, UNDEFINED, Contributions, Estimate, estimate
+from catheters.evaluation.intervals import NO_ESTIMATE, UNDEFINED, Contributions, Estimate, estimate, mean_estimate
 from catheters.evaluation.paired_tests import SIGNIFICANT, adjust_by_holm
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
@@ -41,6 +41,9 @@ MEASURES: Mapping[str, str] = {
 """Name -> for people."""
 CHECKED = ("roc_auc", "sensitivity", "specificity", "observed_to_expected", "slope")
 """Whose differences may raise an alarm: none of them need change with the prevalence alone but observed / expected."""
+OF_ALL_TOGETHER = ("roc_auc", "observed_to_expected")
+"""Those of them that can be told of several models together, of which out of fold each was alone: the mean of several
+is less sure, so that its slope and its rates at a threshold are others even where the images are alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,9 @@ class LabelResult:
         alike: name -> on these images, as the run's own were judged: the mean over its fold models.
         own: name -> the run's own, out of fold; NaN where that is not known.
         differences: name -> alike minus own.
-        p_holm: name of a checked measure -> the p-value of its difference, adjusted over all that are checked.
+        p_holm: name of a checked measure -> the p-value of its difference, adjusted over all that are checked; NaN
+            where it could not be compared.
+        checked: of `CHECKED`, those that the models, alone or together, allow to compare.
     """
 
     label: str
@@ -105,6 +110,7 @@ class LabelResult:
     own: Numbers
     differences: Numbers
     p_holm: Mapping[str, float]
+    checked: tuple[str, ...] = CHECKED
 
     @property
     def is_told(self) -> bool:
@@ -115,6 +121,16 @@ class LabelResult:
     def is_judged(self) -> bool:
         """Whether there are positives and negatives here."""
         return 0 < self.num_positives < self.num_known
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """Of `CHECKED`, those whose difference has no p-value."""
+        return tuple(name for name, p in self.p_holm.items() if math.isnan(p))
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether any number is held against the run's own."""
+        return self.is_judged and len(self.not_compared) < len(self.p_holm)
 
     @property
     def alarms(self) -> tuple[str, ...]:
@@ -145,12 +161,33 @@ def measure(evaluated: PredictionSet, judged: Sequence[Judged], has_threshold: n
     return found
 
 
-def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[LabelResult]:
+def macro_auc(evaluated: PredictionSet, judged: Sequence[Judged], is_in: npt.NDArray[np.bool_]) -> Estimate:
+    """The mean ROC AUC over some labels, of several models the mean.
+
+    Args:
+        evaluated: the truth of n images.
+        judged: what one or more models say of them.
+        is_in: (K,) labels to take, each with both classes.
+    """
+    patients = Patients(evaluated.patient_ids)
+    areas = []
+    for k in np.flatnonzero(is_in).tolist():
+        of_label = evaluated.of_label(k)
+        known = patients.take(of_label.rows)
+        of_models = [known.ranking(of_label.targets, of.scores[of_label.rows, k])[0] for of in judged]
+        areas.append(mean_of_models(of_models))
+    return mean_estimate(areas)
+
+
+def compare(
+    predictions: FrozenPredictions, own: Mapping[str, Numbers], checked: tuple[str, ...] = CHECKED
+) -> list[LabelResult]:
     """Measure every label and hold it against the run's own numbers.
 
     Args:
         predictions: of n images from elsewhere.
         own: label -> name of the measure -> the run's own number; what is not known may be left out.
+        checked: measures that may raise an alarm.
     """
     evaluated = predictions.evaluated
     patients = Patients(evaluated.patient_ids)
@@ -172,6 +209,7 @@ def compare(predictions: FrozenPredictions, own: Mapping[str, Numbers]) -> list[
                 own=of_run,
                 differences={name: subtract_independent(alike[k][name], of_run[name]) for name in MEASURES},
                 p_holm={},
+                checked=checked,
             )
         )
     return _adjust(results)
@@ -188,7 +226,12 @@ def subtract_independent(here: Estimate, own: Estimate) -> Estimate:
 
 def _adjust(results: Sequence[LabelResult]) -> list[LabelResult]:
     """With Holm's p-values over all labels and all that is checked, so that of equal samples few raise any alarm."""
-    p = np.array([[p_of_interval(result.differences[name]) for name in CHECKED] for result in results])
+    p = np.array(
+        [
+            [p_of_interval(result.differences[name]) if name in result.checked else math.nan for name in CHECKED]
+            for result in results
+        ]
+    )
     adjusted = adjust_by_holm(p.ravel()).reshape(p.shape)
     return [
         replace(result, p_holm=dict(zip(CHECKED, of_label.tolist(), strict=True)))

@@ -42,6 +42,20 @@ def read_own_macro_auc(metrics: Path) -> Estimate:
         raise UserError(f"{metrics}: damaged; run evaluate.py again") from None
 
 
+def read_own_counts(metrics: Path) -> tuple[int, list[tuple[str, int, int]]]:
+    """The images of the evaluation; of each label its name, and how many of them are known and positive.
+
+    Raises:
+        UserError: as `read_own_numbers`.
+    """
+    content = read_written_json(metrics, FORMAT_VERSION)
+    try:
+        per_label = [(str(of["label"]), int(of["num_known"]), int(of["num_positives"])) for of in content["per_label"]]
+        return int(content["num_images"]), per_label
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{metrics}: damaged; run evaluate.py again") from None
+
+
 def read_fold_thresholds(metrics: Path) -> dict[str, dict[int, float]]:
     """Label -> fold -> the threshold, for probabilities before calibration, by which its own numbers were judged.
 

@@ -73,7 +73,7 @@ def write_page(
         background: where it comes from.
         make_thumbnails: rows -> the thumbnail of each as a data URL; None where the image files are not known.
     """
-    forests = [draw_forest(validation.judged, measure) for measure in FORESTS]
+    forests = [draw_forest(validation, measure) for measure in FORESTS]
     page = (
         _environment()
         .get_template("external.html.jinja")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from catheters.errors import listed
 from catheters.evaluation.external.measures import MEASURES, LabelResult
 from catheters.evaluation.external.sample_size import SampleSize
 from catheters.evaluation.external.validation import ExternalValidation
@@ -11,8 +12,8 @@ from catheters.evaluation.report.tables import text_table, with_interval
 SHOWN = ("roc_auc", "sensitivity", "specificity", "observed_to_expected", "slope")
 
 
-def measures_table(results: Sequence[LabelResult], measure: str) -> str:
-    """One row per label: as it is shipped, model by model, own, difference; a star where it is more than chance."""
+def measures_table(validation: ExternalValidation, measure: str) -> str:
+    """One row per label: as it is shipped, like the run's own, own, difference; a star where it is more than chance."""
     rows = [
         [
             result.label,
@@ -22,10 +23,9 @@ def measures_table(results: Sequence[LabelResult], measure: str) -> str:
             with_interval(result.own[measure]),
             with_interval(result.differences[measure]) + (" *" if measure in result.alarms else "  "),
         ]
-        for result in results
-        if result.is_judged
+        for result in validation.judged
     ]
-    return text_table([MEASURES[measure], "patients with it", "here", "model by model", "own", "difference"], rows)
+    return text_table([MEASURES[measure], "patients with it", "here", validation.alike_name, "own", "difference"], rows)
 
 
 def verdicts(results: Sequence[LabelResult]) -> str:
@@ -55,6 +55,8 @@ def describe_shift(validation: ExternalValidation) -> str:
     for shift in large:
         value = "" if shift.value is None else f" {shift.value}"
         lines.append(f"{shift.column}{value}: {shift.here:.3g} here, {shift.own:.3g} in the run's own")
+    if validation.columns_passed_over:
+        lines.append(f"columns with too many values to be compared: {listed(validation.columns_passed_over)}")
     return "\n".join(lines)
 
 

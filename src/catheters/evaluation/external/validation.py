@@ -16,14 +16,23 @@ from catheters.evaluation.external.calibration_curve import CalibrationCurve, ca
 from catheters.evaluation.external.case_mix import ColumnShift, FeatureShift, Spread, column_shifts, spreads
 from catheters.evaluation.external.decision_curve import DecisionCurve, decision_curves
 from catheters.evaluation.external.local_fit import LocalFit, fit_locally
-from catheters.evaluation.external.measures import FrozenPredictions, Judged, LabelResult, Numbers, compare, measure
+from catheters.evaluation.external.measures import (
+    CHECKED,
+    OF_ALL_TOGETHER,
+    FrozenPredictions,
+    Judged,
+    LabelResult,
+    Numbers,
+    compare,
+    macro_auc,
+    measure,
+)
 from catheters.evaluation.external.sample_size import Assumed, SampleSize, design_effect, images_needed
 from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.operating_points import Rule
 from catheters.evaluation.options import INTERVAL_WIDTHS
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
-from catheters.evaluation.scores import score
 from catheters.evaluation.subgroups import Subgroup, make_groups, score_subgroups
 
 Texts = npt.NDArray[np.str_]
@@ -75,13 +84,15 @@ class ExternalValidation:
         rule: by which its thresholds were chosen.
         calibration: its method of calibration.
         results: of each label.
-        macro_auc: mean over the labels that have both classes here.
+        macro_auc: mean over the labels that have both classes here, of the model as it is shipped.
+        alike_macro_auc: the same of what is held against the run's own, see `FrozenPredictions`.
         own_macro_auc: the run's own, where that is of the same labels; else NaN.
         calibration_curves: label -> curve.
         decision_curves: label -> curve.
         own_decision_curves: label -> of the run's own images; empty where their truth is not at hand.
         spreads: of the predictions of each label, here and out of fold.
         columns: that both tables have.
+        columns_passed_over: those of them that have too many values to be compared.
         features: how far the images lie; None where that is not known.
         subgroups: of the images from elsewhere.
         local_fits: what local patients would give.
@@ -95,12 +106,14 @@ class ExternalValidation:
     calibration: str
     results: list[LabelResult]
     macro_auc: Estimate
+    alike_macro_auc: Estimate
     own_macro_auc: Estimate
     calibration_curves: Mapping[str, CalibrationCurve]
     decision_curves: Mapping[str, DecisionCurve]
     own_decision_curves: Mapping[str, DecisionCurve]
     spreads: list[Spread]
     columns: list[ColumnShift]
+    columns_passed_over: list[str]
     features: FeatureShift | None
     subgroups: list[Subgroup]
     local_fits: list[LocalFit]
@@ -120,12 +133,27 @@ class ExternalValidation:
     @property
     def is_model_by_model(self) -> bool:
         """Whether differences are of the fold models one by one, as the run's own numbers are."""
-        return len(self.predictions.alike) > 1 or self.own.num_models == 1
+        return _is_model_by_model(self.predictions, self.own)
+
+    @property
+    def alike_name(self) -> str:
+        """What the numbers are of that are held against the run's own."""
+        return "model by model" if self.is_model_by_model else "together, by the folds' thresholds"
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """The measures that may raise an alarm."""
+        return _checked(self.predictions, self.own)
 
     @property
     def judged(self) -> list[LabelResult]:
         """The labels that have both classes here."""
         return [result for result in self.results if result.is_judged]
+
+    @property
+    def compared(self) -> list[LabelResult]:
+        """Those of which a number is held against the run's own."""
+        return [result for result in self.results if result.is_compared]
 
     @property
     def with_alarm(self) -> list[LabelResult]:
@@ -160,7 +188,7 @@ def validate(
     """
     evaluated = predictions.evaluated
     groups = {name: make_groups(name, columns[name], edges) for name, edges in choices.band_edges.items()}
-    results = compare(predictions, _with_own_truth(own))
+    results = compare(predictions, _with_own_truth(own), _checked(predictions, own))
     judged = [result for result in results if result.is_judged]
     if not judged:
         told = ", ".join(
@@ -178,6 +206,7 @@ def validate(
         if result.is_judged
     }
     is_judged = np.array([result.is_judged for result in results])
+    shifts, passed_over = column_shifts(columns, own.columns)
     ranked = evaluated.with_probabilities(predictions.frozen.scores)
     return ExternalValidation(
         predictions=predictions,
@@ -185,19 +214,29 @@ def validate(
         rule=rule,
         calibration=calibration,
         results=results,
-        macro_auc=score(ranked, patients).macro("roc_auc", is_judged),
+        macro_auc=macro_auc(evaluated, [predictions.frozen], is_judged),
+        alike_macro_auc=macro_auc(evaluated, predictions.alike, is_judged),
         own_macro_auc=own.macro_auc if is_judged.all() else Estimate(value=math.nan, low=math.nan, high=math.nan),
         calibration_curves={label: curve for label, curve in curves.items() if curve is not None},
         decision_curves=decision_curves(evaluated),
         own_decision_curves=decision_curves(own.predicted) if own.has_truth else {},
         spreads=spreads(evaluated, predictions.alike, own.predicted),
-        columns=column_shifts(columns, own.columns),
+        columns=shifts,
+        columns_passed_over=passed_over,
         features=features,
         subgroups=score_subgroups(ranked, groups),
         local_fits=fit_locally(predictions, rule, choices.seed),
         sample_sizes=sample_sizes(predictions, results, choices.widths),
         caveats=tuple(caveats),
     )
+
+
+def _is_model_by_model(predictions: FrozenPredictions, own: OwnRun) -> bool:
+    return len(predictions.alike) > 1 or own.num_models == 1
+
+
+def _checked(predictions: FrozenPredictions, own: OwnRun) -> tuple[str, ...]:
+    return CHECKED if _is_model_by_model(predictions, own) else OF_ALL_TOGETHER
 
 
 def _with_own_truth(own: OwnRun) -> dict[str, Numbers]:

@@ -12,7 +12,7 @@ from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.evaluation.calibration import Calibrator, calibrate_across_folds, read_calibrator
 from catheters.evaluation.external.known import describe_frozen
-from catheters.evaluation.external.own_numbers import read_own_macro_auc, read_own_numbers
+from catheters.evaluation.external.own_numbers import read_own_counts, read_own_macro_auc, read_own_numbers
 from catheters.evaluation.external.validation import OwnRun
 from catheters.evaluation.operating_points import Rule, parse_rule
 from catheters.evaluation.options import NO_CALIBRATION
@@ -41,6 +41,7 @@ class FrozenRun:
         predictions_sha256: of its out-of-fold predictions.
         metrics_sha256: of the evaluation's `metrics.json`.
         own: its own out-of-fold numbers and predictions.
+        why_no_truth: why its own truth is not known; empty where it is.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class FrozenRun:
     predictions_sha256: str
     metrics_sha256: str
     own: OwnRun
+    why_no_truth: str
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,6 +92,7 @@ def read_frozen_run(run: Path) -> FrozenRun:
     missing = [label for label in settings.label_columns if label not in calibrator.labels]
     if missing:
         raise UserError(f"{calibration}: has no calibration of {missing[0]}; {how}")
+    own, why_no_truth = _read_own(run, settings, metrics, calibrator)
     return FrozenRun(
         folder=run,
         settings=settings,
@@ -98,7 +101,8 @@ def read_frozen_run(run: Path) -> FrozenRun:
         rule=parse_rule(thresholds.rule),
         predictions_sha256=current,
         metrics_sha256=sha256_of(metrics),
-        own=_read_own(run, settings, metrics, calibrator),
+        own=own,
+        why_no_truth=why_no_truth,
     )
 
 
@@ -137,12 +141,16 @@ def has_own_table(run: Path, settings: Settings) -> bool:
     return is_here and isinstance(content, dict) and content.get("labels") == str(file)
 
 
-def _read_own(run: Path, settings: Settings, metrics: Path, calibrator: Calibrator) -> OwnRun:
-    has_truth = has_own_table(run, settings)
-    columns = {}
-    if has_truth:
+def _read_own(run: Path, settings: Settings, metrics: Path, calibrator: Calibrator) -> tuple[OwnRun, str]:
+    """What is known of the run's own images; and why their truth is not, where it is not."""
+    given, why_not = None, "the label table of its evaluation is not here"
+    if has_own_table(run, settings):
         given = read_run(run, None, with_lines=False)
-        predicted = given.evaluated
+        if not _is_as_evaluated(given.evaluated, metrics):
+            given, why_not = None, "its label table was changed since its evaluation"
+    columns = {}
+    if given is not None:
+        predicted, why_not = given.evaluated, ""
         if calibrator.method != NO_CALIBRATION:
             folds = fitting_folds(predicted)
             predicted = predicted.with_probabilities(calibrate_across_folds(calibrator.method, predicted, folds))
@@ -150,14 +158,24 @@ def _read_own(run: Path, settings: Settings, metrics: Path, calibrator: Calibrat
         columns |= spacing_columns(settings, predicted.uids.tolist())
     else:
         predicted = _without_truth(run, settings, calibrator)
-    return OwnRun(
+    own = OwnRun(
         numbers=read_own_numbers(metrics),
         macro_auc=read_own_macro_auc(metrics),
         predicted=predicted,
-        has_truth=has_truth,
+        has_truth=given is not None,
         columns=columns,
         num_models=len(finished_folds(run)),
     )
+    return own, why_not
+
+
+def _is_as_evaluated(evaluated: PredictionSet, metrics: Path) -> bool:
+    """Whether images, known labels and positives are as many as in the evaluation."""
+    counts = [
+        (label, int((~np.isnan(targets)).sum()), int((targets == 1).sum()))
+        for label, targets in zip(evaluated.labels, evaluated.targets.T, strict=True)
+    ]
+    return read_own_counts(metrics) == (len(evaluated), counts)
 
 
 def _without_truth(run: Path, settings: Settings, calibrator: Calibrator) -> PredictionSet:

@@ -33,13 +33,19 @@ from catheters.evaluation.subgroups import make_groups
 from catheters.inference.loading import read_models
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.runs.evaluation.label_source import LabelSource
-from catheters.runs.external.frozen_run import FrozenRun, check_run, read_frozen_run
+from catheters.runs.external.frozen_run import PREDICTIONS_FILE, FrozenRun, check_run, read_frozen_run
 from catheters.runs.external.overlap import check_ids, check_images
 from catheters.runs.external.prediction import PredictionOptions, measure_own_distances, predict_theirs
 from catheters.runs.external.theirs import Theirs, read_config, read_predicted, untold_caveat
+from catheters.runtime.console import say
 from catheters.synthetic import kind_of_images
 
 Floats = npt.NDArray[np.float64]
+
+PART_FILE = "predictions.unfinished"
+"""In the folder of the results: what is predicted, image by image, so that the same command takes seconds."""
+MAX_REASONS = 3
+"""Why images could not be predicted, that are said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +95,7 @@ def validate_config(
     caveats = check_ids(frozen, images)
     models = read_models([run]).without_calibration()
     predictor = Predictor(models, options.device)
-    predictions = predict_theirs(predictor, images, folder / "predictions.unfinished", options)
+    predictions = predict_theirs(predictor, images, folder / PART_FILE, options)
     is_read = predictions.is_read
     if not is_read.any():
         first = next(iter(predictions.reasons))
@@ -97,9 +103,10 @@ def validate_config(
     rows = np.flatnonzero(is_read)
     if len(rows) < len(is_read):
         reasons = sorted({reason for reason in predictions.reasons if reason})
+        say(f"not predicted: {'; '.join(reasons[:MAX_REASONS])}")  # which may name files
         text = (
             f"{images.source}: {len(is_read) - len(rows)} of {counted(len(is_read), 'image')} could not be predicted "
-            f"and are left out: {reasons[0]}"
+            "and are left out"
         )
         caveats.append(Caveat(kind="left_out_images", text=text))
     images = images.take(rows)
@@ -120,15 +127,6 @@ def validate_config(
         targets=images.targets,
         probabilities=frozen.calibrator(frozen.labels, raw),
         exclusive=tuple(frozen.settings.exclusive.values()),
-    )
-    write_predictions(
-        folder / "predictions.csv",
-        images.uid_column,
-        images.uids,
-        images.patient_ids,
-        None,
-        evaluated.probabilities,
-        frozen.labels,
     )
     folds = [int(checkpoint.file.parent.name.removeprefix("fold")) for checkpoint in models.checkpoints]
     of_models = dict(zip(folds, predictions.probabilities[:, rows].astype(np.float64), strict=True))
@@ -256,19 +254,20 @@ def _caveats_of_own(frozen: FrozenRun) -> list[Caveat]:
     caveats = list(frozen.own.predicted.caveats)
     if not frozen.own.has_truth:
         text = (
-            f"{frozen.folder}: the label table of its evaluation is not here, so its prevalence, mean predictions, "
-            "decision curves and columns are not compared"
+            f"{frozen.folder}: {frozen.why_no_truth}, so its prevalence, mean predictions, decision curves and columns "
+            "are not compared"
         )
         caveats.append(Caveat(kind="own_table_missing", text=text))
     return caveats
 
 
-def write_all(validated: Validated, name: str, command: str) -> None:
-    """Write the page, the card, the tables, and a line in the run's model card where there is one.
+def write_all(validated: Validated, name: str, source: Path, command: str) -> None:
+    """Write predictions, page, card and tables, and a line in the run's model card where there is one.
 
     Args:
         validated: what was found out.
         name: of the validation.
+        source: the config, or the predictions, of the images.
         command: that makes it.
     """
     folder, validation, theirs, frozen = validated.folder, validated.validation, validated.theirs, validated.frozen
@@ -282,12 +281,24 @@ def write_all(validated: Validated, name: str, command: str) -> None:
         metrics_sha256=frozen.metrics_sha256,
         why_no_distances=validated.why_no_distances,
     )
+    if theirs.paths is not None:
+        evaluated = validation.predictions.evaluated
+        write_predictions(
+            folder / PREDICTIONS_FILE,
+            theirs.uid_column,
+            evaluated.uids,
+            evaluated.patient_ids,
+            None,
+            evaluated.probabilities,
+            frozen.labels,
+        )
     make_thumbnails = None if theirs.paths is None else functools.partial(thumbnails, theirs.paths)
     write_table(folder / CSV_FILE, validation)
     write_page(folder / PAGE_FILE, validation, background, make_thumbnails)
     write_card(folder / CARD_FILE, validation, background)
     inputs = {
         "name": name,
+        "source": str(source.resolve()),
         "run": str(frozen.folder),
         "labels": theirs.source,
         "metrics_sha256": frozen.metrics_sha256,
