@@ -22,7 +22,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "patients_of_training": "patients from elsewhere have ids of the training's: they may be the same people",
         "images_not_compared": "images from elsewhere could not be compared with all of the training",
         "similar_images": "images from elsewhere look nearly like some of the training",
-        "own_table_missing": "the run's label table is not here, so some of its own numbers are missing",
+        "own_table_missing": "the run's label table is gone or changed, so some of its own numbers are missing",
     }
 )
 """Kind -> what it means."""
