@@ -226,6 +226,7 @@ def test_what_training_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID,L\na,a,0\nb,b,0\nc,c,0\nd,d,0\ne,e,0\n")
     arguments = [f"dataset_folder={tmp_path}", f"cache_folder={tmp_path}", "label_columns=['L']", "pos_weight={}"]
+    arguments += ["lines=None", "annotation_table=None"]
     result = run_script("preproc_npy.py", "--audit", *arguments)
     assert result.returncode == 1
     assert "Too little to train on" in result.stdout

@@ -74,7 +74,10 @@ FOLLOWED = {
     "affine with a mirrored border": ((("Affine", MIRRORED),), 0.05),
     "crop": ((("RandomResizedCrop", {"scale": (0.5, 1.0), "ratio": (0.8, 1.2)}),), 0.5),
     "full chain but for the holes": (TRANSFORMS[:3], 0.3),
-    "one of several": (ONE_OF[:1], 0.3),
+    "one of several": (
+        (("OneOf", {"transforms": (("HorizontalFlip", {}), ("Rotate", {"border_mode": 2})), "p": 1.0}),),
+        0.3,
+    ),
     "elastic": ((("ElasticTransform", {"alpha": 20, "sigma": 10, "p": 1.0}),), 2.0),
     "grid distortion": ((("GridDistortion", {"p": 1.0}),), 2.0),
     "optical distortion": ((("OpticalDistortion", {"p": 1.0}),), 2.0),

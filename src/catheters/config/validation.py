@@ -98,9 +98,15 @@ def check_lines(
         if first_stage is None:
             raise ValueError("lines='input' needs first_stage, the run folder of a run that finds lines")
     elif annotation_table is None:
-        raise ValueError(f"lines='{lines}' needs annotation_table, a CSV of drawn lines, as train_annotations.csv")
+        raise ValueError(
+            f"lines='{lines}' needs annotation_table, a CSV of drawn lines, as train_annotations.csv; without one set "
+            "lines=None, which learns from labels alone"
+        )
     if not device_types:
-        raise ValueError(f"lines='{lines}' needs heads={{device type: its labels}}, one map for each")
+        raise ValueError(
+            f"lines='{lines}' needs heads={{device type: its labels}}, one map for each; lines=None learns from labels "
+            "alone"
+        )
 
 
 def check_measurements(

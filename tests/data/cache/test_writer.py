@@ -142,6 +142,7 @@ def test_excluded_images_are_no_failure(tmp_path: Path) -> None:
         f"cache_folder={tmp_path}",
         "image_size=64",
         "annotation_table=None",
+        "lines=None",
         "inverted=exclude",
     )
     assert result.returncode == 0, result.stderr

@@ -106,7 +106,14 @@ def test_a_command_ends_with_one_line(script: str, tmp_path: Path, evaluated_run
     for uid in ("a", "b"):
         cv2.imwrite(str(tmp_path / "train" / f"{uid}.png"), GREY)
     (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID,L\na,p,0\nb,q,1\n")
-    table = ["path_pattern=train/{uid}.png", "label_columns=['L']", "pos_weight={}", "heads={}", "image_size=32"]
+    table = [
+        "path_pattern=train/{uid}.png",
+        "label_columns=['L']",
+        "pos_weight={}",
+        "heads={}",
+        "lines=None",
+        "image_size=32",
+    ]
     arguments = {
         "preproc_npy.py": [f"dataset_folder={tmp_path}", f"cache_folder={tmp_path / 'cache'}", *table],
         "predict.py": ["--model", str(evaluated_run), str(tmp_path / "train"), "--out", str(tmp_path / "out.csv")],
