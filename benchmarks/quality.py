@@ -1,7 +1,7 @@
 """How well the presets learn beside the published recipes: python benchmarks/quality.py.
 
 Three comparisons, each by compare.py: the recipe of `published_single` with that of `single`, `published_multi` with
-`multi`, and `single` with itself less one of its choices. Each on the synthetic sample, and on real chest X-rays with
+`multi`, and `single` with itself less one group of choices. Each on the synthetic sample, and on real chest X-rays with
 drawn catheters (semi-synthetic).
 
   python benchmarks/quality.py                                          all six, three seeds each

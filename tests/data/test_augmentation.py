@@ -181,6 +181,12 @@ def test_transforms_that_lose_their_points_are_named() -> None:
         ("OneOf", {"transforms": ("HorizontalFlip",)}, "OneOf: .*expected {'transforms': "),
         ("OneOf", {"transforms": FLIP, "q": 1}, "OneOf: .*expected {'transforms': "),
         ("OneOf", {"transforms": FLIP, "p": 2}, "OneOf: p=2; a probability in 0..1 is expected"),
+        ("OneOf", {"transforms": ((1, {}),)}, "OneOf: .*expected {'transforms': "),
+        (
+            "OneOf",
+            {"transforms": (("Blur", {"p": 0.0}), ("HorizontalFlip", {"p": 0}))},
+            "OneOf: each of its transforms has p=0, and one is chosen by them; set one above 0",
+        ),
         ("OneOf", {"transforms": ONE_OF}, "OneOf: holds another one"),
         ("OneOf", {"transforms": (("HorizontalFlop", {}),)}, "'HorizontalFlop' is not an albumentations transform"),
         ("OneOf", {"transforms": (("Resize", {"height": 8, "width": 8}),)}, "Resize: turns uint8"),

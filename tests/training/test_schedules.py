@@ -49,6 +49,16 @@ def test_no_overshoot_at_the_hand_over() -> None:
     assert max(got) == 1.0
 
 
+def test_an_epoch_at_a_time_from_one_change_s_worth_of_the_peak() -> None:
+    """Each epoch has the rate that a schedule of one iteration per epoch has: the first of two a third of the peak."""
+    settings = Settings(
+        init_lr=1.0, warmup_epochs=2, warmup_multiplier=1.0, cosine_epochs=4, min_lr=0.0, schedule_step="epoch"
+    )
+    got = learning_rates(settings, 7, 42)
+    assert got == pytest.approx([rate for rate in learning_rates(settings, 1, 6) for _ in range(7)])
+    assert got[6:15:7] == pytest.approx([1 / 3, 2 / 3])
+
+
 def test_without_warm_up_it_is_torchs_cosine() -> None:
     settings = Settings(init_lr=0.1, warmup_epochs=0, cosine_epochs=4, min_lr=1e-3)
     parameter = torch.nn.Parameter(torch.zeros(1))

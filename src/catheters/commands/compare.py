@@ -34,7 +34,6 @@ from catheters.runs.comparison.variants import (
     read_variants,
 )
 from catheters.runs.comparison.workers import JobSettings, run_jobs, visible_gpus
-from catheters.runs.run_folder import check_run_folder
 from catheters.runtime.console import note, say, warn
 from catheters.synthetic.writer import kind_of_images
 
@@ -71,8 +70,7 @@ def compare(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     variants = with_equal_means(variants, options.equal, folder, folds, options.seeds[0])
     jobs = _make_jobs(variants, options.seeds, folds, folder)
     for of_job in {of_job.settings.run_name: of_job for of_job in jobs.values()}.values():
-        if of_job.settings.batch_size != "auto":  # else another learning rate follows from it, once it is chosen
-            check_run_folder(dataclasses.replace(of_job.settings, folds=None))
+        of_job.check_folder()
     queue = JobQueue(folder)
     queue.fill(jobs, lambda job: jobs[job].is_finished)
     num_done = sum(of_job.is_finished for of_job in jobs.values())

@@ -251,7 +251,8 @@ def _each(transforms: Transforms) -> Iterator[tuple[str, dict[str, Any]]]:
 def _create_choice(params: dict[str, Any], image_shape: tuple[int, int]) -> A.OneOf:
     pairs = params.get("transforms")
     are_pairs = isinstance(pairs, list | tuple) and all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], dict)
+        for pair in pairs
     )
     if not are_pairs or not pairs or set(params) - {"transforms", "p"}:
         raise SettingsError(
@@ -262,7 +263,12 @@ def _create_choice(params: dict[str, Any], image_shape: tuple[int, int]) -> A.On
     p = params.get("p", 0.5)
     if not isinstance(p, int | float) or not 0 <= p <= 1:
         raise SettingsError(f"train_transforms: {ONE_OF}: p={p!r}; a probability in 0..1 is expected")
-    return A.OneOf([_create_transform(name, of_name, image_shape) for name, of_name in pairs], p=p)
+    created = [_create_transform(name, of_name, image_shape) for name, of_name in pairs]
+    if not any(transform.p for transform in created):
+        raise SettingsError(
+            f"train_transforms: {ONE_OF}: each of its transforms has p=0, and one is chosen by them; set one above 0"
+        )
+    return A.OneOf(created, p=p)
 
 
 def _create_transform(

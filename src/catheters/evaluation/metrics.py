@@ -64,10 +64,11 @@ def chance_standard_error(num_positives: int, num_negatives: int) -> float:
 
 
 def chance_bound(metrics: Sequence[LabelMetrics]) -> float:
-    """The macro ROC AUC that models without any skill exceed once in twenty times at most, in 0.5..1; NaN without AUCs.
+    """The macro ROC AUC that models without skill exceed about once in twenty times, in 0.5..1; NaN without AUCs.
 
     Labels of the same images depend on each other in unknown ways. The standard error of a mean is at most the mean of
-    the standard errors, which is taken; images are taken as independent of each other.
+    the standard errors, which is taken. Images are taken as independent of each other: where patients have several,
+    chance exceeds it more often.
     """
     errors = [
         chance_standard_error(metric.num_positives, metric.num_images - metric.num_positives)

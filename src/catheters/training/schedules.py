@@ -77,7 +77,7 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
 
     warmup-scheduler 0.3 hands over to its `after_scheduler` one step late, at a learning rate above the peak, and
     starts at 0 where the multiplier is 1. Here what follows is computed from the iteration in closed form, and such
-    a warm-up starts at one step's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and
+    a warm-up starts at one change's worth of the peak. One-cycle has a warm-up of its own, half a cosine (Smith and
     Topin 2018, "Super-Convergence", in the form of torch's OneCycleLR; the momentum stays).
 
     Parameter groups whose initial learning rate is not the plan's get every learning rate in proportion.
@@ -120,7 +120,10 @@ class Schedule(GradualWarmupScheduler):  # type: ignore[misc]  # the package has
                 rates: list[float] = super().get_lr()
                 self.last_epoch = steps_taken
                 return rates
-            return self._of_groups(self._plan.peak_lr * (iteration + 1) / (num_warmup_steps + 1))
+            num_held_steps = self._plan.num_held_steps
+            return self._of_groups(
+                self._plan.peak_lr * (iteration + num_held_steps) / (num_warmup_steps + num_held_steps)
+            )
         if self._is_plateau and steps_taken > num_warmup_steps:
             return [group["lr"] for group in self.optimizer.param_groups]
         return self._of_groups(self._rate(self._plan, iteration - num_warmup_steps))

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from catheters.errors import UserError
 from catheters.io.locks import InheritedLock
@@ -73,6 +73,33 @@ def test_failed_jobs_are_tried_again_by_the_next_command(tmp_path: Path) -> None
     assert queue.states(JOBS)[JOBS[0]] == TrialState.WAITING
     queue.fill(JOBS, none)  # its run folder was deleted
     assert queue.states(JOBS)[JOBS[1]] == TrialState.WAITING
+
+
+def test_a_job_that_failed_and_was_enqueued_again_since_it_was_listed(tmp_path: Path) -> None:
+    """Its new trial is taken, not the one that the listing had."""
+
+    class Overtaken(JobQueue):
+        is_overtaken = False
+
+        def _latest(self) -> dict[Job, FrozenTrial]:
+            listed = super()._latest()
+            if not self.is_overtaken:
+                self.is_overtaken = True
+                other = JobQueue(tmp_path)
+                taken = other.take(JOBS)
+                assert taken is not None
+                other.fail(taken, "loss is NaN")
+                other.fill(JOBS, none)
+            return listed
+
+    JobQueue(tmp_path).fill(JOBS, none)
+    queue = Overtaken(tmp_path)
+    taken = queue.take(JOBS)
+    assert taken is not None
+    assert taken.job == JOBS[0]
+    queue.finish(taken, 0.5, None)
+    assert queue.states(JOBS)[JOBS[0]] == TrialState.COMPLETE
+    assert len(queue._trials()) == len(JOBS) + 1
 
 
 def test_a_torn_last_line_is_removed_and_a_damaged_file_named(tmp_path: Path) -> None:

@@ -145,6 +145,13 @@ def test_a_failed_trial_is_tried_again_with_its_values(tmp_path: Path) -> None:
     assert (trial.value, trial.user_attrs["epochs"]) == (0.6, 2)
 
 
+def test_a_damaged_file_is_not_to_be_deleted(tmp_path: Path) -> None:
+    """A new one may propose other values for trials whose run folders are there."""
+    (tmp_path / "jobs.journal").write_bytes(b"nothing\nof the kind\n")
+    with pytest.raises(UserError, match=r"jobs\.journal: damaged .*; restore it, or give the search another --name"):
+        SearchQueue(tmp_path, 0)
+
+
 def test_another_search_in_the_same_folder(tmp_path: Path) -> None:
     definition = {"image_size": 32, "space['init_lr']": "1 to 2", "--folds": [0], "--seeds": 0}
     SearchQueue(tmp_path, 0).define(definition)

@@ -4,15 +4,20 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 from pytorch_pfn_extras.training.extension import Extension
 
+from catheters.checkpoints.finished import is_finished, write_finished
+from catheters.config.loading import settings_to_json
 from catheters.config.settings import Settings
+from catheters.runs.autotune import with_batch_size
 from catheters.runs.comparison.queue import TakenJob
 from catheters.runs.comparison.workers import run_jobs
 from catheters.runs.run import train_run
@@ -143,3 +148,61 @@ def test_values_that_do_not_go_together(cached: Settings, capsys: pytest.Capture
     assert error == "min_lr=0.001 is above the peak learning rate 0.0002"
     assert f"warning: trial 0: failed: {error}" in capsys.readouterr().err
     assert not list(folder.glob("trial*/"))
+
+
+def write_trained(settings: Settings) -> None:
+    """A run folder of settings whose first fold is trained."""
+    folder = settings.run_folder / f"fold{settings.folds_to_train[0]}"
+    folder.mkdir(parents=True)
+    (settings.run_folder / "settings.json").write_text(settings_to_json(settings))
+    (folder / "best.pt").write_bytes(b"weights")
+    write_finished(folder)
+    assert is_finished(folder)
+
+
+@pytest.mark.parametrize("batch_size", [4, "auto"])
+def test_a_run_folder_of_other_values_is_not_the_trial(cached: Settings, batch_size: Any) -> None:
+    """As one is whose journal was deleted: it is not taken as trained. That of the same values is."""
+    base = dataclasses.replace(cached, folds=(1,), batch_size=batch_size, cosine_epochs=0)
+    folder = Path(cached.saved_models_folder)
+    folder.mkdir()
+    queue = SearchQueue(folder, 0)
+    queue.fill(JOBS[:2], lambda job: True)
+
+    def settings_of(taken: TakenJob[TrialJob]) -> TrialSettings:
+        of_trial = TrialSettings.of(taken, base, {"init_lr": 1e-4}, folder)
+        init_lr = 2e-4 if taken.job.number == 0 else 1e-4
+        write_trained(with_batch_size(dataclasses.replace(of_trial.settings, init_lr=init_lr), 8))
+        return of_trial
+
+    run_jobs(queue, JOBS[:2], settings_of, 1, ())
+    assert queue.errors(JOBS[:2]) == {
+        JOBS[
+            0
+        ]: f"{folder / 'trial000'}: holds another run than this trial's (init_lr=0.0001); give the search another "
+        "--name, or move the folder away"
+    }
+    assert queue.states(JOBS[:2])[JOBS[1]] == TrialState.COMPLETE
+
+
+def test_an_interrupt_after_a_process_has_ended(cached: Settings) -> None:
+    """It ends as any other one: how that process ended is still known."""
+    folder = Path(cached.saved_models_folder)
+    folder.mkdir()
+    queue = SearchQueue(folder, 0)
+    queue.fill(JOBS[:2], lambda job: True)
+
+    class Ended(TrialSettings):
+        @property
+        def command(self) -> list[str]:
+            return [sys.executable, "-c", "pass"]
+
+    def settings_of(taken: TakenJob[TrialJob]) -> TrialSettings:
+        if taken.job == JOBS[0]:
+            return Ended.of(taken, cached, {}, folder)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # which leaves it to be collected
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(queue, JOBS[:2], settings_of, 2, ())
+    assert queue.states(JOBS[:1])[JOBS[0]] == TrialState.RUNNING

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -23,6 +25,10 @@ from catheters.evaluation.metrics import chance_bound, score_labels
 from catheters.runs.advice import advice_at_chance
 from catheters.runs.build import build_table_source
 from catheters.runs.run import train_run
+from catheters.runtime.distributed import ALONE
+from catheters.training.extensions.chance import ChanceCheck
+from catheters.training.extensions.epochs import Stopping
+from catheters.training.validation import Validation
 from tests.processes import Training, outcome
 
 NUM_IMAGES = 120
@@ -93,8 +99,9 @@ def test_shuffled_labels_are_warned_of_once(brightness: Brightness, capsys: pyte
     assert 0.6 < bound < 0.63
     assert score < bound
     assert warning.startswith(
-        f"warning: fold 1: macro AUC {score:.4f} after 5 epochs is no better than chance, which alone gives up to "
-        f"{bound:.4f} on 60 validation images, which are few; try, the likeliest first: init_lr three times lower"
+        f"warning: fold 1: macro AUC {score:.4f} after 5 epochs is no better than chance, which alone gives "
+        f"more than {bound:.4f} about once in twenty times on 60 validation images, which are few, if they were "
+        "independent; try, the likeliest first: init_lr three times lower"
     )
     assert warning.endswith("; docs/how-to/better-models.md says more")
 
@@ -163,6 +170,18 @@ def test_a_killed_run_says_it_once(brightness: Brightness, tmp_path: Path) -> No
     assert said == [[], warnings_in(trainings[0].text), []]
     assert len(said[1]) == 1
     assert outcome(settings.run_folder) == outcome(whole.run_folder)
+
+
+@pytest.mark.parametrize(("macro_auc", "num_warnings"), [(math.nan, 0), (0.5, 1)])
+def test_an_undefined_score_is_not_called_chance(
+    macro_auc: float, num_warnings: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validation = Validation(cast(Any, None), cast(Any, None), ("bright",), tmp_path)
+    validation.scores = {"val/macro_auc": macro_auc}
+    validation.metrics = score_labels(np.array([[0.0], [1.0]]), np.array([[0.5], [0.5]]), ("bright",))
+    check = ChanceCheck(validation, Stopping((), 9, "fold 1", ALONE), 9, 0, "fold 1", ("luck",), ALONE)
+    check(SimpleNamespace(epoch=5))
+    assert len(warnings_in(capsys.readouterr().err)) == num_warnings
 
 
 def test_advice_follows_from_the_settings(settings: Settings, tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ class TakenJob(Generic[J]):
 class StudyQueue(Generic[J]):
     """The jobs in a folder."""
 
+    IF_DAMAGED: ClassVar[str] = "delete it: what is trained is found again"
+
     def __init__(
         self,
         folder: Path,
@@ -108,9 +110,7 @@ class StudyQueue(Generic[J]):
                 load_if_exists=True,
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file}: damaged ({one_line(error, 120)}); delete it: what is trained is found again"
-            ) from None
+            raise UserError(f"{file}: damaged ({one_line(error, 120)}); {self.IF_DAMAGED}") from None
         self._study = study
         self._study_id = self._storage.get_study_id_from_name(study_name)
         self._held: set[str] = set()
@@ -148,19 +148,19 @@ class StudyQueue(Generic[J]):
     def take(self, wanted: Collection[J]) -> TakenJob[J] | None:
         """The next job that waits, or was left by a process that was killed; None: there is none at the moment."""
         busy: set[str] = set(self._held)
-        for job, trial in self._latest().items():
-            if job not in wanted or job.run in busy or trial.state.is_finished():
+        for job, listed in self._latest().items():
+            if job not in wanted or job.run in busy or listed.state.is_finished():
                 continue
             lock = InheritedLock.take(self._folder / f"{job.run}.job.lock")
             busy.add(job.run)
             if lock is None:
                 continue
+            trial = self._latest()[job]  # it may have been finished in between, or failed and be there once more
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
-            state = self._latest()[job].state  # it may have been finished in between
-            if state == TrialState.WAITING:
+            if trial.state == TrialState.WAITING:
                 is_ours = self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
             else:
-                is_ours = state == TrialState.RUNNING
+                is_ours = trial.state == TrialState.RUNNING
             if is_ours:
                 self._held.add(job.run)
                 return TakenJob(job=job, trial_id=trial_id, lock=lock)
@@ -182,7 +182,7 @@ class StudyQueue(Generic[J]):
         Args:
             taken: the job.
             score: macro ROC AUC of its best epoch, of several folds the mean; None: it is not known.
-            memory_bytes: the most that its process had; None: another process trained it.
+            memory_bytes: the most that its process had; None: it is not known.
             is_pruned: whether it was stopped because others are better.
             facts: further numbers to keep, by name.
         """

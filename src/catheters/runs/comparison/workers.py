@@ -19,9 +19,11 @@ from catheters.config.loading import config_text, load_settings
 from catheters.config.settings import Settings
 from catheters.errors import UserError, counted
 from catheters.io.files import write_text
+from catheters.runs.autotune import settings_of_run, with_batch_size
 from catheters.runs.comparison.queue import J, StudyQueue, TakenJob
 from catheters.runs.run import is_long_enough
-from catheters.runtime.console import note, say, warn
+from catheters.runs.run_folder import check_run_folder
+from catheters.runtime.console import note, say, silent, warn
 from catheters.runtime.host import available_cores
 from catheters.runtime.interrupts import raise_if_interrupted
 from catheters.runtime.progress import duration
@@ -59,6 +61,19 @@ class JobSettings:
     def fold_folders(self) -> tuple[Path, ...]:
         """Where the models of all its folds lie."""
         return tuple(self.settings.run_folder / f"fold{fold}" for fold in self.settings.folds_to_train)
+
+    def check_folder(self) -> None:
+        """Refuse a run folder of other settings: what was trained there is not this job.
+
+        Raises:
+            UserError: it holds a run of other settings, or something else.
+        """
+        settings = self.settings.in_stages()[-1]
+        earlier = settings_of_run(settings, fresh=False)
+        if earlier is not None:
+            with silent(True):
+                settings = with_batch_size(settings, earlier.images_per_batch)
+        check_run_folder(settings)
 
     @property
     def is_finished(self) -> bool:
@@ -122,8 +137,10 @@ class _Work(Generic[J]):
     gpu: str | None
     started: float = field(default_factory=time.monotonic)
 
-    def exit_status(self) -> tuple[int, int] | None:
-        """Its exit status and the most bytes that it had; None while it runs."""
+    def exit_status(self) -> tuple[int, int | None] | None:
+        """Its exit status and the most bytes that it had, None where they are not known; None while it runs."""
+        if self.process.returncode is not None:
+            return self.process.returncode, None
         pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         if pid == 0:
             return None
@@ -154,7 +171,8 @@ def run_jobs(
     Args:
         queue: it holds all of `jobs`.
         jobs: to train.
-        settings_of: what a job is trained by, once it is taken; a UserError lets it fail.
+        settings_of: what a job is trained by, once it is taken; a UserError lets it fail, and so does
+            a folder of another run.
         num_parallel: processes at a time.
         gpus: from `visible_gpus`; each process is given the one with fewest others.
 
@@ -184,6 +202,7 @@ def run_jobs(
                 is_waiting = False
                 try:
                     of_job = settings_of(taken)
+                    of_job.check_folder()
                 except UserError as error:
                     queue.fail(taken, str(error))
                     warn(f"{taken.job}: failed: {error}")
@@ -256,7 +275,7 @@ def _start_process(
         )
 
 
-def _record(queue: StudyQueue[J], work: _Work[J], status: int, memory_bytes: int) -> None:
+def _record(queue: StudyQueue[J], work: _Work[J], status: int, memory_bytes: int | None) -> None:
     """Keep in the queue how a process ended, and say it."""
     job, of_job = work.taken.job, work.of_job
     if status == 0 and of_job.is_finished:
@@ -309,8 +328,10 @@ def _say_progress(queue: StudyQueue[J], jobs: Collection[J], seconds: list[float
 def _stop(working: Sequence[_Work[J]]) -> None:
     """Ask all processes to stop, and wait until they have; a second interrupt kills them."""
     for work in working:
-        with contextlib.suppress(ProcessLookupError):
-            work.process.send_signal(signal.SIGTERM)
+        if work.process.returncode is None:
+            # Popen's own send_signal collects a process that has just ended, which is for `exit_status` to do.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(work.process.pid, signal.SIGTERM)
     try:
         for work in working:
             while work.exit_status() is None:

@@ -224,6 +224,8 @@ def _read_dimension(name: str, described: object, base: Settings, where: str) ->
     ends = described[1:] if is_log else described
     if len(ends) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         raise SettingsError(f"{where} is {described!r}; {FORMS} is expected")
+    if not all(map(_is_finite, ends)):
+        raise SettingsError(f"{where}: both ends have to be finite numbers, below 1e308")
     low, high = ends
     kind = number_type(get_type_hints(Settings)[name])
     if kind is None:
@@ -232,13 +234,21 @@ def _read_dimension(name: str, described: object, base: Settings, where: str) ->
         raise SettingsError(f"{where}: every value needs an image cache; list those that there are: [...]")
     if kind is int and not all(isinstance(end, int) for end in ends):
         raise SettingsError(f"{where} is {described!r}; {name} takes whole numbers, so both ends have to be")
-    if not all(map(math.isfinite, ends)) or low >= high:
-        raise SettingsError(f"{where} is {described!r}; the lower end comes first, and both are numbers")
+    if low >= high:
+        raise SettingsError(f"{where} is {described!r}; the lower end comes first")
     if is_log and low <= 0:
         raise SettingsError(f"{where} is {described!r}; a log range begins above 0")
     for end in ends:
         with_values(base, {name: end}, where)
     return Range(low=low, high=high, is_log=is_log, is_whole=kind is int)
+
+
+def _is_finite(number: float) -> bool:
+    """Whether a number is a finite one as float, which a whole number of hundreds of digits is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _read_choices(values: tuple[Any, ...], where: str) -> Choices:

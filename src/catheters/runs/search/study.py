@@ -76,6 +76,8 @@ class SeededSampler(BaseSampler):
 class SearchQueue(StudyQueue[TrialJob]):
     """The trials of a search."""
 
+    IF_DAMAGED: ClassVar[str] = "restore it, or give the search another --name: a new file proposes other trials"
+
     def __init__(self, folder: Path, seed: int, *, first: Mapping[str, Any] | None = None, warmup_epochs: int = 0):
         """Open the file in the search's folder, or make it.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from catheters.checkpoints.snapshots import read_progress
 from catheters.config.settings import Settings
+from catheters.errors import SettingsError, UserError
 from catheters.evaluation.search.tables import value_text
 from catheters.runs.comparison.queue import TakenJob
 from catheters.runs.comparison.workers import JobSettings
@@ -45,6 +46,16 @@ class TrialSettings(JobSettings):
         """
         settings = dataclasses.replace(base, **values, run_name=taken.job.run)
         return cls(settings=settings, folder=folder, trial_id=taken.trial_id, values=values)
+
+    def check_folder(self) -> None:
+        """Refuse a run folder of other settings, as one is whose trial was proposed by a journal that is gone."""
+        try:
+            super().check_folder()
+        except SettingsError:
+            raise UserError(
+                f"{self.settings.run_folder}: holds another run than this trial's{self.describe()}; give the search "
+                "another --name, or move the folder away"
+            ) from None
 
     @property
     def is_pruned(self) -> bool:

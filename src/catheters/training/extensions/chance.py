@@ -1,5 +1,6 @@
 """A training that is no better than chance after some epochs says so, and what to try."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,8 @@ class ChanceCheck(Extension):
         is_over = self._stopping.is_over or manager.epoch == self._num_epochs
         is_time = manager.epoch == self._epoch or (is_over and MIN_EPOCHS <= manager.epoch < self._epoch)
         bound = chance_bound(self._validation.metrics)
-        if not is_time or self._has_warned or self._validation.macro_auc > bound:
+        macro_auc = self._validation.macro_auc
+        if not is_time or self._has_warned or math.isnan(macro_auc) or macro_auc > bound:
             return
         self._has_warned = True
         if not self._processes.is_first:
@@ -75,9 +77,10 @@ class ChanceCheck(Extension):
         num_images = max(metric.num_images for metric in self._validation.metrics)
         few = ", which are few" if bound - CHANCE > WIDE else ""
         warn(
-            f"{self._what}: macro AUC {self._validation.macro_auc:.4f} after {counted(manager.epoch, 'epoch')} is no "
-            f"better than chance, which alone gives up to {bound:.4f} on {counted(num_images, 'validation image')}"
-            f"{few}; try, the likeliest first: {'; '.join(self._advice)}; {MORE}"
+            f"{self._what}: macro AUC {macro_auc:.4f} after {counted(manager.epoch, 'epoch')} is no "
+            f"better than chance, which alone gives more than {bound:.4f} about once in twenty times on "
+            f"{counted(num_images, 'validation image')}{few}, if they were independent; try, the likeliest first: "
+            f"{'; '.join(self._advice)}; {MORE}"
         )
 
     def state_dict(self) -> dict[str, Any]:
