@@ -204,6 +204,19 @@ def test_readers_columns(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "p_evaluation/metrics.json").read_text())["readers"] is None
 
 
+def test_a_label_that_is_part_of_another(tmp_path: Path) -> None:
+    """A reader's column belongs to the longest label that it names, and a label is no reader's column."""
+    header = "id,Normal,ETT - Normal,Kim ETT - Normal,Kim Normal\n"
+    (tmp_path / "l.csv").write_text(f"{header}1,1,1,1,1\n2,0,0,0,0\n3,1,0,0,0\n")
+    (tmp_path / "p.csv").write_text("id,Normal,ETT - Normal\n1,0.9,0.9\n2,0.3,0.3\n3,0.6,0.2\n")
+    files = ["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "l.csv")]
+    assert main([*files, "--reader-columns", "{reader} {label}"]) == 0
+    readers = json.loads((tmp_path / "p_evaluation/metrics.json").read_text())["readers"]
+    assert readers["readers"] == ["Kim"]
+    found = [(pair["label"], pair["sensitivity"]["value"]) for pair in readers["readers_against_labels"]]
+    assert found == [("Normal", 0.5), ("ETT - Normal", 1.0)]
+
+
 @pytest.mark.parametrize(
     ("pattern", "table", "said"),
     [
