@@ -124,6 +124,9 @@ def test_readers_a_label_table_and_a_model(rng: np.random.Generator) -> None:
     rows = {(of, name, metric) for of, name, metric, _ in list_reader_estimates(results)}
     assert ("model against reader", "y: model and A", "kappa") in rows
     assert ("all readers", "x", "kappa") in rows
+    beside = {of: found for of, _, metric, found in list_reader_estimates(results) if metric == "sensitivity"}
+    assert beside["model against labels, images of C"] == results.model_against_labels[2].sensitivity
+    assert len(rows) == 3 * 2 + 1 + 3 * 4 * 4
 
 
 def test_coverage(rng: np.random.Generator) -> None:

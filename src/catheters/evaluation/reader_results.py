@@ -8,7 +8,7 @@ from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.readers import PairAgreement, ReaderResults
 
 AGREEMENT = ("agreement", "kappa")
-RATES = ("sensitivity", "specificity")
+AGAINST_TRUTH = (*AGREEMENT, "sensitivity", "specificity")
 
 
 def describe_readers(readers: ReaderResults) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe_readers(readers: ReaderResults) -> dict[str, Any]:
         "readers_against_labels": _describe_all(readers.against_labels),
         "model_against_readers": _describe_all(readers.model),
         "model_against_labels": [
-            _describe(pair, (*AGREEMENT, *RATES)) | {"images_of": of_reader.judge}
+            _describe(pair, AGAINST_TRUTH) | {"images_of": of_reader.judge}
             for pair, of_reader in zip(readers.model_against_labels, readers.against_labels, strict=True)
         ],
     }
@@ -33,9 +33,11 @@ def list_reader_estimates(readers: ReaderResults) -> Iterator[tuple[str, str, st
     for joint in readers.joint:
         yield "all readers", joint.label, "kappa", joint.kappa
     for pair in readers.against_labels:
-        yield from _rows("reader against labels", pair, (*AGREEMENT, *RATES))
+        yield from _rows("reader against labels", pair, AGAINST_TRUTH)
+    for pair, of_reader in zip(readers.model_against_labels, readers.against_labels, strict=True):
+        yield from _rows(f"model against labels, images of {of_reader.judge}", pair, AGAINST_TRUTH)
     for pair in readers.model:
-        yield from _rows("model against reader", pair, (*AGREEMENT, *RATES))
+        yield from _rows("model against reader", pair, AGAINST_TRUTH)
 
 
 def _rows(of: str, pair: PairAgreement, metrics: Sequence[str]) -> Iterator[tuple[str, str, str, Estimate]]:
@@ -44,7 +46,7 @@ def _rows(of: str, pair: PairAgreement, metrics: Sequence[str]) -> Iterator[tupl
 
 
 def _describe_all(pairs: Sequence[PairAgreement]) -> list[dict[str, Any]]:
-    return [_describe(pair, (*AGREEMENT, *RATES)) for pair in pairs]
+    return [_describe(pair, AGAINST_TRUTH) for pair in pairs]
 
 
 def _describe(pair: PairAgreement, metrics: Sequence[str]) -> dict[str, Any]:

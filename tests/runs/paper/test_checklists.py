@@ -1,9 +1,11 @@
 """Checklists of a real run: every item is there, what is answered is what the files say, what no run knows is the
 author's."""
 
+import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +15,14 @@ import torch
 import catheters
 from catheters.commands.evaluation_options import main, parse_options
 from catheters.errors import SettingsError
+from catheters.evaluation.evaluation import Choices
 from catheters.evaluation.options import CHECKLIST_KEYS
-from catheters.runs.paper.study import CHECKLISTS
+from catheters.runs.evaluation.evaluate import background_of, evaluate_input
+from catheters.runs.evaluation.inputs import read_run
+from catheters.runs.paper.answers import data, model, results
+from catheters.runs.paper.checklist import Answer
+from catheters.runs.paper.facts import Facts, collect_facts
+from catheters.runs.paper.study import CHECKLISTS, describe_study
 
 NUMBERS = {
     "claim2024": [str(number) for number in range(1, 45)],
@@ -40,7 +48,11 @@ NUMBERS = {
     ],
 }
 """As the sources number their items."""
-ETHICS = {"claim2024": ("11", "34", "44"), "tripod-ai": ("17", "18a", "18b", "19"), "stard-ai": ("6", "35", "38", "39")}
+AUTHORS = {
+    "claim2024": ("11", "16", "34", "44"),
+    "tripod-ai": ("17", "18a", "18b", "19"),
+    "stard-ai": ("6", "12", "26a", "28", "35", "38", "39"),
+}
 """What no run knows."""
 
 
@@ -72,7 +84,7 @@ def test_each_item_is_answered_or_the_authors(study_run: Path, key: str) -> None
             "author": (False, True),
         }[row["status"]], number
         assert (row["source"] != "") == has_answer
-    assert set(items.loc[list(ETHICS[key]), "status"]) == {"author"}
+    assert set(items.loc[list(AUTHORS[key]), "status"]) == {"author"}
     page = (study_run / f"checklist_{key.replace('-', '_')}.md").read_text()
     counts = items["status"].value_counts()
     expected = f"{counts['answered']} of {len(items)} items answered from the run, {counts['in part']} in part"
@@ -100,12 +112,13 @@ def test_answers_are_what_the_files_say(study_run: Path) -> None:
     assert answers["8"].startswith("Rows are kept where kept is yes; images listed in listed.txt are left out.")
     assert "dropped by keep_rows (2 images" in answers["8"]
     assert "2 folds for cross-validation, whole patients at a time, balanced in every label, by seed 0" in answers["19"]
-    assert "timm's test_resnet" in answers["22"] and "a sigmoid each" in answers["22"] and "(11)" in answers["22"]
+    assert "timm's test_resnet" in answers["22"] and "a sigmoid each" in answers["22"] and "(3)" in answers["22"]
     assert "All weights start at random. Seed 0." in answers["24"]
     assert "At most 1 epochs per fold, Adam, peak learning rate 0.002" in answers["25"]
     assert "HorizontalFlip (p 0.5)" in answers["25"]
     assert "fold 0 epoch 1, fold 1 epoch 1" in answers["26"]
-    assert "3 readers (A, B, C)" in answers["18"]
+    assert answers["18"].startswith("Of the readers in columns {label} [{reader}], 3 readers (A, B, C): ")
+    assert answers["18"].endswith(" Whether they made the label table is yours to say.")
     kappa = metrics["readers"]["all_readers"][0]["kappa"]["value"]
     assert f"Fleiss' kappa of 3 {kappa:.3f}" in answers["18"]
     fingerprint = json.loads((study_run / "environment.json").read_text())["data_fingerprint"]
@@ -142,7 +155,7 @@ def test_further_results_of_a_run(study_run: Path) -> None:
     metrics = json.loads((study_run / "metrics.json").read_text())
     at = metrics["sensitivity_at_specificity"]
     assert at["specificity"] == 0.9
-    assert len(at["per_label"]) == 11 and set(at["per_label"][0]["fold_thresholds"]) == {"0", "1"}
+    assert len(at["per_label"]) == 3 and set(at["per_label"][0]["fold_thresholds"]) == {"0", "1"}
     assert metrics["by_patient"]["num_patients"] == metrics["num_patients"]
     table = pd.read_csv(study_run / "metrics.csv")
     value = table.query("of == 'macro by patient' and metric == 'roc_auc'")["value"].item()
@@ -157,6 +170,67 @@ def test_further_results_of_a_run(study_run: Path) -> None:
         assert f'<h2 id="{anchor}">' in page
         assert f'href="#{anchor}"' in page
     assert len(re.findall(r'<p class="study"><img src="data:image/svg', page)) == 2
+
+
+@pytest.fixture(scope="module")
+def facts(study_run: Path) -> Facts:
+    """Of the run, whose answers are asked for as if it had other settings."""
+    given = read_run(study_run, None)
+    evaluation = evaluate_input(given, Choices()).evaluation
+    study = describe_study(given, evaluation)
+    background = background_of(given, study, "evaluate.py", None, None)
+    return collect_facts(given, evaluation, background, study.flow, study.table_one, {})
+
+
+def with_settings(facts: Facts, **changed: object) -> Facts:
+    assert facts.settings is not None
+    return dataclasses.replace(facts, settings=dataclasses.replace(facts.settings, **changed))
+
+
+def answer(item: Callable[[Facts], Answer | None], facts: Facts) -> str:
+    found = item(facts)
+    assert found is not None
+    return found.text
+
+
+@pytest.mark.slow
+def test_unknown_labels_of_a_teacher(facts: Facts) -> None:
+    """They are in the loss, so it is not said that they are nowhere."""
+    assert answer(data.missing_data, facts).endswith("does not count in the loss. Nothing is imputed.")
+    taught = answer(data.missing_data, with_settings(facts, teacher="saved_models/first", pseudo_labels="confident"))
+    assert (
+        "unknown labels were filled in by out-of-fold predictions of the teacher saved_models/first (confident "
+        "pseudo-labels, where a probability or its opposite is 0.9 or more)."
+    ) in taught
+    assert "imputed" not in taught and "does not count in the loss" not in taught
+    soft = answer(data.missing_data, with_settings(facts, soft_labels=True))
+    assert "a share between 0 and 1, which scores take for unknown, does. Nothing is imputed." in soft
+
+
+@pytest.mark.slow
+def test_of_a_part_of_the_folds(facts: Facts) -> None:
+    """It is called by how many are finished, not by how many there are."""
+    assert "by 2-fold cross-validation; no patient is in two folds." in answer(model.study_goal, facts)
+    one = dataclasses.replace(facts, flow=dataclasses.replace(facts.flow, folds=facts.flow.folds[:1]))
+    one, three = with_settings(one, num_folds=5), with_settings(facts, num_folds=3)
+    for item in (model.study_goal, results.headline, results.internal_testing):
+        assert "on one fold of 5 that was held out" in answer(item, one)
+        assert "on 2 folds of 3, each held out from a model of its own" in answer(item, three)
+    for item in (model.study_goal, results.internal_testing, data.partitions):
+        assert "cross-validation" not in answer(item, one)
+    assert answer(data.partitions, one).endswith(" The other folds are not evaluated.")
+    assert "scored as one set" in answer(results.internal_testing, facts)
+    assert "scored as one set" not in answer(results.internal_testing, one)
+
+
+@pytest.mark.slow
+def test_folds_of_a_column_and_another_held_out_set(facts: Facts) -> None:
+    """Nobody says that such folds are balanced, or that there is no other set where one was validated on."""
+    assert "folds are balanced in every label" in answer(model.class_imbalance, facts)
+    assert "balanced" not in answer(model.class_imbalance, with_settings(facts, fold_column="fold"))
+    assert answer(results.internal_testing, facts).endswith("; there is no other held-out set in this run.")
+    validated = dataclasses.replace(facts, validations={"elsewhere": {}})
+    assert answer(results.internal_testing, validated).endswith("so scores are slightly optimistic.")
 
 
 @pytest.mark.slow
@@ -179,6 +253,8 @@ def test_in_python_of_leaking_folds(study_run: Path, tmp_path: Path) -> None:
     items = items_of(folder, "claim2024")
     assert items.loc["20", "answer"].startswith("The folds leak: ")
     assert items.loc["32", "status"] == "author"
+    assert "2-fold cross-validation; the folds leak: " in items.loc["6", "answer"]
+    assert "has not seen" not in items.loc["27", "answer"]
 
 
 def test_a_checklist_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +278,19 @@ def test_readers_columns(tmp_path: Path) -> None:
     assert readers["readers_against_labels"][0]["sensitivity"]["value"] == 0.5
     assert main(files) == 0  # by the usual names there are none
     assert json.loads((tmp_path / "p_evaluation/metrics.json").read_text())["readers"] is None
+
+
+def test_a_label_that_is_part_of_another(tmp_path: Path) -> None:
+    """A reader's column belongs to the longest label that it names, and a label is no reader's column."""
+    header = "id,Normal,ETT - Normal,Kim ETT - Normal,Kim Normal\n"
+    (tmp_path / "l.csv").write_text(f"{header}1,1,1,1,1\n2,0,0,0,0\n3,1,0,0,0\n")
+    (tmp_path / "p.csv").write_text("id,Normal,ETT - Normal\n1,0.9,0.9\n2,0.3,0.3\n3,0.6,0.2\n")
+    files = ["--predictions", str(tmp_path / "p.csv"), "--labels", str(tmp_path / "l.csv")]
+    assert main([*files, "--reader-columns", "{reader} {label}"]) == 0
+    readers = json.loads((tmp_path / "p_evaluation/metrics.json").read_text())["readers"]
+    assert readers["readers"] == ["Kim"]
+    found = [(pair["label"], pair["sensitivity"]["value"]) for pair in readers["readers_against_labels"]]
+    assert found == [("Normal", 0.5), ("ETT - Normal", 1.0)]
 
 
 @pytest.mark.parametrize(

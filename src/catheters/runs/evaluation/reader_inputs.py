@@ -1,6 +1,7 @@
 """What single readers said of the images of a label table, in columns of its own."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,7 @@ def read_readings(given: Input, pattern: str) -> Readings | None:
         TableError: a cell is no label, or none is found by a pattern that is not the usual one.
     """
     frame, file, labels = given.truth.frame, Path(given.truth.source), given.evaluated.labels
-    columns: dict[str, dict[str, str]] = {}  # reader -> label -> column
-    for label in labels:
-        finds_reader = re.compile(_as_regex(pattern, label))
-        for column in frame.columns:
-            found = finds_reader.fullmatch(column)
-            if found is not None:
-                columns.setdefault(found[1], {})[label] = column
+    columns = _find_columns(list(frame.columns), labels, pattern)
     if not columns:
         if pattern == READER_COLUMNS:
             return None
@@ -44,6 +39,27 @@ def read_readings(given: Input, pattern: str) -> Readings | None:
         cells = read_label_cells(frame, tuple(of_reader.values()), file, values)[given.rows]
         readings[number][:, [labels.index(label) for label in of_reader]] = cells
     return Readings(readers=tuple(columns), values=readings)
+
+
+def _find_columns(names: Sequence[str], labels: Sequence[str], pattern: str) -> dict[str, dict[str, str]]:
+    """Reader -> label -> column, in the order of the labels and of the columns.
+
+    A name may be read in several ways, since a label may be part of another one: the longest label counts, and a label
+    itself is no reader's column.
+    """
+    found: dict[str, tuple[str, str]] = {}  # column -> label and reader
+    for label in sorted(labels, key=len):
+        finds_reader = re.compile(_as_regex(pattern, label))
+        for name in names:
+            match = finds_reader.fullmatch(name)
+            if match is not None and name not in labels:
+                found[name] = label, match[1]
+    columns: dict[str, dict[str, str]] = {}
+    for label in labels:
+        for name in names:
+            if name in found and found[name][0] == label:
+                columns.setdefault(found[name][1], {})[label] = name
+    return columns
 
 
 def _as_regex(pattern: str, label: str) -> str:

@@ -27,7 +27,7 @@ STARD_AI = Checklist(
         Item("9", PARTICIPANTS, "Where and when", None, "Setting, places, dates."),
         Item("10", PARTICIPANTS, "Consecutive, random or convenience series", None, "Say which."),
         Item("11", DATASET, "Source of the data", data.data_sources, "Routine, collected for this, or public."),
-        Item("12", DATASET, "Who annotated, and how", data.reader_agreement, "Experience, background and context."),
+        Item("12", DATASET, "Who annotated, and how", None, "Number, experience and background, context."),
         Item("13", DATASET, "Devices and software", model.software, "Manufacturer and model of the X-ray devices."),
         Item("14", DATASET, "Acquisition and preprocessing", model.preprocessing, "How the X-rays were taken."),
         Item("15a", TEST, "Index test", model.architecture),
@@ -57,11 +57,15 @@ STARD_AI = Checklist(
         Item("23", ANALYSIS, "Errors, bias and fairness", results.subgroups, "Which groups, and why these."),
         Item("24", OF_DATA, "Flow of participants, as a diagram", data.flow_numbers),
         Item("25", OF_DATA, "Characteristics of each set", data.characteristics, "What the label table lacks."),
-        Item("26a", OF_DATA, "Severity in those with the condition", data.label_distribution, "Beyond the labels."),
+        Item("26a", OF_DATA, "Severity in those with the condition", None, "What is known beyond the labels."),
         Item("26b", OF_DATA, "Other diagnoses in those without it", None, "What else the X-rays show."),
         Item("27", OF_DATA, "Time and treatment between both tests", None, "None, where both read the same X-ray."),
         Item(
-            "28", OF_DATA, "Whether the data represent intended use", data.label_distribution, "What is to be expected."
+            "28",
+            OF_DATA,
+            "Whether the data represent intended use",
+            None,
+            "Whether those in Table 1 are such as are expected in use.",
         ),
         Item(
             "29",

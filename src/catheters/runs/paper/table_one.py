@@ -47,10 +47,6 @@ class TableOne:
     shown: tuple[int, ...]
     notes: list[str]
 
-    def cell(self, row: str, split: int = 0) -> str:
-        """What a row says of a split."""
-        return next(cells[split] for name, cells in self.rows if name == row)
-
 
 def describe_splits(given: Input, columns: Sequence[str]) -> TableOne:
     """Describe all evaluated images, those of each fold, and those that are left out.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from catheters.config.settings import Settings
 from catheters.errors import counted, listed
 from catheters.evaluation.caveats import LEAKS
 from catheters.evaluation.report.tables import with_interval
@@ -83,10 +84,30 @@ def missing_data(facts: Facts) -> Answer:
     text = "Every label of every evaluated image is known."
     if found:
         numbers = "; ".join(f"{label} {number:,}" for label, number in found.items())
-        text = f"A label that is unknown counts nowhere: not in the loss, thresholds or scores. Unknown: {numbers}."
+        text = f"A label that is unknown counts in no threshold and no score. Unknown: {numbers}."
         if facts.flow.without_labels:
             text += f" Of {counted(facts.flow.without_labels, 'evaluated image')} no label is known."
-    return Answer(text=f"{text} {_left_out(facts)} Nothing is imputed.", source="metrics.json, flow.csv")
+    text += f" {_left_out(facts)}"
+    settings = facts.settings
+    if settings is None:
+        return Answer(text=text, source="metrics.json, flow.csv")
+    return Answer(text=f"{text} {_unknown_in_training(settings)}", source="metrics.json, flow.csv, settings.json")
+
+
+def _unknown_in_training(settings: Settings) -> str:
+    """What becomes of an unknown label in the loss."""
+    if settings.teacher is not None:
+        where = ""
+        if settings.pseudo_labels == "confident":
+            where = f", where a probability or its opposite is {settings.pseudo_label_confidence:g} or more"
+        return (
+            "For training, unknown labels were filled in by out-of-fold predictions of the teacher "
+            f"{settings.teacher} ({settings.pseudo_labels} pseudo-labels{where})."
+        )
+    text = "In training, an unknown label does not count in the loss"
+    if settings.soft_labels and settings.soft_label_threshold is None:
+        text += "; a share between 0 and 1, which scores take for unknown, does"
+    return f"{text}. Nothing is imputed."
 
 
 def reference_standard(facts: Facts) -> Answer:
@@ -132,8 +153,25 @@ def partitions(facts: Facts) -> Answer | None:
         + ("" if fold.training is None else f" and {fold.training} to train")
         for fold in facts.flow.folds
     )
-    text = f"Images were assigned to {settings.num_folds} folds for cross-validation, {how}: {folds}."
+    is_whole = len(facts.flow.folds) == settings.num_folds
+    text = f"Images were assigned to {settings.num_folds} folds{' for cross-validation' if is_whole else ''}, {how}: "
+    text += f"{folds}." if is_whole else f"{folds}. The other folds are not evaluated."
     return Answer(text=text, source="settings.json, flow.csv")
+
+
+def held_out(facts: Facts, num_folds: int) -> str:
+    """On what part of a run's images it is evaluated: those of its finished folds, of `num_folds` that there are."""
+    num_finished = len(facts.flow.folds)
+    if num_finished == num_folds:
+        return f"by {num_folds}-fold cross-validation"
+    if num_finished == 1:
+        return f"on one fold of {num_folds} that was held out"
+    return f"on {num_finished} folds of {num_folds}, each held out from a model of its own"
+
+
+def leaks_between_folds(facts: Facts) -> str:
+    """Why models may have seen what they are judged on; empty where nothing says so."""
+    return "; ".join(caveat.text for caveat in facts.evaluation.caveats if caveat.kind in LEAKS)
 
 
 def disjoint_level(facts: Facts) -> Answer | None:
@@ -141,9 +179,9 @@ def disjoint_level(facts: Facts) -> Answer | None:
     settings = facts.settings
     if settings is None:
         return None
-    leaks = [caveat.text for caveat in facts.evaluation.caveats if caveat.kind in LEAKS]
+    leaks = leaks_between_folds(facts)
     if leaks:
-        return Answer(text=f"The folds leak: {'; '.join(leaks)}.", source="metrics.json (caveats)")
+        return Answer(text=f"The folds leak: {leaks}.", source="metrics.json (caveats)")
     text = (
         "The folds are disjoint by patient: no patient has images in two of them. Training also refuses folds that "
         "share an image with the same pixels under another id."
@@ -174,13 +212,6 @@ def characteristics(facts: Facts) -> Answer:
     rows = "; ".join(name for name, _ in facts.table_one.rows if not name.startswith("  "))
     splits = "; ".join(facts.table_one.splits)
     return Answer(text=f"Table 1 gives {rows}. For each of these: {splits}.", source="table1.csv, table1.svg")
-
-
-def label_distribution(facts: Facts) -> Answer:
-    """How frequent each label is."""
-    labels = facts.evaluation.evaluated.labels
-    cells = "; ".join(f"{label} {facts.table_one.cell(f'  {label}')}" for label in labels)
-    return Answer(text=f"Images with each label, n (% of those of which it is known): {cells}.", source="table1.csv")
 
 
 def acquisition(facts: Facts) -> Answer | None:
@@ -214,7 +245,11 @@ def reader_agreement(facts: Facts) -> Answer | None:
         for of in readers.pairs
         if of.label not in joint
     ]
-    text = f"{counted(len(readers.readers), 'reader')} ({listed(readers.readers)}). {'; '.join(kappas)}."
+    pattern = facts.evaluation.choices.reader_columns
+    text = (
+        f"Of the readers in columns {pattern}, {counted(len(readers.readers), 'reader')} ({listed(readers.readers)}): "
+        f"{'; '.join(kappas)}. Whether they made the label table is yours to say."
+    )
     return Answer(text=text, source="metrics.json (readers)")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from catheters.config.settings import Settings
 from catheters.errors import counted, listed
 from catheters.evaluation.ensemble import METHODS
+from catheters.runs.paper.answers.data import held_out, leaks_between_folds
 from catheters.runs.paper.checklist import Answer
 from catheters.runs.paper.facts import Facts
 
@@ -26,9 +27,11 @@ def study_goal(facts: Facts) -> Answer | None:
     settings = facts.settings
     if settings is None:
         return None
+    leaks = leaks_between_folds(facts)
+    apart = f"the folds leak: {leaks}" if leaks else "no patient is in two folds"
     text = (
-        f"A model is developed, and evaluated on internal data by {settings.num_folds}-fold cross-validation over "
-        "patients. The task is diagnostic: labels of one image, no prognosis."
+        f"A model is developed, and evaluated on internal data {held_out(facts, settings.num_folds)}; {apart}. The "
+        "task is diagnostic: labels of one image, no prognosis."
     )
     return Answer(text=text, source="settings.json")
 
@@ -152,7 +155,10 @@ def class_imbalance(facts: Facts) -> Answer | None:
         ways.append(f"the loss is {settings.loss_func}{_params(settings.loss_params)}")
     if settings.weight_column is not None:
         ways.append(f"images are weighed by column {settings.weight_column}")
-    text = "; ".join(ways) if ways else "no weighting and no resampling of classes; folds are balanced in every label"
+    ways = ways or ["no weighting and no resampling of classes"]
+    if settings.fold_column is None:
+        ways.append("folds are balanced in every label")
+    text = "; ".join(ways)
     text = (
         f"{text[0].upper()}{text[1:]}. Calibration is checked afterwards: {facts.evaluation.calibrator.method} is kept."
     )
@@ -184,8 +190,9 @@ def ensembling(facts: Facts) -> Answer | None:
         )
     if facts.settings is None:
         return None
+    which = "one model that has not seen its patient" if facts.flow.is_out_of_fold else "model of its fold alone"
     text = (
-        f"None in the evaluation: each image is predicted by the one model that has not seen its patient. New images "
+        f"None in the evaluation: each image is predicted by the {which}. New images "
         f"get the mean of the probabilities of {counted(len(facts.models), 'fold model')}."
     )
     return Answer(text=text, source="predictions.csv, fold*/best.pt")

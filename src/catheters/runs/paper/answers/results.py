@@ -14,7 +14,7 @@ from catheters.evaluation.options import NO_CALIBRATION
 from catheters.evaluation.readers import PairAgreement
 from catheters.evaluation.report.tables import likelihood_ratio, threshold_text, with_interval
 from catheters.evaluation.scores import METRICS
-from catheters.runs.paper.answers.data import partitions
+from catheters.runs.paper.answers.data import held_out, partitions
 from catheters.runs.paper.answers.model import training
 from catheters.runs.paper.checklist import Answer
 from catheters.runs.paper.facts import Facts
@@ -31,9 +31,11 @@ def headline(facts: Facts) -> Answer:
         f"Macro ROC AUC {with_interval(scores.macro('roc_auc'))} (95% CI) over {counted(len(scores.labels), 'label')}, "
         f"{facts.flow.evaluated}."
     )
-    if not facts.flow.is_out_of_fold:
+    settings = facts.settings
+    if settings is None or not facts.flow.is_out_of_fold:
         return Answer(text=text, source="metrics.json")
-    return Answer(text=f"{text} By cross-validation, each image by a model without its patient.", source="metrics.json")
+    text += f" Evaluated {held_out(facts, settings.num_folds)}, each image by a model without its patient."
+    return Answer(text=text, source="metrics.json")
 
 
 def metrics(facts: Facts) -> Answer:
@@ -227,13 +229,15 @@ def robustness(facts: Facts) -> Answer:
 
 def internal_testing(facts: Facts) -> Answer | None:
     """Out-of-fold predictions."""
-    if not facts.flow.is_out_of_fold:
+    settings = facts.settings
+    if settings is None or not facts.flow.is_out_of_fold:
         return None
     text = (
-        f"{facts.flow.evaluated} by cross-validation with {counted(len(facts.flow.folds), 'fold')}: each image is "
-        "predicted by the model that was trained without its patient, and all folds are scored as one set. The epoch "
-        "was chosen on the same images, so scores are slightly optimistic; there is no other held-out set in this run."
+        f"{facts.flow.evaluated} {held_out(facts, settings.num_folds)}: each image is predicted by the model that was "
+        f"trained without its patient{', and all folds are scored as one set' if len(facts.flow.folds) > 1 else ''}. "
+        "The epoch was chosen on the same images, so scores are slightly optimistic"
     )
+    text += "." if facts.validations else "; there is no other held-out set in this run."
     return Answer(text=text, source="predictions.csv")
 
 
