@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.optimize import brentq
-from scipy.stats import beta, binom, norm
+from scipy.stats import beta, binom, chi2, norm
 from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -281,3 +281,18 @@ def test_counts_that_do_not_vary_have_an_interval() -> None:
     left = 0.025 ** (1 / 9)
     assert (found.low, found.high) == pytest.approx((2 * left, 2 / left))
     assert not estimate(Patients(np.arange(9)).mean(np.full(9, 2.0), ANY)).has_interval
+
+
+@pytest.mark.parametrize(("events", "num_patients"), [(5, 56), (10, 150), (40, 300)])
+def test_few_counts_have_ends_like_poissons(events: int, num_patients: int) -> None:
+    """The exact interval of a Poisson number (Garwood 1936), by the chi-squared distribution."""
+    found = estimate(Patients(np.arange(num_patients)).mean(np.arange(num_patients) < events, COUNT))
+    low, high = chi2.ppf(0.025, 2 * events) / 2 / num_patients, chi2.ppf(0.975, 2 * events + 2) / 2 / num_patients
+    assert 0.8 * low < found.low < 1.1 * low
+    assert 0.9 * high < found.high < 1.1 * high
+
+
+def test_one_count_has_an_end_of_its_size() -> None:
+    """Of one in 60 patients the exact upper end is .093; an interval may be wider, but not hundreds of times."""
+    found = estimate(Patients(np.arange(60)).mean(np.arange(60) < 1, COUNT))
+    assert found.few_patients and 0.093 < found.high < 0.3
