@@ -296,3 +296,10 @@ def test_one_count_has_an_end_of_its_size() -> None:
     """Of one in 60 patients the exact upper end is .093; an interval may be wider, but not hundreds of times."""
     found = estimate(Patients(np.arange(60)).mean(np.arange(60) < 1, COUNT))
     assert found.few_patients and 0.093 < found.high < 0.3
+
+
+def test_a_part_that_does_not_vary_adds_nothing_to_a_mean(rng: np.random.Generator) -> None:
+    patients, values = Patients(np.arange(40)), rng.normal(size=40)
+    alone = mean_estimate([patients.mean(values, ANY)])
+    found = mean_estimate([patients.mean(values, ANY), patients.mean(np.zeros(40), ANY)])
+    assert (found.low, found.high) == pytest.approx((alone.low / 2, alone.high / 2))

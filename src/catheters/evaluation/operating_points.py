@@ -251,8 +251,11 @@ def restate(hit: Estimate, reject: Estimate, prevalence: float) -> Estimate:
         right, wrong = hit * prevalence, (1 - reject) * (1 - prevalence)
         return right / (right + wrong) if right + wrong else math.nan
 
+    value = predictive_value(hit.value, reject.value)
+    if math.isnan(value):
+        return NO_ESTIMATE
     return Estimate(
-        value=predictive_value(hit.value, reject.value),
+        value=value,
         low=predictive_value(hit.low, reject.low),
         high=predictive_value(hit.high, reject.high),
         few_patients=hit.few_patients or reject.few_patients,
