@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -101,7 +101,7 @@ def in_processes(function: Callable[[Path], int], files: list[Path]) -> None:
 def cache_command(data: Path, cache: Path) -> list[str]:
     """What a user runs."""
     settings = {"dataset_folder": data, "cache_folder": cache, "image_size": IMAGE_SIZE}
-    table = {"label_columns": ["L"], "pos_weight": {}, "heads": {}}
+    table: dict[str, Any] = {"label_columns": ["L"], "pos_weight": {}, "heads": {}, "lines": None}
     return [sys.executable, str(SCRIPT), *(f"{name}={value}" for name, value in {**settings, **table}.items())]
 
 

@@ -6,10 +6,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side; their process
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights fails at once, with or without a network
 
 import dataclasses
+import importlib.util
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -217,6 +220,18 @@ def write_config(tmp_path: Path) -> Callable[[Settings], Path]:
 def run_script(name: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     """Run one of the scripts at the top, as a user does."""
     return script_server.run([str(REPOSITORY / name), *map(str, arguments)], cwd)
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """A program of benchmarks/, which is no package, as a module."""
+    module_name = f"benchmark_{name}"
+    specification = importlib.util.spec_from_file_location(module_name, REPOSITORY / "benchmarks" / f"{name}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module_name] = module  # its dataclasses look for it there
+    specification.loader.exec_module(module)
+    return module
 
 
 def assert_user_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:

@@ -1,6 +1,5 @@
 """The benchmarks: what their ratios mean, and that `make bench` runs them all and writes what it says."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,19 +8,13 @@ from types import ModuleType
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_benchmark
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def rows() -> ModuleType:
     """benchmarks/rows.py, which is no part of a package."""
-    specification = importlib.util.spec_from_file_location("rows", REPOSITORY / "benchmarks" / "rows.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "rows", module)
-    specification.loader.exec_module(module)
-    return module
+    return load_benchmark("rows")
 
 
 def test_ratios_by_hand(rows: ModuleType) -> None:

@@ -116,6 +116,7 @@ def test_a_run_on_a_second_hospital(validated_run: Path, second_hospital: Path, 
     assert found["case_mix"]["features"] is None or len(found["case_mix"]["features"]["farthest"]) == NUM_IMAGES
     page = (folder / "external.html").read_text()
     assert "Synthetic data." in page and "not a medical device" in page and "model by model" in page
+    assert "Not tried: it takes 50 patients, of whom 25 are fitted on" in page
     assert ">nan" not in page.lower() and "Infinity" not in (folder / "external.json").read_text()
     assert "not a medical device" in (folder / "EXTERNAL_CARD.md").read_text()
     card = (run / "MODEL_CARD.md").read_text()
@@ -278,6 +279,7 @@ def test_wrong_names_of_labels_are_refused(run: Path, theirs: WriteTheirs) -> No
     renamed = dict(zip(RANZCR_LABELS, map("finding {}".format, range(11)), strict=True))
     foreign = theirs(lambda table: table.rename(columns=renamed), label_columns=tuple(renamed.values()))
     assert "tells none of the model's labels (ETT - Abnormal" in refused(run, foreign)
+    assert not (run / "external").exists()  # nothing is left of what was refused
 
 
 def test_tables_that_cannot_validate_are_refused(run: Path, theirs: WriteTheirs) -> None:

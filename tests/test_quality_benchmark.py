@@ -1,9 +1,7 @@
 """benchmarks/quality.py: that it compares the presets' recipes, alike in all else, and says what came."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,22 +12,16 @@ from catheters.config.presets import PRESETS, SAMPLE
 from catheters.config.settings import Settings
 from catheters.errors import UserError
 from catheters.runs.build import build_schedule
-from tests.conftest import REPOSITORY
+from tests.conftest import load_benchmark
 
 PLACE = {"dataset_folder", "cache_folder", "cache_name", "saved_models_folder", "image_size"}
 LENGTH = {"epochs", "cosine_epochs", "restart_epochs"}
 
 
 @pytest.fixture
-def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def quality() -> ModuleType:
     """The script, which is no part of a package."""
-    specification = importlib.util.spec_from_file_location("quality", REPOSITORY / "benchmarks" / "quality.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "quality", module)
-    specification.loader.exec_module(module)
-    return module
+    return load_benchmark("quality")
 
 
 def learning_rates(settings: Settings, num_epochs: int, steps_per_epoch: int = 4) -> list[float]:

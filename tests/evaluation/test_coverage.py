@@ -1,26 +1,18 @@
 """The short form of benchmarks/coverage.py: with heavy-tailed patients intervals hold the truth, for every metric."""
 
-import importlib.util
 from collections import defaultdict
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def coverage() -> ModuleType:
     """benchmarks/coverage.py, which is no part of a package."""
-    specification = importlib.util.spec_from_file_location(
-        "coverage_benchmark", REPOSITORY / "benchmarks" / "coverage.py"
-    )
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_benchmark("coverage")
 
 
 def test_made_up_patients_are_like_ranzcrs(coverage: ModuleType) -> None:

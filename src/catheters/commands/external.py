@@ -1,6 +1,7 @@
 """`evaluate.py --external`: a run, frozen, on images from elsewhere."""
 
 import argparse
+import contextlib
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from catheters.errors import UserError
 from catheters.evaluation.external import tables
 from catheters.evaluation.external.files import CARD_FILE, JSON_FILE, PAGE_FILE
 from catheters.evaluation.external.known import FOLDER, read_source
+from catheters.evaluation.external.validation import ExternalChoices
 from catheters.evaluation.external.verdict import summarise
 from catheters.evaluation.intervals import FEW_PATIENTS_MARK, FEW_PATIENTS_NOTE
 from catheters.runs.evaluation.label_source import LabelSource
@@ -42,10 +44,27 @@ def validate_external(options: argparse.Namespace, arguments: Sequence[str]) -> 
     Returns:
         The exit status.
     """
-    run: Path = options.external
     choices = read_external_choices(options)
-    check_run(run)
-    name, folder = _find_folder(options)
+    check_run(options.external)
+    name, folder, made = _find_folder(options)
+    try:
+        validated = _validate(options, folder, choices)
+    except BaseException:
+        for path in made:  # nothing is left of what is refused
+            with contextlib.suppress(OSError):  # there is something in it
+                path.rmdir()
+        raise
+    _print(validated)
+    write_all(validated, name, _source(options), f"{program('evaluate.py')} {shlex.join(arguments)}")
+    say(f"\n{summarise(validated.validation)}")
+    say(f"a page to look at -> {folder / PAGE_FILE}\na card for the model -> {folder / CARD_FILE}")
+    say(f"all numbers -> {folder / JSON_FILE}")
+    return 0
+
+
+def _validate(options: argparse.Namespace, folder: Path, choices: ExternalChoices) -> Validated:
+    """Predict the images of a config, or read predictions, and validate them."""
+    run: Path = options.external
     if options.predictions is None:
         theirs = load_settings(options.config)
         device = open_device(options.device or "auto")
@@ -55,27 +74,20 @@ def validate_external(options: argparse.Namespace, arguments: Sequence[str]) -> 
             num_workers=options.workers or available_cores(),
             fresh=options.fresh,
         )
-        validated = validate_config(run, theirs, options.config, folder, how, choices)
-    else:
-        validated = validate_predictions(
-            run,
-            options.predictions[0],
-            _label_source(options),
-            folder,
-            choices,
-            are_logits=options.logits,
-            are_calibrated=not (options.uncalibrated or options.logits),
-        )
-    _print(validated)
-    write_all(validated, name, _source(options), f"{program('evaluate.py')} {shlex.join(arguments)}")
-    say(f"\n{summarise(validated.validation)}")
-    say(f"a page to look at -> {folder / PAGE_FILE}\na card for the model -> {folder / CARD_FILE}")
-    say(f"all numbers -> {folder / JSON_FILE}")
-    return 0
+        return validate_config(run, theirs, options.config, folder, how, choices)
+    return validate_predictions(
+        run,
+        options.predictions[0],
+        _label_source(options),
+        folder,
+        choices,
+        are_logits=options.logits,
+        are_calibrated=not (options.uncalibrated or options.logits),
+    )
 
 
-def _find_folder(options: argparse.Namespace) -> tuple[str, Path]:
-    """The name and the folder of the results, made and writable."""
+def _find_folder(options: argparse.Namespace) -> tuple[str, Path, list[Path]]:
+    """The name and the folder of the results, made and writable, and which folders are new, the deepest first."""
     file = _source(options)
     name = options.name or Path(file.name.removesuffix(".gz")).stem
     if name in (".", ".."):
@@ -84,6 +96,7 @@ def _find_folder(options: argparse.Namespace) -> tuple[str, Path]:
     if options.out is not None and (folder.is_file() or not folder.absolute().parent.is_dir()):
         raise UserError(f"{folder}: a folder for the results is expected, in one that exists")
     _check_not_taken(folder, file)
+    made = [path for path in (folder, folder.parent) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -92,7 +105,7 @@ def _find_folder(options: argparse.Namespace) -> tuple[str, Path]:
         raise UserError(
             f"{folder}: results cannot be written there ({error.strerror}); name another folder with --out"
         ) from None
-    return name, folder
+    return name, folder, made
 
 
 def _source(options: argparse.Namespace) -> Path:

@@ -74,6 +74,8 @@ def test_without_an_interval() -> None:
     # None of nine patients tells the two apart: the exact binomial's end for 0 of 9.
     assert same.estimate.high == -same.estimate.low == pytest.approx(1 - 0.025 ** (1 / 9))
     assert same.p_value == 1
+    alike = mean_difference([of_seed(value, np.zeros(9)) for value in (0.0100, 0.0101, 0.0099)])
+    assert alike.estimate.low < 0 and alike.p_value > 0.5  # the p-value says what the interval says
 
 
 def test_differences_are_those_of_scikit_learn() -> None:

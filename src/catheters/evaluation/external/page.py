@@ -13,7 +13,7 @@ from markupsafe import Markup
 from catheters.evaluation.calibration import calibrate_across_folds
 from catheters.evaluation.external.case_mix import intercept_by_prevalence
 from catheters.evaluation.external.figures import draw_calibration, draw_decision, draw_distances, draw_forest
-from catheters.evaluation.external.local_fit import METHODS, NUM_DRAWS, Drawn
+from catheters.evaluation.external.local_fit import METHODS, NUM_DRAWS, NUM_LOCAL_PATIENTS, Drawn
 from catheters.evaluation.external.measures import MEASURES
 from catheters.evaluation.external.validation import ExternalValidation
 from catheters.evaluation.external.verdict import advise, headline, judge, summarise
@@ -87,6 +87,7 @@ def write_page(
             moved=_moved(validation, make_thumbnails),
             methods=METHODS,
             num_draws=NUM_DRAWS,
+            fewest_local=NUM_LOCAL_PATIENTS[0],
             significant=SIGNIFICANT,
             interval_method=METHOD,
             few_patients_mark=FEW_PATIENTS_MARK,

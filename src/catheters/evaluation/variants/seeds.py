@@ -115,18 +115,17 @@ def mean_difference(of_seeds: Sequence[Contributions]) -> SeedDifference:
     if num_seeds > 1 and variance:
         freedom = min(freedom, _cochran_freedom(of_mean, of_patients_freedom, added, num_seeds - 1))
     error = math.sqrt(variance)
-    half = float(student_t.ppf(1 - ALPHA / 2, freedom)) * error
+    quantile = float(student_t.ppf(1 - ALPHA / 2, freedom))
     if mean.is_constant:  # no patient tells the two apart, which as many patients cannot be sure of
-        half = max(half, exact_binomial(0.0, max(mean.effective_patients, 1))[1])
-    # Where no patient and no seed differs from another, the error is 0.
-    p_value = float(2 * student_t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+        error = max(error, exact_binomial(0.0, max(mean.effective_patients, 1))[1] / quantile)
+    half = quantile * error
     return SeedDifference(
         estimate=Estimate(value=value, low=value - half, high=value + half),
         of_seeds=values,
         patient_variance=of_mean,
         seed_variance=added,
         degrees_of_freedom=freedom,
-        p_value=p_value,
+        p_value=float(2 * student_t.sf(abs(value) / error, freedom)),
     )
 
 

@@ -42,7 +42,7 @@ def check_ids(frozen: FrozenRun, theirs: Theirs) -> list[Caveat]:
         patients |= set(table.patient_ids.tolist())
     shared = [uid for uid in theirs.uids.tolist() if uid in uids]
     if shared:
-        _refuse(theirs, shared, "have the id of an image of the training")
+        _refuse(theirs, shared, "have the id of an image of the training", ", or give other images other ids")
     same = sorted(set(theirs.patient_ids.tolist()) & patients)
     if not same:
         return []
@@ -152,11 +152,10 @@ def _training_tables_are_here(settings: Settings) -> bool:
     return all(build_table_source(of_table).file.is_file() for of_table in (settings, *extra))
 
 
-def _refuse(theirs: Theirs, uids: Sequence[str], what: str) -> None:
+def _refuse(theirs: Theirs, uids: Sequence[str], what: str, otherwise: str = "") -> None:
     raise UserError(
         f"{theirs.source}: {len(uids)} of {counted(len(theirs.uids), 'image')} {what}: {_named(uids)}; an external "
-        "validation is of images that the model has not seen: leave them out (exclude_ids), or give other images "
-        "other ids"
+        f"validation is of images that the model has not seen: leave them out (exclude_ids){otherwise}"
     )
 
 
