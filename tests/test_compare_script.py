@@ -98,6 +98,12 @@ def test_killed_five_times_it_ends_with_the_same_table(cached: Settings, variant
     assert page.count("data:image/svg+xml;base64,") == 5  # macro, two of labels, seeds, curves
     assert "not a medical device" in page
 
+    # Those that end at the same moment write one report.
+    (folder / "comparison.json").unlink()
+    four = [start(command_of(variants, "killed"), tmp_path / f"four{number}") for number in range(4)]
+    assert [one.wait() for one in four] == [0] * 4, "".join(one.text for one in four)
+    assert [table_of(one.text) for one in four] == [table_of(whole.stdout)] * 4
+
     # What is finished prints its table and trains nothing; a training that fails leaves the others.
     written = (folder / "comparison.html").stat().st_mtime_ns
     again = run_script("compare.py", *command_of(variants, "killed"))

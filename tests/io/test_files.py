@@ -29,6 +29,25 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
 
+WRITE_OFTEN = """
+import pathlib, sys
+from catheters.io.files import write_text
+file, letter = pathlib.Path(sys.argv[1]), sys.argv[2]
+for _ in range(200):
+    write_text(file, letter * 100_000)
+    assert len(set(file.read_text())) == 1
+"""
+
+
+def test_two_processes_write_one_after_another(tmp_path: Path) -> None:
+    """Neither finds its own file gone, nor are the contents mixed."""
+    file = tmp_path / "x.txt"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, str(file), letter]) for letter in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert file.read_text() in ("a" * 100_000, "b" * 100_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
 def test_a_full_disk_is_named(small_disk: Path) -> None:
     """Whoever writes, Python or torch: the old content stays, and nothing beside it."""
     file = small_disk / "x.pt"

@@ -76,7 +76,8 @@ def compare(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     num_done = sum(of_job.is_finished for of_job in jobs.values())
     if num_done < len(jobs):
         _train(queue, jobs, num_done, folder, options.jobs)
-    return _report(options, variants, folds, data, jobs, queue, folder, arguments)
+    with queue.alone():
+        return _report(options, variants, folds, data, jobs, queue, folder, arguments)
 
 
 def make_folder(folder: Path, what: str) -> None:

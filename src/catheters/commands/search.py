@@ -51,7 +51,8 @@ def search(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     jobs = [TrialJob(number=number) for number in range(options.trials)]
     queue.fill(jobs, lambda job: True)  # a trial whose run folder was deleted has its score
     _train(queue, jobs, found, base, options.jobs)
-    return _report(options, arguments, found, base, queue, jobs)
+    with queue.alone():
+        return _report(options, arguments, found, base, queue, jobs)
 
 
 def _train(queue: SearchQueue, jobs: Sequence[TrialJob], found: Search, base: Settings, num_jobs: int | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from catheters.errors import UserError, one_line
+from catheters.io.locks import only_writer
 
 FULL_DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -25,7 +26,7 @@ class DiskFullError(UserError):
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `file`, then rename it.
+    """Let `write` fill a temporary file beside `file`, then rename it. Of several processes one after another does.
 
     Args:
         file: where the content shall be.
@@ -35,15 +36,15 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
         DiskFullError: there is no room; an earlier `file` stays, and nothing is left beside it.
     """
     part = file.with_name(file.name + ".part")
-    try:
-        with clear_end_when_full(file):
+    with clear_end_when_full(file), only_writer(part):
+        try:
             write(part)
             with part.open("rb") as written:
                 os.fsync(written.fileno())  # or a power cut could keep the name and lose the content
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    part.replace(file)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(file)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,35 @@ def exclusive_lock(lock_file: Path, refusal: str, *, timeout_s: float = 0, remov
         lock.release()
 
 
+@contextlib.contextmanager
+def only_writer(file: Path) -> Iterator[None]:
+    """Keep others who ask likewise from writing a file, also if it is renamed or deleted in here.
+
+    The file itself is locked, so that nothing stays beside it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_still(file, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_still(file: Path, descriptor: int) -> bool:
+    """Whether a path names the file that is open: who had the lock before may have renamed it."""
+    try:
+        return os.path.samestat(file.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 class InheritedLock:
     """An exclusive lock that this process and those that it starts with it hold: it is free when all have exited."""
 

@@ -101,12 +101,14 @@ def holds_run(folder: Path) -> bool:
 def _holds_foreign_files(folder: Path) -> bool:
     """Whether a folder has files that are none of those that a new run's folder gets first, or a kill's rest of one.
 
-    What stands beside an earlier stage of ours came with it, as trackers' files.
+    What stands beside an earlier stage of ours came with it, as trackers' files; settings.json, which was not there a
+    moment ago, with a process that has just started the run.
     """
     paths = list(folder.iterdir())
     if any(STAGE.match(path.name) and (path / SETTINGS_FILE).is_file() for path in paths):
         return False
-    return any(path.name != FILE_NAME and path.suffix != ".part" and not STAGE.match(path.name) for path in paths)
+    ours = (FILE_NAME, SETTINGS_FILE)
+    return any(path.name not in ours and path.suffix != ".part" and not STAGE.match(path.name) for path in paths)
 
 
 def _continue_record(folder: Path, data_fingerprint: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:

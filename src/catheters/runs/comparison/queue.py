@@ -124,7 +124,7 @@ class StudyQueue(Generic[J]):
             wanted: all jobs of the command, in the order in which they are to be done.
             is_finished: whether a job's fold is trained; asked of those that are complete.
         """
-        with self._only_starter():
+        with self.alone():
             latest = self._latest()
             for job in wanted:
                 trial = latest.get(job)
@@ -140,8 +140,8 @@ class StudyQueue(Generic[J]):
         return {}
 
     @contextlib.contextmanager
-    def _only_starter(self) -> Iterator[None]:
-        """All processes of a command look at the jobs when they start, one after another."""
+    def alone(self) -> Iterator[None]:
+        """One process of the command after another does what is done in here: reads all jobs, or writes the report."""
         with _locked(_JournalLock(self._folder / "queue")):
             yield
 

@@ -107,7 +107,7 @@ class SearchQueue(StudyQueue[TrialJob]):
         Raises:
             UserError: the folder holds another search.
         """
-        with self._only_starter():
+        with self.alone():
             earlier = self._study.user_attrs.get(DEFINITION)
             if earlier is None:
                 self._study.set_user_attr(DEFINITION, dict(definition))
