@@ -44,7 +44,7 @@ def match_rows(truth: Truth, uids: list[str], predictions_file: Path) -> npt.NDA
     if unknown:
         raise TableError(
             f"{predictions_file}: {len(unknown)} of {len(uids)} ids have no row in {truth.source}, {unknown[0]!r} "
-            "for one; give the label table of these images with --labels"
+            "for one; give the label table of these images with --labels, or leave their rows out of the predictions"
             f"{same_id_hint(unknown, row_of)}"
         )
     return np.array([row_of[uid] for uid in uids], dtype=np.intp)

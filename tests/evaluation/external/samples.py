@@ -1,11 +1,17 @@
 """Predictions whose truth is known: patients with several images that are alike."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from catheters.evaluation.evaluation import Choices, evaluate
 from catheters.evaluation.external.measures import FrozenPredictions, Judged
+from catheters.evaluation.external.own_numbers import read_fold_thresholds, read_own_macro_auc, read_own_numbers
+from catheters.evaluation.intervals import Estimate
 from catheters.evaluation.prediction_set import PredictionSet
+from catheters.evaluation.results import write_metrics
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,3 +59,15 @@ def freeze(
         alike=(judge(of_folds),),
         has_threshold=~np.isnan(thresholds),
     )
+
+
+def own_numbers(own: PredictionSet, folder: Path) -> tuple[dict[str, dict[str, Estimate]], Floats, Floats]:
+    """By the run's evaluation and its file; the thresholds, and (J, K) those of its folds."""
+    evaluation = evaluate(own, {}, {}, Choices(calibration="none"))
+    file = folder / "metrics.json"
+    write_metrics(file, evaluation, Path("predictions.csv"), "a", "b", "labels.csv", len(own))
+    assert read_own_macro_auc(file) == evaluation.scores.macro("roc_auc")
+    of_folds = read_fold_thresholds(file)
+    thresholds = np.array([point.threshold for point in evaluation.points])
+    by_fold = np.array([[of_folds[label][fold] for label in own.labels] for fold in range(5)])
+    return {label: dict(numbers) for label, numbers in read_own_numbers(file).items()}, thresholds, by_fold

@@ -22,12 +22,12 @@ from catheters.evaluation.external.measures import (
     measure,
     subtract_independent,
 )
-from catheters.evaluation.external.own_numbers import read_fold_thresholds, read_own_macro_auc, read_own_numbers
+from catheters.evaluation.external.own_numbers import read_own_numbers
 from catheters.evaluation.intervals import NO_ESTIMATE, Estimate
 from catheters.evaluation.patients import Patients
 from catheters.evaluation.prediction_set import PredictionSet
 from catheters.evaluation.results import write_metrics
-from tests.evaluation.external.samples import CENTRES, draw, freeze
+from tests.evaluation.external.samples import CENTRES, draw, freeze, own_numbers
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,18 +76,6 @@ def test_independent_differences_have_the_normal_interval() -> None:
     found = subtract_independent(here, own)
     assert (found.value, found.low, found.high) == pytest.approx((0.2, -0.3, 0.7))
     assert not subtract_independent(here, NO_ESTIMATE).has_interval
-
-
-def own_numbers(own: PredictionSet, folder: Path) -> tuple[dict[str, dict[str, Estimate]], Floats, Floats]:
-    """By the run's evaluation and its file; the thresholds, and (J, K) those of its folds."""
-    evaluation = evaluate(own, {}, {}, Choices(calibration="none"))
-    file = folder / "metrics.json"
-    write_metrics(file, evaluation, Path("predictions.csv"), "a", "b", "labels.csv", len(own))
-    assert read_own_macro_auc(file) == evaluation.scores.macro("roc_auc")
-    of_folds = read_fold_thresholds(file)
-    thresholds = np.array([point.threshold for point in evaluation.points])
-    by_fold = np.array([[of_folds[label][fold] for label in own.labels] for fold in range(5)])
-    return {label: dict(numbers) for label, numbers in read_own_numbers(file).items()}, thresholds, by_fold
 
 
 def test_own_numbers_are_those_of_the_evaluation(rng: np.random.Generator, tmp_path: Path) -> None:

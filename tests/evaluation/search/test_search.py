@@ -47,7 +47,7 @@ def test_the_best_is_complete_and_said_to_be_optimistic() -> None:
     assert RESULT.best is RESULT.trials[2]
     lines = search_text(RESULT).splitlines()
     assert lines[0] == "search_x: 5 trials on fold 0, seed 7 (3 complete, 1 failed, 1 pruned)"
-    assert lines[2].split() == ["trial", "macro", "AUC", "epochs", "time", "init_lr", "optimizer"]
+    assert lines[2].split() == ["trial", "macro", "AUC", "epochs", "training", "init_lr", "optimizer"]
     assert [line.split()[0] for line in lines[3:6]] == ["2", "4", "0"]
     assert lines[5].startswith("0 (base)")
     assert "  trial 1: the training loss is nan" in lines

@@ -131,6 +131,6 @@ def draw_distances(features: FeatureShift) -> ReportFigure:
     axes.axvline(1, color="black", linewidth=1, linestyle=":", label="99% of ordinary images are nearer")
     axes.set(xlabel="distance of the features", ylabel="share of the images")
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(**LEGEND, ncols=3)
+    figure.legend(**LEGEND, ncols=2)
     beside = "" if own is None else f", of the run's own {float(np.median(own)):.2f}"
     return as_svg(figure, f"Distance of the features: median here {float(np.median(here)):.2f}{beside}")

@@ -86,7 +86,7 @@ class ExternalValidation:
         results: of each label.
         macro_auc: mean over the labels that have both classes here, of the model as it is shipped.
         alike_macro_auc: the same of what is held against the run's own, see `FrozenPredictions`.
-        own_macro_auc: the run's own, where that is of the same labels; else NaN.
+        own_macro_auc: the run's own of the same labels; where they are not all of its labels, without an interval.
         calibration_curves: label -> curve.
         decision_curves: label -> curve.
         own_decision_curves: label -> of the run's own images; empty where their truth is not at hand.
@@ -216,7 +216,7 @@ def validate(
         results=results,
         macro_auc=macro_auc(evaluated, [predictions.frozen], is_judged),
         alike_macro_auc=macro_auc(evaluated, predictions.alike, is_judged),
-        own_macro_auc=own.macro_auc if is_judged.all() else Estimate(value=math.nan, low=math.nan, high=math.nan),
+        own_macro_auc=_own_macro_auc(own, results),
         calibration_curves={label: curve for label, curve in curves.items() if curve is not None},
         decision_curves=decision_curves(evaluated),
         own_decision_curves=decision_curves(own.predicted) if own.has_truth else {},
@@ -229,6 +229,14 @@ def validate(
         sample_sizes=sample_sizes(predictions, results, choices.widths),
         caveats=tuple(caveats),
     )
+
+
+def _own_macro_auc(own: OwnRun, results: Sequence[LabelResult]) -> Estimate:
+    """The run's mean over the labels that have both classes here: its evaluation writes the interval of all alone."""
+    if all(result.is_judged for result in results):
+        return own.macro_auc
+    areas = [result.own["roc_auc"].value for result in results if result.is_judged]
+    return Estimate(value=float(np.mean(areas)), low=math.nan, high=math.nan)
 
 
 def _is_model_by_model(predictions: FrozenPredictions, own: OwnRun) -> bool:

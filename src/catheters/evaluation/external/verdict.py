@@ -21,6 +21,8 @@ CHANGES = {
     "slope": ("gives more extreme probabilities", "gives more timid probabilities", "calibration slope"),
 }
 """Checked measure -> what the model does where it is lower, or higher, than out of fold; what it is called."""
+THRESHOLDED = ("sensitivity", "specificity")
+"""What hangs on where a threshold lies: the mean of several models is less sure, so that it has other rates there."""
 FAULTS = {
     "observed_to_expected": ("too high on average", "too low on average", "observed / expected"),
     "slope": ("too extreme", "too timid", "calibration slope"),
@@ -87,6 +89,9 @@ def judge(result: LabelResult) -> str:
         low = result.differences["roc_auc"].low
         if low < 0:  # never with NaN
             sentences.append(f"An AUC lower by {-low:.3f} is not ruled out.")
+    other = [_as_shipped(result, name) for name in THRESHOLDED if _is_other_as_shipped(result, name)]
+    if other:
+        sentences.append(f"The models together, as they are shipped, have another {' and '.join(other)}.")
     off = [_miscalibrated(result, name) for name in result.miscalibrated if name not in result.alarms]
     if off:
         sentences.append(f"Its probabilities are {' and '.join(off)}.")
@@ -164,6 +169,16 @@ def _describe(result: LabelResult, name: str) -> str:
     difference = result.differences[name]
     what = lower if difference.value < 0 else higher
     return f"{what} ({called} {result.alike[name].value:.2f}, own {result.own[name].value:.2f})"
+
+
+def _is_other_as_shipped(result: LabelResult, name: str) -> bool:
+    """Whether what the shipped model has lies outside the interval of what was compared; never with NaN."""
+    compared = result.alike[name]
+    return not compared.low <= result.here[name].value <= compared.high if compared.has_interval else False
+
+
+def _as_shipped(result: LabelResult, name: str) -> str:
+    return f"{name} ({result.here[name].value:.2f} in place of {result.alike[name].value:.2f})"
 
 
 def _miscalibrated(result: LabelResult, name: str) -> str:

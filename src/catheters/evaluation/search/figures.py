@@ -10,6 +10,8 @@ from catheters.evaluation.search.results import SearchResult, TrialResult
 from catheters.evaluation.search.tables import value_text
 from catheters.viz.curves import BLUE, ORANGE
 
+NUM_LOG_TICKS = 3
+"""Of a narrow figure; matplotlib's own run into each other."""
 MAX_NAME = 18
 """Letters of a choice below an axis."""
 
@@ -48,6 +50,9 @@ def draw_setting(result: SearchResult, name: str) -> ReportFigure | None:
         _scatter(axes, scored, [float(value) for value in values])
         if name in result.log_settings:
             axes.set_xscale("log")
+            ticks = np.unique(np.geomspace(min(values), max(values), NUM_LOG_TICKS))
+            axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+            axes.minorticks_off()
     else:
         texts = list(dict.fromkeys(sorted(map(value_text, values))))
         _scatter(axes, scored, [float(texts.index(value_text(value))) for value in values])

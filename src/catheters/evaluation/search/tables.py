@@ -37,7 +37,7 @@ def trials_table(result: SearchResult) -> str:
         name = f"{trial.number}{' (base)' if result.is_base_first and trial.number == 0 else ''}"
         values = (value_text(trial.values[setting])[:MAX_CELL] for setting in result.space)
         rows.append([name, auc_text(trial), str(trial.epochs or "-"), time_text(trial), *values])
-    return text_table(["trial", "macro AUC", "epochs", "time", *result.space], rows)
+    return text_table(["trial", "macro AUC", "epochs", "training", *result.space], rows)
 
 
 def search_text(result: SearchResult) -> str:
