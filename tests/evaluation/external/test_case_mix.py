@@ -27,6 +27,21 @@ def test_net_benefit_by_hand() -> None:
     assert all(math.isfinite(end) for of in curve.net_benefit for end in (of.low, of.high))
 
 
+def test_a_positive_that_happens_not_to_be_acted_on_is_no_proof_of_harm() -> None:
+    """100 patients, 5 positive. From 0.3 on three negatives are acted on: the next positive may well be.
+
+    The share of true positives, 0 of 100, is below 0.036 by the exact binomial.
+    """
+    targets, probabilities = np.zeros(100), np.full(100, 0.1)
+    targets[:5] = 1
+    probabilities[[50, 60, 70]] = 0.4
+    curve = decision_curves(make_predictions(targets[:, None], probabilities[:, None]))["label 0"]
+    found = curve.net_benefit[THRESHOLDS.index(0.3)]
+    assert found.value == pytest.approx(-0.03 * 3 / 7)
+    assert found.low < found.value < 0 < found.high < 0.036
+    assert found.high == pytest.approx(found.value + 0.036, abs=0.003)
+
+
 def test_a_good_model_is_useful_and_a_wrong_one_harmful(rng: np.random.Generator) -> None:
     good = draw(rng, 600)
     assert 0.3 in decision_curves(good)["some"].useful

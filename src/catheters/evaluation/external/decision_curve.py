@@ -5,7 +5,8 @@ a false positive for t / (1 - t) times as bad as a missed positive. The net bene
 so many times that of false positives; that of acting on nobody is 0.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,17 +63,31 @@ def decision_curves(evaluated: PredictionSet) -> dict[str, DecisionCurve]:
 
 
 def _curve(label: str, is_positive: npt.NDArray[np.bool_], probabilities: Floats, patients: Patients) -> DecisionCurve:
-    everything = np.ones(len(probabilities))
     benefits, of_all, over = [], [], []
     for threshold in THRESHOLDS:
         harm = threshold / (1 - threshold)
         gain = np.where(is_positive, 1.0, -harm)  # what an image that is acted on brings
         is_acted = probabilities >= threshold
-        # Where nobody is acted on, or everybody, the share of the others is not sure to be 0.
-        rest = estimate(patients.ratio(is_acted if not is_acted.any() else ~is_acted, everything)).high
-        mean = [estimate(patients.mean(values, ANY)) for values in (np.where(is_acted, gain, 0.0), gain)]
-        benefits.append(mean[0] if is_acted.any() else Estimate(value=0.0, low=-harm * rest, high=rest))
-        of_all.append(mean[1])
-        gap = estimate(patients.mean(np.where(is_acted, 0.0, -gain), ANY))
-        over.append(gap if not is_acted.all() else Estimate(value=0.0, low=-rest, high=harm * rest))
+        benefits.append(_mean(np.where(is_acted, gain, 0.0), 1.0, harm, patients))
+        of_all.append(_mean(gain, 1.0, harm, patients))
+        over.append(_mean(np.where(is_acted, 0.0, -gain), harm, 1.0, patients))
     return DecisionCurve(label=label, net_benefit=tuple(benefits), treat_all=tuple(of_all), over_all=tuple(over))
+
+
+def _mean(values: Floats, most: float, worst: float, patients: Patients) -> Estimate:
+    """The mean of values of which each is `most`, 0 or -`worst`.
+
+    One of the two that no image has is not sure never to come: the interval is wider by what its share, an exact
+    binomial's of 0, may be.
+    """
+    found = estimate(patients.mean(values, ANY)) if values.any() else Estimate(value=0.0, low=0.0, high=0.0)
+    everything = np.ones(len(values))
+
+    def unseen(is_it: npt.NDArray[np.bool_]) -> float:
+        return 0.0 if is_it.any() else estimate(patients.ratio(is_it, everything)).high
+
+    return replace(
+        found,
+        low=found.value - math.hypot(found.value - found.low, worst * unseen(values < 0)),
+        high=found.value + math.hypot(found.high - found.value, most * unseen(values > 0)),
+    )

@@ -98,9 +98,10 @@ def draw_decision(curve: DecisionCurve, own: DecisionCurve | None) -> ReportFigu
     axes.plot(THRESHOLDS, here, color=BLUE, label="act on the model, with 95% interval")
     axes.plot(THRESHOLDS, values(curve.treat_all), color=ORANGE, linestyle="--", label="act on everybody")
     axes.axhline(0, color=GREY, linewidth=1, label="act on nobody")
-    if own is not None:
-        axes.plot(THRESHOLDS, values(own.net_benefit), color=GREY, linestyle=":", label="the model, own images")
-    highest = max([*here, *values(curve.treat_all), 0.01])
+    of_own = [] if own is None else values(own.net_benefit)
+    if of_own:
+        axes.plot(THRESHOLDS, of_own, color=GREY, linestyle=":", label="the model, own images")
+    highest = max([*here, *values(curve.treat_all), *of_own, 0.01])
     axes.set_ylim(-0.25 * highest, 1.15 * highest)
     acted = [threshold for threshold, value in zip(THRESHOLDS, here, strict=True) if value]
     axes.set_xlim(0, max(acted[-1] + 0.05 if acted else 0, 0.3))
