@@ -15,7 +15,7 @@ from catheters.config.presets import PRESETS
 from catheters.config.settings import Settings
 from catheters.errors import UserError, one_line
 from catheters.runtime.console import note
-from catheters.runtime.host import process_rank
+from catheters.runtime.host import num_processes, process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal, note_interrupts
 
 BAD_IMAGES_STATUS = 1
@@ -62,6 +62,19 @@ def program(script: str) -> str:
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """The settings that the command's options ask for; training says what is odd about them."""
     return load_settings(arguments.config, arguments.overrides)
+
+
+def refuse_ranks(what: str) -> None:
+    """Refuse to be one of several ranks, each of which would do the same work.
+
+    Args:
+        what: is done by one process, for the message.
+
+    Raises:
+        UserError: torchrun has started several processes.
+    """
+    if num_processes() > 1:
+        raise UserError(f"{what}: one process does it; start it without torchrun")
 
 
 def run_command(command: Callable[[list[str]], int]) -> None:

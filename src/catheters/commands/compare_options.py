@@ -5,7 +5,7 @@ import re
 import signal
 from pathlib import Path
 
-from catheters.commands.command_line import program
+from catheters.commands.command_line import program, refuse_ranks
 from catheters.config.presets import PRESETS
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
@@ -42,6 +42,7 @@ Research software, not a medical device.
 def main(arguments: list[str]) -> int:
     """Train, compare, print a table and write a page. Returns the exit status."""
     options = parse_options(arguments)
+    refuse_ranks("compare.py, which starts a process for each training (--jobs)")
     # torch, Optuna and others take seconds to load; `--help` and a mistake are answered at once.
     if options.search is None:
         from catheters.commands.compare import compare as command

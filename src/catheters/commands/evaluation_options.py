@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catheters.commands.command_line import program
+from catheters.commands.command_line import program, refuse_ranks
 from catheters.commands.external_options import add_external_options, check_external, check_not_external
 from catheters.errors import UserError, unknown_name
 from catheters.evaluation.options import (
@@ -41,6 +41,7 @@ Research software, not a medical device.
 def main(arguments: list[str]) -> int:
     """Print tables and write `metrics.json`, `report.html` and more for each run or file. Returns the exit status."""
     options = parse_options(arguments)
+    refuse_ranks("evaluate.py")
     # SciPy, scikit-learn and matplotlib take seconds to load; `--help` and a mistake are answered at once.
     if options.external is not None:
         from catheters.commands.external import validate_external

@@ -1,18 +1,19 @@
 """`predict.py`: checkpoints and X-rays to probabilities."""
 
 import argparse
+import hashlib
 import signal
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catheters.commands.command_line import BAD_IMAGES_STATUS
+from catheters.commands.command_line import BAD_IMAGES_STATUS, refuse_ranks
 from catheters.commands.prediction_options import parse_options
 from catheters.config.loading import read_run_settings
 from catheters.errors import UserError, counted
-from catheters.runtime.console import say, warn
-from catheters.runtime.host import available_cores
+from catheters.runtime.console import say, silent, warn
+from catheters.runtime.host import available_cores, num_local_processes
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from catheters.inference.loading import Models
     from catheters.inference.predictor import Predictor
     from catheters.measurements import PixelSpacing
+    from catheters.runtime.distributed import TorchrunProcesses
 
 DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
 
@@ -36,10 +38,12 @@ def main(arguments: list[str]) -> int:
     from catheters.inference.inputs import check_given
     from catheters.inference.interpretation import urgent_columns
     from catheters.inference.loading import is_model
+    from catheters.runtime.distributed import joined_torchrun
 
     num_models = next((n for n, path in enumerate(options.model) if n and not is_model(path)), len(options.model))
     model_paths, inputs = options.model[:num_models], options.model[num_models:] + options.inputs
     if options.serve or options.export is not None:
+        refuse_ranks("--serve" if options.serve else "--export")
         if inputs:
             raise UserError(f"{inputs[0]}: is no model, and with --serve and --export no images are given")
         if not options.serve:
@@ -53,14 +57,15 @@ def main(arguments: list[str]) -> int:
     _check_out(options.out, [*inputs, *(file for file in (options.submission, options.spacing) if file is not None)])
     _check_folders(options)
     # What is quickly looked at comes before the models, which take seconds.
-    device = _open_device(options.device)
     check_given(inputs)
     settings_file = model_paths[0] / "settings.json"
     if options.worklist and settings_file.is_file():
         urgent_columns(read_run_settings(settings_file).label_columns, options.urgent)
     needs_probabilities = options.worklist or options.heatmaps is not None or options.lines is not None
-    models = _read_models(model_paths, options, needs_probabilities=needs_probabilities)
-    return _predict_and_write(models, device, inputs, options)
+    with joined_torchrun() as torchrun, silent(torchrun.rank > 0):
+        device = _open_device(options.device)
+        models = _read_models(model_paths, options, needs_probabilities=needs_probabilities)
+        return _predict_and_write(models, device, inputs, options, torchrun)
 
 
 def _read_models(paths: list[Path], options: argparse.Namespace, *, needs_probabilities: bool) -> "Models":
@@ -105,9 +110,16 @@ def _prepare_device(models: "Models", device: "torch.device") -> None:
 
 
 def _predict_and_write(
-    models: "Models", device: "torch.device", inputs: list[Path], options: argparse.Namespace
+    models: "Models",
+    device: "torch.device",
+    inputs: list[Path],
+    options: argparse.Namespace,
+    torchrun: "TorchrunProcesses",
 ) -> int:
-    """Predict the images, write what is asked for, and say where it is. Returns the exit status."""
+    """Predict the images, write what is asked for, and say where it is. Returns the exit status.
+
+    Of several ranks each predicts a share, and rank 0 does all the rest.
+    """
     from catheters.inference import writers
     from catheters.inference.inputs import list_images
     from catheters.inference.interpretation import find, urgent_columns
@@ -134,7 +146,10 @@ def _predict_and_write(
         _check_heatmaps(predictor)
     if options.lines is not None:
         _check_lines(models)
-    predictions = _predict(predictor, images, options)
+    _check_ranks(torchrun, device, models, images, options)
+    predictions = _predict(predictor, images, options, torchrun)
+    if torchrun.rank > 0:
+        return 0
     findings = find(predictor, predictions.probabilities)
     out: Path = options.out
     uid_column = settings.uid_column
@@ -172,13 +187,37 @@ def _predict_and_write(
     return max(_report(images, predictions), 0 if is_complete else BAD_IMAGES_STATUS)
 
 
-def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespace) -> "Predictions":
+def _check_ranks(
+    torchrun: "TorchrunProcesses",
+    device: "torch.device",
+    models: "Models",
+    images: "Images",
+    options: argparse.Namespace,
+) -> None:
+    """Refuse ranks that share a GPU, or of which one has another program, other models, images or options."""
+    from catheters.runtime.device import check_own_devices, identity_of
+
+    check_own_devices(torchrun.gather("device", identity_of(device)))
+    sizes = [(checkpoint.file.name, checkpoint.file.stat().st_size) for checkpoint in models.checkpoints]
+    facts = {
+        "version": version("catheters"),
+        "sizes of the checkpoints": [f"{name}, {size} bytes" for name, size in sizes],
+        "ids of the images (SHA-256)": hashlib.sha256("\n".join(images.uids).encode()).hexdigest(),
+        "--tta": options.tta,
+    }
+    torchrun.check_alike("command", facts)
+
+
+def _predict(
+    predictor: "Predictor", images: "Images", options: argparse.Namespace, torchrun: "TorchrunProcesses"
+) -> "Predictions":
     from catheters.inference.batch_prediction import predict_images
+    from catheters.inference.unfinished import remove_parts
     from catheters.runtime.shortage import DeviceError
 
     part_file = _part_file(options.out)
-    if options.fresh:
-        part_file.unlink(missing_ok=True)
+    if options.fresh and torchrun.rank == 0:
+        remove_parts(part_file)
     checkpoints = [checkpoint.file for checkpoint in predictor.models.checkpoints]
     states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoints]
     try:
@@ -189,6 +228,7 @@ def _predict(predictor: "Predictor", images: "Images", options: argparse.Namespa
             batch_size=options.batch_size or DEFAULT_BATCH_SIZES[predictor.device.type],
             num_workers=_num_workers(options),
             key=f"{version('catheters')} {[str(file) for file in checkpoints]} {states} {options.tta}",
+            torchrun=torchrun,
         )
     except KeyboardInterrupt:
         raise Interrupted("the same command resumes where it stopped", interrupt_signal() or signal.SIGINT) from None
@@ -275,7 +315,8 @@ def _draw_lines(
 
 
 def _num_workers(options: argparse.Namespace) -> int:
-    return available_cores() if options.workers is None else int(options.workers)
+    """Those of `--workers`, of each rank; by default one per core, which the ranks of a machine share."""
+    return max(1, available_cores() // num_local_processes()) if options.workers is None else int(options.workers)
 
 
 def _part_file(out: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catheters.checkpoints.parts import build_preprocessing
-from catheters.commands.command_line import BAD_IMAGES_STATUS
+from catheters.commands.command_line import BAD_IMAGES_STATUS, refuse_ranks
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import ImageCache, index_file
 from catheters.data.decoding.radiograph import NO_SUCH_FILE
@@ -22,6 +22,7 @@ from catheters.runs.build import build_table_source
 from catheters.runs.extra_tables import read_extra_tables
 from catheters.runs.preproc import CacheResult, preproc
 from catheters.runtime.console import note, say
+from catheters.runtime.host import process_rank
 from catheters.viz import write_contact_sheets
 
 REASONS_SHOWN = 20
@@ -40,8 +41,11 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
         training.
     """
     if options.audit:
+        refuse_ranks("--audit")
         return _audit(settings, options.folder)
     result = preproc(settings)
+    if process_rank() > 0:
+        return 0
     if options.show:
         for file in show_images(settings.in_stages()[-1], result.table, result.cache, options.show):
             say(f"drawn: {file}")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from catheters.commands.command_line import refuse_ranks
+
 NUM_TEST_IMAGES = 60
 
 
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> int:
         parser.error("--num-test-images: --on draws no test images; leave it out")
     if radiographs is not None and options["hospital"] != "first":
         parser.error("--hospital: --on draws on the radiographs that there are; leave it out")
+    refuse_ranks("catheters synthetic")
     # OpenCV takes a moment to load; `--help` is answered at once.
     from catheters.synthetic import generate_on, generate_sample
 

@@ -20,12 +20,21 @@ from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
 from catheters.data.image_hashes import perceptual_hash
 from catheters.data.preprocessing import Preprocessing
-from catheters.errors import counted
+from catheters.errors import UserError, counted
 from catheters.inference.inputs import Images
 from catheters.inference.predictor import NO_NUMBER, Predictor
 from catheters.inference.reading import ReadImage, read_image
-from catheters.inference.unfinished import Entry, State, file_state, open_unfinished
+from catheters.inference.unfinished import (
+    Entry,
+    State,
+    Write,
+    file_state,
+    open_unfinished,
+    part_of_rank,
+    parts_of_ranks,
+)
 from catheters.runtime.console import say
+from catheters.runtime.distributed import WITHOUT_TORCHRUN, TorchrunProcesses
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.progress import track
 from catheters.runtime.workers import Failure, map_guarded
@@ -61,9 +70,18 @@ class Predictions:
 
 
 def predict_images(
-    predictor: Predictor, images: Images, part_file: Path, *, batch_size: int, num_workers: int, key: str
+    predictor: Predictor,
+    images: Images,
+    part_file: Path,
+    *,
+    batch_size: int,
+    num_workers: int,
+    key: str,
+    torchrun: TorchrunProcesses = WITHOUT_TORCHRUN,
 ) -> Predictions:
     """Predict every image; those that `part_file` has already, and that have not changed since, are taken from it.
+
+    Of several ranks each predicts a share into a part of its own, in a folder that all of them see. Rank 0 joins them.
 
     Args:
         predictor: the models.
@@ -72,58 +90,128 @@ def predict_images(
         batch_size: images that the models get at a time.
         num_workers: processes that read.
         key: what decides the predictions besides the images; a part of another key is refused.
+        torchrun: all ranks; what the others than rank 0 are given lacks the images of the other ranks.
 
     Raises:
-        UserError: the part is of another command, or the disk is full.
+        UserError: the part is of another command, a rank does not see it, or the disk is full.
     """
-    num_checkpoints, num_labels = len(predictor.models.checkpoints), len(predictor.models.labels)
-    probabilities = np.full((num_checkpoints, len(images), num_labels), np.nan, dtype=np.float32)
-    reasons: list[str] = [""] * len(images)
-    quality_flags: list[tuple[str, ...]] = [()] * len(images)
-    distances = np.full((num_checkpoints, len(images)), np.nan)
-    image_hashes = [b""] * len(images)
-    done, has_changed = (np.zeros(len(images), dtype=np.bool_) for _ in range(2))
+    done = _Done(predictor, images)
+    key = torchrun.share("key of the predictions", _full_key(key, images))
+    if torchrun.rank == 0:
+        with done.open(part_file, key) as write:
+            done.join_ranks(part_file, key, write)
+            done.describe()
+            waiting = torchrun.share("images to predict", done.waiting)
+            _predict_share(predictor, images, waiting, batch_size, num_workers, torchrun, done, write)
+            torchrun.barrier()
+            done.join_ranks(part_file, key, write)
+    else:
+        waiting = torchrun.share("images to predict", [])
+        if not part_file.is_file():
+            raise UserError(
+                f"{part_file}: rank 0 has made it, and it is not to be seen from here; give --out in a folder that all "
+                "machines share"
+            )
+        with done.open(part_of_rank(part_file, torchrun.rank), key) as write:
+            _predict_share(predictor, images, waiting, batch_size, num_workers, torchrun, done, write)
+        torchrun.barrier()
+    return done.predictions()
 
-    def take(entry: Entry) -> None:
+
+class _Done:
+    """What is known of each image, as it becomes known."""
+
+    def __init__(self, predictor: Predictor, images: Images) -> None:
+        """Nothing yet."""
+        num_checkpoints, num_labels = len(predictor.models.checkpoints), len(predictor.models.labels)
+        self._images = images
+        self._shape = (num_checkpoints, num_labels)
+        self._probabilities = np.full((num_checkpoints, len(images), num_labels), np.nan, dtype=np.float32)
+        self._reasons: list[str] = [""] * len(images)
+        self._quality_flags: list[tuple[str, ...]] = [()] * len(images)
+        self._distances = np.full((num_checkpoints, len(images)), np.nan)
+        self._image_hashes = [b""] * len(images)
+        self._is_done, self._has_changed = (np.zeros(len(images), dtype=np.bool_) for _ in range(2))
+
+    def open(self, file: Path, key: str) -> contextlib.AbstractContextManager[Write]:
+        """A part: what it holds is taken, as far as the images have not changed since; more can be written to it."""
+        return open_unfinished(file, key, len(self._images), self._shape, self._take_if_same_file)
+
+    def join_ranks(self, part_file: Path, key: str, write: Write) -> None:
+        """Take what other ranks have done into the one part, and remove theirs."""
+        for file in parts_of_ranks(part_file):
+            entries: list[Entry] = []
+            with open_unfinished(file, key, len(self._images), self._shape, entries.append):
+                write(entries)
+            for entry in entries:
+                self._take_if_same_file(entry)
+            file.unlink()
+
+    def take(self, entry: Entry) -> None:
+        """What became of an image."""
         row = entry.row
-        done[row] = True
-        reasons[row], quality_flags[row] = entry.reason or "", entry.quality_flags
-        probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
-        distances[:, row] = np.nan if entry.distances is None else entry.distances
-        image_hashes[row] = entry.image_hash
+        self._is_done[row] = True
+        self._reasons[row], self._quality_flags[row] = entry.reason or "", entry.quality_flags
+        self._probabilities[:, row] = np.nan if entry.probabilities is None else entry.probabilities
+        self._distances[:, row] = np.nan if entry.distances is None else entry.distances
+        self._image_hashes[row] = entry.image_hash
 
-    def take_if_same_file(entry: Entry) -> None:
-        is_same = entry.state == file_state(images.paths[entry.row])
+    def _take_if_same_file(self, entry: Entry) -> None:
+        is_same = entry.state == file_state(self._images.paths[entry.row])
         # Without a state it was missing then, or its reader died: what it is now is no change.
-        has_changed[entry.row] = entry.state is not None and not is_same
-        done[entry.row] = False  # of an earlier line
+        self._has_changed[entry.row] = entry.state is not None and not is_same
+        self._is_done[entry.row] = False  # of an earlier line
         if is_same:
-            take(entry)
+            self.take(entry)
 
-    shape = (num_checkpoints, num_labels)
-    with open_unfinished(part_file, _full_key(key, images), len(images), shape, take_if_same_file) as write:
-        waiting = np.flatnonzero(~done).tolist()
-        if len(waiting) < len(images):
-            num_done = len(images) - len(waiting)
-            say(f"{num_done} of {counted(len(images), 'image')} were predicted before: resuming from there")
-        if has_changed.any():
-            say(f"{has_changed.sum()} of them have changed since they were predicted, and are predicted again")
-        read = functools.partial(_read_row, images.paths, predictor.preprocessings)
-        tasks = map_guarded(read, waiting, num_workers)
-        with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:
-            tracked = track(arriving, "predicting", len(images), num_done=len(images) - len(waiting))
-            for batch in _batches(tracked, batch_size):
-                new = list(_predict_batch(predictor, batch))
-                write(new)
-                for entry in new:
-                    take(entry)
-    return Predictions(
-        probabilities=probabilities,
-        reasons=tuple(reasons),
-        quality_flags=tuple(quality_flags),
-        distances=distances,
-        image_hashes=tuple(image_hashes),
-    )
+    @property
+    def waiting(self) -> list[int]:
+        """The rows that are not done."""
+        rows: list[int] = np.flatnonzero(~self._is_done).tolist()
+        return rows
+
+    def describe(self) -> None:
+        """Say what an earlier command has done."""
+        num_done = int(self._is_done.sum())
+        if num_done:
+            say(f"{num_done} of {counted(len(self._images), 'image')} were predicted before: resuming from there")
+        if self._has_changed.any():
+            say(f"{self._has_changed.sum()} of them have changed since they were predicted, and are predicted again")
+
+    def predictions(self) -> Predictions:
+        """All of it."""
+        return Predictions(
+            probabilities=self._probabilities,
+            reasons=tuple(self._reasons),
+            quality_flags=tuple(self._quality_flags),
+            distances=self._distances,
+            image_hashes=tuple(self._image_hashes),
+        )
+
+
+def _predict_share(
+    predictor: Predictor,
+    images: Images,
+    waiting: Sequence[int],
+    batch_size: int,
+    num_workers: int,
+    torchrun: TorchrunProcesses,
+    done: _Done,
+    write: Write,
+) -> None:
+    """Predict this rank's share of the rows that wait: every so many-th one."""
+    share = waiting[torchrun.rank :: torchrun.count]
+    what = "predicting" if torchrun.count == 1 else f"predicting, a share of 1/{torchrun.count}"
+    total = len(images) // torchrun.count if torchrun.count > 1 else len(images)
+    read = functools.partial(_read_row, images.paths, predictor.preprocessings)
+    tasks = map_guarded(read, share, num_workers)
+    with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:
+        tracked = track(arriving, what, max(total, len(share)), num_done=max(total - len(share), 0))
+        for batch in _batches(tracked, batch_size):
+            new = list(_predict_batch(predictor, batch))
+            write(new)
+            for entry in new:
+                done.take(entry)
 
 
 class _Arrived(NamedTuple):

@@ -20,6 +20,8 @@ KEYS = {"row", "state", "reason", "quality_flags", "probabilities", "distances",
 """Of a line."""
 State = tuple[int, int]
 """Size in bytes and time of the last change in ns: other ones mean another content."""
+Write = Callable[[Sequence["Entry"]], None]
+"""Adds entries to a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +143,31 @@ def _decode_hash(text: object, *, is_read: bool) -> bytes:
     return bytes.fromhex(text)
 
 
+def part_of_rank(file: Path, rank: int) -> Path:
+    """`<out>.unfinished.1`: what another rank than rank 0 has done."""
+    return file.with_name(f"{file.name}.{rank}")
+
+
+def parts_of_ranks(file: Path) -> list[Path]:
+    """Those that are there."""
+    prefix = f"{file.name}."
+    return sorted(path for path in file.parent.iterdir() if _is_number_after(prefix, path.name))
+
+
+def remove_parts(file: Path) -> None:
+    """Forget all that is done."""
+    for part in (file, *parts_of_ranks(file)):
+        part.unlink(missing_ok=True)
+
+
+def _is_number_after(prefix: str, name: str) -> bool:
+    return name.startswith(prefix) and name[len(prefix) :].isdecimal()
+
+
 @contextlib.contextmanager
 def open_unfinished(
-    file: Path, key: str, num_images: int, shape: tuple[int, int], take: Callable[[Entry], None]
-) -> Iterator[Callable[[Sequence[Entry]], None]]:
+    file: Path, key: str, num_images: int, shape: tuple[int, int], take: Callable[[Entry], object]
+) -> Iterator[Write]:
     """Hand over what the file holds, an entry after another, and give a function that adds entries to it.
 
     The first line that is not as it was written ends it: that one and all after it are removed. No other process can

@@ -32,6 +32,7 @@ from catheters.runs.earlier_runs.weights import check_weights, sources_of_weight
 from catheters.runs.extra_tables import with_extra_tables
 from catheters.runs.failures import explain_failures
 from catheters.runs.probe import probe_batch, probe_step
+from catheters.runs.ranks import check_alike
 from catheters.runs.run_data import RunData
 from catheters.runs.run_folder import run_folder_of
 from catheters.runtime.console import say, silent, warn
@@ -68,6 +69,7 @@ def prepare_run(
     prepare_device(device, deterministic=settings.deterministic)
     warn_of_search(settings, device)
     data = with_extra_tables(settings, load_data(settings))
+    check_alike(torchrun, settings, {"fingerprint": data.fingerprint})
     check_leaks(settings, data)
     check_positives(settings, data)
     first_stage = find_first_stage(settings, data) if settings.lines == "input" else None

@@ -1,6 +1,7 @@
 """The image cache in Python: `catheters.preproc(settings)`, what `preproc_npy.py` does."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +9,16 @@ from pathlib import Path
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, ImageCache, open_cache
-from catheters.data.cache.writer import build_cache, can_be_read_now, tidy_up
+from catheters.data.cache.writer import build_cache, can_be_read_now, help_to_build, need_no_help, tidy_up
 from catheters.data.preprocessing import EXCLUDED
 from catheters.data.tables.folds import leaking_patients, refuse_leaks
 from catheters.data.tables.label_table import LabelTable, read_label_table
 from catheters.errors import counted
 from catheters.runs.build import build_table_source
 from catheters.runs.extra_tables import read_extra_tables
-from catheters.runtime.console import say
+from catheters.runs.ranks import check_alike
+from catheters.runtime.console import say, silent
+from catheters.runtime.distributed import TorchrunProcesses, joined_torchrun
 from catheters.runtime.progress import track
 
 
@@ -50,26 +53,42 @@ def preproc(settings: Settings) -> CacheResult:
     """Build the image cache that the settings name, and those of `extra_tables`, unless they stand and are up to date.
 
     Needed once per data set and image size; `train` reads it. The same call again resumes a build that was stopped.
+    Started by torchrun, all ranks call it and each decodes a share of the X-rays into the one cache.
 
     Raises:
-        UserError: a setting or the label table is not as it has to be, or no X-ray can be read.
+        UserError: a setting or the label table is not as it has to be, no X-ray can be read, or the ranks have other
+            settings, tables or folders.
     """
+    with joined_torchrun() as torchrun, silent(torchrun.rank > 0):
+        return _preproc(settings, torchrun)
+
+
+def _preproc(settings: Settings, torchrun: TorchrunProcesses) -> CacheResult:
     table = read_label_table(build_table_source(settings))
     if table.folds is not None:  # hours before training would say so
         refuse_leaks(leaking_patients(table.folds, table.patient_ids), are_allowed=settings.allow_leaking_folds)
     # All tables are read before the first cache is built, which may take hours; stages of one size share theirs.
     of_stages = [[(stage, table), *read_extra_tables(stage)] for stage in settings.in_stages()]
+    ids = hashlib.sha256("\n".join(uid for _, of in of_stages[0] for uid in of.uids.tolist()).encode()).hexdigest()
+    check_alike(torchrun, settings, {"ids of the images (SHA-256)": ids})
     results: dict[Path, CacheResult] = {}
     for of_table, its_rows in (each for of_stage in of_stages for each in of_stage):
         if of_table.cache_file not in results:
-            results[of_table.cache_file] = _cached(of_table, its_rows)
+            results[of_table.cache_file] = _cached(of_table, its_rows, torchrun)
     own, *extra = (results[of_table.cache_file] for of_table, _ in of_stages[-1])
     return dataclasses.replace(own, extra=tuple(extra))
 
 
-def _cached(settings: Settings, table: LabelTable) -> CacheResult:
+def _cached(settings: Settings, table: LabelTable, torchrun: TorchrunProcesses) -> CacheResult:
     """Build the cache of a label table, unless it stands and is up to date."""
-    cache = _bring_up_to_date(settings, table)
+    if torchrun.rank == 0:
+        cache = _bring_up_to_date(settings, table, torchrun)
+        torchrun.barrier()
+    else:
+        preprocessing = build_preprocessing(settings)
+        help_to_build(table, settings.cache_file, preprocessing, torchrun)
+        torchrun.barrier()
+        cache = open_cache(settings.cache_file, table, preprocessing)
     excluded = {uid: reason for uid, reason in cache.failed.items() if reason.startswith(EXCLUDED)}
     return CacheResult(
         file=settings.cache_file,
@@ -81,7 +100,7 @@ def _cached(settings: Settings, table: LabelTable) -> CacheResult:
     )
 
 
-def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
+def _bring_up_to_date(settings: Settings, table: LabelTable, torchrun: TorchrunProcesses) -> ImageCache:
     cache_file, preprocessing = settings.cache_file, build_preprocessing(settings)
     try:
         cache = open_cache(cache_file, table, preprocessing)
@@ -89,6 +108,7 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
             raise CacheError(f"{cache_file}: X-rays that could not be read can be read now")
         cache.check_pixels(track(range(len(table)), "comparing checksums", len(table)))
         tidy_up(cache_file)
+        need_no_help(cache_file, torchrun)
         say(f"{cache_file} is up to date")
     except CacheError as error:
         if cache_file.exists():
@@ -96,7 +116,7 @@ def _bring_up_to_date(settings: Settings, table: LabelTable) -> ImageCache:
         height, width = settings.image_shape
         gigabytes = len(table) * height * width / 1e9
         say(f"{counted(len(table), 'X-ray')} at {width} x {height} px -> {cache_file} ({gigabytes:.2f} GB)")
-        build_cache(table, cache_file, preprocessing)
+        build_cache(table, cache_file, preprocessing, torchrun=torchrun)
         cache = open_cache(cache_file, table, preprocessing)
     say(f"{counted(len(table) - len(cache.failed), 'image')}, grey mean {cache.mean:.4f}, std {cache.std:.4f}")
     if cache.num_absent:

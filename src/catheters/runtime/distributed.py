@@ -1,4 +1,4 @@
-"""Distributed training: the ranks that torchrun starts train one model together (data parallel), or a fold each.
+"""The ranks that torchrun starts: they train one model together (data parallel), or share out folds or images.
 
 Each rank has a share of every global batch. torch.distributed combines what they compute, over NCCL between GPUs and
 gloo between CPUs. Small things (who has failed, which fold is free) go through torchrun's key-value store.
@@ -8,8 +8,9 @@ import contextlib
 import functools
 import itertools
 import json
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -99,7 +100,7 @@ ALONE = Processes()
 
 
 class TorchrunProcesses:
-    """All ranks that torchrun has started, whether they train one model together or a fold each."""
+    """All ranks that torchrun has started, whatever they share out."""
 
     def __init__(self, rank: int, count: int, store: Store | None) -> None:
         """Be `rank`, from 0, of `count` processes (world size) that share a store; None where there is one process."""
@@ -130,6 +131,28 @@ class TorchrunProcesses:
         self.store.set(f"gathered/{name}/{self.rank}", value)
         return [self.store.get(f"gathered/{name}/{rank}").decode() for rank in range(self.count)]
 
+    def check_alike(self, what: str, facts: Mapping[str, object]) -> None:
+        """Refuse ranks of which one has other settings, data or versions than rank 0.
+
+        Args:
+            what: the facts are of.
+            facts: name -> plain data.
+
+        Raises:
+            UserError: names the first rank and fact that differ.
+        """
+        if self.store is None:
+            return
+        of_ranks = [json.loads(text) for text in self.gather(what, json.dumps({"host": socket.gethostname(), **facts}))]
+        for rank, theirs in enumerate(of_ranks):
+            for name in facts:
+                if theirs[name] != of_ranks[0][name]:
+                    raise UserError(
+                        f"rank {rank} ({theirs['host']}) has another {what} than rank 0 ({of_ranks[0]['host']}): "
+                        f"{name} is {theirs[name]!r} there, {of_ranks[0][name]!r} on rank 0; start the same command "
+                        "with the same files on all machines"
+                    )
+
     def barrier(self) -> None:
         """Wait for all ranks, however long it takes; the monitor stops those that wait for a dead one."""
         if self.store is None:
@@ -142,6 +165,10 @@ class TorchrunProcesses:
             raise_if_interrupted()
 
 
+WITHOUT_TORCHRUN = TorchrunProcesses(0, 1, None)
+"""One process that works by itself."""
+
+
 @contextlib.contextmanager
 def joined_torchrun() -> Iterator[TorchrunProcesses]:
     """Join the ranks that torchrun has started; world size 1 where it was not started so.
@@ -150,7 +177,7 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
         UserError: the work in here failed because another rank had failed; names it and its reason.
     """
     if num_processes() == 1:
-        yield TorchrunProcesses(0, 1, None)
+        yield WITHOUT_TORCHRUN
         return
     store, rank, count = _find_ranks()
     number = next(_numbers)  # another training of these ranks has other keys in the same store

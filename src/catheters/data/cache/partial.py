@@ -4,6 +4,9 @@ Rows go to `<name>_<size>.npy.part`; the journal beside it gets a line for each 
 that was killed resumes there, after comparing every row's pixels with the journal's digest. At the end the index
 of the earlier cache goes, the part gets the cache's name, the new index is written: there is never an index beside
 pixels that it does not describe.
+
+Several ranks of torchrun write their rows into the one part, each with a journal of its own, `.npy.journal.1` and so
+on. Rank 0 has the part made before the others open it, and reads their journals once they have closed them.
 """
 
 import hashlib
@@ -26,8 +29,62 @@ from catheters.runtime.progress import track
 _row_adapter = TypeAdapter(CacheRow)
 
 
+class CacheRows:
+    """Where one process writes rows: the part, and a journal that no other process writes."""
+
+    def __init__(self, cache_file: Path, shape: tuple[int, int, int], key: str, rank: int = 0) -> None:
+        """Open them.
+
+        Args:
+            cache_file: the `.npy` that the part shall become.
+            shape: (N, H, W).
+            key: see `CachePart`.
+            rank: whose journal it is.
+
+        Raises:
+            UserError: the part is not the one that rank 0 has made.
+        """
+        self._num_header_bytes = len(_npy_header(shape))
+        self._row_bytes = shape[1] * shape[2]
+        part_file, journal_file = _part_file(cache_file), _journal_file(cache_file, rank)
+        num_bytes = self._num_header_bytes + shape[0] * self._row_bytes
+        if not part_file.is_file() or part_file.stat().st_size != num_bytes:
+            raise UserError(
+                f"{part_file}: rank 0 has made it, and it is not to be seen from here; set cache_folder to a folder "
+                "that all machines share, or run preproc_npy.py without torchrun on each machine"
+            )
+        if not journal_file.exists():
+            journal_file.write_bytes(_first_line(key))
+        self._part: BinaryIO = part_file.open("r+b")
+        self._journal: BinaryIO = journal_file.open("ab")
+
+    def read(self, row: int) -> bytes:
+        """The pixels of a row."""
+        self._part.seek(self._offset(row))
+        return self._part.read(self._row_bytes)
+
+    def write(self, row: int, entry: CacheRow, pixels: bytes) -> None:
+        """Write a row: its pixels, or black where there are none, then its line in the journal."""
+        # Positioned writes past the file object's buffer: neither images nor the file's pages pile up in memory.
+        _write_at(self._part, pixels or bytes(self._row_bytes), self._offset(row))
+        append_lines(self._journal, [b"%d %s\n" % (row, _row_adapter.dump_json(entry))])
+
+    def sync(self) -> None:
+        """Wait until all that is written is on the disk, to be seen from other machines too."""
+        os.fsync(self._part.fileno())
+        os.fsync(self._journal.fileno())
+
+    def close(self) -> None:
+        """Close them."""
+        self._part.close()
+        self._journal.close()
+
+    def _offset(self, row: int) -> int:
+        return self._num_header_bytes + row * self._row_bytes
+
+
 class CachePart:
-    """The files of an unfinished cache, open for writing.
+    """The files of an unfinished cache, open for writing, as rank 0 has them.
 
     Attributes:
         done: row -> its entry, for the rows that are written.
@@ -45,29 +102,27 @@ class CachePart:
             UserError: the disk has no room for it.
         """
         self._cache_file = cache_file
-        self._part_file = cache_file.with_suffix(".npy.part")
-        self._journal_file = cache_file.with_suffix(".npy.journal")
-        self._header = _npy_header(shape)
+        self._part_file = _part_file(cache_file)
         self._num_rows = shape[0]
-        self._row_bytes = shape[1] * shape[2]
+        self._first_line = _first_line(key)
         self.done: dict[int, CacheRow] = {}
-        first_line = f"{key}\n".encode()
-        num_bytes = len(self._header) + shape[0] * self._row_bytes
+        header = _npy_header(shape)
+        num_bytes = len(header) + shape[0] * shape[1] * shape[2]
         if cache_file.exists() and not index_file(cache_file).exists():
-            self._adopt(first_line, num_bytes)
-        journalled = self._read_journal(first_line)
+            self._adopt(num_bytes)
+        self._journalled = self._read_unfinished()
         _check_free_space(self._part_file, num_bytes)
-        self._part: BinaryIO = self._part_file.open("r+b")
-        self._journal: BinaryIO = self._journal_file.open("ab")
-        self._part.truncate(num_bytes)
-        _write_at(self._part, self._header, 0)
-        self._journalled = journalled
+        with self._part_file.open("r+b") as part:
+            part.truncate(num_bytes)
+            _write_at(part, header, 0)
+        self._rows = CacheRows(cache_file, shape, key)
 
-    def _adopt(self, first_line: bytes, num_bytes: int) -> None:
+    def _adopt(self, num_bytes: int) -> None:
         """Resume a build that was killed after it had given the part its final name."""
+        journal_file = _journal_file(self._cache_file)
         is_ours = (
-            self._journal_file.exists()
-            and self._journal_file.read_bytes().startswith(first_line)
+            journal_file.exists()
+            and journal_file.read_bytes().startswith(self._first_line)
             and self._cache_file.stat().st_size == num_bytes
         )
         if not is_ours:
@@ -77,16 +132,22 @@ class CachePart:
             )
         self._cache_file.replace(self._part_file)
 
-    def _read_journal(self, first_line: bytes) -> dict[int, CacheRow]:
-        """What the journal says is written; leaves a part and a journal to resume from."""
+    def _read_unfinished(self) -> dict[int, CacheRow]:
+        """What the journals say is written; leaves a part and journals to resume from."""
         if self._part_file.exists():
             try:
-                return dict(read_journal(self._journal_file, first_line, self._decode_line))
+                return self._read_journals()
             except ForeignJournalError:
                 say("an unfinished build is given up: the table, the settings or the decoders have changed since")
+        _discard_journals(self._cache_file)
         self._part_file.write_bytes(b"")
-        self._journal_file.write_bytes(first_line)
         return {}
+
+    def _read_journals(self) -> dict[int, CacheRow]:
+        entries: dict[int, CacheRow] = {}
+        for file in {_journal_file(self._cache_file), *_journals_of_ranks(self._cache_file)}:
+            entries.update(read_journal(file, self._first_line, self._decode_line))
+        return entries
 
     def _decode_line(self, line: bytes) -> tuple[int, CacheRow]:
         number, _, entry = line.partition(b" ")
@@ -111,50 +172,77 @@ class CachePart:
     def _holds(self, row: int, entry: CacheRow) -> bool:
         if entry.reason is not None:
             return False  # it may have been the disk, the network or a machine that slept
-        self._part.seek(self._offset(row))
-        return hashlib.sha256(self._part.read(self._row_bytes)).hexdigest() == entry.digest
+        return hashlib.sha256(self._rows.read(row)).hexdigest() == entry.digest
 
     def write(self, row: int, entry: CacheRow, pixels: bytes) -> None:
-        """Write a row: its pixels, or black where there are none, then its line in the journal."""
-        # Positioned writes past the file object's buffer: neither images nor the file's pages pile up in memory.
-        _write_at(self._part, pixels or bytes(self._row_bytes), self._offset(row))
-        append_lines(self._journal, [b"%d %s\n" % (row, _row_adapter.dump_json(entry))])
+        """Write a row, see `CacheRows.write`."""
+        self._rows.write(row, entry, pixels)
         self.done[row] = entry
 
-    def _offset(self, row: int) -> int:
-        return len(self._header) + row * self._row_bytes
+    def take_from_ranks(self) -> None:
+        """Take as done what the other ranks have written, who have closed their files."""
+        for row, entry in self._read_journals().items():
+            self.done.setdefault(row, entry)
 
     def finish(self, index: CacheIndex) -> None:
         """Make it the cache."""
-        os.fsync(self._part.fileno())
+        self._rows.sync()
         self.close()
         index_file(self._cache_file).unlink(missing_ok=True)
         self._part_file.replace(self._cache_file)
         write_index(self._cache_file, index)
-        self._journal_file.unlink()
+        _discard_journals(self._cache_file)
 
     def discard(self) -> None:
         """Delete it."""
         self.close()
         self._part_file.unlink()
-        self._journal_file.unlink()
+        _discard_journals(self._cache_file)
 
     def close(self) -> None:
         """Close the files; what is written stays, to be resumed."""
-        self._part.close()
-        self._journal.close()
+        self._rows.close()
 
 
 def discard_journal(cache_file: Path) -> None:
-    """Delete the journal that a kill at the very end of a build left beside a finished cache; no part has it."""
-    if index_file(cache_file).exists() and not cache_file.with_suffix(".npy.part").exists():
-        cache_file.with_suffix(".npy.journal").unlink(missing_ok=True)
+    """Delete the journals that a kill at the very end of a build left beside a finished cache; no part has them."""
+    if index_file(cache_file).exists() and not _part_file(cache_file).exists():
+        _discard_journals(cache_file)
 
 
 def discard_unfinished(cache_file: Path) -> None:
     """Delete what is left of a build beside a cache that is up to date."""
-    for suffix in (".npy.part", ".npy.journal"):
-        cache_file.with_suffix(suffix).unlink(missing_ok=True)
+    _part_file(cache_file).unlink(missing_ok=True)
+    _discard_journals(cache_file)
+
+
+def has_journal(cache_file: Path) -> bool:
+    """Whether a journal lies beside a cache."""
+    return _journal_file(cache_file).exists() or bool(_journals_of_ranks(cache_file))
+
+
+def _part_file(cache_file: Path) -> Path:
+    return cache_file.with_suffix(".npy.part")
+
+
+def _journal_file(cache_file: Path, rank: int = 0) -> Path:
+    return cache_file.with_suffix(f".npy.journal.{rank}" if rank else ".npy.journal")
+
+
+def _journals_of_ranks(cache_file: Path) -> list[Path]:
+    """Those of the ranks from 1 on."""
+    prefix = f"{_journal_file(cache_file).name}."
+    names = sorted(path.name for path in cache_file.parent.iterdir() if path.name.startswith(prefix))
+    return [cache_file.with_name(name) for name in names if name[len(prefix) :].isdecimal()]
+
+
+def _discard_journals(cache_file: Path) -> None:
+    for file in (_journal_file(cache_file), *_journals_of_ranks(cache_file)):
+        file.unlink(missing_ok=True)
+
+
+def _first_line(key: str) -> bytes:
+    return f"{key}\n".encode()
 
 
 def _npy_header(shape: tuple[int, int, int]) -> bytes:

@@ -27,7 +27,7 @@ from catheters.data.cache.index import (
     source_state,
     write_index,
 )
-from catheters.data.cache.partial import CachePart, discard_journal, discard_unfinished
+from catheters.data.cache.partial import CachePart, CacheRows, discard_journal, discard_unfinished, has_journal
 from catheters.data.decoding.image import UnreadableImage
 from catheters.data.decoding.radiograph import read_file
 from catheters.data.preprocessing import Preprocessing, preprocess
@@ -37,7 +37,8 @@ from catheters.io.files import clear_end_when_full, printable
 from catheters.io.locks import exclusive_lock
 from catheters.io.near_misses import file_hint
 from catheters.runtime.console import say
-from catheters.runtime.host import available_cores
+from catheters.runtime.distributed import WITHOUT_TORCHRUN, TorchrunProcesses
+from catheters.runtime.host import available_cores, num_local_processes
 from catheters.runtime.opencv_threads import end_opencv_threads
 from catheters.runtime.progress import track
 from catheters.runtime.workers import Failure, map_guarded
@@ -46,15 +47,23 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def build_cache(
-    table: LabelTable, cache_file: Path, preprocessing: Preprocessing, num_workers: int | None = None
+    table: LabelTable,
+    cache_file: Path,
+    preprocessing: Preprocessing,
+    num_workers: int | None = None,
+    torchrun: TorchrunProcesses = WITHOUT_TORCHRUN,
 ) -> None:
     """Decode and resize every X-ray of the table into `cache_file`.
+
+    Of several ranks, rank 0 calls this and the others `help_to_build`. The file has the same bytes for any number of
+    them.
 
     Args:
         table: the images.
         cache_file: the `.npy` to write.
         preprocessing: what becomes of each image.
-        num_workers: processes that decode; None: one per core.
+        num_workers: processes that decode; None: one per core, which the ranks of a machine share.
+        torchrun: all ranks.
 
     Raises:
         UserError: no room on the disk, another process is at it, another data set's cache stands there, or not one
@@ -73,6 +82,7 @@ def build_cache(
             say("files have another time of change and the same content: the pixels stay")
             write_index(cache_file, _describe(reusable, preprocessing))
             discard_unfinished(cache_file)
+            need_no_help(cache_file, torchrun)
             return
         shape = (len(table), *preprocessing.image_shape)
         with contextlib.closing(CachePart(cache_file, shape, _key(table, preprocessing))) as part:
@@ -80,7 +90,11 @@ def build_cache(
                 part.keep_valid(lambda row, entry: entry.state == source_state(table.paths[row]))
                 if earlier is not None:
                     _take_over(part, earlier, reusable)
-                _decode(part, table, preprocessing, available_cores() if num_workers is None else num_workers)
+                waiting = [row for row in range(len(table)) if row not in part.done]
+                _share_rows(torchrun, cache_file, waiting)
+                _decode(part, table, preprocessing, waiting, num_workers, torchrun)
+                torchrun.barrier()
+                part.take_from_ranks()
             except KeyboardInterrupt:
                 say(f"{len(part.done)} of {counted(len(table), 'X-ray')} done; the same command resumes there")
                 raise
@@ -93,9 +107,50 @@ def build_cache(
             part.finish(_describe(part.done, preprocessing))
 
 
+def need_no_help(cache_file: Path, torchrun: TorchrunProcesses) -> None:
+    """Let the other ranks know that nothing is to be decoded."""
+    _share_rows(torchrun, cache_file, [])
+
+
+def help_to_build(
+    table: LabelTable,
+    cache_file: Path,
+    preprocessing: Preprocessing,
+    torchrun: TorchrunProcesses,
+    num_workers: int | None = None,
+) -> None:
+    """Decode this rank's share of the X-rays that rank 0 finds missing; of what is there it says that itself.
+
+    Args:
+        table: the images, the same as on rank 0.
+        cache_file: the `.npy` that rank 0 writes.
+        preprocessing: what becomes of each image.
+        torchrun: all ranks, this one not being rank 0.
+        num_workers: see `build_cache`.
+
+    Raises:
+        UserError: no room on the disk, or the folder is not rank 0's.
+    """
+    waiting = _share_rows(torchrun, cache_file, [])
+    if not waiting:
+        return
+    shape = (len(table), *preprocessing.image_shape)
+    with clear_end_when_full(cache_file.parent):
+        rows = CacheRows(cache_file, shape, _key(table, preprocessing), torchrun.rank)
+        with contextlib.closing(rows):
+            _decode(rows, table, preprocessing, waiting, num_workers, torchrun)
+            rows.sync()
+    torchrun.barrier()
+
+
+def _share_rows(torchrun: TorchrunProcesses, cache_file: Path, rows: list[int]) -> list[int]:
+    """Rank 0's, on every rank."""
+    return torchrun.share(f"rows of {cache_file.name}", rows)
+
+
 def tidy_up(cache_file: Path) -> None:
     """Delete what a kill at the very end of a build left beside a finished cache, unless another process is at it."""
-    if cache_file.with_suffix(".npy.journal").exists():
+    if has_journal(cache_file):
         with contextlib.suppress(UserError, OSError), _lock(cache_file):
             discard_journal(cache_file)
 
@@ -166,10 +221,21 @@ def _take_over(part: CachePart, earlier: EarlierCache, reusable: dict[int, Cache
             part.write(row, entry, pixels)
 
 
-def _decode(part: CachePart, table: LabelTable, preprocessing: Preprocessing, num_workers: int) -> None:
-    waiting = [row for row in range(len(table)) if row not in part.done]
+def _decode(
+    part: CachePart | CacheRows,
+    table: LabelTable,
+    preprocessing: Preprocessing,
+    waiting: list[int],
+    num_workers: int | None,
+    torchrun: TorchrunProcesses,
+) -> None:
+    """Write this rank's share of the rows that wait: every so many-th one, so that all shares take as long."""
+    waiting = waiting[torchrun.rank :: torchrun.count]
+    if num_workers is None:
+        num_workers = max(1, available_cores() // num_local_processes())
+    what = "caching X-rays" if torchrun.count == 1 else f"caching X-rays, a share of 1/{torchrun.count}"
     make_row = functools.partial(_make_row, table.uids, table.paths, preprocessing)
-    for row, made in track(map_guarded(make_row, waiting, num_workers), "caching X-rays", len(waiting)):
+    for row, made in track(map_guarded(make_row, waiting, num_workers), what, len(waiting)):
         if isinstance(made, Failure):
             uid, path = str(table.uids[row]), table.paths[row]
             size, mtime_ns = source_state(path)

@@ -18,6 +18,7 @@ from catheters.inference.inputs import Images
 from catheters.inference.loading import LoadedMember, Models
 from catheters.inference.predictor import Predictor
 from catheters.inference.reading import ReadImage
+from catheters.inference.unfinished import remove_parts
 from catheters.runs.build import build_table_source
 from catheters.runs.external.frozen_run import FrozenRun
 from catheters.runs.external.theirs import Theirs
@@ -65,7 +66,7 @@ def predict_theirs(predictor: Predictor, theirs: Theirs, part_file: Path, option
     """
     assert theirs.paths is not None
     if options.fresh:
-        part_file.unlink(missing_ok=True)
+        remove_parts(part_file)
     models = predictor.models
     warn_of_precision([checkpoint.dtype_on(options.device) for checkpoint in models.checkpoints], options.device)
     prepare_device(options.device, deterministic=True)
