@@ -26,7 +26,7 @@ from catheters.synthetic import generate_sample
 REPOSITORY = Path(__file__).parents[2]
 MAX_SECONDS = 60.0
 """In which all have to end."""
-OF_RUN = ("image_size=64", "num_folds=2", "folds=[0]", "epochs=1", "cosine_epochs=None", "warmup_epochs=0")
+OF_RUN = ("image_size=64", "num_folds=2", "folds=[0]", "warmup_epochs=1", "cosine_epochs=0")
 
 
 @dataclass(frozen=True, kw_only=True)
