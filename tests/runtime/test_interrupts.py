@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: put off while something has to be saved, never lost, and a second one is obeyed at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1: put off while something has to be saved, never lost, and a second one is obeyed at once."""
 
 import subprocess
 import sys
@@ -27,7 +27,9 @@ def run(body: str) -> subprocess.CompletedProcess[str]:
     return run_watched([sys.executable, "-c", code])
 
 
-@pytest.mark.parametrize(("name", "status", "shown"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
+@pytest.mark.parametrize(
+    ("name", "status", "shown"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C"), ("SIGUSR1", 138, "SIGUSR1")]
+)
 def test_a_signal_waits_until_work_is_saved(name: str, status: int, shown: str) -> None:
     done = run(f"""
 interrupts.SECONDS_OF_ONE_REQUEST = 3600.0
@@ -64,6 +66,20 @@ with deferred_interrupts():
     assert (done.stdout, done.returncode) == ("first\n", 130)
 
 
+def test_a_batch_system_may_send_sigusr1_twice() -> None:
+    """And SIGTERM at last, when its time is over: that one stops at once."""
+    done = run("""
+interrupts.SECONDS_OF_ONE_REQUEST = 1e-9
+with deferred_interrupts():
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    print("still here")
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("not here")
+""")
+    assert (done.stdout, done.returncode) == ("still here\n", 138)
+
+
 def test_a_worker_is_not_stopped_by_a_signal_to_it_and_its_parent() -> None:
     """Not while it starts, nor later; it exits with its parent, where Python would send SIGTERM and wait for ever."""
     done = run("""
@@ -84,10 +100,12 @@ end_with_this_process([process])
 started.wait()
 os.kill(process.pid, signal.SIGINT)
 os.kill(process.pid, signal.SIGTERM)
+os.kill(process.pid, signal.SIGUSR1)
 signalled.set()
 ready.wait()
 os.kill(process.pid, signal.SIGTERM)
 os.kill(process.pid, signal.SIGINT)
+os.kill(process.pid, signal.SIGUSR1)
 process.join(0.2)
 print(process.is_alive())
 """)

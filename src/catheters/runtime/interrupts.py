@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that are neither lost nor too early.
+"""Ctrl-C, SIGTERM and SIGUSR1 that are neither lost nor too early.
 
 Python raises KeyboardInterrupt wherever it happens to be, and drops it with a traceback in a destructor or in a hook
 that runs around a fork, as when a DataLoader worker starts. Long work therefore also asks from time to time. Work that
@@ -22,8 +22,11 @@ from catheters.runtime.host import start_method
 SECONDS_OF_ONE_REQUEST = 2.0
 """Signals that follow the first one so soon mean the same request: torchrun passes on what a terminal has sent to its
 processes already."""
-LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
-"""Signals that a process which works for another one leaves to it."""
+REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Signals that ask to stop: Ctrl-C, a system's, and the one that batch systems send some time before that (SLURM's
+--signal). Windows has no SIGUSR1. A process that works for another one leaves them to it."""
+IMPATIENT = (signal.SIGINT, signal.SIGTERM)
+"""Those of which a second one stops at once."""
 
 _signal_number: int | None = None
 _seconds_of_first: float
@@ -44,9 +47,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def note_interrupts() -> None:
-    """From now on let Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember them."""
-    signal.signal(signal.SIGINT, _note)
-    signal.signal(signal.SIGTERM, _note)
+    """From now on let the signals that ask to stop raise KeyboardInterrupt, and remember them."""
+    for number in REQUESTS:
+        signal.signal(number, _note)
 
 
 @contextlib.contextmanager
@@ -54,14 +57,14 @@ def interrupts_held_back() -> Iterator[None]:
     """Start in here the processes that work for this one and call `leave_interrupts_to_parent`.
 
     A new process has no handlers of ours yet, and one that does not start by fork imports for seconds first: a signal
-    to all of them would stop it. So it starts with both signals blocked; those to this process come at the end.
+    to all of them would stop it. So it starts with them blocked; those to this process come at the end.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends neither
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends none
         yield
         return
     if start_method() != "fork":
-        resource_tracker.ensure_running()  # it unblocks both signals when it starts, up to Python 3.13
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+        resource_tracker.ensure_running()  # it unblocks two of them when it starts, up to Python 3.13
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
         yield
     finally:
@@ -73,10 +76,10 @@ def leave_interrupts_to_parent() -> None:
 
     The parent kills it, or names it to `end_with_this_process`.
     """
-    for number in LEFT_TO_PARENT:
+    for number in REQUESTS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
 
 
 def end_with_this_process(processes: Iterable[BaseProcess]) -> None:
@@ -110,7 +113,10 @@ def interrupt_signal() -> int | None:
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """In here a first Ctrl-C or SIGTERM is only noted, to be asked for by `interrupt_signal`; a second one raises."""
+    """In here a first signal is only noted, to be asked for by `interrupt_signal`; a second one of `IMPATIENT` raises.
+
+    A batch system may send SIGUSR1 several times, to the job and to each of its steps.
+    """
     global _is_deferred
     _is_deferred = True
     try:
@@ -125,6 +131,7 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _signal_number is None:
         _signal_number, _seconds_of_first = signal_number, now
-    if _is_deferred and now - _seconds_of_first < SECONDS_OF_ONE_REQUEST:
+    is_same_request = signal_number not in IMPATIENT or now - _seconds_of_first < SECONDS_OF_ONE_REQUEST
+    if _is_deferred and is_same_request:
         return
     raise KeyboardInterrupt
