@@ -21,7 +21,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from catheters.errors import UserError, one_line
-from catheters.runtime.host import num_processes
+from catheters.runtime.host import num_processes, num_restarts
 from catheters.runtime.interrupts import Interrupted, raise_if_interrupted
 from catheters.runtime.process_monitor import ProcessMonitor
 
@@ -205,8 +205,9 @@ def _find_ranks() -> tuple[Store, int, int]:
     What init_process_group does by itself; done here because the store has other uses as well. Once for a process:
     where rank 0 has the store, the others may look for it again, for another training, before rank 0 lets go of it.
     """
-    found: tuple[Store, int, int] = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
-    return found
+    store, rank, count = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
+    # torchrun may keep its store when it starts all ranks again: what the ones before have written is not for these.
+    return PrefixStore(f"start{num_restarts()}_of_{count}", store), rank, count
 
 
 @contextlib.contextmanager

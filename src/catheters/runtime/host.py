@@ -43,6 +43,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def num_restarts() -> int:
+    """How often torchrun has started these ranks again since it was started itself (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def resident_memory() -> int:
     """Bytes of memory that this process has; 0 where the system does not say (it is no Linux)."""
     return kilobytes_in(Path("/proc/self/status"), "VmRSS") * 1024
