@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from catheters.labels import RANZCR_HEADS
 from catheters.runs.data_checks import check_global_batch
 from catheters.runs.datasets import load_data
 from catheters.runs.run import train_run
+from catheters.runtime import distributed
 from catheters.runtime.distributed import joined_torchrun
 from catheters.runtime.host import process_rank
 from catheters.training.extensions.log import read_epochs
 from catheters.training.step import convert_batch_norm
 from tests.models.test_backbone import FAMILIES
 from tests.processes import (
+    Command,
     Training,
     environments_of_ranks,
     num_snapshots,
@@ -126,6 +129,20 @@ def test_ranks_join_several_times_in_a_process() -> None:
             join()
 
     run_in_forks([functools.partial(join_again, environment) for environment in environments_of_ranks(2)])
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """As where torchrun was killed while its ranks were starting: they do not wait for ever."""
+
+    def join(_: list[str]) -> int:
+        distributed.MAX_WAIT_FOR_STORE = timedelta(seconds=2)
+        with joined_torchrun():
+            return 0
+
+    rank = Command(join, tmp_path / "out", environments_of_ranks(2)[1])
+    assert rank.wait() == 2
+    (line,) = [line for line in rank.text.splitlines() if line.startswith("error")]
+    assert line.startswith("error on rank 1: the store of torchrun at 127.0.0.1:")
 
 
 @pytest.mark.slow

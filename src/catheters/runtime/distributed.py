@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ T = TypeVar("T")
 _numbers = itertools.count()
 MAX_WAIT = timedelta(hours=1)
 """How long a rank waits for what another one has to send. If that one has died, the monitor says so within a minute."""
+MAX_WAIT_FOR_STORE = timedelta(minutes=5)
+"""How long it looks for the store: torchrun has it before it starts a rank."""
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -174,7 +177,8 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
     """Join the ranks that torchrun has started; world size 1 where it was not started so.
 
     Raises:
-        UserError: the work in here failed because another rank had failed; names it and its reason.
+        UserError: torchrun's store is not there, or the work in here failed because another rank had failed; names it
+            and its reason.
     """
     if num_processes() == 1:
         yield WITHOUT_TORCHRUN
@@ -205,7 +209,15 @@ def _find_ranks() -> tuple[Store, int, int]:
     What init_process_group does by itself; done here because the store has other uses as well. Once for a process:
     where rank 0 has the store, the others may look for it again, for another training, before rank 0 lets go of it.
     """
-    store, rank, count = next(iter(rendezvous("env://", timeout=MAX_WAIT)))
+    try:
+        store, rank, count = next(iter(rendezvous("env://", timeout=MAX_WAIT_FOR_STORE)))
+    except (RuntimeError, ValueError) as error:
+        address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise UserError(
+            f"the store of torchrun at {address} cannot be reached ({one_line(error)}); start all ranks by torchrun, "
+            "or unset RANK"
+        ) from None
+    store.set_timeout(MAX_WAIT)
     # torchrun may keep its store when it starts all ranks again: what the ones before have written is not for these.
     return PrefixStore(f"start{num_restarts()}_of_{count}", store), rank, count
 
