@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from catheters.audit.duplicates import MAX_DISTANCE, equal_groups, near_groups, near_pairs
+from catheters.audit.duplicates import (
+    MAX_DISTANCE,
+    equal_groups,
+    near_groups,
+    near_pairs,
+    pairs_by_comparing_all,
+    pairs_by_parts,
+)
 from catheters.data.decoding.radiograph import read_radiograph
 from catheters.data.image_hashes import perceptual_hash
 from tests.conftest import SHARED_DATA
@@ -67,3 +74,24 @@ def test_real_radiographs() -> None:
         assert distance(image, (255 * (image / 255) ** 0.7).astype(np.uint8)) <= MAX_DISTANCE
     hashes = [perceptual_hash(image) for image in images]
     assert near_groups(hashes) == []
+
+
+def test_looking_parts_up_finds_what_comparing_all_finds(rng: np.random.Generator) -> None:
+    """Random hashes, each of some with others that differ in 0 to 40 bits, also in those of one part alone."""
+    hashes = rng.integers(0, 256, (1_500, 32), dtype=np.uint8)
+    for row in range(0, 1_500, 10):
+        base = np.unpackbits(hashes[row])
+        for number in range(1, 6):
+            near = base.copy()
+            bits = (
+                np.arange(row % 11, 256, 11)[:number]
+                if row % 20
+                else rng.choice(256, rng.integers(0, 41), replace=False)
+            )
+            near[bits] ^= 1
+            hashes[row + number] = np.packbits(near)
+    words = hashes.view(np.uint64)
+    for max_distance in (MAX_DISTANCE, 12, 40):
+        expected = pairs_by_comparing_all(words, max_distance)
+        assert len(expected) > 300
+        np.testing.assert_array_equal(pairs_by_parts(words, max_distance), expected)
