@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: put off while something has to be saved, never lost, and a second one is obeyed at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1: put off while something has to be saved, never lost; a second one is obeyed at once."""
 
 import subprocess
 import sys
