@@ -89,7 +89,7 @@ def test_settings_are_frozen() -> None:
         ("label_columns=['a','a']", ["names a label twice"]),
         ("min_lr=1", ["min_lr=1.0 is above the peak learning rate"]),
         ("device=gpu", ["device: 'gpu' came, auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>"]),
-        ("device=mps", ["device: 'mps' came", "models do not compute on Apple's GPUs here", "device=cpu runs"]),
+        ("device=mps:0", ["device: 'mps:0' came", "xpu:<index> or mps (Apple) is expected"]),
         ("run_name=../x", ["run_name: '../x' came", "Name of the run folder"]),
         ("path_pattern=train/{uid", ["path_pattern='train/{uid': a curly bracket without its other one"]),
         ("path_pattern=train/x.jpg", ["path_pattern='train/x.jpg': {uid} or a {column}"]),

@@ -15,18 +15,21 @@ import catheters
 from catheters.commands.predict import main as predict
 from catheters.config.settings import Settings
 from catheters.errors import SettingsError, UserError
+from catheters.runs.autotune import choose_batch_size
+from catheters.runs.failures import explain_failures
 from catheters.runs.run import train_run
 from catheters.runtime.device import (
     OLDER_WHEEL,
     OLDER_WHEEL_CAPABILITIES,
     check_own_devices,
     choose_device,
+    identity_of,
     is_built_for,
     open_device,
     why_unusable,
 )
 from catheters.runtime.distributed import TorchrunProcesses
-from catheters.runtime.precision import bfloat16_warning
+from catheters.runtime.precision import bfloat16_warning, choose_dtype
 from tests.conftest import REPOSITORY, assert_user_error, sees_gpu
 
 FROM_PYPI = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
@@ -209,18 +212,54 @@ def test_no_two_ranks_share_a_gpu(identities: tuple[str, ...], said: str | None)
                 raise UserError(outcome)
 
 
-@pytest.mark.parametrize(("name", "owner"), [("mps", "Apple's"), ("xpu", "Intel's"), ("mps:0", "Apple's")])
-def test_accelerators_of_others(name: str, owner: str, evaluated_run: Path) -> None:
-    """Settings, the API and predict.py's option say what runs instead."""
-    said = (
-        rf"device: '{name}' came, auto .* is expected; models do not compute on {owner} GPUs here, .* device=cpu runs"
-    )
-    with pytest.raises(UserError, match=said):
-        Settings(device=name)
+@pytest.mark.parametrize(("name", "owner"), [("mps", "Apple's GPU"), ("xpu", "Intel GPUs"), ("xpu:1", "Intel GPUs")])
+def test_accelerators_of_others(name: str, owner: str, evaluated_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings take their names; where there are none, one line says so. Several ranks do not compute on them."""
+    said = rf"device={name}: torch .* sees 0 {owner} on this machine; set device=auto"
+    assert Settings(device=name).device == name
     with pytest.raises(UserError, match=said):
         catheters.load(evaluated_run, device=name)
     with pytest.raises(UserError, match=said):
         choose_device(name)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match=f"device={name}: several processes compute on CUDA GPUs or CPUs"):
+        choose_device(name)
+
+
+def test_what_other_accelerators_get(cached: Settings) -> None:
+    """Of what needs no such device: precision, DataLoader, batch_size="auto", words for what torch lacks."""
+    mps, xpu = torch.device("mps"), torch.device("xpu", 0)
+    assert choose_dtype(True, "float16", mps) is None
+    assert choose_dtype(True, "bfloat16", xpu) == torch.bfloat16
+    assert identity_of(mps) == "mps"
+    for device in (mps, xpu):
+        with pytest.raises(SettingsError, match="batch_size='auto': chosen by memory on CUDA GPUs and CPUs alone"):
+            choose_batch_size(dataclasses.replace(cached, batch_size="auto"), None, device, 1, 40)
+    said = (
+        "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device. If you want this op to "
+        "be considered for addition please comment on an issue"
+    )
+    with pytest.raises(
+        UserError, match=r"fold 1: torch lacks an operation on this device \(The operator .*device=cpu runs"
+    ):
+        with explain_failures(cached, "fold 1"):
+            raise NotImplementedError(said)
+    with pytest.raises(NotImplementedError, match="abstract"), explain_failures(cached, "fold 1"):
+        raise NotImplementedError("abstract")
+
+
+def test_no_process_is_forked_where_a_driver_has_no_fork() -> None:
+    """Workers then come from a server; a user's own choice stays."""
+    program = (
+        "import multiprocessing, sys\n"
+        "from catheters.runtime.host import avoid_forks, start_method\n"
+        "[multiprocessing.set_start_method(name) for name in sys.argv[1:]]\n"
+        "avoid_forks(); print(start_method())"
+    )
+    for chosen, expected in (([], "forkserver"), (["spawn"], "spawn"), (["fork"], "fork")):
+        done = subprocess.run([sys.executable, "-c", program, *chosen], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
 
 
 def test_no_device_at_all() -> None:

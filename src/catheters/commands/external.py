@@ -31,7 +31,7 @@ from catheters.runtime.console import say, warn
 from catheters.runtime.device import open_device
 from catheters.runtime.host import available_cores
 
-DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
+DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16, "xpu": 16, "mps": 16}
 
 
 def validate_external(options: argparse.Namespace, arguments: Sequence[str]) -> int:

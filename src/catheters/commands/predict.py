@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from catheters.measurements import PixelSpacing
     from catheters.runtime.distributed import TorchrunProcesses
 
-DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16}
+DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 16, "xpu": 16, "mps": 16}
 
 
 def main(arguments: list[str]) -> int:

@@ -282,8 +282,9 @@ class SettingFields:
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     """Mixed precision's type; bfloat16 needs an Ampere GPU or newer."""
     device: Annotated[str, AfterValidator(check_device)] = "auto"
-    """auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>. With torchrun, auto and cuda give each rank
-    a GPU of its own. A GPU that is there but does not compute is an error with auto as well."""
+    """auto (the first NVIDIA or AMD GPU, else the CPU), cpu, cuda or cuda:<index>; xpu or xpu:<index> for Intel's GPUs,
+    mps for Apple's. With torchrun, auto and cuda give each rank a GPU of its own. A GPU that is there but does not
+    compute is an error with auto as well."""
     deterministic: bool = True
     """Reproducible on a GPU: only algorithms that give the same bits every time, where there are such. False: faster
     ones, and those for a model for which cuDNN has no other."""

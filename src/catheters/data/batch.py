@@ -85,4 +85,5 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device, without waiting for the GPU to have done what it was given before."""
     if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
         tensor = tensor.pin_memory()  # from other memory, the copy would be waited for
-    return tensor.to(device, non_blocking=True)
+    # Apple's driver may still be reading the memory when it is used for something else.
+    return tensor.to(device, non_blocking=device.type != "mps")

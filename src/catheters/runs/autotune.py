@@ -90,6 +90,8 @@ def choose_batch_size(
     """
     if settings.batch_size != "auto":
         return settings.batch_size
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"batch_size='auto': chosen by memory on CUDA GPUs and CPUs alone, not on {device}")
     if earlier is not None:
         return earlier.images_per_batch
     images_of_step = num_images // (settings.accumulation_steps * num_processes)  # if an epoch had one
@@ -239,7 +241,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
         return settings.channels_last
     if earlier is not None:
         return bool(earlier.channels_last)
-    num_images = num_images if device.type == "cuda" else min(num_images, MAX_IMAGES_ON_CPU)
+    num_images = num_images if device.type != "cpu" else min(num_images, MAX_IMAGES_ON_CPU)
     key = ", ".join(
         [
             settings.backbone_model,
@@ -247,7 +249,7 @@ def choose_layout(settings: Settings, earlier: Settings | None, device: torch.de
             "x".join(map(str, (num_images, IN_CHANS + settings.num_input_maps, *settings.image_shape))),
             *([f"lines {settings.lines}"] if settings.learns_lines else []),
             str(choose_dtype(settings.use_amp, settings.amp_dtype, device) or torch.float32).removeprefix("torch."),
-            device_name(device) if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads",
+            device_name(device) if device.type != "cpu" else f"CPU with {torch.get_num_threads()} threads",
             *(name for name in ("deterministic", "grad_checkpointing") if getattr(settings, name)),
             f"torch {torch.__version__}",
         ]

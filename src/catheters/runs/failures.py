@@ -12,7 +12,13 @@ from catheters.runs.probe import probe_batch, probe_step
 from catheters.runtime.device import choose_device
 from catheters.runtime.host import num_processes
 from catheters.runtime.interrupts import interrupt_signal
-from catheters.runtime.shortage import finds_no_engine, is_for_want_of_memory, shortage_of
+from catheters.runtime.shortage import (
+    finds_no_engine,
+    is_for_want_of_memory,
+    lacks_operation,
+    no_operation,
+    shortage_of,
+)
 
 NO_SHARED_MEMORY_TEXTS = re.compile("unable to (allocate shared memory|write to file </torch_|mmap .*</torch_)")
 """What torch says in a DataLoader worker that finds no room in /dev/shm."""
@@ -40,6 +46,8 @@ def explain_failures(settings: Settings, what: str) -> Iterator[None]:
             raise UserError(f"{what}: no room for a batch in shared memory; {_loading_remedies(settings)}") from None
         if is_for_want_of_memory(error, lambda: _try_half(settings)):
             raise UserError(f"{what}: {shortage_of(error)}; {_memory_remedies(settings)}") from None
+        if lacks_operation(error):
+            raise UserError(f"{what}: {no_operation(error)}") from None
         if finds_no_engine(error):
             raise UserError(f"{what}: {no_engine(settings, error)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from catheters.errors import SettingsError, UserError, one_line
-from catheters.runtime.host import check_device, local_rank, num_local_processes, num_processes
+from catheters.runtime.host import avoid_forks, check_device, local_rank, num_local_processes, num_processes
 
 MIN_DRIVERS = {"12": "R525", "13": "R580"}
 """CUDA's major version -> the oldest driver that it runs with (NVIDIA, CUDA Compatibility, minor version
@@ -21,6 +21,8 @@ OLDER_WHEEL = (
 `torch.cuda.PYTORCH_RELEASES_CODE_CC`)."""
 OLDER_WHEEL_CAPABILITIES = ((5, 0), (7, 0))
 """Compute capabilities, the first and the last, that it is built for and the one from PyPI is not."""
+OTHER_GPUS = {"mps": "Apple's GPU", "xpu": "Intel GPUs"}
+"""Kinds of devices beside CPUs and what is called CUDA, which AMD's are too -> what they are."""
 WITHOUT_GPU = "device=cpu computes without a GPU"
 
 
@@ -37,6 +39,8 @@ def choose_device(name: str) -> torch.device:
         check_device(name)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    if torch.device(name if name != "auto" else "cpu").type in OTHER_GPUS:
+        return _choose_other(torch.device(name))
     num_gpus = torch.cuda.device_count()
     if name == "cpu" or (name == "auto" and not num_gpus):
         return torch.device("cpu")
@@ -58,6 +62,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def _choose_other(device: torch.device) -> torch.device:
+    """A GPU of Apple's or Intel's, which is nobody's choice but the user's: the program was not tried on one."""
+    name, kind = str(device), OTHER_GPUS[device.type]
+    if num_processes() > 1:
+        raise SettingsError(f"device={name}: several processes compute on CUDA GPUs or CPUs; start one, or device=cpu")
+    count = int(torch.backends.mps.is_available()) if device.type == "mps" else torch.xpu.device_count()
+    index = device.index or 0
+    if index >= count:
+        raise UserError(
+            f"device={name}: torch {torch.__version__} sees {count} {kind} on this machine; set device=auto"
+        )
+    return torch.device(device.type, index)
+
+
 def open_device(name: str) -> torch.device:
     """The device of the setting `device`, after one operation on it: a GPU may be counted and yet not compute.
 
@@ -69,13 +87,16 @@ def open_device(name: str) -> torch.device:
     device = choose_device(name)
     if device.type == "cpu":
         return device
+    if device.type in OTHER_GPUS:
+        avoid_forks()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns, on several lines, of what is said below in one
-            with torch.cuda.device(device):
-                torch.ones(1, device=device).add_(1)
-                torch.cuda.synchronize(device)
+            torch.ones(1, device=device).add_(1)
+            torch.accelerator.synchronize(device)
     except (RuntimeError, AssertionError) as error:
+        if device.type in OTHER_GPUS:
+            raise UserError(f"device={name}: it does not compute ({one_line(error)}); {WITHOUT_GPU}") from None
         reason = why_unusable(one_line(error), _gpu_of(device), torch.cuda.get_arch_list(), torch.version.cuda)
         raise UserError(f"device={name}: {reason}; {WITHOUT_GPU}") from None
     return device
@@ -140,8 +161,8 @@ def is_built_for(capability: tuple[int, int], arch_list: Iterable[str]) -> bool:
 
 
 def identity_of(device: torch.device) -> str:
-    """An identifier that two ranks share only where they compute on one GPU; `cpu` for a CPU."""
-    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else "cpu"
+    """An identifier that two ranks share only where they compute on one GPU; of another device than those its kind."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else device.type
 
 
 def check_own_devices(identities: Sequence[str]) -> None:
@@ -174,6 +195,9 @@ def prepare_device(device: torch.device, *, deterministic: bool) -> None:
     """
     if device.type == "cpu":
         return  # always computes the same, with the same number of threads
+    if device.type in OTHER_GPUS:
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        return
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision("high")  # convolutions do so by torch's default
     torch.backends.cudnn.deterministic = deterministic
@@ -188,10 +212,14 @@ def prepare_device(device: torch.device, *, deterministic: bool) -> None:
 
 def device_name(device: torch.device) -> str:
     """What a person calls the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    if device.type == "xpu":
+        name: str = torch.xpu.get_device_name(device)
+        return name
+    names = {"mps": OTHER_GPUS["mps"], "cpu": "the CPU"}
+    return names.get(device.type) or torch.cuda.get_device_name(device)
 
 
 def wait_for(device: torch.device) -> None:
     """Wait until a GPU has done what it was given, so that a clock can be read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -23,6 +23,12 @@ def start_method() -> str:
     return chosen or ("fork" if sys.platform == "linux" else "spawn")
 
 
+def avoid_forks() -> None:
+    """Let worker processes start from a server, unless the user has chosen: for a device whose driver has no fork."""
+    if start_method() == "fork" and multiprocessing.get_start_method(allow_none=True) is None:
+        multiprocessing.set_start_method("forkserver")
+
+
 def process_rank() -> int:
     """This process's rank among those that torchrun has started, from 0; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
@@ -110,13 +116,10 @@ def kilobytes_in(file: Path, name: str) -> int:
 
 
 def check_device(name: str) -> str:
-    """The name of a device, if it is one that models compute on; names what runs instead of torch's other ones."""
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    """The name of a device, if it is one that models compute on."""
+    if re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", name):
         return name
-    others = {"mps": "Apple's GPUs", "xpu": "Intel's GPUs"}
-    owner = others.get(name.partition(":")[0])
-    instead = f"; models do not compute on {owner} here, on such a machine device=cpu runs" if owner else ""
     raise ValueError(
-        f"device: {name!r} came, auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index> is "
-        f"expected{instead}"
+        f"device: {name!r} came, auto (the first NVIDIA or AMD GPU, else the CPU), cpu, cuda, cuda:<index>, xpu (Intel), "
+        "xpu:<index> or mps (Apple) is expected"
     )

@@ -10,8 +10,12 @@ AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def choose_dtype(use_amp: bool, amp_dtype: str, device: torch.device) -> torch.dtype | None:
-    """Type of mixed precision, or None for full precision, which a CPU always gets: there it is slower."""
-    if not use_amp or device.type == "cpu":
+    """Type of mixed precision, or None for full precision.
+
+    A CPU always gets full precision, since it is slower with mixed one; and so does Apple's GPU, on which the gradient
+    scaler was not tried.
+    """
+    if not use_amp or device.type in ("cpu", "mps"):
         return None
     return AMP_DTYPES[amp_dtype]
 

@@ -24,6 +24,19 @@ def finds_no_engine(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and NO_ENGINE_TEXTS.search(str(error)) is not None
 
 
+def lacks_operation(error: Exception) -> bool:
+    """Whether torch has not written what was asked for on this kind of device, as happens on Apple's and Intel's."""
+    return isinstance(error, NotImplementedError) and "not currently implemented for the" in str(error)
+
+
+def no_operation(error: Exception) -> str:
+    """What to do then."""
+    return (
+        f"torch lacks an operation on this device ({one_line(error).partition('. ')[0]}); device=cpu runs, and on Apple's "
+        "GPU the environment variable PYTORCH_ENABLE_MPS_FALLBACK=1 lets the CPU do that operation"
+    )
+
+
 def shortage_of(error: Exception) -> str:
     """What is short, and how much of it was asked for."""
     if not isinstance(error, torch.OutOfMemoryError):
@@ -73,6 +86,8 @@ def device_work(what: str, remedies: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             reason = shortage_of(error)
+        elif lacks_operation(error):
+            raise UserError(f"{what}: {no_operation(error)}") from None
         elif finds_no_engine(error):
             reason = f"cuDNN has no algorithm, as where memory is short ({one_line(error)})"
         else:
