@@ -88,7 +88,10 @@ def test_settings_are_frozen() -> None:
         ("derived_labels={'x': ('a', 'b')}", ["derived_labels: 'x' is not one of label_columns"]),
         ("label_columns=['a','a']", ["names a label twice"]),
         ("min_lr=1", ["min_lr=1.0 is above the peak learning rate"]),
-        ("device=gpu", ["device: 'gpu' came, auto (the first NVIDIA GPU, else the CPU), cpu, cuda or cuda:<index>"]),
+        (
+            "device=gpu",
+            ["device: 'gpu' came, auto (the first NVIDIA or AMD GPU, else the CPU), cpu, cuda, cuda:<index>"],
+        ),
         ("device=mps:0", ["device: 'mps:0' came", "xpu:<index> or mps (Apple) is expected"]),
         ("run_name=../x", ["run_name: '../x' came", "Name of the run folder"]),
         ("path_pattern=train/{uid", ["path_pattern='train/{uid': a curly bracket without its other one"]),

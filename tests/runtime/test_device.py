@@ -240,11 +240,9 @@ def test_what_other_accelerators_get(cached: Settings) -> None:
         "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device. If you want this op to "
         "be considered for addition please comment on an issue"
     )
-    with pytest.raises(
-        UserError, match=r"fold 1: torch lacks an operation on this device \(The operator .*device=cpu runs"
-    ):
-        with explain_failures(cached, "fold 1"):
-            raise NotImplementedError(said)
+    words = r"fold 1: torch lacks an operation on this device \(The operator .*device=cpu runs"
+    with pytest.raises(UserError, match=words), explain_failures(cached, "fold 1"):
+        raise NotImplementedError(said)
     with pytest.raises(NotImplementedError, match="abstract"), explain_failures(cached, "fold 1"):
         raise NotImplementedError("abstract")
 

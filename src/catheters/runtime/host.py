@@ -120,6 +120,6 @@ def check_device(name: str) -> str:
     if re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", name):
         return name
     raise ValueError(
-        f"device: {name!r} came, auto (the first NVIDIA or AMD GPU, else the CPU), cpu, cuda, cuda:<index>, xpu (Intel), "
-        "xpu:<index> or mps (Apple) is expected"
+        f"device: {name!r} came, auto (the first NVIDIA or AMD GPU, else the CPU), cpu, cuda, cuda:<index>, "
+        "xpu (Intel), xpu:<index> or mps (Apple) is expected"
     )

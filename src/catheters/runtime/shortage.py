@@ -32,8 +32,8 @@ def lacks_operation(error: Exception) -> bool:
 def no_operation(error: Exception) -> str:
     """What to do then."""
     return (
-        f"torch lacks an operation on this device ({one_line(error).partition('. ')[0]}); device=cpu runs, and on Apple's "
-        "GPU the environment variable PYTORCH_ENABLE_MPS_FALLBACK=1 lets the CPU do that operation"
+        f"torch lacks an operation on this device ({one_line(error).partition('. ')[0]}); device=cpu runs, and on "
+        "Apple's GPU the environment variable PYTORCH_ENABLE_MPS_FALLBACK=1 lets the CPU do that operation"
     )
 
 
