@@ -1,10 +1,10 @@
 """Check on a CUDA GPU what a CPU cannot check: python benchmarks/accept_gpu.py
 
-Takes about ten minutes on one GPU and gives a table: what passes, what fails and why, what was measured, what was
-skipped and why. Each check has a process of its own, so that one that fails, dies or hangs is a row of the table and no
-more. Progress goes to stderr, the table to stdout, to benchmarks/results/accept_<host>.json and docs/performance.md.
-The exit status is 1 where a check fails. Models and images are synthetic: nothing here says how well a model recognises
-anything.
+Meant to take about ten minutes on one GPU. It gives a table: what passes, what fails and why, what was measured, what
+was skipped and why. Each check has a process of its own, so that one that fails, dies or hangs is a row of the table
+and no more. Progress goes to stderr, the table to stdout, to benchmarks/results/accept_<host>.json and into
+docs/performance.md. The exit status is 1 where a check fails. Models and images are synthetic: nothing here says how
+well a model recognises anything.
 
   python benchmarks/accept_gpu.py                             all checks
   python benchmarks/accept_gpu.py --only amp-float16 export   these alone; rows of other checks stay
@@ -23,11 +23,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from acceptance import batches, graphs, inference, learning, precision, several, speed, steps, suite
-from acceptance.check import Check, CheckRow, Machine, run_check
+from acceptance.check import Check, CheckRow, Machine, Status, run_check
 from acceptance.processes import Died, run_apart
 from bench import ACCEPTANCE, HERE, REPOSITORY, describe_machine, results_of_page, write_page
 
@@ -110,34 +110,40 @@ def main(arguments: Sequence[str], checks: Mapping[str, Check] = CHECKS) -> int:
     folder = Path(tempfile.mkdtemp(prefix="accept_gpu_"))
     machine, described = describe(folder, is_dry=options.dry_run)
     results = options.results or (folder if options.dry_run else HERE / "results")
-    page = options.page or (results / "performance.md" if options.dry_run else REPOSITORY / "docs" / "performance.md")
+    page = options.page
+    if page is None:
+        is_of_docs = options.results is None and not options.dry_run
+        page = REPOSITORY / "docs" / "performance.md" if is_of_docs else results / "performance.md"
     file = results / f"{ACCEPTANCE}{options.host}.json"
-    kept = kept_rows(file, described)
-    rows: dict[str, CheckRow] = {}
+    known = kept_rows(file, described)
+    rows = []
     for number, name in enumerate(options.only, start=1):
-        note(f"{number}/{len(options.only)} {name}: {title_of(checks[name])}")
+        title = title_of(checks[name])
+        note(f"{number}/{len(options.only)} {name}: {title}")
         started = time.monotonic()
         outcome = run_check(checks[name], machine, folder / f"{name}.log", options.limit)
-        row = CheckRow(name=name, seconds=round(time.monotonic() - started, 1), **dataclasses.asdict(outcome))
-        rows[name] = row
-        note(f"    {line_of(row)}")
-        known = {**kept, **{name: dataclasses.asdict(row) for name, row in rows.items()}}
-        in_order = [{**known[name], "title": title_of(checks[name])} for name in checks if name in known]
+        seconds = round(time.monotonic() - started, 1)
+        rows.append(CheckRow(name=name, title=title, seconds=seconds, **dataclasses.asdict(outcome)))
+        note(f"    {line_of(rows[-1])}")
+        known[name] = dataclasses.asdict(rows[-1])
         results.mkdir(parents=True, exist_ok=True)
-        write_json(file, {**described, "rows": in_order})
+        write_json(file, {**described, "rows": [known[name] for name in checks if name in known]})
     write_page(page, *results_of_page(page, results), results)
-    width = max(map(len, rows)) + 2
-    for name, row in rows.items():
-        say(f"{name:<{width}}{line_of(row)}")
-    failed = [name for name, row in rows.items() if row.status == "fail"]
-    counts = {status: sum(row.status == status for row in rows.values()) for status in ("pass", "number", "skipped")}
-    say(f"{', '.join(f'{number} {status}' for status, number in counts.items())}, {len(failed)} fail")
+    failed = any(row.status == "fail" for row in rows)
+    say(table(rows))
     say(f"-> {file}, {page}")
     if failed:
         say(f"what the checks printed: {folder}/*.log")
     elif not options.dry_run:
         shutil.rmtree(folder)
-    return 1 if failed else 0
+    return int(failed)
+
+
+def table(rows: Sequence[CheckRow]) -> str:
+    """A line for each check, and how many of them came to what."""
+    width = max(len(row.name) for row in rows) + 2
+    counts = [f"{sum(row.status == status for row in rows)} {status}" for status in get_args(Status)]
+    return "\n".join([*(f"{row.name:<{width}}{line_of(row)}" for row in rows), ", ".join(counts)])
 
 
 def parse_options(arguments: Sequence[str], checks: Mapping[str, Check]) -> argparse.Namespace:
@@ -164,7 +170,7 @@ def parse_options(arguments: Sequence[str], checks: Mapping[str, Check]) -> argp
         help="(default: benchmarks/results; of a dry run a new folder)",
     )
     parser.add_argument(
-        "--page", type=Path, metavar="FILE", help="(default: docs/performance.md; of a dry run in the new folder)"
+        "--page", type=Path, metavar="FILE", help="(default: docs/performance.md, or beside results that are elsewhere)"
     )
     return parser.parse_args(arguments)
 
@@ -202,7 +208,12 @@ def describe(folder: Path, *, is_dry: bool) -> tuple[Machine, dict[str, Any]]:
     if isinstance(found, str):
         shutil.rmtree(folder)
         raise UserError(found)
-    machine = Machine(device=torch.device("cpu" if is_dry else "cuda"), is_dry=is_dry, num_gpus=num_gpus, folder=folder)
+    machine = Machine(
+        device=torch.device("cpu") if is_dry else torch.device("cuda", 0),
+        is_dry=is_dry,
+        num_gpus=num_gpus,
+        folder=folder,
+    )
     return machine, {**found, "driver": None if is_dry else driver_version(), "is_dry": is_dry}
 
 
@@ -221,7 +232,8 @@ def kept_rows(file: Path, described: Mapping[str, Any]) -> dict[str, Any]:
     if not file.exists():
         return {}
     earlier = read_json(file)
-    same = all(earlier.get(key) == described[key] for key in described if key != "date")
+    is_known = not str(described["git_commit"]).endswith(("None", "-dirty"))
+    same = is_known and all(earlier.get(key) == described[key] for key in described if key != "date")
     return {row["name"]: row for row in earlier["rows"]} if same else {}
 
 

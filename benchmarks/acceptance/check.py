@@ -44,10 +44,12 @@ class CheckRow(Outcome):
 
     Attributes:
         name: of the check.
+        title: what passes.
         seconds: what it took, with its process.
     """
 
     name: str
+    title: str
     seconds: float
 
 

@@ -35,9 +35,9 @@ sys.path.append(str(Path(__file__).parents[2] / "tests" / "stress"))
 from kill_training import outcome, with_everything
 
 SECONDS_TO_START = 120.0
-KEPT_BYTES = 50 * 10**6
+KEPT_BYTES = 100 * 10**6
 """What a training may leave on the GPU, such as the workspaces of libraries."""
-MEMORY_LIMIT = 0.6
+GPU_LIMIT, CPU_LIMIT = 0.6, 0.3
 """GB that a training may have which shall find too few."""
 
 
@@ -79,7 +79,7 @@ def kill_and_resume(machine: Machine, compile_mode: Literal["reduce-overhead"] |
     whole_seconds = _train_apart(settings, None)
     expected = outcome(settings.run_folder)
     killed = dataclasses.replace(settings, run_name=f"killed_{compile_mode}")
-    number = machine.size(3, 1) if compile_mode is None else 1
+    number = machine.size(2, 1) if compile_mode is None else 1
     # Together they are shorter than the whole, which therefore never ends before.
     moments = np.random.default_rng().uniform(0, whole_seconds / (number + 1), number).tolist()
     for moment in moments:
@@ -194,11 +194,11 @@ def out_of_memory(machine: Machine) -> Outcome:
     )
     if machine.device.type == "cuda":
         whole = torch.cuda.get_device_properties(machine.device).total_memory / GB
-        torch.cuda.set_per_process_memory_fraction(MEMORY_LIMIT / whole, machine.device)
+        torch.cuda.set_per_process_memory_fraction(GPU_LIMIT / whole, machine.device)
     else:
         taken = 1024 * kilobytes_in(Path("/proc/self/status"), "VmSize")
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (taken + int(MEMORY_LIMIT * GB / 4), hard))
+        resource.setrlimit(resource.RLIMIT_AS, (taken + int(CPU_LIMIT * GB), hard))
     said, status = io.StringIO(), None
     try:
         with contextlib.redirect_stderr(said):

@@ -22,18 +22,17 @@ TINY: dict[str, Any] = {"image_size": 32, "batch_size": 8, "backbone_model": "te
 
 def sample_settings(machine: Machine, run_name: str, **changes: Any) -> Settings:
     """The settings of `configs/sample.py` for one fold on the device, whose images are in the cache afterwards."""
-    settings = dataclasses.replace(
-        SAMPLE,
-        dataset_folder=str(sample_folder(machine)),
-        cache_folder=str(machine.folder / "cache"),
-        saved_models_folder=str(machine.folder),
-        run_name=run_name,
-        folds=(0,),
-        device=machine.device.type,
-        num_workers=machine.size(None, 0),
-        channels_last=False,  # measured, it may come out either way
-        **{**machine.size({"epochs": 20}, TINY), **changes},
-    )
+    of_checks: dict[str, Any] = {
+        "dataset_folder": str(sample_folder(machine)),
+        "cache_folder": str(machine.folder / "cache"),
+        "saved_models_folder": str(machine.folder),
+        "run_name": run_name,
+        "folds": (0,),
+        "device": machine.device.type,
+        "num_workers": machine.size(None, 0),
+        "channels_last": False,  # measured, it may come out either way
+    }
+    settings = dataclasses.replace(SAMPLE, **{**of_checks, **machine.size({"epochs": 20}, TINY), **changes})
     preproc(settings)
     return settings
 

@@ -25,7 +25,7 @@ def training(machine: Machine, image_size: int, augment_on: str) -> Outcome:
     options = Namespace(
         backbone=machine.size(BACKBONE, "test_resnet"),
         steps=machine.size(20, 3),
-        rounds=machine.size(3, 1),
+        rounds=machine.size(2, 1),
         num_images=machine.size(256, 8),
         num_workers=machine.size(None, 0),
         compile_mode=None,
