@@ -93,6 +93,11 @@ WITHOUT_GPU = (
     "no CUDA GPU is seen, and this program checks one; --dry-run tries the checks themselves, at small size on the CPU"
 )
 
+WITHOUT_NVML = (
+    "the GPUs cannot be counted by NVML (libnvidia-ml), so that CUDA was started, and the checks' processes cannot use "
+    "it; nvidia-smi has to work here"
+)
+
 
 def main(arguments: Sequence[str], checks: Mapping[str, Check] = CHECKS) -> int:
     """Check, and write what came; returns the exit status.
@@ -197,7 +202,9 @@ def describe(folder: Path, *, is_dry: bool) -> tuple[Machine, dict[str, Any]]:
     def look() -> tuple[int, dict[str, Any] | str]:
         try:
             number = torch.cuda.device_count()
-            return number, describe_machine() if number or is_dry else WITHOUT_GPU
+            if not number and not is_dry:
+                return 0, WITHOUT_GPU
+            return number, WITHOUT_NVML if number and torch.cuda._is_in_bad_fork() else describe_machine()
         except UserError as error:
             return 0, str(error)
 

@@ -119,6 +119,17 @@ def test_without_a_gpu(accept: ModuleType) -> None:
         accept.main([])
 
 
+def test_processes_of_checks_may_use_a_gpu() -> None:
+    """No import has started CUDA, after which a process that is forked cannot use it."""
+    code = (
+        "import sys; sys.path.insert(0, 'benchmarks'); import accept_gpu, pathlib, torch; "
+        "from acceptance.processes import run_apart; "
+        "print(run_apart(torch.cuda._is_in_bad_fork, pathlib.Path('/dev/null'), 60))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_every_check_has_a_title(accept: ModuleType) -> None:
     assert all(accept.title_of(check).endswith(".") for check in accept.CHECKS.values())
     assert set(accept.CHECKS) > TAKE_LONG

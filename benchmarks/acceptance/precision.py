@@ -36,9 +36,9 @@ def losses_of_families(machine: Machine, dtype: Literal["float16", "bfloat16"]) 
             settings = step_settings(
                 machine, backbone, image_size=machine.size(128, 32), line_stride=2, amp_dtype=dtype, **changes
             )
-            exact = learn(machine, dataclasses.replace(settings, use_amp=False), 1)[0][0]
-            losses = learn(machine, settings, machine.size(NUM_STEPS, 4))[0]
-            falls = machine.is_dry or statistics.mean(losses[-5:]) < losses[0]  # with dropout not at each step
+            exact = learn(machine, dataclasses.replace(settings, use_amp=False), 1, drops=False)[0][0]
+            losses = learn(machine, settings, machine.size(NUM_STEPS, 4), drops=False)[0]
+            falls = machine.is_dry or statistics.mean(losses[-5:]) < losses[0]
             apart = abs(losses[0] / exact - 1)
             worst = max(worst, apart)
             if not (all(map(math.isfinite, losses)) and falls and apart <= FIRST_LOSS[dtype]):

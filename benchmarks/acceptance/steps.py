@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from end_to_end import load_made_up
 from timing import FULL_CHAIN, MEAN, STD
-from torch import Tensor
+from torch import Tensor, nn
 
 from acceptance.check import GB, Machine, Outcome, judge
 from catheters.checkpoints.parts import build_classifier
@@ -76,9 +76,17 @@ def new_step(machine: Machine, settings: Settings) -> TrainStep:
     return step
 
 
-def learn(machine: Machine, settings: Settings, num_steps: int = NUM_STEPS) -> tuple[list[float], dict[str, Tensor]]:
-    """Losses of some steps from the same weights on the same batch, and the state that they lead to, on the CPU."""
+def learn(
+    machine: Machine, settings: Settings, num_steps: int = NUM_STEPS, *, drops: bool = True
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses of some steps from the same weights on the same batch, and the state that they lead to, on the CPU.
+
+    Without dropout (`drops`) where types are compared: its draws may be others for another type.
+    """
     step, batch = new_step(machine, settings), probe_batch(settings, settings.images_per_batch)
+    for layer in step.model.modules():
+        if isinstance(layer, nn.Dropout) and not drops:
+            layer.p = 0.0
     losses = [step(batch).loss for _ in range(num_steps)]  # read at the end, as a run's log does
     return torch.stack(losses).tolist(), {name: value.cpu() for name, value in step.model.state_dict().items()}
 
