@@ -20,6 +20,7 @@ from catheters.training.step import TrainStep
 FIRST_LOSS: Mapping[str, float] = {"float16": 0.02, "bfloat16": 0.05}
 """How far the first loss may be from float32's, relative."""
 NUM_STEPS = 20
+FALLS = f", and the loss falls over {NUM_STEPS} steps"
 OPTIMIZERS = ("Adam", "AdamW", "momentum", "Adagrad")
 """Those with fused kernels, which are told on the GPU that a step is skipped."""
 TF32 = (1e-5, 5e-3)
@@ -46,8 +47,7 @@ def losses_of_families(machine: Machine, dtype: Literal["float16", "bfloat16"]) 
     return judge(
         not wrong,
         f"{len(families) * len(KINDS)} models, first loss at most {worst:.1e} from float32's",
-        "; ".join(wrong)
-        or f"at most {FIRST_LOSS[dtype]:g}, and the loss falls over {machine.size(NUM_STEPS, 4)} steps",
+        "; ".join(wrong) or f"at most {FIRST_LOSS[dtype]:g}{machine.size(FALLS, '')}",
     )
 
 
