@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 STATISTICS: Mapping[str, tuple[Callable[[Floats], Floats], float]] = {
     "mean grey": (lambda images: images.mean(axis=(1, 2)), 0.5),
     "spread": (lambda images: images.std(axis=(1, 2)), 1.0),
-    "percent black": (lambda images: 100 * (images < 1).mean(axis=(1, 2), dtype=np.float32), 1.5),
+    "percent black": (lambda images: 100 * (images < 1).mean(axis=(1, 2), dtype=np.float32), 2.5),
 }
 """Of (B, H, W) images -> (B,), and by how much it may be from OpenCV's, which interpolates and rounds more often."""
 
