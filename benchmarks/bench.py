@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,8 @@ QUICK_ARGUMENTS = {
 """Benchmark -> arguments with which it finishes within seconds, to see that it works."""
 FULL_ARGUMENTS = {"resizing": ["--ways", "area", "quick"]}
 """Benchmark -> further arguments: ways of resizing that no setting has were measured once."""
+ACCEPTANCE = "accept_"
+"""How the names of results of `accept_gpu.py` begin."""
 WRITTEN = ("benchmarks/results", "docs", "README.md")
 """What no benchmark measures, and what they write."""
 TITLES = {
@@ -89,8 +92,8 @@ def main() -> int:
         results[name] = {**machine, "rows": [dataclasses.asdict(row) for row in rows]}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    measured = {name: read_rows(json.dumps(results[name]["rows"])) for name in TITLES if name in results}
-    write_page(page, host, results, measured)
+    measured = rows_of(results)
+    write_page(page, host, results, file.parent)
     print()
     print_rows([row for rows in measured.values() for row in rows])
     print(f"-> {file}, {page}")
@@ -128,8 +131,33 @@ def measured_commit() -> str | None:
     return commit.removesuffix("-dirty") + ("-dirty" if changed.returncode else "")
 
 
-def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, list[Row]]) -> None:
-    """The page, and beside it a folder of its name with one figure per benchmark."""
+def rows_of(results: dict[str, Any]) -> dict[str, list[Row]]:
+    """Benchmark -> its rows, in the order of `TITLES`."""
+    return {name: read_rows(json.dumps(results[name]["rows"])) for name in TITLES if name in results}
+
+
+def results_of_page(page: Path, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The host whose benchmarks a page shows, and their results; this machine's where there is no page yet."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    found = re.search(r"`benchmarks/results/(.+)\.json`", text)
+    host = found[1] if found else platform.node()
+    file = folder / f"{host}.json"
+    return host, json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def write_page(page: Path, host: str, results: dict[str, Any], results_folder: Path) -> None:
+    """The page, and beside it a folder of its name with one figure per benchmark.
+
+    Args:
+        page: the file.
+        host: whose benchmarks they are.
+        results: of the benchmarks.
+        results_folder: where those of `accept_gpu.py` are, of any host.
+    """
+    rows = rows_of(results)
+    acceptances = [
+        json.loads(file.read_text(encoding="utf-8")) for file in sorted(results_folder.glob(f"{ACCEPTANCE}*.json"))
+    ]
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for name, measured in rows.items():
@@ -144,7 +172,14 @@ def write_page(page: Path, host: str, results: dict[str, Any], rows: dict[str, l
     template = environment.get_template("performance.md.jinja")
     missing = [f"{title} (`python benchmarks/{name}.py`)" for name, title in TITLES.items() if name not in rows]
     text = template.render(
-        host=host, results=results, rows=rows, missing=missing, titles=TITLES, number=number, folder=folder.name
+        host=host,
+        results=results,
+        rows=rows,
+        missing=missing,
+        titles=TITLES,
+        number=number,
+        folder=folder.name,
+        acceptances=acceptances,
     )
     page.write_text(text, encoding="utf-8")
 

@@ -40,39 +40,45 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate_sample(folder / "sample", num_images=options.num_images, num_test_images=0, image_size=64)
-        settings = Settings(
-            dataset_folder=str(folder / "sample"),
-            cache_folder=str(folder),
-            cache_name="distributed",
-            saved_models_folder=str(folder),
-            image_size=64,
-            num_folds=2,
-            folds=(0,),
-            train_transforms=(("HorizontalFlip", {"p": 0.5}),),
-            batch_size=12,
-            num_workers=0,
-            pretrained=False,
-            optimizer="AdamW",
-            init_lr=1e-3,
-            warmup_multiplier=2.0,
-            cosine_epochs=options.epochs - 1,
-            early_stop=0,
-        )
-        build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+        settings = make_settings(folder, num_images=options.num_images, num_epochs=options.epochs)
         print(
             f"{'backbone':<16}{'processes':<26}{'loss, max rel. difference':>26}{'probability, max difference':>29}"
             f"{'images once, in order':>23}{'images/s':>10}{'seconds':>9}"
         )
         for backbone in ("test_convnext", "test_resnet"):
             of_model = dataclasses.replace(settings, backbone_model=backbone)
-            reference = _train(of_model, folder, f"{backbone}_1", 1)
+            reference = train(of_model, folder, f"{backbone}_1", 1)
             _print(backbone, "1", reference, reference)
             for count in options.processes:
-                _print(backbone, str(count), reference, _train(of_model, folder, f"{backbone}_{count}", count))
+                _print(backbone, str(count), reference, train(of_model, folder, f"{backbone}_{count}", count))
             alone = dataclasses.replace(of_model, folds_parallel=True)
             count = max(options.processes)
-            _print(backbone, f"{count}, folds_parallel", reference, _train(alone, folder, f"{backbone}_folds", count))
+            _print(backbone, f"{count}, folds_parallel", reference, train(alone, folder, f"{backbone}_folds", count))
+
+
+def make_settings(folder: Path, *, num_images: int, num_epochs: int) -> Settings:
+    """Settings of one fold of a synthetic sample in a folder, whose cache is built."""
+    generate_sample(folder / "sample", num_images=num_images, num_test_images=0, image_size=64)
+    settings = Settings(
+        dataset_folder=str(folder / "sample"),
+        cache_folder=str(folder),
+        cache_name="distributed",
+        saved_models_folder=str(folder),
+        image_size=64,
+        num_folds=2,
+        folds=(0,),
+        train_transforms=(("HorizontalFlip", {"p": 0.5}),),
+        batch_size=12,
+        num_workers=0,
+        pretrained=False,
+        optimizer="AdamW",
+        init_lr=1e-3,
+        warmup_multiplier=2.0,
+        cosine_epochs=num_epochs - 1,
+        early_stop=0,
+    )
+    build_cache(read_label_table(build_table_source(settings)), settings.cache_file, build_preprocessing(settings))
+    return settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +91,8 @@ class Trained:
     seconds: float
 
 
-def _train(settings: Settings, folder: Path, run_name: str, count: int) -> Trained:
+def train(settings: Settings, folder: Path, run_name: str, count: int) -> Trained:
+    """Train by train.py in so many processes."""
     settings = dataclasses.replace(settings, run_name=run_name)
     config = write_config(settings, folder / f"{run_name}.py")
     launcher = [sys.executable] if count == 1 else [sys.executable, "-m", "torch.distributed.run"]

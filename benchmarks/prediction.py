@@ -65,11 +65,11 @@ def main() -> int:
     return finish([*rows, row], options)
 
 
-def make_files(folder: Path) -> list[Path]:
-    """Drawn X-rays as large as real ones, and as hard to decode."""
+def make_files(folder: Path, num_files: int = NUM_FILES) -> list[Path]:
+    """Drawn X-rays, so many of them, as large as real ones and as hard to decode."""
     drawn = folder / "drawn"
     with contextlib.redirect_stderr(io.StringIO()):
-        generate_sample(drawn, num_images=NUM_FILES, num_test_images=1, image_size=1024)
+        generate_sample(drawn, num_images=num_files, num_test_images=1, image_size=1024)
     rng = np.random.default_rng(0)
     files = []
     for number, source in enumerate(sorted((drawn / "train").iterdir())):

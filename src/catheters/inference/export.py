@@ -1,6 +1,7 @@
 """A checkpoint as a file that runs without this package: ONNX, or the weights alone as safetensors."""
 
 import contextlib
+import copy
 import importlib
 import importlib.metadata
 import io
@@ -116,7 +117,9 @@ def _export_onnx(checkpoint: Checkpoint, metadata: Mapping[str, str], file: Path
         importlib.import_module("onnxscript")  # torch's exporter needs it
     except ImportError as error:
         raise UserError(f"--export {file}: needs {error.name}; pip install 'catheters[export]'") from None
-    module = _Probabilities(checkpoint.model, has_landmarks=bool(checkpoint.line_settings.landmarks)).eval()
+    # On the CPU, wherever the model predicts: the file is held against what torch computes there.
+    classifier = copy.deepcopy(checkpoint.model).cpu()
+    module = _Probabilities(classifier, has_landmarks=bool(checkpoint.line_settings.landmarks)).eval()
     height, width = checkpoint.preprocessing.image_shape
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8))
