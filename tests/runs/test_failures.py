@@ -9,15 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from catheters.checkpoints.parts import build_classifier
 from catheters.config.settings import Settings
 from catheters.errors import UserError
+from catheters.models.backbone import create_backbone
 from catheters.runs.build import build_step
 from catheters.runs.datasets import create_valid_loader, load_data, plain_samples
 from catheters.runs.failures import explain_failures
+from catheters.runs.preflight import try_step
 from catheters.runs.probe import probe_batch
 from catheters.runs.run import train_run
 from catheters.runs.run_folder import only_process
@@ -48,6 +51,33 @@ def test_memory_that_runs_out_names_what_takes_less(settings: Settings) -> None:
         "accumulation_steps=4 learns from as many images per step), set use_amp=True, set grad_checkpointing=True, "
         "lower image_size=32 or valid_batch_size, or choose a smaller backbone_model"
     )
+
+
+def test_a_first_step_that_finds_no_memory_names_no_batch(settings: Settings) -> None:
+    """It is of two images, whatever batch the user has set: a smaller one would not help."""
+
+    def raise_always(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with (
+        nn.modules.module.register_module_forward_pre_hook(raise_always),
+        pytest.raises(UserError, match=r"the first step: the GPU is out of memory; set \w+=True") as error,
+    ):
+        try_step(settings, CPU, 1)
+    assert "lower batch_size" not in str(error.value)
+    assert "lower image_size=32" in str(error.value)
+
+
+def test_no_memory_to_build_a_model_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that timm cannot make it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        create_backbone("test_resnet", pretrained=False, image_shape=(32, 32), is_pooled=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import nn
 from catheters.errors import SettingsError, UserError, one_line, unknown_name
 from catheters.models.weight_sources import fetch_from_hub
 from catheters.models.weights import load_weights
+from catheters.runtime.memory import is_out_of_memory
 
 IN_CHANS = 1
 """Grey images from end to end; a pretrained RGB stem is summed into one channel."""
@@ -123,6 +124,8 @@ def _create(
             warnings.filterwarnings("error", message=".*in_chans=", category=UserWarning)  # it reads colours alone
             return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, AssertionError, TypeError, UserWarning) as error:
+        if is_out_of_memory(error):
+            raise
         raise SettingsError(f"backbone_model={name}: timm cannot make it: {one_line(error)}") from error
 
 

@@ -97,7 +97,7 @@ def _loading_remedies(settings: Settings) -> str:
 def _memory_remedies(settings: Settings) -> str:
     """What takes less memory, by this run's own numbers, the cheapest first."""
     parts = []
-    if settings.batch_size != "auto":  # else no batch is known yet
+    if settings.batch_size != "auto" and settings.batch_size > 2:  # else it is not known yet, or as small as can be
         size = settings.batch_size
         half = max(size // 2, 1)
         doubled = settings.accumulation_steps * size // half
