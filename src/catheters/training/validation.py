@@ -126,7 +126,7 @@ def predict(model: Classifier, loader: Loader, step: TrainStep, stop_if_asked: S
     def predict_batch(batch: Batch) -> None:
         with autocast(step.device, step.dtype):
             of_batch = model(batch.images.to(step.device, non_blocking=True))
-        outputs.append(of_batch.map(Tensor.float))
+        outputs.append(of_batch.in_float32())
         known.append(batch.without_images())
 
     for batch in track(loader, "predicting", len(loader), unit="batch", leave=False):
