@@ -79,9 +79,8 @@ class LineLosses(nn.Module):
             heights = tips[:, None, :, 4] * (tips[:, None, :, 2] == number)
             near = heights * torch.exp(-squared / (2 * sigma_of(width) ** 2))  # (B, M, Q)
             of_labels = torch.stack([(near * (tips[:, None, :, 3] == column)).amax(2) for column in columns], 1)
-            of_type = torch.stack(
-                [logits[:, column] for column in columns], 1
-            )  # a list as index would wait for the GPU
+            # A list as index is sent to a GPU, which the step would wait for.
+            of_type = torch.stack([logits[:, column] for column in columns], 1)
             of_types.append(position_loss(of_type, of_labels, near.amax(2), known[:, number]))
         return torch.stack(of_types).sum()
 
