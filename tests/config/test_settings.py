@@ -324,6 +324,10 @@ def test_settings_of_lines_without_effect_are_named() -> None:
             ["schedule=plateau", "epochs=2", "all_data=True"],
             "follows the validation's macro AUC, and all_data=True",
         ),
+        (
+            ["compile_mode=reduce-overhead", "accumulation_steps=2"],
+            "has CUDA graphs, which write over gradients that wait for further batches (accumulation_steps=2)",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str], message: str) -> None:

@@ -1,9 +1,11 @@
 """What a run benchmarks before it starts: the memory layout of images, the largest batch, the learning rate for it."""
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from catheters.runs.autotune import (
 )
 from catheters.runs.probe import probe_batch, probe_step
 from catheters.runs.run import train_run
+from catheters.training.step import TrainStep
 from tests.processes import start_ranks, train_with_ranks
 
 CPU = torch.device("cpu")
@@ -102,6 +105,25 @@ def test_fewer_images_until_they_fit(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == ""
     with pytest.raises(RuntimeError, match="a bug"):
         images_that_fit(50, "a bug")
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", NO_ENGINE])
+def test_nothing_of_a_failed_try_is_left_for_the_next(settings: Settings, text: str) -> None:
+    """Model, optimizer and all that the step had: of a failure's traceback, in its handler too, and of a success."""
+    alive: weakref.WeakSet[TrainStep] = weakref.WeakSet()
+
+    def try_batch(num_images: int) -> None:
+        autotune._release(CPU)
+        assert not alive
+        step = probe_step(settings, CPU, num_batches=1)
+        alive.add(step)
+        step(probe_batch(settings, num_images))
+        if num_images > 7:
+            raise RuntimeError(text)
+
+    assert largest_that_fits(settings, 8, try_batch) == 7
+    gc.collect()
+    assert not alive
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import os
 import re
 import signal
@@ -23,10 +24,11 @@ from catheters.runs.data_checks import check_global_batch
 from catheters.runs.datasets import load_data
 from catheters.runs.run import train_run
 from catheters.runtime import distributed
-from catheters.runtime.distributed import joined_torchrun
+from catheters.runtime.distributed import TorchrunProcesses, joined_torchrun
 from catheters.runtime.host import process_rank
 from catheters.training.extensions.log import read_epochs
 from catheters.training.step import convert_batch_norm
+from tests import hangs
 from tests.models.test_backbone import FAMILIES
 from tests.processes import (
     Command,
@@ -79,6 +81,35 @@ def test_two_ranks_compute_what_one_process_does(plain: Settings, tmp_path: Path
     np.testing.assert_allclose(got[labels], expected[labels], rtol=1e-4)
     assert (tmp_path / "out1").read_text() == ""  # the first one speaks for both
     assert "test_convnext on the CPU, 2 processes, -> " in (tmp_path / "out0").read_text()
+
+
+class WorkOfRank0(Extension):
+    """At the end of a training rank 0 has work of its own, until all others wait for it where there is no limit."""
+
+    name = "work_of_rank_0"
+    trigger = (1, "epoch")
+
+    def __call__(self, manager: Any) -> None: ...
+
+    def finalize(self, manager: Any) -> None:
+        if process_rank() == 0:
+            # Those of earlier tests, which trained alone in the process that this one was forked from, have none.
+            found = [torchrun for torchrun in gc.get_objects() if type(torchrun) is TorchrunProcesses]
+            (torchrun,) = (torchrun for torchrun in found if torchrun.store is not None)
+            store, key = torchrun.store, f"barrier/{torchrun._num_barriers + 1}"
+            assert store is not None
+            hangs.wait_until(lambda: store.add(key, 0) == torchrun.count - 1, lambda: "the others wait elsewhere")
+
+
+@pytest.mark.slow
+def test_others_wait_for_rank_0_without_a_limit(plain: Settings, tmp_path: Path) -> None:
+    """At the store, not in an exchange of tensors that gives up after an hour; after each of two folds."""
+    settings = dataclasses.replace(plain, folds=(0, 1), epochs=1, cosine_epochs=1)
+    trainings = [
+        Training(settings, tmp_path / f"out{rank}", environment, [WorkOfRank0()])
+        for rank, environment in enumerate(environments_of_ranks(2))
+    ]
+    assert [training.wait() for training in trainings] == [0, 0], "\n".join(training.text for training in trainings)
 
 
 class StopOnRank1(Extension):

@@ -1,5 +1,6 @@
 """Worker processes: every task has an outcome, whatever happens to the process that does it."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from catheters.runtime.host import start_method
 from catheters.runtime.workers import Failure, map_guarded
 from tests.hangs import run_watched, wait_until
 
@@ -63,6 +65,7 @@ def test_an_exception_is_raised_here_and_no_worker_is_left() -> None:
 
 ORPHAN_SCRIPT = """
 import os, sys
+from catheters.runtime.host import start_method
 from catheters.runtime.workers import map_guarded
 def respond(task):
     return os.getpid(), bytes(10_000_000)  # more than a pipe holds: the worker waits until it is read
@@ -92,6 +95,7 @@ SIGNALLED = """
 import os
 import signal
 
+from catheters.runtime.host import start_method
 from catheters.runtime.workers import map_guarded
 
 def double(number):
@@ -110,9 +114,11 @@ def test_a_signal_while_a_worker_starts_is_left_to_its_parent() -> None:
 
 BY_METHOD = """
 import math
+import gc
 import multiprocessing
 import sys
 
+from catheters.runtime.host import start_method
 from catheters.runtime.host import start_method
 from catheters.runtime.workers import map_guarded
 
@@ -130,3 +136,34 @@ def test_workers_of_every_start_method(tmp_path: Path, method: str) -> None:
     script.write_text(BY_METHOD)
     done = run_watched([sys.executable, str(script), method])
     assert (done.stdout, done.stderr) == (f"{method} [(4.0, 2.0), (9.0, 3.0)]\n", "")
+
+
+class Remains:
+    """Garbage of the parent: an object that only a collection frees, and that leaves a file then."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.file.touch()
+
+
+def collect(task: int) -> int:
+    gc.collect()
+    return task
+
+
+@pytest.mark.skipif(start_method() != "fork", reason="other workers have nothing of their parent's")
+def test_workers_free_nothing_of_their_parent(tmp_path: Path) -> None:
+    """Its garbage may hold tensors of a GPU, which a forked process cannot use."""
+    gc.collect()
+    gc.disable()
+    try:
+        Remains(tmp_path / "freed")
+        assert list(map_guarded(collect, [1, 2], 1)) == [(1, 1), (2, 2)]
+        assert not (tmp_path / "freed").exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "freed").exists()

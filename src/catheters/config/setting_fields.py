@@ -250,8 +250,9 @@ class SettingFields:
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Gradients of a larger total norm are scaled down to it; None: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """EMA weights: an exponential moving average, new = ema_decay old + (1 - ema_decay) weights at each optimizer step,
-    faster at first. They are scored, chosen and saved as best.pt, the raw weights as best_raw.pt. None: no EMA."""
+    """EMA weights: an exponential moving average, new = ema_decay old + (1 - ema_decay) weights at each optimizer step
+    that float16 does not skip, faster at first. They are scored, chosen and saved as best.pt, the raw weights as
+    best_raw.pt. None: no EMA."""
     schedule: Literal["cosine", "cosine_restarts", "one_cycle", "constant", "plateau"] = "cosine"
     """Learning-rate schedule. cosine: warm-up, then cosine_epochs down to min_lr. cosine_restarts: again every
     restart_epochs. one_cycle: up in warmup_epochs and down to min_lr in the rest of `epochs`, both as half cosines.

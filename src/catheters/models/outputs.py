@@ -29,6 +29,10 @@ class Outputs(NamedTensors):
     tip_pixels: Tensor | None = None
     position_logits: Tensor | None = None
 
+    def in_float32(self) -> "Outputs":
+        """The same with float32 in place of mixed precision's types; positions, which are whole numbers, stay so."""
+        return self.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+
     @property
     def are_finite(self) -> bool:
         """Whether no output of any image is NaN or infinite; reading it waits for a GPU."""

@@ -119,7 +119,7 @@ def train_run(
                 _train_in_parallel(run, torchrun)
             else:
                 with silent(not is_first), process_group(torchrun, device) as processes:
-                    _train_in_turn(run, processes)
+                    _train_in_turn(run, processes, torchrun)
             if is_first and not settings.all_data:
                 print_scores(settings, data, *join_folds(settings, data))
 
@@ -269,7 +269,7 @@ def _where(device: torch.device, num_processes: int) -> str:
     return device_name(device) + (f", {num_processes} processes," if num_processes > 1 else "")
 
 
-def _train_in_turn(run: _Run, processes: Processes) -> None:
+def _train_in_turn(run: _Run, processes: Processes, torchrun: TorchrunProcesses) -> None:
     """One model after another, each by all ranks."""
     waiting = processes.broadcast(run.waiting() if processes.is_first else [])
     if waiting:
@@ -278,6 +278,9 @@ def _train_in_turn(run: _Run, processes: Processes) -> None:
         run.train(number, processes, num_models_left=len(waiting) - position - 1)
         if processes.is_first and not run.settings.all_data:
             join_folds(run.settings, run.data)  # so that what is finished can be evaluated while the rest trains
+        # Rank 0 measures features, draws and traces lines alone. The others wait for it here, however long it takes:
+        # in the next model's first exchange, or where the group is taken apart, they would give up after a time limit.
+        torchrun.barrier()
 
 
 def _train_in_parallel(run: _Run, torchrun: TorchrunProcesses) -> None:

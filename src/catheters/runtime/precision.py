@@ -25,6 +25,14 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
+def create_scaler(device: torch.device, dtype: torch.dtype | None) -> torch.amp.GradScaler:
+    """Of the gradients of such mixed precision; disabled, so that it passes all on, but for float16.
+
+    bfloat16 has float32's range. Micikevicius et al. 2018, "Mixed Precision Training", section 3.2.
+    """
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+
 def warn_of_precision(dtypes: Iterable[torch.dtype | None], device: torch.device) -> None:
     """Say so on stderr where a model computes in bfloat16 on a GPU that has no units for it; `dtypes` are theirs."""
     if device.type == "cuda" and torch.bfloat16 in dtypes:

@@ -1,6 +1,7 @@
 """Worker processes for untrusted files: one that crashes, hangs or eats up the memory costs its file, not the run."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -145,6 +146,7 @@ def _serve(function: Callable[[Task], Result], connection: Connection, parents_e
     parent = os.getppid()
     # Else the pipe would stay open when the parent is killed, and a result that it cannot hold wait for ever.
     parents_end.close()
+    gc.freeze()  # a collection here would write to every object of the parent, and free its tensors on a GPU
     _limit_memory(max_bytes)
     keep_freed_memory(64 << 20)  # allocated again for each image, its pages took a seventh of the time here
     while True:

@@ -52,8 +52,8 @@ class LineLosses(nn.Module):
         map_shape = (outputs.tip_logits.shape[2], outputs.tip_logits.shape[3])
         tips = draw_points(batch.tips, len(self._type_columns), map_shape)
         losses = {
-            LINES_TERM: line_loss(outputs.line_logits.float(), batch.line_masks.float() / 255, known),
-            TIPS_TERM: TIP_SCALE * point_loss(outputs.tip_logits.float(), tips, known),
+            LINES_TERM: line_loss(outputs.line_logits, batch.line_masks.float() / 255, known),
+            TIPS_TERM: TIP_SCALE * point_loss(outputs.tip_logits, tips, known),
         }
         if outputs.landmark_logits is not None and batch.landmarks is not None:
             num_landmarks = outputs.landmark_logits.shape[1]
@@ -63,10 +63,10 @@ class LineLosses(nn.Module):
             marked = ((batch.landmarks[:, :, 4, None] * is_of).sum(1) > 1 - ROUNDING).float()
             if weights is not None:
                 marked = marked * weights[:, None]
-            losses[LANDMARKS_TERM] = LANDMARK_SCALE * point_loss(outputs.landmark_logits.float(), places, marked)
+            losses[LANDMARKS_TERM] = LANDMARK_SCALE * point_loss(outputs.landmark_logits, places, marked)
         if outputs.position_logits is not None and outputs.tip_pixels is not None:
             losses[POSITIONS_TERM] = self._of_positions(
-                outputs.position_logits.float(), outputs.tip_pixels, batch.tips, known, map_shape[1]
+                outputs.position_logits, outputs.tip_pixels, batch.tips, known, map_shape[1]
             )
         return losses
 
@@ -79,7 +79,9 @@ class LineLosses(nn.Module):
             heights = tips[:, None, :, 4] * (tips[:, None, :, 2] == number)
             near = heights * torch.exp(-squared / (2 * sigma_of(width) ** 2))  # (B, M, Q)
             of_labels = torch.stack([(near * (tips[:, None, :, 3] == column)).amax(2) for column in columns], 1)
-            of_types.append(position_loss(logits[:, columns], of_labels, near.amax(2), known[:, number]))
+            # A list as index is sent to a GPU, which the step would wait for.
+            of_type = torch.stack([logits[:, column] for column in columns], 1)
+            of_types.append(position_loss(of_type, of_labels, near.amax(2), known[:, number]))
         return torch.stack(of_types).sum()
 
 

@@ -75,7 +75,6 @@ class FocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """(B, K), (B, K), weights (B, K) -> scalar."""
-        logits = logits.float()
         cross_entropy = functional.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=self.pos_weight, reduction="none"
         )
@@ -122,7 +121,6 @@ class AsymmetricLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """(B, K), (B, K), weights (B, K) -> scalar."""
-        logits = logits.float()
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(min=0)
         # Without a shift the logarithm comes from the logit, which a probability near 1 no longer holds.
@@ -183,7 +181,7 @@ class SoftmaxCrossEntropy(nn.Module):
 
         The group has the least weight of its labels: where one of them is unknown it is.
         """
-        logits, targets = logits.index_select(1, self.columns).float(), targets.index_select(1, self.columns)
+        logits, targets = logits.index_select(1, self.columns), targets.index_select(1, self.columns)
         if weights is not None:
             weights = weights.index_select(1, self.columns).amin(1)
         log_probabilities = torch.log_softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits], 1), 1)
@@ -244,7 +242,15 @@ class Losses(nn.Module):
         self.lines = lines
 
     def forward(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Outputs of a batch -> name -> scalar, to be summed by `total`."""
+        """Outputs of a batch -> name -> float32 scalar, to be summed by `total`.
+
+        Float32 whatever the model computes in, and inside a region of autocast too: which functions autocast takes to
+        float32 differs from device to device, and float16 ends at 65,504.
+        """
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            return self._in_float32(outputs.in_float32(), batch)
+
+    def _in_float32(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         of_images = batch.numbers.get(IMAGE_WEIGHT)
         weights = None if of_images is None else of_images[:, None].expand_as(batch.targets)
         if batch.labels_known is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
@@ -22,8 +21,9 @@ from catheters.errors import SettingsError
 from catheters.models.classifier import Classifier
 from catheters.models.outputs import Outputs
 from catheters.runtime.distributed import ALONE, Processes
-from catheters.runtime.precision import autocast
+from catheters.runtime.precision import autocast, create_scaler
 from catheters.runtime.random import seed_layers
+from catheters.training.ema import EmaWeights
 from catheters.training.losses import Losses, total
 from catheters.training.mixup import Mixup
 from catheters.training.optimizers import KERNEL_CHOICES, create_momentum
@@ -117,8 +117,8 @@ class TrainStep:
         self.schedule = schedule
         self.device = device
         self.dtype = dtype
-        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self.ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay is not None else None
+        self.scaler = create_scaler(device, dtype)
+        self.ema = EmaWeights(model, ema_decay) if ema_decay is not None else None
         self.augmentation = augmentation
         self._mixup = Mixup(mixup_alpha, seed, processes.rank) if mixup_alpha > 0 else None
         self._seed = seed
@@ -130,8 +130,7 @@ class TrainStep:
     @property
     def scored_model(self) -> Classifier:
         """The model that is validated and kept: with the EMA weights where there are any, else the raw weights."""
-        model: Classifier = self.model if self.ema is None else self.ema.module
-        return model
+        return self.model if self.ema is None else self.ema.module
 
     @property
     def learning_rate(self) -> float:
@@ -171,8 +170,10 @@ class TrainStep:
         self.num_batches_seen += 1
         # Gradients are reduced over the ranks once per optimizer step.
         with contextlib.nullcontext() if self.is_whole or self._sharing is None else self._sharing.no_sync():
-            with record_function(PHASES["forward"]), autocast(self.device, self.dtype):
-                losses: dict[str, Tensor] = self.losses(self._forward(batch.images), batch)
+            with record_function(PHASES["forward"]):
+                with autocast(self.device, self.dtype):
+                    outputs = self._forward(batch.images)
+                losses: dict[str, Tensor] = self.losses(outputs, batch)  # in float32
                 loss = total(losses)
             with record_function(PHASES["backward"]):
                 self.scaler.scale(loss / self._accumulation_steps).backward()  # type: ignore[no-untyped-call]
@@ -186,7 +187,11 @@ class TrainStep:
         )
 
     def _move(self) -> Tensor:
-        """One step of the optimizer; returns the total norm of its gradients."""
+        """One step of the optimizer; returns the total norm of its gradients.
+
+        Where that is not finite, a gradient scaler skips the step: weights, optimizer and EMA weights stay as they are,
+        and the gradients are gone. The schedule goes on, since its lengths are epochs.
+        """
         self.last_learning_rate = self.learning_rate
         self.scaler.unscale_(self.optimizer)
         if self._clip_grad_norm is None:
@@ -199,7 +204,8 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema is not None:
-            self.ema.update(self.model, step=self.num_batches_seen // self._accumulation_steps)
+            is_skipped = ~grad_norm.isfinite() if self.scaler.is_enabled() else None
+            self.ema.follow(self.model, self.num_batches_seen // self._accumulation_steps, is_skipped)
         return grad_norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,6 +220,7 @@ class TrainStep:
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "num_steps_without_ema": 0 if self.ema is None else int(self.ema.num_skipped),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -226,6 +233,8 @@ class TrainStep:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+            # Earlier versions counted skipped steps like others.
+            self.ema.num_skipped = state.get("num_steps_without_ema", 0)
 
     def _adopt_optimizer_state(self) -> None:
         """Let a loaded state lie in memory as the weights do, for this optimizer's kernels.

@@ -13,7 +13,7 @@ from pytorch_pfn_extras.reporting import report
 from pytorch_pfn_extras.training.extension import Extension
 from torch import Tensor
 
-from catheters.data.batch import Batch
+from catheters.data.batch import Batch, send
 from catheters.data.loader import BatchesInOrder, Loader
 from catheters.errors import UserError
 from catheters.evaluation.metrics import LabelMetrics, macro_mean, score_labels
@@ -125,8 +125,8 @@ def predict(model: Classifier, loader: Loader, step: TrainStep, stop_if_asked: S
 
     def predict_batch(batch: Batch) -> None:
         with autocast(step.device, step.dtype):
-            of_batch = model(batch.images.to(step.device, non_blocking=True))
-        outputs.append(of_batch.map(Tensor.float))
+            of_batch = model(send(batch.images, step.device))
+        outputs.append(of_batch.in_float32())
         known.append(batch.without_images())
 
     for batch in track(loader, "predicting", len(loader), unit="batch", leave=False):
