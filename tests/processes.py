@@ -1,6 +1,7 @@
 """Training in a process of its own, to be signalled, starved or killed: forked, so that it need not import anything."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from tqdm import tqdm
@@ -20,6 +21,8 @@ from catheters.config.settings import Settings
 from catheters.runs.stages import train_in_stages
 from catheters.training.manager import AnyExtension
 from tests import hangs
+
+P = ParamSpec("P")
 
 
 class Command:
@@ -180,6 +183,16 @@ def environments_of_ranks(count: int) -> list[dict[str, str]]:
 def run_in_fork(work: Callable[[], object]) -> None:
     """Do in a process of its own what starts autograd's threads, after which no process that learns can be forked."""
     run_in_forks([work])
+
+
+def in_fork(test: Callable[P, object]) -> Callable[P, None]:
+    """A test that is done in a process of its own, see `run_in_fork`."""
+
+    @functools.wraps(test)
+    def run(*arguments: P.args, **named: P.kwargs) -> None:
+        run_in_fork(lambda: test(*arguments, **named))
+
+    return run
 
 
 def run_in_forks(works: Sequence[Callable[[], object]]) -> None:

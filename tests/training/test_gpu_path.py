@@ -24,6 +24,7 @@ from catheters.runs.build import build_augmentation, build_losses
 from catheters.runs.probe import probe_batch
 from catheters.training.losses import total
 from tests.models.test_backbone import FAMILIES
+from tests.processes import in_fork
 
 GPU = torch.device("cuda", 0)
 NOT_DETERMINISTIC = (
@@ -160,6 +161,7 @@ def with_parts(settings: Settings, backbone_model: str, classifier: str, lines: 
         *((family, "attention", "pooled") for family in FAMILIES),
     ],
 )
+@in_fork  # the backward pass of a GPU's tensors starts autograd's threads
 def test_a_step_stays_on_the_gpu(on_gpu: Settings, backbone_model: str, classifier: str, lines: str | None) -> None:
     """Nothing is copied from the CPU or read by it; what is computed in float16, and losses in float32.
 
@@ -177,6 +179,7 @@ def test_a_step_stays_on_the_gpu(on_gpu: Settings, backbone_model: str, classifi
     assert not [name for name in backward if name.startswith(NOT_DETERMINISTIC)]
 
 
+@in_fork
 def test_without_determinism_the_decoder_enlarges_otherwise(on_gpu: Settings) -> None:
     """torch's own function, whose backward pass sums in any order; what is looked for above is found."""
     settings = with_parts(on_gpu, "test_resnet", "linear", "auxiliary")
@@ -187,6 +190,7 @@ def test_without_determinism_the_decoder_enlarges_otherwise(on_gpu: Settings) ->
     assert names == [set(), {"UpsampleBilinear2DBackward0"}]
 
 
+@in_fork
 def test_what_would_wait_is_found() -> None:
     """A list as an index, a tensor made of Python's numbers, a number that is read, devices that are mixed."""
     with FakeTensorMode(), NoCopies():
