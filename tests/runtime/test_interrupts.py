@@ -80,6 +80,18 @@ with deferred_interrupts():
     assert (done.stdout, done.returncode) == ("still here\n", 138)
 
 
+def test_a_second_sigusr1_does_not_cut_the_end_short() -> None:
+    """Also where nothing is put off: what has been interrupted goes on to its end."""
+    done = run("""
+try:
+    os.kill(os.getpid(), signal.SIGUSR1)
+finally:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print("tidied up")
+""")
+    assert (done.stdout, done.returncode) == ("tidied up\n", 138)
+
+
 def test_a_worker_is_not_stopped_by_a_signal_to_it_and_its_parent() -> None:
     """Not while it starts, nor later; it exits with its parent, where Python would send SIGTERM and wait for ever."""
     done = run("""

@@ -15,12 +15,12 @@ MAX_DISTANCE = 32
 """Perceptual hashes, of 256 bits, that differ in more are taken for different images (see `perceptual_hash`)."""
 WORDS_PER_HASH = HASH_BYTES // 8
 MAX_COMPARED_WITH_ALL = 50_000
-"""Hashes of which each is compared with each other one; more take hours so."""
+"""Hashes of which each is compared with each other one; a million take hours so."""
 NUM_PARTS = 11
 """Of 23 or 24 bits: tables of 64 MB at most, in which a million hashes lie thinly."""
 CANDIDATES_AT_ONCE = 2_000_000
 ROWS_AT_ONCE = 64
-"""Rows that are compared with all others at a time: some 60 MB for 112,120 images."""
+"""Rows that are compared with all others at a time: some 30 MB for as many."""
 
 
 def equal_groups(keys: Iterable[Hashable]) -> list[list[int]]:
@@ -78,7 +78,7 @@ def pairs_by_parts(words: npt.NDArray[np.uint64], max_distance: int) -> npt.NDAr
     looked up in a table, with none, one and two of its bits turned, and the hashes that are found there are compared.
     """
     bits = np.unpackbits(words.view(np.uint8).reshape(len(words), -1), axis=1)
-    found = [np.empty((0, 2), dtype=np.intp)]
+    pairs = np.empty((0, 2), dtype=np.intp)
     rows = np.arange(len(words))
     for part in range(NUM_PARTS):
         # Every 11th bit: neighbouring frequencies are alike, and a part of them would tell fewer images apart.
@@ -87,11 +87,13 @@ def pairs_by_parts(words: npt.NDArray[np.uint64], max_distance: int) -> npt.NDAr
         keys = of_part @ (np.int64(1) << np.arange(width))
         order = np.argsort(keys, kind="stable")
         starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << width))]).astype(np.int32)
+        found = [pairs]
         for turned in _masks(width, max_distance // NUM_PARTS):
             others = keys ^ turned
             first = starts[others]
             found.append(_near_among(words, rows, order, first, starts[others + 1] - first, max_distance))
-    return np.unique(np.concatenate(found), axis=0)
+        pairs = np.unique(np.concatenate(found), axis=0)
+    return pairs
 
 
 def _masks(width: int, most: int) -> list[int]:

@@ -50,22 +50,24 @@ def main(arguments: list[str]) -> int:
             return _export(_read_models(model_paths, options, needs_probabilities=True), options)
         device = _open_device(options.device)
         return _serve(_read_models(model_paths, options, needs_probabilities=True), device, model_paths, options)
-    if not is_model(model_paths[0]):
-        _read_models(model_paths[:1], options, needs_probabilities=False)  # says what it is instead
-    if not inputs:
-        raise UserError("no images: give files, folders or a CSV of ids after the models")
-    _check_out(options.out, [*inputs, *(file for file in (options.submission, options.spacing) if file is not None)])
-    _check_folders(options)
-    # What is quickly looked at comes before the models, which take seconds.
-    check_given(inputs)
-    settings_file = model_paths[0] / "settings.json"
-    if options.worklist and settings_file.is_file():
-        urgent_columns(read_run_settings(settings_file).label_columns, options.urgent)
-    needs_probabilities = options.worklist or options.heatmaps is not None or options.lines is not None
     with joined_torchrun() as torchrun, silent(torchrun.rank > 0):
+        if not is_model(model_paths[0]):
+            _read_models(model_paths[:1], options, needs_probabilities=False)  # says what it is instead
+        if not inputs:
+            raise UserError("no images: give files, folders or a CSV of ids after the models")
+        further = [file for file in (options.submission, options.spacing) if file is not None]
+        _check_out(options.out, [*inputs, *further])
+        _check_folders(options)
+        # What is quickly looked at comes before the models, which take seconds.
+        check_given(inputs)
+        settings_file = model_paths[0] / "settings.json"
+        if options.worklist and settings_file.is_file():
+            urgent_columns(read_run_settings(settings_file).label_columns, options.urgent)
+        needs_probabilities = options.worklist or options.heatmaps is not None or options.lines is not None
         device = _open_device(options.device)
         models = _read_models(model_paths, options, needs_probabilities=needs_probabilities)
-        return _predict_and_write(models, device, inputs, options, torchrun)
+        status = _predict_and_write(models, device, inputs, options, torchrun)
+        return status if torchrun.count == 1 else 0  # any other one torchrun takes for a rank that has failed
 
 
 def _read_models(paths: list[Path], options: argparse.Namespace, *, needs_probabilities: bool) -> "Models":
@@ -195,13 +197,15 @@ def _check_ranks(
     options: argparse.Namespace,
 ) -> None:
     """Refuse ranks that share a GPU, or of which one has another program, other models, images or options."""
+    from catheters.io.files import sha256_of
     from catheters.runtime.device import check_own_devices, identity_of
 
+    if torchrun.count == 1:
+        return
     check_own_devices(torchrun.gather("device", identity_of(device)))
-    sizes = [(checkpoint.file.name, checkpoint.file.stat().st_size) for checkpoint in models.checkpoints]
     facts = {
         "version": version("catheters"),
-        "sizes of the checkpoints": [f"{name}, {size} bytes" for name, size in sizes],
+        "SHA-256 of the checkpoints": [sha256_of(checkpoint.file) for checkpoint in models.checkpoints],
         "ids of the images (SHA-256)": hashlib.sha256("\n".join(images.uids).encode()).hexdigest(),
         "--tta": options.tta,
     }

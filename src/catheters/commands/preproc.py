@@ -22,7 +22,7 @@ from catheters.runs.build import build_table_source
 from catheters.runs.extra_tables import read_extra_tables
 from catheters.runs.preproc import CacheResult, preproc
 from catheters.runtime.console import note, say
-from catheters.runtime.host import process_rank
+from catheters.runtime.host import num_processes, process_rank
 from catheters.viz import write_contact_sheets
 
 REASONS_SHOWN = 20
@@ -49,7 +49,8 @@ def prepare(settings: Settings, options: argparse.Namespace) -> int:
     if options.show:
         for file in show_images(settings.in_stages()[-1], result.table, result.cache, options.show):
             say(f"drawn: {file}")
-    return max(_report(of_table) for of_table in (result, *result.extra))
+    status = max(_report(of_table) for of_table in (result, *result.extra))
+    return status if num_processes() == 1 else 0  # any other one torchrun takes for a rank that has failed
 
 
 def show_images(settings: Settings, table: LabelTable, cache: ImageCache, num_images: int) -> list[Path]:

@@ -34,7 +34,7 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
         settings: what shall be.
         where: what holds the earlier ones, as the start of the message.
     """
-    old, new = _compared(earlier), _compared(settings)
+    old, new = comparable(earlier), comparable(settings)
     differences = [
         f"{field.name} was {old[field.name]!r}, is {new[field.name]!r}"
         for field in dataclasses.fields(Settings)
@@ -55,8 +55,8 @@ def check_same_settings(earlier: Settings, settings: Settings, where: str) -> No
         )
 
 
-def _compared(settings: Settings) -> dict[str, Any]:
-    """Plain data that is equal where a folder that was moved, or whose name may change, is all that differs."""
+def comparable(settings: Settings) -> dict[str, Any]:
+    """Settings as plain data, equal where a folder that was moved, or whose name may change, is all that differs."""
     # Through JSON, since a list and a tuple in a transform's parameters are the same there.
     values: dict[str, Any] = json.loads(settings_to_json(settings))
     values["extra_tables"] = [

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -99,12 +99,20 @@ def predict_images(
     key = torchrun.share("key of the predictions", _full_key(key, images))
     if torchrun.rank == 0:
         with done.open(part_file, key) as write:
-            done.join_ranks(part_file, key, write)
+            for file in parts_of_ranks(part_file):
+                done.join(file, key, write, done.take_if_same_file)
             done.describe()
             waiting = torchrun.share("images to predict", done.waiting)
             _predict_share(predictor, images, waiting, batch_size, num_workers, torchrun, done, write)
             torchrun.barrier()
-            done.join_ranks(part_file, key, write)
+            for rank in range(1, torchrun.count):
+                # As they are: a file that could not be read, or has changed since, is what that rank has found.
+                done.join(part_of_rank(part_file, rank), key, write, done.take)
+            if done.waiting:
+                raise UserError(
+                    f"{part_file}: what other ranks have predicted of {counted(len(done.waiting), 'image')} is not to "
+                    "be seen from rank 0; give --out in a folder that all machines share"
+                )
     else:
         waiting = torchrun.share("images to predict", [])
         if not part_file.is_file():
@@ -135,17 +143,16 @@ class _Done:
 
     def open(self, file: Path, key: str) -> contextlib.AbstractContextManager[Write]:
         """A part: what it holds is taken, as far as the images have not changed since; more can be written to it."""
-        return open_unfinished(file, key, len(self._images), self._shape, self._take_if_same_file)
+        return open_unfinished(file, key, len(self._images), self._shape, self.take_if_same_file)
 
-    def join_ranks(self, part_file: Path, key: str, write: Write) -> None:
-        """Take what other ranks have done into the one part, and remove theirs."""
-        for file in parts_of_ranks(part_file):
-            entries: list[Entry] = []
-            with open_unfinished(file, key, len(self._images), self._shape, entries.append):
-                write(entries)
-            for entry in entries:
-                self._take_if_same_file(entry)
-            file.unlink()
+    def join(self, file: Path, key: str, write: Write, take: Callable[[Entry], None]) -> None:
+        """Take what another rank has done into the one part, and remove its own."""
+        entries: list[Entry] = []
+        with open_unfinished(file, key, len(self._images), self._shape, entries.append):
+            write(entries)
+        for entry in entries:
+            take(entry)
+        file.unlink()
 
     def take(self, entry: Entry) -> None:
         """What became of an image."""
@@ -156,7 +163,8 @@ class _Done:
         self._distances[:, row] = np.nan if entry.distances is None else entry.distances
         self._image_hashes[row] = entry.image_hash
 
-    def _take_if_same_file(self, entry: Entry) -> None:
+    def take_if_same_file(self, entry: Entry) -> None:
+        """What became of an image, unless its file is another one since."""
         is_same = entry.state == file_state(self._images.paths[entry.row])
         # Without a state it was missing then, or its reader died: what it is now is no change.
         self._has_changed[entry.row] = entry.state is not None and not is_same

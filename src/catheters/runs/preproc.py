@@ -9,6 +9,7 @@ from pathlib import Path
 from catheters.checkpoints.parts import build_preprocessing
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, ImageCache, open_cache
+from catheters.data.cache.index import decoder_versions
 from catheters.data.cache.writer import build_cache, can_be_read_now, help_to_build, need_no_help, tidy_up
 from catheters.data.preprocessing import EXCLUDED
 from catheters.data.tables.folds import leaking_patients, refuse_leaks
@@ -70,7 +71,7 @@ def _preproc(settings: Settings, torchrun: TorchrunProcesses) -> CacheResult:
     # All tables are read before the first cache is built, which may take hours; stages of one size share theirs.
     of_stages = [[(stage, table), *read_extra_tables(stage)] for stage in settings.in_stages()]
     ids = hashlib.sha256("\n".join(uid for _, of in of_stages[0] for uid in of.uids.tolist()).encode()).hexdigest()
-    check_alike(torchrun, settings, {"ids of the images (SHA-256)": ids})
+    check_alike(torchrun, settings, {"ids of the images (SHA-256)": ids, "decoders": decoder_versions()})
     results: dict[Path, CacheResult] = {}
     for of_table, its_rows in (each for of_stage in of_stages for each in of_stage):
         if of_table.cache_file not in results:

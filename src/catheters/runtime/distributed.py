@@ -34,6 +34,7 @@ MAX_WAIT = timedelta(hours=1)
 MAX_WAIT_FOR_STORE = timedelta(minutes=5)
 """How long it looks for the store: torchrun has it before it starts a rank."""
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_CHECKS = 0.02
 
 
 class Processes:
@@ -124,7 +125,7 @@ class TorchrunProcesses:
         if self.rank == 0:
             self.store.set(f"shared/{name}", json.dumps(value))
             return value
-        shared: T = json.loads(self.store.get(f"shared/{name}"))
+        shared: T = json.loads(self._wait_for(f"shared/{name}"))
         return shared
 
     def gather(self, name: str, value: str) -> list[str]:
@@ -132,7 +133,16 @@ class TorchrunProcesses:
         if self.store is None:
             return [value]
         self.store.set(f"gathered/{name}/{self.rank}", value)
-        return [self.store.get(f"gathered/{name}/{rank}").decode() for rank in range(self.count)]
+        return [self._wait_for(f"gathered/{name}/{rank}").decode() for rank in range(self.count)]
+
+    def _wait_for(self, key: str) -> bytes:
+        """What another rank sets, however long it takes; a signal is heard meanwhile."""
+        assert self.store is not None
+        while not self.store.check([key]):
+            raise_if_interrupted()
+            time.sleep(SECONDS_BETWEEN_CHECKS)
+        value: bytes = self.store.get(key)
+        return value
 
     def check_alike(self, what: str, facts: Mapping[str, object]) -> None:
         """Refuse ranks of which one has other settings, data or versions than rank 0.

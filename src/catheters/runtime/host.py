@@ -44,6 +44,11 @@ def num_local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+def is_on_several_hosts() -> bool:
+    """Whether some of them are on another machine."""
+    return num_local_processes() < num_processes()
+
+
 def local_rank() -> int:
     """The local rank: this process's number among those of this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))

@@ -131,7 +131,8 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _signal_number is None:
         _signal_number, _seconds_of_first = signal_number, now
-    is_same_request = signal_number not in IMPATIENT or now - _seconds_of_first < SECONDS_OF_ONE_REQUEST
-    if _is_deferred and is_same_request:
+    elif signal_number not in IMPATIENT:
+        return
+    if _is_deferred and now - _seconds_of_first < SECONDS_OF_ONE_REQUEST:
         return
     raise KeyboardInterrupt

@@ -6,13 +6,16 @@ of the earlier cache goes, the part gets the cache's name, the new index is writ
 pixels that it does not describe.
 
 Several ranks of torchrun write their rows into the one part, each with a journal of its own, `.npy.journal.1` and so
-on. Rank 0 has the part made before the others open it, and reads their journals once they have closed them.
+on. Rank 0 has the part made before the others open it, and reads their journals once they have closed them. What a
+killed build has left in them, rank 0 takes into its own journal first, so that no line is older than the launch.
 """
 
+import fcntl
 import hashlib
 import io
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -22,10 +25,17 @@ from pydantic import TypeAdapter
 
 from catheters.data.cache.index import CacheIndex, CacheRow, index_file, write_index
 from catheters.errors import UserError, counted
+from catheters.io.files import write_whole
 from catheters.io.journal import ForeignJournalError, append_lines, read_journal
+from catheters.io.locks import InheritedLock
 from catheters.runtime.console import say
+from catheters.runtime.host import is_on_several_hosts
+from catheters.runtime.interrupts import raise_if_interrupted
 from catheters.runtime.progress import track
 
+MAX_SECONDS_OF_END = 90.0
+"""In which the ranks of a launch have noticed that it was killed, see `process_monitor`."""
+SECONDS_BETWEEN_LOOKS = 0.5
 _row_adapter = TypeAdapter(CacheRow)
 
 
@@ -55,8 +65,13 @@ class CacheRows:
             )
         if not journal_file.exists():
             journal_file.write_bytes(_first_line(key))
-        self._part: BinaryIO = part_file.open("r+b")
+        # A client of NFS writes back whole pages, and rows of other machines lie in the same ones, unless it writes
+        # each row at once.
+        flags = os.O_RDWR | (os.O_DSYNC if is_on_several_hosts() else 0)
+        self._part: BinaryIO = os.fdopen(os.open(part_file, flags), "r+b")
         self._journal: BinaryIO = journal_file.open("ab")
+        if rank > 0:
+            fcntl.flock(self._journal, fcntl.LOCK_EX)
 
     def read(self, row: int) -> bytes:
         """The pixels of a row."""
@@ -67,7 +82,7 @@ class CacheRows:
         """Write a row: its pixels, or black where there are none, then its line in the journal."""
         # Positioned writes past the file object's buffer: neither images nor the file's pages pile up in memory.
         _write_at(self._part, pixels or bytes(self._row_bytes), self._offset(row))
-        append_lines(self._journal, [b"%d %s\n" % (row, _row_adapter.dump_json(entry))])
+        append_lines(self._journal, [_line(row, entry)])
 
     def sync(self) -> None:
         """Wait until all that is written is on the disk, to be seen from other machines too."""
@@ -115,6 +130,7 @@ class CachePart:
         with self._part_file.open("r+b") as part:
             part.truncate(num_bytes)
             _write_at(part, header, 0)
+        self._shape, self._key = shape, key
         self._rows = CacheRows(cache_file, shape, key)
 
     def _adopt(self, num_bytes: int) -> None:
@@ -145,7 +161,9 @@ class CachePart:
 
     def _read_journals(self) -> dict[int, CacheRow]:
         entries: dict[int, CacheRow] = {}
-        for file in {_journal_file(self._cache_file), *_journals_of_ranks(self._cache_file)}:
+        for file in (_journal_file(self._cache_file), *_journals_of_ranks(self._cache_file)):
+            if file != _journal_file(self._cache_file):
+                _wait_for_writer(file)
             entries.update(read_journal(file, self._first_line, self._decode_line))
         return entries
 
@@ -161,12 +179,19 @@ class CachePart:
         Args:
             is_current: whether an entry's source is still the one that it was made of.
         """
-        if not self._journalled:
+        ranks = _journals_of_ranks(self._cache_file)
+        if not self._journalled and not ranks:
             return
         for row, entry in track(self._journalled.items(), "checking what is there", len(self._journalled)):
             # A power cut may have kept the journal's line and lost the pixels.
             if is_current(row, entry) and self._holds(row, entry):
                 self.done[row] = entry
+        self._rows.close()
+        lines = [_line(row, entry) for row, entry in self.done.items()]
+        write_whole(_journal_file(self._cache_file), lambda part: part.write_bytes(self._first_line + b"".join(lines)))
+        for file in ranks:
+            file.unlink()
+        self._rows = CacheRows(self._cache_file, self._shape, self._key)
         say(f"resuming an unfinished build: {counted(len(self.done), 'X-ray')} done")
 
     def _holds(self, row: int, entry: CacheRow) -> bool:
@@ -179,10 +204,21 @@ class CachePart:
         self._rows.write(row, entry, pixels)
         self.done[row] = entry
 
-    def take_from_ranks(self) -> None:
-        """Take as done what the other ranks have written, who have closed their files."""
-        for row, entry in self._read_journals().items():
-            self.done.setdefault(row, entry)
+    def take_from_ranks(self, num_ranks: int) -> None:
+        """Take as done what the other ranks have written, who have closed their files.
+
+        Raises:
+            UserError: rows are missing, as where this machine does not see what others have written.
+        """
+        for rank in range(1, num_ranks):
+            file = _journal_file(self._cache_file, rank)
+            self.done.update(read_journal(file, self._first_line, self._decode_line))
+        missing = self._num_rows - len(self.done)
+        if missing:
+            raise UserError(
+                f"{self._part_file}: {counted(missing, 'row')} of other ranks cannot be seen from rank 0; set "
+                "cache_folder to a folder that all machines share, and run the same command again"
+            )
 
     def finish(self, index: CacheIndex) -> None:
         """Make it the cache."""
@@ -219,6 +255,26 @@ def discard_unfinished(cache_file: Path) -> None:
 def has_journal(cache_file: Path) -> bool:
     """Whether a journal lies beside a cache."""
     return _journal_file(cache_file).exists() or bool(_journals_of_ranks(cache_file))
+
+
+def _line(row: int, entry: CacheRow) -> bytes:
+    """Of a journal."""
+    return b"%d %s\n" % (row, _row_adapter.dump_json(entry))
+
+
+def _wait_for_writer(file: Path) -> None:
+    """Wait for a rank of a killed launch, which ends by itself: it would write into what is then finished.
+
+    Raises:
+        UserError: it does not end.
+    """
+    deadline = time.monotonic() + MAX_SECONDS_OF_END
+    while (lock := InheritedLock.take(file)) is None:
+        raise_if_interrupted()
+        if time.monotonic() > deadline:
+            raise UserError(f"{file}: a rank of an earlier launch still writes it; end that one first")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    lock.release()
 
 
 def _part_file(cache_file: Path) -> Path:

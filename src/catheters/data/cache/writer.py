@@ -85,18 +85,22 @@ def build_cache(
             need_no_help(cache_file, torchrun)
             return
         shape = (len(table), *preprocessing.image_shape)
-        with contextlib.closing(CachePart(cache_file, shape, _key(table, preprocessing))) as part:
+        key = _key(table, preprocessing)
+        with contextlib.closing(CachePart(cache_file, shape, key)) as part:
             try:
                 part.keep_valid(lambda row, entry: entry.state == source_state(table.paths[row]))
                 if earlier is not None:
                     _take_over(part, earlier, reusable)
                 waiting = [row for row in range(len(table)) if row not in part.done]
-                _share_rows(torchrun, cache_file, waiting)
-                _decode(part, table, preprocessing, waiting, num_workers, torchrun)
-                torchrun.barrier()
-                part.take_from_ranks()
+                _share(torchrun, cache_file, key, waiting)
+                if waiting:
+                    _decode(part, table, preprocessing, waiting, num_workers, torchrun)
+                    torchrun.barrier()
+                    part.take_from_ranks(torchrun.count)
             except KeyboardInterrupt:
-                say(f"{len(part.done)} of {counted(len(table), 'X-ray')} done; the same command resumes there")
+                done = f"{len(part.done)} of {counted(len(table), 'X-ray')} done"
+                what = done if torchrun.count == 1 else "what the ranks have done is kept"
+                say(f"{what}; the same command resumes there")
                 raise
             if all(entry.reason is not None for entry in part.done.values()):
                 part.discard()
@@ -109,7 +113,7 @@ def build_cache(
 
 def need_no_help(cache_file: Path, torchrun: TorchrunProcesses) -> None:
     """Let the other ranks know that nothing is to be decoded."""
-    _share_rows(torchrun, cache_file, [])
+    _share(torchrun, cache_file, "", [])
 
 
 def help_to_build(
@@ -131,21 +135,22 @@ def help_to_build(
     Raises:
         UserError: no room on the disk, or the folder is not rank 0's.
     """
-    waiting = _share_rows(torchrun, cache_file, [])
+    key, waiting = _share(torchrun, cache_file, "", [])
     if not waiting:
         return
     shape = (len(table), *preprocessing.image_shape)
     with clear_end_when_full(cache_file.parent):
-        rows = CacheRows(cache_file, shape, _key(table, preprocessing), torchrun.rank)
+        rows = CacheRows(cache_file, shape, key, torchrun.rank)
         with contextlib.closing(rows):
             _decode(rows, table, preprocessing, waiting, num_workers, torchrun)
             rows.sync()
     torchrun.barrier()
 
 
-def _share_rows(torchrun: TorchrunProcesses, cache_file: Path, rows: list[int]) -> list[int]:
-    """Rank 0's, on every rank."""
-    return torchrun.share(f"rows of {cache_file.name}", rows)
+def _share(torchrun: TorchrunProcesses, cache_file: Path, key: str, waiting: list[int]) -> tuple[str, list[int]]:
+    """Rank 0's key and the rows that wait, on every rank: machines may have the X-rays in other folders."""
+    key, waiting = torchrun.share(f"rows of {cache_file.name}", (key, waiting))
+    return key, waiting
 
 
 def tidy_up(cache_file: Path) -> None:
