@@ -9,9 +9,9 @@ from catheters.runtime.distributed import TorchrunProcesses
 
 MAY_DIFFER = (
     *("dataset_folder", "cache_folder", "saved_models_folder", "annotation_table", "landmark_table"),
-    *("first_stage", "teacher", "num_workers", "device", "trackers"),
+    *("first_stage", "teacher", "run_name", "num_workers", "device", "trackers"),
 )
-"""Settings that may be others on another machine: where it has things, what of them it uses. What the files hold is
+"""Settings that may be others on another machine: where it has things, how it computes. What the files hold is
 compared by its content."""
 
 
