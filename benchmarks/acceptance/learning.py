@@ -207,7 +207,7 @@ def out_of_memory(machine: Machine) -> Outcome:
         status = end.code
     print(said.getvalue(), file=sys.stderr)
     errors = [line for line in said.getvalue().splitlines() if not line.startswith("warning: ")]
-    is_clear = len(errors) == 1 and "out of memory" in errors[0] and "lower batch_size" in errors[0]
+    is_clear = len(errors) == 1 and "out of memory" in errors[0] and "; " in errors[0] and "lower " in errors[0]
     return judge(
         status == USER_ERROR_STATUS and is_clear,
         f"status {status}: {errors[-1] if errors else 'nothing is said'}",
