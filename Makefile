@@ -4,7 +4,7 @@
 # make quick  the same without the tests marked slow
 # make bench  speed and memory beside their references as one table, benchmarks/results/<host>.json and
 #             docs/performance.md; takes long; HOST=name names the results
-# make stress kills the building of a cache and training at random moments, breaks thousands of images, and writes as
+# make stress kills the building of a cache, training and ranks at random moments, breaks thousands of images, writes as
 #             ONNX the families that the tests leave out; takes long
 # make docs   the documentation as a site, docs/_build/index.html; a dead link or a warning fails
 # make lint   lint and types only
@@ -51,6 +51,7 @@ bench: $(VENV)/installed-dev
 stress: $(VENV)/installed-dev
 	$(BIN)/python tests/stress/kill_cache.py
 	$(BIN)/python tests/stress/kill_training.py
+	$(BIN)/python tests/stress/kill_ranks.py
 	$(BIN)/python -m catheters.synthetic dataset/sample
 	$(BIN)/python tests/stress/fuzz_reader.py dataset/sample
 	$(BIN)/python tests/stress/export_families.py

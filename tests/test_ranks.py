@@ -114,8 +114,9 @@ def test_a_killed_rank_ends_all_and_the_same_command_resumes(
     alone = contents(folder, names)
     shutil.rmtree(folder)
     ranks = kill_in_the_midst(preproc, arguments, 2, tmp_path / "killed", lambda: sum_of_lines(folder), folder)
+    ranks[0].signal(signal.SIGTERM)  # as torchrun does then
     assert ranks[0].wait() not in (0, -signal.SIGKILL), ranks[0].text
-    assert "stopped, since rank 1" in ranks[0].text.splitlines()[-1]
+    assert "stopped, since rank 1 died; torchrun's report has the signal" in ranks[0].text.splitlines()[-1]
     assert sum("error" in line for line in ranks[0].text.splitlines()) == 1, ranks[0].text
     assert "resuming an unfinished build: " in run(preproc, arguments, 3, tmp_path / "resumed")[0]
     assert contents(folder, names) == alone
@@ -222,9 +223,12 @@ def test_killed_predictions_are_resumed_by_any_number_of_ranks(
         return sum(file.read_bytes().count(b"\n") for file in tmp_path.glob("p.csv.unfinished*[d0-9]"))
 
     ranks = kill_in_the_midst(predict, [*arguments, str(out)], 3, tmp_path / "ranks", num_lines, None)
-    for rank in (ranks[0], ranks[2]):
+    left = (ranks[0], ranks[2])
+    for rank in left:
+        rank.signal(signal.SIGTERM)  # as torchrun does then
+    for rank in left:
         assert rank.wait() not in (0, -signal.SIGKILL), rank.text
-        assert "stopped, since rank 1" in rank.text.splitlines()[-1]
+        assert "stopped, since rank 1 died; torchrun's report has the signal" in rank.text.splitlines()[-1]
     parts = [f"p.csv.unfinished{end}" for end in ("", ".1", ".2")]
     assert set(parts) <= {path.name for path in tmp_path.glob("p.csv*")}
     result = run_script("predict.py", *arguments, out)

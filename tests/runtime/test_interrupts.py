@@ -132,3 +132,47 @@ with interrupts_held_back():
 print("behind")
 """)
     assert (done.stdout, done.returncode) == ("inside\n", 143)
+
+
+def test_another_thread_hears_of_a_signal_at_once() -> None:
+    """The main thread waits in C, which no signal ends, until the other one has heard."""
+    done = run("""
+import ctypes, threading
+from catheters.runtime.interrupts import has_interrupt_arrived
+libc = ctypes.CDLL(None)
+mutex = ctypes.create_string_buffer(64)  # zeros: one that nobody has
+is_taken, found = threading.Event(), []
+
+def hear():
+    libc.pthread_mutex_lock(mutex)
+    is_taken.set()
+    while f"{ctypes.addressof(mutex):#x}" not in open(f"/proc/self/task/{os.getpid()}/syscall").read():
+        time.sleep(0.01)
+    found.append(has_interrupt_arrived())
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not has_interrupt_arrived():
+        time.sleep(0.01)
+    found.append(interrupt_signal())
+    libc.pthread_mutex_unlock(mutex)
+
+with deferred_interrupts():
+    threading.Thread(target=hear).start()
+    is_taken.wait()
+    libc.pthread_mutex_lock(mutex)
+    print(found, interrupt_signal() == signal.SIGTERM)
+    raise Interrupted("saved", interrupt_signal())
+""")
+    assert done.stdout == "[False, None] True\n", done.stderr
+
+
+def test_a_forked_process_hears_its_own_signals_alone() -> None:
+    done = run("""
+from catheters.runtime.interrupts import has_interrupt_arrived
+pid = os.fork()
+if pid == 0:
+    with deferred_interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(not has_interrupt_arrived())
+print(os.waitpid(pid, 0)[1], has_interrupt_arrived())
+""")
+    assert done.stdout == "0 False\n", done.stderr

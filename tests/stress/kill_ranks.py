@@ -2,30 +2,37 @@
 
     python tests/stress/kill_ranks.py --num-kills 20
 
-Synthetic radiographs are cached, and predicted by a small model, once by one process. Then the same is done by several
-ranks, again and again, of which one is killed (SIGKILL) at a random moment, until so many kills have come and one
-launch has ended by itself. The files are compared byte by byte. The exit status is 1 where they differ, or where a
-launch has outlived its rank by more than a minute.
+Synthetic radiographs are cached, and predicted by a small model, once by one process; another model is trained by
+several ranks. Then the same is done by several ranks, again and again, of which one is killed (SIGKILL) at a random
+moment of its work, until so many kills have come and one launch has ended by itself. The files are compared byte by
+byte, a training as `kill_training.py` does. The exit status is 1 where anything differs, where a launch has outlived
+its rank by more than a minute, or where one of the other ranks has not said in one line why it stops.
 """
 
 import argparse
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from kill_training import outcome, with_everything
 
+from catheters.config.loading import settings_to_json
 from catheters.synthetic import generate_sample
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_SECONDS = 60.0
 """In which all have to end."""
+KILL_AFTER = (6.0, 20.0)
+"""Seconds of a launch after which a kill comes: loading torch takes the first five."""
 LIMIT_SECONDS = 3600.0
 """In which a launch that nothing disturbs has ended."""
 OF_RUN = ("image_size=64", "num_folds=2", "folds=[0]", "warmup_epochs=1", "cosine_epochs=0")
@@ -38,12 +45,15 @@ class Work:
     Attributes:
         name: of the work.
         arguments: folder of the results -> the script and its arguments.
-        files: of the result.
+        checksums: folder of the results -> what is in it.
+        ranks_undisturbed: that do what is compared with. Any number of them caches and predicts the same bytes; a
+            training's follow from their number.
     """
 
     name: str
     arguments: Callable[[Path], Sequence[str]]
-    files: tuple[str, ...]
+    checksums: Callable[[Path], Mapping[str, str]]
+    ranks_undisturbed: int = 1
 
 
 def children(pid: int) -> list[int]:
@@ -54,22 +64,39 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def launch(arguments: Sequence[str], num_ranks: int) -> "subprocess.Popen[bytes]":
-    """By torchrun, in a folder where nothing else is."""
+def launch(arguments: Sequence[str], num_ranks: int, said: Path) -> "subprocess.Popen[bytes]":
+    """By torchrun; what the ranks say is in `said`."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
-    return subprocess.Popen(
-        [*torchrun, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY
-    )
+    with said.open("wb") as file:
+        return subprocess.Popen([*torchrun, *arguments], stdout=file, stderr=file, cwd=REPOSITORY)
 
 
-def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rng: np.random.Generator) -> list[float]:
-    """Launch it again and again; returns the seconds in which all ended after each kill."""
-    ended: list[float] = []
+@dataclass(frozen=True)
+class Kill:
+    """What came of one.
+
+    Attributes:
+        after: seconds of the launch before it.
+        seconds: in which all had ended.
+        words: lines in which the other ranks said why they stop.
+        wants_words: whether they have stopped for it.
+    """
+
+    after: float
+    seconds: float
+    words: tuple[str, ...]
+    wants_words: bool
+
+
+def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rng: np.random.Generator) -> list[Kill]:
+    """Launch it again and again, until so many kills have come and one launch has ended by itself."""
+    kills: list[Kill] = []
+    said = folder.with_suffix(".txt")
     while True:
         started = time.monotonic()
-        process = launch(work.arguments(folder), num_ranks)
-        if len(ended) < num_kills:
-            time.sleep(rng.uniform(3, 20))
+        process = launch(work.arguments(folder), num_ranks, said)
+        if len(kills) < num_kills:
+            time.sleep(rng.uniform(*KILL_AFTER))
             ranks = children(process.pid)
             if process.poll() is None and len(ranks) == num_ranks:
                 os.kill(ranks[int(rng.integers(num_ranks))], signal.SIGKILL)
@@ -77,21 +104,56 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
                 process.wait(timeout=MAX_SECONDS)  # a launch that outlives its rank for longer ends this program
                 while any(Path(f"/proc/{rank}").exists() for rank in ranks) and time.monotonic() < killed + MAX_SECONDS:
                     time.sleep(0.1)
-                ended.append(time.monotonic() - killed)
-                print(f"{work.name}: killed after {killed - started:.1f} s, all ended in {ended[-1]:.1f} s", flush=True)
+                text = said.read_text()
+                words = tuple(line for line in text.splitlines() if line.startswith(("error", "stopped")))
+                wants_words = "<NO_OTHER_FAILURES>" not in text  # torchrun's: the others were through
+                kills.append(Kill(killed - started, time.monotonic() - killed, words, wants_words))
+                print(
+                    f"{work.name}: killed after {kills[-1].after:.1f} s, all ended in {kills[-1].seconds:.1f} s: "
+                    f"{' | '.join(words) or 'no line'}",
+                    flush=True,
+                )
                 continue
         if process.wait(timeout=LIMIT_SECONDS) != 0:
-            raise RuntimeError(f"{work.name}: exited with status {process.returncode}")
-        if len(ended) >= num_kills:
-            return ended
-        for path in folder.iterdir():  # it was done before all kills had come: once more from the beginning
-            path.unlink()
+            raise RuntimeError(f"{work.name}: exited with status {process.returncode}\n{said.read_text()}")
+        if len(kills) >= num_kills:
+            return kills
+        shutil.rmtree(folder)  # it was done before all kills had come: once more from the beginning
+        folder.mkdir()
+
+
+def of_files(*names: str) -> Callable[[Path], dict[str, str]]:
+    """The checksums of these files of a folder."""
+    return lambda folder: {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def try_work(work: Work, folder: Path, num_kills: int, num_ranks: int, rng: np.random.Generator) -> int:
+    """Do it undisturbed and with kills, and print what came of it; returns 1 where anything is wrong."""
+    undisturbed, killed = (folder / f"{work.name}_{how}" for how in ("undisturbed", "killed"))
+    for of in (undisturbed, killed):
+        of.mkdir()
+    kill_until_done(work, undisturbed, 0, work.ranks_undisturbed, rng)
+    kills = kill_until_done(work, killed, num_kills, num_ranks, rng)
+    expected, got = work.checksums(undisturbed), work.checksums(killed)
+    differing = [name for name in expected if got.get(name) != expected[name]]
+    marks = (".part", ".journal", ".unfinished")
+    left = sorted(path.name for path in killed.rglob("*") if any(mark in path.name for mark in marks))
+    longest = max((kill.seconds for kill in kills), default=0.0)
+    without_words = sum(kill.wants_words and len(kill.words) != num_ranks - 1 for kill in kills)
+    print(
+        f"{work.name}: {len(kills)} kills of one of {num_ranks} ranks, all ended in {longest:.1f} s at most; without a "
+        f"line of each of the others: {without_words}; what differs: {', '.join(differing) or 'nothing'}; left behind: "
+        f"{', '.join(left) or 'nothing'}",
+        flush=True,
+    )
+    return int(bool(differing or left or without_words or longest > MAX_SECONDS))
 
 
 def main() -> int:
     """Run it; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-kills", type=int, default=20, help="of each work (default: %(default)s)")
+    parser.add_argument("--work", choices=("preproc_npy.py", "predict.py", "train.py"), help="this one (default: all)")
     parser.add_argument("--num-images", type=int, default=600)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -104,39 +166,42 @@ def main() -> int:
         generate_sample(data, num_images=options.num_images, num_test_images=0, image_size=512)
         of_data = ["--config", "sample", f"dataset_folder={data}"]
 
-        def preproc(cache: Path, size: int = 1024) -> list[str]:
+        def preproc(cache: Path, size: int = 2048) -> list[str]:
             return ["preproc_npy.py", *of_data, f"cache_folder={cache}", "cache_name=killed", f"image_size={size}"]
 
         def predict(results: Path) -> list[str]:
             images = [str(data / "train"), "--workers", "1", "--batch-size", "1", "--tta"]
             return ["predict.py", "--model", str(run), *images, "--out", str(results / "p.csv")]
 
+        def train(models: Path) -> list[str]:
+            return ["train.py", "--config", str(to_train), f"saved_models_folder={models}", "run_name=killed"]
+
+        to_train = folder / "train.py"
+        text = settings_to_json(with_everything(folder))
+        to_train.write_text(
+            f"from catheters.config.loading import settings_from_json\nsettings = settings_from_json({text!r}, '')\n"
+        )
         of_cache = [f"cache_folder={folder / 'small'}", "cache_name=killed", f"saved_models_folder={run.parent}"]
         for command in (
             preproc(folder / "small", 64),
+            ["preproc_npy.py", "--config", str(to_train)],
             ["train.py", *of_data, *of_cache, "run_name=run", *OF_RUN],
             ["evaluate.py", str(run)],
         ):
             subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=REPOSITORY)
-        for work in (
-            Work(name="preproc_npy.py", arguments=preproc, files=("killed_1024.npy", "killed_1024.json")),
-            Work(name="predict.py", arguments=predict, files=("p.csv", "p_details.csv")),
-        ):
-            alone, killed = (folder / f"{work.name}_{how}" for how in ("alone", "killed"))
-            for of in (alone, killed):
-                of.mkdir()
-            subprocess.run([sys.executable, *work.arguments(alone)], check=True, capture_output=True, cwd=REPOSITORY)
-            ended = kill_until_done(work, killed, options.num_kills, options.ranks, rng)
-            differing = [file for file in work.files if (alone / file).read_bytes() != (killed / file).read_bytes()]
-            names = sorted(path.name for path in killed.iterdir())
-            left = [name for name in names if ".part" in name or ".journal" in name or ".unfinished" in name]
-            print(
-                f"{work.name}: {len(ended)} kills of one of {options.ranks} ranks, all ended in "
-                f"{max(ended, default=0):.1f} s at most; files that differ: {', '.join(differing) or 'none'}; left "
-                f"behind: {', '.join(left) or 'nothing'}",
-                flush=True,
-            )
-            status = max(status, int(bool(differing or left or max(ended, default=0) > MAX_SECONDS)))
+        works = [
+            Work(name="preproc_npy.py", arguments=preproc, checksums=of_files("killed_2048.npy", "killed_2048.json")),
+            Work(name="predict.py", arguments=predict, checksums=of_files("p.csv", "p_details.csv")),
+            Work(
+                name="train.py",
+                arguments=train,
+                checksums=lambda models: outcome(models / "killed"),
+                ranks_undisturbed=options.ranks,
+            ),
+        ]
+        for work in works:
+            if options.work in (None, work.name):
+                status = max(status, try_work(work, folder, options.num_kills, options.ranks, rng))
     return status
 
 

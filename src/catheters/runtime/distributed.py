@@ -4,17 +4,20 @@ Each rank has a share of every global batch. torch.distributed combines what the
 gloo between CPUs. Small things (who has failed, which fold is free) go through torchrun's key-value store.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
 import json
 import os
+import pickle
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -29,6 +32,8 @@ from catheters.runtime.process_monitor import ProcessMonitor
 T = TypeVar("T")
 
 _numbers = itertools.count()
+EXCHANGES_KEPT = 64
+"""More than gloo's threads, of which each still holds its last one, can have."""
 MAX_WAIT = timedelta(hours=1)
 """How long a rank waits for what another one has to send. If that one has died, the monitor says so within a minute."""
 MAX_WAIT_FOR_STORE = timedelta(minutes=5)
@@ -44,6 +49,7 @@ class Processes:
         """Be `rank`, from 0, of `count` processes (the world size), whose process group exists if there are several."""
         self.rank = rank
         self.count = count
+        self._exchanges: collections.deque[dist.Work] = collections.deque(maxlen=EXCHANGES_KEPT)
 
     @property
     def is_first(self) -> bool:
@@ -53,7 +59,7 @@ class Processes:
     def mean(self, values: Tensor) -> Tensor:
         """The mean of each value over the ranks, in place where there are several."""
         if self.count > 1:
-            dist.all_reduce(values)
+            self._wait_for(dist.all_reduce(values, async_op=True))
             values /= self.count
         return values
 
@@ -62,7 +68,7 @@ class Processes:
         if self.count == 1:
             return number
         value = torch.tensor(number)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
+        self._wait_for(dist.all_reduce(value, dist.ReduceOp.MAX, async_op=True))
         return int(value)
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
@@ -80,23 +86,38 @@ class Processes:
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(gathered, padded)
+        self._wait_for(dist.all_gather(gathered, padded, async_op=True))
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""
         if self.count == 1:
             return value
-        values: list[Any] = [value if self.is_first else None]
-        dist.broadcast_object_list(values, device=torch.device("cpu"))
-        received: T = values[0]
+        sent = pickle.dumps(value) if self.is_first else b""
+        size = torch.tensor(len(sent))
+        self._wait_for(dist.broadcast(size, 0, async_op=True))
+        data = torch.zeros(int(size), dtype=torch.uint8)
+        if self.is_first:
+            data.numpy()[:] = np.frombuffer(sent, dtype=np.uint8)
+        self._wait_for(dist.broadcast(data, 0, async_op=True))
+        received: T = pickle.loads(data.numpy().tobytes())
         return received
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give rank 0's buffers to all: batch norm's running statistics follow the batches that a rank has seen."""
         if self.count > 1:
             for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+                self._wait_for(dist.broadcast(buffer, 0, async_op=True))
+
+    def _wait_for(self, exchange: dist.Work | None) -> None:
+        """Wait, and keep it for a while, so that it is this thread that lets go of its tensors.
+
+        gloo's threads would do so at any moment, and with Python's lock over the list of threads. A DataLoader worker
+        that is forked meanwhile waits for that lock for ever (github.com/python/cpython/issues/112275, until 3.11.9).
+        """
+        assert exchange is not None
+        self._exchanges.append(exchange)
+        exchange.wait()
 
 
 ALONE = Processes()
@@ -200,12 +221,15 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
     try:
         yield torchrun
         torchrun.barrier()  # nobody leaves while others may still need what it serves
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         monitor.pass_on_interrupt()
-        raise
+        reason = monitor.reason_of_signal()
+        if reason is None:
+            raise
+        raise UserError(f"stopped, since {reason}{f'; {interrupt}' if str(interrupt) else ''}") from None
     except BaseException as error:
         if isinstance(error, RuntimeError) and _is_of_communication(error):
-            raise UserError(f"stopped, since {_reason_unreachable(monitor)} ({one_line(error)})") from None
+            raise UserError(f"stopped, since {_reason_unreachable(monitor, error)}") from None
         monitor.report(f"{one_line(error)}" if isinstance(error, UserError) else type(error).__name__)
         raise
     finally:
@@ -255,12 +279,13 @@ def process_group(torchrun: TorchrunProcesses, device: torch.device) -> Iterator
     dist.destroy_process_group()
 
 
-def _reason_unreachable(monitor: ProcessMonitor) -> str:
+def _reason_unreachable(monitor: ProcessMonitor, error: RuntimeError) -> str:
     """Why another process cannot be reached."""
-    try:
-        return monitor.wait_for_reason()
-    except KeyboardInterrupt:  # torchrun has noticed first, and stops them all
-        return "another rank died; torchrun's report names it"
+    while True:
+        try:
+            return monitor.wait_for_reason() or f"another rank could not be reached ({one_line(error)})"
+        except KeyboardInterrupt:  # torchrun has noticed first, and stops them all
+            continue
 
 
 def _is_of_communication(error: RuntimeError) -> bool:

@@ -25,9 +25,14 @@ processes already."""
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """Signals that ask to stop: Ctrl-C, a system's, and the one that batch systems send some time before that (SLURM's
 --signal). Windows has no SIGUSR1. A process that works for another one leaves them to it."""
+MAX_SIGNALS = 4096
+"""That are read at a time."""
 IMPATIENT = (signal.SIGINT, signal.SIGTERM)
 """Those of which a second one stops at once."""
 
+_arrivals: int | None = None
+"""A pipe from which the numbers of all signals that have come can be read."""
+_has_arrived = False
 _signal_number: int | None = None
 _seconds_of_first: float
 _is_deferred = False
@@ -50,6 +55,13 @@ def note_interrupts() -> None:
     """From now on let the signals that ask to stop raise KeyboardInterrupt, and remember them."""
     for number in REQUESTS:
         signal.signal(number, _note)
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends none
+        return
+    global _arrivals
+    _arrivals, to_write = os.pipe()
+    for end in (_arrivals, to_write):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(to_write, warn_on_full_buffer=False)
 
 
 @contextlib.contextmanager
@@ -93,8 +105,19 @@ def _kill_helpers() -> None:
 
 
 _helpers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    """In a process that was forked: what was its parent's business."""
+    global _arrivals
+    _helpers.clear()
+    if _arrivals is not None:
+        signal.set_wakeup_fd(-1)
+        _arrivals = None
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_forget_parent)
 # Registered after multiprocessing's own, and so called before it.
 importlib.import_module("multiprocessing.util")
 atexit.register(_kill_helpers)
@@ -109,6 +132,19 @@ def raise_if_interrupted() -> None:
 def interrupt_signal() -> int | None:
     """The signal that asked this process to stop, if one has."""
     return _signal_number
+
+
+def has_interrupt_arrived() -> bool:
+    """Whether a signal has asked this process to stop, for other threads to know at once.
+
+    The main thread may not hear of it before it comes back to Python: from an exchange with a rank that has died it
+    does so very late or never.
+    """
+    global _has_arrived
+    if _arrivals is not None:
+        with contextlib.suppress(BlockingIOError):
+            _has_arrived |= not set(os.read(_arrivals, MAX_SIGNALS)).isdisjoint(REQUESTS)
+    return _has_arrived or _signal_number is not None
 
 
 @contextlib.contextmanager

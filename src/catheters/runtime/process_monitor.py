@@ -1,8 +1,8 @@
 """When one rank dies, all stop: else the others would wait for it, each holding a GPU, until somebody looks.
 
-torchrun stops the ranks of its own machine when one of them dies. Nobody tells those of other machines, and a
-machine that loses its network dies in silence. So each rank writes a sign of life to the store every second, and checks
-that the others do.
+torchrun stops the ranks of its own machine when one of them dies, by the signal of somebody who wants all to stop.
+Nobody tells those of other machines, and a machine that loses its network dies in silence. So each rank writes a sign
+of life to the store every second, and checks that the others do.
 """
 
 import os
@@ -15,11 +15,13 @@ import time
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from catheters.errors import one_line
-from catheters.runtime.interrupts import interrupt_signal
+from catheters.runtime.interrupts import has_interrupt_arrived
 
 SECONDS_BETWEEN_SIGNS = 1.0
 MAX_SILENCE_SECONDS = 30.0
 """A rank that gives no sign of life for so long is taken for dead. A busy one still gives them, from a thread."""
+SECONDS_TO_ANSWER = 8.0
+"""The same from a signal on: torchrun sends it when a rank has died, and kills those that are left after 30 s."""
 MAX_LEAVE_SECONDS = 5.0
 """How long rank 0 waits for the others to leave."""
 FAILED_STATUS = 1
@@ -28,6 +30,8 @@ FAILURE = "failure"
 INTERRUPTED = "interrupted"
 STOPPED = "stopped"
 LEFT = "left"
+NO_SIGNS = (b"", STOPPED.encode())
+"""Of a rank that may still be starting, or has left: it is not expected to give any."""
 
 
 class ProcessMonitor:
@@ -59,15 +63,30 @@ class ProcessMonitor:
         except RuntimeError:
             return
 
-    def wait_for_reason(self) -> str:
-        """Why another rank, which can no longer be reached, is gone."""
+    def wait_for_reason(self) -> str | None:
+        """Why another rank, which can no longer be reached, is gone; None where none is found."""
         started = time.monotonic()
-        while self._reason is None and time.monotonic() - started < MAX_SILENCE_SECONDS + 10 * SECONDS_BETWEEN_SIGNS:
-            # torchrun, which has noticed first, stops all processes, by SIGKILL soon.
-            if interrupt_signal() is not None and time.monotonic() - started > 3 * SECONDS_BETWEEN_SIGNS:
-                return "another rank died; torchrun's report names it"
+        while self._reason is None:
+            limit = MAX_SILENCE_SECONDS if not has_interrupt_arrived() else SECONDS_TO_ANSWER
+            if time.monotonic() - started > limit + 5 * SECONDS_BETWEEN_SIGNS:
+                break
             time.sleep(SECONDS_BETWEEN_SIGNS / 2)
-        return self._reason or "another rank could not be reached"
+        return self._reason
+
+    def reason_of_signal(self) -> str | None:
+        """Which other rank died, so that torchrun wants all to stop; None where all of them hear somebody's signal."""
+        try:
+            self._store.set(f"{STOPPED}/{self._rank}", "")
+            silent = {other: self._sign(other) for other in self._others}
+            while silent and self._reason is None:
+                for other, sign in list(silent.items()):
+                    has_answered = self._store.check([f"{STOPPED}/{other}"]) or self._sign(other) != sign
+                    if has_answered or sign in NO_SIGNS:
+                        del silent[other]
+                time.sleep(SECONDS_BETWEEN_SIGNS / 10)
+        except RuntimeError:  # the store has gone with the rank that had it
+            return None
+        return self._reason
 
     def leave(self) -> None:
         """Stop; from now on nobody expects signs of life.
@@ -76,11 +95,9 @@ class ProcessMonitor:
         """
         self._is_ended.set()
         self._thread.join()
-        if self._rank > 0:
-            self._report_leaving()
-            return
+        self._report_leaving()
         deadline = time.monotonic() + MAX_LEAVE_SECONDS
-        while self._store.add(LEFT, 0) < len(self._others) and time.monotonic() < deadline:
+        while self._rank == 0 and self._store.add(LEFT, 0) <= len(self._others) and time.monotonic() < deadline:
             time.sleep(SECONDS_BETWEEN_SIGNS / 10)
 
     def _report_leaving(self) -> None:
@@ -92,14 +109,17 @@ class ProcessMonitor:
 
     def _run(self) -> None:
         last_signs: dict[int, tuple[bytes, float]] = {}
+        heard: float | None = None
         number = 0
         reached = time.monotonic()
         while not self._is_ended.wait(SECONDS_BETWEEN_SIGNS):
             number += 1
             try:
                 self._store.set(self._sign_of(self._rank), f"{number}")
-                reason = self._failure() or self._silent(last_signs)
-                if interrupt_signal() is None and self._store.check([INTERRUPTED]):
+                reason = self._failure() or self._silent(last_signs, heard)
+                if heard is None and has_interrupt_arrived():
+                    heard = time.monotonic()
+                if heard is None and self._store.check([INTERRUPTED]):
                     os.kill(os.getpid(), signal.SIGTERM)
                 reached = time.monotonic()
             except RuntimeError as error:
@@ -112,20 +132,28 @@ class ProcessMonitor:
     def _failure(self) -> str | None:
         return self._store.get(FAILURE).decode() if self._store.check([FAILURE]) else None
 
-    def _silent(self, last_signs: dict[int, tuple[bytes, float]]) -> str | None:
-        """The first of the others that has been silent for too long, if any."""
+    def _silent(self, last_signs: dict[int, tuple[bytes, float]], heard: float | None) -> str | None:
+        """The first of the others that has been silent for too long, if any.
+
+        Args:
+            last_signs: rank -> its last sign of life, and when that came; kept up here.
+            heard: when this rank heard a signal, if it has.
+        """
         now = time.monotonic()
         for other in self._others:
-            key = self._sign_of(other)
-            sign = self._store.get(key) if self._store.check([key]) else b""
+            sign = self._sign(other)
             before, since = last_signs.get(other, (b"", now))
-            if sign != before or sign in (b"", STOPPED.encode()):  # it may still be starting
+            if sign != before or sign in NO_SIGNS:
                 since = now
             last_signs[other] = (sign, since)
             if now - since > MAX_SILENCE_SECONDS:
                 reason = f"rank {other} gave no sign of life for {MAX_SILENCE_SECONDS:.0f} s: it or its machine died"
-                self._store.compare_set(FAILURE, "", reason)
-                return reason
+            elif heard is not None and now - max(since, heard) > SECONDS_TO_ANSWER:
+                reason = f"rank {other} died; torchrun's report has the signal"
+            else:
+                continue
+            self._store.compare_set(FAILURE, "", reason)
+            return reason
         return None
 
     def _exit_process(self, reason: str) -> None:
@@ -134,10 +162,13 @@ class ProcessMonitor:
         # A main thread that has noticed by itself says so in its own words meanwhile.
         if self._is_ended.wait(SECONDS_BETWEEN_SIGNS):
             return
-        if self._rank > 0:
-            self._report_leaving()
+        self._report_leaving()
         print(f"error on rank {self._rank}: stopped, since {reason}", file=sys.__stderr__, flush=True)
         os._exit(FAILED_STATUS)
+
+    def _sign(self, rank: int) -> bytes:
+        key = self._sign_of(rank)
+        return self._store.get(key) if self._store.check([key]) else b""
 
     @staticmethod
     def _sign_of(rank: int) -> str:
