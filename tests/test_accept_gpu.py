@@ -85,6 +85,7 @@ def test_every_outcome_is_a_row(accept: ModuleType, check: ModuleType, tmp_path:
     assert accept.main([*arguments, "--only", "passes", "lacks"], checks) == 0
 
 
+@pytest.mark.slow
 def test_a_check_that_never_ends(check: ModuleType, tmp_path: Path) -> None:
     """Nor does a process that it has started outlive it."""
     processes = importlib.import_module("acceptance.processes")
@@ -119,6 +120,7 @@ def test_without_a_gpu(accept: ModuleType) -> None:
         accept.main([])
 
 
+@pytest.mark.slow
 def test_processes_of_checks_may_use_a_gpu() -> None:
     """No import has started CUDA, after which a process that is forked cannot use it."""
     code = (

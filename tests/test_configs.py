@@ -170,6 +170,7 @@ def one_of(settings: Settings, name: str) -> list[tuple[str, dict[str, Any]]]:
     return [pair for choice in choices for pair in choice if pair[0] == name]
 
 
+@pytest.mark.slow
 def test_pretraining_on_nih_without_some_ids(sample_folder: Path, tmp_path: Path, settings: Settings) -> None:
     """From pretraining on NIH to a multi-head run: left-out images are nowhere, the whole backbone is taken over."""
     as_nih(sample_folder, tmp_path / "nih")

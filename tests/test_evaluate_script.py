@@ -235,6 +235,7 @@ def test_a_score_without_an_interval_is_explained(tmp_path: Path, capsys: pytest
     assert "a score without an interval" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_resamples_of_earlier_versions_are_ignored(files: list[str | Path], capsys: pytest.CaptureFixture[str]) -> None:
     main([str(file) for file in files] + ["--resamples", "2000"])
     assert "--resamples: nothing is resampled any more; leave it out" in capsys.readouterr().err

@@ -23,6 +23,8 @@ from catheters.runs.external.theirs import read_config
 from catheters.synthetic import generate_sample
 from tests.conftest import assert_user_error, run_script
 
+pytestmark = pytest.mark.slow  # a model is trained for them
+
 WriteTheirs = Callable[..., Path]
 NUM_IMAGES = 30
 

@@ -37,6 +37,7 @@ def aucs(folder: Path) -> dict[str, float]:
     return {of_label["label"]: of_label["roc_auc"]["value"] for of_label in scores}
 
 
+@pytest.mark.slow
 def test_predictions_against_nihs_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: of Mass's four pairs three are in order (.9 over .2 and .5, .4 over .2); of Hernia's .8 and .6, two."""
     monkeypatch.chdir(tmp_path)
@@ -60,6 +61,7 @@ def write_run(folder: Path, settings: Settings, predictions: str = PREDICTIONS) 
     (folder / "predictions.csv").write_text(predictions)
 
 
+@pytest.mark.slow
 def test_a_run_against_nihs_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("Data_Entry_2017.csv").write_text(NIH_TABLE)

@@ -92,6 +92,7 @@ def run(*command: str | Path, folder: Path, status: int = 0, **environment: str)
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_names_its_subcommands(tmp_path: Path) -> None:
     catheters = [sys.executable, "-m", "catheters"]
     listed = run(*catheters, folder=tmp_path)

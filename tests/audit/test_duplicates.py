@@ -76,6 +76,7 @@ def test_real_radiographs() -> None:
     assert near_groups(hashes) == []
 
 
+@pytest.mark.slow
 def test_looking_parts_up_finds_what_comparing_all_finds(rng: np.random.Generator) -> None:
     """Random hashes, each of some with others that differ in 0 to 40 bits, also in those of one part alone."""
     hashes = rng.integers(0, 256, (1_500, 32), dtype=np.uint8)

@@ -165,6 +165,7 @@ def test_a_forkserver_imports_torch_once_for_all_workers(tmp_path: Path) -> None
     assert (done.stdout, done.stderr) == ("[True, True]\n", "")
 
 
+@pytest.mark.slow
 def test_workers_that_are_kept_go_to_another_place(cached: Settings) -> None:
     """What they have loaded already is not what is asked for then."""
     data = samples(cached, list(range(40)))
@@ -212,6 +213,7 @@ def test_a_loading_process_that_dies_where_ends_are_ignored() -> None:
     assert (done.stdout, done.stderr) == ("SIGKILL\n", "")
 
 
+@pytest.mark.slow
 def test_errors_of_a_loading_process_stay_what_they_are(cached: Settings) -> None:
     batches = [[(0, 0)], [(0, 99)]]
     loader = Loader(samples(cached, [0, 1]), batch_sampler=batches, num_workers=1)

@@ -41,6 +41,7 @@ def coins(num_patients: int, num_permutations: int, seed: int) -> npt.NDArray[np
     return np.concatenate([rng.integers(0, 2, (num_patients, size), dtype=np.uint8).T == 1 for size in sizes])
 
 
+@pytest.mark.slow
 def test_p_values_are_those_of_the_plain_loop(rng: np.random.Generator) -> None:
     """Every permutation scored by scikit-learn, logits on one scale or probabilities exchanged patient by patient."""
     first, second = make_models(rng, gap=0.6)

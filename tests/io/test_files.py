@@ -39,6 +39,7 @@ for _ in range(200):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_after_another(tmp_path: Path) -> None:
     """Neither finds its own file gone, nor are the contents mixed."""
     file = tmp_path / "x.txt"

@@ -166,6 +166,7 @@ def test_ranks_join_several_times_in_a_process() -> None:
     run_in_forks([functools.partial(join_again, environment) for environment in environments_of_ranks(2)])
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
     """As where torchrun was killed while its ranks were starting: they do not wait for ever."""
 
@@ -256,6 +257,7 @@ def test_one_fold_per_rank(plain: Settings, tmp_path: Path) -> None:
     assert (tmp_path / "out0").read_text().count("already trained") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds_parallel", [False, True])
 def test_a_signal_to_one_rank_stops_all_with_a_snapshot(plain: Settings, tmp_path: Path, folds_parallel: bool) -> None:
     settings = dataclasses.replace(
@@ -268,6 +270,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_snapshot(plain: Settings, tmp_pat
     assert re.search(r"stopped by SIGTERM: the same command resumes from fold [01], ", trainings[0].text)
 
 
+@pytest.mark.slow
 def test_a_signal_to_a_rank_that_only_waits(plain: Settings, tmp_path: Path) -> None:
     """It has no fold to train; the other one still saves its own."""
     settings = dataclasses.replace(plain, epochs=200, cosine_epochs=200, folds_parallel=True)
@@ -316,13 +319,15 @@ def test_a_mistake_on_one_rank_stops_the_other(plain: Settings, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "rank 1"), (signal.SIGSTOP, "rank 1 gave no")])
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "rank 1 died"), (signal.SIGSTOP, "rank 1 gave no")])
 def test_a_dead_rank_stops_the_other(plain: Settings, tmp_path: Path, number: int, reason: str) -> None:
-    """Killed, or silent, as when its machine loses its network; without torchrun, which would watch its own machine."""
+    """Killed, of which torchrun tells the other; or silent, as when its machine loses its network."""
     settings = dataclasses.replace(plain, epochs=400, cosine_epochs=400)
     first, second = start_ranks(settings, tmp_path, 2)
     wait_until(lambda: num_snapshots(settings.run_folder / "fold1") >= 1, first)
     second.signal(number)
+    if number == signal.SIGKILL:
+        first.signal(signal.SIGTERM)
     try:
         assert first.wait() != 0  # long before its 400 epochs are over
         assert f"stopped, since {reason}" in first.text

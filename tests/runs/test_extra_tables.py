@@ -163,6 +163,7 @@ def test_what_a_shared_patient_shows_never_reaches_the_model_that_validates_it(
     assert "1 image with the pixels of one of the label table, " in said.err
 
 
+@pytest.mark.slow
 def test_a_patient_is_known_again_over_several_tables(settings: Settings, other_folder: Path, tmp_path: Path) -> None:
     """X has an image with the pixels of the label table's in one table, another image in the next, and so on."""
     own = load_data_of(settings)

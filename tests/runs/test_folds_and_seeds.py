@@ -56,6 +56,7 @@ def test_all_data_and_several_seeds(cached: Settings, capsys: pytest.CaptureFixt
     assert torch.equal(alone["model"]["head.linear.weight"], weights[0])
 
 
+@pytest.mark.slow
 def test_all_data_whose_last_step_gives_nan(cached: Settings) -> None:
     """The one step of the epoch ruins the weights after its loss was fine: no final.pt, no run that looks finished."""
     settings = dataclasses.replace(

@@ -267,6 +267,7 @@ def test_no_device_at_all() -> None:
         choose_device("cuda:99")
 
 
+@pytest.mark.slow
 def test_the_other_tests_see_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many NVML counts; nor do the processes that they start."""
     monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: 4)

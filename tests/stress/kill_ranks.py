@@ -10,6 +10,7 @@ its rank by more than a minute, or where one of the other ranks has not said in 
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -31,8 +32,10 @@ from catheters.synthetic import generate_sample
 REPOSITORY = Path(__file__).parents[2]
 MAX_SECONDS = 60.0
 """In which all have to end."""
-KILL_AFTER = (6.0, 20.0)
-"""Seconds of a launch after which a kill comes: loading torch takes the first five."""
+SECONDS_OF_WORK = 6.0
+"""A kill comes so long after the first file has been written, or changed, at most."""
+KILLS_PER_EARLY_ONE = 5
+"""Of so many one comes before that, while the ranks start: then torchrun alone may have words for it."""
 LIMIT_SECONDS = 3600.0
 """In which a launch that nothing disturbs has ended."""
 OF_RUN = ("image_size=64", "num_folds=2", "folds=[0]", "warmup_epochs=1", "cosine_epochs=0")
@@ -94,9 +97,13 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
     said = folder.with_suffix(".txt")
     while True:
         started = time.monotonic()
+        begun = time.time()
         process = launch(work.arguments(folder), num_ranks, said)
         if len(kills) < num_kills:
-            time.sleep(rng.uniform(*KILL_AFTER))
+            is_early = len(kills) % KILLS_PER_EARLY_ONE == KILLS_PER_EARLY_ONE - 1
+            while not is_early and process.poll() is None and last_change(folder) < begun:
+                time.sleep(0.05)
+            time.sleep(rng.uniform(0, SECONDS_OF_WORK))
             ranks = children(process.pid)
             if process.poll() is None and len(ranks) == num_ranks:
                 os.kill(ranks[int(rng.integers(num_ranks))], signal.SIGKILL)
@@ -106,11 +113,12 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
                     time.sleep(0.1)
                 text = said.read_text()
                 words = tuple(line for line in text.splitlines() if line.startswith(("error", "stopped")))
-                wants_words = "<NO_OTHER_FAILURES>" not in text  # torchrun's: the others were through
+                # torchrun's words: the others were through.
+                wants_words = not is_early and "<NO_OTHER_FAILURES>" not in text
                 kills.append(Kill(killed - started, time.monotonic() - killed, words, wants_words))
                 print(
                     f"{work.name}: killed after {kills[-1].after:.1f} s, all ended in {kills[-1].seconds:.1f} s: "
-                    f"{' | '.join(words) or 'no line'}",
+                    f"{' | '.join(words) or 'no line'}{'' if wants_words else ' (none wanted)'}",
                     flush=True,
                 )
                 continue
@@ -120,6 +128,16 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
             return kills
         shutil.rmtree(folder)  # it was done before all kills had come: once more from the beginning
         folder.mkdir()
+
+
+def last_change(folder: Path) -> float:
+    """When a file of the folder was written last, as time.time() has it; 0 where there is none but locks."""
+    times = [0.0]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and path.suffix != ".lock":
+                times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def of_files(*names: str) -> Callable[[Path], dict[str, str]]:

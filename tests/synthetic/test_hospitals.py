@@ -50,6 +50,7 @@ def test_the_second_is_darker_and_noisier() -> None:
     assert other_grain > 1.3 * grain
 
 
+@pytest.mark.slow
 def test_the_script_writes_it(tmp_path: Path) -> None:
     """With the ids of the plan, in the layout of the first."""
     sizes = ["--num-images", "6", "--num-test-images", "0", "--image-size", "64"]

@@ -59,6 +59,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_landmarks_are_found_where_the_chest_was_drawn(plans: list[ImagePlan]) -> None:
     """Patients differ by 7% in width and 12% in height, views by 9 mm: the fit has to follow all of it."""
     atlas = list(LANDMARKS.values())
@@ -73,6 +74,7 @@ def test_landmarks_are_found_where_the_chest_was_drawn(plans: list[ImagePlan]) -
     assert np.max(errors) < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zoom", "shift", "turn"), [(1.2, (20, -12), 0.0), (0.8, (-15, 25), 0.06)])
 def test_the_fit_follows_a_moved_image(
     plans: list[ImagePlan], zoom: float, shift: tuple[float, float], turn: float
@@ -91,6 +93,7 @@ def test_the_fit_follows_a_moved_image(
     assert fit.view.zoom == pytest.approx(plan.view.zoom * zoom, rel=0.1)
 
 
+@pytest.mark.slow
 def test_tables_and_images(tmp_path: Path, radiographs: Path) -> None:
     folder = draw(tmp_path / "new", radiographs)
     train = pd.read_csv(folder / "train.csv")
@@ -113,6 +116,7 @@ def test_tables_and_images(tmp_path: Path, radiographs: Path) -> None:
     assert set(pd.read_csv(folder / "spacing.csv")["StudyInstanceUID"]) == set(train["StudyInstanceUID"])
 
 
+@pytest.mark.slow
 def test_only_catheters_and_marks_are_drawn(tmp_path: Path, radiographs: Path) -> None:
     """Away from the drawn lines and the corners an image is its radiograph, but for what JPEG does to it."""
     folder = draw(tmp_path / "new", radiographs)

@@ -263,6 +263,7 @@ def test_impossible_arguments_are_refused_before_anything_is_written(tmp_path: P
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "catheters.synthetic", str(tmp_path / "new"), "--num-images", "3"]
     command += ["--num-test-images", "1", "--image-size", "64", "--seed", "7"]

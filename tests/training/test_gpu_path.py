@@ -157,8 +157,9 @@ def with_parts(settings: Settings, backbone_model: str, classifier: str, lines: 
     ("backbone_model", "classifier", "lines"),
     [
         ("test_convnext", "linear", None),
-        *((family, "linear", "auxiliary") for family in FAMILIES),
-        *((family, "attention", "pooled") for family in FAMILIES),
+        (FAMILIES[0], "attention", "pooled"),
+        *(pytest.param(family, "linear", "auxiliary", marks=pytest.mark.slow) for family in FAMILIES),
+        *(pytest.param(family, "attention", "pooled", marks=pytest.mark.slow) for family in FAMILIES[1:]),
     ],
 )
 @in_fork  # the backward pass of a GPU's tensors starts autograd's threads

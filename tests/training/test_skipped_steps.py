@@ -139,6 +139,7 @@ def test_a_spoilt_batch_of_several_costs_its_step(settings: Settings) -> None:
     assert not any(parameter.grad is not None for parameter in step.model.parameters())
 
 
+@pytest.mark.slow
 def test_forty_in_a_row_end_the_training(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """In float16, with weights of the loss that no scale brings into its range; one line, weights as they were."""
     settings = without_batch_norm(settings, pos_weight=dict.fromkeys(settings.label_columns, 1e30))

@@ -165,6 +165,7 @@ def test_augmented_images_are_those_of_training(annotated: Settings, image_size:
             assert (got == expected).all(), (row, epoch)
 
 
+@pytest.mark.slow
 def test_raw_beside_drawn(annotated: Settings) -> None:
     """Each annotated image is there as it is, and once more with colours; the sheet is no wider than a screen."""
     sheet, augmented = write_sheets(annotated, 12)
@@ -190,6 +191,7 @@ def test_raw_beside_drawn(annotated: Settings) -> None:
     assert num_found == 12
 
 
+@pytest.mark.slow
 def test_sheets_are_the_same_again(annotated: Settings) -> None:
     first = write_sheets(annotated, 6)
     again = write_sheets(annotated, 6)
@@ -198,6 +200,7 @@ def test_sheets_are_the_same_again(annotated: Settings) -> None:
     assert first[0].shape != other[0].shape or (first[0] != other[0]).any()
 
 
+@pytest.mark.slow
 def test_tiny_images_and_all_of_them(settings: Settings) -> None:
     sheet, _ = write_sheets(dataclasses.replace(settings, image_size=16, train_transforms=()), 1000)
     assert sheet.shape[1] <= 1900
@@ -318,6 +321,7 @@ def test_landmarks_lie_on_their_pixels() -> None:
     assert columns.max() > 52 + 2 * CROSS_RADIUS  # its name
 
 
+@pytest.mark.slow
 def test_labels_of_one_device_type_share_its_colour(settings: Settings, tmp_path: Path) -> None:
     """As `heads` groups labels of one's own; that of another device type has another colour."""
     table = read_label_table(build_table_source(settings))
@@ -371,6 +375,7 @@ def test_broken_annotations(settings: Settings, tmp_path: Path) -> None:
         write_sheets(changed, 2)
 
 
+@pytest.mark.slow
 def test_catheters_are_not_drawn_where_they_would_be_wrong(annotated: Settings) -> None:
     """No row with catheters under images whose points cannot be followed: half the height."""
     flips = write_sheets(annotated, 2)[1]

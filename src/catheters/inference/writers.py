@@ -1,9 +1,11 @@
 """What predict.py writes: predictions, details, a submission, a worklist."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from catheters.errors import UserError, counted, listed
@@ -23,6 +25,9 @@ from catheters.io.files import write_whole
 from catheters.io.near_misses import same_id_hint
 from catheters.runtime.console import warn
 
+IMAGES_AT_A_TIME = 10_000
+"""Whose details are one table in memory; text of all labels of a million images takes gigabytes."""
+
 
 def write_predictions(
     file: Path, uid_column: str, images: Images, predictions: Predictions, findings: Findings
@@ -36,7 +41,7 @@ def write_predictions(
     columns |= dict(zip(findings.labels, findings.probabilities.T, strict=True))
     columns["quality_flags"] = ["; ".join(quality_flags) for quality_flags in predictions.quality_flags]
     columns["reason"] = predictions.reasons
-    _write(file, pd.DataFrame(columns))
+    _write(file, lambda: pd.DataFrame(columns))
 
 
 def write_details(file: Path, uid_column: str, images: Images, predictions: Predictions, findings: Findings) -> None:
@@ -46,10 +51,22 @@ def write_details(file: Path, uid_column: str, images: Images, predictions: Pred
     The file is whole or absent.
     """
     rows = np.flatnonzero(predictions.is_read)
+    starts = range(0, max(len(rows), 1), IMAGES_AT_A_TIME)
+    _write(
+        file,
+        *(
+            functools.partial(_details, uid_column, images, findings, rows[start : start + IMAGES_AT_A_TIME])
+            for start in starts
+        ),
+    )
+
+
+def _details(uid_column: str, images: Images, findings: Findings, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Of the images in these rows."""
     num_labels = len(findings.labels)
     frame = pd.DataFrame(
         {
-            uid_column: np.repeat(np.array(images.uids)[rows], num_labels),
+            uid_column: np.repeat(np.array([images.uids[row] for row in rows], dtype=np.str_), num_labels),
             "label": np.tile(findings.labels, len(rows)),
             "probability": findings.probabilities[rows].ravel(),
             "threshold": np.tile(findings.thresholds, len(rows)),
@@ -59,7 +76,7 @@ def write_details(file: Path, uid_column: str, images: Images, predictions: Pred
     )
     if findings.spread is not None:
         frame.insert(3, "spread", findings.spread[rows].ravel())
-    _write(file, frame)
+    return frame
 
 
 def read_submission(sample: Path, images: Images, labels: tuple[str, ...]) -> pd.DataFrame:
@@ -99,7 +116,10 @@ def write_submission(file: Path, sample: pd.DataFrame, images: Images, findings:
         probabilities = probabilities.fillna(probabilities.mean())
     uids = sample.iloc[:, 0].tolist()
     chosen = probabilities.loc[uids]
-    _write(file, pd.DataFrame({name: chosen[name].to_numpy() if k else uids for k, name in enumerate(sample.columns)}))
+    _write(
+        file,
+        lambda: pd.DataFrame({name: chosen[name].to_numpy() if k else uids for k, name in enumerate(sample.columns)}),
+    )
 
 
 def write_worklist(
@@ -154,8 +174,15 @@ def write_worklist(
         columns["urgency"].append(round(float(urgency[row]), 4) if is_read else "")
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
-    _write(file, pd.DataFrame(columns))
+    _write(file, lambda: pd.DataFrame(columns))
 
 
-def _write(file: Path, frame: pd.DataFrame) -> None:
-    write_whole(file, lambda part: frame.to_csv(part, index=False))
+def _write(file: Path, *frames: Callable[[], pd.DataFrame]) -> None:
+    """Write tables of the same columns one after the other."""
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            for number, frame in enumerate(frames):
+                frame().to_csv(stream, index=False, header=number == 0)
+
+    write_whole(file, write)

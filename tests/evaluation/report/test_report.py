@@ -186,6 +186,7 @@ def shown(rng: np.random.Generator, evaluation: Evaluation, tmp_path: Path) -> I
         yield browser
 
 
+@pytest.mark.slow
 def test_in_a_browser(evaluation: Evaluation, shown: Browser) -> None:
     """No errors in the console, and a table sorts by the heading that is pressed."""
     first_column = """[...document.querySelector("table.sorts").tBodies[0].rows]

@@ -27,6 +27,7 @@ def lines_of(folder: Path) -> list[dict[str, float | str | dict[str, float | Non
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_lines_are_means_of_the_batches(settings: Settings, tmp_path: Path, create_manager: CreateManager) -> None:
     """Against the same steps by hand, two batches per step: learning rates, losses, norms of the gradients."""
     settings = dataclasses.replace(settings, accumulation_steps=2, batch_size=2)
@@ -142,6 +143,7 @@ def test_a_group_that_a_snapshot_splits_is_the_same(
     assert [{**line, "speed": None} for line in lines_of(tmp_path / "again")] == [whole]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_same_numbers(cached: Settings) -> None:
     """The event files of a resumed run have each number once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
