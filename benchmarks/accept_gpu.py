@@ -53,6 +53,7 @@ CHECKS: Mapping[str, Check] = {
     "channels-last": functools.partial(steps.channels_last, backbone="efficientnet_b0"),
     "compiled": functools.partial(graphs.compiled, mode="default"),
     "compiled-graphs": functools.partial(graphs.compiled, mode="reduce-overhead"),
+    "compiled-max-autotune": functools.partial(graphs.compiled, mode="max-autotune"),
     "draws-compiled": functools.partial(graphs.draws_of_graphs, mode="default"),
     "draws-graphs": functools.partial(graphs.draws_of_graphs, mode="reduce-overhead"),
     "nothing-kept": graphs.nothing_kept,
@@ -84,6 +85,8 @@ CHECKS: Mapping[str, Check] = {
     "predicting": speed.predicting,
     "more-ranks": several.more_ranks,
     "two-gpus": several.one_model,
+    "two-gpus-graphs": several.graphs_of_ranks,
+    "two-gpus-workers": several.workers_of_ranks,
     "sync-batch-norm": several.sync_batch_norm,
     "folds-parallel": several.folds_parallel,
 }

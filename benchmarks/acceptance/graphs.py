@@ -10,7 +10,7 @@ from catheters.config.settings import Settings
 from catheters.runs.probe import probe_batch
 from catheters.runtime.device import prepare_device
 
-Mode = Literal["default", "reduce-overhead"]
+Mode = Literal["default", "reduce-overhead", "max-autotune"]
 EMA_DECAY = 0.5
 SAME_EMA = 1e-4
 """How far EMA weights may be from those by hand in float64, relative to the largest weight."""

@@ -25,6 +25,7 @@ from catheters.runtime.device import open_device
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_SECONDS = 200.0
+NUM_EPOCHS_OF_WORKERS = 60
 SAME_LOSS, SAME_PROBABILITY = 1e-2, 2e-2
 """How far distributed training may be from one process's, where batch norm has no part: losses relative."""
 NORM_LOSS = 5e-2
@@ -90,6 +91,25 @@ def _learn_from_largest(machine: Machine) -> None:
 def one_model(machine: Machine) -> Outcome:
     """Two GPUs that share each batch (NCCL) train a model without batch norm as one GPU does."""
     return _compare_ranks(machine, "test_convnext", {}, SAME_LOSS)
+
+
+def graphs_of_ranks(machine: Machine) -> Outcome:
+    """Two GPUs that share each batch train with CUDA graphs as one GPU does."""
+    if machine.device.type == "cpu":
+        raise NotHere("needs two GPUs: a CPU compiles for a minute, and has no graphs")
+    return _compare_ranks(machine, "test_convnext", {"compile_mode": "reduce-overhead"}, SAME_LOSS)
+
+
+def workers_of_ranks(machine: Machine) -> Outcome:
+    """No DataLoader worker hangs that is forked while NCCL's threads are at work, in many short epochs of two GPUs."""
+    if machine.device.type == "cpu":
+        raise NotHere("needs two GPUs: tests/stress/kill_ranks.py forks workers beside gloo's threads")
+    _, got = _train_both(machine, "test_convnext", {"num_workers": 4, "cosine_epochs": NUM_EPOCHS_OF_WORKERS - 1})
+    return judge(
+        len(got.losses) == NUM_EPOCHS_OF_WORKERS,
+        f"{len(got.losses)} epochs in {got.seconds:.0f} s",
+        f"{NUM_EPOCHS_OF_WORKERS} epochs",
+    )
 
 
 def sync_batch_norm(machine: Machine) -> Outcome:

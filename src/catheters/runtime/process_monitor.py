@@ -96,8 +96,11 @@ class ProcessMonitor:
         self._is_ended.set()
         self._thread.join()
         self._report_leaving()
+        if self._rank > 0:
+            return
         deadline = time.monotonic() + MAX_LEAVE_SECONDS
-        while self._rank == 0 and self._store.add(LEFT, 0) <= len(self._others) and time.monotonic() < deadline:
+        num_expected = 1 + len(self._others) - (self._reason is not None)  # the one that died does not come
+        while self._store.add(LEFT, 0) < num_expected and time.monotonic() < deadline:
             time.sleep(SECONDS_BETWEEN_SIGNS / 10)
 
     def _report_leaving(self) -> None:
