@@ -88,10 +88,11 @@ def test_every_outcome_is_a_row(accept: ModuleType, check: ModuleType, tmp_path:
 @pytest.mark.slow
 def test_a_check_that_never_ends(check: ModuleType, tmp_path: Path) -> None:
     """Nor does a process that it has started outlive it."""
-    processes = importlib.import_module("acceptance.processes")
 
     def never_ends(machine: Any) -> Any:
-        (tmp_path / "pid").write_text(str(processes.start(signal.pause, tmp_path / "log").pid))
+        # In a session of its own, as torchrun starts its ranks.
+        started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
+        (tmp_path / "pid").write_text(str(started.pid))
         signal.pause()
 
     outcome = check.run_check(never_ends, machine_of(check, tmp_path), tmp_path / "log", 2.0)

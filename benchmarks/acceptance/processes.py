@@ -57,11 +57,24 @@ def run_apart(work: Callable[[], T], log: Path, limit_s: float) -> T:
         return result
     finally:
         assert process.pid is not None
+        started = _descendants(process.pid)  # torchrun's ranks lead groups of their own
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.join()
         receiver.close()
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, file.read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
 
 
 def start(work: Callable[[], object], log: Path, environment: dict[str, str] | None = None) -> ForkProcess:

@@ -11,6 +11,7 @@ its rank by more than a minute, or where one of the other ranks has not said in 
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -112,7 +113,9 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
                 while any(Path(f"/proc/{rank}").exists() for rank in ranks) and time.monotonic() < killed + MAX_SECONDS:
                     time.sleep(0.1)
                 text = said.read_text()
-                words = tuple(line for line in text.splitlines() if line.startswith(("error", "stopped")))
+                words = tuple(
+                    line for line in text.splitlines() if line.startswith("error") and "stopped, since" in line
+                )
                 # torchrun's words: the others were through.
                 wants_words = not is_early and "<NO_OTHER_FAILURES>" not in text
                 kills.append(Kill(killed - started, time.monotonic() - killed, words, wants_words))
@@ -195,7 +198,8 @@ def main() -> int:
             return ["train.py", "--config", str(to_train), f"saved_models_folder={models}", "run_name=killed"]
 
         to_train = folder / "train.py"
-        text = settings_to_json(with_everything(folder))
+        # A batch that 2, 3, 4 and 6 ranks divide.
+        text = settings_to_json(dataclasses.replace(with_everything(folder), batch_size=12))
         to_train.write_text(
             f"from catheters.config.loading import settings_from_json\nsettings = settings_from_json({text!r}, '')\n"
         )

@@ -235,6 +235,8 @@ def _predict(
             torchrun=torchrun,
         )
     except KeyboardInterrupt:
+        if torchrun.rank > 0:
+            raise
         raise Interrupted("the same command resumes where it stopped", interrupt_signal() or signal.SIGINT) from None
     except DeviceError as error:
         raise UserError(f"{error}. What is done is in {part_file}; the same command resumes from there") from None

@@ -30,9 +30,8 @@ from catheters.inference.unfinished import (
     Write,
     file_state,
     open_unfinished,
-    part_of_rank,
-    parts_of_ranks,
 )
+from catheters.io.journal import MAX_SECONDS_OF_END, file_of_rank, files_of_ranks
 from catheters.runtime.console import say
 from catheters.runtime.distributed import WITHOUT_TORCHRUN, TorchrunProcesses
 from catheters.runtime.opencv_threads import end_opencv_threads
@@ -99,7 +98,7 @@ def predict_images(
     key = torchrun.share("key of the predictions", _full_key(key, images))
     if torchrun.rank == 0:
         with done.open(part_file, key) as write:
-            for file in parts_of_ranks(part_file):
+            for file in files_of_ranks(part_file):
                 done.join(file, key, write, done.take_if_same_file)
             done.describe()
             waiting = torchrun.share("images to predict", done.waiting)
@@ -107,7 +106,7 @@ def predict_images(
             torchrun.barrier()
             for rank in range(1, torchrun.count):
                 # As they are: a file that could not be read, or has changed since, is what that rank has found.
-                done.join(part_of_rank(part_file, rank), key, write, done.take)
+                done.join(file_of_rank(part_file, rank), key, write, done.take)
             if done.waiting:
                 raise UserError(
                     f"{part_file}: what other ranks have predicted of {counted(len(done.waiting), 'image')} is not to "
@@ -120,7 +119,7 @@ def predict_images(
                 f"{part_file}: rank 0 has made it, and it is not to be seen from here; give --out in a folder that all "
                 "machines share"
             )
-        with done.open(part_of_rank(part_file, torchrun.rank), key) as write:
+        with done.open(file_of_rank(part_file, torchrun.rank), key) as write:
             _predict_share(predictor, images, waiting, batch_size, num_workers, torchrun, done, write)
         torchrun.barrier()
     return done.predictions()
@@ -148,7 +147,9 @@ class _Done:
     def join(self, file: Path, key: str, write: Write, take: Callable[[Entry], None]) -> None:
         """Take what another rank has done into the one part, and remove its own."""
         entries: list[Entry] = []
-        with open_unfinished(file, key, len(self._images), self._shape, entries.append):
+        # One of a launch that was killed ends by itself.
+        of_images = (len(self._images), self._shape)
+        with open_unfinished(file, key, *of_images, entries.append, timeout_s=MAX_SECONDS_OF_END):
             write(entries)
         for entry in entries:
             take(entry)

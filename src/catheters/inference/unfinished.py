@@ -13,7 +13,14 @@ import numpy.typing as npt
 from catheters.data.image_hashes import HASH_BYTES
 from catheters.errors import UserError
 from catheters.io.files import clear_end_when_full, parse_json
-from catheters.io.journal import ForeignJournalError, add_checksum, append_lines, check_line, read_journal
+from catheters.io.journal import (
+    ForeignJournalError,
+    add_checksum,
+    append_lines,
+    check_line,
+    files_of_ranks,
+    read_journal,
+)
 from catheters.io.locks import exclusive_lock
 
 KEYS = {"row", "state", "reason", "quality_flags", "probabilities", "distances", "image_hash"}
@@ -143,30 +150,21 @@ def _decode_hash(text: object, *, is_read: bool) -> bytes:
     return bytes.fromhex(text)
 
 
-def part_of_rank(file: Path, rank: int) -> Path:
-    """`<out>.unfinished.1`: what another rank than rank 0 has done."""
-    return file.with_name(f"{file.name}.{rank}")
-
-
-def parts_of_ranks(file: Path) -> list[Path]:
-    """Those that are there."""
-    prefix = f"{file.name}."
-    return sorted(path for path in file.parent.iterdir() if _is_number_after(prefix, path.name))
-
-
 def remove_parts(file: Path) -> None:
     """Forget all that is done."""
-    for part in (file, *parts_of_ranks(file)):
+    for part in (file, *files_of_ranks(file)):
         part.unlink(missing_ok=True)
-
-
-def _is_number_after(prefix: str, name: str) -> bool:
-    return name.startswith(prefix) and name[len(prefix) :].isdecimal()
 
 
 @contextlib.contextmanager
 def open_unfinished(
-    file: Path, key: str, num_images: int, shape: tuple[int, int], take: Callable[[Entry], object]
+    file: Path,
+    key: str,
+    num_images: int,
+    shape: tuple[int, int],
+    take: Callable[[Entry], object],
+    *,
+    timeout_s: float = 0,
 ) -> Iterator[Write]:
     """Hand over what the file holds, an entry after another, and give a function that adds entries to it.
 
@@ -179,13 +177,14 @@ def open_unfinished(
         num_images: of the command.
         shape: (C, K), its checkpoints and labels.
         take: gets each entry; of several of one row, the last one is the newest.
+        timeout_s: how long to wait for another process, in seconds.
 
     Raises:
         UserError: it is of another key, another process has it open, or the disk is full.
     """
     refusal = f"{file}: another process is at it; choose another --out, or wait"
     # Or a lock's file would lie beside all predictions.
-    with clear_end_when_full(file), exclusive_lock(Path(f"{file}.lock"), refusal, remove=True):
+    with clear_end_when_full(file), exclusive_lock(Path(f"{file}.lock"), refusal, timeout_s=timeout_s, remove=True):
         head = json.dumps({"key": key}).encode() + b"\n"
         try:
             for entry in read_journal(file, head, lambda line: decode_entry(line, num_images, shape)):

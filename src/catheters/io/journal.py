@@ -7,9 +7,24 @@ from typing import BinaryIO, TypeVar
 
 Entry = TypeVar("Entry")
 
+MAX_SECONDS_OF_END = 90.0
+"""In which all ranks of a launch have ended after one was killed; see `ProcessMonitor`."""
+
 
 class ForeignJournalError(Exception):
     """A journal of something else: its first line is another one."""
+
+
+def file_of_rank(file: Path, rank: int) -> Path:
+    """`<file>.1`: what another rank than rank 0 writes beside it."""
+    return file.with_name(f"{file.name}.{rank}") if rank else file
+
+
+def files_of_ranks(file: Path) -> list[Path]:
+    """Those of the ranks from 1 on that are there."""
+    prefix = f"{file.name}."
+    names = sorted(path.name for path in file.parent.iterdir() if path.name.startswith(prefix))
+    return [file.with_name(name) for name in names if name[len(prefix) :].isdecimal()]
 
 
 def read_journal(file: Path, first_line: bytes, decode: Callable[[bytes], Entry]) -> Iterator[Entry]:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +27,14 @@ from torch.distributed.rendezvous import rendezvous
 
 from catheters.errors import UserError, one_line
 from catheters.runtime.host import num_processes, num_restarts
-from catheters.runtime.interrupts import Interrupted, raise_if_interrupted
+from catheters.runtime.interrupts import Interrupted, begin_to_stop, raise_if_interrupted
 from catheters.runtime.process_monitor import ProcessMonitor
 
 T = TypeVar("T")
 
 _numbers = itertools.count()
+COMMUNICATION = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Socket Timeout")
+"""What torch.distributed's errors say that are no `DistError`."""
 EXCHANGES_KEPT = 64
 """More than gloo's threads, of which each still holds its last one, can have."""
 MAX_WAIT = timedelta(hours=1)
@@ -101,6 +104,7 @@ class Processes:
             data.numpy()[:] = np.frombuffer(sent, dtype=np.uint8)
         self._wait_for(dist.broadcast(data, 0, async_op=True))
         received: T = pickle.loads(data.numpy().tobytes())
+        data.set_()  # type: ignore[no-untyped-call]  # an empty storage: the exchange, which is kept, would keep a whole snapshot
         return received
 
     def share_buffers(self, model: nn.Module) -> None:
@@ -222,6 +226,7 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
         yield torchrun
         torchrun.barrier()  # nobody leaves while others may still need what it serves
     except KeyboardInterrupt as interrupt:
+        begin_to_stop()
         monitor.pass_on_interrupt()
         reason = monitor.reason_of_signal()
         if reason is None:
@@ -229,7 +234,12 @@ def joined_torchrun() -> Iterator[TorchrunProcesses]:
         raise UserError(f"stopped, since {reason}{f'; {interrupt}' if str(interrupt) else ''}") from None
     except BaseException as error:
         if isinstance(error, RuntimeError) and _is_of_communication(error):
-            raise UserError(f"stopped, since {_reason_unreachable(monitor, error)}") from None
+            begin_to_stop()
+            reason = monitor.wait_for_reason()
+            if reason is None:  # all of them are alive
+                reason = f"another rank could not be reached ({one_line(error)})"
+                monitor.report(reason)
+            raise UserError(f"stopped, since {reason}") from None
         monitor.report(f"{one_line(error)}" if isinstance(error, UserError) else type(error).__name__)
         raise
     finally:
@@ -279,17 +289,6 @@ def process_group(torchrun: TorchrunProcesses, device: torch.device) -> Iterator
     dist.destroy_process_group()
 
 
-def _reason_unreachable(monitor: ProcessMonitor, error: RuntimeError) -> str:
-    """Why another process cannot be reached."""
-    while True:
-        try:
-            return monitor.wait_for_reason() or f"another rank could not be reached ({one_line(error)})"
-        except KeyboardInterrupt:  # torchrun has noticed first, and stops them all
-            continue
-
-
 def _is_of_communication(error: RuntimeError) -> bool:
     """Whether torch.distributed says that it could not reach another process."""
-    return isinstance(error, dist.DistError) or any(
-        word in str(error) for word in ("gloo", "Connection", "connection", "NCCL")
-    )
+    return isinstance(error, dist.DistError) or COMMUNICATION.search(str(error)) is not None

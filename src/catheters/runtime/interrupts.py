@@ -162,6 +162,12 @@ def deferred_interrupts() -> Iterator[None]:
     raise_if_interrupted()
 
 
+def begin_to_stop() -> None:
+    """From now on a further signal of the same request changes nothing: what is said and saved at the end is whole."""
+    global _is_deferred
+    _is_deferred = True
+
+
 def _note(signal_number: int, frame: FrameType | None) -> None:
     global _signal_number, _seconds_of_first
     now = time.monotonic()

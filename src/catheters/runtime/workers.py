@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,8 @@ MAX_SECONDS = 60.0
 """Time that one task may take."""
 MAX_BYTES = 1 << 30
 """Memory that a worker may take beyond what it starts with."""
+SECONDS_OF_ORPHANS = 10
+"""After its time a worker that nobody is left to stop ends by itself: it holds its parent's files, and their locks."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """How soon a worker notices that the process which started it was killed."""
 
@@ -100,7 +103,7 @@ class _Worker(Generic[Task, Result]):
         self.deadline = time.monotonic() + max_seconds
         # A worker that has just died is noticed when its result is asked for.
         with contextlib.suppress(BrokenPipeError):
-            self.connection.send(task)
+            self.connection.send((task, max_seconds))
 
     def outcome(self) -> Result | Failure:
         """Of the task: what came, or why nothing did."""
@@ -155,11 +158,14 @@ def _serve(function: Callable[[Task], Result], connection: Connection, parents_e
             if os.getppid() != parent:
                 return
         try:
-            outcome: Result | Failure | Exception = function(connection.recv())
+            task, max_seconds = connection.recv()
+            signal.alarm(math.ceil(max_seconds) + SECONDS_OF_ORPHANS)
+            outcome: Result | Failure | Exception = function(task)
         except MemoryError:
             outcome = Failure(f"decoding it takes more than {max_bytes >> 20} MB of memory")
         except Exception as error:
             outcome = error
+        signal.alarm(0)
         try:
             connection.send(outcome)
         except BrokenPipeError:

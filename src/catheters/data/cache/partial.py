@@ -26,15 +26,20 @@ from pydantic import TypeAdapter
 from catheters.data.cache.index import CacheIndex, CacheRow, index_file, write_index
 from catheters.errors import UserError, counted
 from catheters.io.files import write_whole
-from catheters.io.journal import ForeignJournalError, append_lines, read_journal
+from catheters.io.journal import (
+    MAX_SECONDS_OF_END,
+    ForeignJournalError,
+    append_lines,
+    file_of_rank,
+    files_of_ranks,
+    read_journal,
+)
 from catheters.io.locks import InheritedLock
 from catheters.runtime.console import say
 from catheters.runtime.host import is_on_several_hosts
 from catheters.runtime.interrupts import raise_if_interrupted
 from catheters.runtime.progress import track
 
-MAX_SECONDS_OF_END = 90.0
-"""In which the ranks of a launch have noticed that it was killed, see `process_monitor`."""
 SECONDS_BETWEEN_LOOKS = 0.5
 _row_adapter = TypeAdapter(CacheRow)
 
@@ -56,7 +61,7 @@ class CacheRows:
         """
         self._num_header_bytes = len(_npy_header(shape))
         self._row_bytes = shape[1] * shape[2]
-        part_file, journal_file = _part_file(cache_file), _journal_file(cache_file, rank)
+        part_file, journal_file = _part_file(cache_file), file_of_rank(_journal_file(cache_file), rank)
         num_bytes = self._num_header_bytes + shape[0] * self._row_bytes
         if not part_file.is_file() or part_file.stat().st_size != num_bytes:
             raise UserError(
@@ -150,20 +155,21 @@ class CachePart:
 
     def _read_unfinished(self) -> dict[int, CacheRow]:
         """What the journals say is written; leaves a part and journals to resume from."""
+        for file in files_of_ranks(_journal_file(self._cache_file)):
+            _wait_for_writer(file)
         if self._part_file.exists():
             try:
                 return self._read_journals()
             except ForeignJournalError:
                 say("an unfinished build is given up: the table, the settings or the decoders have changed since")
         _discard_journals(self._cache_file)
-        self._part_file.write_bytes(b"")
+        self._part_file.unlink(missing_ok=True)  # a new file: nobody has it open
+        self._part_file.touch()
         return {}
 
     def _read_journals(self) -> dict[int, CacheRow]:
         entries: dict[int, CacheRow] = {}
-        for file in (_journal_file(self._cache_file), *_journals_of_ranks(self._cache_file)):
-            if file != _journal_file(self._cache_file):
-                _wait_for_writer(file)
+        for file in (_journal_file(self._cache_file), *files_of_ranks(_journal_file(self._cache_file))):
             entries.update(read_journal(file, self._first_line, self._decode_line))
         return entries
 
@@ -179,7 +185,7 @@ class CachePart:
         Args:
             is_current: whether an entry's source is still the one that it was made of.
         """
-        ranks = _journals_of_ranks(self._cache_file)
+        ranks = files_of_ranks(_journal_file(self._cache_file))
         if not self._journalled and not ranks:
             return
         for row, entry in track(self._journalled.items(), "checking what is there", len(self._journalled)):
@@ -211,7 +217,7 @@ class CachePart:
             UserError: rows are missing, as where this machine does not see what others have written.
         """
         for rank in range(1, num_ranks):
-            file = _journal_file(self._cache_file, rank)
+            file = file_of_rank(_journal_file(self._cache_file), rank)
             self.done.update(read_journal(file, self._first_line, self._decode_line))
         missing = self._num_rows - len(self.done)
         if missing:
@@ -254,7 +260,7 @@ def discard_unfinished(cache_file: Path) -> None:
 
 def has_journal(cache_file: Path) -> bool:
     """Whether a journal lies beside a cache."""
-    return _journal_file(cache_file).exists() or bool(_journals_of_ranks(cache_file))
+    return _journal_file(cache_file).exists() or bool(files_of_ranks(_journal_file(cache_file)))
 
 
 def _line(row: int, entry: CacheRow) -> bytes:
@@ -281,19 +287,12 @@ def _part_file(cache_file: Path) -> Path:
     return cache_file.with_suffix(".npy.part")
 
 
-def _journal_file(cache_file: Path, rank: int = 0) -> Path:
-    return cache_file.with_suffix(f".npy.journal.{rank}" if rank else ".npy.journal")
-
-
-def _journals_of_ranks(cache_file: Path) -> list[Path]:
-    """Those of the ranks from 1 on."""
-    prefix = f"{_journal_file(cache_file).name}."
-    names = sorted(path.name for path in cache_file.parent.iterdir() if path.name.startswith(prefix))
-    return [cache_file.with_name(name) for name in names if name[len(prefix) :].isdecimal()]
+def _journal_file(cache_file: Path) -> Path:
+    return cache_file.with_suffix(".npy.journal")
 
 
 def _discard_journals(cache_file: Path) -> None:
-    for file in (_journal_file(cache_file), *_journals_of_ranks(cache_file)):
+    for file in (_journal_file(cache_file), *files_of_ranks(_journal_file(cache_file))):
         file.unlink(missing_ok=True)
 
 
