@@ -104,7 +104,7 @@ class Processes:
             data.numpy()[:] = np.frombuffer(sent, dtype=np.uint8)
         self._wait_for(dist.broadcast(data, 0, async_op=True))
         received: T = pickle.loads(data.numpy().tobytes())
-        data.set_()  # type: ignore[no-untyped-call]  # an empty storage: the exchange, which is kept, would keep a whole snapshot
+        data.data = data.new_empty(0)  # the exchange, which is kept, would keep a whole snapshot
         return received
 
     def share_buffers(self, model: nn.Module) -> None:
