@@ -115,12 +115,17 @@ def test_two_nodes_with_local_disks(
 def test_restarts_resume_by_themselves(
     plain: Settings, write_config: Callable[[Settings], Path], tmp_path: Path, launch: Launch
 ) -> None:
-    """A rank is killed after an epoch; torchrun starts all again, and the bits are those of an undisturbed run."""
+    """A rank is killed after an epoch; torchrun starts all again, and the bits are those of an undisturbed run.
+
+    Also with --fresh, which was meant for the first start.
+    """
     undisturbed = dataclasses.replace(plain, run_name="undisturbed", epochs=8)
     train_with_ranks(undisturbed, tmp_path, 2)
     config = write_config(dataclasses.replace(plain, epochs=8))
     for _ in range(5):  # where this process is so late that all is trained by then, once more
-        of_two = launch(["--standalone", "--nproc-per-node=2", "--max-restarts=1"], ["train.py", "--config", config])
+        of_two = launch(
+            ["--standalone", "--nproc-per-node=2", "--max-restarts=1"], ["train.py", "--config", config, "--fresh"]
+        )
         wait_until(lambda: "epoch 2/8" in of_two.text, lambda: of_two.text)  # noqa: B023
         ranks = of_two.ranks
         if ranks and (plain.run_folder / "fold1" / "last").exists() and "epoch 8/8" not in of_two.text:

@@ -45,7 +45,7 @@ def test_a_rank_that_dies_before_the_others_reach_it(tmp_path: Path) -> None:
         with deferred_interrupts(), distributed.process_group(torchrun, torch.device("cpu")):
             pass
 
-    first, second = start(tmp_path, work, SECONDS_TO_ANSWER=3.0)
+    first, second = start(tmp_path, work, SECONDS_TO_ANSWER=5.0)
     assert second.wait() == -signal.SIGKILL
     first.signal(signal.SIGTERM)
     assert first.wait() == 1
@@ -84,7 +84,7 @@ def test_an_exchange_that_fails_while_all_are_alive(tmp_path: Path) -> None:
             raise RuntimeError("NCCL error in: unhandled cuda error")
         torchrun.barrier()
 
-    first, second = start(tmp_path, work, MAX_SILENCE_SECONDS=1.0)
+    first, second = start(tmp_path, work, MAX_SILENCE_SECONDS=8.0)
     unreached = "another rank could not be reached (NCCL error in: unhandled cuda error)"
     assert second.wait() == 2
     assert second.text == f"error on rank 1: stopped, since {unreached}\n"
@@ -116,7 +116,7 @@ def test_the_machine_of_the_store_falls_silent(tmp_path: Path) -> None:
         print("joined", flush=True)
         torchrun.gather("what never comes", "") if torchrun.rank else time.sleep(3600)
 
-    first, second = start(tmp_path, work, MAX_SILENCE_SECONDS=4.0)
+    first, second = start(tmp_path, work, MAX_SILENCE_SECONDS=8.0)
     wait_until(lambda: "joined" in first.text and "joined" in second.text, lambda: first.text + second.text)
     first.signal(signal.SIGSTOP)
     try:

@@ -13,7 +13,7 @@ from catheters.commands.prediction_options import parse_options
 from catheters.config.loading import read_run_settings
 from catheters.errors import UserError, counted
 from catheters.runtime.console import say, silent, warn
-from catheters.runtime.host import available_cores, num_local_processes
+from catheters.runtime.host import available_cores, num_local_processes, num_restarts
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _predict(
     from catheters.runtime.shortage import DeviceError
 
     part_file = _part_file(options.out)
-    if options.fresh and torchrun.rank == 0:
+    if options.fresh and torchrun.rank == 0 and num_restarts() == 0:
         remove_parts(part_file)
     checkpoints = [checkpoint.file for checkpoint in predictor.models.checkpoints]
     states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoints]

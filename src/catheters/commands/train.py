@@ -4,7 +4,7 @@ import signal
 
 from catheters.commands.command_line import program, read_settings, settings_parser
 from catheters.config.groups import GROUPS, TRAIN_FIRST
-from catheters.runtime.host import keep_freed_memory, process_rank
+from catheters.runtime.host import keep_freed_memory, num_restarts, process_rank
 from catheters.runtime.interrupts import Interrupted, interrupt_signal
 
 DESCRIPTION = """\
@@ -37,7 +37,7 @@ def main(arguments: list[str], default_config: str = "config.py") -> int:
 
     keep_freed_memory(MAX_KEPT_BYTES)
     try:
-        train(settings, fresh=options.fresh)
+        train(settings, fresh=options.fresh and num_restarts() == 0)  # torchrun repeats the command after a death
     except Interrupted:
         raise
     except KeyboardInterrupt:

@@ -6,9 +6,10 @@ What is done is kept as it is done, see `unfinished`, so that a kill costs the i
 import contextlib
 import functools
 import hashlib
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -208,15 +209,22 @@ def _predict_share(
     done: _Done,
     write: Write,
 ) -> None:
-    """Predict this rank's share of the rows that wait: every so many-th one."""
-    share = waiting[torchrun.rank :: torchrun.count]
+    """Predict this rank's share of the rows that wait: every so many-th batch.
+
+    The last digits of a probability depend on how many images are computed with it. A batch has the same rows for any
+    number of ranks, and after a kill too.
+    """
+
+    batches = [list(rows) for _, rows in itertools.groupby(waiting, lambda row: row // batch_size)]
+    batches = batches[torchrun.rank :: torchrun.count]
+    share = list(itertools.chain.from_iterable(batches))
     what = "predicting" if torchrun.count == 1 else f"predicting, a share of 1/{torchrun.count}"
     total = len(images) // torchrun.count if torchrun.count > 1 else len(images)
     read = functools.partial(_read_row, images.paths, predictor.preprocessings)
     tasks = map_guarded(read, share, num_workers)
     with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:
         tracked = track(arriving, what, max(total, len(share)), num_done=max(total - len(share), 0))
-        for batch in _batches(tracked, batch_size):
+        for batch in _whole_batches(tracked, batches):
             new = list(_predict_batch(predictor, batch))
             write(new)
             for entry in new:
@@ -270,15 +278,18 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | F
             yield Entry(row=row, state=None, reason=outcome.reason)
 
 
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _whole_batches(
+    arriving: Iterable[tuple[int, _Arrived | Failure]], batches: Sequence[Sequence[int]]
+) -> Iterator[list[tuple[int, _Arrived | Failure]]]:
+    """Each batch when all of its rows are there, in their order; rows arrive in any."""
+    batch_of = {row: number for number, rows in enumerate(batches) for row in rows}
+    there: dict[int, dict[int, _Arrived | Failure]] = {}
+    for row, outcome in arriving:
+        number = batch_of[row]
+        there.setdefault(number, {})[row] = outcome
+        if len(there[number]) == len(batches[number]):
+            outcomes = there.pop(number)
+            yield [(row, outcomes[row]) for row in batches[number]]
 
 
 @contextlib.contextmanager

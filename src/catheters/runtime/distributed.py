@@ -187,8 +187,8 @@ class TorchrunProcesses:
                 if theirs[name] != of_ranks[0][name]:
                     raise UserError(
                         f"rank {rank} ({theirs['host']}) has another {what} than rank 0 ({of_ranks[0]['host']}): "
-                        f"{name} is {theirs[name]!r} there, {of_ranks[0][name]!r} on rank 0; start the same command "
-                        "with the same files on all machines"
+                        f"{name} is {theirs[name]!r} on rank {rank}, {of_ranks[0][name]!r} on rank 0; start the same "
+                        "command with the same files on all machines"
                     )
 
     def barrier(self) -> None:

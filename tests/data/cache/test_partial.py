@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -16,7 +18,7 @@ import pytest
 from catheters.config.settings import Settings
 from catheters.data.cache.cache import CacheError, index_file, open_cache
 from catheters.data.cache.index import CacheRow
-from catheters.data.cache.partial import CachePart
+from catheters.data.cache.partial import CachePart, CacheRows
 from catheters.data.cache.writer import build_cache, tidy_up
 from catheters.data.preprocessing import Preprocessing
 from catheters.data.tables.label_table import LabelTable
@@ -235,3 +237,31 @@ def test_a_journal_that_names_a_row_there_is_not(tmp_path: Path, row: int) -> No
         part.keep_valid(lambda row, _entry: [True, True][row])  # as the builder asks its table
         assert part.done == {0: entry}
     assert journal.read_bytes() == content
+
+
+def test_a_rank_of_a_killed_launch_does_not_write_into_what_follows(tmp_path: Path) -> None:
+    """It has the files open until it ends; a build of something else waits for it, and has files of its own."""
+    cache_file, shape = tmp_path / "c_2.npy", (3, 2, 2)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        CachePart(cache_file, shape, "earlier")
+        rows = CacheRows(cache_file, shape, "earlier", rank=1)
+        os.write(writer, b"open")
+        while not (tmp_path / "waits").exists():
+            time.sleep(0.05)
+        rows.write(1, CacheRow(uid="b", file="b.png", size=1, mtime_ns=0, notes={}), b"late")
+        os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 4) == b"open"
+    late = part_file(cache_file).open("r+b")  # as of a rank on a machine whose locks are not seen
+    threading.Timer(1.0, (tmp_path / "waits").touch).start()
+    with contextlib.closing(CachePart(cache_file, shape, "later")) as part:
+        assert (tmp_path / "waits").exists()
+        late.seek(0)
+        late.write(bytes([255]) * 200)
+        late.close()
+        assert part.done == {}
+        assert part_file(cache_file).read_bytes()[-12:] == bytes(12)
+        assert not journal_file(cache_file).with_suffix(".journal.1").exists()
+    assert os.waitpid(child, 0)[1] == 0
