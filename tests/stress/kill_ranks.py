@@ -92,8 +92,19 @@ class Kill:
     wants_words: bool
 
 
-def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rng: np.random.Generator) -> list[Kill]:
-    """Launch it again and again, until so many kills have come and one launch has ended by itself."""
+def kill_until_done(
+    work: Work, folder: Path, num_kills: int, num_ranks: int, rng: np.random.Generator, expected: Mapping[str, str]
+) -> list[Kill]:
+    """Launch it again and again, until so many kills have come and one launch has ended by itself.
+
+    Args:
+        work: to do.
+        folder: of its results.
+        num_kills: that have to come.
+        num_ranks: of each launch.
+        rng: draws when, and which rank.
+        expected: checksums of what is done; empty where nothing is known of it yet.
+    """
     kills: list[Kill] = []
     said = folder.with_suffix(".txt")
     while True:
@@ -116,8 +127,8 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
                 words = tuple(
                     line for line in text.splitlines() if line.startswith("error") and "stopped, since" in line
                 )
-                # torchrun's words: the others were through.
-                wants_words = not is_early and "<NO_OTHER_FAILURES>" not in text
+                # The work was done, and only the processes had not ended: nobody waits for the one that was killed.
+                wants_words = not is_early and not is_done(work, folder, expected)
                 kills.append(Kill(killed - started, time.monotonic() - killed, words, wants_words))
                 print(
                     f"{work.name}: killed after {kills[-1].after:.1f} s, all ended in {kills[-1].seconds:.1f} s: "
@@ -131,6 +142,14 @@ def kill_until_done(work: Work, folder: Path, num_kills: int, num_ranks: int, rn
             return kills
         shutil.rmtree(folder)  # it was done before all kills had come: once more from the beginning
         folder.mkdir()
+
+
+def is_done(work: Work, folder: Path, expected: Mapping[str, str]) -> bool:
+    """Whether all that the work writes is there."""
+    try:
+        return work.checksums(folder) == expected
+    except FileNotFoundError:
+        return False
 
 
 def last_change(folder: Path) -> float:
@@ -153,9 +172,10 @@ def try_work(work: Work, folder: Path, num_kills: int, num_ranks: int, rng: np.r
     undisturbed, killed = (folder / f"{work.name}_{how}" for how in ("undisturbed", "killed"))
     for of in (undisturbed, killed):
         of.mkdir()
-    kill_until_done(work, undisturbed, 0, work.ranks_undisturbed, rng)
-    kills = kill_until_done(work, killed, num_kills, num_ranks, rng)
-    expected, got = work.checksums(undisturbed), work.checksums(killed)
+    kill_until_done(work, undisturbed, 0, work.ranks_undisturbed, rng, {})
+    expected = work.checksums(undisturbed)
+    kills = kill_until_done(work, killed, num_kills, num_ranks, rng, expected)
+    got = work.checksums(killed)
     differing = [name for name in expected if got.get(name) != expected[name]]
     marks = (".part", ".journal", ".unfinished")
     left = sorted(path.name for path in killed.rglob("*") if any(mark in path.name for mark in marks))
