@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import signal
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -287,22 +288,37 @@ def test_a_signal_to_a_rank_that_only_waits(plain: Settings, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_other_ranks_write_nothing_on_their_machine(plain: Settings, tmp_path: Path) -> None:
     """On a machine that shares no disk with the first one's: neither a folder is made nor another run touched."""
-    settings = dataclasses.replace(plain, epochs=1)
-    elsewhere = dataclasses.replace(settings, saved_models_folder=str(tmp_path / "elsewhere"))
-    log = elsewhere.run_folder / "fold1" / "log.jsonl"
     for has_run in (False, True):
+        settings = dataclasses.replace(plain, epochs=1, run_name=f"run{has_run}")
+        elsewhere = dataclasses.replace(settings, saved_models_folder=str(tmp_path / "elsewhere"))
+        log = elsewhere.run_folder / "fold1" / "log.jsonl"
         if has_run:
             log.parent.mkdir(parents=True)
             log.write_text("another run's\n")
         environments = environments_of_ranks(2)
         trainings = [
-            Training(dataclasses.replace(settings, run_name=f"run{has_run}"), tmp_path / "out0", environments[0]),
+            Training(settings, tmp_path / "out0", environments[0]),
             Training(elsewhere, tmp_path / "out1", environments[1]),
         ]
         assert [training.wait() for training in trainings] == [0, 0], trainings[0].text
         assert (tmp_path / "elsewhere").exists() == has_run
     assert log.read_text() == "another run's\n"
     assert [path.name for path in elsewhere.run_folder.rglob("*")] == ["fold1", "log.jsonl"]
+
+
+@pytest.mark.parametrize(("changes", "fresh"), [({"run_name": "other"}, False), ({}, True)])
+def test_ranks_that_would_train_another_run_are_refused(
+    plain: Settings, tmp_path: Path, changes: dict[str, str], fresh: bool
+) -> None:
+    environments = environments_of_ranks(2)
+    first = Training(plain, tmp_path / "out0", environments[0])
+    second = Training(dataclasses.replace(plain, **changes), tmp_path / "out1", environments[1], fresh=fresh)
+    assert [first.wait(), second.wait()] == [2, 2]
+    differs = (
+        "--fresh is True on rank 1, False on rank 0" if fresh else "run_name is 'other' on rank 1, 'run' on rank 0"
+    )
+    assert "rank 1 (" in first.text
+    assert f"has another command than rank 0 ({socket.gethostname()}): {differs}; start the same command" in first.text
 
 
 def test_a_mistake_on_one_rank_stops_the_other(plain: Settings, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def prepare_run(
     prepare_device(device, deterministic=settings.deterministic)
     warn_of_search(settings, device)
     data = with_extra_tables(settings, load_data(settings))
-    check_alike(torchrun, settings, {"fingerprint": data.fingerprint, "run_name": settings.run_name, "--fresh": fresh})
+    check_alike(torchrun, settings, {"fingerprint": data.fingerprint})
+    torchrun.check_alike("command", {"run_name": settings.run_name, "--fresh": fresh})
     check_leaks(settings, data)
     check_positives(settings, data)
     first_stage = find_first_stage(settings, data) if settings.lines == "input" else None
