@@ -23,8 +23,7 @@ from catheters.runs.run_data import RunData
 from catheters.synthetic import generate_sample
 from tests.conftest import run_script
 
-OTHER_LABELS = {"CVC - Normal": "line_ok", "ETT - Normal": "tube_ok"}
-"""Label -> the column of the other hospital's table that tells it."""
+OTHER_LABELS = {"CVC - Normal": "line_ok", "ETT - Normal": "tube_ok"}  # label -> the other hospital's column
 
 
 @pytest.fixture(scope="module")

@@ -214,7 +214,6 @@ def _predict_share(
     The last digits of a probability depend on how many images are computed with it. A batch has the same rows for any
     number of ranks, and after a kill too.
     """
-
     batches = [list(rows) for _, rows in itertools.groupby(waiting, lambda row: row // batch_size)]
     batches = batches[torchrun.rank :: torchrun.count]
     share = list(itertools.chain.from_iterable(batches))
@@ -224,7 +223,7 @@ def _predict_share(
     tasks = map_guarded(read, share, num_workers)
     with _ahead(tasks, BATCHES_AHEAD * batch_size) as arriving:
         tracked = track(arriving, what, max(total, len(share)), num_done=max(total - len(share), 0))
-        for batch in _whole_batches(tracked, batches):
+        for batch in _whole_batches(tracked, batches, batch_size):
             new = list(_predict_batch(predictor, batch))
             write(new)
             for entry in new:
@@ -279,17 +278,17 @@ def _predict_batch(predictor: Predictor, batch: Sequence[tuple[int, _Arrived | F
 
 
 def _whole_batches(
-    arriving: Iterable[tuple[int, _Arrived | Failure]], batches: Sequence[Sequence[int]]
+    arriving: Iterable[tuple[int, _Arrived | Failure]], batches: Sequence[Sequence[int]], batch_size: int
 ) -> Iterator[list[tuple[int, _Arrived | Failure]]]:
     """Each batch when all of its rows are there, in their order; rows arrive in any."""
-    batch_of = {row: number for number, rows in enumerate(batches) for row in rows}
+    rows_of = {rows[0] // batch_size: rows for rows in batches}
     there: dict[int, dict[int, _Arrived | Failure]] = {}
     for row, outcome in arriving:
-        number = batch_of[row]
+        number = row // batch_size
         there.setdefault(number, {})[row] = outcome
-        if len(there[number]) == len(batches[number]):
+        if len(there[number]) == len(rows_of[number]):
             outcomes = there.pop(number)
-            yield [(row, outcomes[row]) for row in batches[number]]
+            yield [(row, outcomes[row]) for row in rows_of[number]]
 
 
 @contextlib.contextmanager
